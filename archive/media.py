@@ -1,0 +1,82 @@
+"""One file of the archive to one row of `media`.
+
+(root, file, bytes) --media_row--> dict of the columns in schemas.MEDIA
+The camera is the EXIF body serial number, else the {camera} part of the path template, else unknown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from archive.exif import Exif, read_exif
+from archive.listing import ArchiveFile
+from model_store.errors import BadRequest, ImageError
+from model_store.image_header import SUPPORTED, media_type, read_header
+
+DEFAULT_TEMPLATE = "{camera}/{rest}"
+
+
+def media_row(
+    root_url: str, file: ArchiveFile, data: bytes, template: re.Pattern[str]
+) -> dict[str, Any]:
+    """Never raises for what the bytes hold: damage is in `header_error`."""
+    kind = media_type(data[:512])
+    exif = read_exif(data) if kind in SUPPORTED else Exif()
+    serial = exif.camera_serial
+    from_path = camera_of(file.path, template)
+    return {
+        "media_sha256": hashlib.sha256(data).hexdigest(),
+        "source_root": root_url,
+        "path": file.path,
+        "size_bytes": len(data),
+        "content_tag": file.content_tag,
+        "media_type": kind,
+        **_header(data),
+        **asdict(exif),
+        "camera_id": serial or from_path,
+        "camera_source": "exif_serial" if serial else "path" if from_path else None,
+        "ingested_at": datetime.now(UTC),
+        "missing_since": None,
+    }
+
+
+def compile_template(template: str) -> re.Pattern[str]:
+    """`{camera}` is one path part, `{rest}` anything, other {names} one part; all else is literal.
+
+    Raises BadRequest when there is no {camera}.
+    """
+    if "{camera}" not in template:
+        raise BadRequest(
+            f"the path template '{template}' has no {{camera}}; for example '{DEFAULT_TEMPLATE}' "
+            "or 'site-{site}/{camera}/{rest}'"
+        )
+    pieces = re.split(r"(\{[a-z_]+\})", template)
+    patterns = {"{camera}": "(?P<camera>[^/]+)", "{rest}": ".+"}
+    return re.compile(
+        "".join(
+            patterns.get(piece, "[^/]+") if re.fullmatch(r"\{[a-z_]+\}", piece) else re.escape(piece)
+            for piece in pieces
+        )
+    )
+
+
+def camera_of(path: str, template: re.Pattern[str]) -> str | None:
+    match = template.fullmatch(path)
+    return match["camera"] if match else None
+
+
+def _header(data: bytes) -> dict[str, Any]:
+    try:
+        header = read_header(data)
+    except ImageError as error:
+        return {"width_px": None, "height_px": None, "header_error": str(error)}
+    return {
+        "width_px": header.width_px,
+        "height_px": header.height_px,
+        "exif_orientation": header.orientation,
+        "header_error": None,
+    }

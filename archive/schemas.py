@@ -1,0 +1,108 @@
+"""The tables, column by column: this file is the public format (docs/tables.md explains it).
+
+Units stand in the names. Times are UTC unless the name says local; a camera's local time is an ISO
+8601 string without offset, because Delta's zone-less timestamp needs a reader feature that not every
+reader has.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+UTC = pa.timestamp("us", tz="UTC")
+
+MEDIA = pa.schema(
+    [
+        ("media_sha256", pa.string()),
+        ("source_root", pa.string()),
+        ("path", pa.string()),
+        ("size_bytes", pa.int64()),
+        ("content_tag", pa.string()),
+        ("media_type", pa.string()),
+        ("width_px", pa.int32()),
+        ("height_px", pa.int32()),
+        ("header_error", pa.string()),
+        ("exif_orientation", pa.int32()),
+        ("captured_at_local", pa.string()),
+        ("utc_offset_min", pa.int32()),
+        ("captured_at_utc", UTC),
+        ("timestamp_source", pa.string()),
+        ("timestamp_flags", pa.list_(pa.string())),
+        ("latitude", pa.float64()),
+        ("longitude", pa.float64()),
+        ("gps_source", pa.string()),
+        ("camera_id", pa.string()),
+        ("camera_source", pa.string()),
+        ("camera_make", pa.string()),
+        ("camera_model", pa.string()),
+        ("camera_serial", pa.string()),
+        ("ingested_at", UTC),
+        ("missing_since", UTC),
+    ]
+)
+
+DETECTION = pa.struct(
+    [
+        ("rank", pa.int32()),
+        ("label", pa.string()),
+        ("class_id", pa.int32()),
+        ("score", pa.float32()),
+        ("x1_px", pa.float32()),
+        ("y1_px", pa.float32()),
+        ("x2_px", pa.float32()),
+        ("y2_px", pa.float32()),
+    ]
+)
+
+RESULTS = pa.schema(
+    [
+        ("inference_key", pa.string()),
+        ("media_sha256", pa.string()),
+        ("status", pa.string()),
+        ("error_code", pa.string()),
+        ("error_detail", pa.string()),
+        ("decode_note", pa.string()),
+        ("width_px", pa.int32()),
+        ("height_px", pa.int32()),
+        ("n_detections", pa.int32()),
+        ("max_score", pa.float32()),
+        ("saturated", pa.bool_()),
+        ("detections", pa.list_(DETECTION)),
+        ("decode_ms", pa.float32()),
+        ("queue_ms", pa.float32()),
+        ("inference_ms", pa.float32()),
+        ("postprocess_ms", pa.float32()),
+        ("run_id", pa.string()),
+        ("model_name", pa.string()),
+        ("model_version", pa.string()),
+        ("weights_sha256", pa.string()),
+        ("finished_at", UTC),
+    ]
+)
+
+COUNTS = pa.struct(
+    [
+        (name, pa.int64())
+        for name in ("requested", "ok", "empty", "failed", "reused", "detections", "bytes")
+    ]
+)
+
+RUNS = pa.schema(
+    [
+        ("run_id", pa.string()),
+        ("event", pa.int32()),
+        ("state", pa.string()),
+        ("event_at", UTC),
+        ("inference_key", pa.string()),
+        ("model_name", pa.string()),
+        ("model_version", pa.string()),
+        ("weights_sha256", pa.string()),
+        ("spec", pa.string()),
+        ("counts", COUNTS),
+        ("message", pa.string()),
+        ("resight_version", pa.string()),
+    ]
+)
+
+TABLES: dict[str, pa.Schema] = {"media": MEDIA, "results": RESULTS, "runs": RUNS}
+PARTITIONS: dict[str, list[str]] = {"results": ["inference_key"]}

@@ -1,0 +1,113 @@
+"""The Delta tables under one local path or s3:// URL, and the one way rows get into them.
+
+Tables(url).append(name, rows, writer, missing) writes rows exactly once: the commit carries a Delta
+app transaction one above the snapshot's, so a writer with a stale snapshot is refused; it then reloads
+and keeps only what is still missing. A lost acknowledgement is the same case. (Never use
+Dataset.write_delta, optimize.compact or Ray checkpoints here: docs/decisions/0006.)
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from archive.schemas import PARTITIONS, TABLES
+from model_store.errors import StorageUnreachable, TableConflict
+from model_store.storage import is_local
+
+COMMIT_ATTEMPTS = 20
+Missing = Callable[[DeltaTable, pa.Table], pa.Table]
+
+
+class Tables:
+    """Opens, creates and appends; every DeltaTable it hands out is a snapshot."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._options = storage_options(url)
+
+    def snapshot(self, name: str) -> DeltaTable:
+        """The newest snapshot; an empty table is created when there is none yet."""
+        found = self.existing(name)
+        if found is not None:
+            return found
+        if is_local(self.url):
+            Path(self.url).mkdir(parents=True, exist_ok=True)
+        DeltaTable.create(
+            self._path(name),
+            schema=TABLES[name],  # type: ignore[arg-type]  # any Arrow schema is accepted
+            mode="ignore",
+            partition_by=PARTITIONS.get(name),
+            storage_options=self._options,
+        )
+        return DeltaTable(self._path(name), storage_options=self._options)
+
+    def existing(self, name: str) -> DeltaTable | None:
+        """The newest snapshot, or None. Raises StorageUnreachable when the place is away."""
+        try:
+            return DeltaTable(self._path(name), storage_options=self._options)
+        except TableNotFoundError:
+            return None
+        except (OSError, DeltaError) as error:
+            raise StorageUnreachable(f"cannot open table {self._path(name)}: {error}") from error
+
+    def append(
+        self,
+        name: str,
+        rows: pa.Table,
+        writer: str,
+        missing: Missing,
+        base: DeltaTable | None = None,
+        replace: str | None = None,
+    ) -> DeltaTable:
+        """Commit the rows that are still missing; the snapshot that now holds all of them.
+
+        `missing(snapshot, rows)` drops rows the snapshot has; it runs again after every lost race.
+        With `base`, the caller vouches that `rows` are missing from that very snapshot, so that the
+        first try need not look (the snapshot returned is the next `base`). `replace` is a merge condition on (target, source): rows it matches
+        are overwritten in the same commit. Raises TableConflict after COMMIT_ATTEMPTS lost races.
+        """
+        table, todo = (base, rows) if base is not None else (self.snapshot(name), None)
+        last: Exception | None = None
+        for attempt in range(COMMIT_ATTEMPTS):
+            todo = missing(table, rows) if todo is None else todo
+            if not len(todo):
+                return table
+            try:
+                _commit(table, todo, writer, replace)
+                return table  # delta-rs has moved it to the version just written
+            except (CommitFailedError, DeltaError, OSError) as error:
+                last = error
+                time.sleep(random.uniform(0.5, 1.5) * min(5.0, 0.05 * 2**attempt))
+                table, todo = self.snapshot(name), None
+        raise TableConflict(f"{self._path(name)}: {COMMIT_ATTEMPTS} commits refused: {last}") from last
+
+    def _path(self, name: str) -> str:
+        return f"{self.url}/{name}"
+
+
+def storage_options(url: str) -> dict[str, str]:
+    """What delta-rs needs beyond the AWS_* variables it reads itself."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
+    if is_local(url) or not endpoint.startswith("http://"):
+        return {}
+    return {"AWS_ALLOW_HTTP": "true", "AWS_ENDPOINT_URL": endpoint}
+
+
+def _commit(table: DeltaTable, rows: pa.Table, writer: str, replace: str | None) -> None:
+    version = (table.transaction_version(writer) or 0) + 1
+    properties = CommitProperties(app_transactions=[Transaction(writer, version)])
+    if replace is None:
+        write_deltalake(table, rows, mode="append", commit_properties=properties)
+        return
+    merge = table.merge(
+        rows, replace, source_alias="source", target_alias="target", commit_properties=properties
+    )
+    merge.when_matched_update_all().when_not_matched_insert_all().execute()

@@ -1,0 +1,107 @@
+"""Loss accounting: requested = ok + empty + failed + reused, or the run has not succeeded.
+
+Progress is counted from rows handed over; the final counts are read back from the table, so that what
+is claimed is what is there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from archive.tables import Tables
+from batch.plan import Plan
+from model_store.errors import AccountingOpen, NothingWorked
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Images of a run; `detections` and `bytes` are sums over those inferred in it."""
+
+    requested: int = 0
+    ok: int = 0
+    empty: int = 0
+    failed: int = 0
+    reused: int = 0
+    detections: int = 0
+    bytes: int = 0
+
+    @property
+    def inferred(self) -> int:
+        return self.ok + self.empty + self.failed
+
+    @property
+    def closed(self) -> bool:
+        return self.requested == self.inferred + self.reused
+
+    def plus(self, rows: pa.Table) -> Counts:
+        """With the rows of one more chunk."""
+        status = rows["status"]
+        amounts = {s: int(pc.sum(pc.equal(status, s)).as_py() or 0) for s in ("ok", "empty", "failed")}
+        return Counts(
+            self.requested,
+            self.ok + amounts["ok"],
+            self.empty + amounts["empty"],
+            self.failed + amounts["failed"],
+            self.reused,
+            self.detections + int(pc.sum(rows["n_detections"]).as_py() or 0),
+            self.bytes,
+        )
+
+    def line(self) -> str:
+        """The accounting line."""
+        sign = "=" if self.closed else "!="
+        return (
+            f"requested {self.requested} {sign} ok {self.ok} + empty {self.empty} "
+            f"+ failed {self.failed} + reused {self.reused}"
+        )
+
+
+_COUNT = """
+    select count(*) as n_rows, count(distinct media_sha256) as images,
+        count(*) filter (run_id = $run and status = 'ok') as ok,
+        count(*) filter (run_id = $run and status = 'empty') as empty,
+        count(*) filter (run_id = $run and status = 'failed') as failed,
+        coalesce(sum(n_detections) filter (run_id = $run), 0)::bigint as detections
+    from results semi join requested using (media_sha256)
+    where inference_key = $key
+"""
+
+
+def read_back(tables: Tables, plan: Plan, run_id: str) -> Counts:
+    """Final counts from the table. Raises AccountingOpen on a missing or doubled row."""
+    connection = duckdb.connect()
+    connection.register("results", tables.snapshot("results").to_pyarrow_dataset())
+    connection.register("requested", pa.table({"media_sha256": plan.requested}))
+    parameters = {"run": run_id, "key": plan.model.info.inference_key}
+    found = connection.execute(_COUNT, parameters).fetchall()[0]
+    rows, images, ok, empty, failed, detections = (int(value) for value in found)
+    requested = len(plan.requested)
+    if rows != images:
+        raise AccountingOpen(f"{rows - images} images have more than one row for this model")
+    counts = Counts(
+        requested=requested,
+        ok=ok,
+        empty=empty,
+        failed=failed,
+        reused=images - ok - empty - failed,
+        detections=detections,
+        bytes=plan.todo_bytes,
+    )
+    if not counts.closed:
+        raise AccountingOpen(
+            f"{counts.line()}: {requested - images} images have no row; run again to do them"
+        )
+    return counts
+
+
+def require_some_success(counts: Counts) -> None:
+    """Raises NothingWorked when images were asked for and every one of them failed."""
+    if counts.requested and counts.failed == counts.requested:
+        raise NothingWorked(
+            f"every one of {counts.failed} images failed; see: resight sql \"select error_code, "
+            "error_detail, count(*) from results where status = 'failed' group by all\""
+        )

@@ -1,0 +1,64 @@
+"""Result rows to the table, every few seconds, exactly once; the driver of a run is the only caller.
+
+add(rows) -> buffered; committed when `commit_s` has passed since the last commit, and by `flush`.
+"""
+
+from __future__ import annotations
+
+import time
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import DeltaTable
+
+from archive.tables import Tables
+from batch.plan import Plan
+from batch.spec import RunSpec
+
+SAME_RESULT = (
+    "target.inference_key = source.inference_key and target.media_sha256 = source.media_sha256"
+)
+
+
+class ResultCommitter:
+    """Rows another writer has committed first are dropped, never doubled."""
+
+    def __init__(self, tables: Tables, spec: RunSpec, plan: Plan) -> None:
+        self._tables, self._spec = tables, spec
+        self._key = plan.model.info.inference_key
+        self._retries_failed = plan.scope.retries_failed
+        self._base = plan.base
+        self._buffer: list[pa.Table] = []
+        self._last_s = time.monotonic()
+        self.commits = 0
+
+    def add(self, rows: pa.Table) -> None:
+        """Raises TableConflict when commits are refused for good."""
+        self._buffer.append(rows)
+        if time.monotonic() - self._last_s >= self._spec.commit_s:
+            self.flush()
+
+    def flush(self) -> None:
+        if not self._buffer:
+            return
+        rows = pa.concat_tables(self._buffer)
+        self._base = self._tables.append(
+            "results",
+            rows,
+            writer=f"results:{self._key}",
+            missing=self._missing,
+            base=self._base,
+            replace=SAME_RESULT if self._retries_failed else None,
+        )
+        self._buffer.clear()
+        self._last_s = time.monotonic()
+        self.commits += 1
+
+    def _missing(self, snapshot: DeltaTable, rows: pa.Table) -> pa.Table:
+        """Rows without a result in the snapshot; of failed results, only other runs' count as absent."""
+        dataset = snapshot.to_pyarrow_dataset()
+        done = pc.field("inference_key") == self._key
+        if self._retries_failed:
+            done &= (pc.field("status") != "failed") | (pc.field("run_id") == self._spec.run_id)
+        existing = dataset.to_table(columns=["media_sha256"], filter=done)["media_sha256"]
+        return rows.filter(pc.invert(pc.is_in(rows["media_sha256"], existing.combine_chunks())))

@@ -1,0 +1,87 @@
+"""The one stage of a run, inside a Ray Data actor: a chunk of file names in, result rows out.
+
+pa.Table of a plan -> read, decode, prepare here -> uint8 chunk -> handle (bulk lane) -> result rows
+Several threads of the actor work on several chunks: while one waits for its answer, others decode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import tenacity
+from ray import serve as ray_serve
+from ray.exceptions import ActorDiedError, ActorUnavailableError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+
+from batch.read import ReadImage, prepare_image
+from batch.rows import result_table
+from batch.spec import RunSpec
+from model_store.errors import LineageMismatch, ModelNotReady, Overloaded
+from model_store.storage import Folder
+from model_store.store import ModelVersion
+from serve.app_names import APP, DEPLOYMENT
+from serve.chunks import Chunk, ChunkAnswer
+
+RECOVERABLE = (
+    Overloaded,  # a replica's bulk lane is full
+    ModelNotReady,  # it is just starting or stopping
+    BackPressureError,
+    ActorDiedError,  # inference is idempotent: ask another replica
+    ActorUnavailableError,
+    DeploymentUnavailableError,
+)
+RETRY_FOR_S = 600
+CALL_TIMEOUT_S = 600
+
+
+class DetectStage:
+    """A callable class for `map_batches`; built once per actor."""
+
+    def __init__(self, spec: RunSpec, model: ModelVersion) -> None:
+        cv2.setNumThreads(1)
+        self._spec, self._model = spec, model
+        self._handle: Any = ray_serve.get_deployment_handle(DEPLOYMENT, APP)
+
+    def __call__(self, chunk: pa.Table) -> pa.Table:
+        images = self._read(chunk.to_pylist())
+        readable = [image.prepared for image in images if image.prepared]
+        answer = None
+        if readable:
+            pixels = np.stack([p.pixels for p in readable])
+            fits = np.stack([p.fit.to_row() for p in readable])
+            answer = self._ask(Chunk(str(self._model.id), pixels, fits))
+        return result_table(self._spec.run_id, self._model.info, images, answer)
+
+    def _read(self, rows: Sequence[dict[str, Any]]) -> list[ReadImage]:
+        folders = {root: Folder(root) for root in {row["source_root"] for row in rows}}
+        return [
+            prepare_image(
+                row,
+                folders[row["source_root"]],
+                self._model.config.preprocess,
+                self._spec.megapixels * 1_000_000,
+            )
+            for row in rows
+        ]
+
+    @tenacity.retry(
+        retry=tenacity.retry_if_exception_type(RECOVERABLE),
+        stop=tenacity.stop_after_delay(RETRY_FOR_S),
+        wait=tenacity.wait_exponential_jitter(0.2, 10),
+        reraise=True,
+    )
+    def _ask(self, chunk: Chunk) -> ChunkAnswer:
+        answer: ChunkAnswer = self._handle.detect_chunk.remote(chunk).result(
+            timeout_s=CALL_TIMEOUT_S
+        )
+        if answer.model.inference_key != self._model.info.inference_key:
+            raise LineageMismatch(
+                f"asked for {self._model.id} with inference key "
+                f"{self._model.info.inference_key[:12]}…, a replica answered with "
+                f"{answer.model.inference_key[:12]}…; its store or code differs from this run's"
+            )
+        return answer

@@ -1,0 +1,38 @@
+"""How long a plan may take: measured now on a few of its own images, in this process.
+
+time = images x seconds per image on one core / cores. A bound from below: the cluster adds its start.
+"""
+
+from __future__ import annotations
+
+import time
+
+from batch.plan import Plan
+from model_store.detector import load_detector
+from model_store.errors import ImageError, StorageError
+from model_store.images import decode
+from model_store.storage import Folder
+from model_store.store import ModelStore
+from serve.settings import usable_cores
+
+SAMPLE = 8
+
+
+def estimate_s(plan: Plan, store: ModelStore) -> float | None:
+    """Seconds on this machine's cores; None when nothing is to do or no sample can be read."""
+    step = max(1, len(plan.todo) // SAMPLE)
+    sample = plan.todo.to_pylist()[::step][:SAMPLE]
+    detector = load_detector(store, plan.model.id) if sample else None
+    seconds: list[float] = []
+    for row in sample:
+        started = time.perf_counter()
+        try:
+            image = decode(Folder(row["source_root"]).read(row["path"]))
+        except (ImageError, OSError, StorageError):
+            continue
+        assert detector is not None
+        detector.detect([image.pixels])
+        seconds.append(time.perf_counter() - started)
+    if not seconds:
+        return None
+    return sum(seconds) / len(seconds) * len(plan.todo) / usable_cores()

@@ -1,0 +1,42 @@
+"""The Ray Data graph of a run, as one chain, and its results as they come.
+
+plan.todo -> blocks of one chunk each -> DetectStage actors -> tables of result rows, in any order
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+import ray.data
+from ray.data import ActorPoolStrategy, DataContext
+
+from batch.detect_stage import DetectStage
+from batch.plan import Plan
+from batch.spec import RunSpec
+from serve.settings import usable_cores
+
+STAGE_CPUS = 0.5  # logical: a fraction, so that a small cluster never waits for itself
+
+
+def result_tables(spec: RunSpec, plan: Plan) -> Iterator[pa.Table]:
+    """Tables in the schema of `results`. Unknown errors of a stage are raised and end the run."""
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = False
+    threads = spec.threads or usable_cores() + 2
+    chunks = [plan.todo.slice(i, spec.chunk) for i in range(0, len(plan.todo), spec.chunk)]
+    detected = ray.data.from_arrow([chunk.combine_chunks() for chunk in chunks]).map_batches(
+        DetectStage,
+        fn_constructor_args=(spec, plan.model),
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=STAGE_CPUS,
+        compute=ActorPoolStrategy(
+            size=spec.actors,
+            max_concurrent_calls_per_actor=threads,
+            max_tasks_in_flight_per_actor=2 * threads,
+            enable_true_multi_threading=True,
+        ),
+    )
+    yield from detected.iter_batches(batch_size=None, batch_format="pyarrow")

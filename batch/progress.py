@@ -1,0 +1,65 @@
+"""How a run gets on: one JSON line per commit interval for people and programs that follow it.
+
+`steady` is the rate between the first and the last tenth of the images: start-up and drain left out.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+
+import structlog
+
+from batch.accounting import Counts
+
+log = structlog.get_logger("resight.run")
+
+
+class Progress:
+    """Counts only grow; times are seconds since the pipeline was started."""
+
+    def __init__(self, run_id: str, counts: Counts, every_s: float) -> None:
+        self.counts = counts
+        self._run_id, self._every_s = run_id, every_s
+        self._started_s = time.monotonic()
+        self._said_s = 0.0
+        self._arrivals: list[tuple[float, int]] = []
+
+    def arrived(self, counts: Counts) -> None:
+        self.counts = counts
+        now_s = self.elapsed_s()
+        self._arrivals.append((now_s, counts.inferred))
+        if now_s - self._said_s >= self._every_s:
+            self._said_s = now_s
+            self.say()
+
+    def say(self) -> None:
+        rate = self.rate()
+        todo = self.counts.requested - self.counts.reused - self.counts.inferred
+        log.info(
+            "progress",
+            run_id=self._run_id,
+            **asdict(self.counts),
+            images_per_s=round(rate, 2),
+            eta_s=round(todo / rate) if rate else None,
+        )
+
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self._started_s
+
+    def rate(self) -> float:
+        """Images per second since the first results came."""
+        if len(self._arrivals) < 2:
+            return 0.0
+        (first_s, first), (last_s, last) = self._arrivals[0], self._arrivals[-1]
+        return (last - first) / (last_s - first_s) if last_s > first_s else 0.0
+
+    def steady_rate(self) -> float | None:
+        """Images per second between 10 % and 90 % of the images; None for a run too short to tell."""
+        if len(self._arrivals) < 10:
+            return None
+        total = self._arrivals[-1][1]
+        inside = [(s, n) for s, n in self._arrivals if 0.1 * total <= n <= 0.9 * total]
+        if len(inside) < 2 or inside[-1][0] <= inside[0][0]:
+            return None
+        return (inside[-1][1] - inside[0][1]) / (inside[-1][0] - inside[0][0])

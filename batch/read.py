@@ -1,0 +1,74 @@
+"""One archive image to prepared pixels: read, check the digest, decode, fit into the square.
+
+row of a plan --prepare_image--> ReadImage(Prepared | error code and detail, note, size, decode_ms)
+A transient read error is tried again; after that it is this image's failure, like any damage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import tenacity
+
+from model_store.config import Preprocess
+from model_store.errors import ImageError, StorageUnreachable
+from model_store.images import DecodedImage, decode
+from model_store.preprocess import Prepared, prepare
+from model_store.storage import Folder
+
+READ_ATTEMPTS = 4
+MAX_DETAIL = 300
+
+
+@dataclass(frozen=True, slots=True)
+class ReadImage:
+    """Either `prepared` or `error_code` is set."""
+
+    media_sha256: str
+    prepared: Prepared | None = None
+    image: DecodedImage | None = None
+    error_code: str | None = None
+    error_detail: str | None = None
+    decode_ms: float = 0.0
+
+
+def prepare_image(
+    row: Mapping[str, str], folder: Folder, spec: Preprocess, max_pixels: int
+) -> ReadImage:
+    """Never raises for what the file is; unknown errors do pass, and stop the run."""
+    sha256 = row["media_sha256"]
+    try:
+        data = _read(folder, row["path"])
+    except (OSError, StorageUnreachable) as error:
+        return ReadImage(sha256, error_code="access", error_detail=_detail(error, folder))
+    if hashlib.sha256(data).hexdigest() != sha256:
+        why = "the file has changed since it was ingested; run 'resight ingest' again"
+        return ReadImage(sha256, error_code="changed", error_detail=why)
+    started = time.perf_counter()
+    try:
+        image = decode(data, max_pixels)
+    except ImageError as error:
+        return ReadImage(sha256, error_code=error.code, error_detail=_detail(error, folder))
+    prepared = prepare(image.pixels, spec)
+    return ReadImage(
+        sha256, prepared, image, decode_ms=(time.perf_counter() - started) * 1e3
+    )
+
+
+@tenacity.retry(
+    retry=tenacity.retry_if_exception_type((OSError, StorageUnreachable))
+    & tenacity.retry_if_not_exception_type((FileNotFoundError, PermissionError)),
+    stop=tenacity.stop_after_attempt(READ_ATTEMPTS),
+    wait=tenacity.wait_exponential_jitter(0.2, 5),
+    reraise=True,
+)
+def _read(folder: Folder, path: str) -> bytes:
+    return folder.read(path)
+
+
+def _detail(error: Exception, folder: Folder) -> str:
+    """First characters, without the path of this host's mount."""
+    return str(error).replace(folder.root, "").strip()[:MAX_DETAIL]

@@ -1,0 +1,105 @@
+"""The job: `ray job submit --working-dir . -- python -m batch.reprocess --model NAME …`.
+
+Also `resight reprocess`, which submits exactly this. Runs where a Ray cluster with the `detect`
+application is; places come from RESIGHT_* variables. Output: JSON lines, the last one is the report.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import structlog
+import typer
+
+from archive.tables import Tables
+from batch.exit_codes import exit_code
+from batch.options import (
+    Actors,
+    Camera,
+    Chunk,
+    CommitSeconds,
+    Model,
+    RunId,
+    ScopeKind,
+    Status,
+    Threads,
+    run_spec,
+)
+from model_store.errors import ResightError
+from model_store.store import ModelStore
+from serve.cluster import join
+from serve.logs import configure_logs
+from serve.settings import Settings
+
+log = structlog.get_logger("resight.run")
+
+
+def main(
+    model: Model,
+    scope: ScopeKind = "all",
+    camera: Camera = None,
+    status: Status = None,
+    run_id: RunId = "",
+    chunk: Chunk = 32,
+    actors: Actors = 1,
+    threads: Threads = 0,
+    commit_s: CommitSeconds = 5.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan, write nothing")] = False,
+) -> None:
+    """See every image of the scope with one model version, and write what was seen.
+
+    Example: python -m batch.reprocess --model ssdlite-coco --scope camera --camera deer-north
+    """
+    configure_logs()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    settings = Settings()
+    tables, store = Tables(settings.tables_url), ModelStore(settings.models_url)
+    try:
+        spec = run_spec(
+            model, scope, camera, status, run_id, chunk=chunk, actors=actors, threads=threads, commit_s=commit_s
+        )
+        if dry_run:
+            from batch.dry_run import dry_run_report
+
+            _print(dry_run_report(spec, tables, store))
+            return
+        _connect(settings)
+        from batch.run import execute
+
+        report = execute(spec, tables, store)
+    except ResightError as error:
+        log.error("run_failed", kind=type(error).__name__, error=str(error))
+        raise typer.Exit(exit_code(error)) from None
+    log.info(
+        "report",
+        run_id=spec.run_id,
+        accounting=report.counts.line(),
+        counts=asdict(report.counts),
+        seconds=round(report.seconds, 2),
+        images_per_s=round(report.images_per_s, 2),
+        steady_images_per_s=report.steady_images_per_s and round(report.steady_images_per_s, 2),
+    )
+
+
+def _connect(settings: Settings) -> None:
+    """Inside a Ray job everything is set; from a shell, join the cluster of this home."""
+    if "RAY_ADDRESS" not in os.environ:
+        join(settings)  # before Ray is imported: it reads its authentication mode then
+    import ray
+
+    ray.init(log_to_driver=False, logging_level="warning")
+
+
+def _print(value: dict[str, Any]) -> None:
+    print(json.dumps(value), flush=True)
+
+
+if __name__ == "__main__":
+    app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+    app.command()(main)
+    app()

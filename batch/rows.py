@@ -1,0 +1,97 @@
+"""Results of one chunk as an Arrow table in the schema of `results`: one row an image, always.
+
+(ReadImage ..., ChunkAnswer of those that could be read) -> pa.Table
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from archive.schemas import RESULTS
+from batch.read import MAX_DETAIL, ReadImage
+from model_store.detections import Detections
+from model_store.store import ModelInfo
+from serve.chunks import ChunkAnswer
+
+
+def result_table(
+    run_id: str, model: ModelInfo, images: Sequence[ReadImage], answer: ChunkAnswer | None
+) -> pa.Table:
+    """`answer` covers exactly the images that have `prepared`, in order; None when none has."""
+    lineage = {
+        "inference_key": model.inference_key,
+        "run_id": run_id,
+        "model_name": model.name,
+        "model_version": model.version,
+        "weights_sha256": model.weights_sha256,
+        "finished_at": datetime.now(UTC),
+    }
+    outcomes = _outcomes(answer)
+    rows = [
+        {**lineage, "media_sha256": image.media_sha256, "saturated": False, "detections": []}
+        | {"n_detections": 0, "decode_ms": image.decode_ms}
+        | (_failed(image.error_code, image.error_detail or "") if image.error_code else {})
+        | (_seen(image, *next(outcomes), model.labels) if image.prepared else {})
+        for image in images
+    ]
+    return pa.Table.from_pylist(rows, schema=RESULTS)
+
+
+def _outcomes(
+    answer: ChunkAnswer | None,
+) -> Iterator[tuple[Detections, Sequence[float], str | None]]:
+    if answer is not None:
+        yield from zip(
+            answer.detections(), answer.timings_ms.tolist(), answer.errors, strict=True
+        )
+
+
+def _failed(code: str, detail: str) -> dict[str, Any]:
+    return {"status": "failed", "error_code": code, "error_detail": detail[:MAX_DETAIL]}
+
+
+def _seen(
+    image: ReadImage,
+    found: Detections,
+    times_ms: Sequence[float],
+    error: str | None,
+    labels: tuple[str, ...],
+) -> dict[str, Any]:
+    assert image.image is not None
+    size = {"width_px": image.image.width_px, "height_px": image.image.height_px}
+    if error is not None:
+        code, _, detail = error.partition(": ")
+        return size | _failed(code, detail)
+    queue_ms, inference_ms, postprocess_ms = times_ms
+    return size | {
+        "status": "ok" if len(found) else "empty",
+        "decode_note": image.image.note,
+        "n_detections": len(found),
+        "max_score": float(found.scores[0]) if len(found) else None,
+        "saturated": found.saturated,
+        "detections": list(_detections(found, labels)),
+        "queue_ms": queue_ms,
+        "inference_ms": inference_ms,
+        "postprocess_ms": postprocess_ms,
+    }
+
+
+def _detections(found: Detections, labels: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    columns = zip(
+        found.boxes_xyxy.tolist(), found.scores.tolist(), found.class_ids.tolist(), strict=True
+    )
+    for rank, ((x1, y1, x2, y2), score, class_id) in enumerate(columns):
+        yield {
+            "rank": rank,
+            "label": labels[class_id],
+            "class_id": class_id,
+            "score": score,
+            "x1_px": x1,
+            "y1_px": y1,
+            "x2_px": x2,
+            "y2_px": y2,
+        }

@@ -1,0 +1,63 @@
+"""The record of a run in `runs`: append-only events, the last one is its state.
+
+planned facts + state running | sealed | failed | cancelled + counts -> one row an event
+A run that was killed stays `running`; after five minutes without an event the view `runs` says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Literal
+
+import pyarrow as pa
+from deltalake import DeltaTable
+
+from archive.schemas import RUNS
+from archive.tables import Tables
+from batch.accounting import Counts
+from batch.spec import RunSpec
+from model_store.store import ModelInfo
+
+State = Literal["running", "sealed", "failed", "cancelled"]
+
+
+def resight_version() -> str:
+    try:
+        return version("resight")
+    except PackageNotFoundError:  # run from an uploaded working directory
+        return "uninstalled"
+
+
+class RunLog:
+    """Events of one run."""
+
+    def __init__(self, tables: Tables, spec: RunSpec, model: ModelInfo) -> None:
+        self._tables, self._spec, self._model = tables, spec, model
+        self._events = 0
+
+    def write(self, state: State, counts: Counts, message: str = "") -> None:
+        row = {
+            "run_id": self._spec.run_id,
+            "event": self._events,
+            "state": state,
+            "event_at": datetime.now(UTC),
+            "inference_key": self._model.inference_key,
+            "model_name": self._model.name,
+            "model_version": self._model.version,
+            "weights_sha256": self._model.weights_sha256,
+            "spec": self._spec.model_dump_json(),
+            "counts": asdict(counts),
+            "message": message[:2000],
+            "resight_version": resight_version(),
+        }
+        self._events += 1
+        rows = pa.Table.from_pylist([row], schema=RUNS)
+        self._tables.append("runs", rows, f"run:{self._spec.run_id}", _not_yet_there)
+
+
+def _not_yet_there(snapshot: DeltaTable, rows: pa.Table) -> pa.Table:
+    """This run's event is absent unless its own commit was acknowledged too late."""
+    written = snapshot.transaction_version(f"run:{rows['run_id'][0].as_py()}") or 0
+    return rows if written <= rows["event"][0].as_py() else rows.slice(0, 0)

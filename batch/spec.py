@@ -1,0 +1,56 @@
+"""What a run is asked to do: model, scope and pace. Frozen, stored with the run as JSON."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Scope(BaseModel):
+    """Which media a run is for.
+
+    all               every file that is still there
+    latest-per-camera the newest by local time, one a camera
+    camera            one camera's (`camera`)
+    status            those without a result for this model (`missing`), or with a failed one (`failed`)
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["all", "latest-per-camera", "camera", "status"] = "all"
+    camera: str | None = None
+    status: Literal["failed", "missing"] | None = None
+
+    @model_validator(mode="after")
+    def _fields_go_together(self) -> Scope:
+        for field in ("camera", "status"):
+            if (getattr(self, field) is not None) != (self.kind == field):
+                raise ValueError(f"scope '{field}' and --{field} VALUE go together, and only they do")
+        return self
+
+    @property
+    def retries_failed(self) -> bool:
+        return self.status == "failed"
+
+
+class RunSpec(BaseModel):
+    """Everything a run needs to know; the same spec again resumes it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run_id: str
+    model: str = Field(description="name, name@version or name:alias; pinned when the run starts")
+    scope: Scope = Scope()
+    chunk: int = Field(32, ge=1, le=1024, description="images per call to a replica")
+    actors: int = Field(1, ge=1, description="reading and decoding processes in the cluster")
+    threads: int = Field(0, ge=0, description="per actor; 0 = cores + 2")
+    commit_s: float = Field(5.0, gt=0, description="at most this much work is redone after a crash")
+    megapixels: int = Field(100, ge=1)
+
+
+def new_run_id() -> str:
+    """Sortable by start time, readable, unique: 20260514T031500-9f2c1a."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"

@@ -1,0 +1,82 @@
+"""Submit the job, follow its log, and call the replicas; for the command line.
+
+RunSpec --submit--> submission id of `python -m batch.reprocess …` --tail--> lines, then JobOutcome
+The process must have joined the cluster (`serve.cluster.join`) before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from batch.options import arguments
+from batch.spec import RunSpec
+from model_store.errors import ClusterError
+from serve.app_names import APP, DEPLOYMENT
+from serve.settings import Settings
+
+PASSED_ON = ("RESIGHT_HOME", "RESIGHT_MODELS", "RESIGHT_TABLES", "AWS_ENDPOINT_URL", "AWS_REGION")
+
+
+@dataclass(frozen=True, slots=True)
+class JobOutcome:
+    status: str  # Ray's: SUCCEEDED, FAILED, STOPPED
+    exit_code: int | None
+    message: str
+
+
+def submit(spec: RunSpec, settings: Settings) -> str:
+    """Raises ClusterError when the cluster does not take the job."""
+    places = {
+        "RESIGHT_HOME": str(settings.home_path),
+        "RESIGHT_MODELS": settings.models_url,
+        "RESIGHT_TABLES": settings.tables_url,
+    }
+    passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    runtime_env: dict[str, Any] = {"env_vars": passed | places}
+    checkout = Path(__file__).resolve().parent.parent
+    if (checkout / "pyproject.toml").exists():  # a checkout travels; an installed wheel is there
+        runtime_env["working_dir"] = str(checkout)
+    command = shlex.join(["python", "-m", "batch.reprocess", *arguments(spec)])
+    try:
+        return _client().submit_job(
+            entrypoint=command, submission_id=f"resight-{spec.run_id}", runtime_env=runtime_env
+        )
+    except RuntimeError as error:
+        raise ClusterError(f"the cluster did not take the job: {error}"[:1000]) from error
+
+
+async def tail(submission_id: str, on_line: Callable[[str], None]) -> JobOutcome:
+    """Lines of the job's log as they come, then how it ended."""
+    client = _client()
+    rest = ""
+    async for text in client.tail_job_logs(submission_id):
+        *lines, rest = (rest + text).split("\n")
+        for line in lines:
+            on_line(line)
+    while True:
+        info = client.get_job_info(submission_id)
+        if info.status.is_terminal():
+            return JobOutcome(str(info.status.value), info.driver_exit_code, info.message or "")
+        await asyncio.sleep(0.2)
+
+
+def reload_replicas() -> list[dict[str, Any]]:
+    """What each replica holds after following the alias files."""
+    import ray
+    from ray import serve as ray_serve
+
+    ray.init(log_to_driver=False, logging_level="error", ignore_reinit_error=True)
+    handle: Any = ray_serve.get_deployment_handle(DEPLOYMENT, APP)
+    return list(handle.broadcast("reload").results(timeout_s=120))
+
+
+def _client() -> Any:
+    from ray.job_submission import JobSubmissionClient
+
+    return JobSubmissionClient(os.environ["RAY_API_SERVER_ADDRESS"])

@@ -1,0 +1,1 @@
+"""The `resight` command: one small file per group of commands, no logic of its own."""

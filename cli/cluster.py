@@ -1,0 +1,109 @@
+"""up, down, status, env: the Ray cluster of this machine and where everything is."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Annotated, Any
+
+import httpx
+import typer
+
+from cli.output import Format, FormatOption, note, print_facts
+from model_store.errors import BadRequest
+from serve.cluster import Ports, client_environment, join, read_state, start, stop
+from serve.deploy import application_status, deploy
+from serve.settings import Settings
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def register(app: typer.Typer) -> None:
+    for command in (up, down, status, env):
+        app.command()(command)
+
+
+def up(
+    host: Annotated[str, typer.Option(help="0.0.0.0 for all interfaces; needs RESIGHT_TOKEN")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="HTTP port")] = 8000,
+    ray_port: Annotated[int, typer.Option(help="Ray's own port; another free one if taken")] = 6379,
+    dashboard_port: Annotated[int, typer.Option(help="likewise")] = 8265,
+    object_store_mib: Annotated[int, typer.Option(help="shared memory for chunks")] = 1024,
+) -> None:
+    """Start Ray on this machine and serve the models of the store. Safe to repeat.
+
+    Example: resight up --port 8000
+    """
+    settings = Settings()
+    if host not in LOOPBACK and not settings.token:
+        raise BadRequest(
+            f"listening on {host} needs a token: export RESIGHT_TOKEN=$(openssl rand -hex 32)"
+        )
+    host = "127.0.0.1" if host == "localhost" else host
+    state = read_state(settings)
+    if state is None:
+        note("starting Ray …")
+        state = start(settings, Ports(port, ray_port, dashboard_port), host, object_store_mib)
+    join(settings)
+    note("deploying serve/app.yaml …")
+    deploy(settings, state)
+    print_facts({"endpoint": state.endpoint, "docs": f"{state.endpoint}/docs"}, Format.table)
+
+
+def down() -> None:
+    """Stop the cluster that 'resight up' started; only that one. Tables and models stay.
+
+    Example: resight down
+    """
+    stopped = stop(Settings())
+    note("stopped" if stopped else "nothing was running")
+
+
+def status(fmt: FormatOption = Format.table) -> None:
+    """Where everything is and what runs. Exit code 1 when the detectors do not answer.
+
+    Example: resight status --format json
+    """
+    settings = Settings()
+    facts: dict[str, Any] = {
+        "home": str(settings.home_path),
+        "models": settings.models_url,
+        "tables": settings.tables_url,
+        "logs": str(settings.logs_path),
+        "cluster": "down",
+    }
+    state = read_state(settings)
+    ready = False
+    if state:
+        join(settings)
+        facts |= {
+            "cluster": "up",
+            "endpoint": state.endpoint,
+            "ray_address": state.gcs_address,
+            "ray_dashboard": state.dashboard_url,
+            "ray_logs": f"{state.temp_dir}/session_latest/logs",
+        }
+        facts |= {f"app_{k}": v.get("status") for k, v in application_status(state).items()}
+        ready, facts["ready"] = _ready(state.http_port)
+    print_facts(facts, fmt)
+    if not ready:
+        raise typer.Exit(1)
+
+
+def env() -> None:
+    """Shell variables with which Ray's own commands reach this cluster.
+
+    Example: eval "$(resight env)"; ray job list
+    """
+    settings = Settings()
+    for name, value in client_environment(settings, join(settings)).items():
+        print(f"export {name}={shlex.quote(value)}")
+
+
+def _ready(port: int) -> tuple[bool, str]:
+    try:
+        answer = httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=10)
+    except httpx.HTTPError as error:
+        return False, f"no: {error}"
+    if answer.status_code == 200:
+        return True, "yes: " + ", ".join(answer.json()["loaded"])
+    return False, f"no: {answer.json().get('detail', answer.text)}"

@@ -1,0 +1,80 @@
+"""Speak to a running cluster from the command line: submit and follow runs, tell replicas to reload."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+from batch.submit import JobOutcome, tail
+from cli.output import errors, note
+from model_store.errors import ModelNotReady
+from model_store.names import VersionId
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from serve.cluster import join, read_state
+from serve.settings import Settings
+
+
+def tell_replicas(version: VersionId, alias: str) -> None:
+    """Make every replica follow the alias files now, and check that each has. No cluster, no work.
+
+    Raises ModelNotReady when a replica could not load the version: it goes on with the old one.
+    """
+    settings = Settings()
+    if read_state(settings) is None:
+        return
+    join(settings)
+    from batch.submit import reload_replicas
+
+    for answer in reload_replicas():
+        if alias not in answer["loaded"].get(str(version), []):
+            why = answer["failures"].get(f"{version.name}:{alias}", "it did not say why")
+            raise ModelNotReady(f"a replica still answers with the old version: {why}")
+
+
+def follow(submission_id: str, quiet: bool) -> tuple[JobOutcome, dict[str, Any]]:
+    """Show a run until it ends; its outcome and its last `report` or `run_failed` event."""
+    last: dict[str, Any] = {}
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[words]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=errors, disable=quiet) as bar:
+        task = bar.add_task("starting", total=None, words="")
+
+        def on_event(event: dict[str, Any]) -> None:
+            kind = event.get("event")
+            if kind in ("planned", "progress"):
+                done = sum(event.get(k, 0) for k in ("ok", "empty", "failed", "reused"))
+                bar.update(
+                    task, description="run", total=event["requested"], completed=done, words=_words(event)
+                )
+            elif kind in ("report", "run_failed"):
+                last.update(event)
+
+        outcome = asyncio.run(tail(submission_id, _parser(on_event)))
+    return outcome, last
+
+
+def _parser(on_event: Callable[[dict[str, Any]], None]) -> Callable[[str], None]:
+    def on_line(line: str) -> None:
+        if not line.startswith("{"):
+            return
+        try:
+            event = json.loads(line)
+        except ValueError:
+            note(line)
+            return
+        on_event(event)
+
+    return on_line
+
+
+def _words(event: dict[str, Any]) -> str:
+    counts = " ".join(f"{k} {event[k]}" for k in ("ok", "empty", "failed", "reused") if k in event)
+    rate = event.get("images_per_s")
+    return f"{counts} · {rate:.0f} img/s" if rate else counts

@@ -1,0 +1,34 @@
+"""`resight`: assemble the commands; turn errors of ours into a line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.markup import escape
+
+from batch.exit_codes import exit_code
+from cli import archive, cluster, models, reprocess
+from cli.output import errors
+from model_store.errors import ResightError
+
+app = typer.Typer(
+    help="Detect in field-camera images: over HTTP now, over the whole archive again at any time.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+cluster.register(app)
+app.add_typer(models.app, name="models")
+archive.register(app)
+reprocess.register(app)
+
+
+def main() -> None:
+    """Entry point. Exit codes: batch/exit_codes.py, docs/operating.md."""
+    try:
+        app()
+    except ResightError as error:
+        errors.print(f"[red]error[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(exit_code(error))

@@ -1,0 +1,71 @@
+"""Print rows for people (table) or programs (json, csv); errors and notes go to standard error."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+
+class Format(StrEnum):
+    table = "table"
+    json = "json"
+    csv = "csv"
+
+
+FormatOption = Annotated[Format, typer.Option("--format", help="json and csv are for programs")]
+
+console = Console()
+errors = Console(stderr=True)
+
+
+def note(text: str) -> None:
+    """For people only: never on standard output."""
+    errors.print(text, highlight=False)
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]], fmt: Format, columns: Sequence[str] = ()) -> None:
+    """`columns` gives the header when there are no rows."""
+    names = list(rows[0]) if rows else list(columns)
+    if fmt is Format.json:
+        print(json.dumps(list(rows), default=str, indent=1))
+    elif fmt is Format.csv:
+        writer = csv.writer(sys.stdout)
+        writer.writerow(names)
+        writer.writerows([_plain(row[name]) for name in names] for row in rows)
+    else:
+        table = Table(*names, box=None, header_style="bold", pad_edge=False)
+        for row in rows:
+            table.add_row(*(_short(row[name]) for name in names))
+        console.print(table)
+
+
+def print_facts(facts: Mapping[str, Any], fmt: Format) -> None:
+    """One record: name and value a line, or one JSON object, or one CSV row."""
+    if fmt is Format.json:
+        print(json.dumps(dict(facts), default=str, indent=1))
+    elif fmt is Format.csv:
+        print_rows([facts], fmt)
+    else:
+        width = max((len(name) for name in facts), default=0)
+        for name, value in facts.items():
+            console.print(f"{name.ljust(width)}  {_plain(value)}", highlight=False, soft_wrap=True)
+
+
+def _plain(value: object) -> object:
+    if value is None:
+        return ""
+    return json.dumps(value, default=str) if isinstance(value, dict | list | tuple) else value
+
+
+def _short(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(_plain(value))

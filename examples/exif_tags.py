@@ -1,0 +1,42 @@
+"""The EXIF block of one shot: when, where, which camera, which way up."""
+
+from fractions import Fraction
+
+from PIL import ExifTags, Image
+
+from examples.archive_plan import CAMERAS, Shot
+
+
+def exif_of(shot: Shot) -> bytes:
+    """The tags that the shot's camera writes; cameras differ in which they have.
+
+    Bytes, not Image.Exif: of the latter, Pillow's TIFF writer loses the times and the place.
+    """
+    camera = CAMERAS[shot.camera]
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = camera.make
+    exif[ExifTags.Base.Model] = camera.model
+    exif[ExifTags.Base.Orientation] = shot.orientation
+    details = exif.get_ifd(ExifTags.IFD.Exif)
+    details[ExifTags.Base.DateTimeOriginal] = f"{shot.taken:%Y:%m:%d %H:%M:%S}"
+    details[ExifTags.Base.SubsecTimeOriginal] = f"{shot.taken.microsecond // 1000:03d}"
+    if camera.utc_offset:
+        details[ExifTags.Base.OffsetTimeOriginal] = camera.utc_offset
+    if camera.serial:
+        details[ExifTags.Base.BodySerialNumber] = camera.serial
+    if camera.lat_lon:
+        latitude, longitude = camera.lat_lon
+        place = exif.get_ifd(ExifTags.IFD.GPSInfo)
+        place[ExifTags.GPS.GPSLatitudeRef] = "N" if latitude >= 0 else "S"
+        place[ExifTags.GPS.GPSLatitude] = degrees_minutes_seconds(latitude)
+        place[ExifTags.GPS.GPSLongitudeRef] = "E" if longitude >= 0 else "W"
+        place[ExifTags.GPS.GPSLongitude] = degrees_minutes_seconds(longitude)
+    return exif.tobytes()
+
+
+def degrees_minutes_seconds(angle: float) -> tuple[Fraction, Fraction, Fraction]:
+    """An angle in degrees, without its sign, as EXIF wants it; seconds to a hundredth."""
+    hundredths = round(abs(angle) * 360_000)
+    minutes, hundredths = divmod(hundredths, 6_000)
+    degrees, minutes = divmod(minutes, 60)
+    return Fraction(degrees), Fraction(minutes), Fraction(hundredths, 100)

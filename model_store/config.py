@@ -1,0 +1,121 @@
+"""config.json of a model version: everything that decides its rows, typed and frozen.
+
+Unknown fields are refused. The fields that change results go into the inference key
+(`inference_key.py`); thresholds, batch, licence, source and description do not.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from model_store.errors import ModelRefused
+from model_store.fit import Resize
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class OnnxRuntime(Frozen):
+    """Weights run by ONNX Runtime: CUDA where it is installed, else CPU."""
+
+    kind: Literal["onnx"] = "onnx"
+    weights: str = "model.onnx"
+
+
+class MotionRuntime(Frozen):
+    """No weights: blobs that differ from their blurred surroundings (`runtimes/motion.py`)."""
+
+    kind: Literal["motion"] = "motion"
+    min_contrast: float = Field(24.0, gt=0, le=255, description="grey levels, 0..255")
+    min_area_frac: float = Field(0.002, gt=0, lt=1, description="of the network's square")
+    background_sigma_px: float = Field(24.0, gt=0)
+    max_blobs: int = Field(50, ge=1)
+
+
+class Preprocess(Frozen):
+    """From upright RGB pixels to the network's input."""
+
+    resize: Resize = "letterbox"
+    side_px: int = Field(640, ge=1, le=8192)
+    interpolation: Literal["nearest", "linear", "area", "cubic"] = "linear"
+    pad_value: int = Field(114, ge=0, le=255)
+    channel_order: Literal["RGB", "BGR"] = "RGB"
+    divide_by: float = Field(255.0, gt=0)
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+
+class Nms(Frozen):
+    """Suppression of overlapping boxes; kind `none` only ranks and cuts."""
+
+    kind: Literal["greedy", "none"] = "greedy"
+    iou: float = Field(0.5, ge=0, le=1)
+    class_aware: bool = True
+    max_detections: int = Field(300, ge=1)
+
+
+class Thresholds(Frozen):
+    """What is shown by default. Rows keep everything down to score_floor."""
+
+    default: float = Field(0.25, ge=0, le=1)
+    per_label: dict[str, float] = {}
+
+
+class Batch(Frozen):
+    """How the lanes fill one call of the session; never changes rows, so not part of the key."""
+
+    max: int = Field(8, ge=1, le=1024)
+    wait_ms: float = Field(0.0, ge=0, le=1000)
+
+
+class ModelConfig(Frozen):
+    """A model version's config.json."""
+
+    runtime: Annotated[OnnxRuntime | MotionRuntime, Field(discriminator="kind")]
+    decoder: Literal["yolov8", "blobs"]
+    preprocess: Preprocess = Preprocess()
+    nms: Nms = Nms()
+    labels: tuple[str, ...] = Field(min_length=1)
+    score_floor: float = Field(0.01, ge=0, le=1)
+    thresholds: Thresholds = Thresholds()
+    batch: Batch = Batch()
+    licence: str = ""
+    source: str = ""
+    description: str = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelConfig:
+        unknown = sorted(set(self.thresholds.per_label) - set(self.labels))
+        if unknown:
+            raise ValueError(f"thresholds.per_label names labels the model lacks: {unknown}")
+        if len(set(self.labels)) != len(self.labels):
+            repeated = sorted({x for x in self.labels if self.labels.count(x) > 1})
+            raise ValueError(f"labels are repeated: {repeated}")
+        if (self.runtime.kind == "motion") != (self.decoder == "blobs"):
+            raise ValueError(
+                f"runtime {self.runtime.kind} does not go with decoder {self.decoder}: "
+                "motion needs blobs, onnx needs a network's decoder"
+            )
+        return self
+
+    def threshold(self, label: str) -> float:
+        """Score from which a label is shown by default."""
+        return self.thresholds.per_label.get(label, self.thresholds.default)
+
+
+def parse_config(text: str | bytes, where: str) -> ModelConfig:
+    """Read config.json. Raises ModelRefused that names the file and each wrong field."""
+    try:
+        return ModelConfig.model_validate(json.loads(text))
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(str(part) for part in item['loc']) or 'config'}: {item['msg']}"
+            for item in error.errors()
+        )
+        raise ModelRefused(f"{where}: {wrong}") from error
+    except ValueError as error:
+        raise ModelRefused(f"{where} is not JSON: {error}") from error

@@ -1,0 +1,92 @@
+"""The waist: images in, one Detections per image out, in the same order; empty allowed.
+
+detect = prepare -> to_tensor -> Session.run -> decoder -> suppress -> Fit.to_image
+Each is a pure function or one call; nothing above this file knows formats or runtimes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.config import ModelConfig
+from model_store.decoders import DECODERS
+from model_store.detections import Detections
+from model_store.fit import Fit
+from model_store.images import Pixels
+from model_store.nms import suppress
+from model_store.preprocess import Prepared, prepare, to_tensor
+from model_store.probe import check_probe
+from model_store.runtimes import Session, open_session
+from model_store.store import ModelInfo, ModelStore
+from model_store.names import VersionId
+
+
+class Detector(Protocol):
+    """What serve, batch and benchmarks know of a model."""
+
+    info: ModelInfo
+
+    def detect(self, images: Sequence[Pixels]) -> list[Detections]:
+        """Upright RGB images (h, w, 3) uint8 to detections in image px, ranked."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Inferred:
+    """Detections of a batch in image px, and where its time went."""
+
+    detections: list[Detections]
+    inference_ms: float
+    postprocess_ms: float
+
+
+@dataclass(frozen=True)
+class LoadedDetector:
+    """A version in memory. Thread-safe: it holds no state but the session."""
+
+    info: ModelInfo
+    config: ModelConfig
+    session: Session
+
+    def prepare(self, image: Pixels) -> Prepared:
+        return prepare(image, self.config.preprocess)
+
+    def infer(self, pixels: Sequence[NDArray[np.uint8]], fits: Sequence[Fit]) -> Inferred:
+        """Prepared pixels (side, side, 3) uint8 of any number of images."""
+        if not len(pixels):
+            return Inferred([], 0.0, 0.0)
+        started = time.perf_counter()
+        tensor = to_tensor(np.stack(pixels), self.config.preprocess)
+        outputs = self.session.run(tensor)
+        inferred = time.perf_counter()
+        decoded = DECODERS[self.config.decoder](outputs, self.config.score_floor)
+        found = [self._finish(one, fit) for one, fit in zip(decoded, fits, strict=True)]
+        done = time.perf_counter()
+        return Inferred(found, (inferred - started) * 1e3, (done - inferred) * 1e3)
+
+    def detect(self, images: Sequence[Pixels]) -> list[Detections]:
+        prepared = [self.prepare(image) for image in images]
+        return self.infer([p.pixels for p in prepared], [p.fit for p in prepared]).detections
+
+    def _finish(self, candidates: Detections, fit: Fit) -> Detections:
+        kept = suppress(candidates, self.config.nms)
+        return kept.with_boxes(fit.to_image(kept.boxes_xyxy)).ranked()
+
+
+def load_detector(store: ModelStore, version: VersionId, threads: int = 1) -> LoadedDetector:
+    """Verify every file, load, and reproduce the golden probe; only then is it ready.
+
+    Raises ModelNotFound, ModelRefused, DigestMismatch, ProbeFailed.
+    """
+    described = store.describe(version)
+    files = {name: store.read_file(described, name) for name in described.digests}
+    session = open_session(described.config, files, threads)
+    detector = LoadedDetector(described.info, described.config, session)
+    check_probe(detector, files)
+    return detector

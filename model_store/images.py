@@ -1,0 +1,96 @@
+"""Encoded bytes to upright RGB pixels; the same code for HTTP bodies and archive files.
+
+bytes --decode--> DecodedImage(pixels (h, w, 3) uint8 RGB after EXIF orientation, note)
+The note says what was tolerated or converted; it is stored with the result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import simplejpeg  # libjpeg-turbo, and unlike cv2 it reports damaged data
+from numpy.typing import NDArray
+
+from model_store.errors import ImageTooLarge, ImageUnreadable
+from model_store.image_header import ImageHeader, read_header
+
+Pixels = NDArray[np.uint8]
+MAX_PIXELS = 100_000_000
+
+_ROTATE = {3: cv2.ROTATE_180, 6: cv2.ROTATE_90_CLOCKWISE, 8: cv2.ROTATE_90_COUNTERCLOCKWISE}
+_CONVERTED = {"CMYK": "cmyk_converted", "RGBA": "alpha_dropped", "LA": "alpha_dropped"}
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedImage:
+    """Upright pixels (h, w, 3) uint8 RGB, what was tolerated on the way, and the media type."""
+
+    pixels: Pixels
+    note: str | None
+    media_type: str
+
+    @property
+    def width_px(self) -> int:
+        return self.pixels.shape[1]
+
+    @property
+    def height_px(self) -> int:
+        return self.pixels.shape[0]
+
+
+def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> DecodedImage:
+    """Decode one image.
+
+    Raises ImageUnsupported, ImageUnreadable, or ImageTooLarge when the header claims more than
+    `max_pixels` pixels (checked before any pixel is decoded).
+    """
+    header = read_header(data)
+    if header.width_px * header.height_px > max_pixels:
+        raise ImageTooLarge(
+            f"{header.width_px}x{header.height_px} is over the limit of {max_pixels / 1e6:.0f} "
+            "megapixels; scale the image down or raise max_megapixels"
+        )
+    decode_pixels = _decode_jpeg if header.media_type == "image/jpeg" else _decode_other
+    pixels, damage = decode_pixels(data, header)
+    notes = [note for note in (damage, _conversion(header)) if note]
+    return DecodedImage(upright(pixels, header.orientation), "; ".join(notes) or None, header.media_type)
+
+
+def upright(pixels: Pixels, orientation: int) -> Pixels:
+    """Apply an EXIF orientation (1..8): 2 mirrored, 3 upside down, 4 flipped, 5-8 on their side."""
+    if orientation in (2, 5, 7):
+        pixels = cv2.flip(pixels, 1)  # type: ignore[assignment]
+    if orientation == 4:
+        return cv2.flip(pixels, 0)  # type: ignore[return-value]
+    turn = {5: 8, 7: 6}.get(orientation, orientation)
+    return cv2.rotate(pixels, _ROTATE[turn]) if turn in _ROTATE else pixels  # type: ignore[return-value]
+
+
+def _decode_jpeg(data: bytes, header: ImageHeader) -> tuple[Pixels, str | None]:
+    try:
+        return simplejpeg.decode_jpeg(data), None
+    except ValueError as damage:
+        reason = str(damage)
+    try:
+        return simplejpeg.decode_jpeg(data, strict=False), f"damaged_tolerated: {reason}"
+    except ValueError as error:
+        raise ImageUnreadable(f"damaged JPEG: {error}"[:300]) from error
+
+
+def _decode_other(data: bytes, header: ImageHeader) -> tuple[Pixels, str | None]:
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise ImageUnreadable(f"damaged {header.media_type}: {error.err}"[:300]) from error
+    if pixels is None:
+        raise ImageUnreadable(f"damaged or unusual {header.media_type}: no decoder accepts it")
+    return pixels, None  # type: ignore[return-value]
+
+
+def _conversion(header: ImageHeader) -> str | None:
+    if header.mode.startswith("I"):
+        return "16bit_scaled"
+    return _CONVERTED.get(header.mode)

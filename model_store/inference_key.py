@@ -1,0 +1,47 @@
+"""The inference key: two models with the same key give the same rows, and nothing else decides.
+
+key = sha256(canonical JSON of weights digest, labels digest, preprocess, decoder, nms, score_floor,
+numerics version); canonical = sorted keys, no spaces, UTF-8.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from model_store.config import ModelConfig, OnnxRuntime
+
+NUMERICS_VERSION = 1
+"""Raise it when code changes what a model returns: every archive is then due for a new run."""
+
+
+def sha256_hex(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def canonical_json(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def weights_digest(config: ModelConfig, digests: dict[str, str]) -> str:
+    """sha256 of the weights file, or of the settings where a runtime has no weights."""
+    if isinstance(config.runtime, OnnxRuntime):
+        return digests[config.runtime.weights]
+    return sha256_hex(canonical_json(config.runtime.model_dump(mode="json")))
+
+
+def inference_key(config: ModelConfig, weights_sha256: str) -> str:
+    """64 hex digits."""
+    return sha256_hex(
+        canonical_json(
+            {
+                "weights": weights_sha256,
+                "labels": sha256_hex(canonical_json(list(config.labels))),
+                "preprocess": config.preprocess.model_dump(mode="json"),
+                "decoder": config.decoder,
+                "nms": config.nms.model_dump(mode="json"),
+                "score_floor": config.score_floor,
+                "numerics": NUMERICS_VERSION,
+            }
+        )
+    )

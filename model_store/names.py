@@ -1,0 +1,67 @@
+"""How a model is named.
+
+ref     := name | name "@" version | name ":" alias      "ssdlite-coco", "ssdlite-coco@1", "…:canary"
+name    := [a-z0-9] [a-z0-9._-]*     version := [A-Za-z0-9] [A-Za-z0-9._+-]*     alias := as name
+A bare name means its alias `production`. Versions are never ordered: aliases decide.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from model_store.errors import BadRequest
+
+DEFAULT_ALIAS = "production"
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+_REF = re.compile(rf"(?P<name>{NAME.pattern})(@(?P<version>{VERSION.pattern})|:(?P<alias>{NAME.pattern}))?")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class VersionId:
+    """An exact version: `name@version`."""
+
+    name: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """What a caller wrote: exactly one of version and alias is set."""
+
+    name: str
+    version: str | None
+    alias: str | None
+
+
+def parse_ref(text: str) -> ModelRef:
+    """Raises BadRequest when `text` is not a model reference."""
+    match = _REF.fullmatch(text)
+    if not match:
+        raise BadRequest(
+            f"'{text}' is not a model; write name, name@version or name:alias "
+            "(lower-case letters, digits, '.', '_' and '-')"
+        )
+    version, alias = match["version"], match["alias"]
+    return ModelRef(match["name"], version, alias if version or alias else DEFAULT_ALIAS)
+
+
+def version_id(name: str, version: str) -> VersionId:
+    """Raises BadRequest when either part breaks the grammar (or could leave its folder)."""
+    if not NAME.fullmatch(name):
+        raise BadRequest(f"'{name}' is no model name: use {NAME.pattern}")
+    if not VERSION.fullmatch(version):
+        raise BadRequest(f"'{version}' is no version: use {VERSION.pattern}")
+    return VersionId(name, version)
+
+
+def parse_version(text: str) -> VersionId:
+    """`name@version` exactly. Raises BadRequest for anything else."""
+    ref = parse_ref(text)
+    if ref.version is None:
+        raise BadRequest(f"'{text}' names no version; write {ref.name}@VERSION")
+    return VersionId(ref.name, ref.version)

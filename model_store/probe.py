@@ -1,0 +1,119 @@
+"""Golden probe: a version is ready only after it reproduces its recorded detections.
+
+probe/expected.json: {"tolerance": {"iou": .., "score": ..}, "images": {"cat.jpg": [{label, score,
+box_xyxy_px}, ..]}}, with everything the model said above its floor when the version was added.
+A detection may be missing or new only within the score tolerance of the floor. Catches a wrong
+decoder, wrong channel order, wrong class order and damaged weights at once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from model_store.config import Frozen
+from model_store.errors import ModelRefused, ProbeFailed
+from model_store.images import decode
+
+if TYPE_CHECKING:
+    from model_store.detector import LoadedDetector
+
+EXPECTED = "probe/expected.json"
+
+
+class ProbeDetection(Frozen):
+    label: str
+    score: float
+    box_xyxy_px: tuple[float, float, float, float]
+
+
+class Tolerance(Frozen):
+    """Wide enough for another CPU or GPU, far too narrow for another decoder."""
+
+    iou: float = 0.95
+    score: float = 0.02
+
+
+class Expected(Frozen):
+    tolerance: Tolerance = Tolerance()
+    images: dict[str, list[ProbeDetection]]
+
+
+def record_probe(detector: LoadedDetector, images: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Files of the probe folder for these encoded images, as this detector sees them."""
+    seen = {name: _detections(detector, data) for name, data in images.items()}
+    expected = Expected(images=seen)
+    files = {f"probe/{name}": data for name, data in images.items()}
+    files[EXPECTED] = json.dumps(expected.model_dump(mode="json"), indent=1).encode()
+    return files
+
+
+def check_probe(detector: LoadedDetector, files: Mapping[str, bytes]) -> None:
+    """Raises ProbeFailed with the first difference, ModelRefused when the probe is unusable."""
+    where = f"{detector.info.id} {EXPECTED}"
+    if EXPECTED not in files:
+        raise ModelRefused(f"{where} is missing; add the version with --probe IMAGE")
+    try:
+        expected = Expected.model_validate_json(files[EXPECTED])
+    except ValidationError as error:
+        raise ModelRefused(f"{where} is damaged: {error.errors()[0]['msg']}") from error
+    for name, wanted in expected.images.items():
+        if f"probe/{name}" not in files:
+            raise ModelRefused(f"{where} names {name}, which is missing")
+        found = _detections(detector, files[f"probe/{name}"])
+        floor = detector.config.score_floor + expected.tolerance.score
+        difference = _difference(wanted, found, expected.tolerance, floor)
+        if difference:
+            raise ProbeFailed(
+                f"{detector.info.id} does not reproduce its probe {name}: {difference}; the weights, "
+                "labels, preprocessing or decoder are not the ones it was added with"
+            )
+
+
+def _detections(detector: LoadedDetector, data: bytes) -> list[ProbeDetection]:
+    (found,) = detector.detect([decode(data).pixels])
+    labels = detector.info.labels
+    return [
+        ProbeDetection(label=labels[class_id], score=score, box_xyxy_px=tuple(box))
+        for box, score, class_id in zip(
+            found.boxes_xyxy.tolist(), found.scores.tolist(), found.class_ids.tolist(), strict=True
+        )
+    ]
+
+
+def _difference(
+    wanted: list[ProbeDetection], found: list[ProbeDetection], tolerance: Tolerance, floor: float
+) -> str | None:
+    """What is not matched one to one, in words; None when all is well."""
+    left = list(found)
+    for want in wanted:
+        match = next((have for have in left if _same(want, have, tolerance)), None)
+        if match is not None:
+            left.remove(match)
+        elif want.score >= floor:
+            return f"wanted {_words(want)}, found {', '.join(map(_words, found[:3])) or 'nothing'}"
+    extra = next((have for have in left if have.score >= floor), None)
+    return f"unexpected {_words(extra)}" if extra else None
+
+
+def _same(want: ProbeDetection, have: ProbeDetection, tolerance: Tolerance) -> bool:
+    return (
+        want.label == have.label
+        and abs(want.score - have.score) <= tolerance.score
+        and _iou(want.box_xyxy_px, have.box_xyxy_px) >= tolerance.iou
+    )
+
+
+def _iou(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    inter = max(0.0, width) * max(0.0, height)
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - inter
+    return inter / union if union > 0 else float(a == b)
+
+
+def _words(one: ProbeDetection) -> str:
+    return f"{one.label} {one.score:.3f} at {[round(v) for v in one.box_xyxy_px]}"

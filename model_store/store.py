@@ -1,0 +1,169 @@
+"""Models on disk (or s3://): immutable versions, movable aliases.
+
+<models>/<name>/<version>/{model.onnx, config.json, README.md, probe/*, READY}
+<models>/<name>/aliases.json                            {"production": "1"}
+READY holds the sha256 of every file and is written last: without it there is no version, so a
+half-copied folder is never seen. Bytes are hashed as they are read for use, never trusted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from model_store.config import ModelConfig, parse_config
+from model_store.errors import DigestMismatch, ModelExists, ModelNotFound, ModelRefused
+from model_store.inference_key import inference_key, sha256_hex, weights_digest
+from model_store.names import DEFAULT_ALIAS, NAME, VERSION, ModelRef, VersionId
+from model_store.storage import Folder
+
+READY = "READY"
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """Who answered: goes into every response and every row."""
+
+    name: str
+    version: str
+    weights_sha256: str
+    inference_key: str
+    labels: tuple[str, ...]
+
+    @property
+    def id(self) -> VersionId:
+        return VersionId(self.name, self.version)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """A READY version, its files not yet read: what lists, plans and answers need."""
+
+    info: ModelInfo
+    config: ModelConfig
+    digests: Mapping[str, str]
+
+    @property
+    def id(self) -> VersionId:
+        return self.info.id
+
+
+class ModelStore:
+    """The store at a local path or fsspec URL."""
+
+    def __init__(self, url: str) -> None:
+        self.folder = Folder(url)
+
+    @property
+    def url(self) -> str:
+        return self.folder.url
+
+    def names(self) -> list[str]:
+        return [name for name in self.folder.names() if NAME.fullmatch(name)]
+
+    def versions(self, name: str) -> list[VersionId]:
+        """READY versions of a model, by name (which is not an order of age)."""
+        found = (entry for entry in self.folder.names(name) if VERSION.fullmatch(entry))
+        return [VersionId(name, v) for v in found if self.folder.exists(f"{name}/{v}/{READY}")]
+
+    def aliases(self, name: str) -> dict[str, str]:
+        """Alias to version, e.g. {"production": "1"}."""
+        try:
+            found = json.loads(self.folder.read(f"{name}/aliases.json"))
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise ModelRefused(f"{self.url}/{name}/aliases.json is not JSON: {error}") from error
+        if not isinstance(found, dict):
+            raise ModelRefused(f"{self.url}/{name}/aliases.json must map alias to version")
+        return {str(alias): str(version) for alias, version in found.items()}  # type: ignore[misc]
+
+    def resolve(self, ref: ModelRef) -> VersionId:
+        """The exact version a reference means now. Raises ModelNotFound that lists what exists."""
+        known = self.versions(ref.name)
+        if not known:
+            names = ", ".join(self.names()) or "none: add one with 'resight models add'"
+            raise ModelNotFound(f"no model '{ref.name}' in {self.url}; there is: {names}")
+        version = ref.version
+        if version is None:
+            aliases = self.aliases(ref.name)
+            alias = ref.alias or DEFAULT_ALIAS
+            if alias not in aliases:
+                raise ModelNotFound(
+                    f"{ref.name} has no alias '{alias}' (aliases: {', '.join(aliases) or 'none'}); "
+                    f"set it with 'resight models promote {known[0]}'"
+                )
+            version = aliases[alias]
+        exact = VersionId(ref.name, version)
+        if exact not in known:
+            there = ", ".join(map(str, known))
+            raise ModelNotFound(f"no READY version {exact} in {self.url}; there is: {there}")
+        return exact
+
+    def describe(self, version: VersionId) -> ModelVersion:
+        """Config and identity of a READY version; the config is verified, other files are not."""
+        digests = self.digests(version)
+        if CONFIG not in digests:
+            raise ModelRefused(f"{version}: {READY} lists no {CONFIG}; add the version again")
+        config = parse_config(self._verified(version, CONFIG, digests), f"{version} {CONFIG}")
+        weights = weights_digest(config, dict(digests))
+        key = inference_key(config, weights)
+        info = ModelInfo(version.name, version.version, weights, key, config.labels)
+        return ModelVersion(info, config, digests)
+
+    def digests(self, version: VersionId) -> dict[str, str]:
+        """File to sha256, as READY states it."""
+        try:
+            ready = json.loads(self.folder.read(f"{version.name}/{version.version}/{READY}"))
+            return {str(name): str(digest) for name, digest in ready["files"].items()}
+        except FileNotFoundError:
+            raise ModelNotFound(f"{version} is not in {self.url}, or is not READY yet") from None
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise ModelRefused(f"{version}: {READY} is damaged ({error}); add it again") from error
+
+    def read_file(self, version: ModelVersion, name: str) -> bytes:
+        """Bytes of one file, verified. Raises DigestMismatch, ModelNotFound."""
+        return self._verified(version.id, name, version.digests)
+
+    def verify(self, version: VersionId) -> ModelVersion:
+        """Read and hash every file READY lists. Raises DigestMismatch on the first that differs."""
+        described = self.describe(version)
+        for name in described.digests:
+            self.read_file(described, name)
+        return described
+
+    def publish(self, version: VersionId, files: Mapping[str, bytes]) -> ModelVersion:
+        """Write a new version, READY last. Raises ModelExists: versions are never replaced."""
+        base = f"{version.name}/{version.version}"
+        if self.folder.exists(f"{base}/{READY}"):
+            raise ModelExists(
+                f"{version} exists in {self.url} and versions never change; choose another version"
+            )
+        for name, data in files.items():
+            self.folder.write(f"{base}/{name}", data)
+        digests = {name: sha256_hex(data) for name, data in sorted(files.items())}
+        ready = json.dumps({"files": digests}, indent=1).encode()
+        self.folder.write(f"{base}/{READY}", ready)
+        return self.describe(version)
+
+    def set_alias(self, name: str, alias: str, version: str) -> None:
+        """Point an alias at a READY version, in one atomic write."""
+        self.resolve(ModelRef(name, version, None))
+        aliases = {**self.aliases(name), alias: version}
+        self.folder.write(f"{name}/aliases.json", json.dumps(aliases, indent=1).encode())
+
+    def _verified(self, version: VersionId, name: str, digests: Mapping[str, str]) -> bytes:
+        wanted = digests.get(name)
+        try:
+            data = self.folder.read(f"{version.name}/{version.version}/{name}")
+        except FileNotFoundError:
+            raise DigestMismatch(f"{version}: {name} is missing; add the version again") from None
+        found = sha256_hex(data)
+        if found != wanted:
+            raise DigestMismatch(
+                f"{version}: {name} is sha256 {found[:12]}…, READY says {str(wanted)[:12]}…; "
+                "the file was changed or cut: copy it again"
+            )
+        return data

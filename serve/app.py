@@ -1,0 +1,29 @@
+"""The `detect` application: the only place that makes a deployment of the detector replica.
+
+`serve/app.yaml` names it as `serve.app:build`; its `args` are DetectArgs.
+"""
+
+# no `from __future__ import annotations` here: Ray reads the type of `args` at run time
+from ray import serve as ray_serve
+from ray.serve import Application
+
+from serve.app_names import DEPLOYMENT
+from serve.replica import DetectorReplica
+from serve.settings import DetectArgs
+
+
+
+
+
+def build(args: DetectArgs) -> Application:
+    """Replicas of the detector, which are their own HTTP ingress at /."""
+    limits = args.limits
+    deployment = ray_serve.deployment(
+        name=DEPLOYMENT,
+        num_replicas=args.replicas,
+        # our own bounds answer 429 with a reason; Ray's must not be reached first
+        max_ongoing_requests=limits.online_queue * 4 + limits.bulk_queue,
+        graceful_shutdown_timeout_s=60,
+        ray_actor_options={"num_cpus": args.num_cpus, "num_gpus": args.num_gpus},
+    )
+    return deployment(ray_serve.ingress()(DetectorReplica)).bind(args)

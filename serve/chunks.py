@@ -1,0 +1,98 @@
+"""What travels between Ray Data and a replica: prepared images out, detections back, columnar.
+
+Chunk: pixels (n, side, side, 3) uint8 + fits (n, 6), of one model version
+ChunkAnswer: the detections of n images end to end, `counts` (n,) says how many belong to each
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.detections import Detections
+from model_store.errors import ImageError, ModelError, Overloaded
+from model_store.fit import Fit
+from model_store.preprocess import Prepared
+from model_store.store import ModelInfo
+
+if TYPE_CHECKING:
+    from serve.engine import ImageResult
+
+TIMING_COLUMNS = ("queue_ms", "inference_ms", "postprocess_ms")
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """`model` is `name@version`: a run is pinned, an alias is refused by the grammar of its caller."""
+
+    model: str
+    pixels: NDArray[np.uint8]
+    fits: NDArray[np.float64]
+
+    def items(self) -> list[Prepared]:
+        rows = zip(self.pixels, self.fits, strict=True)
+        return [Prepared(pixels, Fit.from_row(row)) for pixels, row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkAnswer:
+    """`errors[i]` is None, or why image i alone failed; its count is then 0."""
+
+    model: ModelInfo
+    counts: NDArray[np.int64]
+    all_detections: Detections
+    saturated: NDArray[np.bool_]
+    timings_ms: NDArray[np.float32]  # (n, 3), TIMING_COLUMNS
+    errors: tuple[str | None, ...]
+
+    def detections(self) -> list[Detections]:
+        """One per image, in order."""
+        ends = np.cumsum(self.counts)
+        parts: list[Detections] = []
+        for start, end, saturated in zip(ends - self.counts, ends, self.saturated, strict=True):
+            part = self.all_detections.select(np.arange(start, end))
+            parts.append(
+                Detections(part.boxes_xyxy, part.scores, part.class_ids, bool(saturated))
+            )
+        return parts
+
+
+def pack_answers(
+    model: ModelInfo, outcomes: Sequence[tuple[ImageResult, float] | BaseException]
+) -> ChunkAnswer:
+    """Outcomes of the lanes, in order. Whole-replica trouble is raised, not made into image errors."""
+    for outcome in outcomes:
+        if isinstance(outcome, ModelError | Overloaded) or (
+            isinstance(outcome, BaseException) and not isinstance(outcome, Exception)
+        ):
+            raise outcome
+    detections = [Detections.empty() if isinstance(o, BaseException) else o[0].detections for o in outcomes]
+    times = [
+        (0.0, 0.0, 0.0)
+        if isinstance(o, BaseException)
+        else (o[1], o[0].inference_ms, o[0].postprocess_ms)
+        for o in outcomes
+    ]
+    everything = Detections(
+        np.concatenate([d.boxes_xyxy for d in detections] or [np.zeros((0, 4), np.float32)]),
+        np.concatenate([d.scores for d in detections] or [np.zeros(0, np.float32)]),
+        np.concatenate([d.class_ids for d in detections] or [np.zeros(0, np.int32)]),
+    )
+    return ChunkAnswer(
+        model=model,
+        counts=np.array([len(d) for d in detections], np.int64),
+        all_detections=everything,
+        saturated=np.array([d.saturated for d in detections], np.bool_),
+        timings_ms=np.array(times, np.float32).reshape(-1, 3),
+        errors=tuple(_reason(o) for o in outcomes),
+    )
+
+
+def _reason(outcome: object) -> str | None:
+    if isinstance(outcome, ImageError):
+        return f"{outcome.code}: {outcome}"
+    return f"model: {outcome}"[:300] if isinstance(outcome, BaseException) else None

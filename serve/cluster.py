@@ -1,0 +1,245 @@
+"""One Ray head on this machine: started, found again and stopped by `resight`, and only that one.
+
+start(ports) -> ClusterState, kept in HOME/cluster.json; stop() ends exactly the processes it started.
+Ray runs in its own session with its own temporary folder and ports, so that several clusters of one
+machine (a demo and a test run, say) never touch each other; `ray stop` would end them all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+
+from model_store.errors import ClusterError
+from serve.settings import Settings, usable_cores
+
+START_TIMEOUT_S = 120
+STOP_TIMEOUT_S = 60
+LOGICAL_CPUS = 8
+"""At least this many logical CPUs: each Ray Data operator and replica takes a fraction of one, and a
+cluster that runs out of them waits silently (docs/decisions/0005)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where the parts of a cluster listen; 0 means any free port."""
+
+    http: int = 8000
+    ray: int = 6379
+    dashboard: int = 8265
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterState:
+    """What it takes to find, use and stop the cluster."""
+
+    pid: int
+    started_s: float
+    host: str
+    http_port: int
+    gcs_address: str
+    dashboard_url: str
+    temp_dir: str
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://{self.host}:{self.http_port}"
+
+
+def read_state(settings: Settings) -> ClusterState | None:
+    """The running cluster of this home, or None; a state file of a dead one is ignored."""
+    try:
+        state = ClusterState(**json.loads(_state_file(settings).read_text()))
+        process = psutil.Process(state.pid)
+        same = abs(process.create_time() - state.started_s) < 1
+        return state if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except (FileNotFoundError, ValueError, TypeError, psutil.NoSuchProcess):
+        return None
+
+
+def start(settings: Settings, ports: Ports, host: str, object_store_mib: int) -> ClusterState:
+    """Start a Ray head. Raises ClusterError with the end of its log when it does not come up."""
+    _require_free(host, ports.http)
+    chosen = Ports(ports.http, _free_port(ports.ray), _free_port(ports.dashboard))
+    temp_dir = Path(tempfile.gettempdir()) / f"resight-{_home_digest(settings)}"
+    temp_dir.mkdir(parents=True, exist_ok=True)
+    settings.logs_path.mkdir(parents=True, exist_ok=True)
+    log_path = settings.logs_path / "ray.log"
+    command = _command(chosen, temp_dir, object_store_mib)
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            command,
+            env=_environment(settings, temp_dir),
+            cwd=temp_dir,  # Ray puts its start folder on the path of Serve's controller
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    state = ClusterState(
+        pid=process.pid,
+        started_s=psutil.Process(process.pid).create_time(),
+        host=host,
+        http_port=chosen.http,
+        gcs_address=f"127.0.0.1:{chosen.ray}",
+        dashboard_url=f"http://127.0.0.1:{chosen.dashboard}",
+        temp_dir=str(temp_dir),
+    )
+    _state_file(settings).write_text(json.dumps(asdict(state), indent=1))
+    try:
+        _wait_until_up(process, state, log_path)
+    except BaseException:
+        stop(settings)
+        raise
+    return state
+
+
+def stop(settings: Settings) -> bool:
+    """End the cluster of this home, children first asked and then made to. False when none runs."""
+    state = read_state(settings)
+    if state is None:
+        _state_file(settings).unlink(missing_ok=True)
+        return False
+    head = psutil.Process(state.pid)
+    family = [*head.children(recursive=True), head]
+    head.terminate()
+    _, alive = psutil.wait_procs(family, timeout=STOP_TIMEOUT_S)
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, timeout=10)
+    _state_file(settings).unlink(missing_ok=True)
+    return True
+
+
+def client_environment(settings: Settings, state: ClusterState) -> dict[str, str]:
+    """Variables with which any Ray command speaks to this cluster; `resight env` prints them."""
+    return {
+        "RESIGHT_HOME": str(settings.home_path),
+        "RESIGHT_MODELS": settings.models_url,
+        "RESIGHT_TABLES": settings.tables_url,
+        "RAY_ADDRESS": state.gcs_address,
+        "RAY_API_SERVER_ADDRESS": state.dashboard_url,
+        **_authentication(settings),
+    }
+
+
+def join(settings: Settings) -> ClusterState:
+    """Make this process a client of the running cluster. Raises ClusterError when none runs."""
+    state = read_state(settings)
+    if state is None:
+        raise ClusterError(f"no cluster runs for {settings.home_path}; start one with 'resight up'")
+    os.environ.update(client_environment(settings, state))
+    return state
+
+
+def _command(ports: Ports, temp_dir: Path, object_store_mib: int) -> list[str]:
+    ray = Path(sys.executable).with_name("ray")
+    return [
+        *(str(ray), "start", "--head", "--block", "--disable-usage-stats"),
+        f"--port={ports.ray}",
+        "--dashboard-host=127.0.0.1",
+        f"--dashboard-port={ports.dashboard}",
+        f"--dashboard-agent-listen-port={_free_port(52365)}",
+        f"--ray-client-server-port={_free_port(10001)}",
+        f"--num-cpus={max(LOGICAL_CPUS, usable_cores())}",
+        f"--object-store-memory={object_store_mib * 1024 * 1024}",
+        f"--temp-dir={temp_dir}",
+    ]
+
+
+def _environment(settings: Settings, temp_dir: Path) -> dict[str, str]:
+    haproxy = temp_dir / "haproxy"
+    haproxy.mkdir(exist_ok=True)
+    ours = {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, usable_cores())),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(_free_port(9101)),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(_free_port(8404)),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(_free_port(8500)),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(_free_port(9500)),
+        **_authentication(settings),
+        "RAY_DISABLE_IMPORT_WARNING": "1",
+        "RESIGHT_HOME": str(settings.home_path),
+        "RESIGHT_MODELS": settings.models_url,
+        "RESIGHT_TABLES": settings.tables_url,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+    }
+    return {**os.environ, **ours}
+
+
+def _authentication(settings: Settings) -> dict[str, str]:
+    """Ray's own ports listen on every interface, so they always ask for this token."""
+    path = settings.home_path / "ray_token"
+    if not path.exists():
+        settings.home_path.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_hex(32))
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)}
+
+
+def _wait_until_up(process: subprocess.Popen[bytes], state: ClusterState, log_path: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise ClusterError(f"Ray ended at once:\n{_tail(log_path)}")
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(f"{state.dashboard_url}/api/version", timeout=2).status_code < 500:
+                return
+        time.sleep(0.3)
+    raise ClusterError(f"Ray did not come up in {START_TIMEOUT_S} s:\n{_tail(log_path)}")
+
+
+def _tail(path: Path) -> str:
+    return path.read_text(errors="replace")[-2000:]
+
+
+def _state_file(settings: Settings) -> Path:
+    settings.home_path.mkdir(parents=True, exist_ok=True)
+    return settings.home_path / "cluster.json"
+
+
+def _home_digest(settings: Settings) -> str:
+    """Short, because Ray's sockets live below it and Unix limits their paths to 107 bytes."""
+    return hashlib.sha256(str(settings.home_path).encode()).hexdigest()[:8]
+
+
+def _require_free(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ClusterError(
+                f"{host}:{port} is taken ({error.strerror}); stop what listens there or choose "
+                "another with 'resight up --port'"
+            ) from error
+
+
+def _free_port(preferred: int) -> int:
+    """The preferred port, or any other when it is taken."""
+    for port in (preferred, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return int(probe.getsockname()[1])
+    raise ClusterError("no free port on this machine")
+

@@ -1,0 +1,122 @@
+"""The wire contract of /v1: frozen pydantic, and the one conversion from `Answer`.
+
+Boxes are x1, y1, x2, y2 in pixels of the image as displayed (after EXIF orientation), unrounded.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from serve.engine import Answer
+
+
+class Wire(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class WireDetection(Wire):
+    label: str
+    class_id: int
+    score: float = Field(description="0..1, float32")
+    box_xyxy_px: tuple[float, float, float, float]
+
+
+class WireModel(Wire):
+    """Which model answered."""
+
+    name: str
+    version: str
+    alias: str | None = Field(description="the alias asked for; null when a version was named")
+    weights_sha256: str
+    inference_key: str
+
+
+class WireImage(Wire):
+    width_px: int
+    height_px: int
+    media_type: str
+    decode_note: str | None = Field(description="what was tolerated or converted while decoding")
+
+
+class WireTimings(Wire):
+    queue: float
+    preprocess: float
+    inference: float
+    postprocess: float
+
+
+class DetectResponse(Wire):
+    """Answer of POST /v1/detect; detections are ranked best first."""
+
+    model: WireModel
+    image: WireImage
+    detections: list[WireDetection]
+    saturated: bool = Field(description="max_detections was reached: there may be more")
+    timings_ms: WireTimings
+
+
+class WireVersion(Wire):
+    version: str
+    aliases: list[str]
+    resident: bool = Field(description="loaded in the replica that answered")
+    weights_sha256: str
+    inference_key: str
+
+
+class WireModelStatus(Wire):
+    name: str
+    versions: list[WireVersion]
+    failures: dict[str, str] = Field(description="alias to why it could not be loaded")
+
+
+class ModelsResponse(Wire):
+    store: str
+    models: list[WireModelStatus]
+
+
+class Problem(Wire):
+    """RFC 9457 problem details."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
+def to_response(answer: Answer, min_score: float | None) -> DetectResponse:
+    """Detections from `min_score` up, or from the model's own display thresholds when it is None."""
+    found, labels = answer.detections, answer.model.labels
+    shown: list[WireDetection] = []
+    for box, score, class_id in zip(
+        found.boxes_xyxy.tolist(), found.scores.tolist(), found.class_ids.tolist(), strict=True
+    ):
+        label = labels[class_id]
+        least = answer.detector.config.threshold(label) if min_score is None else min_score
+        if score >= least:
+            shown.append(
+                WireDetection(label=label, class_id=class_id, score=score, box_xyxy_px=tuple(box))
+            )
+    model, image, times = answer.model, answer.image, answer.timings
+    return DetectResponse(
+        model=WireModel(
+            name=model.name,
+            version=model.version,
+            alias=answer.alias,
+            weights_sha256=model.weights_sha256,
+            inference_key=model.inference_key,
+        ),
+        image=WireImage(
+            width_px=image.width_px,
+            height_px=image.height_px,
+            media_type=image.media_type,
+            decode_note=image.note,
+        ),
+        detections=shown,
+        saturated=found.saturated,
+        timings_ms=WireTimings(
+            queue=round(times.queue_ms, 3),
+            preprocess=round(times.preprocess_ms, 3),
+            inference=round(times.inference_ms, 3),
+            postprocess=round(times.postprocess_ms, 3),
+        ),
+    )

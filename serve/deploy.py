@@ -1,0 +1,75 @@
+"""Deploy serve/app.yaml to a running cluster, declaratively: an unchanged application is left alone.
+
+app.yaml + settings -> Serve's REST API -> wait until every application runs
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from model_store.errors import ClusterError
+from serve.cluster import ClusterState
+from serve.settings import Settings
+
+DEPLOY_TIMEOUT_S = 180
+
+
+def serve_config(settings: Settings, host: str, port: int) -> dict[str, Any]:
+    """serve/app.yaml with this host, port and model store."""
+    text = resources.files("serve").joinpath("app.yaml").read_text(encoding="utf-8")
+    config: dict[str, Any] = yaml.safe_load(text)
+    config["http_options"].update(host=host, port=port)
+    for application in config["applications"]:
+        application["args"]["models"] = settings.models_url
+    return config
+
+
+def deploy(settings: Settings, state: ClusterState) -> None:
+    """Raises ClusterError with Serve's own message when an application does not come up."""
+    config = serve_config(settings, state.host, state.http_port)
+    url = f"{state.dashboard_url}/api/serve/applications/"
+    answer = httpx.put(url, json=config, headers=_headers(), timeout=60)
+    if answer.status_code >= 400:
+        raise ClusterError(f"Ray Serve refused the applications: {answer.text[:2000]}")
+    names = [application["name"] for application in config["applications"]]
+    deadline = time.monotonic() + DEPLOY_TIMEOUT_S
+    status: dict[str, Any] = {}
+    while time.monotonic() < deadline:
+        status = application_status(state)
+        states = {name: status.get(name, {}).get("status", "NOT_STARTED") for name in names}
+        if all(value == "RUNNING" for value in states.values()) and _answers(state):
+            return
+        failed = [name for name, value in states.items() if value == "DEPLOY_FAILED"]
+        if failed:
+            raise ClusterError(f"{failed[0]}: {status[failed[0]].get('message', '')[:3000]}")
+        time.sleep(0.3)
+    raise ClusterError(f"the applications did not come up in {DEPLOY_TIMEOUT_S} s: {status}"[:3000])
+
+
+def application_status(state: ClusterState) -> dict[str, Any]:
+    """Name to Serve's status of each application."""
+    url = f"{state.dashboard_url}/api/serve/applications/"
+    answer = httpx.get(url, headers=_headers(), timeout=30)
+    answer.raise_for_status()
+    return dict(answer.json().get("applications", {}))
+
+
+def _answers(state: ClusterState) -> bool:
+    host = "127.0.0.1" if state.host == "0.0.0.0" else state.host
+    try:
+        return httpx.get(f"http://{host}:{state.http_port}/healthz", timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def _headers() -> dict[str, str]:
+    """Ray's own token; `serve.cluster.join` has put its path into the environment."""
+    token = Path(os.environ["RAY_AUTH_TOKEN_PATH"]).read_text().strip()
+    return {"Authorization": f"Bearer {token}"}

@@ -1,0 +1,83 @@
+"""Errors to HTTP, in one table (RFC 9457 problem JSON). The most specific class wins.
+
+The errors themselves know no HTTP; a test proves that each of them is mapped.
+"""
+
+from __future__ import annotations
+
+import math
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from model_store import errors
+from model_store.errors import Overloaded, ResightError
+from serve.contract import Problem
+
+STATUS: dict[type[ResightError], int] = {
+    errors.ImageUnsupported: 415,
+    errors.ImageTooLarge: 413,
+    errors.ImageError: 400,
+    errors.ModelNotFound: 404,
+    errors.ModelExists: 409,
+    errors.ModelNotReady: 503,
+    errors.ModelError: 503,
+    errors.Unauthorized: 401,
+    errors.Overloaded: 429,
+    errors.RequestError: 400,
+    errors.StorageError: 503,
+    errors.ResightError: 500,
+}
+MEDIA_TYPE = "application/problem+json"
+
+
+def status_of(error: ResightError) -> int:
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def problem(status: int, kind: str, detail: str, headers: dict[str, str] | None = None) -> Response:
+    """A problem answer; `kind` is the error's class name."""
+    words = "".join(f" {c.lower()}" if c.isupper() else c for c in kind).strip()
+    body = Problem(
+        type=f"urn:resight:{words.replace(' ', '-')}",
+        title=words.capitalize(),
+        status=status,
+        detail=detail,
+    )
+    return Response(body.model_dump_json(), status, headers, MEDIA_TYPE)
+
+
+def of_error(error: ResightError) -> Response:
+    headers: dict[str, str] = {}
+    if isinstance(error, Overloaded):
+        headers["Retry-After"] = str(math.ceil(error.retry_after_s))
+    if isinstance(error, errors.Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
+    return problem(status_of(error), type(error).__name__, str(error), headers)
+
+
+def install(api: FastAPI) -> None:
+    """Make every error of the API a problem answer, the framework's own included."""
+
+    async def resight_error(_: Request, error: Exception) -> Response:
+        assert isinstance(error, ResightError)
+        return of_error(error)
+
+    async def http_error(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return problem(error.status_code, "HttpError", str(error.detail), dict(error.headers or {}))
+
+    async def invalid(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        wrong = "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in error.errors())
+        return problem(400, "BadRequest", wrong)
+
+    async def unknown(_: Request, error: Exception) -> Response:
+        return problem(500, "InternalError", f"{type(error).__name__}; see the replica's log")
+
+    api.add_exception_handler(ResightError, resight_error)
+    api.add_exception_handler(HTTPException, http_error)
+    api.add_exception_handler(RequestValidationError, invalid)
+    api.add_exception_handler(Exception, unknown)

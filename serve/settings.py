@@ -1,0 +1,78 @@
+"""Where everything is and what is allowed: environment for places and secrets, arguments for the rest.
+
+RESIGHT_HOME holds models/, tables/, logs/ and the cluster's state; RESIGHT_MODELS and RESIGHT_TABLES
+move those two elsewhere, s3:// included.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from model_store.storage import absolute
+
+
+class Settings(BaseSettings):
+    """From RESIGHT_* variables."""
+
+    model_config = SettingsConfigDict(env_prefix="RESIGHT_", frozen=True, extra="ignore")
+
+    home: str = Field("~/.resight", description="folder for all state")
+    models: str = Field("", description="model store, default HOME/models; s3:// allowed")
+    tables: str = Field("", description="Delta tables, default HOME/tables; s3:// allowed")
+    token: str = Field("", description="bearer token; needed to listen beyond loopback")
+    address: str = Field("", description="Ray dashboard of a cluster 'resight up' did not start")
+
+    @property
+    def home_path(self) -> Path:
+        return Path(absolute(self.home))
+
+    @property
+    def models_url(self) -> str:
+        return absolute(self.models or str(self.home_path / "models"))
+
+    @property
+    def tables_url(self) -> str:
+        return absolute(self.tables or str(self.home_path / "tables"))
+
+    @property
+    def logs_path(self) -> Path:
+        return self.home_path / "logs"
+
+
+class Limits(BaseModel):
+    """What one request may cost. Over it: 413 (size), 429 (queue)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    body_mib: int = Field(32, ge=1)
+    megapixels: int = Field(100, ge=1, description="by the image header, before decoding")
+    online_queue: int = Field(64, ge=1, description="images admitted at a time, per replica")
+    bulk_queue: int = Field(2048, ge=1, description="images of chunks waiting, per replica")
+
+
+class DetectArgs(BaseModel):
+    """Arguments of the `detect` application (`args:` in serve/app.yaml)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    models: str = Field("", description="model store; default RESIGHT_MODELS of the replica's node")
+    replicas: int = Field(1, ge=1)
+    workers: int = Field(0, ge=0, description="inference threads per replica; 0 = cores of the node")
+    threads: int = Field(1, ge=1, description="cores inside one inference call")
+    bulk_share: float = Field(0.2, gt=0, lt=1, description="of batches, while both lanes wait")
+    poll_s: float = Field(2.0, gt=0, description="how often alias files are read")
+    idle_versions: int = Field(2, ge=0, description="unaliased versions kept loaded")
+    num_cpus: float = Field(0.5, gt=0, description="Ray's logical CPUs per replica")
+    num_gpus: float = Field(0.0, ge=0)
+    limits: Limits = Limits()
+
+    def worker_count(self) -> int:
+        return self.workers or usable_cores()
+
+
+def usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
