@@ -68,15 +68,23 @@ def _time(root: Mapping[int, Any], detail: Mapping[int, Any]) -> dict[str, Any]:
         if local is None:
             continue
         offset = _offset_min(detail.get(offset_tag))
-        utc = None if offset is None else (local - timedelta(minutes=offset)).replace(tzinfo=UTC)
         return {
             "captured_at_local": local.isoformat(),
             "utc_offset_min": offset,
-            "captured_at_utc": utc,
+            "captured_at_utc": _utc(local, offset),
             "timestamp_source": source,
             "timestamp_flags": _flags(local),
         }
     return {}
+
+
+def _utc(local: datetime, offset_min: int | None) -> datetime | None:
+    if offset_min is None:
+        return None
+    try:
+        return (local - timedelta(minutes=offset_min)).replace(tzinfo=UTC)
+    except OverflowError:  # a clock at the very edge of the calendar
+        return None
 
 
 def _date(value: object, subsec: object) -> datetime | None:
@@ -88,7 +96,7 @@ def _date(value: object, subsec: object) -> datetime | None:
     except ValueError:
         return None
     digits = _text(subsec) or ""
-    return date.replace(microsecond=int(digits[:6].ljust(6, "0"))) if digits.isdigit() else date
+    return date.replace(microsecond=int(digits[:6].ljust(6, "0"))) if digits.isdecimal() else date
 
 
 def _flags(local: datetime) -> tuple[str, ...]:
@@ -103,9 +111,10 @@ def _flags(local: datetime) -> tuple[str, ...]:
 
 
 def _offset_min(value: object) -> int | None:
-    match = re.fullmatch(r"([+-])(\d\d):(\d\d)", _text(value) or "")
+    text = _text(value) or ""
+    match = re.fullmatch(r"([+-])([01]\d):([0-5]\d)", text)
     if not match:
-        return "Z" == _text(value) and 0 or None
+        return 0 if text == "Z" else None
     minutes = int(match[2]) * 60 + int(match[3])
     return -minutes if match[1] == "-" else minutes
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import duckdb
+
 from archive.query import connect
 from archive.tables import Tables
 from model_store.errors import BadRequest
@@ -18,10 +20,14 @@ def export(tables: Tables, view: str, out: Path) -> int:
         raise BadRequest(f"no view '{view}'; there is: {', '.join(VIEWS)}")
     if out.suffix.lower() not in _FORMATS:
         raise BadRequest(f"{out}: write to a name that ends in .parquet or .csv")
-    out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f".{out.name}.part")
     target = str(part).replace("'", "''")
-    options = _FORMATS[out.suffix.lower()]
-    written = connect(tables).execute(f"copy {view} to '{target}' ({options})").fetchall()
-    part.replace(out)
+    copy = f"copy {view} to '{target}' ({_FORMATS[out.suffix.lower()]})"
+    connection = connect(tables)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        written = connection.execute(copy).fetchall()
+        part.replace(out)
+    except (OSError, duckdb.IOException) as error:
+        raise BadRequest(f"cannot write {out}: {error}") from error
     return int(written[0][0])

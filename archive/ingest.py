@@ -73,13 +73,13 @@ def ingest(
     rows_written = bytes_read = 0
     while part := list(islice(outcomes, COMMIT_ROWS)):
         rows = [row for _, row in part if isinstance(row, dict)]
-        unreadable |= {file.path: str(row) for file, row in part if not isinstance(row, dict)}
+        unreadable |= {_shown(f.path): _shown(str(e)) for f, e in part if isinstance(e, Exception)}
         _write(tables, root.url, rows, known)
         rows_written += len(rows)
         bytes_read += sum(row["size_bytes"] for row in rows)
         progress(rows_written + len(unreadable), len(todo))
     gone = _mark_missing(tables, root.url, known, {f.path for f in listing.files})
-    new = sum(1 for f in todo if f.path not in known and f.path not in unreadable)
+    new = sum(1 for f in todo if f.path not in known and _shown(f.path) not in unreadable)
     return IngestReport(
         root=root.url,
         files=len(listing.files),
@@ -105,8 +105,9 @@ def _read_all(
 
     def read(file: ArchiveFile) -> tuple[ArchiveFile, dict[str, Any] | Exception]:
         try:
+            file.path.encode()
             return file, media_row(root.url, file, root.read(file.path), pattern)
-        except (OSError, StorageUnreachable) as error:
+        except (OSError, StorageUnreachable, UnicodeEncodeError) as error:
             return file, error
 
     pending: set[Future[tuple[ArchiveFile, dict[str, Any] | Exception]]] = set()
@@ -118,6 +119,11 @@ def _read_all(
                 return
             done, pending = wait(pending, return_when=FIRST_COMPLETED)
             yield from (future.result() for future in done)
+
+
+def _shown(text: str) -> str:
+    """A name that is not UTF-8 (Unix allows any bytes) in a form that can be printed and stored."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _write(

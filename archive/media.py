@@ -18,6 +18,7 @@ from model_store.errors import BadRequest, ImageError
 from model_store.image_header import SUPPORTED, media_type, read_header
 
 DEFAULT_TEMPLATE = "{camera}/{rest}"
+MAX_SIDE_PX = 2**31 - 1  # what the columns hold
 
 
 def media_row(
@@ -74,6 +75,9 @@ def _header(data: bytes) -> dict[str, Any]:
         header = read_header(data)
     except ImageError as error:
         return {"width_px": None, "height_px": None, "header_error": str(error)}
+    if max(header.width_px, header.height_px) > MAX_SIDE_PX:
+        why = f"the header claims {header.width_px}x{header.height_px} pixels"
+        return {"width_px": None, "height_px": None, "header_error": why}
     return {
         "width_px": header.width_px,
         "height_px": header.height_px,

@@ -6,6 +6,8 @@ with the same bytes both have it), with the box also as fractions of the image.
 
 from __future__ import annotations
 
+import itertools
+
 import duckdb
 import pyarrow as pa
 
@@ -54,6 +56,22 @@ def connect(tables: Tables) -> duckdb.DuckDBPyConnection:
 def query(tables: Tables, sql: str) -> pa.Table:
     """Rows of one statement. Raises BadRequest with DuckDB's words when it is wrong."""
     try:
-        return connect(tables).sql(sql).to_arrow_table()
+        found = connect(tables).sql(sql)
+        if found is None:
+            raise BadRequest("the statement gives no rows; write for example: select * from media")
+        rows = found.to_arrow_table()
     except duckdb.Error as error:
         raise BadRequest(str(error)) from error
+    return rows.rename_columns(_distinct(rows.column_names))
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """A join repeats names; the second `path` becomes `path_1`, so that no column is lost."""
+    taken: list[str] = []
+    for name in names:
+        again = itertools.count(1)
+        unique = name
+        while unique in taken:
+            unique = f"{name}_{next(again)}"
+        taken.append(unique)
+    return taken

@@ -26,6 +26,7 @@ Threads = Annotated[int, typer.Option("--threads", help="per actor; 0 = cores + 
 CommitSeconds = Annotated[
     float, typer.Option("--commit-s", help="seconds between commits: the most a crash costs")
 ]
+Megapixels = Annotated[int, typer.Option("--megapixels", help="larger images fail as too_large")]
 
 
 def run_spec(
@@ -41,7 +42,12 @@ def run_spec(
         wanted = Scope(kind=scope, camera=camera, status=status)
         return RunSpec(run_id=run_id or new_run_id(), model=model, scope=wanted, **pace)
     except ValidationError as error:
-        raise BadRequest("; ".join(item["msg"] for item in error.errors())) from error
+        raise BadRequest("; ".join(_words(item["loc"], item["msg"]) for item in error.errors())) from error
+
+
+def _words(place: tuple[int | str, ...], message: str) -> str:
+    option = "".join(f"--{part}: ".replace("_", "-") for part in place)
+    return option + message.removeprefix("Value error, ")
 
 
 def arguments(spec: RunSpec) -> list[str]:
@@ -49,8 +55,9 @@ def arguments(spec: RunSpec) -> list[str]:
     scope = spec.scope
     return [
         *("--model", spec.model, "--scope", scope.kind, "--run-id", spec.run_id),
-        *(("--camera", scope.camera) if scope.camera else ()),
+        *(("--camera", scope.camera) if scope.camera is not None else ()),
         *(("--status", scope.status) if scope.status else ()),
         *("--chunk", str(spec.chunk), "--actors", str(spec.actors)),
         *("--threads", str(spec.threads), "--commit-s", str(spec.commit_s)),
+        *("--megapixels", str(spec.megapixels)),
     ]

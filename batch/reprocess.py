@@ -23,6 +23,7 @@ from batch.options import (
     Camera,
     Chunk,
     CommitSeconds,
+    Megapixels,
     Model,
     RunId,
     ScopeKind,
@@ -49,6 +50,7 @@ def main(
     actors: Actors = 1,
     threads: Threads = 0,
     commit_s: CommitSeconds = 5.0,
+    megapixels: Megapixels = 100,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan, write nothing")] = False,
 ) -> None:
     """See every image of the scope with one model version, and write what was seen.
@@ -61,7 +63,7 @@ def main(
     tables, store = Tables(settings.tables_url), ModelStore(settings.models_url)
     try:
         spec = run_spec(
-            model, scope, camera, status, run_id, chunk=chunk, actors=actors, threads=threads, commit_s=commit_s
+            model, scope, camera, status, run_id, chunk=chunk, actors=actors, threads=threads, commit_s=commit_s, megapixels=megapixels
         )
         if dry_run:
             from batch.dry_run import dry_run_report

@@ -35,7 +35,8 @@ class RunLog:
 
     def __init__(self, tables: Tables, spec: RunSpec, model: ModelInfo) -> None:
         self._tables, self._spec, self._model = tables, spec, model
-        self._events = 0
+        written = tables.snapshot("runs").transaction_version(f"run:{spec.run_id}")
+        self._events = written or 0  # a run that is resumed goes on counting
 
     def write(self, state: State, counts: Counts, message: str = "") -> None:
         row = {

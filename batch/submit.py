@@ -7,6 +7,7 @@ The process must have joined the cluster (`serve.cluster.join`) before.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shlex
 from collections.abc import Callable
@@ -71,12 +72,14 @@ def reload_replicas() -> list[dict[str, Any]]:
     import ray
     from ray import serve as ray_serve
 
+    logging.getLogger("ray").setLevel(logging.WARNING)
     ray.init(log_to_driver=False, logging_level="error", ignore_reinit_error=True)
     handle: Any = ray_serve.get_deployment_handle(DEPLOYMENT, APP)
     return list(handle.broadcast("reload").results(timeout_s=120))
 
 
 def _client() -> Any:
+    logging.getLogger("ray").setLevel(logging.WARNING)
     from ray.job_submission import JobSubmissionClient
 
     return JobSubmissionClient(os.environ["RAY_API_SERVER_ADDRESS"])

@@ -6,11 +6,13 @@ import csv
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -28,41 +30,49 @@ errors = Console(stderr=True)
 
 def note(text: str) -> None:
     """For people only: never on standard output."""
-    errors.print(text, highlight=False)
+    errors.print(text, highlight=False, markup=False)
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], fmt: Format, columns: Sequence[str] = ()) -> None:
     """`columns` gives the header when there are no rows."""
     names = list(rows[0]) if rows else list(columns)
     if fmt is Format.json:
-        print(json.dumps(list(rows), default=str, indent=1))
+        print(json.dumps(list(rows), default=_json_value, indent=1))
     elif fmt is Format.csv:
         writer = csv.writer(sys.stdout)
         writer.writerow(names)
         writer.writerows([_plain(row[name]) for name in names] for row in rows)
     else:
-        table = Table(*names, box=None, header_style="bold", pad_edge=False)
+        table = Table(*map(escape, names), box=None, header_style="bold", pad_edge=False)
         for row in rows:
-            table.add_row(*(_short(row[name]) for name in names))
+            table.add_row(*(escape(_short(row[name])) for name in names))
         console.print(table)
 
 
 def print_facts(facts: Mapping[str, Any], fmt: Format) -> None:
     """One record: name and value a line, or one JSON object, or one CSV row."""
     if fmt is Format.json:
-        print(json.dumps(dict(facts), default=str, indent=1))
+        print(json.dumps(dict(facts), default=_json_value, indent=1))
     elif fmt is Format.csv:
         print_rows([facts], fmt)
     else:
         width = max((len(name) for name in facts), default=0)
         for name, value in facts.items():
-            console.print(f"{name.ljust(width)}  {_plain(value)}", highlight=False, soft_wrap=True)
+            line = f"{name.ljust(width)}  {_plain(value)}"
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _json_value(value: object) -> object:
+    """Sums of integers are decimals in DuckDB: they stay numbers. Times become text."""
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    return str(value)
 
 
 def _plain(value: object) -> object:
     if value is None:
         return ""
-    return json.dumps(value, default=str) if isinstance(value, dict | list | tuple) else value
+    return json.dumps(value, default=_json_value) if isinstance(value, dict | list | tuple) else value
 
 
 def _short(value: object) -> str:

@@ -14,16 +14,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from model_store.errors import ModelRefused
 from model_store.fit import Resize
 
+Positive = Annotated[float, Field(gt=0)]
+
 
 class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class OnnxRuntime(Frozen):
     """Weights run by ONNX Runtime: CUDA where it is installed, else CPU."""
 
     kind: Literal["onnx"] = "onnx"
-    weights: str = "model.onnx"
+    weights: str = Field("model.onnx", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.onnx$")
 
 
 class MotionRuntime(Frozen):
@@ -46,7 +48,7 @@ class Preprocess(Frozen):
     channel_order: Literal["RGB", "BGR"] = "RGB"
     divide_by: float = Field(255.0, gt=0)
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    std: tuple[Positive, Positive, Positive] = (1.0, 1.0, 1.0)
 
 
 class Nms(Frozen):

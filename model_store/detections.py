@@ -3,7 +3,7 @@
 boxes_xyxy (n, 4) float32  x1, y1, x2, y2; in network px below the waist, image px above it
 scores     (n,)   float32  0..1
 class_ids  (n,)   int32    index into the model's labels
-saturated  bool            max_detections was reached, so n is a floor and not a count
+saturated  bool            some were cut off at max_detections, so n is a floor and not a count
 """
 
 from __future__ import annotations

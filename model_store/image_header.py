@@ -1,16 +1,20 @@
 """What the first bytes of a file say, before any pixel is decoded.
 
 bytes --media_type--> "image/jpeg" | ... | "text/html" | "application/octet-stream"
-bytes --read_header--> ImageHeader(size as stored and as displayed, EXIF orientation, pixel mode)
+bytes --read_header--> ImageHeader(size as displayed, EXIF orientation, what 8-bit RGB will lose)
+PNG headers are read here: Pillow decodes the whole picture to look for EXIF, and gives up on a
+comment with a wrong checksum.
 """
 
 from __future__ import annotations
 
 import io
 import struct
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from model_store.errors import ImageUnreadable, ImageUnsupported
 
@@ -18,6 +22,7 @@ Image.MAX_IMAGE_PIXELS = None  # Resight checks the header itself, with an error
 
 SUPPORTED = ("image/jpeg", "image/png", "image/webp", "image/tiff", "image/bmp")
 ORIENTATION_TAG = 0x0112  # EXIF 2.32, table 4
+MAX_PNG_CHUNKS = 1000  # before the picture data; cameras write about five
 
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xd8\xff", "image/jpeg"),
@@ -39,7 +44,7 @@ class ImageHeader:
     width_px: int
     height_px: int
     orientation: int
-    mode: str  # Pillow's: L, RGB, CMYK, RGBA, P, I;16, ...
+    losses: tuple[str, ...]  # words for the note: what the RGB picture will not hold
 
 
 def media_type(head: bytes) -> str:
@@ -68,23 +73,82 @@ def read_header(data: bytes) -> ImageHeader:
         supported = ", ".join(name.removeprefix("image/") for name in SUPPORTED)
         what = "the file is empty" if not data else f"this is {kind}"
         raise ImageUnsupported(f"{what}; supported are {supported}")
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            width, height, mode = image.width, image.height, image.mode
-            orientation = _orientation(image)
-    except (OSError, SyntaxError, ValueError, struct.error, EOFError, IndexError) as error:
-        raise ImageUnreadable(f"damaged {kind} header: {error}"[:300]) from error
+    read = _read_png if kind == "image/png" else _read_other
+    width, height, orientation, losses = read(data, kind)
     if width < 1 or height < 1:
         raise ImageUnreadable(f"{kind} header says {width}x{height} pixels")
     if orientation >= 5:
         width, height = height, width
-    return ImageHeader(kind, width, height, orientation, mode)
+    return ImageHeader(kind, width, height, orientation, losses)
 
 
-def _orientation(image: Image.Image) -> int:
+_Read = tuple[int, int, int, tuple[str, ...]]  # stored width, stored height, orientation, losses
+
+
+def _read_other(data: bytes, kind: str) -> _Read:
+    try:
+        with Image.open(io.BytesIO(data), formats=[kind.removeprefix("image/")]) as image:
+            return image.width, image.height, _orientation(image.getexif), _losses(image, kind)
+    except UnidentifiedImageError:  # its own words hold a memory address, new in every run
+        raise ImageUnreadable(f"damaged {kind} header: cut short, or not what it says") from None
+    except Exception as error:  # Pillow raises a dozen kinds on broken headers
+        raise ImageUnreadable(f"damaged {kind} header: {error}"[:300]) from error
+
+
+def _losses(image: Image.Image, kind: str) -> tuple[str, ...]:
+    deep = image.mode.startswith("I") or any(";16" in str(tile.args) for tile in image.tile)
+    # A JPEG's further pictures (MPO) are previews and other views; the first is the photograph.
+    pages = kind != "image/jpeg" and getattr(image, "is_animated", False)
+    found = {
+        "cmyk_converted": image.mode == "CMYK",
+        "16bit_scaled": deep,
+        "alpha_dropped": image.has_transparency_data,
+        "first_page_only": pages,
+    }
+    return tuple(word for word, is_lost in found.items() if is_lost)
+
+
+def _read_png(data: bytes, kind: str) -> _Read:
+    chunks = _png_chunks(data)
+    header = chunks.get(b"IHDR", b"")
+    if len(header) != 13 or data[29:33] != zlib.crc32(data[12:29]).to_bytes(4):
+        raise ImageUnreadable(f"damaged {kind} header: cut short, or its checksum is wrong")
+    width, height, bits, colour = struct.unpack(">IIBB", header[:10])
+    found = {
+        "16bit_scaled": bits == 16,
+        "alpha_dropped": colour in (4, 6) or b"tRNS" in chunks,
+        "first_page_only": b"acTL" in chunks,
+    }
+    losses = tuple(word for word, is_lost in found.items() if is_lost)
+    return width, height, _orientation(lambda: _exif(chunks.get(b"eXIf", b""))), losses
+
+
+def _png_chunks(data: bytes) -> dict[bytes, bytes]:
+    """Contents of the first chunk of each kind before the picture data; checksums are not read."""
+    chunks: dict[bytes, bytes] = {}
+    position = 8
+    for _ in range(MAX_PNG_CHUNKS):
+        length, kind = (
+            int.from_bytes(data[position : position + 4]),
+            data[position + 4 : position + 8],
+        )
+        if len(kind) < 4 or kind == b"IDAT":
+            break
+        chunks.setdefault(kind, data[position + 8 : position + 8 + length])
+        position += 12 + length
+    return chunks
+
+
+def _exif(block: bytes) -> Image.Exif:
+    exif = Image.Exif()
+    exif.load(block)
+    return exif
+
+
+def _orientation(read_exif: Callable[[], Image.Exif]) -> int:
     """EXIF orientation; a damaged EXIF block counts as upright, as viewers do."""
     try:
-        value = image.getexif().get(ORIENTATION_TAG, 1)
+        value = read_exif().get(ORIENTATION_TAG, 1)
     except Exception:  # Pillow raises a dozen kinds on broken EXIF, none of which costs the image
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1

@@ -20,7 +20,6 @@ Pixels = NDArray[np.uint8]
 MAX_PIXELS = 100_000_000
 
 _ROTATE = {3: cv2.ROTATE_180, 6: cv2.ROTATE_90_CLOCKWISE, 8: cv2.ROTATE_90_COUNTERCLOCKWISE}
-_CONVERTED = {"CMYK": "cmyk_converted", "RGBA": "alpha_dropped", "LA": "alpha_dropped"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +53,10 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> DecodedImage:
         )
     decode_pixels = _decode_jpeg if header.media_type == "image/jpeg" else _decode_other
     pixels, damage = decode_pixels(data, header)
-    notes = [note for note in (damage, _conversion(header)) if note]
-    return DecodedImage(upright(pixels, header.orientation), "; ".join(notes) or None, header.media_type)
+    notes = [damage, *header.losses] if damage else list(header.losses)
+    # OpenCV turns a TIFF upright whatever it is told, and leaves the others as they are stored.
+    turn = 1 if header.media_type == "image/tiff" else header.orientation
+    return DecodedImage(upright(pixels, turn), "; ".join(notes) or None, header.media_type)
 
 
 def upright(pixels: Pixels, orientation: int) -> Pixels:
@@ -76,7 +77,10 @@ def _decode_jpeg(data: bytes, header: ImageHeader) -> tuple[Pixels, str | None]:
     try:
         return simplejpeg.decode_jpeg(data, strict=False), f"damaged_tolerated: {reason}"
     except ValueError as error:
-        raise ImageUnreadable(f"damaged JPEG: {error}"[:300]) from error
+        reason = str(error)
+        if "subsampling" in reason:  # libjpeg-turbo's words for a header it cannot finish
+            reason = "no picture data follows the header, or its colour sampling is unknown"
+        raise ImageUnreadable(f"damaged image/jpeg: {reason}"[:300]) from error
 
 
 def _decode_other(data: bytes, header: ImageHeader) -> tuple[Pixels, str | None]:
@@ -88,9 +92,3 @@ def _decode_other(data: bytes, header: ImageHeader) -> tuple[Pixels, str | None]
     if pixels is None:
         raise ImageUnreadable(f"damaged or unusual {header.media_type}: no decoder accepts it")
     return pixels, None  # type: ignore[return-value]
-
-
-def _conversion(header: ImageHeader) -> str | None:
-    if header.mode.startswith("I"):
-        return "16bit_scaled"
-    return _CONVERTED.get(header.mode)

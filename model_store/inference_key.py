@@ -10,6 +10,7 @@ import hashlib
 import json
 
 from model_store.config import ModelConfig, OnnxRuntime
+from model_store.errors import ModelRefused
 
 NUMERICS_VERSION = 1
 """Raise it when code changes what a model returns: every archive is then due for a new run."""
@@ -24,8 +25,16 @@ def canonical_json(value: object) -> bytes:
 
 
 def weights_digest(config: ModelConfig, digests: dict[str, str]) -> str:
-    """sha256 of the weights file, or of the settings where a runtime has no weights."""
+    """sha256 of the weights file, or of the settings where a runtime has no weights.
+
+    Raises ModelRefused when the config names a weights file that is not there.
+    """
     if isinstance(config.runtime, OnnxRuntime):
+        if config.runtime.weights not in digests:
+            raise ModelRefused(
+                f"runtime onnx needs the weights file {config.runtime.weights}, which is not given; "
+                'only {"runtime": {"kind": "motion"}} works without'
+            )
         return digests[config.runtime.weights]
     return sha256_hex(canonical_json(config.runtime.model_dump(mode="json")))
 

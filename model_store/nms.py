@@ -1,8 +1,8 @@
 """Greedy non-maximum suppression, exact and bounded by count instead of by time.
 
 Detections in network px --suppress--> the kept ones, ranked, at most max_detections
-IoU is continuous (no +1 px) and computed in float64; a box is dropped when IoU > iou (strictly) with
-a kept box of its class (any class when not class_aware). Equal scores keep their input order.
+IoU is continuous (no +1 px) and computed in float64; a box is dropped when IoU > iou (strictly)
+with a kept box of its class (any class when not class_aware). Equal scores keep their input order.
 """
 
 from __future__ import annotations
@@ -17,12 +17,9 @@ from model_store.detections import Detections
 def suppress(detections: Detections, spec: Nms) -> Detections:
     """Keep the best of each overlapping group; `saturated` when more than max_detections remain."""
     order = np.argsort(-detections.scores, kind="stable")
-    if spec.kind == "none":
-        kept = order
-    else:
-        kept = _greedy(detections, order, spec)
+    kept = order if spec.kind == "none" else _greedy(detections, order, spec)
     best = detections.select(kept[: spec.max_detections])
-    saturated = len(kept) > spec.max_detections
+    saturated = detections.saturated or len(kept) > spec.max_detections
     return Detections(best.boxes_xyxy, best.scores, best.class_ids, saturated).ranked()
 
 

@@ -64,12 +64,11 @@ def check_probe(detector: LoadedDetector, files: Mapping[str, bytes]) -> None:
         if f"probe/{name}" not in files:
             raise ModelRefused(f"{where} names {name}, which is missing")
         found = _detections(detector, files[f"probe/{name}"])
-        floor = detector.config.score_floor + expected.tolerance.score
-        difference = _difference(wanted, found, expected.tolerance, floor)
+        difference = _difference(wanted, found, expected.tolerance, detector.config.score_floor)
         if difference:
             raise ProbeFailed(
-                f"{detector.info.id} does not reproduce its probe {name}: {difference}; the weights, "
-                "labels, preprocessing or decoder are not the ones it was added with"
+                f"{detector.info.id} does not reproduce its probe {name}: {difference}; the "
+                "weights, labels, preprocessing or decoder are not the ones it was added with"
             )
 
 
@@ -93,9 +92,9 @@ def _difference(
         match = next((have for have in left if _same(want, have, tolerance)), None)
         if match is not None:
             left.remove(match)
-        elif want.score >= floor:
+        elif abs(want.score - floor) > tolerance.score:
             return f"wanted {_words(want)}, found {', '.join(map(_words, found[:3])) or 'nothing'}"
-    extra = next((have for have in left if have.score >= floor), None)
+    extra = next((have for have in left if have.score > floor + tolerance.score), None)
     return f"unexpected {_words(extra)}" if extra else None
 
 

@@ -49,8 +49,10 @@ def _labels(metadata: dict[str, str]) -> list[str]:
         names: Any = ast.literal_eval(text)
         if isinstance(names, dict):
             names = [names[index] for index in range(len(names))]
-        if not names or not all(isinstance(name, str) for name in names):
+        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
             raise ValueError("not a list of strings")
+        if not names:
+            raise ValueError("empty")
         return list(names)
     except (ValueError, SyntaxError, KeyError, TypeError, MemoryError, RecursionError) as error:
         raise ModelRefused(

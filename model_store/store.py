@@ -84,7 +84,8 @@ class ModelStore:
         """The exact version a reference means now. Raises ModelNotFound that lists what exists."""
         known = self.versions(ref.name)
         if not known:
-            names = ", ".join(self.names()) or "none: add one with 'resight models add'"
+            ready = [name for name in self.names() if self.versions(name)]
+            names = ", ".join(ready) or "none: add one with 'resight models add'"
             raise ModelNotFound(f"no model '{ref.name}' in {self.url}; there is: {names}")
         version = ref.version
         if version is None:

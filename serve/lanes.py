@@ -147,7 +147,12 @@ class Lanes(Generic[K, T, R]):
         """Choose and fill a batch; called with the lock held and at least one item waiting."""
         lane = self._choose_lane()
         key = self._queues[lane].next_key()
-        batch = self._batch_of(key)
+        try:
+            batch = self._batch_of(key)
+        except Exception as error:  # its model was released meanwhile; the worker must go on
+            for ticket in self._queues[lane].take(key, self._queues[lane].size):
+                ticket.future.set_exception(error)
+            return key, []
         self._linger(lane, key, batch)
         tickets = self._queues[lane].take(key, batch.max)
         if lane is Lane.ONLINE:

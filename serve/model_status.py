@@ -15,9 +15,13 @@ def model_statuses(store: ModelStore, residents: Residents | None) -> list[WireM
 
 
 def _status(store: ModelStore, name: str, residents: Residents | None) -> WireModelStatus:
-    aliases = store.aliases(name)
     failures = dict(residents.failures) if residents else {}
-    mine = {k: why for k, why in failures.items() if k.startswith(f"{name}:")}
+    mine = {k: why for k, why in failures.items() if k.partition(":")[0] == name}
+    aliases: dict[str, str] = {}
+    try:
+        aliases = store.aliases(name)
+    except ModelError as error:
+        mine[name] = str(error)
     versions: list[WireVersion] = []
     for version in store.versions(name):
         try:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import structlog
 
 from model_store.detector import LoadedDetector
-from model_store.errors import ModelNotReady, ResightError
+from model_store.errors import ModelError, ModelNotReady, ResightError
 from model_store.names import ModelRef, VersionId, parse_ref
 from model_store.store import ModelStore
 
@@ -80,19 +80,29 @@ class Residents:
     async def refresh(self) -> None:
         """Reconcile with the alias files; never raises for what the store holds."""
         try:
-            names = await asyncio.to_thread(self._store.names)
-            wanted = [
-                (name, alias, VersionId(name, version))
-                for name in names
-                for alias, version in (await asyncio.to_thread(self._store.aliases, name)).items()
-            ]
+            wanted = await asyncio.to_thread(self._wanted)
         except ResightError as error:
             log.warning("store_unreadable", store=self._store.url, error=str(error))
             return
         for name, alias, version in wanted:
-            if self._aliases.get((name, alias)) != version:
+            if self._aliases.get((name, alias)) == version:
+                self.failures.pop(f"{name}:{alias}", None)  # moved back from one that failed
+            else:
                 await self._switch(name, alias, version)
         self._release_idle()
+
+    def _wanted(self) -> list[tuple[str, str, VersionId]]:
+        """What the alias files say; a damaged one is a failure of its model alone."""
+        wanted: list[tuple[str, str, VersionId]] = []
+        for name in self._store.names():
+            try:
+                aliases = self._store.aliases(name)
+            except ModelError as error:
+                self.failures[name] = str(error)
+                continue
+            self.failures.pop(name, None)
+            wanted += [(name, alias, VersionId(name, version)) for alias, version in aliases.items()]
+        return wanted
 
     async def _switch(self, name: str, alias: str, version: VersionId) -> None:
         label = f"{name}:{alias}"

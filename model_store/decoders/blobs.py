@@ -11,9 +11,11 @@ from model_store.detections import Detections
 
 
 def decode_blobs(outputs: Sequence[NDArray[np.float32]], score_floor: float) -> list[Detections]:
-    """Rows of score 0 are padding."""
+    """Rows of score 0 are padding; without any, blobs were cut off and the count is a floor."""
     decoded: list[Detections] = []
     for blobs in outputs[0]:
         kept = blobs[(blobs[:, 4] >= score_floor) & (blobs[:, 4] > 0)]
-        decoded.append(Detections(kept[:, :4], kept[:, 4], np.zeros(len(kept), np.int32)))
+        class_ids = np.zeros(len(kept), np.int32)
+        full = bool((blobs[:, 4] > 0).all())
+        decoded.append(Detections(kept[:, :4], kept[:, 4], class_ids, full))
     return decoded

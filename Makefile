@@ -1,0 +1,50 @@
+# make demo | test | check | fmt | bench       (what they need is installed into .venv first)
+PYTHON ?= python3
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+export RESIGHT_HOME ?= $(CURDIR)/.resight
+
+.PHONY: demo down test check fmt bench clean
+.DEFAULT_GOAL := demo
+
+demo: $(VENV)/.user ## install, start Ray, serve the shipped model, reprocess the sample archive
+	@$(BIN)/python -m examples.demo
+
+down: ## stop the cluster of the demo
+	@$(BIN)/resight down
+
+test: check ## install and pass every test
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev ## format, lint, types, layers, spelling
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+fmt: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.user ## the archive run against a bare loop on this machine
+	$(BIN)/python benchmarks/archive_run.py --images 2000
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| (echo "Python 3.11 or newer is needed: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1)
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.user: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing (a few minutes the first time) …"
+	@$(PIP) --editable '.[s3]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing with development tools (a few minutes the first time) …"
+	@$(PIP) --editable '.[s3,dev]'
+	@touch $@ $(VENV)/.user
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,80 @@
+"""The main job once, with the commands a user would type; `make demo` runs it. Safe to repeat.
+
+cluster up -> shipped models into the store -> sample archive -> ingest -> reprocess -> what was seen
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from examples.sample_archive import build
+from serve.cluster import read_state
+from serve.settings import Settings
+
+MODEL = "ssdlite-coco"
+EXAMPLES = Path(__file__).parent
+SEEN = f"""
+    select camera_id as camera, label, count(*) as detections, count(distinct path) as images,
+        round(max(score), 2) as best_score
+    from detections where model_name = '{MODEL}' and score >= 0.4
+    group by all order by camera, detections desc, label
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--port", type=int, default=8000)
+    arguments = parser.parse_args()
+    settings = Settings()
+    for name in (MODEL, "motion"):
+        resight("models", "pull", str(EXAMPLES / "models"), f"{name}@1")
+        resight("models", "promote", f"{name}@1")
+    resight("up", "--port", str(arguments.port))
+    archive = settings.home_path / "sample-archive"
+    print(f"\n$ python -m examples.sample_archive {archive} --images {arguments.images}")
+    build(archive, arguments.images)
+    resight("ingest", str(archive))
+    report = json.loads(resight("reprocess", "--model", MODEL, "--format", "json", show=False))
+    resight("sql", " ".join(SEEN.split()))
+    say_where_to_go(settings, report)
+
+
+def resight(*arguments: str, show: bool = True) -> str:
+    """Run one command as a user would; its standard output, shown unless it is for us."""
+    print(f"\n$ resight {shlex.join(arguments)}", flush=True)
+    command = [sys.executable, "-m", "resight", *arguments]
+    done = subprocess.run(command, stdout=None if show else subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+    return done.stdout or ""
+
+
+def say_where_to_go(settings: Settings, report: dict[str, object]) -> None:
+    state = read_state(settings)
+    assert state is not None
+    counts = report["counts"]
+    assert isinstance(counts, dict)
+    cat = EXAMPLES / "photos" / "cat.jpg"
+    binary = Path(sys.executable).with_name("resight")
+    inferred = counts["ok"] + counts["empty"] + counts["failed"]
+    rate = f"{report['images_per_s']} img/s" if inferred else "nothing was left to do"
+    print(
+        f"""
+accounting   {report["accounting"]}
+inferences   {inferred} ({rate})
+endpoint     {state.endpoint}   docs: {state.endpoint}/docs
+try          curl --data-binary @{cat} '{state.endpoint}/v1/detect?model={MODEL}'
+state        export RESIGHT_HOME={settings.home_path}
+stop         make down      (or, with that variable: {binary} down)
+"""
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""The main job on the sample archive: every file accounted for, and the same boxes as over HTTP."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from archive.query import query
+from examples.sample_archive import Summary, build
+from serve.cluster import client_environment
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.cluster
+KEY = "select distinct inference_key from results where model_name = 'ssdlite-coco'"
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Summary]:
+    root = tmp_path_factory.mktemp("archive") / "cameras"
+    return root, build(root, 60)
+
+
+@pytest.fixture(scope="module")
+def run(cluster: Any, archive: tuple[Path, Summary]) -> dict[str, Any]:
+    """The documented way: `ray job submit --working-dir . -- python -m batch.reprocess …`."""
+    root, _ = archive
+    ingested = cluster.resight("ingest", str(root), "--format", "json")
+    assert ingested.returncode == 0, ingested.stderr
+    environment = client_environment(cluster.settings, cluster.state)
+    import os
+
+    ray = Path(sys.executable).with_name("ray")
+    command = [str(ray), "job", "submit", "--working-dir", ".", "--"]
+    done = subprocess.run(
+        [*command, "python", "-m", "batch.reprocess", "--model", "ssdlite-coco", "--chunk", "8"],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    events = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    (report,) = [event for event in events if event["event"] == "report"]
+    return report
+
+
+def rows(cluster: Any, sql: str) -> list[dict[str, Any]]:
+    found: pa.Table = query(cluster.tables, sql)
+    return found.to_pylist()
+
+
+def test_the_accounts_close(run: dict[str, Any], archive: tuple[Path, Summary]) -> None:
+    counts, summary = run["counts"], archive[1]
+    assert counts["requested"] == summary.unique_files
+    assert counts["requested"] == counts["ok"] + counts["empty"] + counts["failed"] + counts["reused"]
+    assert counts["failed"] == len(summary.expected_failures)
+
+
+def test_every_file_has_one_media_row_and_through_its_digest_one_result(
+    run: dict[str, Any], cluster: Any, archive: tuple[Path, Summary]
+) -> None:
+    root, _ = archive
+    files = sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file())
+    media = rows(cluster, f"select path, media_sha256 from media where source_root = '{root}'")
+    assert sorted(row["path"] for row in media) == files
+    per_media = rows(
+        cluster,
+        f"""select m.path, count(r.status) as results from media m left join results r
+        on m.media_sha256 = r.media_sha256 and r.inference_key in ({KEY})
+        where m.source_root = '{root}' group by m.path""",
+    )
+    assert {row["results"] for row in per_media} == {1}
+
+
+def test_unreadable_files_are_failed_rows_with_a_reason_and_cut_ones_have_a_note(
+    run: dict[str, Any], cluster: Any, archive: tuple[Path, Summary]
+) -> None:
+    root, summary = archive
+    found = {
+        row["path"]: row
+        for row in rows(
+            cluster,
+            f"""select path, status, error_code, error_detail, decode_note from results
+            join media using (media_sha256) where source_root = '{root}'""",
+        )
+    }
+    for path in summary.expected_failures:
+        assert found[path]["status"] == "failed"
+        assert found[path]["error_code"] in ("unsupported", "decode")
+        assert found[path]["error_detail"]
+    for path in summary.truncated:
+        assert found[path]["status"] in ("ok", "empty")
+        assert "damaged_tolerated" in found[path]["decode_note"]
+    for path in summary.cmyk:
+        assert "cmyk_converted" in found[path]["decode_note"]
+    failed = {path for path, row in found.items() if row["status"] == "failed"}
+    assert failed == set(summary.expected_failures)
+
+
+def test_archive_rows_equal_http_answers_bit_for_bit(
+    run: dict[str, Any], cluster: Any, archive: tuple[Path, Summary]
+) -> None:
+    root, _ = archive
+    stored = rows(
+        cluster,
+        f"""select any_value(path) as path, any_value(detections) as detections,
+            any_value(r.width_px) as width_px from results r join media m using (media_sha256)
+        where source_root = '{root}' and status != 'failed' group by media_sha256 order by path""",
+    )
+    assert len(stored) > 40
+    compared = 0
+    for row in stored:
+        answer = cluster.detect((root / row["path"]).read_bytes(), min_score=0).json()
+        online = [
+            (d["label"], d["score"], tuple(d["box_xyxy_px"])) for d in answer["detections"]
+        ]
+        archived = [
+            (d["label"], d["score"], (d["x1_px"], d["y1_px"], d["x2_px"], d["y2_px"]))
+            for d in row["detections"]
+        ]
+        assert archived == online, row["path"]
+        assert row["width_px"] == answer["image"]["width_px"]
+        compared += len(online)
+    assert compared > 100
+
+
+def test_a_second_run_infers_nothing(run: dict[str, Any], cluster: Any) -> None:
+    again = cluster.reprocess("--model", "ssdlite-coco")
+    counts = again["counts"]
+    assert (counts["ok"], counts["empty"], counts["failed"]) == (0, 0, 0)
+    assert counts["reused"] == counts["requested"] == run["counts"]["requested"]
+
+
+def test_retrying_failed_images_replaces_their_rows_and_says_that_none_worked(
+    run: dict[str, Any], cluster: Any
+) -> None:
+    count = "select count(*) as n, count(distinct media_sha256) as images from results"
+    (before,) = rows(cluster, count)
+    retried = cluster.resight("reprocess", "--model", "ssdlite-coco", "--scope", "status", "--status", "failed")
+    assert retried.returncode == 4, retried.stderr
+    assert "failed" in retried.stderr
+    (after,) = rows(cluster, count)
+    assert after == before
+    states = rows(cluster, "select state from runs order by event_at desc limit 1")
+    assert states == [{"state": "failed"}]
+
+
+def test_the_newest_of_each_camera_with_another_model(
+    run: dict[str, Any], cluster: Any, archive: tuple[Path, Summary]
+) -> None:
+    planned = cluster.resight(
+        "reprocess", "--model", "motion", "--scope", "latest-per-camera", "--dry-run", "--format", "json"
+    )
+    plan = json.loads(planned.stdout)
+    cameras = rows(cluster, f"select count(distinct coalesce(camera_id, '')) as n from media")
+    assert plan["to_infer"] == plan["requested"] == cameras[0]["n"]
+    report = cluster.reprocess("--model", "motion", "--scope", "latest-per-camera")
+    assert report["counts"]["requested"] == plan["requested"]
+
+
+def test_an_unknown_model_ends_the_run_before_it_starts(run: dict[str, Any], cluster: Any) -> None:
+    done = cluster.resight("reprocess", "--model", "no-such-model")
+    assert done.returncode == 6
+    assert "ssdlite-coco" in done.stderr

@@ -1,0 +1,139 @@
+"""The session's Ray cluster and S3 server: one of each, on their own ports, with their own folders.
+
+A cluster of a user on the same machine (a demo, say) is neither used nor disturbed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from archive.tables import Tables
+from serve.cluster import ClusterState, Ports, join, start, stop
+from serve.deploy import deploy
+from serve.settings import Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+PHOTOS = ROOT / "examples" / "photos"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A running cluster and how to use it as a user would."""
+
+    settings: Settings
+    state: ClusterState
+
+    @property
+    def url(self) -> str:
+        return self.state.endpoint
+
+    @property
+    def tables(self) -> Tables:
+        return Tables(self.settings.tables_url)
+
+    def resight(self, *arguments: str, tables: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run `resight …` in its own process, from the repository root."""
+        places = {"RESIGHT_TABLES": tables} if tables else {}
+        return subprocess.run(
+            [sys.executable, "-m", "resight", *arguments],
+            cwd=ROOT,
+            env=os.environ | places,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    def reprocess(self, *arguments: str, tables: str | None = None) -> dict[str, Any]:
+        """A run that must succeed; its JSON report."""
+        done = self.resight("reprocess", "--format", "json", *arguments, tables=tables)
+        assert done.returncode == 0, done.stderr
+        report: dict[str, Any] = json.loads(done.stdout)
+        return report
+
+    def detect(self, body: bytes, model: str = "ssdlite-coco", **query: Any) -> httpx.Response:
+        parameters = {"model": model, **query}
+        return httpx.post(f"{self.url}/v1/detect", content=body, params=parameters, timeout=60)
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """An S3-compatible server in its own process (in ours, delta-rs would wait for itself)."""
+    port = free_port()
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    endpoint = f"http://127.0.0.1:{port}"
+    wanted = {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in wanted.items():
+            patch.setenv(name, value)
+        try:
+            _wait_for(endpoint)
+            yield endpoint
+        finally:
+            server.terminate()
+            server.wait(10)
+
+
+@pytest.fixture(scope="session")
+def cluster(s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Ray, the detect application and a copy of the shipped models; AWS_* reach its workers."""
+    home = tmp_path_factory.mktemp("home")
+    shutil.copytree(ROOT / "examples" / "models", home / "models")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(("RESIGHT_", "RAY_"))]:
+            patch.delenv(name)
+        patch.setenv("RESIGHT_HOME", str(home))
+        settings = Settings()
+        state = start(settings, Ports(http=free_port(), ray=0, dashboard=0), "127.0.0.1", 512)
+        try:
+            join(settings)
+            deploy(settings, state)
+            yield Cluster(settings, state)
+        finally:
+            stop(settings)
+
+
+@pytest.fixture
+def photo() -> Any:
+    """photo("cat") -> bytes of the shipped photograph."""
+    return lambda name: (PHOTOS / f"{name}.jpg").read_bytes()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for(url: str) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            httpx.get(url, timeout=2)
+            return
+        except httpx.HTTPError:
+            time.sleep(0.2)
+    raise RuntimeError(f"{url} did not come up")

@@ -1,0 +1,111 @@
+"""What several test folders share: the shipped models and photographs, small archives, rows."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+from PIL.ExifTags import IFD
+
+from archive.schemas import RESULTS
+from archive.tables import Tables
+from model_store.add import add_version
+from model_store.names import version_id
+from model_store.store import ModelInfo, ModelStore
+
+ROOT = Path(__file__).resolve().parent.parent
+MODELS = ROOT / "examples" / "models"
+PHOTOS = ROOT / "examples" / "photos"
+MOTION = {"runtime": {"kind": "motion"}, "decoder": "blobs", "labels": ["blob"]}
+
+
+def photo(name: str) -> bytes:
+    return (PHOTOS / f"{name}.jpg").read_bytes()
+
+
+def copy_of_models(place: Path) -> Path:
+    return Path(shutil.copytree(MODELS, place / "models"))
+
+
+def motion_store(place: Path, *versions: str, alias: str | None = "1") -> ModelStore:
+    """A store with versions of a model `blobs` that needs no weights and loads in milliseconds."""
+    store = ModelStore(str(place))
+    for version in versions:
+        preprocess = {"resize": "stretch", "side_px": 64}
+        add_version(
+            store, version_id("blobs", version), None, {**MOTION, "preprocess": preprocess}, {}
+        )
+    if alias in versions:
+        store.set_alias("blobs", "production", alias)
+    return store
+
+
+def jpeg(
+    root: Mapping[int, Any] | None = None,
+    detail: Mapping[int, Any] | None = None,
+    gps: Mapping[int, Any] | None = None,
+    shade: int = 90,
+) -> bytes:
+    """A small JPEG with these EXIF tags, by IFD."""
+    exif = Image.Exif()
+    exif.update(root or {})
+    exif.get_ifd(IFD.Exif).update(detail or {})
+    exif.get_ifd(IFD.GPSInfo).update(gps or {})
+    return encoded(np.full((32, 48, 3), shade, np.uint8), "JPEG", exif=exif.tobytes())
+
+
+def encoded(pixels: np.ndarray, kind: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind, **options)
+    return file.getvalue()
+
+
+def write_files(root: Path, files: Mapping[str, bytes]) -> Path:
+    for path, data in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(data)
+    return root
+
+
+def rows_of(tables: Tables, name: str) -> list[dict[str, Any]]:
+    """All rows of a table, read without DuckDB."""
+    return list(tables.snapshot(name).to_pyarrow_dataset().to_table().to_pylist())
+
+
+def result_rows(
+    shas: Sequence[str], key: str = "k", status: str = "ok", run_id: str = "r", **more: Any
+) -> pa.Table:
+    """Rows of `results` for these images."""
+    common = {
+        "inference_key": key,
+        "status": status,
+        "run_id": run_id,
+        "n_detections": 0,
+        "detections": [],
+        "finished_at": datetime.now(UTC),
+    }
+    return pa.Table.from_pylist(
+        [{**common, "media_sha256": sha, **more} for sha in shas], schema=RESULTS
+    )
+
+
+def put_results(tables: Tables, rows: pa.Table) -> None:
+    tables.append("results", rows, "test", lambda _, wanted: wanted)
+
+
+def model_info(name: str = "blobs", version: str = "1", key: str = "k") -> ModelInfo:
+    return ModelInfo(name, version, "w" * 64, key, ("cat", "dog"))
+
+
+def write_json(path: Path, value: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+    return path

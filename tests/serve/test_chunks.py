@@ -1,0 +1,76 @@
+"""Chunks and their answers, packed and unpacked."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from model_store.detections import Detections
+from model_store.errors import ImageUnreadable, ModelNotReady, Overloaded
+from model_store.fit import fit
+from serve.chunks import Chunk, pack_answers
+from serve.engine import ImageResult
+from tests.fixtures_local import model_info
+
+MODEL = model_info()
+Outcome = tuple[ImageResult, float] | BaseException
+
+
+def detections(count: int, saturated: bool = False) -> Detections:
+    boxes = np.arange(count * 4, dtype=np.float32).reshape(-1, 4)
+    scores = np.linspace(0.9, 0.1, count, dtype=np.float32)
+    return Detections(boxes, scores, np.arange(count, dtype=np.int32), saturated)
+
+
+def result(count: int, saturated: bool = False) -> tuple[ImageResult, float]:
+    return ImageResult(detections(count, saturated), 3.0, 0.5), 7.0
+
+
+@pytest.mark.parametrize("counts", [[], [0], [2], [0, 0], [1, 0, 3], [0, 2, 0]])
+def test_detections_come_back_image_by_image(counts: list[int]) -> None:
+    answer = pack_answers(MODEL, [result(count) for count in counts])
+    found = answer.detections()
+    assert [len(one) for one in found] == answer.counts.tolist() == counts
+    for one, count in zip(found, counts, strict=True):
+        want = detections(count)
+        np.testing.assert_array_equal(one.boxes_xyxy, want.boxes_xyxy)
+        np.testing.assert_array_equal(one.scores, want.scores)
+        np.testing.assert_array_equal(one.class_ids, want.class_ids)
+    assert answer.errors == (None,) * len(counts)
+    assert answer.timings_ms.tolist() == [[7.0, 3.0, 0.5]] * len(counts)
+
+
+def test_an_image_that_fails_is_empty_and_has_its_reason() -> None:
+    outcomes: list[Outcome] = [result(1), ImageUnreadable("cut"), ValueError("odd"), result(2)]
+    answer = pack_answers(MODEL, outcomes)
+    assert [len(one) for one in answer.detections()] == [1, 0, 0, 2]
+    assert answer.errors == (None, "decode: cut", "model: odd", None)
+    assert answer.timings_ms[1].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_a_chunk_of_nothing_but_failures_is_packed() -> None:
+    answer = pack_answers(MODEL, [ValueError("odd")])
+    assert [len(one) for one in answer.detections()] == [0]
+
+
+def test_saturation_is_kept_for_each_image() -> None:
+    answer = pack_answers(MODEL, [result(2, saturated=True), result(2)])
+    assert [one.saturated for one in answer.detections()] == [True, False]
+
+
+@pytest.mark.parametrize(
+    "trouble", [ModelNotReady("released"), Overloaded("full"), KeyboardInterrupt()]
+)
+def test_trouble_of_the_whole_replica_is_raised(trouble: BaseException) -> None:
+    with pytest.raises(type(trouble)):
+        pack_answers(MODEL, [result(1), trouble])
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_chunk_gives_back_its_images_and_fits(count: int) -> None:
+    fits = [fit("letterbox", 40 + i, 30, 16) for i in range(count)]
+    pixels = np.arange(count * 16 * 16 * 3, dtype=np.uint8).reshape(count, 16, 16, 3)
+    rows = np.array([one.to_row() for one in fits]).reshape(-1, 6)
+    items = Chunk("blobs@1", pixels, rows).items()
+    assert [item.fit for item in items] == fits
+    np.testing.assert_array_equal(np.array([i.pixels for i in items]).reshape(pixels.shape), pixels)

@@ -1,0 +1,255 @@
+"""Lanes, with one worker that is held at a gate: what is queued meanwhile shows how batches bind."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
+from typing import Any
+
+import pytest
+
+from model_store.config import Batch
+from model_store.errors import ModelNotReady, Overloaded
+from serve.lanes import Lane, Lanes
+
+TIMEOUT_S = 20
+FOREVER_MS = 60_000.0
+
+
+class Bench:
+    """Lanes whose `run` notes every batch. Key `gate` keeps a worker until `open` is called."""
+
+    def __init__(self, workers: int = 1, share: float = 0.2, bound: int = 1000, most: int = 4) -> None:
+        self.batches: list[tuple[str, list[str]]] = []
+        self.batch_by_key: dict[str, Batch] = {}
+        self._most = most
+        self._held, self._gate = threading.Event(), threading.Event()
+        self.lanes: Lanes[str, str, str] = Lanes(
+            run=self._run,
+            batch_of=self._batch_of,
+            workers=workers,
+            bulk_share=share,
+            limits=dict.fromkeys(Lane, bound),
+        )
+
+    def hold(self) -> Future[tuple[str, float]]:
+        """Returns when the worker is busy."""
+        (future,) = self.lanes.submit("gate", ["gate"], Lane.ONLINE)
+        assert self._held.wait(TIMEOUT_S)
+        return future
+
+    def open(self) -> None:
+        self._gate.set()
+
+    def run(self, *futures: Future[Any]) -> list[tuple[str, list[str]]]:
+        """Open the gate, wait for these futures, and return the batches."""
+        self.open()
+        assert not wait(futures, TIMEOUT_S).not_done
+        return self.batches
+
+    def _batch_of(self, key: str) -> Batch:
+        if key == "released":
+            raise ModelNotReady("released")
+        return self.batch_by_key.get(key, Batch(max=self._most))
+
+    def _run(self, key: str, items: Sequence[str]) -> list[str]:
+        if key == "gate":
+            self._held.set()
+            assert self._gate.wait(TIMEOUT_S)
+            return list(items)
+        self.batches.append((key, list(items)))
+        if "bad" in items:
+            raise ValueError("this one is bad")
+        if "lost" in items:
+            return []
+        return [item.upper() for item in items]
+
+
+@pytest.fixture
+def bench() -> Iterator[Callable[..., Bench]]:
+    made: list[Bench] = []
+
+    def make(**options: Any) -> Bench:
+        made.append(Bench(**options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.open()
+        one.lanes.close()
+
+
+def names(prefix: str, count: int) -> list[str]:
+    return [f"{prefix}{i}" for i in range(count)]
+
+
+@pytest.mark.parametrize("count", [0, 1, 4, 9])
+def test_every_item_gets_its_own_result_in_order(bench: Callable[..., Bench], count: int) -> None:
+    lanes = bench().lanes
+    futures = lanes.submit("a", names("x", count), Lane.ONLINE)
+    assert [future.result(TIMEOUT_S)[0] for future in futures] == [
+        name.upper() for name in names("x", count)
+    ]
+
+
+def test_the_time_in_the_queue_is_part_of_the_result(bench: Callable[..., Bench]) -> None:
+    (future,) = bench().lanes.submit("a", ["x"], Lane.ONLINE)
+    assert future.result(TIMEOUT_S)[1] >= 0
+
+
+def test_online_goes_before_bulk_that_came_first(bench: Callable[..., Bench]) -> None:
+    one = bench()
+    one.hold()
+    bulk = one.lanes.submit("b", ["bulk"], Lane.BULK)
+    online = one.lanes.submit("a", ["online"], Lane.ONLINE)
+    assert one.run(*bulk, *online) == [("a", ["online"]), ("b", ["bulk"])]
+
+
+@pytest.mark.parametrize(("share", "bulk_batches"), [(0.02, 1), (0.2, 10), (0.5, 25), (0.9, 45)])
+def test_bulk_gets_its_share_of_batches_while_online_never_stops(
+    bench: Callable[..., Bench], share: float, bulk_batches: int
+) -> None:
+    one = bench(share=share, most=1)
+    one.hold()
+    bulk = one.lanes.submit("b", names("b", 50), Lane.BULK)
+    online = one.lanes.submit("a", names("a", 50), Lane.ONLINE)
+    first_50 = one.run(*bulk, *online)[:50]
+    assert abs(sum(key == "b" for key, _ in first_50) - bulk_batches) <= 1
+
+
+def test_items_that_come_while_the_worker_is_busy_bind_into_full_batches(
+    bench: Callable[..., Bench],
+) -> None:
+    one = bench(most=4)
+    one.hold()
+    futures = [f for name in names("x", 6) for f in one.lanes.submit("a", [name], Lane.ONLINE)]
+    assert one.run(*futures) == [("a", ["x0", "x1", "x2", "x3"]), ("a", ["x4", "x5"])]
+
+
+def test_free_places_of_an_online_batch_take_bulk_items_of_the_same_key_only(
+    bench: Callable[..., Bench],
+) -> None:
+    one = bench(most=4)
+    one.hold()
+    other = one.lanes.submit("b", ["other"], Lane.BULK)
+    same = one.lanes.submit("a", names("bulk", 5), Lane.BULK)
+    online = one.lanes.submit("a", ["online"], Lane.ONLINE)
+    assert one.run(*same, *other, *online)[0] == ("a", ["online", "bulk0", "bulk1", "bulk2"])
+
+
+def test_keys_of_a_lane_take_turns(bench: Callable[..., Bench]) -> None:
+    one = bench(most=1)
+    one.hold()
+    a = one.lanes.submit("a", names("a", 3), Lane.BULK)
+    b = one.lanes.submit("b", names("b", 2), Lane.BULK)
+    assert [key for key, _ in one.run(*a, *b)] == ["a", "b", "a", "b", "a"]
+
+
+def test_a_bad_item_fails_alone(bench: Callable[..., Bench]) -> None:
+    one = bench()
+    one.hold()
+    good, bad, fine = one.lanes.submit("a", ["good", "bad", "fine"], Lane.BULK)
+    one.run(good, bad, fine)
+    assert [good.result()[0], fine.result()[0]] == ["GOOD", "FINE"]
+    with pytest.raises(ValueError, match="this one is bad"):
+        bad.result()
+
+
+def test_a_run_that_loses_results_fails_its_items_and_not_the_worker(
+    bench: Callable[..., Bench],
+) -> None:
+    lanes = bench().lanes
+    (lost,) = lanes.submit("a", ["lost"], Lane.ONLINE)
+    with pytest.raises(RuntimeError, match="1 images in, 0 results out"):
+        lost.result(TIMEOUT_S)
+    assert lanes.submit("a", ["next"], Lane.ONLINE)[0].result(TIMEOUT_S)[0] == "NEXT"
+
+
+def test_a_cancelled_item_is_never_run(bench: Callable[..., Bench]) -> None:
+    one = bench()
+    one.hold()
+    first, second, third = one.lanes.submit("a", ["x", "y", "z"], Lane.ONLINE)
+    alone = one.lanes.submit("b", ["alone"], Lane.ONLINE)[0]
+    assert second.cancel()
+    assert alone.cancel()
+    after = one.lanes.submit("c", ["after"], Lane.ONLINE)
+    assert one.run(first, third, *after) == [("a", ["x", "z"]), ("c", ["after"])]
+
+
+@pytest.mark.parametrize(("waiting", "more", "refused"), [(0, 0, False), (1, 1, False), (2, 1, True), (0, 3, True)])
+def test_a_lane_over_its_bound_refuses_all_of_a_submission(
+    bench: Callable[..., Bench], waiting: int, more: int, refused: bool
+) -> None:
+    one = bench(bound=2)
+    one.hold()
+    one.lanes.submit("a", names("x", waiting), Lane.BULK)
+    if refused:
+        with pytest.raises(Overloaded, match="the bound is 2") as caught:
+            one.lanes.submit("a", names("y", more), Lane.BULK)
+        assert caught.value.retry_after_s >= 1
+    else:
+        one.lanes.submit("a", names("y", more), Lane.BULK)
+    assert one.lanes.depth(Lane.BULK) == waiting + (0 if refused else more)
+
+
+def test_the_bound_of_one_lane_is_not_the_other_s(bench: Callable[..., Bench]) -> None:
+    one = bench(bound=1)
+    one.hold()
+    one.lanes.submit("a", ["x"], Lane.BULK)
+    one.lanes.submit("a", ["y"], Lane.ONLINE)
+
+
+def test_the_wait_to_expect_grows_with_what_waits(bench: Callable[..., Bench]) -> None:
+    one = bench()
+    one.hold()
+    assert one.lanes.wait_s(Lane.BULK) == 1.0
+    one.lanes.submit("a", names("x", 500), Lane.BULK)
+    assert one.lanes.wait_s(Lane.BULK) > 1.0
+
+
+def test_closing_fails_what_waits_finishes_what_runs_and_refuses_more(
+    bench: Callable[..., Bench],
+) -> None:
+    one = bench()
+    running = one.hold()
+    online = one.lanes.submit("a", ["x"], Lane.ONLINE)
+    bulk = one.lanes.submit("b", names("y", 3), Lane.BULK)
+    closing = threading.Thread(target=one.lanes.close)
+    closing.start()
+    for future in (*online, *bulk):
+        with pytest.raises(ModelNotReady, match="shutting down"):
+            future.result(TIMEOUT_S)
+    with pytest.raises(ModelNotReady, match="shutting down"):
+        one.lanes.submit("a", ["late"], Lane.ONLINE)
+    one.open()
+    closing.join(TIMEOUT_S)
+    assert running.result(TIMEOUT_S)[0] == "gate"
+    assert one.batches == []
+
+
+def test_a_key_whose_model_was_released_fails_its_items_and_not_the_worker(
+    bench: Callable[..., Bench],
+) -> None:
+    one = bench()
+    one.hold()
+    gone = one.lanes.submit("released", ["x", "y"], Lane.BULK)
+    here = one.lanes.submit("a", ["z"], Lane.BULK)
+    one.run(*gone, *here)
+    for future in gone:
+        with pytest.raises(ModelNotReady, match="released"):
+            future.result()
+    assert here[0].result()[0] == "Z"
+
+
+def test_wait_ms_fills_a_batch(bench: Callable[..., Bench]) -> None:
+    one = bench()
+    one.batch_by_key["a"] = Batch.model_construct(max=3, wait_ms=FOREVER_MS)
+    futures = [f for name in names("x", 3) for f in one.lanes.submit("a", [name], Lane.ONLINE)]
+    assert one.run(*futures) == [("a", ["x0", "x1", "x2"])]
+
+
+def test_wait_ms_ends_with_a_batch_that_is_not_full(bench: Callable[..., Bench]) -> None:
+    one = bench()
+    one.batch_by_key["a"] = Batch(max=3, wait_ms=1)
+    assert one.run(*one.lanes.submit("a", ["x"], Lane.ONLINE)) == [("a", ["x"])]
