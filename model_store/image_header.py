@@ -22,7 +22,6 @@ Image.MAX_IMAGE_PIXELS = None  # Resight checks the header itself, with an error
 
 SUPPORTED = ("image/jpeg", "image/png", "image/webp", "image/tiff", "image/bmp")
 ORIENTATION_TAG = 0x0112  # EXIF 2.32, table 4
-MAX_PNG_CHUNKS = 1000  # before the picture data; cameras write about five
 
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xd8\xff", "image/jpeg"),
@@ -124,17 +123,19 @@ def _read_png(data: bytes, kind: str) -> _Read:
 
 
 def _png_chunks(data: bytes) -> dict[bytes, bytes]:
-    """Contents of the first chunk of each kind before the picture data; checksums are not read."""
+    """Contents of the first chunk of each kind; checksums are left to the decoder.
+
+    A chunk longer than the file is refused: OpenCV would allocate up to 4 GB for it.
+    """
     chunks: dict[bytes, bytes] = {}
-    position = 8
-    for _ in range(MAX_PNG_CHUNKS):
-        length, kind = (
-            int.from_bytes(data[position : position + 4]),
-            data[position + 4 : position + 8],
-        )
-        if len(kind) < 4 or kind == b"IDAT":
-            break
-        chunks.setdefault(kind, data[position + 8 : position + 8 + length])
+    position, kind = 8, b""
+    while position < len(data) and kind != b"IEND":
+        length = int.from_bytes(data[position : position + 4])
+        kind = data[position + 4 : position + 8]
+        if position + 12 + length > len(data):
+            raise ImageUnreadable(f"damaged image/png: cut short in chunk {kind!r}")
+        if kind not in chunks:
+            chunks[kind] = data[position + 8 : position + 8 + length]
         position += 12 + length
     return chunks
 

@@ -1,0 +1,89 @@
+"""Detections keep their columns together, and have one order."""
+
+import numpy as np
+import pytest
+
+from model_store.detections import Detections
+
+
+def detections(rows: list[tuple[float, int, tuple[float, ...]]]) -> Detections:
+    """(score, class id, box) each."""
+    return Detections(
+        np.array([box for _, _, box in rows], np.float32).reshape(-1, 4),
+        np.array([score for score, _, _ in rows], np.float32),
+        np.array([class_id for _, class_id, _ in rows], np.int32),
+    )
+
+
+def rows_of(found: Detections) -> list[tuple[float, int, tuple[float, ...]]]:
+    columns = zip(found.scores, found.class_ids, found.boxes_xyxy, strict=True)
+    return [(float(s), int(c), tuple(map(float, box))) for s, c, box in columns]
+
+
+def test_empty_has_no_rows_and_the_right_columns() -> None:
+    empty = Detections.empty()
+    assert len(empty) == 0
+    assert empty.boxes_xyxy.shape == (0, 4)
+    assert empty.boxes_xyxy.dtype == empty.scores.dtype == np.float32
+    assert empty.class_ids.dtype == np.int32
+    assert not empty.saturated
+    assert rows_of(empty.ranked()) == []
+    assert rows_of(empty.select(np.zeros(0, np.intp))) == []
+
+
+@pytest.mark.parametrize(
+    ("boxes", "scores", "class_ids"),
+    [
+        ((0,), 0, 0),
+        ((0, 5), 0, 0),
+        ((4,), 1, 1),
+        ((1, 4), 2, 2),
+        ((2, 4), 2, 1),
+        ((4, 2), 2, 2),
+        ((2, 4), 2, 3),
+    ],
+)
+def test_columns_that_do_not_go_together_are_refused(
+    boxes: tuple[int, ...], scores: int, class_ids: int
+) -> None:
+    with pytest.raises(ValueError, match=rf"to go with {scores} scores"):
+        Detections(
+            np.zeros(boxes, np.float32), np.zeros(scores, np.float32), np.zeros(class_ids, np.int32)
+        )
+
+
+def test_two_dimensional_class_ids_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(2, 1\)"):
+        Detections(np.zeros((2, 4), np.float32), np.zeros(2, np.float32), np.zeros((2, 1)))  # type: ignore[arg-type]
+
+
+def test_rank_is_score_then_class_then_each_corner() -> None:
+    ordered = [
+        (0.75, 9, (9, 9, 9, 9)),
+        (0.5, 0, (5, 5, 5, 5)),
+        (0.5, 1, (1, 2, 3, 4)),
+        (0.5, 1, (1, 2, 3, 5)),
+        (0.5, 1, (1, 2, 4, 0)),
+        (0.5, 1, (1, 3, 0, 0)),
+        (0.5, 1, (2, 0, 0, 0)),
+        (0.25, 0, (0, 0, 0, 0)),
+    ]
+    for seed in range(20):
+        shuffled = [ordered[i] for i in np.random.default_rng(seed).permutation(len(ordered))]
+        assert rows_of(detections(shuffled).ranked()) == ordered
+
+
+def test_select_takes_positions_or_a_mask_and_keeps_saturated() -> None:
+    three = detections([(0.5, 0, (0, 0, 1, 1)), (0.25, 1, (0, 0, 2, 2)), (0.75, 2, (0, 0, 3, 3))])
+    full = Detections(three.boxes_xyxy, three.scores, three.class_ids, saturated=True)
+    assert rows_of(full.select(np.array([2, 0]))) == [rows_of(three)[2], rows_of(three)[0]]
+    assert rows_of(full.select(np.array([False, True, False]))) == [rows_of(three)[1]]
+    assert full.select(np.array([1])).saturated
+    assert full.ranked().saturated
+    assert full.with_boxes(three.boxes_xyxy + 1).saturated
+
+
+def test_with_boxes_moves_and_changes_nothing_else() -> None:
+    two = detections([(0.5, 0, (0, 0, 1, 1)), (0.25, 1, (0, 0, 2, 2))])
+    moved = two.with_boxes(two.boxes_xyxy + 10)
+    assert rows_of(moved) == [(0.5, 0, (10, 10, 11, 11)), (0.25, 1, (10, 10, 12, 12))]

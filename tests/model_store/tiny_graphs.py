@@ -1,0 +1,56 @@
+"""ONNX graphs of a few nodes, made in code: what `recognise` and the ONNX runtime are fed.
+
+`averaging` gives (n, 5, 20) from (n, 3, 10, 10): the mean of the channels, laid out anew.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from onnx import TensorProto, helper
+
+SIDE_PX = 10
+ROWS, ANCHORS = 5, 20  # 4 box rows and one class; 5 * 20 = 10 * 10
+
+Dimensions = Sequence[int | str] | None
+
+
+def averaging(batch: int | str = "n", metadata: Mapping[str, str] | None = None) -> bytes:
+    """Weights whose output depends on every picture alone; `batch` is a number or a free name."""
+    rows = batch if isinstance(batch, int) else -1
+    shape = helper.make_tensor("shape", TensorProto.INT64, [3], [rows, ROWS, ANCHORS])
+    nodes = [
+        helper.make_node("ReduceMean", ["images"], ["grey"], axes=[1], keepdims=0),
+        helper.make_node("Constant", [], ["shape"], value=shape),
+        helper.make_node("Reshape", ["grey", "shape"], ["output0"]),
+    ]
+    inputs = [_value("images", [batch, 3, SIDE_PX, SIDE_PX])]
+    return _model(nodes, inputs, [_value("output0", [batch, ROWS, ANCHORS])], metadata)
+
+
+def two_inputs() -> bytes:
+    """Adds two pictures: there is no single image to feed."""
+    shape = ["n", 3, SIDE_PX, SIDE_PX]
+    nodes = [helper.make_node("Add", ["left", "right"], ["output0"])]
+    inputs = [_value("left", shape), _value("right", shape)]
+    return _model(nodes, inputs, [_value("output0", shape)], {"names": "['deer']"})
+
+
+def passing_on(shape: Dimensions, metadata: Mapping[str, str] | None = None) -> bytes:
+    """Gives back its input, of any shape."""
+    nodes = [helper.make_node("Identity", ["images"], ["output0"])]
+    return _model(nodes, [_value("images", shape)], [_value("output0", shape)], metadata)
+
+
+def _value(name: str, shape: Dimensions) -> object:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+
+def _model(
+    nodes: list[object],
+    inputs: list[object],
+    outputs: list[object],
+    metadata: Mapping[str, str] | None,
+) -> bytes:
+    graph = helper.make_graph(nodes, "tiny", inputs, outputs)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    helper.set_model_props(model, dict(metadata or {}))
+    return model.SerializeToString()
