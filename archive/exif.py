@@ -122,8 +122,7 @@ def _offset_min(value: object) -> int | None:
 def _position(gps: Mapping[int, Any]) -> tuple[float | None, float | None]:
     latitude = _degrees(gps.get(2), gps.get(1), "S")
     longitude = _degrees(gps.get(4), gps.get(3), "W")
-    valid = latitude is not None and longitude is not None
-    if not valid or abs(latitude) > 90 or abs(longitude) > 180:
+    if latitude is None or longitude is None or abs(latitude) > 90 or abs(longitude) > 180:
         return None, None
     return latitude, longitude
 

@@ -5,6 +5,8 @@ An unchanged file is not read again. An archive that suddenly lists nothing is a
 gone". Interrupted, it goes on where it stopped.
 """
 
+# pyright: reportAttributeAccessIssue=false  (pyarrow.compute makes its functions at run time)
+
 from __future__ import annotations
 
 import re
@@ -141,7 +143,9 @@ def _write(
         paths = pa.array(_known(snapshot, root_url), pa.string())
         return wanted.filter(pc.invert(pc.is_in(wanted["path"], paths)))
 
-    tables.append("media", table, f"media:{root_url}", missing, replace=SAME_FILE if changed else None)
+    tables.append(
+        "media", table, f"media:{root_url}", missing, replace=SAME_FILE if changed else None
+    )
 
 
 def _mark_missing(

@@ -34,8 +34,10 @@ def list_files(root: Folder) -> Listing:
     """Raises StorageUnreachable when the folder does not exist or cannot be read."""
     try:
         if not root.fs.exists(root.root):
-            raise StorageUnreachable(f"{root.url} does not exist; is it mounted, is the name right?")
-        found: dict[str, Any] = root.fs.find(root.root, detail=True)
+            raise StorageUnreachable(
+                f"{root.url} does not exist; is it mounted, is the name right?"
+            )
+        found: Any = root.fs.find(root.root, detail=True)
     except StorageUnreachable:
         raise
     except Exception as error:

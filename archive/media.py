@@ -59,7 +59,9 @@ def compile_template(template: str) -> re.Pattern[str]:
     patterns = {"{camera}": "(?P<camera>[^/]+)", "{rest}": ".+"}
     return re.compile(
         "".join(
-            patterns.get(piece, "[^/]+") if re.fullmatch(r"\{[a-z_]+\}", piece) else re.escape(piece)
+            patterns.get(piece, "[^/]+")
+            if re.fullmatch(r"\{[a-z_]+\}", piece)
+            else re.escape(piece)
             for piece in pieces
         )
     )

@@ -71,7 +71,8 @@ class Tables:
 
         `missing(snapshot, rows)` drops rows the snapshot has; it runs again after every lost race.
         With `base`, the caller vouches that `rows` are missing from that very snapshot, so that the
-        first try need not look (the snapshot returned is the next `base`). `replace` is a merge condition on (target, source): rows it matches
+        first try need not look (the snapshot returned is the next `base`). `replace` is a merge
+        condition on (target, source): rows it matches
         are overwritten in the same commit. Raises TableConflict after COMMIT_ATTEMPTS lost races.
         """
         table, todo = (base, rows) if base is not None else (self.snapshot(name), None)
@@ -87,7 +88,9 @@ class Tables:
                 last = error
                 time.sleep(random.uniform(0.5, 1.5) * min(5.0, 0.05 * 2**attempt))
                 table, todo = self.snapshot(name), None
-        raise TableConflict(f"{self._path(name)}: {COMMIT_ATTEMPTS} commits refused: {last}") from last
+        raise TableConflict(
+            f"{self._path(name)}: {COMMIT_ATTEMPTS} commits refused: {last}"
+        ) from last
 
     def _path(self, name: str) -> str:
         return f"{self.url}/{name}"

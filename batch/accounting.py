@@ -4,6 +4,8 @@ Progress is counted from rows handed over; the final counts are read back from t
 is claimed is what is there.
 """
 
+# pyright: reportAttributeAccessIssue=false  (pyarrow.compute makes its functions at run time)
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -40,7 +42,9 @@ class Counts:
     def plus(self, rows: pa.Table) -> Counts:
         """With the rows of one more chunk."""
         status = rows["status"]
-        amounts = {s: int(pc.sum(pc.equal(status, s)).as_py() or 0) for s in ("ok", "empty", "failed")}
+        amounts = {
+            s: int(pc.sum(pc.equal(status, s)).as_py() or 0) for s in ("ok", "empty", "failed")
+        }
         return Counts(
             self.requested,
             self.ok + amounts["ok"],
@@ -102,6 +106,6 @@ def require_some_success(counts: Counts) -> None:
     """Raises NothingWorked when images were asked for and every one of them failed."""
     if counts.requested and counts.failed == counts.requested:
         raise NothingWorked(
-            f"every one of {counts.failed} images failed; see: resight sql \"select error_code, "
+            f'every one of {counts.failed} images failed; see: resight sql "select error_code, '
             "error_detail, count(*) from results where status = 'failed' group by all\""
         )

@@ -3,6 +3,8 @@
 add(rows) -> buffered; committed when `commit_s` has passed since the last commit, and by `flush`.
 """
 
+# pyright: reportAttributeAccessIssue=false  (pyarrow.compute makes its functions at run time)
+
 from __future__ import annotations
 
 import time

@@ -17,7 +17,8 @@ Model = Annotated[str, typer.Option("--model", help="name, name@version or name:
 ScopeKind = Annotated[ScopeName, typer.Option("--scope", help="which media")]
 Camera = Annotated[str | None, typer.Option("--camera", help="with --scope camera: its id")]
 Status = Annotated[
-    StatusName | None, typer.Option("--status", help="with --scope status: retry failed, or missing only")
+    StatusName | None,
+    typer.Option("--status", help="with --scope status: retry failed, or missing only"),
 ]
 RunId = Annotated[str, typer.Option("--run-id", help="default: made from the time")]
 Chunk = Annotated[int, typer.Option("--chunk", help="images per call to a replica")]
@@ -42,7 +43,9 @@ def run_spec(
         wanted = Scope(kind=scope, camera=camera, status=status)
         return RunSpec(run_id=run_id or new_run_id(), model=model, scope=wanted, **pace)
     except ValidationError as error:
-        raise BadRequest("; ".join(_words(item["loc"], item["msg"]) for item in error.errors())) from error
+        raise BadRequest(
+            "; ".join(_words(item["loc"], item["msg"]) for item in error.errors())
+        ) from error
 
 
 def _words(place: tuple[int | str, ...], message: str) -> str:

@@ -53,9 +53,7 @@ def prepare_image(
     except ImageError as error:
         return ReadImage(sha256, error_code=error.code, error_detail=_detail(error, folder))
     prepared = prepare(image.pixels, spec)
-    return ReadImage(
-        sha256, prepared, image, decode_ms=(time.perf_counter() - started) * 1e3
-    )
+    return ReadImage(sha256, prepared, image, decode_ms=(time.perf_counter() - started) * 1e3)
 
 
 @tenacity.retry(

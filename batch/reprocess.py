@@ -7,6 +7,7 @@ application is; places come from RESIGHT_* variables. Output: JSON lines, the la
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -51,7 +52,9 @@ def main(
     threads: Threads = 0,
     commit_s: CommitSeconds = 5.0,
     megapixels: Megapixels = 100,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan, write nothing")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print the plan, write nothing")
+    ] = False,
 ) -> None:
     """See every image of the scope with one model version, and write what was seen.
 
@@ -63,7 +66,16 @@ def main(
     tables, store = Tables(settings.tables_url), ModelStore(settings.models_url)
     try:
         spec = run_spec(
-            model, scope, camera, status, run_id, chunk=chunk, actors=actors, threads=threads, commit_s=commit_s, megapixels=megapixels
+            model,
+            scope,
+            camera,
+            status,
+            run_id,
+            chunk=chunk,
+            actors=actors,
+            threads=threads,
+            commit_s=commit_s,
+            megapixels=megapixels,
         )
         if dry_run:
             from batch.dry_run import dry_run_report
@@ -94,7 +106,7 @@ def _connect(settings: Settings) -> None:
         join(settings)  # before Ray is imported: it reads its authentication mode then
     import ray
 
-    ray.init(log_to_driver=False, logging_level="warning")
+    ray.init(log_to_driver=False, logging_level=logging.WARNING)
 
 
 def _print(value: dict[str, Any]) -> None:

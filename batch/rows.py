@@ -45,9 +45,7 @@ def _outcomes(
     answer: ChunkAnswer | None,
 ) -> Iterator[tuple[Detections, Sequence[float], str | None]]:
     if answer is not None:
-        yield from zip(
-            answer.detections(), answer.timings_ms.tolist(), answer.errors, strict=True
-        )
+        yield from zip(answer.detections(), answer.timings_ms.tolist(), answer.errors, strict=True)
 
 
 def _failed(code: str, detail: str) -> dict[str, Any]:

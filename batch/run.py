@@ -45,7 +45,9 @@ def execute(spec: RunSpec, tables: Tables, store: ModelStore) -> RunReport:
     plan = make_plan(tables, model, spec.scope)
     counts = Counts(requested=len(plan.requested), reused=plan.reused)
     run_log = RunLog(tables, spec, model.info)
-    log.info("planned", run_id=spec.run_id, model=str(model.id), todo=len(plan.todo), **_plan_facts(plan))
+    log.info(
+        "planned", run_id=spec.run_id, model=str(model.id), todo=len(plan.todo), **_plan_facts(plan)
+    )
     run_log.write("running", counts)
     progress = Progress(spec.run_id, counts, spec.commit_s)
     try:
@@ -64,9 +66,7 @@ def execute(spec: RunSpec, tables: Tables, store: ModelStore) -> RunReport:
     return RunReport(final, progress.elapsed_s(), rate, progress.steady_rate())
 
 
-def _stream(
-    spec: RunSpec, plan: Plan, tables: Tables, run_log: RunLog, progress: Progress
-) -> None:
+def _stream(spec: RunSpec, plan: Plan, tables: Tables, run_log: RunLog, progress: Progress) -> None:
     committer = ResultCommitter(tables, spec, plan)
     beat_s = time.monotonic()
     try:

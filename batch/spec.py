@@ -28,7 +28,9 @@ class Scope(BaseModel):
     def _fields_go_together(self) -> Scope:
         for field in ("camera", "status"):
             if (getattr(self, field) is not None) != (self.kind == field):
-                raise ValueError(f"scope '{field}' and --{field} VALUE go together, and only they do")
+                raise ValueError(
+                    f"scope '{field}' and --{field} VALUE go together, and only they do"
+                )
         return self
 
     @property
@@ -44,11 +46,15 @@ class RunSpec(BaseModel):
     run_id: str
     model: str = Field(description="name, name@version or name:alias; pinned when the run starts")
     scope: Scope = Scope()
-    chunk: int = Field(32, ge=1, le=1024, description="images per call to a replica")
-    actors: int = Field(1, ge=1, description="reading and decoding processes in the cluster")
-    threads: int = Field(0, ge=0, description="per actor; 0 = cores + 2")
-    commit_s: float = Field(5.0, gt=0, description="at most this much work is redone after a crash")
-    megapixels: int = Field(100, ge=1)
+    chunk: int = Field(default=32, ge=1, le=1024, description="images per call to a replica")
+    actors: int = Field(
+        default=1, ge=1, description="reading and decoding processes in the cluster"
+    )
+    threads: int = Field(default=0, ge=0, description="per actor; 0 = cores + 2")
+    commit_s: float = Field(
+        default=5.0, gt=0, description="at most this much work is redone after a crash"
+    )
+    megapixels: int = Field(default=100, ge=1)
 
 
 def new_run_id() -> str:

@@ -73,7 +73,7 @@ def reload_replicas() -> list[dict[str, Any]]:
     from ray import serve as ray_serve
 
     logging.getLogger("ray").setLevel(logging.WARNING)
-    ray.init(log_to_driver=False, logging_level="error", ignore_reinit_error=True)
+    ray.init(log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True)
     handle: Any = ray_serve.get_deployment_handle(DEPLOYMENT, APP)
     return list(handle.broadcast("reload").results(timeout_s=120))
 

@@ -37,7 +37,9 @@ PACKAGES = ("ray", "onnxruntime", "opencv-python-headless", "simplejpeg", "numpy
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=2, help="how often B runs (A runs once more)")
     parser.add_argument("--data", type=Path, help="keep the sample archive here for the next time")
@@ -80,7 +82,11 @@ def measure(arguments: argparse.Namespace, archive: Path, home: Path) -> dict[st
         "benchmark": "archive_run",
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
-        "machine": {"cores": usable_cores(), "cpu": cpu_name(), "python": platform.python_version()},
+        "machine": {
+            "cores": usable_cores(),
+            "cpu": cpu_name(),
+            "python": platform.python_version(),
+        },
         "versions": {name: version(name) for name in PACKAGES},
         "config": {"images": len(files), "model": MODEL, "chunk": arguments.chunk},
         "bare_images_per_s": bare_rates,
@@ -119,7 +125,11 @@ def report(result: dict[str, Any]) -> None:
 
 def commit() -> str:
     done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+        ["git", "rev-parse", "--short", "HEAD"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return done.stdout.strip() or "unknown"
 

@@ -57,7 +57,9 @@ def _explain(report: IngestReport) -> None:
 
 
 def sql(
-    statement: Annotated[str, typer.Argument(help="DuckDB SQL over media, results, detections, runs")],
+    statement: Annotated[
+        str, typer.Argument(help="DuckDB SQL over media, results, detections, runs")
+    ],
     fmt: FormatOption = Format.table,
 ) -> None:
     """Ask the tables anything.
@@ -77,4 +79,7 @@ def export_command(
 
     Example: resight export detections deer.parquet
     """
-    print_facts({"view": view, "rows": export(Tables(Settings().tables_url), view, out), "file": str(out)}, fmt)
+    print_facts(
+        {"view": view, "rows": export(Tables(Settings().tables_url), view, out), "file": str(out)},
+        fmt,
+    )

@@ -23,7 +23,9 @@ def register(app: typer.Typer) -> None:
 
 
 def up(
-    host: Annotated[str, typer.Option(help="0.0.0.0 for all interfaces; needs RESIGHT_TOKEN")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="0.0.0.0 for all interfaces; needs RESIGHT_TOKEN")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="HTTP port")] = 8000,
     ray_port: Annotated[int, typer.Option(help="Ray's own port; another free one if taken")] = 6379,
     dashboard_port: Annotated[int, typer.Option(help="likewise")] = 8265,

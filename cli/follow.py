@@ -7,11 +7,12 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
 from batch.submit import JobOutcome, tail
 from cli.output import errors, note
 from model_store.errors import ModelNotReady
 from model_store.names import VersionId
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from serve.cluster import join, read_state
 from serve.settings import Settings
 
@@ -51,7 +52,11 @@ def follow(submission_id: str, quiet: bool) -> tuple[JobOutcome, dict[str, Any]]
             if kind in ("planned", "progress"):
                 done = sum(event.get(k, 0) for k in ("ok", "empty", "failed", "reused"))
                 bar.update(
-                    task, description="run", total=event["requested"], completed=done, words=_words(event)
+                    task,
+                    description="run",
+                    total=event["requested"],
+                    completed=done,
+                    words=_words(event),
                 )
             elif kind in ("report", "run_failed"):
                 last.update(event)

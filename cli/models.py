@@ -18,7 +18,9 @@ from model_store.store import ModelStore
 from serve.model_status import model_statuses
 from serve.settings import Settings
 
-app = typer.Typer(help="Immutable model versions and the aliases that point at them.", no_args_is_help=True)
+app = typer.Typer(
+    help="Immutable model versions and the aliases that point at them.", no_args_is_help=True
+)
 
 Version = Annotated[str, typer.Argument(metavar="NAME@VERSION")]
 
@@ -31,8 +33,12 @@ def store() -> ModelStore:
 def add(
     name: Annotated[str, typer.Option(help="model name")],
     version: Annotated[str, typer.Option(help="its version; never changes once added")],
-    weights: Annotated[Path | None, typer.Argument(help="an .onnx file; none for runtime motion")] = None,
-    config: Annotated[Path | None, typer.Option(help="JSON with what the weights do not say")] = None,
+    weights: Annotated[
+        Path | None, typer.Argument(help="an .onnx file; none for runtime motion")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="JSON with what the weights do not say")
+    ] = None,
     probe: Annotated[list[Path] | None, typer.Option(help="golden image(s); repeatable")] = None,
     readme: Annotated[Path | None, typer.Option(help="README.md of the version")] = None,
     licence: Annotated[Path | None, typer.Option(help="licence text")] = None,
@@ -51,7 +57,9 @@ def add(
         raise BadRequest("name a weights file (only a config with runtime motion goes without)")
     added = add_version(store(), version_id(name, version), data, overrides, extra)
     if not probe:
-        note("no --probe image was given: a synthetic one guards this version, a photograph is better")
+        note(
+            "no --probe image was given: a synthetic one guards this version, a photograph is better"
+        )
     note(f"added; serve it with: resight models promote {added.id}")
     print_facts(_identity(added.id.name, added.id.version), fmt)
 
@@ -97,7 +105,10 @@ def list_models(fmt: FormatOption = Format.table) -> None:
 
 
 @app.command()
-def show(model: Annotated[str, typer.Argument(help="name, name@version or name:alias")], fmt: FormatOption = Format.table) -> None:
+def show(
+    model: Annotated[str, typer.Argument(help="name, name@version or name:alias")],
+    fmt: FormatOption = Format.table,
+) -> None:
     """One version: identity, config and files.
 
     Example: resight models show ssdlite-coco

@@ -72,7 +72,9 @@ def _json_value(value: object) -> object:
 def _plain(value: object) -> object:
     if value is None:
         return ""
-    return json.dumps(value, default=_json_value) if isinstance(value, dict | list | tuple) else value
+    return (
+        json.dumps(value, default=_json_value) if isinstance(value, dict | list | tuple) else value
+    )
 
 
 def _short(value: object) -> str:

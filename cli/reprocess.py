@@ -42,7 +42,9 @@ def reprocess(
     threads: Threads = 0,
     commit_s: CommitSeconds = 5.0,
     megapixels: Megapixels = 100,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan, write nothing")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print the plan, write nothing")
+    ] = False,
     follow: Annotated[bool, typer.Option(help="wait for the end of the run")] = True,
     fmt: FormatOption = Format.table,
 ) -> None:
@@ -53,7 +55,16 @@ def reprocess(
     """
     settings = Settings()
     spec = run_spec(
-        model, scope, camera, status, run_id, chunk=chunk, actors=actors, threads=threads, commit_s=commit_s, megapixels=megapixels
+        model,
+        scope,
+        camera,
+        status,
+        run_id,
+        chunk=chunk,
+        actors=actors,
+        threads=threads,
+        commit_s=commit_s,
+        megapixels=megapixels,
     )
     if dry_run:
         tables, store = Tables(settings.tables_url), ModelStore(settings.models_url)

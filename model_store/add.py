@@ -60,7 +60,9 @@ def _files(
     config: ModelConfig, weights: bytes | None, extra: Mapping[str, bytes]
 ) -> dict[str, bytes]:
     files = dict(extra)
-    files[CONFIG] = json.dumps(config.model_dump(mode="json"), indent=1, ensure_ascii=False).encode()
+    files[CONFIG] = json.dumps(
+        config.model_dump(mode="json"), indent=1, ensure_ascii=False
+    ).encode()
     if weights is not None and isinstance(config.runtime, OnnxRuntime):
         files[config.runtime.weights] = weights
     files.setdefault("README.md", b"Added with 'resight models add'.\n")

@@ -25,28 +25,28 @@ class OnnxRuntime(Frozen):
     """Weights run by ONNX Runtime: CUDA where it is installed, else CPU."""
 
     kind: Literal["onnx"] = "onnx"
-    weights: str = Field("model.onnx", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.onnx$")
+    weights: str = Field(default="model.onnx", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.onnx$")
 
 
 class MotionRuntime(Frozen):
     """No weights: blobs that differ from their blurred surroundings (`runtimes/motion.py`)."""
 
     kind: Literal["motion"] = "motion"
-    min_contrast: float = Field(24.0, gt=0, le=255, description="grey levels, 0..255")
-    min_area_frac: float = Field(0.002, gt=0, lt=1, description="of the network's square")
-    background_sigma_px: float = Field(24.0, gt=0)
-    max_blobs: int = Field(50, ge=1)
+    min_contrast: float = Field(default=24.0, gt=0, le=255, description="grey levels, 0..255")
+    min_area_frac: float = Field(default=0.002, gt=0, lt=1, description="of the network's square")
+    background_sigma_px: float = Field(default=24.0, gt=0)
+    max_blobs: int = Field(default=50, ge=1)
 
 
 class Preprocess(Frozen):
     """From upright RGB pixels to the network's input."""
 
     resize: Resize = "letterbox"
-    side_px: int = Field(640, ge=1, le=8192)
+    side_px: int = Field(default=640, ge=1, le=8192)
     interpolation: Literal["nearest", "linear", "area", "cubic"] = "linear"
-    pad_value: int = Field(114, ge=0, le=255)
+    pad_value: int = Field(default=114, ge=0, le=255)
     channel_order: Literal["RGB", "BGR"] = "RGB"
-    divide_by: float = Field(255.0, gt=0)
+    divide_by: float = Field(default=255.0, gt=0)
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[Positive, Positive, Positive] = (1.0, 1.0, 1.0)
 
@@ -55,23 +55,23 @@ class Nms(Frozen):
     """Suppression of overlapping boxes; kind `none` only ranks and cuts."""
 
     kind: Literal["greedy", "none"] = "greedy"
-    iou: float = Field(0.5, ge=0, le=1)
+    iou: float = Field(default=0.5, ge=0, le=1)
     class_aware: bool = True
-    max_detections: int = Field(300, ge=1)
+    max_detections: int = Field(default=300, ge=1)
 
 
 class Thresholds(Frozen):
     """What is shown by default. Rows keep everything down to score_floor."""
 
-    default: float = Field(0.25, ge=0, le=1)
+    default: float = Field(default=0.25, ge=0, le=1)
     per_label: dict[str, float] = {}
 
 
 class Batch(Frozen):
     """How the lanes fill one call of the session; never changes rows, so not part of the key."""
 
-    max: int = Field(8, ge=1, le=1024)
-    wait_ms: float = Field(0.0, ge=0, le=1000)
+    max: int = Field(default=8, ge=1, le=1024)
+    wait_ms: float = Field(default=0.0, ge=0, le=1000)
 
 
 class ModelConfig(Frozen):
@@ -82,7 +82,7 @@ class ModelConfig(Frozen):
     preprocess: Preprocess = Preprocess()
     nms: Nms = Nms()
     labels: tuple[str, ...] = Field(min_length=1)
-    score_floor: float = Field(0.01, ge=0, le=1)
+    score_floor: float = Field(default=0.01, ge=0, le=1)
     thresholds: Thresholds = Thresholds()
     batch: Batch = Batch()
     licence: str = ""

@@ -19,12 +19,12 @@ from model_store.decoders import DECODERS
 from model_store.detections import Detections
 from model_store.fit import Fit
 from model_store.images import Pixels
+from model_store.names import VersionId
 from model_store.nms import suppress
 from model_store.preprocess import Prepared, prepare, to_tensor
 from model_store.probe import check_probe
 from model_store.runtimes import Session, open_session
 from model_store.store import ModelInfo, ModelStore
-from model_store.names import VersionId
 
 
 class Detector(Protocol):

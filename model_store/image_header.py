@@ -6,6 +6,10 @@ PNG headers are read here: Pillow decodes the whole picture to look for EXIF, an
 comment with a wrong checksum.
 """
 
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# (libraries here have no complete types)
+
 from __future__ import annotations
 
 import io
@@ -95,7 +99,7 @@ def _read_other(data: bytes, kind: str) -> _Read:
 
 
 def _losses(image: Image.Image, kind: str) -> tuple[str, ...]:
-    deep = image.mode.startswith("I") or any(";16" in str(tile.args) for tile in image.tile)
+    deep = image.mode.startswith("I") or any(";16" in str(tile.args) for tile in image.tile)  # type: ignore[attr-defined]
     # A JPEG's further pictures (MPO) are previews and other views; the first is the photograph.
     pages = kind != "image/jpeg" and getattr(image, "is_animated", False)
     found = {

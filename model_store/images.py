@@ -4,6 +4,10 @@ bytes --decode--> DecodedImage(pixels (h, w, 3) uint8 RGB after EXIF orientation
 The note says what was tolerated or converted; it is stored with the result.
 """
 
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# (libraries here have no complete types)
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -15,7 +15,9 @@ from model_store.errors import BadRequest
 DEFAULT_ALIAS = "production"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
-_REF = re.compile(rf"(?P<name>{NAME.pattern})(@(?P<version>{VERSION.pattern})|:(?P<alias>{NAME.pattern}))?")
+_REF = re.compile(
+    rf"(?P<name>{NAME.pattern})(@(?P<version>{VERSION.pattern})|:(?P<alias>{NAME.pattern}))?"
+)
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -41,7 +41,7 @@ def prepare(image: Pixels, spec: Preprocess) -> Prepared:
     if size != (width, height):
         resized = cv2.resize(image, size, interpolation=_INTERPOLATION[spec.interpolation])
     if size == (spec.side_px, spec.side_px):
-        return Prepared(np.ascontiguousarray(resized), placed)
+        return Prepared(np.ascontiguousarray(resized, dtype=np.uint8), placed)
     canvas = np.full((spec.side_px, spec.side_px, 3), spec.pad_value, np.uint8)
     left, top = placed.left_px, placed.top_px
     canvas[top : top + size[1], left : left + size[0]] = resized

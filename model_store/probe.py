@@ -6,6 +6,10 @@ A detection may be missing or new only within the score tolerance of the floor. 
 decoder, wrong channel order, wrong class order and damaged weights at once.
 """
 
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# (libraries here have no complete types)
+
 from __future__ import annotations
 
 import json

@@ -5,6 +5,10 @@ metadata (`names`, `imgsz`, `license`, `source`), its input and output shapes. `
 literal by convention and is parsed as one, never evaluated.
 """
 
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# (libraries here have no complete types)
+
 from __future__ import annotations
 
 import ast

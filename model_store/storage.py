@@ -4,6 +4,10 @@ One thin value, `Folder`, so that no other module builds paths or file systems. 
 endpoints come from the usual AWS_* variables.
 """
 
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# (libraries here have no complete types)
+
 from __future__ import annotations
 
 import os
@@ -50,7 +54,7 @@ class Folder:
     def read(self, relative: str) -> bytes:
         """Whole file. Raises FileNotFoundError, or StorageUnreachable when the place is away."""
         try:
-            return self.fs.cat_file(self.path(relative))
+            return bytes(self.fs.cat_file(self.path(relative)))  # type: ignore[arg-type]
         except (FileNotFoundError, IsADirectoryError):
             raise
         except Exception as error:

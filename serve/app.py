@@ -12,9 +12,6 @@ from serve.replica import DetectorReplica
 from serve.settings import DetectArgs
 
 
-
-
-
 def build(args: DetectArgs) -> Application:
     """Replicas of the detector, which are their own HTTP ingress at /."""
     limits = args.limits

@@ -55,9 +55,7 @@ class ChunkAnswer:
         parts: list[Detections] = []
         for start, end, saturated in zip(ends - self.counts, ends, self.saturated, strict=True):
             part = self.all_detections.select(np.arange(start, end))
-            parts.append(
-                Detections(part.boxes_xyxy, part.scores, part.class_ids, bool(saturated))
-            )
+            parts.append(Detections(part.boxes_xyxy, part.scores, part.class_ids, bool(saturated)))
         return parts
 
 
@@ -70,7 +68,9 @@ def pack_answers(
             isinstance(outcome, BaseException) and not isinstance(outcome, Exception)
         ):
             raise outcome
-    detections = [Detections.empty() if isinstance(o, BaseException) else o[0].detections for o in outcomes]
+    detections = [
+        Detections.empty() if isinstance(o, BaseException) else o[0].detections for o in outcomes
+    ]
     times = [
         (0.0, 0.0, 0.0)
         if isinstance(o, BaseException)

@@ -242,4 +242,3 @@ def _free_port(preferred: int) -> int:
                 probe.bind(("127.0.0.1", port))
                 return int(probe.getsockname()[1])
     raise ClusterError("no free port on this machine")
-

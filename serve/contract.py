@@ -3,6 +3,10 @@
 Boxes are x1, y1, x2, y2 in pixels of the image as displayed (after EXIF orientation), unrounded.
 """
 
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# (libraries here have no complete types)
+
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field

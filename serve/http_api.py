@@ -71,7 +71,9 @@ def build_http_api(engine: Engine, token: str = "") -> FastAPI:
         engine.admit()
         body = await read_body(request, engine.args.limits.body_mib)
         answer = await engine.detect(body, model)
-        return Response(to_response(answer, min_score).model_dump_json(), media_type="application/json")
+        return Response(
+            to_response(answer, min_score).model_dump_json(), media_type="application/json"
+        )
 
     @api.get("/v1/models", response_model=ModelsResponse, dependencies=guarded)
     async def models() -> ModelsResponse:

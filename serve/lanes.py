@@ -125,7 +125,9 @@ class Lanes(Generic[K, T, R]):
         """Refuse new items, fail the waiting ones, let running batches finish."""
         with self._changed:
             self._closed = True
-            waiting = [t for q in self._queues.values() for k in list(q.by_key) for t in q.take(k, q.size)]
+            waiting = [
+                t for q in self._queues.values() for k in list(q.by_key) for t in q.take(k, q.size)
+            ]
             self._changed.notify_all()
         for ticket in waiting:
             ticket.future.set_exception(ModelNotReady("this replica is shutting down; ask again"))

@@ -25,7 +25,7 @@ class DetectorReplica:
         self._engine = Engine(args)
         await self._engine.start()
 
-    def __serve_build_asgi_app__(self) -> FastAPI:  # noqa: PLW3201 - Ray's name
+    def __serve_build_asgi_app__(self) -> FastAPI:
         return build_http_api(self._engine, Settings().token)
 
     async def detect_chunk(self, chunk: Chunk) -> ChunkAnswer:

@@ -101,7 +101,9 @@ class Residents:
                 self.failures[name] = str(error)
                 continue
             self.failures.pop(name, None)
-            wanted += [(name, alias, VersionId(name, version)) for alias, version in aliases.items()]
+            wanted += [
+                (name, alias, VersionId(name, version)) for alias, version in aliases.items()
+            ]
         return wanted
 
     async def _switch(self, name: str, alias: str, version: VersionId) -> None:

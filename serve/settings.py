@@ -20,11 +20,13 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="RESIGHT_", frozen=True, extra="ignore")
 
-    home: str = Field("~/.resight", description="folder for all state")
-    models: str = Field("", description="model store, default HOME/models; s3:// allowed")
-    tables: str = Field("", description="Delta tables, default HOME/tables; s3:// allowed")
-    token: str = Field("", description="bearer token; needed to listen beyond loopback")
-    address: str = Field("", description="Ray dashboard of a cluster 'resight up' did not start")
+    home: str = Field(default="~/.resight", description="folder for all state")
+    models: str = Field(default="", description="model store, default HOME/models; s3:// allowed")
+    tables: str = Field(default="", description="Delta tables, default HOME/tables; s3:// allowed")
+    token: str = Field(default="", description="bearer token; needed to listen beyond loopback")
+    address: str = Field(
+        default="", description="Ray dashboard of a cluster 'resight up' did not start"
+    )
 
     @property
     def home_path(self) -> Path:
@@ -48,10 +50,12 @@ class Limits(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    body_mib: int = Field(32, ge=1)
-    megapixels: int = Field(100, ge=1, description="by the image header, before decoding")
-    online_queue: int = Field(64, ge=1, description="images admitted at a time, per replica")
-    bulk_queue: int = Field(2048, ge=1, description="images of chunks waiting, per replica")
+    body_mib: int = Field(default=32, ge=1)
+    megapixels: int = Field(default=100, ge=1, description="by the image header, before decoding")
+    online_queue: int = Field(
+        default=64, ge=1, description="images admitted at a time, per replica"
+    )
+    bulk_queue: int = Field(default=2048, ge=1, description="images of chunks waiting, per replica")
 
 
 class DetectArgs(BaseModel):
@@ -59,15 +63,21 @@ class DetectArgs(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    models: str = Field("", description="model store; default RESIGHT_MODELS of the replica's node")
-    replicas: int = Field(1, ge=1)
-    workers: int = Field(0, ge=0, description="inference threads per replica; 0 = cores of the node")
-    threads: int = Field(1, ge=1, description="cores inside one inference call")
-    bulk_share: float = Field(0.2, gt=0, lt=1, description="of batches, while both lanes wait")
-    poll_s: float = Field(2.0, gt=0, description="how often alias files are read")
-    idle_versions: int = Field(2, ge=0, description="unaliased versions kept loaded")
-    num_cpus: float = Field(0.5, gt=0, description="Ray's logical CPUs per replica")
-    num_gpus: float = Field(0.0, ge=0)
+    models: str = Field(
+        default="", description="model store; default RESIGHT_MODELS of the replica's node"
+    )
+    replicas: int = Field(default=1, ge=1)
+    workers: int = Field(
+        0, ge=0, description="inference threads per replica; 0 = cores of the node"
+    )
+    threads: int = Field(default=1, ge=1, description="cores inside one inference call")
+    bulk_share: float = Field(
+        default=0.2, gt=0, lt=1, description="of batches, while both lanes wait"
+    )
+    poll_s: float = Field(default=2.0, gt=0, description="how often alias files are read")
+    idle_versions: int = Field(default=2, ge=0, description="unaliased versions kept loaded")
+    num_cpus: float = Field(default=0.5, gt=0, description="Ray's logical CPUs per replica")
+    num_gpus: float = Field(default=0.0, ge=0)
     limits: Limits = Limits()
 
     def worker_count(self) -> int:

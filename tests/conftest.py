@@ -44,7 +44,9 @@ class Cluster:
     def tables(self) -> Tables:
         return Tables(self.settings.tables_url)
 
-    def resight(self, *arguments: str, tables: str | None = None) -> subprocess.CompletedProcess[str]:
+    def resight(
+        self, *arguments: str, tables: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Run `resight …` in its own process, from the repository root."""
         places = {"RESIGHT_TABLES": tables} if tables else {}
         return subprocess.run(

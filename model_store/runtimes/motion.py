@@ -6,6 +6,10 @@ Score = mean difference inside the blob / 255. Use: plumbing tests, a baseline, 
 honest about what it is. Numbers are its config's; none is trained.
 """
 
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# (libraries here have no complete types)
+
 from __future__ import annotations
 
 from collections.abc import Sequence

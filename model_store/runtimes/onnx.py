@@ -4,6 +4,10 @@ tensor (n, 3, side, side) float32 -> the graph's outputs. Threads are set, never
 is off: a replica shares its cores with decoding (measured in docs/decisions/0004).
 """
 
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# (libraries here have no complete types)
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -33,7 +37,9 @@ class OnnxSession:
         inputs = self._session.get_inputs()
         if len(inputs) != 1:
             names = ", ".join(i.name for i in inputs)
-            raise ModelRefused(f"the graph wants {len(inputs)} inputs ({names}); one image is given")
+            raise ModelRefused(
+                f"the graph wants {len(inputs)} inputs ({names}); one image is given"
+            )
         self._input = inputs[0].name
         self._fixed_batch = _fixed(inputs[0].shape, side_px)
         self.device = self._session.get_providers()[0].removesuffix("ExecutionProvider").lower()
@@ -56,7 +62,7 @@ def _fixed(shape: Sequence[int | str | None], side_px: int) -> int | None:
     """The batch size the graph insists on, or None; refuses a shape the config cannot feed."""
     sides = [side for side in shape[2:] if isinstance(side, int)]
     channels = shape[1] if len(shape) == 4 else None
-    if len(shape) != 4 or channels not in (3, None) and isinstance(channels, int):
+    if len(shape) != 4 or (channels not in (3, None) and isinstance(channels, int)):
         raise ModelRefused(f"the graph's input is {list(shape)}; (n, 3, side, side) is needed")
     if any(side != side_px for side in sides):
         raise ModelRefused(

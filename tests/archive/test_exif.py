@@ -30,7 +30,12 @@ def test_without_exif_every_field_is_empty(data: bytes) -> None:
     [
         ({}, {}, None, "none"),
         ({MODIFIED: NOON}, {}, "2026-05-14T12:00:00", "exif_modify"),
-        ({MODIFIED: NOON}, {DIGITIZED: "2026:05:13 11:00:00"}, "2026-05-13T11:00:00", "exif_digitized"),
+        (
+            {MODIFIED: NOON},
+            {DIGITIZED: "2026:05:13 11:00:00"},
+            "2026-05-13T11:00:00",
+            "exif_digitized",
+        ),
         (
             {MODIFIED: NOON},
             {DIGITIZED: NOON, ORIGINAL: "2026:05:12 10:00:00"},
@@ -72,7 +77,7 @@ def test_an_offset_gives_utc_and_no_offset_is_never_guessed(
     assert exif.utc_offset_min == minutes
     want = None if utc is None else datetime.fromisoformat(f"2026-05-14T{utc}:00+00:00")
     assert exif.captured_at_utc == want
-    assert want is None or exif.captured_at_utc is not None and exif.captured_at_utc.tzinfo == UTC
+    assert want is None or (exif.captured_at_utc is not None and exif.captured_at_utc.tzinfo == UTC)
 
 
 def test_offset_and_sub_seconds_are_those_of_the_time_that_is_taken() -> None:

@@ -68,5 +68,5 @@ def test_a_root_that_cannot_be_listed_is_unreachable(
         raise PermissionError("not yours")
 
     monkeypatch.setattr(root.fs, "find", fail)
-    with pytest.raises(StorageUnreachable, match="cannot list .* not yours"):
+    with pytest.raises(StorageUnreachable, match=r"cannot list .* not yours"):
         list_files(root)

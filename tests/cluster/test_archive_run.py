@@ -60,7 +60,9 @@ def rows(cluster: Any, sql: str) -> list[dict[str, Any]]:
 def test_the_accounts_close(run: dict[str, Any], archive: tuple[Path, Summary]) -> None:
     counts, summary = run["counts"], archive[1]
     assert counts["requested"] == summary.unique_files
-    assert counts["requested"] == counts["ok"] + counts["empty"] + counts["failed"] + counts["reused"]
+    assert (
+        counts["requested"] == counts["ok"] + counts["empty"] + counts["failed"] + counts["reused"]
+    )
     assert counts["failed"] == len(summary.expected_failures)
 
 
@@ -119,9 +121,7 @@ def test_archive_rows_equal_http_answers_bit_for_bit(
     compared = 0
     for row in stored:
         answer = cluster.detect((root / row["path"]).read_bytes(), min_score=0).json()
-        online = [
-            (d["label"], d["score"], tuple(d["box_xyxy_px"])) for d in answer["detections"]
-        ]
+        online = [(d["label"], d["score"], tuple(d["box_xyxy_px"])) for d in answer["detections"]]
         archived = [
             (d["label"], d["score"], (d["x1_px"], d["y1_px"], d["x2_px"], d["y2_px"]))
             for d in row["detections"]
@@ -144,7 +144,9 @@ def test_retrying_failed_images_replaces_their_rows_and_says_that_none_worked(
 ) -> None:
     count = "select count(*) as n, count(distinct media_sha256) as images from results"
     (before,) = rows(cluster, count)
-    retried = cluster.resight("reprocess", "--model", "ssdlite-coco", "--scope", "status", "--status", "failed")
+    retried = cluster.resight(
+        "reprocess", "--model", "ssdlite-coco", "--scope", "status", "--status", "failed"
+    )
     assert retried.returncode == 4, retried.stderr
     assert "failed" in retried.stderr
     (after,) = rows(cluster, count)
@@ -157,10 +159,17 @@ def test_the_newest_of_each_camera_with_another_model(
     run: dict[str, Any], cluster: Any, archive: tuple[Path, Summary]
 ) -> None:
     planned = cluster.resight(
-        "reprocess", "--model", "motion", "--scope", "latest-per-camera", "--dry-run", "--format", "json"
+        "reprocess",
+        "--model",
+        "motion",
+        "--scope",
+        "latest-per-camera",
+        "--dry-run",
+        "--format",
+        "json",
     )
     plan = json.loads(planned.stdout)
-    cameras = rows(cluster, f"select count(distinct coalesce(camera_id, '')) as n from media")
+    cameras = rows(cluster, "select count(distinct coalesce(camera_id, '')) as n from media")
     assert plan["to_infer"] == plan["requested"] == cameras[0]["n"]
     report = cluster.reprocess("--model", "motion", "--scope", "latest-per-camera")
     assert report["counts"]["requested"] == plan["requested"]

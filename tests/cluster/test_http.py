@@ -48,9 +48,15 @@ def test_promote_swaps_live_without_a_failed_or_mixed_answer(cluster: Any, photo
     first = store.describe(version_id("ssdlite-coco", "1"))
     weights = store.read_file(first, "model.onnx")
     probe = {"probe/cat.jpg": photo("cat")}
-    add_version(store, version_id("ssdlite-coco", "2"), weights, SSDLITE | {"score_floor": 0.5}, probe)
+    add_version(
+        store, version_id("ssdlite-coco", "2"), weights, SSDLITE | {"score_floor": 0.5}, probe
+    )
     expected = {
-        version: len(cluster.detect(photo("person"), f"ssdlite-coco@{version}", min_score=0).json()["detections"])
+        version: len(
+            cluster.detect(photo("person"), f"ssdlite-coco@{version}", min_score=0).json()[
+                "detections"
+            ]
+        )
         for version in ("1", "2")
     }
     assert expected["1"] > expected["2"]

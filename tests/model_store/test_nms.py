@@ -63,9 +63,7 @@ def test_float_boxes_agree_with_the_oracle_too() -> None:
         corners_px = np.hstack([start, start + random.uniform(0, 80, (120, 2))]).astype(np.float32)
         scores = random.uniform(0, 1, 120).astype(np.float32)
         found = Detections(corners_px, scores, random.integers(0, 3, 120).astype(np.int32))
-        wanted = nms(
-            corners_px.tolist(), scores.tolist(), found.class_ids.tolist(), threshold=0.45
-        )
+        wanted = nms(corners_px.tolist(), scores.tolist(), found.class_ids.tolist(), threshold=0.45)
         assert rows_of(suppress(found, Nms(iou=0.45))) == rows_of(found.select(np.array(wanted)))
 
 

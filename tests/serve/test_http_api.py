@@ -60,7 +60,9 @@ def blobs(tmp_path: Path) -> Iterator[MakeEngine]:
 
 
 def client(engine: Engine, token: str = "", raise_errors: bool = True) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(build_http_api(engine, token), raise_app_exceptions=raise_errors)
+    transport = httpx.ASGITransport(
+        build_http_api(engine, token), raise_app_exceptions=raise_errors
+    )
     return httpx.AsyncClient(transport=transport, base_url="http://resight")
 
 

@@ -20,7 +20,9 @@ FOREVER_MS = 60_000.0
 class Bench:
     """Lanes whose `run` notes every batch. Key `gate` keeps a worker until `open` is called."""
 
-    def __init__(self, workers: int = 1, share: float = 0.2, bound: int = 1000, most: int = 4) -> None:
+    def __init__(
+        self, workers: int = 1, share: float = 0.2, bound: int = 1000, most: int = 4
+    ) -> None:
         self.batches: list[tuple[str, list[str]]] = []
         self.batch_by_key: dict[str, Batch] = {}
         self._most = most
@@ -177,7 +179,9 @@ def test_a_cancelled_item_is_never_run(bench: Callable[..., Bench]) -> None:
     assert one.run(first, third, *after) == [("a", ["x", "z"]), ("c", ["after"])]
 
 
-@pytest.mark.parametrize(("waiting", "more", "refused"), [(0, 0, False), (1, 1, False), (2, 1, True), (0, 3, True)])
+@pytest.mark.parametrize(
+    ("waiting", "more", "refused"), [(0, 0, False), (1, 1, False), (2, 1, True), (0, 3, True)]
+)
 def test_a_lane_over_its_bound_refuses_all_of_a_submission(
     bench: Callable[..., Bench], waiting: int, more: int, refused: bool
 ) -> None:

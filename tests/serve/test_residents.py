@@ -203,7 +203,9 @@ async def test_a_wrong_reference_says_what_is_wrong(
         await shelf.residents.get(ref)
 
 
-@pytest.mark.parametrize(("limit", "kept"), [(0, []), (1, ["5"]), (2, ["4", "5"]), (9, ["2", "3", "4", "5"])])
+@pytest.mark.parametrize(
+    ("limit", "kept"), [(0, []), (1, ["5"]), (2, ["4", "5"]), (9, ["2", "3", "4", "5"])]
+)
 async def test_idle_versions_beyond_the_limit_are_released_oldest_first_never_an_aliased_one(
     tmp_path: Path, limit: int, kept: list[str]
 ) -> None:
