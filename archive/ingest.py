@@ -5,7 +5,8 @@ An unchanged file is not read again. An archive that suddenly lists nothing is a
 gone". Interrupted, it goes on where it stopped.
 """
 
-# pyright: reportAttributeAccessIssue=false  (pyarrow.compute makes its functions at run time)
+# pyarrow.compute makes its functions at run time:
+# pyright: reportAttributeAccessIssue=false
 
 from __future__ import annotations
 

@@ -4,7 +4,8 @@ Progress is counted from rows handed over; the final counts are read back from t
 is claimed is what is there.
 """
 
-# pyright: reportAttributeAccessIssue=false  (pyarrow.compute makes its functions at run time)
+# pyarrow.compute makes its functions at run time:
+# pyright: reportAttributeAccessIssue=false
 
 from __future__ import annotations
 

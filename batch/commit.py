@@ -3,7 +3,8 @@
 add(rows) -> buffered; committed when `commit_s` has passed since the last commit, and by `flush`.
 """
 
-# pyright: reportAttributeAccessIssue=false  (pyarrow.compute makes its functions at run time)
+# pyarrow.compute makes its functions at run time:
+# pyright: reportAttributeAccessIssue=false
 
 from __future__ import annotations
 

@@ -1,0 +1,220 @@
+"""Ingest: one row a file, nothing read twice, nothing lost when an archive goes away."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from archive.ingest import IngestReport, ingest
+from archive.tables import Tables
+from examples.sample_archive import Summary
+from model_store.errors import BadRequest, StorageUnreachable
+from model_store.storage import Folder
+from tests.fixtures_local import jpeg, rows_of, write_files
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    return write_files(
+        tmp_path / "small", {f"north/{i}.jpg": jpeg(shade=60 + 40 * i) for i in range(3)}
+    )
+
+
+def media(tables: Tables) -> dict[str, dict[str, Any]]:
+    rows = rows_of(tables, "media")
+    by_path = {row["path"]: row for row in rows}
+    assert len(by_path) == len(rows), "a path has two rows"
+    return by_path
+
+
+def counts(report: IngestReport) -> tuple[int, int, int, int]:
+    return report.new, report.changed, report.unchanged, report.missing
+
+
+def test_every_file_has_one_row_under_its_path(
+    sample: tuple[Path, Summary], ingested: IngestReport, tables: Tables
+) -> None:
+    root, summary = sample
+    rows = media(tables)
+    assert counts(ingested) == (summary.files, 0, 0, 0)
+    assert {path: row["media_sha256"] for path, row in rows.items()} == {
+        file.relative_to(root).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in root.rglob("*")
+        if file.is_file()
+    }
+    assert {row["source_root"] for row in rows.values()} == {str(root)}
+    assert ingested.bytes_read == sum(row["size_bytes"] for row in rows.values())
+
+
+def test_damage_is_in_the_rows_of_the_damaged_files_only(
+    sample: tuple[Path, Summary], ingested: IngestReport, tables: Tables
+) -> None:
+    damaged = {path for path, row in media(tables).items() if row["header_error"]}
+    assert damaged == set(sample[1].expected_failures)
+    assert ingested.unreadable == {}
+
+
+def test_duplicates_share_a_digest_and_keep_their_own_rows(
+    sample: tuple[Path, Summary], ingested: IngestReport, tables: Tables
+) -> None:
+    rows = media(tables)
+    for original, copy in sample[1].duplicates:
+        assert rows[original]["media_sha256"] == rows[copy]["media_sha256"]
+    assert len({row["media_sha256"] for row in rows.values()}) == sample[1].unique_files
+
+
+def test_an_archive_without_files_is_an_empty_catalogue(tmp_path: Path, tables: Tables) -> None:
+    (tmp_path / "empty").mkdir()
+    assert counts(ingest(tables, str(tmp_path / "empty"))) == (0, 0, 0, 0)
+    assert media(tables) == {}
+
+
+def test_a_second_ingest_reads_nothing_and_commits_nothing(
+    small: Path, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest(tables, str(small))
+    version = tables.snapshot("media").version()
+
+    def no_reading(*_: object) -> bytes:
+        raise AssertionError("read again")
+
+    monkeypatch.setattr(Folder, "read", no_reading)
+    report = ingest(tables, str(small))
+    assert (*counts(report), report.bytes_read) == (0, 0, 3, 0, 0)
+    assert tables.snapshot("media").version() == version
+
+
+def test_verify_reads_everything_again(small: Path, tables: Tables) -> None:
+    first = ingest(tables, str(small))
+    report = ingest(tables, str(small), verify=True)
+    assert report.bytes_read == first.bytes_read > 0
+    assert len(media(tables)) == 3
+
+
+def test_a_changed_file_replaces_its_row(small: Path, tables: Tables) -> None:
+    ingest(tables, str(small))
+    before = media(tables)
+    new = jpeg(shade=7)
+    (small / "north/1.jpg").write_bytes(new)
+    os.utime(small / "north/1.jpg", (1, 1))
+    assert counts(ingest(tables, str(small))) == (0, 1, 2, 0)
+    after = media(tables)
+    assert after["north/1.jpg"]["media_sha256"] == hashlib.sha256(new).hexdigest()
+    assert after["north/0.jpg"] == before["north/0.jpg"]
+
+
+def test_a_renamed_file_is_a_new_row_and_the_old_one_is_marked_missing(
+    small: Path, tables: Tables
+) -> None:
+    ingest(tables, str(small))
+    (small / "north/1.jpg").rename(small / "north/moved.jpg")
+    assert counts(ingest(tables, str(small))) == (1, 0, 2, 1)
+    rows = media(tables)
+    assert rows["north/moved.jpg"]["media_sha256"] == rows["north/1.jpg"]["media_sha256"]
+    gone_since = rows["north/1.jpg"]["missing_since"]
+    assert gone_since is not None
+    assert [p for p, row in rows.items() if row["missing_since"]] == ["north/1.jpg"]
+    ingest(tables, str(small))
+    assert media(tables)["north/1.jpg"]["missing_since"] == gone_since
+
+
+def test_a_file_that_comes_back_is_no_longer_missing(small: Path, tables: Tables) -> None:
+    ingest(tables, str(small))
+    data = (small / "north/1.jpg").read_bytes()
+    (small / "north/1.jpg").unlink()
+    ingest(tables, str(small))
+    write_files(small, {"north/1.jpg": data})
+    ingest(tables, str(small))
+    assert [row["missing_since"] for row in media(tables).values()] == [None] * 3
+
+
+@pytest.mark.parametrize("how", ["emptied", "removed"])
+def test_an_archive_that_suddenly_lists_nothing_is_refused_and_nothing_changes(
+    small: Path, tables: Tables, how: str
+) -> None:
+    ingest(tables, str(small))
+    before, version = media(tables), tables.snapshot("media").version()
+    shutil.rmtree(small)
+    if how == "emptied":
+        small.mkdir()
+    with pytest.raises(StorageUnreachable, match="mounted"):
+        ingest(tables, str(small))
+    assert media(tables) == before
+    assert tables.snapshot("media").version() == version
+
+
+def test_a_file_that_cannot_be_read_is_reported_and_tried_again_next_time(
+    small: Path, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Folder.read
+
+    def read_all_but_one(folder: Folder, path: str) -> bytes:
+        if path == "north/1.jpg":
+            raise StorageUnreachable("input/output error")
+        return read(folder, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "read", read_all_but_one)
+        report = ingest(tables, str(small))
+    assert counts(report) == (2, 0, 0, 0)
+    assert report.unreadable == {"north/1.jpg": "input/output error"}
+    assert counts(ingest(tables, str(small))) == (1, 0, 2, 0)
+
+
+def test_a_name_that_is_not_utf8_is_reported_and_the_others_are_ingested(
+    small: Path, tables: Tables
+) -> None:
+    name = os.fsencode(small / "north") + b"/B\xe4r.jpg"
+    Path(os.fsdecode(name)).write_bytes(jpeg())
+    report = ingest(tables, str(small))
+    assert counts(report) == (3, 0, 0, 0)
+    assert list(report.unreadable) == ["north/B\\udce4r.jpg"]
+    assert "surrogates not allowed" in report.unreadable["north/B\\udce4r.jpg"]
+
+
+def test_files_that_are_no_images_are_counted(small: Path, tables: Tables) -> None:
+    write_files(small, {"notes.txt": b"x", ".thumbs/1.jpg": b"x"})
+    report = ingest(tables, str(small))
+    assert (report.files, report.others) == (3, 2)
+
+
+def test_archives_share_the_tables_and_do_not_touch_each_other(
+    small: Path, tmp_path: Path, tables: Tables
+) -> None:
+    other = write_files(tmp_path / "other", {"south/9.jpg": jpeg(shade=9)})
+    ingest(tables, str(small))
+    assert counts(ingest(tables, str(other))) == (1, 0, 0, 0)
+    assert counts(ingest(tables, str(small))) == (0, 0, 3, 0)
+    assert [row["missing_since"] for row in media(tables).values()] == [None] * 4
+
+
+def test_an_interrupted_ingest_goes_on_where_it_stopped(
+    small: Path, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("archive.ingest.COMMIT_ROWS", 1)
+
+    def stop(done: int, total: int) -> None:
+        assert total == 3
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ingest(tables, str(small), progress=stop)
+    assert len(media(tables)) == 2
+    assert counts(ingest(tables, str(small))) == (1, 0, 2, 0)
+
+
+def test_a_wrong_template_is_refused_before_anything_is_read(small: Path, tables: Tables) -> None:
+    with pytest.raises(BadRequest, match="has no {camera}"):
+        ingest(tables, str(small), template="{rest}")
+    assert tables.existing("media") is None
+
+
+def test_the_template_names_the_camera(small: Path, tables: Tables) -> None:
+    ingest(tables, str(small), template="{site}/{camera}.jpg")
+    assert [row["camera_id"] for row in media(tables).values()] == ["0", "1", "2"]

@@ -1,0 +1,196 @@
+"""The one way rows get into a table: exactly once, whoever else writes and whatever is lost."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable
+from deltalake.exceptions import CommitFailedError
+
+import archive.tables
+from archive.schemas import TABLES
+from archive.tables import COMMIT_ATTEMPTS, Tables, storage_options
+from model_store.errors import StorageUnreachable, TableConflict
+from tests.archive.racing_writer import absent, write_commits
+from tests.fixtures_local import result_rows, rows_of
+
+WRITER = "results:k"
+
+
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("archive.tables.time.sleep", lambda _: None)
+
+
+def images(tables: Tables) -> list[str]:
+    return sorted(row["media_sha256"] for row in rows_of(tables, "results"))
+
+
+def append(tables: Tables, *shas: str, **more: Any) -> DeltaTable:
+    return tables.append("results", result_rows(shas), WRITER, absent, **more)
+
+
+@pytest.mark.parametrize("name", sorted(TABLES))
+def test_a_table_is_made_when_it_is_first_needed(tables: Tables, name: str) -> None:
+    assert tables.existing(name) is None
+    snapshot = tables.snapshot(name)
+    assert snapshot.to_pyarrow_dataset().schema.names == TABLES[name].names
+    assert tables.snapshot(name).version() == snapshot.version() == 0
+
+
+def test_results_are_partitioned_by_inference_key(tables: Tables) -> None:
+    assert tables.snapshot("results").metadata().partition_columns == ["inference_key"]
+
+
+def test_a_table_that_cannot_be_opened_is_unreachable_and_not_empty(
+    tables: Tables, tmp_path: Path
+) -> None:
+    tables.snapshot("media")
+    (log,) = (tmp_path / "tables" / "media" / "_delta_log").glob("*.json")
+    log.write_text("not a log")
+    with pytest.raises(StorageUnreachable, match="cannot open table"):
+        tables.existing("media")
+
+
+@pytest.mark.parametrize("shas", [(), ("a",), ("a", "b")])
+def test_appended_rows_are_in_the_snapshot_that_comes_back(
+    tables: Tables, shas: tuple[str, ...]
+) -> None:
+    snapshot = append(tables, *shas)
+    assert images(tables) == list(shas)
+    assert snapshot.version() == tables.snapshot("results").version() == min(1, len(shas))
+
+
+def test_rows_that_are_there_are_not_written_again(tables: Tables) -> None:
+    append(tables, "a", "b")
+    append(tables, "b", "c")
+    append(tables, "a", "c")
+    assert images(tables) == ["a", "b", "c"]
+    assert tables.snapshot("results").version() == 2
+
+
+def test_of_two_writers_with_stale_snapshots_the_second_looks_again(
+    tables: Tables, no_waiting: None
+) -> None:
+    first, second = tables.snapshot("results"), tables.snapshot("results")
+    append(tables, "a", "b", base=first)
+    append(tables, "b", "c", base=second)
+    assert images(tables) == ["a", "b", "c"]
+
+
+def test_the_snapshot_that_comes_back_is_a_base_for_the_next_rows(tables: Tables) -> None:
+    base = append(tables, "a", base=tables.snapshot("results"))
+
+    def not_asked(*_: object) -> pa.Table:
+        raise AssertionError("a base is vouched for")
+
+    tables.append("results", result_rows(["b"]), WRITER, not_asked, base=base)
+    assert images(tables) == ["a", "b"]
+
+
+@pytest.mark.parametrize("error", [CommitFailedError("lost"), OSError("reset by peer")])
+def test_a_commit_that_succeeded_but_raised_is_not_written_twice(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch, no_waiting: None, error: Exception
+) -> None:
+    commit = archive.tables._commit
+    tries: list[int] = []
+
+    def commit_and_lose_the_answer(*args: Any) -> None:
+        commit(*args)
+        tries.append(1)
+        raise error
+
+    monkeypatch.setattr("archive.tables._commit", commit_and_lose_the_answer)
+    append(tables, "a", "b", base=tables.snapshot("results"))
+    assert images(tables) == ["a", "b"]
+    assert len(tries) == 1
+
+
+def test_a_commit_that_failed_is_tried_again(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch, no_waiting: None
+) -> None:
+    commit = archive.tables._commit
+    failures = [OSError("reset by peer"), CommitFailedError("lost")]
+
+    def fail_twice(*args: Any) -> None:
+        if failures:
+            raise failures.pop()
+        commit(*args)
+
+    monkeypatch.setattr("archive.tables._commit", fail_twice)
+    append(tables, "a")
+    assert images(tables) == ["a"]
+
+
+def test_a_table_that_refuses_every_commit_is_a_conflict(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch, no_waiting: None
+) -> None:
+    tries: list[int] = []
+
+    def refuse(*_: object) -> None:
+        tries.append(1)
+        raise CommitFailedError("always another")
+
+    monkeypatch.setattr("archive.tables._commit", refuse)
+    with pytest.raises(TableConflict, match="always another"):
+        append(tables, "a")
+    assert len(tries) == COMMIT_ATTEMPTS
+    assert images(tables) == []
+
+
+def test_replace_overwrites_what_matches_and_adds_the_rest_in_one_commit(tables: Tables) -> None:
+    append(tables, "a", "b")
+    rows = result_rows(["b", "c"], status="failed")
+    same = "target.media_sha256 = source.media_sha256"
+    snapshot = tables.append("results", rows, WRITER, lambda _, wanted: wanted, replace=same)
+    assert {row["media_sha256"]: row["status"] for row in rows_of(tables, "results")} == {
+        "a": "ok",
+        "b": "failed",
+        "c": "failed",
+    }
+    assert snapshot.version() == 2
+
+
+def test_racing_processes_lose_nothing_and_double_nothing(tables: Tables) -> None:
+    writers, commits = 4, 10
+    tables.snapshot("results")
+    context = multiprocessing.get_context("spawn")
+    racing = [
+        context.Process(target=write_commits, args=(tables.url, WRITER, f"w{i}", commits))
+        for i in range(writers)
+    ]
+    for process in racing:
+        process.start()
+    for process in racing:
+        process.join(90)
+    assert [process.exitcode for process in racing] == [0] * writers
+    assert Counter(images(tables)) == Counter(
+        [f"w{i}-{j}" for i in range(writers) for j in range(commits)]
+        + [f"shared-{j}" for j in range(commits)]
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "endpoint", "options"),
+    [
+        ("", "", {}),
+        ("/data/tables", "http://127.0.0.1:5000", {}),
+        ("s3://bucket/tables", "", {}),
+        ("s3://bucket/tables", "https://s3.example.org", {}),
+        (
+            "s3://bucket/tables",
+            "http://127.0.0.1:5000",
+            {"AWS_ALLOW_HTTP": "true", "AWS_ENDPOINT_URL": "http://127.0.0.1:5000"},
+        ),
+    ],
+)
+def test_plain_http_is_allowed_only_where_the_endpoint_asks_for_it(
+    monkeypatch: pytest.MonkeyPatch, url: str, endpoint: str, options: dict[str, str]
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    assert storage_options(url) == options
