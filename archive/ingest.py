@@ -31,7 +31,7 @@ from model_store.storage import Folder, absolute
 
 COMMIT_ROWS = 5_000
 READERS = 8
-SAME_FILE = "target.source_root = source.source_root and target.path = source.path"
+SAME_FILE = ("source_root", "path")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ def _write(
         return wanted.filter(pc.invert(pc.is_in(wanted["path"], paths)))
 
     tables.append(
-        "media", table, f"media:{root_url}", missing, replace=SAME_FILE if changed else None
+        "media", table, f"media:{root_url}", missing, replace=SAME_FILE if changed else ()
     )
 
 

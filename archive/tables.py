@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -65,15 +65,14 @@ class Tables:
         writer: str,
         missing: Missing,
         base: DeltaTable | None = None,
-        replace: str | None = None,
+        replace: Sequence[str] = (),
     ) -> DeltaTable:
         """Commit the rows that are still missing; the snapshot that now holds all of them.
 
         `missing(snapshot, rows)` drops rows the snapshot has; it runs again after every lost race.
         With `base`, the caller vouches that `rows` are missing from that very snapshot, so that the
-        first try need not look (the snapshot returned is the next `base`). `replace` is a merge
-        condition on (target, source): rows it matches
-        are overwritten in the same commit. Raises TableConflict after COMMIT_ATTEMPTS lost races.
+        first try need not look (the snapshot returned is the next `base`). `replace` names
+        the key columns: rows of the table with the same key go in the same commit. Raises TableConflict after COMMIT_ATTEMPTS lost races.
         """
         table, todo = (base, rows) if base is not None else (self.snapshot(name), None)
         last: Exception | None = None
@@ -104,13 +103,25 @@ def storage_options(url: str) -> dict[str, str]:
     return {"AWS_ALLOW_HTTP": "true", "AWS_ENDPOINT_URL": endpoint}
 
 
-def _commit(table: DeltaTable, rows: pa.Table, writer: str, replace: str | None) -> None:
+def _commit(table: DeltaTable, rows: pa.Table, writer: str, replace: Sequence[str]) -> None:
     version = (table.transaction_version(writer) or 0) + 1
     properties = CommitProperties(app_transactions=[Transaction(writer, version)])
-    if replace is None:
+    if not replace:
         write_deltalake(table, rows, mode="append", commit_properties=properties)
         return
-    merge = table.merge(
-        rows, replace, source_alias="source", target_alias="target", commit_properties=properties
+    # not merge: it writes string_view columns, on which pyarrow and DuckDB cannot filter
+    write_deltalake(
+        table,
+        rows,
+        mode="overwrite",
+        predicate=_same_keys(rows, replace),
+        commit_properties=properties,
     )
-    merge.when_matched_update_all().when_not_matched_insert_all().execute()
+
+
+def _same_keys(rows: pa.Table, columns: Sequence[str]) -> str:
+    """SQL that selects the rows with these keys; all columns but the last have one value."""
+    values = [sorted(set(rows[column].to_pylist())) for column in columns]
+    assert all(len(of_column) == 1 for of_column in values[:-1]), "keys would multiply"
+    quoted = [", ".join("'" + v.replace("'", "''") + "'" for v in vs) for vs in values]
+    return " and ".join(f"{c} in ({vs})" for c, vs in zip(columns, quoted, strict=True))

@@ -18,9 +18,7 @@ from archive.tables import Tables
 from batch.plan import Plan
 from batch.spec import RunSpec
 
-SAME_RESULT = (
-    "target.inference_key = source.inference_key and target.media_sha256 = source.media_sha256"
-)
+SAME_RESULT = ("inference_key", "media_sha256")
 
 
 class ResultCommitter:
@@ -51,7 +49,7 @@ class ResultCommitter:
             writer=f"results:{self._key}",
             missing=self._missing,
             base=self._base,
-            replace=SAME_RESULT if self._retries_failed else None,
+            replace=SAME_RESULT if self._retries_failed else (),
         )
         self._buffer.clear()
         self._last_s = time.monotonic()

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from model_store.errors import ImageUnreadable, ImageUnsupported
 
@@ -91,7 +92,10 @@ _Read = tuple[int, int, int, tuple[str, ...]]  # stored width, stored height, or
 def _read_other(data: bytes, kind: str) -> _Read:
     try:
         with Image.open(io.BytesIO(data), formats=[kind.removeprefix("image/")]) as image:
-            return image.width, image.height, _orientation(image.getexif), _losses(image, kind)
+            width, height = image.size
+            if isinstance(image, TiffImageFile):  # whose size Pillow has turned already
+                width, height = int(image.tag_v2[IMAGEWIDTH]), int(image.tag_v2[IMAGELENGTH])
+            return width, height, _orientation(image.getexif), _losses(image, kind)
     except UnidentifiedImageError:  # its own words hold a memory address, new in every run
         raise ImageUnreadable(f"damaged {kind} header: cut short, or not what it says") from None
     except Exception as error:  # Pillow raises a dozen kinds on broken headers

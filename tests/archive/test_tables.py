@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 
 import archive.tables
+from archive.query import query
 from archive.schemas import TABLES
 from archive.tables import COMMIT_ATTEMPTS, Tables, storage_options
 from model_store.errors import StorageUnreachable, TableConflict
@@ -29,6 +32,11 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def images(tables: Tables) -> list[str]:
     return sorted(row["media_sha256"] for row in rows_of(tables, "results"))
+
+
+def detection(label: str) -> dict[str, Any]:
+    corners_px = dict.fromkeys(("x1_px", "y1_px", "x2_px", "y2_px"), 1.0)
+    return {"rank": 0, "label": label, "class_id": 0, "score": 0.5, **corners_px}
 
 
 def append(tables: Tables, *shas: str, **more: Any) -> DeltaTable:
@@ -146,14 +154,66 @@ def test_a_table_that_refuses_every_commit_is_a_conflict(
 def test_replace_overwrites_what_matches_and_adds_the_rest_in_one_commit(tables: Tables) -> None:
     append(tables, "a", "b")
     rows = result_rows(["b", "c"], status="failed")
-    same = "target.media_sha256 = source.media_sha256"
-    snapshot = tables.append("results", rows, WRITER, lambda _, wanted: wanted, replace=same)
+    key = ["inference_key", "media_sha256"]
+    snapshot = tables.append("results", rows, WRITER, lambda _, wanted: wanted, replace=key)
     assert {row["media_sha256"]: row["status"] for row in rows_of(tables, "results")} == {
         "a": "ok",
         "b": "failed",
         "c": "failed",
     }
     assert snapshot.version() == 2
+
+
+def test_replaced_rows_can_be_filtered_like_any_other(tables: Tables) -> None:
+    """delta-rs's own merge writes string_view columns, on which pyarrow and DuckDB cannot filter."""
+    long = "/a/place/whose/name/is/longer/than/the/32/characters/of/delta/statistics"
+    rows = result_rows(["a", "it's b"], run_id=long, detections=[detection("cat")])
+    tables.append("results", rows, WRITER, absent)
+    tables.append(
+        "results",
+        result_rows(["it's b", "c"], run_id=long, detections=[detection("dog")]),
+        WRITER,
+        lambda _, wanted: wanted,
+        replace=["inference_key", "media_sha256"],
+    )
+    snapshot = tables.snapshot("results")
+    found = snapshot.to_pyarrow_dataset().to_table(filter=pc.field("run_id") == long)
+    assert sorted(found["media_sha256"].to_pylist()) == ["a", "c", "it's b"]
+    sql = f"select count(*) as n from results where run_id = '{long}' and status like 'o%'"
+    assert query(tables, sql).to_pylist() == [{"n": 3}]
+    for file in snapshot.file_uris():
+        assert "string_view" not in str(pq.read_schema(file))
+
+
+def test_replacing_leaves_the_rows_of_other_keys_alone(tables: Tables) -> None:
+    for key in ("k", "other"):
+        tables.append("results", result_rows(["a", "b"], key=key), key, lambda _, wanted: wanted)
+    tables.append(
+        "results",
+        result_rows(["a"], status="failed"),
+        WRITER,
+        lambda _, wanted: wanted,
+        replace=["inference_key", "media_sha256"],
+    )
+    assert sorted(
+        (r["inference_key"], r["media_sha256"], r["status"]) for r in rows_of(tables, "results")
+    ) == [("k", "a", "failed"), ("k", "b", "ok"), ("other", "a", "ok"), ("other", "b", "ok")]
+
+
+def test_a_replacement_that_lost_its_race_is_made_again_on_the_new_snapshot(
+    tables: Tables, no_waiting: None
+) -> None:
+    append(tables, "a", "b")
+    stale = tables.snapshot("results")
+    append(tables, "c")
+    key = ["inference_key", "media_sha256"]
+    rows = result_rows(["a"], status="failed")
+    tables.append("results", rows, WRITER, lambda _, wanted: wanted, base=stale, replace=key)
+    assert sorted((r["media_sha256"], r["status"]) for r in rows_of(tables, "results")) == [
+        ("a", "failed"),
+        ("b", "ok"),
+        ("c", "ok"),
+    ]
 
 
 def test_racing_processes_lose_nothing_and_double_nothing(tables: Tables) -> None:

@@ -1,0 +1,101 @@
+"""config.json: what is not known or not possible is refused, and the message names the field."""
+
+import json
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from model_store.config import ModelConfig, MotionRuntime, OnnxRuntime, parse_config
+from model_store.errors import ModelRefused
+
+SMALL: dict[str, Any] = {"runtime": {"kind": "onnx"}, "decoder": "yolov8", "labels": ["deer"]}
+
+
+def small(**changes: Any) -> str:
+    return json.dumps({**SMALL, **changes})
+
+
+def test_three_fields_are_enough() -> None:
+    config = parse_config(small(), "config.json")
+    assert config.runtime == OnnxRuntime(weights="model.onnx")
+    assert config.labels == ("deer",)
+    assert (config.preprocess.side_px, config.preprocess.resize) == (640, "letterbox")
+    assert config.nms.max_detections == 300
+
+
+def test_what_is_written_reads_back_equal() -> None:
+    config = parse_config(small(thresholds={"per_label": {"deer": 0.5}}), "config.json")
+    assert parse_config(config.model_dump_json(), "again") == config
+
+
+def test_a_config_cannot_be_changed() -> None:
+    config = parse_config(small(), "config.json")
+    with pytest.raises(ValidationError):
+        config.score_floor = 0.5  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("", "is not JSON"),
+        ("{", "is not JSON"),
+        ("[]", "config: "),
+        ("{}", "runtime: Field required; decoder: Field required; labels: Field required"),
+        (small(sidepx=3), "sidepx: "),
+        (small(preprocess={"side": 3}), "preprocess.side: "),
+        (small(preprocess={"side_px": 0}), "preprocess.side_px: "),
+        (small(preprocess={"side_px": "wide"}), "preprocess.side_px: "),
+        (small(preprocess={"resize": "crop"}), "preprocess.resize: "),
+        (small(preprocess={"std": [1, 0, 1]}), "preprocess.std.1: "),
+        (small(preprocess={"mean": [0, 0]}), "preprocess.mean.2: "),
+        (small(preprocess={"divide_by": 0}), "preprocess.divide_by: "),
+        (small(preprocess={"mean": [float("nan"), 0, 0]}), "preprocess.mean.0: "),
+        (small(score_floor=float("inf")), "score_floor: "),
+        (small(score_floor=1.5), "score_floor: "),
+        (small(nms={"iou": -0.1}), "nms.iou: "),
+        (small(nms={"max_detections": 0}), "nms.max_detections: "),
+        (small(batch={"max": 0}), "batch.max: "),
+        (small(labels=[]), "labels: "),
+        (small(labels=["deer", "fox", "deer"]), "labels are repeated: ['deer']"),
+        (small(thresholds={"per_label": {"wolf": 0.5}}), "labels the model lacks: ['wolf']"),
+        (small(decoder="yolov9000"), "decoder: "),
+        (small(decoder="blobs"), "motion needs blobs"),
+        (small(runtime={"kind": "motion"}), "motion needs blobs"),
+        (small(runtime={"kind": "torch"}), "runtime: "),
+        (small(runtime={"kind": "onnx", "min_contrast": 1}), "runtime.onnx.min_contrast: "),
+    ],
+)
+def test_a_wrong_field_is_refused_by_name(text: str, named: str) -> None:
+    with pytest.raises(ModelRefused) as refused:
+        parse_config(text, "deer@1 config.json")
+    assert str(refused.value).startswith("deer@1 config.json")
+    assert named in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "weights", ["", "../model.onnx", "/model.onnx", "a/b.onnx", ".onnx", "config.json", "READY"]
+)
+def test_weights_are_a_file_of_the_versions_folder(weights: str) -> None:
+    with pytest.raises(ModelRefused, match=r"runtime\.onnx\.weights"):
+        parse_config(small(runtime={"kind": "onnx", "weights": weights}), "config.json")
+
+
+def test_every_wrong_field_is_listed_at_once() -> None:
+    with pytest.raises(ModelRefused) as refused:
+        parse_config(small(score_floor=2, nms={"iou": 2}), "config.json")
+    assert "score_floor" in str(refused.value)
+    assert "nms.iou" in str(refused.value)
+
+
+def test_a_threshold_is_the_labels_own_or_the_default() -> None:
+    config = parse_config(
+        small(labels=["deer", "fox"], thresholds={"default": 0.4, "per_label": {"fox": 0.7}}), "x"
+    )
+    assert (config.threshold("deer"), config.threshold("fox")) == (0.4, 0.7)
+
+
+def test_motion_goes_with_blobs() -> None:
+    text = small(runtime={"kind": "motion", "min_contrast": 12}, decoder="blobs")
+    assert parse_config(text, "x").runtime == MotionRuntime(min_contrast=12)
+    assert ModelConfig.model_validate_json(text).decoder == "blobs"

@@ -1,0 +1,48 @@
+"""The machine file and the application file are what Ray expects."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import ray.autoscaler
+import yaml
+from ray.serve.schema import ServeDeploySchema
+
+from serve.settings import DetectArgs
+
+ROOT = Path(__file__).resolve().parent.parent
+MARK = "#onprem# "
+
+
+def cluster_file(variant: str) -> dict[str, Any]:
+    lines = (ROOT / "cluster.yaml").read_text().splitlines()
+    if variant == "onprem":
+        lines = [line.removeprefix(MARK) for line in lines if line.startswith(MARK)]
+    found: dict[str, Any] = yaml.safe_load("\n".join(lines))
+    return found
+
+
+@pytest.mark.parametrize("variant", ["aws", "onprem"])
+def test_cluster_yaml_fits_the_schema_ray_ships(variant: str) -> None:
+    schema = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
+    jsonschema.validate(cluster_file(variant), schema)
+
+
+def test_the_aws_cluster_has_a_head_cpu_workers_and_gpu_workers() -> None:
+    machines = cluster_file("aws")
+    types = machines["available_node_types"]
+    assert machines["head_node_type"] in types
+    assert len(types) >= 3
+    assert any("gpu" in name for name in types)
+
+
+def test_app_yaml_is_a_serve_config_with_valid_arguments() -> None:
+    config = yaml.safe_load((ROOT / "serve" / "app.yaml").read_text())
+    ServeDeploySchema.model_validate(config)
+    for application in config["applications"]:
+        DetectArgs.model_validate(application["args"])
+    assert config["http_options"]["host"] == "127.0.0.1"
