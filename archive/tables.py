@@ -72,7 +72,8 @@ class Tables:
         `missing(snapshot, rows)` drops rows the snapshot has; it runs again after every lost race.
         With `base`, the caller vouches that `rows` are missing from that very snapshot, so that the
         first try need not look (the snapshot returned is the next `base`). `replace` names
-        the key columns: rows of the table with the same key go in the same commit. Raises TableConflict after COMMIT_ATTEMPTS lost races.
+        the key columns: rows of the table with the same key go in the same commit. Raises
+        TableConflict after COMMIT_ATTEMPTS lost races.
         """
         table, todo = (base, rows) if base is not None else (self.snapshot(name), None)
         last: Exception | None = None
