@@ -60,7 +60,7 @@ def prepare_image(
     retry=tenacity.retry_if_exception_type((OSError, StorageUnreachable))
     & tenacity.retry_if_not_exception_type((FileNotFoundError, PermissionError)),
     stop=tenacity.stop_after_attempt(READ_ATTEMPTS),
-    wait=tenacity.wait_exponential_jitter(0.2, 5),
+    wait=tenacity.wait_random_exponential(multiplier=0.2, max=5),
     reraise=True,
 )
 def _read(folder: Folder, path: str) -> bytes:

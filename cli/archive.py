@@ -36,7 +36,7 @@ def ingest_command(
 
     Exit code 1 when some files could not be read. Example: resight ingest /data/deer
     """
-    with Progress(console=errors, transient=True) as bar:
+    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
         task = bar.add_task("reading", total=None)
         report = ingest(
             Tables(Settings().tables_url),

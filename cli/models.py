@@ -53,7 +53,8 @@ def add(
     extra |= {"LICENSE": _bytes(licence)} if licence else {}
     overrides = _json(config) if config else {}
     data = _bytes(weights) if weights else None
-    if data is None and overrides.get("runtime", {}).get("kind") != "motion":
+    runtime = overrides.get("runtime")
+    if data is None and not (isinstance(runtime, dict) and runtime.get("kind") == "motion"):
         raise BadRequest("name a weights file (only a config with runtime motion goes without)")
     added = add_version(store(), version_id(name, version), data, overrides, extra)
     if not probe:
@@ -91,6 +92,7 @@ def list_models(fmt: FormatOption = Format.table) -> None:
 
     Example: resight models list --format json
     """
+    statuses = model_statuses(store(), None)
     rows = [
         {
             "model": f"{status.name}@{version.version}",
@@ -98,10 +100,13 @@ def list_models(fmt: FormatOption = Format.table) -> None:
             "weights_sha256": version.weights_sha256[:12],
             "inference_key": version.inference_key[:12],
         }
-        for status in model_statuses(store(), None)
+        for status in statuses
         for version in status.versions
     ]
     print_rows(rows, fmt, ("model", "aliases", "weights_sha256", "inference_key"))
+    for status in statuses:
+        for what, why in status.failures.items():
+            note(f"damaged: {what}: {why}")
 
 
 @app.command()

@@ -30,7 +30,7 @@ errors = Console(stderr=True)
 
 def note(text: str) -> None:
     """For people only: never on standard output."""
-    errors.print(text, highlight=False, markup=False)
+    errors.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], fmt: Format, columns: Sequence[str] = ()) -> None:

@@ -36,11 +36,12 @@ def detected(sample: tuple[Path, Summary], ingested: IngestReport, tables: Table
     """Images have 0 to 3 detections, those of which there is a copy 3; all are 200 x 100 px."""
     shas = list(dict.fromkeys(row["media_sha256"] for row in rows_of(tables, "media")))
     copied = {row["media_sha256"] for row in rows_of(tables, "media") if "_copy" in row["path"]}
+    parts: list[pa.Table] = []
     for i, sha in enumerate(shas):
         found = [detection(rank) for rank in range(3 if sha in copied else i % 4)]
         size = {"width_px": 200, "height_px": 100}
-        row = result_rows([sha], **size, n_detections=len(found), detections=found)
-        put_results(tables, row)
+        parts.append(result_rows([sha], **size, n_detections=len(found), detections=found))
+    put_results(tables, pa.concat_tables(parts))
     return tables
 
 

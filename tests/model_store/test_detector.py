@@ -1,5 +1,6 @@
 """The whole detector on real weights and photographs, against the oracle, alone and in batches."""
 
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import pytest
 from model_store.add import add_version
 from model_store.detections import Detections
 from model_store.detector import LoadedDetector, load_detector
-from model_store.errors import DigestMismatch, ModelNotFound
+from model_store.errors import DigestMismatch, ModelNotFound, ProbeFailed
 from model_store.images import Pixels, decode
 from model_store.names import parse_version, version_id
+from model_store.probe import EXPECTED
 from model_store.store import ModelStore
 from tests.oracles.nms import iou
 from tests.oracles.yolov8 import Detection, detect, names_of
@@ -55,11 +57,11 @@ def assert_same(found: Detections, wanted: list[Detection]) -> None:
     """One to one: every wanted row has its own match, and nothing is left over."""
     left: list[Any] = list(zip(found.class_ids, found.scores, found.boxes_xyxy, strict=True))
     assert len(left) == len(wanted)
-    for class_id, score, *box in wanted:
+    for class_id, score, x1, y1, x2, y2 in wanted:
         index = next(
             i
             for i, (c, s, b) in enumerate(left)
-            if c == class_id and abs(s - score) <= 1e-5 and iou(tuple(b), tuple(box)) >= 0.999
+            if c == class_id and abs(s - score) <= 1e-5 and iou(tuple(b), (x1, y1, x2, y2)) >= 0.999
         )
         del left[index]
 
@@ -139,3 +141,14 @@ def test_loading_verifies_every_file(tmp_path: Path) -> None:
         load_detector(store, version)
     with pytest.raises(ModelNotFound):
         load_detector(store, version_id("motion", "2"))
+
+
+def test_loading_reproduces_the_probe(tmp_path: Path) -> None:
+    shipped = ModelStore(str(MODELS))
+    motion = shipped.describe(version_id("motion", "1"))
+    files = {name: shipped.read_file(motion, name) for name in motion.digests}
+    files[EXPECTED] = json.dumps({"images": {"cat.jpg": []}}).encode()
+    store = ModelStore(str(tmp_path))
+    store.publish(motion.id, files)
+    with pytest.raises(ProbeFailed, match=r"^motion@1 does not reproduce its probe cat\.jpg"):
+        load_detector(store, motion.id)

@@ -5,7 +5,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from onnx import TensorProto, helper
+from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
 SIDE_PX = 10
 ROWS, ANCHORS = 5, 20  # 4 box rows and one class; 5 * 20 = 10 * 10
@@ -40,14 +40,14 @@ def passing_on(shape: Dimensions, metadata: Mapping[str, str] | None = None) -> 
     return _model(nodes, [_value("images", shape)], [_value("output0", shape)], metadata)
 
 
-def _value(name: str, shape: Dimensions) -> object:
+def _value(name: str, shape: Dimensions) -> ValueInfoProto:
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
 
 def _model(
-    nodes: list[object],
-    inputs: list[object],
-    outputs: list[object],
+    nodes: Sequence[NodeProto],
+    inputs: Sequence[ValueInfoProto],
+    outputs: Sequence[ValueInfoProto],
     metadata: Mapping[str, str] | None,
 ) -> bytes:
     graph = helper.make_graph(nodes, "tiny", inputs, outputs)

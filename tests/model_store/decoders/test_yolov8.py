@@ -1,5 +1,7 @@
 """The YOLOv8 layout on tensors written by hand, and against the oracle's loops."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from tests.model_store.test_detections import rows_of
 from tests.oracles.yolov8 import decode
 
 
-def output(anchors: list[tuple[float, ...]], classes: int = 2) -> np.ndarray:
+def output(anchors: Sequence[tuple[float, ...]], classes: int = 2) -> np.ndarray:
     """Anchors (cx, cy, w, h, score, score, ...) as the network lays them out, (4 + classes, n)."""
     return np.array(anchors, np.float32).reshape(-1, 4 + classes).T
 
@@ -48,7 +50,7 @@ def test_random_tensors_decode_as_in_the_oracle() -> None:
     random = np.random.default_rng(1)
     for _ in range(20):
         raw = random.uniform(0, 320, (1, 9, 50)).astype(np.float32)
-        raw[0, 4:] = random.choice(np.float32([0, 0.125, 0.25, 0.5, 0.75]), (5, 50))
+        raw[0, 4:] = random.choice(np.array([0, 0.125, 0.25, 0.5, 0.75], np.float32), (5, 50))
         (found,) = decode_yolov8([raw], 0.5)
         boxes, scores, classes = decode(raw, 0.5)
         assert found.scores.tolist() == scores

@@ -1,0 +1,137 @@
+"""Accounts that close, and every way in which they do not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from archive.schemas import MEDIA
+from archive.tables import Tables
+from batch.accounting import Counts, read_back, require_some_success
+from batch.plan import Plan, make_plan
+from batch.spec import Scope
+from model_store.errors import AccountingOpen, NothingWorked
+from model_store.store import ModelVersion
+from tests.fixtures_local import put_results, result_rows
+
+RUN = "this-run"
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Tables:
+    return Tables(str(tmp_path))
+
+
+def plan_of(tables: Tables, motion: ModelVersion, images: str, scope: Scope | None = None) -> Plan:
+    """A plan for images named by one letter, 10 bytes each."""
+    rows = [
+        {"media_sha256": name, "source_root": "/a", "path": name, "size_bytes": 10}
+        for name in images
+    ]
+    table = pa.Table.from_pylist(rows, schema=MEDIA)
+    tables.append("media", table, "test", lambda _, wanted: wanted)
+    return make_plan(tables, motion, scope or Scope())
+
+
+def done(tables: Tables, plan: Plan, images: str, status: str = "ok", run_id: str = RUN) -> None:
+    key, n = plan.model.info.inference_key, 2 if status == "ok" else 0
+    more = {"run_id": run_id, "n_detections": n}
+    put_results(tables, result_rows(list(images), key=key, status=status, **more))
+
+
+def test_a_run_for_nothing_closes(tables: Tables, motion: ModelVersion) -> None:
+    plan = plan_of(tables, motion, "")
+    assert read_back(tables, plan, RUN) == Counts()
+
+
+def test_the_accounts_close_over_all_four_kinds(tables: Tables, motion: ModelVersion) -> None:
+    plan = plan_of(tables, motion, "abcdef")
+    done(tables, plan, "ab", run_id="earlier")
+    plan = make_plan(tables, motion, Scope())
+    done(tables, plan, "c")
+    done(tables, plan, "de", "empty")
+    done(tables, plan, "f", "failed")
+    counts = read_back(tables, plan, RUN)
+    assert counts == Counts(requested=6, ok=1, empty=2, failed=1, reused=2, detections=2, bytes=40)
+    assert counts.closed
+    assert counts.inferred == 4
+    assert counts.line() == "requested 6 = ok 1 + empty 2 + failed 1 + reused 2"
+
+
+def test_rows_of_other_images_and_models_are_not_counted(
+    tables: Tables, motion: ModelVersion
+) -> None:
+    plan = plan_of(tables, motion, "ab")
+    done(tables, plan, "abxy")
+    put_results(tables, result_rows(["a", "b"], key="another", run_id=RUN))
+    assert read_back(tables, plan, RUN).ok == 2
+
+
+@pytest.mark.parametrize(("there", "lacking"), [("", 3), ("a", 2), ("ab", 1)])
+def test_a_missing_row_leaves_the_accounts_open(
+    tables: Tables, motion: ModelVersion, there: str, lacking: int
+) -> None:
+    plan = plan_of(tables, motion, "abc")
+    done(tables, plan, there)
+    with pytest.raises(AccountingOpen, match=f"requested 3 != .*: {lacking} images have no row"):
+        read_back(tables, plan, RUN)
+
+
+@pytest.mark.parametrize("twice", ["a", "ab"])
+def test_a_doubled_row_leaves_the_accounts_open(
+    tables: Tables, motion: ModelVersion, twice: str
+) -> None:
+    plan = plan_of(tables, motion, "abc")
+    done(tables, plan, "abc")
+    done(tables, plan, twice)
+    with pytest.raises(AccountingOpen, match=f"{len(twice)} images have more than one row"):
+        read_back(tables, plan, RUN)
+
+
+def test_a_doubled_row_does_not_make_up_for_a_missing_one(
+    tables: Tables, motion: ModelVersion
+) -> None:
+    plan = plan_of(tables, motion, "ab")
+    done(tables, plan, "aa")
+    with pytest.raises(AccountingOpen):
+        read_back(tables, plan, RUN)
+
+
+@pytest.mark.parametrize(
+    ("counts", "worked"),
+    [
+        (Counts(), True),
+        (Counts(requested=2, failed=2), False),
+        (Counts(requested=2, failed=1, ok=1), True),
+        (Counts(requested=2, failed=1, empty=1), True),
+        (Counts(requested=2, failed=1, reused=1), True),
+        (Counts(requested=2, reused=2), True),
+    ],
+)
+def test_a_run_in_which_every_image_failed_has_not_worked(counts: Counts, worked: bool) -> None:
+    if worked:
+        require_some_success(counts)
+    else:
+        with pytest.raises(NothingWorked, match="every one of 2 images failed; see: resight sql"):
+            require_some_success(counts)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "want"),
+    [
+        ([], Counts(requested=9, reused=1)),
+        (["ok"], Counts(requested=9, ok=1, reused=1, detections=2)),
+        (["empty", "failed", "ok", "ok"], Counts(9, 2, 1, 1, 1, 4)),
+    ],
+)
+def test_progress_adds_the_rows_of_a_chunk(statuses: list[str], want: Counts) -> None:
+    counts = Counts(requested=9, reused=1)
+    tables = [
+        result_rows(["x"], status=status, **({"n_detections": 2} if status == "ok" else {}))
+        for status in statuses
+    ]
+    counts = counts.plus(pa.concat_tables(tables) if tables else result_rows([]))
+    assert counts == want
+    assert not counts.closed

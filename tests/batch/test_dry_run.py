@@ -1,0 +1,48 @@
+"""The plan as a report: nothing is written, and the numbers are those of the plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from archive.tables import Tables
+from batch.dry_run import dry_run_report
+from batch.plan import make_plan
+from batch.spec import RunSpec, Scope
+from model_store.store import ModelStore, ModelVersion
+from tests.batch.conftest import Catalogue
+from tests.fixtures_local import MODELS, put_results, result_rows
+
+STORE = ModelStore(str(MODELS))
+SPEC = RunSpec(run_id="r", model="motion")
+
+
+def test_without_tables_nothing_is_to_do_and_none_are_made(tmp_path: Path) -> None:
+    report = dry_run_report(SPEC, Tables(str(tmp_path / "tables")), STORE)
+    assert (report["requested"], report["to_infer"], report["estimate_s"]) == (0, 0, None)
+    assert not (tmp_path / "tables").exists()
+
+
+def test_the_report_is_the_plan_with_an_estimate(master: Catalogue, motion: ModelVersion) -> None:
+    plan = make_plan(master.tables, motion, Scope(), read_only=True)
+    report = dry_run_report(SPEC, master.tables, STORE)
+    assert report.pop("estimate_s") >= 0
+    assert report == {
+        "model": "motion@1",
+        "inference_key": motion.info.inference_key,
+        "scope": {"kind": "all"},
+        "files": 24,
+        "requested": 22,
+        "reused": 0,
+        "to_infer": 22,
+        "bytes": plan.todo_bytes,
+    }
+
+
+def test_what_is_done_is_reused_and_needs_no_time(
+    catalogue: Catalogue, motion: ModelVersion
+) -> None:
+    put_results(
+        catalogue.tables, result_rows(list(catalogue.images), key=motion.info.inference_key)
+    )
+    report = dry_run_report(SPEC, catalogue.tables, STORE)
+    assert (report["reused"], report["to_infer"], report["estimate_s"]) == (22, 0, None)

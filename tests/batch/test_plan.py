@@ -1,0 +1,211 @@
+"""Plans of every scope, against the rows of `media` counted by hand."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from archive.schemas import MEDIA
+from archive.tables import Tables
+from batch.plan import Plan, make_plan, pinned
+from batch.spec import Scope
+from model_store.errors import BadRequest, ModelNotFound
+from model_store.store import ModelStore, ModelVersion
+from tests.batch.conftest import Catalogue
+from tests.fixtures_local import MODELS, put_results, result_rows
+
+ALL = Scope()
+FAILED = Scope(kind="status", status="failed")
+MISSING = Scope(kind="status", status="missing")
+
+
+def todo(plan: Plan) -> list[str]:
+    return sorted(plan.todo["media_sha256"].to_pylist())
+
+
+def requested(plan: Plan) -> list[str]:
+    return sorted(plan.requested.to_pylist())
+
+
+def put_media(tables: Tables, *rows: dict[str, Any]) -> None:
+    """Rows with defaults: name, digest and place from `path`."""
+    common = {"source_root": "/a", "size_bytes": 10, "camera_id": "c", "missing_since": None}
+    full = [{**common, "media_sha256": row["path"], **row} for row in rows]
+    table = pa.Table.from_pylist(full, schema=MEDIA)
+    tables.append("media", table, "test", lambda _, wanted: wanted)
+
+
+def test_an_empty_catalogue_has_an_empty_plan(tmp_path: Path, motion: ModelVersion) -> None:
+    plan = make_plan(Tables(str(tmp_path)), motion, ALL)
+    assert (len(plan.requested), len(plan.todo), plan.files, plan.todo_bytes) == (0, 0, 0, 0)
+    assert plan.reused == 0
+
+
+def test_all_is_every_content_once(catalogue: Catalogue, motion: ModelVersion) -> None:
+    plan = make_plan(catalogue.tables, motion, ALL)
+    summary = catalogue.summary
+    assert requested(plan) == todo(plan) == sorted(catalogue.images)
+    assert (len(plan.requested), plan.files) == (summary.unique_files, summary.files)
+    sizes = {row["media_sha256"]: row["size_bytes"] for row in catalogue.media}
+    assert plan.todo_bytes == sum(sizes.values())
+
+
+def test_every_image_of_the_plan_is_where_the_plan_says(
+    catalogue: Catalogue, motion: ModelVersion
+) -> None:
+    places = {(r["media_sha256"], r["source_root"], r["path"]) for r in catalogue.media}
+    for row in make_plan(catalogue.tables, motion, ALL).todo.to_pylist():
+        assert (row["media_sha256"], row["source_root"], row["path"]) in places
+
+
+def test_after_a_result_for_every_image_nothing_is_left_to_do(
+    catalogue: Catalogue, motion: ModelVersion
+) -> None:
+    first = make_plan(catalogue.tables, motion, ALL)
+    put_results(catalogue.tables, result_rows(todo(first), key=motion.info.inference_key))
+    second = make_plan(catalogue.tables, motion, ALL)
+    assert (todo(second), second.reused) == ([], len(first.requested))
+    assert requested(second) == requested(first)
+
+
+def test_results_of_another_model_do_not_count(catalogue: Catalogue, motion: ModelVersion) -> None:
+    put_results(catalogue.tables, result_rows(list(catalogue.images), key="another"))
+    assert len(make_plan(catalogue.tables, motion, ALL).todo) == len(catalogue.images)
+
+
+def test_an_interrupted_run_goes_on_with_what_is_left(
+    catalogue: Catalogue, motion: ModelVersion
+) -> None:
+    done = sorted(catalogue.images)[:5]
+    put_results(catalogue.tables, result_rows(done, key=motion.info.inference_key))
+    plan = make_plan(catalogue.tables, motion, ALL)
+    assert plan.reused == 5
+    assert todo(plan) == sorted(set(catalogue.images) - set(done))
+
+
+def test_latest_per_camera_is_the_newest_by_local_time(
+    tmp_path: Path, motion: ModelVersion
+) -> None:
+    tables = Tables(str(tmp_path))
+    put_media(
+        tables,
+        {"path": "n/1", "camera_id": "north", "captured_at_local": "2026-05-14T07:00:00"},
+        {"path": "n/2", "camera_id": "north", "captured_at_local": "2026-05-14T07:00:00.5"},
+        {"path": "n/3", "camera_id": "north", "captured_at_local": None},
+        {"path": "s/1", "camera_id": "south", "captured_at_local": None},
+        {"path": "s/2", "camera_id": "south", "captured_at_local": None},
+        {"path": "x/1", "camera_id": None, "captured_at_local": "2026-01-01T00:00:00"},
+        {"path": "x/2", "camera_id": None, "captured_at_local": "2025-01-01T00:00:00"},
+        {
+            "path": "n/4",
+            "camera_id": "north",
+            "captured_at_local": "2027-01-01T00:00:00",
+            "missing_since": datetime.now(UTC),
+        },
+    )
+    plan = make_plan(tables, motion, Scope(kind="latest-per-camera"))
+    assert todo(plan) == ["n/2", "s/2", "x/1"]
+
+
+def test_latest_per_camera_of_the_sample_is_one_a_camera(
+    catalogue: Catalogue, motion: ModelVersion
+) -> None:
+    plan = make_plan(catalogue.tables, motion, Scope(kind="latest-per-camera"))
+    assert plan.files == len({row["camera_id"] for row in catalogue.media})
+
+
+@pytest.mark.parametrize(
+    ("camera", "found"),
+    [("", []), ("south", []), ("north", ["n/1", "n/2"]), ("o'north", ["o/1"])],
+)
+def test_a_camera_is_asked_for_by_its_id(
+    tmp_path: Path, motion: ModelVersion, camera: str, found: list[str]
+) -> None:
+    tables = Tables(str(tmp_path))
+    put_media(
+        tables,
+        {"path": "n/1", "camera_id": "north"},
+        {"path": "n/2", "camera_id": "north"},
+        {"path": "o/1", "camera_id": "o'north"},
+        {"path": "x/1", "camera_id": None},
+    )
+    plan = make_plan(tables, motion, Scope(kind="camera", camera=camera))
+    assert todo(plan) == requested(plan) == found
+
+
+@pytest.mark.parametrize(
+    ("scope", "left"),
+    [(ALL, ["d"]), (FAILED, ["b"]), (MISSING, ["d"])],
+    ids=["all", "failed", "missing"],
+)
+def test_status_scopes_ask_for_failed_or_missing_images_only(
+    tmp_path: Path, motion: ModelVersion, scope: Scope, left: list[str]
+) -> None:
+    tables = Tables(str(tmp_path))
+    put_media(tables, *({"path": name} for name in "abcd"))
+    key = motion.info.inference_key
+    for sha, status in (("a", "ok"), ("b", "failed"), ("c", "empty")):
+        put_results(tables, result_rows([sha], key=key, status=status))
+    plan = make_plan(tables, motion, scope)
+    assert todo(plan) == left
+    assert requested(plan) == (["a", "b", "c", "d"] if scope == ALL else left)
+
+
+def test_files_that_are_gone_are_not_asked_for_unless_a_copy_is_there(
+    tmp_path: Path, motion: ModelVersion
+) -> None:
+    tables, gone = Tables(str(tmp_path)), datetime.now(UTC)
+    put_media(
+        tables,
+        {"path": "a", "missing_since": gone},
+        {"path": "b", "media_sha256": "same", "missing_since": gone},
+        {"path": "c", "media_sha256": "same"},
+    )
+    (row,) = make_plan(tables, motion, ALL).todo.to_pylist()
+    assert (row["media_sha256"], row["path"]) == ("same", "c")
+
+
+def test_copies_in_two_archives_are_one_image_at_one_of_its_places(
+    tmp_path: Path, motion: ModelVersion
+) -> None:
+    tables = Tables(str(tmp_path))
+    places = [("/b", "a.jpg"), ("/a", "z.jpg"), ("/a", "y with\ttab.jpg")]
+    put_media(tables, *({"source_root": r, "path": p, "media_sha256": "same"} for r, p in places))
+    plan = make_plan(tables, motion, ALL)
+    (row,) = plan.todo.to_pylist()
+    assert (row["source_root"], row["path"]) in places
+    assert plan.files == 3
+
+
+def test_read_only_makes_no_table(tmp_path: Path, motion: ModelVersion) -> None:
+    tables = Tables(str(tmp_path / "tables"))
+    plan = make_plan(tables, motion, ALL, read_only=True)
+    assert len(plan.todo) == 0
+    assert not (tmp_path / "tables").exists()
+
+
+def test_read_only_plans_the_same(catalogue: Catalogue, motion: ModelVersion) -> None:
+    before = catalogue.tables.snapshot("media").version()
+    dry, real = (make_plan(catalogue.tables, motion, ALL, read_only=b) for b in (True, False))
+    assert dry.todo.equals(real.todo)
+    assert catalogue.tables.snapshot("media").version() == before
+
+
+@pytest.mark.parametrize(
+    ("ref", "version"),
+    [("motion", "motion@1"), ("motion:production", "motion@1"), ("motion@1", "motion@1")],
+)
+def test_a_reference_is_pinned_to_an_exact_version(ref: str, version: str) -> None:
+    assert str(pinned(ModelStore(str(MODELS)), ref).id) == version
+
+
+@pytest.mark.parametrize(
+    ("ref", "error"), [("", BadRequest), ("deer", ModelNotFound), ("motion@9", ModelNotFound)]
+)
+def test_a_reference_to_nothing_is_an_error(ref: str, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        pinned(ModelStore(str(MODELS)), ref)

@@ -1,0 +1,130 @@
+"""One archive file to prepared pixels, or to the code of what is wrong with it."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import batch.read
+from batch.read import MAX_DETAIL, READ_ATTEMPTS, ReadImage, prepare_image
+from model_store.config import Preprocess
+from model_store.errors import StorageUnreachable
+from model_store.images import decode
+from model_store.preprocess import prepare
+from model_store.storage import Folder
+from tests.fixtures_local import photo, write_files
+
+SPEC = Preprocess(side_px=64)
+MAX_PIXELS = 1_000_000
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch.read._read.retry, "sleep", lambda _: None)
+
+
+def read(root: Path, data: bytes, path: str = "a.jpg", max_pixels: int = MAX_PIXELS) -> ReadImage:
+    row = {"media_sha256": hashlib.sha256(data).hexdigest(), "path": path}
+    return prepare_image(row, Folder(str(root)), SPEC, max_pixels)
+
+
+def test_a_good_image_is_prepared_as_the_detector_would(tmp_path: Path) -> None:
+    cat = photo("cat")
+    image = read(write_files(tmp_path, {"a.jpg": cat}), cat)
+    assert image.error_code is image.error_detail is None
+    assert image.prepared is not None
+    assert image.image is not None
+    want = prepare(decode(cat).pixels, SPEC)
+    np.testing.assert_array_equal(image.prepared.pixels, want.pixels)
+    assert image.prepared.fit == want.fit
+    assert (image.image.width_px, image.image.height_px) == (451, 300)
+    assert image.decode_ms > 0
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "words"),
+    [
+        (b"", "unsupported", "the file is empty"),
+        (b"<html>", "unsupported", "this is text/html"),
+        (photo("cat")[:200], "decode", "damaged"),
+        (photo("moose"), "too_large", "1024x683 is over the limit"),
+    ],
+)
+def test_what_cannot_be_decoded_has_a_code_and_a_reason(
+    tmp_path: Path, data: bytes, code: str, words: str
+) -> None:
+    image = read(write_files(tmp_path, {"a.jpg": data}), data, max_pixels=500_000)
+    assert (image.prepared, image.error_code) == (None, code)
+    assert words in str(image.error_detail)
+    assert image.media_sha256 == hashlib.sha256(data).hexdigest()
+
+
+def test_a_file_that_is_gone_cannot_be_accessed(tmp_path: Path) -> None:
+    image = read(tmp_path, b"", "north/gone.jpg")
+    assert (image.prepared, image.error_code) == (None, "access")
+    assert "north/gone.jpg" in str(image.error_detail)
+    assert str(tmp_path) not in str(image.error_detail)
+
+
+def test_a_file_that_changed_since_ingest_is_not_taken_for_the_old_one(tmp_path: Path) -> None:
+    write_files(tmp_path, {"a.jpg": photo("moose")})
+    image = read(tmp_path, photo("cat"))
+    assert (image.prepared, image.error_code) == (None, "changed")
+    assert "run 'resight ingest' again" in str(image.error_detail)
+
+
+@pytest.mark.parametrize("failures", [0, 1, READ_ATTEMPTS - 1, READ_ATTEMPTS])
+def test_a_transient_error_is_tried_again_and_a_lasting_one_is_the_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    cat, tries = photo("cat"), []
+
+    def flaky(folder: Folder, path: str) -> bytes:
+        tries.append(path)
+        if len(tries) <= failures:
+            raise StorageUnreachable(f"{folder.root}/{path}: timed out")
+        return cat
+
+    monkeypatch.setattr(Folder, "read", flaky)
+    image = read(tmp_path, cat)
+    if failures < READ_ATTEMPTS:
+        assert image.prepared is not None
+        assert len(tries) == failures + 1
+    else:
+        assert (image.error_code, image.error_detail) == ("access", "/a.jpg: timed out")
+        assert len(tries) == READ_ATTEMPTS
+
+
+def test_a_file_that_is_gone_is_not_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[str] = []
+
+    def gone(_: Folder, path: str) -> bytes:
+        tries.append(path)
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(Folder, "read", gone)
+    assert read(tmp_path, b"").error_code == "access"
+    assert len(tries) == 1
+
+
+def test_a_long_reason_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> bytes:
+        raise FileNotFoundError("x" * 1000)
+
+    monkeypatch.setattr(Folder, "read", fail)
+    assert len(str(read(tmp_path, b"").error_detail)) == MAX_DETAIL
+
+
+def test_an_unknown_error_is_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("batch.read.decode", broken)
+    write_files(tmp_path, {"a.jpg": photo("cat")})
+    with pytest.raises(ZeroDivisionError):
+        read(tmp_path, photo("cat"))

@@ -1,0 +1,75 @@
+"""What a run may be asked for, and the words when it may not."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from batch.spec import RunSpec, Scope, new_run_id
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"kind": "all"},
+        {"kind": "latest-per-camera"},
+        {"kind": "camera", "camera": "north"},
+        {"kind": "status", "status": "failed"},
+        {"kind": "status", "status": "missing"},
+    ],
+)
+def test_these_scopes_are_understood(fields: dict[str, Any]) -> None:
+    scope = Scope(**fields)
+    assert scope.kind == fields.get("kind", "all")
+    assert scope.retries_failed == (fields.get("status") == "failed")
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"kind": ""}, "Input should be 'all', 'latest-per-camera', 'camera' or 'status'"),
+        ({"kind": "newest"}, "Input should be 'all'"),
+        ({"kind": "camera"}, "'camera' and --camera VALUE go together"),
+        ({"kind": "status"}, "'status' and --status VALUE go together"),
+        ({"camera": "north"}, "'camera' and --camera VALUE go together"),
+        ({"kind": "latest-per-camera", "camera": "n"}, "'camera' and --camera VALUE"),
+        ({"kind": "camera", "camera": "n", "status": "failed"}, "'status' and --status VALUE"),
+        ({"kind": "status", "status": "ok"}, "Input should be 'failed' or 'missing'"),
+        ({"places": "all"}, "Extra inputs are not permitted"),
+    ],
+)
+def test_a_scope_that_makes_no_sense_says_why(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(words)):
+        Scope(**fields)
+
+
+@pytest.mark.parametrize(
+    ("pace", "field"),
+    [
+        ({"chunk": 0}, "chunk"),
+        ({"chunk": 1025}, "chunk"),
+        ({"actors": 0}, "actors"),
+        ({"threads": -1}, "threads"),
+        ({"commit_s": 0}, "commit_s"),
+        ({"megapixels": 0}, "megapixels"),
+    ],
+)
+def test_a_pace_out_of_bounds_names_its_field(pace: dict[str, Any], field: str) -> None:
+    with pytest.raises(ValidationError, match=field):
+        RunSpec(run_id="r", model="m", **pace)
+
+
+def test_a_spec_survives_as_json() -> None:
+    spec = RunSpec(run_id="r", model="m@1", scope=Scope(kind="camera", camera="ü'\"\n"), chunk=7)
+    assert RunSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+def test_run_ids_are_unique_and_sort_by_time() -> None:
+    ids = [new_run_id() for _ in range(50)]
+    assert len(set(ids)) == 50
+    assert all(re.fullmatch(r"\d{8}T\d{6}-[0-9a-f]{6}", one) for one in ids)
+    assert [one[:15] for one in ids] == sorted(one[:15] for one in ids)

@@ -1,0 +1,73 @@
+"""`resight …` in this process, with a home of its own; no cluster is ever started."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from cli.main import main
+
+Resight = Callable[..., "Done"]
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def ok(self) -> str:
+        """Standard output of a command that must succeed."""
+        assert self.code == 0, self.err
+        return self.out
+
+    def refused(self, code: int) -> str:
+        """The error of a command that must fail: one that starts with `error`, and no traceback."""
+        assert self.code == code, (self.code, self.out, self.err)
+        assert "Traceback" not in self.err
+        assert self.err.startswith("error ")
+        assert self.out == ""
+        return self.err
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """RESIGHT_HOME, which does not exist yet; nothing of an outer cluster is seen."""
+    for name in [name for name in os.environ if name.startswith(("RESIGHT_", "RAY_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("RESIGHT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COLUMNS", "300")  # rich cuts columns that do not fit
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def resight(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Resight:
+    """Run a command as the entry point does."""
+
+    def no_process(*arguments: object, **_: object) -> None:
+        raise AssertionError(f"a fast test started {arguments}")
+
+    def run(*arguments: object) -> Done:
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", ["resight", *map(str, arguments)])
+            patch.setattr(subprocess, "Popen", no_process)
+            try:
+                main()
+                code = 0
+            except SystemExit as end:
+                code = end.code if isinstance(end.code, int) else int(bool(end.code))
+        out, err = capsys.readouterr()
+        return Done(code, out, err)
+
+    return run

@@ -1,0 +1,139 @@
+"""resight ingest, sql and export: from a folder of files to a table others open."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.cli.conftest import Resight
+from tests.fixtures_local import jpeg, write_files
+
+FACTS = ("files", "new", "changed", "unchanged", "missing", "others")
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    files = {f"cam[{i}]/[/x] {i}.jpg": jpeg(shade=50 + 30 * i) for i in range(3)}
+    return write_files(tmp_path / "archive", files | {"notes.txt": b"x", "south/bad.jpg": b""})
+
+
+def test_ingest_reports_what_happened(resight: Resight, archive: Path) -> None:
+    facts = json.loads(resight("ingest", archive, "--format", "json").ok())
+    assert {name: facts[name] for name in FACTS} == dict(
+        zip(FACTS, (4, 4, 0, 0, 0, 1), strict=True)
+    )
+    assert facts["root"] == str(archive)
+    facts = json.loads(resight("ingest", archive, "--format", "json").ok())
+    assert (facts["unchanged"], facts["bytes_read"]) == (4, 0)
+    facts = json.loads(resight("ingest", archive, "--verify", "--format", "json").ok())
+    assert facts["bytes_read"] > 0
+    assert "unchanged" in resight("ingest", archive).ok()
+    (row,) = csv.DictReader(io.StringIO(resight("ingest", archive, "--format", "csv").ok()))
+    assert row["files"] == "4"
+
+
+def test_the_template_of_ingest_names_the_cameras(resight: Resight, archive: Path) -> None:
+    resight("ingest", archive, "--template", "{folder}/{odd}/{camera}.jpg").ok()
+    rows = json.loads(resight("sql", "select camera_id from media", "--format", "json").ok())
+    assert {row["camera_id"] for row in rows} == {"x] 0", "x] 1", "x] 2", None}
+
+
+def test_ingest_ends_with_1_when_a_file_could_not_be_read(resight: Resight, archive: Path) -> None:
+    name = os.fsencode(archive / "south") + b"/B\xe4r[b].jpg"
+    Path(os.fsdecode(name)).write_bytes(jpeg())
+    done = resight("ingest", archive, "--format", "json")
+    assert done.code == 1
+    assert json.loads(done.out)["new"] == 4
+    assert "unreadable: south/B\\udce4r[b].jpg" in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["away"], 7, "does not exist; is it mounted"),
+        ([".", "--template", "{rest}"], 2, "has no {camera}"),
+        (["ftps-not-known://x"], 7, "ftps-not-known"),
+    ],
+)
+def test_what_cannot_be_ingested_is_refused(
+    resight: Resight, words: list[str], code: int, message: str
+) -> None:
+    assert message in resight("ingest", *words).refused(code)
+
+
+def test_an_archive_that_went_away_is_refused_and_changes_nothing(
+    resight: Resight, archive: Path
+) -> None:
+    resight("ingest", archive).ok()
+    archive.rename(archive.with_name("moved"))
+    assert "is it mounted" in resight("ingest", archive).refused(7)
+    count = "select count(*) as n from media where missing_since is null"
+    assert json.loads(resight("sql", count, "--format", "json").ok()) == [{"n": 4}]
+
+
+SQL = "select path, width_px, header_error is null as sound from media order by path"
+
+
+def test_sql_answers_in_every_format(resight: Resight, archive: Path) -> None:
+    resight("ingest", archive).ok()
+    rows = json.loads(resight("sql", SQL, "--format", "json").ok())
+    assert [row["sound"] for row in rows] == [True, True, True, False]
+    assert rows[0] == {"path": "cam[0]/[/x] 0.jpg", "width_px": 48, "sound": True}
+    (header, *lines) = csv.reader(io.StringIO(resight("sql", SQL, "--format", "csv").ok()))
+    assert header == ["path", "width_px", "sound"]
+    assert lines[3] == ["south/bad.jpg", "", "False"]
+    table = resight("sql", SQL).ok().splitlines()
+    assert table[0].split() == ["path", "width_px", "sound"]
+    assert table[1].split() == ["cam[0]/[/x]", "0.jpg", "48", "True"]
+    assert len(table) == 5
+
+
+def test_sql_over_nothing_has_a_header_and_makes_no_table(resight: Resight, home: Path) -> None:
+    assert resight("sql", SQL, "--format", "csv").ok().split() == ["path,width_px,sound"]
+    assert not (home / "tables").exists()
+
+
+def test_sums_are_numbers_in_json(resight: Resight, archive: Path) -> None:
+    resight("ingest", archive).ok()
+    sql = "select sum(width_px) as w, avg(width_px) as a, max(ingested_at) as t from media"
+    (row,) = json.loads(resight("sql", sql, "--format", "json").ok())
+    assert (row["w"], row["a"]) == (144, 48.0)
+    assert row["t"].startswith("20")
+
+
+@pytest.mark.parametrize("statement", ["", "selec 1", "select * from deer", "drop table media"])
+def test_wrong_sql_ends_with_2(resight: Resight, statement: str) -> None:
+    resight("sql", statement).refused(2)
+
+
+def test_export_writes_files_that_others_open(
+    resight: Resight, archive: Path, tmp_path: Path
+) -> None:
+    resight("ingest", archive).ok()
+    parquet, text = tmp_path / "out" / "media.parquet", tmp_path / "out" / "media.csv"
+    facts = json.loads(resight("export", "media", parquet, "--format", "json").ok())
+    assert facts == {"view": "media", "rows": 4, "file": str(parquet)}
+    assert pq.read_table(parquet).num_rows == 4
+    assert "rows  4" in resight("export", "media", text).ok()
+    assert len(list(csv.DictReader(text.open(newline="")))) == 4
+
+
+@pytest.mark.parametrize(
+    ("view", "name", "message"),
+    [
+        ("", "x.csv", "no view"),
+        ("deer", "x.csv", "there is: detections, results, media, runs"),
+        ("media", "x.xlsx", "ends in .parquet or .csv"),
+    ],
+)
+def test_what_cannot_be_exported_ends_with_2(
+    resight: Resight, tmp_path: Path, view: str, name: str, message: str
+) -> None:
+    assert message in resight("export", view, tmp_path / name).refused(2)
+    assert not (tmp_path / name).exists()

@@ -1,0 +1,124 @@
+"""resight up, down, status, env and reprocess where no cluster runs, and none is started."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Resight
+from tests.fixtures_local import MODELS, jpeg, write_files
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What `up` would have started, which must be nothing."""
+    calls: list[Any] = []
+    monkeypatch.setattr("cli.cluster.start", lambda *args: calls.append(args))
+    monkeypatch.setattr("cli.cluster.deploy", lambda *args: calls.append(args))
+    return calls
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "camera-server", ""])
+def test_up_beyond_loopback_without_a_token_is_refused_before_anything_starts(
+    resight: Resight, started: list[Any], home: Path, host: str
+) -> None:
+    assert "needs a token: export RESIGHT_TOKEN" in resight("up", "--host", host).refused(2)
+    assert started == []
+    assert not home.exists()
+
+
+def test_status_without_a_cluster_says_where_everything_is_and_ends_with_1(
+    resight: Resight, home: Path
+) -> None:
+    done = resight("status", "--format", "json")
+    assert done.code == 1
+    assert json.loads(done.out) == {
+        "home": str(home),
+        "models": str(home / "models"),
+        "tables": str(home / "tables"),
+        "logs": str(home / "logs"),
+        "cluster": "down",
+    }
+    assert resight("status").out.splitlines()[-1] == "cluster  down"
+
+
+def test_places_follow_their_variables(
+    resight: Resight, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESIGHT_MODELS", "s3://bucket/models/")
+    monkeypatch.setenv("RESIGHT_TABLES", "relative")
+    facts = json.loads(resight("status", "--format", "json").out)
+    assert facts["models"] == "s3://bucket/models"
+    assert facts["tables"] == str(Path("relative").resolve())
+
+
+@pytest.mark.parametrize("state", ["", "{", "{}", "[]", json.dumps({"pid": 1}), "not json", "null"])
+def test_a_state_file_that_means_nothing_is_no_cluster(
+    resight: Resight, home: Path, state: str
+) -> None:
+    write_files(home, {"cluster.json": state.encode()})
+    done = resight("status", "--format", "json")
+    assert (done.code, json.loads(done.out)["cluster"]) == (1, "down")
+
+
+def test_the_state_of_a_process_that_is_another_now_is_no_cluster(
+    resight: Resight, home: Path
+) -> None:
+    state = {
+        "pid": 1,
+        "started_s": 0.0,
+        "host": "127.0.0.1",
+        "http_port": 1,
+        "gcs_address": "127.0.0.1:1",
+        "dashboard_url": "http://127.0.0.1:1",
+        "temp_dir": "/tmp",
+    }
+    write_files(home, {"cluster.json": json.dumps(state).encode()})
+    assert resight("status").code == 1
+    assert "nothing was running" in resight("down").err
+
+
+def test_down_without_a_cluster_is_fine(resight: Resight) -> None:
+    done = resight("down")
+    assert (done.code, done.out) == (0, "")
+    assert "nothing was running" in done.err
+
+
+def test_env_without_a_cluster_prints_nothing_that_a_shell_would_run(resight: Resight) -> None:
+    assert "start one with 'resight up'" in resight("env").refused(8)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--model", "motion"], 8, "start one with 'resight up'"),
+        (["--model", "motion", "--scope", "camera"], 2, "--camera VALUE go together"),
+        (["--model", "motion", "--camera", "n"], 2, "--camera VALUE go together"),
+        (["--model", "motion", "--chunk", "0"], 2, "--chunk: "),
+        (["--model", "Motion", "--dry-run"], 2, "is not a model"),
+        (["--model", "deer", "--dry-run"], 6, "there is: motion, ssdlite-coco"),
+    ],
+)
+def test_a_run_that_cannot_start_says_why(
+    resight: Resight, home: Path, words: list[str], code: int, message: str
+) -> None:
+    shutil.copytree(MODELS, home / "models")
+    assert message in resight("reprocess", *words).refused(code)
+
+
+def test_a_dry_run_needs_no_cluster_and_writes_nothing(
+    resight: Resight, home: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(MODELS, home / "models")
+    archive = write_files(tmp_path / "a", {f"n/{i}.jpg": jpeg(shade=40 * i) for i in range(3)})
+    resight("ingest", archive).ok()
+    words = ("reprocess", "--model", "motion", "--scope", "camera", "--camera", "n", "--dry-run")
+    report = json.loads(resight(*words, "--format", "json").ok())
+    assert (report["model"], report["to_infer"], report["reused"]) == ("motion@1", 3, 0)
+    assert not (home / "tables" / "results").exists()
+    assert not (home / "tables" / "runs").exists()
+    assert "to_infer" in resight(*words).ok()

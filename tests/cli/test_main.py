@@ -1,0 +1,151 @@
+"""Every command explains itself, and every error is one line and a documented exit code."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+import typer
+
+import cli.main
+from batch.exit_codes import EXIT_CODES
+from model_store import errors
+from model_store.errors import ResightError
+from tests.cli.conftest import Resight
+from tests.fixtures_local import ROOT
+
+
+def commands(
+    group: click.Command, path: tuple[str, ...] = ()
+) -> Iterator[tuple[str, click.Command]]:
+    """Every leaf of the tree, by its words."""
+    below = getattr(group, "commands", None)
+    if below is None:
+        yield " ".join(path), group
+        return
+    for name, command in below.items():
+        yield from commands(command, (*path, name))
+
+
+TREE = dict(commands(typer.main.get_command(cli.main.app)))
+
+
+def test_the_commands_are_these() -> None:
+    assert sorted(TREE) == [
+        "down",
+        "env",
+        "export",
+        "ingest",
+        "models add",
+        "models list",
+        "models promote",
+        "models pull",
+        "models show",
+        "models verify",
+        "reprocess",
+        "sql",
+        "status",
+        "up",
+    ]
+
+
+@pytest.mark.parametrize("words", sorted(TREE))
+def test_every_command_has_help_with_an_example(resight: Resight, words: str) -> None:
+    text = resight(*words.split(), "--help").ok()
+    assert "Example: " in text
+    assert words in text.partition("Example: ")[2]
+
+
+@pytest.mark.parametrize("words", sorted(TREE))
+def test_every_option_says_what_it_is(words: str) -> None:
+    unexplained = [
+        parameter.name
+        for parameter in TREE[words].params
+        if parameter.name != "help" and not getattr(parameter, "help", None)
+    ]
+    assert unexplained in ([], ["version"])  # NAME@VERSION says it
+
+
+def test_help_lists_the_commands(resight: Resight) -> None:
+    text = resight("--help").ok()
+    for words in TREE:
+        assert words.split()[0] in text
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["deer"],
+        ["models", "deer"],
+        ["sql"],
+        ["ingest", "--deer"],
+        ["reprocess"],
+        ["up", "--port", "x"],
+    ],
+)
+def test_a_wrong_command_line_ends_with_2_and_points_to_the_help(
+    resight: Resight, wrong: list[str]
+) -> None:
+    done = resight(*wrong)
+    assert done.code == 2
+    assert "Traceback" not in done.err
+    assert "--help" in done.err
+
+
+@pytest.mark.parametrize("kind", EXIT_CODES)
+def test_an_error_of_ours_is_one_line_and_its_exit_code(
+    resight: Resight, monkeypatch: pytest.MonkeyPatch, kind: type[ResightError]
+) -> None:
+    def fail(*_: object) -> None:
+        raise kind("cam[1]/[/x] is [bold]odd[/bold]")
+
+    monkeypatch.setattr("cli.archive.query", fail)
+    text = resight("sql", "select 1").refused(EXIT_CODES[kind])
+    assert text == "error cam[1]/[/x] is [bold]odd[/bold]\n"
+
+
+def test_an_error_that_is_not_ours_is_not_hidden(
+    resight: Resight, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("cli.archive.query", fail)
+    with pytest.raises(ZeroDivisionError):
+        resight("sql", "select 1")
+
+
+def test_the_module_runs_and_loads_neither_ray_nor_a_runtime_to_say_how(tmp_path: Path) -> None:
+    code = (
+        "import sys, runpy\n"
+        "sys.argv = ['resight', '--help']\n"
+        "try: runpy.run_module('resight', run_name='__main__')\n"
+        "except SystemExit as end: assert not end.code\n"
+        "assert 'ray' not in sys.modules, 'Ray was imported'\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert "reprocess" in done.stdout
+
+
+def test_the_job_has_help_with_an_example() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "batch.reprocess", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Example: python -m batch.reprocess" in done.stdout
+
+
+def test_errors_without_an_own_exit_code_take_that_of_their_kind() -> None:
+    assert errors.ImageError not in EXIT_CODES
+    assert EXIT_CODES[errors.ResightError] == 1

@@ -1,0 +1,228 @@
+"""resight models …: a store made, shown, checked, promoted and copied."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from model_store.names import VersionId
+from model_store.store import ModelStore
+from tests.cli.conftest import Resight
+from tests.fixtures_local import MODELS, MOTION, PHOTOS, photo, write_json
+
+SSDLITE = {
+    "preprocess": {"resize": "stretch"},
+    "score_floor": 0.05,
+    "nms": {"iou": 0.5, "max_detections": 100},
+    "batch": {"max": 1},
+}
+WEIGHTS = MODELS / "ssdlite-coco" / "1" / "model.onnx"
+
+
+@pytest.fixture
+def motion_config(tmp_path: Path) -> Path:
+    return write_json(tmp_path / "motion.json", MOTION)
+
+
+@pytest.fixture
+def store(home: Path) -> ModelStore:
+    return ModelStore(str(home / "models"))
+
+
+def add_motion(resight: Resight, config: Path, version: str = "1", *more: object) -> str:
+    words = ("models", "add", "--name", "blobs", "--version", version, "--config", config)
+    return resight(*words, *more).ok()
+
+
+def test_an_empty_store_is_an_empty_list_in_every_format(resight: Resight) -> None:
+    header = ["model", "aliases", "weights_sha256", "inference_key"]
+    assert resight("models", "list").ok().split() == header
+    assert json.loads(resight("models", "list", "--format", "json").ok()) == []
+    assert resight("models", "list", "--format", "csv").ok().split() == [",".join(header)]
+
+
+def test_onnx_weights_are_added_with_probe_readme_and_licence(
+    resight: Resight, store: ModelStore, tmp_path: Path
+) -> None:
+    config = write_json(tmp_path / "c.json", SSDLITE)
+    readme = tmp_path / "about.md"
+    readme.write_text("# deer")
+    words = ("models", "add", WEIGHTS, "--name", "deer", "--version", "3", "--config", config)
+    more = ("--probe", PHOTOS / "cat.jpg", "--readme", readme, "--licence", readme)
+    facts = json.loads(resight(*words, *more, "--format", "json").ok())
+    added = store.verify(VersionId("deer", "3"))
+    assert facts == {
+        "model": "deer@3",
+        "weights_sha256": added.info.weights_sha256,
+        "inference_key": added.info.inference_key,
+    }
+    assert store.read_file(added, "probe/cat.jpg") == photo("cat")
+    assert store.read_file(added, "README.md") == store.read_file(added, "LICENSE") == b"# deer"
+
+
+def test_a_model_without_weights_is_added_from_its_config(
+    resight: Resight, motion_config: Path, store: ModelStore
+) -> None:
+    add_motion(resight, motion_config)
+    assert [str(version) for version in store.versions("blobs")] == ["blobs@1"]
+
+
+def test_adding_without_a_probe_says_so(resight: Resight, motion_config: Path) -> None:
+    words = ("models", "add", "--name", "blobs", "--version", "1", "--config", motion_config)
+    notes = resight(*words).err
+    assert "no --probe image was given" in notes
+    assert "resight models promote blobs@1" in notes
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        ([], 2, "name a weights file"),
+        (["away.onnx"], 2, "cannot read away.onnx: No such file"),
+        ([PHOTOS / "cat.jpg"], 6, ""),
+        ([WEIGHTS, "--config", "away.json"], 2, "cannot read away.json"),
+        ([WEIGHTS, "--config", PHOTOS / "README.md"], 2, "is not JSON"),
+        ([WEIGHTS, "--probe", "away.jpg"], 2, "cannot read away.jpg"),
+        ([WEIGHTS, "--name", "../deer"], 2, "is no model name"),
+        ([WEIGHTS, "--version", "a/b"], 2, "is no version"),
+    ],
+)
+def test_what_cannot_be_added_is_refused_and_leaves_no_version(
+    resight: Resight, store: ModelStore, words: list[object], code: int, message: str
+) -> None:
+    done = resight("models", "add", "--name", "deer", "--version", "1", *words)
+    assert message in done.refused(code)
+    assert store.versions("deer") == []
+
+
+@pytest.mark.parametrize(
+    ("config", "code", "message"),
+    [
+        ([], 2, "must hold a JSON object"),
+        ({}, 2, "name a weights file"),
+        ({**MOTION, "labels": []}, 6, "labels"),
+        ({**MOTION, "colour": "red"}, 6, "colour"),
+        ({**MOTION, "decoder": "yolov8"}, 6, "does not go with decoder"),
+    ],
+)
+def test_a_wrong_config_is_refused_and_names_the_field(
+    resight: Resight, tmp_path: Path, config: object, code: int, message: str
+) -> None:
+    path = write_json(tmp_path / "c.json", config)
+    done = resight("models", "add", "--name", "blobs", "--version", "1", "--config", path)
+    assert message in done.refused(code)
+
+
+@pytest.mark.parametrize("runtime", ["motion", 7, None, ["motion"]])
+def test_a_config_whose_runtime_is_no_object_is_refused(
+    resight: Resight, tmp_path: Path, runtime: object
+) -> None:
+    path = write_json(tmp_path / "c.json", {**MOTION, "runtime": runtime})
+    resight("models", "add", "--name", "blobs", "--version", "1", "--config", path).refused(2)
+
+
+def test_a_version_is_never_added_twice(resight: Resight, motion_config: Path) -> None:
+    add_motion(resight, motion_config)
+    words = ("models", "add", "--name", "blobs", "--version", "1", "--config", motion_config)
+    assert "versions never change" in resight(*words).refused(6)
+
+
+def test_list_shows_aliases_and_damage_costs_only_its_own_line(
+    resight: Resight, motion_config: Path, home: Path
+) -> None:
+    add_motion(resight, motion_config, "1")
+    add_motion(resight, motion_config, "2")
+    resight("models", "promote", "blobs@2").ok()
+    (home / "models" / "blobs" / "1" / "config.json").write_text("{}")
+    done = resight("models", "list", "--format", "json")
+    rows = json.loads(done.ok())
+    assert [(row["model"], row["aliases"]) for row in rows] == [("blobs@2", "production")]
+    assert "blobs@1" in done.err
+
+
+@pytest.mark.parametrize("ref", ["blobs", "blobs@1", "blobs:production"])
+def test_show_gives_identity_config_and_files(
+    resight: Resight, motion_config: Path, ref: str
+) -> None:
+    add_motion(resight, motion_config)
+    resight("models", "promote", "blobs@1").ok()
+    facts = json.loads(resight("models", "show", ref, "--format", "json").ok())
+    assert (facts["model"], facts["decoder"], facts["labels"]) == ("blobs@1", "blobs", ["blob"])
+    assert {"config.json", "probe/expected.json"} <= set(facts["files"])
+    assert "blobs@1" in resight("models", "show", ref).ok()
+
+
+def test_verify_accepts_a_sound_version_and_refuses_a_changed_one(
+    resight: Resight, motion_config: Path, home: Path
+) -> None:
+    add_motion(resight, motion_config)
+    assert "blobs@1 is sound" in resight("models", "verify", "blobs@1").err
+    (home / "models" / "blobs" / "1" / "README.md").write_text("changed")
+    assert "README.md is sha256" in resight("models", "verify", "blobs@1").refused(6)
+
+
+def test_promote_moves_the_alias_only_to_what_loads(
+    resight: Resight, motion_config: Path, store: ModelStore, home: Path
+) -> None:
+    add_motion(resight, motion_config, "1")
+    add_motion(resight, motion_config, "2")
+    assert "blobs:production is now blobs@1" in resight("models", "promote", "blobs@1").err
+    resight("models", "promote", "blobs@2", "--alias", "canary").ok()
+    assert store.aliases("blobs") == {"production": "1", "canary": "2"}
+    (home / "models" / "blobs" / "2" / "probe" / "expected.json").unlink()
+    resight("models", "promote", "blobs@2").refused(6)
+    assert store.aliases("blobs") == {"production": "1", "canary": "2"}
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["promote", "blobs"], 2, "names no version; write blobs@VERSION"),
+        (["promote", "blobs:production"], 2, "names no version"),
+        (["promote", "blobs@9"], 6, "blobs@9 is not in"),
+        (["promote", "blobs@1", "--alias", "Bad Alias"], 2, "is not a model"),
+        (["show", "deer"], 6, "there is: blobs"),
+        (["show", "blobs:canary"], 6, "no alias 'canary'"),
+        (["verify", "blobs@9"], 6, "there is: blobs@1"),
+        (["verify", ""], 2, "is not a model"),
+        (["pull", "away", "blobs"], 2, "names no version"),
+        (["pull", "away", "blobs@1"], 6, "blobs@1 is not in"),
+    ],
+)
+def test_a_wrong_reference_is_refused_and_says_what_there_is(
+    resight: Resight, motion_config: Path, words: list[str], code: int, message: str
+) -> None:
+    add_motion(resight, motion_config)
+    assert message in resight("models", *words).refused(code)
+
+
+def test_pull_copies_a_version_file_by_file_and_is_safe_to_repeat(
+    resight: Resight, store: ModelStore
+) -> None:
+    assert "copied" in resight("models", "pull", MODELS, "motion@1").err
+    ours, theirs = store.verify(VersionId("motion", "1")), ModelStore(str(MODELS))
+    assert ours.digests == theirs.digests(VersionId("motion", "1"))
+    assert store.aliases("motion") == {}
+    assert "already in" in resight("models", "pull", MODELS, "motion@1").err
+
+
+def test_pull_never_replaces_a_version_that_differs(
+    resight: Resight, motion_config: Path, tmp_path: Path, store: ModelStore
+) -> None:
+    words = ("models", "add", "--name", "motion", "--version", "1", "--config", motion_config)
+    resight(*words).ok()
+    before = store.digests(VersionId("motion", "1"))
+    assert "with other files" in resight("models", "pull", MODELS, "motion@1").refused(6)
+    assert store.digests(VersionId("motion", "1")) == before
+
+
+def test_pull_refuses_a_damaged_source(
+    resight: Resight, motion_config: Path, home: Path, tmp_path: Path, store: ModelStore
+) -> None:
+    add_motion(resight, motion_config)
+    source = (home / "models").rename(tmp_path / "source")
+    (source / "blobs" / "1" / "README.md").write_text("changed")
+    assert "README.md is sha256" in resight("models", "pull", source, "blobs@1").refused(6)
+    assert store.versions("blobs") == []

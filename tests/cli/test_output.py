@@ -1,0 +1,98 @@
+"""Rows and facts, for people and for programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from cli.output import Format, note, print_facts, print_rows
+
+NOON = datetime(2026, 5, 14, 12, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+
+
+@pytest.mark.parametrize(
+    ("rows", "want"),
+    [
+        ([], []),
+        ([{"a": 1, "b": None}], [{"a": 1, "b": None}]),
+        ([{"a": Decimal("5"), "b": Decimal("0.5")}], [{"a": 5, "b": 0.5}]),
+        ([{"a": NOON, "b": [1, {"c": "ü"}]}], [{"a": str(NOON), "b": [1, {"c": "ü"}]}]),
+    ],
+)
+def test_json_is_a_list_of_objects(
+    rows: list[dict[str, Any]], want: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_rows(rows, Format.json)
+    assert json.loads(capsys.readouterr().out) == want
+
+
+@pytest.mark.parametrize(
+    ("rows", "want"),
+    [
+        ([], []),
+        ([{"a": 1, "b": None}], [["1", ""]]),
+        ([{"a": 'x,"\ny', "b": [1, "z"]}], [['x,"\ny', '[1, "z"]']]),
+        ([{"a": 0.123456789, "b": {"n": Decimal(2)}}], [["0.123456789", '{"n": 2}']]),
+    ],
+)
+def test_csv_has_a_header_even_without_rows(
+    rows: list[dict[str, Any]], want: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_rows(rows, Format.csv, ("a", "b"))
+    printed = capsys.readouterr().out
+    assert list(csv.reader(io.StringIO(printed, newline=""))) == [["a", "b"], *want]
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([], []),
+        ([{"a": 0.123456789, "b": None}], ["0.1235"]),
+        ([{"a": "[/x] [bold]y[/bold]", "b": "cam[1]"}], ["[/x] [bold]y[/bold]", "cam[1]"]),
+    ],
+)
+def test_a_table_shows_values_as_they_are(
+    rows: list[dict[str, Any]], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_rows(rows, Format.table, ("a", "b"))
+    printed = capsys.readouterr().out
+    assert printed.split()[:2] == ["a", "b"]
+    for word in words:
+        assert word in printed
+
+
+def test_facts_are_one_record_in_every_format(capsys: pytest.CaptureFixture[str]) -> None:
+    facts = {"name": "[/x] cam[1]", "files": ("a", "b"), "none": None}
+    print_facts(facts, Format.table)
+    assert capsys.readouterr().out.splitlines() == [
+        "name   [/x] cam[1]",
+        'files  ["a", "b"]',
+        "none   ",
+    ]
+    print_facts(facts, Format.json)
+    assert json.loads(capsys.readouterr().out) == facts | {"files": ["a", "b"]}
+    print_facts(facts, Format.csv)
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert rows == [{"name": "[/x] cam[1]", "files": '["a", "b"]', "none": ""}]
+
+
+def test_no_facts_are_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    print_facts({}, Format.table)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_note_is_for_people_only_and_taken_literally(capsys: pytest.CaptureFixture[str]) -> None:
+    line = "unreadable: cam[1]/[/x].jpg " + "a long reason " * 50
+    note(line)
+    assert capsys.readouterr() == ("", f"{line}\n")

@@ -1,0 +1,99 @@
+"""The stand-in finds what stands out, where it is; it finds nothing on a picture without anything."""
+
+from functools import cache
+
+import cv2
+import numpy as np
+import pytest
+
+from model_store.config import MotionRuntime
+from model_store.detector import LoadedDetector, load_detector
+from model_store.images import Pixels
+from model_store.names import parse_version
+from model_store.runtimes.motion import MotionSession
+from model_store.store import ModelStore
+from tests.shared_data import MODELS
+
+BLOB = (230, 170, 310, 230)  # x1, y1, x2, y2
+
+
+@cache
+def motion() -> LoadedDetector:
+    return load_detector(ModelStore(str(MODELS)), parse_version("motion@1"))
+
+
+def field(*boxes: tuple[int, int, int, int], ground: int = 200, blob: int = 60) -> Pixels:
+    """480 x 640 of one grey, with an ellipse of another in each box."""
+    image = np.full((480, 640, 3), ground, np.uint8)
+    for x1, y1, x2, y2 in boxes:
+        centre, axes = ((x1 + x2) // 2, (y1 + y2) // 2), ((x2 - x1) // 2, (y2 - y1) // 2)
+        cv2.ellipse(image, centre, axes, 0, 0, 360, (blob,) * 3, -1)
+    return image
+
+
+@pytest.mark.parametrize("grey", [0, 17, 128, 255])
+def test_nothing_is_found_on_a_flat_picture(grey: int) -> None:
+    (found,) = motion().detect([field(ground=grey)])
+    assert len(found) == 0
+
+
+def test_slow_shading_is_no_blob() -> None:
+    ramp = np.tile(np.linspace(0, 255, 640).astype(np.uint8)[:, None], (480, 1, 3))
+    (found,) = motion().detect([ramp])
+    assert len(found) == 0
+
+
+@pytest.mark.parametrize(("ground", "blob"), [(200, 140), (100, 150)])
+@pytest.mark.parametrize("box", [BLOB, (100, 300, 140, 340), (400, 100, 560, 220)])
+def test_a_blob_is_found_where_it_is(
+    ground: int, blob: int, box: tuple[int, int, int, int]
+) -> None:
+    (found,) = motion().detect([field(box, ground=ground, blob=blob)])
+    assert len(found) == 1
+    assert np.abs(found.boxes_xyxy[0] - box).max() <= 3
+    assert found.class_ids.tolist() == [0]
+    assert 0.1 < found.scores[0] <= 1
+
+
+def test_a_strong_blob_is_found_with_its_halo() -> None:
+    # The blurred surroundings hold some of the blob, so the field beside it stands out too.
+    (found,) = motion().detect([field(BLOB, ground=200, blob=60)])
+    assert len(found) == 1
+    x1, y1, x2, y2 = found.boxes_xyxy[0] - BLOB
+    assert abs(x1 + x2) / 2 <= 3
+    assert abs(y1 + y2) / 2 <= 3
+    assert -24 <= min(x1, y1) <= max(x1, y1) <= 1
+
+
+def test_two_blobs_are_two_and_the_darker_comes_first() -> None:
+    image = np.minimum(field(BLOB, blob=110), field((450, 330, 530, 390), blob=30))
+    (found,) = motion().detect([image])
+    assert len(found) == 2
+    assert found.boxes_xyxy[0, 0] > found.boxes_xyxy[1, 0]
+    assert found.scores[0] > found.scores[1]
+
+
+def test_a_speck_is_too_small() -> None:
+    (found,) = motion().detect([field((300, 200, 308, 208))])
+    assert len(found) == 0
+
+
+def test_the_same_picture_gives_the_same_rows_alone_and_among_others() -> None:
+    images = [field(), field(BLOB), field(blob=0)]
+    once, again = motion().detect(images), motion().detect(images)
+    for image, first, second in zip(images, once, again, strict=True):
+        (alone,) = motion().detect([image])
+        for other in (second, alone):
+            assert first.boxes_xyxy.tobytes() == other.boxes_xyxy.tobytes()
+            assert first.scores.tobytes() == other.scores.tobytes()
+
+
+def test_more_blobs_than_the_list_holds_are_cut_to_the_strongest() -> None:
+    session = MotionSession(MotionRuntime(max_blobs=2, background_sigma_px=12))
+    image = field((40, 40, 100, 100), (300, 40, 360, 100), blob=100)
+    image = np.minimum(image, field((40, 300, 100, 360), blob=20))
+    tensor = image.transpose(2, 0, 1)[np.newaxis].astype(np.float32) / np.float32(255)
+    (blobs,) = session.run(tensor)
+    assert blobs.shape == (1, 2, 5)
+    assert blobs[0, 0, 1] > 250
+    assert (blobs[0, :, 4] > 0).all()

@@ -1,0 +1,64 @@
+"""ONNX graphs of any batch size give each picture its own rows; odd graphs are refused."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from model_store.errors import ModelRefused
+from model_store.runtimes.onnx import OnnxSession
+from tests.model_store.tiny_graphs import ANCHORS, ROWS, SIDE_PX, averaging, passing_on, two_inputs
+
+
+def pictures(count: int) -> np.ndarray:
+    return np.random.default_rng(count).random((count, 3, SIDE_PX, SIDE_PX), np.float32)
+
+
+@pytest.mark.parametrize("images", [1, 2, 3, 5])
+@pytest.mark.parametrize("batch", [1, 2, 4])
+def test_a_fixed_batch_gives_the_rows_of_a_free_one(batch: int, images: int) -> None:
+    tensor = pictures(images)
+    (free,) = OnnxSession(averaging(), SIDE_PX, threads=1).run(tensor)
+    (fixed,) = OnnxSession(averaging(batch), SIDE_PX, threads=1).run(tensor)
+    assert free.shape == (images, ROWS, ANCHORS)
+    assert np.array_equal(fixed, free)
+    wanted = tensor.mean(axis=1).reshape(images, ROWS, ANCHORS)
+    assert np.abs(free - wanted).max() < 1e-6
+
+
+def test_one_session_answers_several_threads() -> None:
+    session = OnnxSession(averaging(), SIDE_PX, threads=1)
+    tensors = [pictures(count) for count in range(1, 9)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(session.run, tensors))
+    for tensor, (found,) in zip(tensors, together, strict=True):
+        assert np.array_equal(found, session.run(tensor)[0])
+
+
+def test_the_device_is_named_shortly() -> None:
+    assert OnnxSession(averaging(), SIDE_PX, threads=1).device in ("cpu", "cuda")
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        (b"", "cannot load the weights"),
+        (b"no onnx", "cannot load the weights"),
+        (two_inputs(), r"2 inputs \(left, right\)"),
+        (passing_on([]), "is needed"),
+        (passing_on(None), "is needed"),
+        (passing_on(["n", 3, SIDE_PX]), "is needed"),
+        (passing_on(["n", 4, SIDE_PX, SIDE_PX]), "is needed"),
+        (passing_on(["n", SIDE_PX, SIDE_PX, 3]), "is needed"),
+        (passing_on(["n", 3, 64, 64]), f"side_px {SIDE_PX}"),
+        (passing_on(["n", 3, SIDE_PX, 64]), f"side_px {SIDE_PX}"),
+    ],
+)
+def test_a_graph_that_wants_something_else_is_refused(weights: bytes, said: str) -> None:
+    with pytest.raises(ModelRefused, match=said):
+        OnnxSession(weights, SIDE_PX, threads=1)
+
+
+def test_free_sides_take_what_the_config_says() -> None:
+    session = OnnxSession(passing_on(["n", 3, "h", "w"]), SIDE_PX, threads=1)
+    assert np.array_equal(session.run(pictures(2))[0], pictures(2))

@@ -1,0 +1,97 @@
+"""Adding a version: recognised, probed and published, or refused and nothing left to see."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model_store.add import add_version, synthetic_scene
+from model_store.detector import load_detector
+from model_store.errors import ImageError, ModelExists, ModelRefused
+from model_store.images import decode
+from model_store.names import version_id
+from model_store.probe import EXPECTED
+from model_store.store import ModelStore
+from tests.model_store.tiny_graphs import averaging, two_inputs
+from tests.shared_data import photo
+
+MOTION: dict[str, Any] = {
+    "runtime": {"kind": "motion"},
+    "decoder": "blobs",
+    "labels": ["blob"],
+    "preprocess": {"resize": "stretch", "side_px": 64},
+}
+DEER = version_id("deer", "1")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ModelStore:
+    return ModelStore(str(tmp_path))
+
+
+def test_a_version_needs_no_more_than_weights_with_names(store: ModelStore) -> None:
+    weights = averaging(metadata={"names": "['deer']"})
+    added = add_version(store, DEER, weights, {}, {})
+    assert store.versions("deer") == [DEER]
+    assert added.digests.keys() == {
+        "config.json",
+        "model.onnx",
+        "README.md",
+        EXPECTED,
+        "probe/synthetic.png",
+    }
+    assert store.read_file(added, "model.onnx") == weights
+    assert load_detector(store, DEER).info == added.info
+
+
+def test_given_files_are_kept_and_given_pictures_are_the_probe(store: ModelStore) -> None:
+    files = {"README.md": b"mine", "LICENSE": b"MIT", "probe/cat.jpg": photo("cat")}
+    added = add_version(store, DEER, None, MOTION, files)
+    for name, data in files.items():
+        assert store.read_file(added, name) == data
+    assert json.loads(store.read_file(added, EXPECTED))["images"].keys() == {"cat.jpg"}
+    assert "probe/synthetic.png" not in added.digests
+
+
+def test_the_config_is_stored_whole(store: ModelStore) -> None:
+    added = add_version(store, DEER, None, MOTION, {})
+    stored = json.loads(store.read_file(added, "config.json"))
+    assert stored["preprocess"]["pad_value"] == 114
+    assert stored["runtime"]["min_contrast"] == 24.0
+
+
+@pytest.mark.parametrize(
+    ("weights", "overrides", "said"),
+    [
+        (None, {}, "runtime: Field required"),
+        (None, {**MOTION, "runtime": {"kind": "onnx"}, "decoder": "yolov8"}, r"model\.onnx"),
+        (two_inputs(), {"decoder": "yolov8"}, r"2 inputs \(left, right\)"),
+        (averaging(), {}, "labels"),
+        (averaging(), {"labels": ["deer"], "preprocess": {"side_px": 64}}, "side_px 64"),
+    ],
+    ids=["nothing", "no weights", "two inputs", "no names", "another side"],
+)
+def test_what_cannot_work_is_refused_and_leaves_nothing(
+    store: ModelStore, weights: bytes | None, overrides: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ModelRefused, match=said):
+        add_version(store, DEER, weights, overrides, {})
+    assert store.folder.names() == []
+
+
+def test_a_probe_that_is_no_picture_leaves_nothing(store: ModelStore) -> None:
+    with pytest.raises(ImageError):
+        add_version(store, DEER, None, MOTION, {"probe/cat.jpg": b"not a picture"})
+    assert store.folder.names() == []
+
+
+def test_a_version_is_added_once(store: ModelStore) -> None:
+    add_version(store, DEER, None, MOTION, {})
+    with pytest.raises(ModelExists, match="deer@1"):
+        add_version(store, DEER, None, MOTION, {})
+
+
+def test_the_synthetic_scene_is_the_same_each_time() -> None:
+    assert synthetic_scene() == synthetic_scene()
+    assert decode(synthetic_scene()).pixels.shape == (480, 640, 3)

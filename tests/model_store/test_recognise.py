@@ -1,0 +1,126 @@
+"""A weights file is asked for its labels, side and decoder; it is never run for its metadata."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model_store.errors import ModelRefused
+from model_store.recognise import MAX_NAMES_CHARS, recognise_onnx
+from tests.model_store.tiny_graphs import SIDE_PX, averaging, passing_on
+from tests.shared_data import MODELS, shared
+
+
+def refusal(weights: bytes, overrides: dict[str, Any] | None = None) -> str:
+    with pytest.raises(ModelRefused) as refused:
+        recognise_onnx(weights, overrides or {})
+    return str(refused.value)
+
+
+def named(names: str) -> bytes:
+    return averaging(metadata={"names": names})
+
+
+@pytest.mark.parametrize("weights", [b"", b"\0", b"not onnx", b"\x89PNG\r\n\x1a\n"])
+def test_what_is_no_onnx_file_is_refused(weights: bytes) -> None:
+    assert "no ONNX file that loads" in refusal(weights)
+
+
+@pytest.mark.parametrize(
+    "names", ["{0: 'deer'}", '["deer"]', "('deer',)", " {0: 'deer'}".strip(), '{0: "deer"}']
+)
+def test_names_are_a_python_literal(names: str) -> None:
+    config = recognise_onnx(named(names), {})
+    assert config.labels == ("deer",)
+    assert config.decoder == "yolov8"
+    assert config.preprocess.side_px == SIDE_PX
+
+
+def test_numbered_names_come_in_the_order_of_their_numbers() -> None:
+    names = {"names": "{1: 'fox', 0: 'deer'}"}
+    config = recognise_onnx(passing_on(["n", 6, 20], names), {})
+    assert config.labels == ("deer", "fox")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "",
+        "[]",
+        "{}",
+        "deer",
+        "'deer'",
+        "{'deer'}",
+        "{'deer', 'fox'}",
+        "[1]",
+        "{1: 'deer'}",
+        "{0: 'deer', 2: 'fox'}",
+        "{0: 7}",
+        "{[]: 1}",
+        "None",
+        "[",
+        "(" * 10_000,
+        "\0",
+        "__import__('os').system('x')",
+        "[__import__('os').system('touch {file}')]",
+        "open('{file}', 'w')",
+        "[c for c in ().__class__.__base__.__subclasses__()]",
+        "'deer' * 10**10",
+        "['" + "a" * MAX_NAMES_CHARS + "']",
+    ],
+)
+def test_other_names_are_refused_and_never_evaluated(names: str, tmp_path: Path) -> None:
+    file = tmp_path / "evaluated"
+    said = refusal(named(names.replace("{file}", str(file))))
+    assert '{"labels": ["deer", …]}' in said
+    assert len(said) < 1000
+    assert not file.exists()
+
+
+def test_missing_names_are_refused_with_the_line_to_write() -> None:
+    assert '{"labels": ["deer", …]}' in refusal(averaging())
+    assert recognise_onnx(averaging(), {"labels": ["deer"]}).labels == ("deer",)
+
+
+def test_overrides_win_field_by_field() -> None:
+    metadata = {"names": "['deer']", "license": "MIT", "source": "here", "description": "small"}
+    config = recognise_onnx(
+        averaging(metadata=metadata),
+        {"preprocess": {"resize": "stretch"}, "licence": "CC0", "labels": ["elk"]},
+    )
+    assert (config.preprocess.resize, config.preprocess.side_px) == ("stretch", SIDE_PX)
+    assert (config.licence, config.source, config.description) == ("CC0", "here", "small")
+    assert config.labels == ("elk",)
+
+
+def test_a_wrong_override_is_refused_by_name() -> None:
+    assert "preprocess.crop" in refusal(named("['deer']"), {"preprocess": {"crop": 1}})
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        averaging(metadata={"names": "['deer', 'fox']"}),
+        passing_on([1, 5], {"names": "['deer']"}),
+        passing_on([], {"names": "['deer']"}),
+        passing_on(None, {"names": "['deer']"}),
+    ],
+    ids=["two labels for one class", "two dimensions", "none", "unknown"],
+)
+def test_outputs_that_fit_no_decoder_are_refused_with_the_line_to_write(weights: bytes) -> None:
+    said = refusal(weights)
+    assert '{"decoder": "yolov8"}' in said
+    assert "output0" in said
+
+
+def test_the_shipped_weights_are_recognised() -> None:
+    shipped = json.loads((MODELS / "ssdlite-coco" / "1" / "config.json").read_bytes())
+    config = recognise_onnx((MODELS / "ssdlite-coco" / "1" / "model.onnx").read_bytes(), {})
+    assert list(config.labels) == shipped["labels"]
+    assert (config.decoder, config.preprocess.side_px) == ("yolov8", 300)
+
+
+def test_a_layout_that_is_not_known_is_refused() -> None:
+    weights = shared("models/ssdlite_coco_300.ssd-layout.fp16.onnx").read_bytes()
+    assert "fit no known decoder" in refusal(weights)

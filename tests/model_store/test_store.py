@@ -1,0 +1,217 @@
+"""Versions are written once and READY last; names point at them; bytes are never trusted."""
+
+import json
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from model_store.errors import DigestMismatch, ModelExists, ModelNotFound, ModelRefused
+from model_store.inference_key import sha256_hex
+from model_store.names import ModelRef, VersionId, parse_ref, version_id
+from model_store.storage import Folder
+from model_store.store import CONFIG, READY, ModelStore
+from tests.shared_data import MODELS
+
+CONFIG_BYTES = json.dumps(
+    {"runtime": {"kind": "onnx"}, "decoder": "yolov8", "labels": ["deer", "fox"]}
+).encode()
+FILES: Mapping[str, bytes] = {
+    CONFIG: CONFIG_BYTES,
+    "model.onnx": b"weights",
+    "probe/cat.jpg": b"a picture",
+}
+DEER_1 = version_id("deer", "1")
+DEER_2 = version_id("deer", "2")
+
+
+@pytest.fixture(params=["local", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> ModelStore:
+    local = request.param == "local"
+    return ModelStore(str(tmp_path / "models") if local else f"memory://{uuid.uuid4()}")
+
+
+def half_copied(store: ModelStore, version: VersionId) -> None:
+    """Everything but READY, which is written last."""
+    for name, data in FILES.items():
+        store.folder.write(f"{version.name}/{version.version}/{name}", data)
+
+
+def message(kind: type[Exception], call: object, *arguments: object) -> str:
+    with pytest.raises(kind) as raised:
+        call(*arguments)  # type: ignore[operator]
+    return str(raised.value)
+
+
+def test_an_empty_store_has_nothing_and_says_how_to_add(store: ModelStore) -> None:
+    assert store.names() == []
+    assert store.versions("deer") == []
+    assert store.aliases("deer") == {}
+    assert "resight models add" in message(ModelNotFound, store.resolve, parse_ref("deer"))
+    assert "deer@1" in message(ModelNotFound, store.describe, DEER_1)
+
+
+def test_a_published_version_is_described_from_its_files(store: ModelStore) -> None:
+    published = store.publish(DEER_1, FILES)
+    assert published == store.describe(DEER_1) == store.verify(DEER_1)
+    assert published.id == published.info.id == DEER_1
+    assert published.info.labels == ("deer", "fox")
+    assert published.info.weights_sha256 == sha256_hex(b"weights")
+    assert published.digests == {name: sha256_hex(data) for name, data in FILES.items()}
+    assert store.read_file(published, "probe/cat.jpg") == b"a picture"
+    assert (store.names(), store.versions("deer")) == (["deer"], [DEER_1])
+
+
+def test_ready_is_written_last(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    write = Folder.write
+
+    def note(folder: Folder, relative: str, data: bytes) -> None:
+        written.append(relative)
+        write(folder, relative, data)
+
+    monkeypatch.setattr(Folder, "write", note)
+    store.publish(DEER_1, FILES)
+    assert len(written) == len(FILES) + 1
+    assert written[-1] == f"deer/1/{READY}"
+
+
+def test_a_publication_cut_off_is_invisible_and_can_be_repeated(
+    store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Folder.write
+
+    def fail(folder: Folder, relative: str, data: bytes) -> None:
+        if relative.endswith("cat.jpg"):
+            raise OSError("disk full")
+        write(folder, relative, data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Folder, "write", fail)
+        with pytest.raises(OSError, match="disk full"):
+            store.publish(DEER_1, FILES)
+    assert store.versions("deer") == []
+    store.publish(DEER_1, FILES)
+    assert store.versions("deer") == [DEER_1]
+
+
+def test_a_version_without_ready_does_not_exist(store: ModelStore) -> None:
+    half_copied(store, DEER_1)
+    assert store.versions("deer") == []
+    said = message(ModelNotFound, store.resolve, parse_ref("deer@1"))
+    assert "there is: none" in said
+    assert "not READY" in message(ModelNotFound, store.describe, DEER_1)
+    store.publish(DEER_2, FILES)
+    assert store.versions("deer") == [DEER_2]
+    assert "deer@2" in message(ModelNotFound, store.resolve, parse_ref("deer@1"))
+
+
+def test_versions_never_change(store: ModelStore) -> None:
+    store.publish(DEER_1, FILES)
+    with pytest.raises(ModelExists, match="deer@1"):
+        store.publish(DEER_1, {**FILES, "model.onnx": b"other weights"})
+    assert store.read_file(store.describe(DEER_1), "model.onnx") == b"weights"
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_a_changed_file_is_named_with_both_digests(store: ModelStore, name: str) -> None:
+    store.publish(DEER_1, FILES)
+    store.folder.write(f"deer/1/{name}", b"tampered")
+    said = message(DigestMismatch, store.verify, DEER_1)
+    assert f"deer@1: {name} is" in said
+    assert sha256_hex(b"tampered")[:12] in said
+    assert sha256_hex(FILES[name])[:12] in said
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_a_file_that_is_gone_is_named(store: ModelStore, name: str) -> None:
+    store.publish(DEER_1, FILES)
+    store.folder.remove(f"deer/1/{name}")
+    assert f"{name} is missing" in message(DigestMismatch, store.verify, DEER_1)
+
+
+@pytest.mark.parametrize(
+    "ready", [b"", b"{", b"[]", b"{}", b'{"files": []}', b'{"files": null}', b"\xff\xfe"]
+)
+def test_a_damaged_ready_is_refused(store: ModelStore, ready: bytes) -> None:
+    store.publish(DEER_1, FILES)
+    store.folder.write(f"deer/1/{READY}", ready)
+    assert "READY is damaged" in message(ModelRefused, store.describe, DEER_1)
+
+
+@pytest.mark.parametrize("missing", [CONFIG, "model.onnx"])
+def test_a_ready_without_config_or_weights_is_refused(store: ModelStore, missing: str) -> None:
+    store.publish(DEER_1, FILES)
+    files = {name: sha256_hex(data) for name, data in FILES.items() if name != missing}
+    store.folder.write(f"deer/1/{READY}", json.dumps({"files": files}).encode())
+    assert missing in message(ModelRefused, store.describe, DEER_1)
+
+
+def test_a_reference_is_a_version_or_an_alias_or_production(store: ModelStore) -> None:
+    for version in (DEER_1, DEER_2):
+        store.publish(version, FILES)
+    store.set_alias("deer", "production", "1")
+    store.set_alias("deer", "canary", "2")
+    assert store.resolve(parse_ref("deer")) == DEER_1
+    assert store.resolve(parse_ref("deer:canary")) == DEER_2
+    assert store.resolve(parse_ref("deer@2")) == DEER_2
+    store.set_alias("deer", "production", "2")
+    assert store.resolve(parse_ref("deer")) == DEER_2
+    assert store.aliases("deer") == {"production": "2", "canary": "2"}
+    assert store.versions("deer") == [DEER_1, DEER_2]
+
+
+def test_what_does_not_exist_is_answered_with_what_does(store: ModelStore) -> None:
+    store.publish(DEER_1, FILES)
+    half_copied(store, version_id("wolf", "1"))
+    said = message(ModelNotFound, store.resolve, parse_ref("moose"))
+    assert "there is: deer" in said
+    assert "wolf" not in said
+    assert "there is: deer@1" in message(ModelNotFound, store.resolve, parse_ref("deer@7"))
+    said = message(ModelNotFound, store.resolve, parse_ref("deer"))
+    assert "no alias 'production'" in said
+    assert "resight models promote deer@1" in said
+    store.set_alias("deer", "canary", "1")
+    assert "aliases: canary" in message(ModelNotFound, store.resolve, parse_ref("deer:nightly"))
+
+
+def test_an_alias_cannot_point_at_what_is_not_ready(store: ModelStore) -> None:
+    store.publish(DEER_1, FILES)
+    half_copied(store, DEER_2)
+    with pytest.raises(ModelNotFound, match="deer@2"):
+        store.set_alias("deer", "production", "2")
+    assert store.aliases("deer") == {}
+
+
+def test_an_alias_left_on_a_removed_version_is_not_followed(store: ModelStore) -> None:
+    store.publish(DEER_1, FILES)
+    store.publish(DEER_2, FILES)
+    store.set_alias("deer", "production", "2")
+    store.folder.remove("deer/2")
+    assert "deer@2" in message(ModelNotFound, store.resolve, ModelRef("deer", None, "production"))
+
+
+@pytest.mark.parametrize("aliases", [b"", b"{", b"[]", b'"1"', b"null", b"\xff\xfe\x00"])
+def test_broken_aliases_are_refused_by_file(store: ModelStore, aliases: bytes) -> None:
+    store.publish(DEER_1, FILES)
+    store.folder.write("deer/aliases.json", aliases)
+    assert "deer/aliases.json" in message(ModelRefused, store.resolve, parse_ref("deer"))
+
+
+def test_other_files_beside_the_models_are_ignored(store: ModelStore) -> None:
+    store.publish(DEER_1, FILES)
+    store.folder.write("README.md", b"my models")
+    store.folder.write(".cache/x", b"")
+    store.folder.write("deer/notes.txt", b"")
+    assert store.names() == ["deer"]
+    assert store.versions("deer") == [DEER_1]
+
+
+def test_the_shipped_models_are_whole() -> None:
+    store = ModelStore(str(MODELS))
+    assert store.names() == ["motion", "ssdlite-coco"]
+    for name in store.names():
+        version = store.resolve(parse_ref(name))
+        assert version == VersionId(name, "1")
+        assert store.verify(version).config.licence
