@@ -15,7 +15,7 @@ import tenacity
 
 from model_store.config import Preprocess
 from model_store.errors import ImageError, StorageUnreachable
-from model_store.images import DecodedImage, decode
+from model_store.images import ImageFacts, decode
 from model_store.preprocess import Prepared, prepare
 from model_store.storage import Folder
 
@@ -25,11 +25,12 @@ MAX_DETAIL = 300
 
 @dataclass(frozen=True, slots=True)
 class ReadImage:
-    """Either `prepared` or `error_code` is set."""
+    """Either `prepared` and `facts` are set, or `error_code`. The full pixels are let go of at once:
+    those of a whole chunk would be hundreds of megabytes."""
 
     media_sha256: str
     prepared: Prepared | None = None
-    image: DecodedImage | None = None
+    facts: ImageFacts | None = None
     error_code: str | None = None
     error_detail: str | None = None
     decode_ms: float = 0.0
@@ -53,7 +54,7 @@ def prepare_image(
     except ImageError as error:
         return ReadImage(sha256, error_code=error.code, error_detail=_detail(error, folder))
     prepared = prepare(image.pixels, spec)
-    return ReadImage(sha256, prepared, image, decode_ms=(time.perf_counter() - started) * 1e3)
+    return ReadImage(sha256, prepared, image.facts, decode_ms=(time.perf_counter() - started) * 1e3)
 
 
 @tenacity.retry(

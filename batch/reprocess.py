@@ -106,7 +106,8 @@ def _connect(settings: Settings) -> None:
         join(settings)  # before Ray is imported: it reads its authentication mode then
     import ray
 
-    ray.init(log_to_driver=False, logging_level=logging.WARNING)
+    address = os.environ.get("RAY_ADDRESS", "auto")
+    ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
 
 
 def _print(value: dict[str, Any]) -> None:

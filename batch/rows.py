@@ -59,15 +59,15 @@ def _seen(
     error: str | None,
     labels: tuple[str, ...],
 ) -> dict[str, Any]:
-    assert image.image is not None
-    size = {"width_px": image.image.width_px, "height_px": image.image.height_px}
+    assert image.facts is not None
+    size = {"width_px": image.facts.width_px, "height_px": image.facts.height_px}
     if error is not None:
         code, _, detail = error.partition(": ")
         return size | _failed(code, detail)
     queue_ms, inference_ms, postprocess_ms = times_ms
     return size | {
         "status": "ok" if len(found) else "empty",
-        "decode_note": image.image.note,
+        "decode_note": image.facts.note,
         "n_detections": len(found),
         "max_score": float(found.scores[0]) if len(found) else None,
         "saturated": found.saturated,

@@ -1,4 +1,4 @@
-"""Submit the job, follow its log, and call the replicas; for the command line.
+"""Submit the job and follow its log; for the command line.
 
 RunSpec --submit--> submission id of `python -m batch.reprocess …` --tail--> lines, then JobOutcome
 The process must have joined the cluster (`serve.cluster.join`) before.
@@ -18,7 +18,6 @@ from typing import Any
 from batch.options import arguments
 from batch.spec import RunSpec
 from model_store.errors import ClusterError
-from serve.app_names import APP, DEPLOYMENT
 from serve.settings import Settings
 
 PASSED_ON = ("RESIGHT_HOME", "RESIGHT_MODELS", "RESIGHT_TABLES", "AWS_ENDPOINT_URL", "AWS_REGION")
@@ -67,19 +66,9 @@ async def tail(submission_id: str, on_line: Callable[[str], None]) -> JobOutcome
         await asyncio.sleep(0.2)
 
 
-def reload_replicas() -> list[dict[str, Any]]:
-    """What each replica holds after following the alias files."""
-    import ray
-    from ray import serve as ray_serve
-
-    logging.getLogger("ray").setLevel(logging.WARNING)
-    ray.init(log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True)
-    handle: Any = ray_serve.get_deployment_handle(DEPLOYMENT, APP)
-    return list(handle.broadcast("reload").results(timeout_s=120))
-
-
 def _client() -> Any:
-    logging.getLogger("ray").setLevel(logging.WARNING)
     from ray.job_submission import JobSubmissionClient
+
+    logging.getLogger("ray").setLevel(logging.ERROR)  # which files it packs is no news to a user
 
     return JobSubmissionClient(os.environ["RAY_API_SERVER_ADDRESS"])

@@ -10,8 +10,9 @@ import typer
 
 from cli.output import Format, FormatOption, note, print_facts
 from model_store.errors import BadRequest
-from serve.cluster import Ports, client_environment, join, read_state, start, stop
+from serve.cluster import ClusterState, client_environment, join, read_state, start, stop
 from serve.deploy import application_status, deploy
+from serve.ports import Ports
 from serve.settings import Settings
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -42,12 +43,21 @@ def up(
         )
     host = "127.0.0.1" if host == "localhost" else host
     state = read_state(settings)
+    started = state is None
     if state is None:
         note("starting Ray …")
         state = start(settings, Ports(port, ray_port, dashboard_port), host, object_store_mib)
+    elif (state.host, state.http_port) != (host, port):
+        note(f"already up at {state.endpoint}; to move it: resight down, then up again")
     join(settings)
     note("deploying serve/app.yaml …")
-    deploy(settings, state)
+    try:
+        deploy(settings, state)
+    except BaseException:
+        if started:  # nothing is left half up; the logs stay
+            note(f"stopping Ray; its logs are in {state.logs}")
+            stop(settings)
+        raise
     print_facts({"endpoint": state.endpoint, "docs": f"{state.endpoint}/docs"}, Format.table)
 
 
@@ -75,17 +85,20 @@ def status(fmt: FormatOption = Format.table) -> None:
     }
     state = read_state(settings)
     ready = False
-    if state:
+    if state or settings.address:
         join(settings)
-        facts |= {
-            "cluster": "up",
-            "endpoint": state.endpoint,
-            "ray_address": state.gcs_address,
-            "ray_dashboard": state.dashboard_url,
-            "ray_logs": f"{state.temp_dir}/session_latest/logs",
-        }
-        facts |= {f"app_{k}": v.get("status") for k, v in application_status(state).items()}
-        ready, facts["ready"] = _ready(state.http_port)
+        dashboard = state.dashboard_url if state else settings.address
+        applications = application_status(dashboard)
+        facts |= {"cluster": "up", "ray_dashboard": dashboard}
+        facts |= {f"app_{name}": app.get("status") for name, app in applications.items()}
+        if state:
+            ready, words = _ready(state)
+            facts |= {"endpoint": state.endpoint, "ray_address": state.gcs_address}
+            facts |= {"ray_logs": state.logs, "ready": words}
+        else:
+            ready = bool(applications) and all(
+                app.get("status") == "RUNNING" for app in applications.values()
+            )
     print_facts(facts, fmt)
     if not ready:
         raise typer.Exit(1)
@@ -96,14 +109,13 @@ def env() -> None:
 
     Example: eval "$(resight env)"; ray job list
     """
-    settings = Settings()
-    for name, value in client_environment(settings, join(settings)).items():
+    for name, value in client_environment(Settings()).items():
         print(f"export {name}={shlex.quote(value)}")
 
 
-def _ready(port: int) -> tuple[bool, str]:
+def _ready(state: ClusterState) -> tuple[bool, str]:
     try:
-        answer = httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=10)
+        answer = httpx.get(f"{state.reachable_url}/readyz", timeout=10)
     except httpx.HTTPError as error:
         return False, f"no: {error}"
     if answer.status_code == 200:

@@ -1,4 +1,4 @@
-"""Speak to a running cluster from the command line: submit and follow runs, tell replicas to reload."""
+"""Follow a run from the command line, as a progress bar, to its end."""
 
 from __future__ import annotations
 
@@ -11,27 +11,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from batch.submit import JobOutcome, tail
 from cli.output import errors, note
-from model_store.errors import ModelNotReady
-from model_store.names import VersionId
-from serve.cluster import join, read_state
-from serve.settings import Settings
-
-
-def tell_replicas(version: VersionId, alias: str) -> None:
-    """Make every replica follow the alias files now, and check that each has. No cluster, no work.
-
-    Raises ModelNotReady when a replica could not load the version: it goes on with the old one.
-    """
-    settings = Settings()
-    if read_state(settings) is None:
-        return
-    join(settings)
-    from batch.submit import reload_replicas
-
-    for answer in reload_replicas():
-        if alias not in answer["loaded"].get(str(version), []):
-            why = answer["failures"].get(f"{version.name}:{alias}", "it did not say why")
-            raise ModelNotReady(f"a replica still answers with the old version: {why}")
 
 
 def follow(submission_id: str, quiet: bool) -> tuple[JobOutcome, dict[str, Any]]:

@@ -15,7 +15,10 @@ from model_store.errors import BadRequest, ModelError
 from model_store.names import DEFAULT_ALIAS, parse_ref, parse_version, version_id
 from model_store.storage import absolute
 from model_store.store import ModelStore
+from serve.cluster import join, read_state
 from serve.model_status import model_statuses
+from serve.promotion import Replicas
+from serve.promotion import promote as move_alias
 from serve.settings import Settings
 
 app = typer.Typer(
@@ -142,18 +145,25 @@ def promote(
     version: Version,
     alias: Annotated[str, typer.Option(help="the alias to move")] = DEFAULT_ALIAS,
 ) -> None:
-    """Point an alias at a version, after loading and probing it here; running replicas follow.
+    """Point an alias at a version, once this machine and every replica have loaded and probed it.
 
     Example: resight models promote ssdlite-coco@2
     """
-    from cli.follow import tell_replicas
-
-    models, wanted = store(), parse_version(version)
+    wanted = parse_version(version)
     parse_ref(f"{wanted.name}:{alias}")
-    load_detector(models, wanted)
-    models.set_alias(wanted.name, alias, wanted.version)
-    tell_replicas(wanted, alias)
+    move_alias(store(), wanted, alias, _replicas())
     note(f"{wanted.name}:{alias} is now {wanted}")
+
+
+def _replicas() -> Replicas | None:
+    """Those of this home's cluster; None when none runs here (others read the alias files)."""
+    settings = Settings()
+    if read_state(settings) is None:
+        return None
+    join(settings)
+    from serve.handle import RayReplicas  # Ray only where it is needed
+
+    return RayReplicas()
 
 
 def _identity(name: str, version: str) -> dict[str, Any]:

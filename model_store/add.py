@@ -46,7 +46,7 @@ def add_version(
     info = ModelInfo(
         version.name, version.version, digest, inference_key(config, digest), config.labels
     )
-    detector = LoadedDetector(info, config, open_session(config, files, threads=1))
+    detector = LoadedDetector(info, config, open_session(config, files, threads=1), config.batch)
     probes = {
         name.removeprefix("probe/"): data
         for name, data in extra_files.items()

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.config import ModelConfig
+from model_store.batch_size import measured_batch
+from model_store.config import Batch, ModelConfig
 from model_store.decoders import DECODERS
 from model_store.detections import Detections
 from model_store.fit import Fit
@@ -53,6 +54,8 @@ class LoadedDetector:
     info: ModelInfo
     config: ModelConfig
     session: Session
+    batch: Batch
+    """How the lanes fill a call: as the config allows, or `with_measured_batch`."""
 
     def prepare(self, image: Pixels) -> Prepared:
         return prepare(image, self.config.preprocess)
@@ -86,7 +89,19 @@ def load_detector(store: ModelStore, version: VersionId, threads: int = 1) -> Lo
     """
     described = store.describe(version)
     files = {name: store.read_file(described, name) for name in described.digests}
-    session = open_session(described.config, files, threads)
-    detector = LoadedDetector(described.info, described.config, session)
+    config = described.config
+    session = open_session(config, files, threads)
+    detector = LoadedDetector(described.info, config, session, config.batch)
     check_probe(detector, files)
     return detector
+
+
+def with_measured_batch(detector: LoadedDetector) -> LoadedDetector:
+    """The same detector with `batch.max` brought down to what pays on this device."""
+    spec, batch = detector.config.preprocess, detector.config.batch
+    blank = np.zeros((batch.max, spec.side_px, spec.side_px, 3), np.uint8)
+
+    def run(size: int) -> object:
+        return detector.session.run(to_tensor(blank[:size], spec))
+
+    return replace(detector, batch=batch.model_copy(update={"max": measured_batch(run, batch.max)}))

@@ -27,6 +27,16 @@ _ROTATE = {3: cv2.ROTATE_180, 6: cv2.ROTATE_90_CLOCKWISE, 8: cv2.ROTATE_90_COUNT
 
 
 @dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """What is remembered of a decoded image: size after orientation, what was tolerated, type."""
+
+    width_px: int
+    height_px: int
+    note: str | None
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True)
 class DecodedImage:
     """Upright pixels (h, w, 3) uint8 RGB, what was tolerated on the way, and the media type."""
 
@@ -35,12 +45,9 @@ class DecodedImage:
     media_type: str
 
     @property
-    def width_px(self) -> int:
-        return self.pixels.shape[1]
-
-    @property
-    def height_px(self) -> int:
-        return self.pixels.shape[0]
+    def facts(self) -> ImageFacts:
+        height_px, width_px = self.pixels.shape[:2]
+        return ImageFacts(width_px, height_px, self.note, self.media_type)
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> DecodedImage:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from model_store.config import ModelConfig, parse_config
 from model_store.errors import DigestMismatch, ModelExists, ModelNotFound, ModelRefused
 from model_store.inference_key import inference_key, sha256_hex, weights_digest
-from model_store.names import DEFAULT_ALIAS, NAME, VERSION, ModelRef, VersionId
+from model_store.names import DEFAULT_ALIAS, NAME, VERSION, ModelRef, VersionId, parse_ref
 from model_store.storage import Folder
 
 READY = "READY"
@@ -149,10 +149,12 @@ class ModelStore:
         self.folder.write(f"{base}/{READY}", ready)
         return self.describe(version)
 
-    def set_alias(self, name: str, alias: str, version: str) -> None:
-        """Point an alias at a READY version, in one atomic write."""
-        self.resolve(ModelRef(name, version, None))
-        aliases = {**self.aliases(name), alias: version}
+    def set_alias(self, name: str, alias: str, version: str | None) -> None:
+        """Point an alias at a READY version, or at nothing (None), in one atomic write."""
+        aliases = {k: v for k, v in self.aliases(name).items() if k != alias}
+        if version is not None:
+            parse_ref(f"{name}:{alias}")
+            aliases[alias] = self.resolve(ModelRef(name, version, None)).version
         self.folder.write(f"{name}/aliases.json", json.dumps(aliases, indent=1).encode())
 
     def _verified(self, version: VersionId, name: str, digests: Mapping[str, str]) -> bytes:

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import secrets
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ import httpx
 import psutil
 
 from model_store.errors import ClusterError
+from serve.ports import InnerPorts, Ports, inner_ports, is_free, preferred_or_free, start_lock
 from serve.settings import Settings, usable_cores
 
 START_TIMEOUT_S = 120
@@ -31,15 +31,6 @@ STOP_TIMEOUT_S = 60
 LOGICAL_CPUS = 8
 """At least this many logical CPUs: each Ray Data operator and replica takes a fraction of one, and a
 cluster that runs out of them waits silently (docs/decisions/0005)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """Where the parts of a cluster listen; 0 means any free port."""
-
-    http: int = 8000
-    ray: int = 6379
-    dashboard: int = 8265
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +47,17 @@ class ClusterState:
 
     @property
     def endpoint(self) -> str:
-        return f"http://{self.host}:{self.http_port}"
+        return f"http://{_bracketed(self.host)}:{self.http_port}"
+
+    @property
+    def logs(self) -> str:
+        return f"{self.temp_dir}/session_latest/logs"
+
+    @property
+    def reachable_url(self) -> str:
+        """The endpoint as seen from this machine, also when it listens on all interfaces."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"http://{_bracketed(host)}:{self.http_port}"
 
 
 def read_state(settings: Settings) -> ClusterState | None:
@@ -72,38 +73,43 @@ def read_state(settings: Settings) -> ClusterState | None:
 
 def start(settings: Settings, ports: Ports, host: str, object_store_mib: int) -> ClusterState:
     """Start a Ray head. Raises ClusterError with the end of its log when it does not come up."""
-    _require_free(host, ports.http)
-    chosen = Ports(ports.http, _free_port(ports.ray), _free_port(ports.dashboard))
+    if not is_free(host, ports.http):
+        raise ClusterError(
+            f"{host}:{ports.http} is taken; stop what listens there or choose another with "
+            "'resight up --port'"
+        )
     temp_dir = Path(tempfile.gettempdir()) / f"resight-{_home_digest(settings)}"
     temp_dir.mkdir(parents=True, exist_ok=True)
     settings.logs_path.mkdir(parents=True, exist_ok=True)
     log_path = settings.logs_path / "ray.log"
-    command = _command(chosen, temp_dir, object_store_mib)
-    with log_path.open("wb") as log:
-        process = subprocess.Popen(
-            command,
-            env=_environment(settings, temp_dir),
-            cwd=temp_dir,  # Ray puts its start folder on the path of Serve's controller
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
+    with start_lock():
+        gcs, dashboard = preferred_or_free(ports.ray), preferred_or_free(ports.dashboard)
+        inner = inner_ports()
+        with log_path.open("wb") as log:
+            process = subprocess.Popen(
+                _command(gcs, dashboard, inner, temp_dir, object_store_mib),
+                env=_environment(settings, inner, temp_dir),
+                cwd=temp_dir,  # Ray puts its start folder on the path of Serve's controller
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        state = ClusterState(
+            pid=process.pid,
+            started_s=psutil.Process(process.pid).create_time(),
+            host=host,
+            http_port=ports.http,
+            gcs_address=f"127.0.0.1:{gcs}",
+            dashboard_url=f"http://127.0.0.1:{dashboard}",
+            temp_dir=str(temp_dir),
         )
-    state = ClusterState(
-        pid=process.pid,
-        started_s=psutil.Process(process.pid).create_time(),
-        host=host,
-        http_port=chosen.http,
-        gcs_address=f"127.0.0.1:{chosen.ray}",
-        dashboard_url=f"http://127.0.0.1:{chosen.dashboard}",
-        temp_dir=str(temp_dir),
-    )
-    _state_file(settings).write_text(json.dumps(asdict(state), indent=1))
-    try:
-        _wait_until_up(process, state, log_path)
-    except BaseException:
-        stop(settings)
-        raise
+        _state_file(settings).write_text(json.dumps(asdict(state), indent=1))
+        try:
+            _wait_until_up(process, state, settings, log_path)
+        except BaseException:
+            stop(settings)
+            raise
     return state
 
 
@@ -125,43 +131,52 @@ def stop(settings: Settings) -> bool:
     return True
 
 
-def client_environment(settings: Settings, state: ClusterState) -> dict[str, str]:
-    """Variables with which any Ray command speaks to this cluster; `resight env` prints them."""
-    return {
-        "RESIGHT_HOME": str(settings.home_path),
-        "RESIGHT_MODELS": settings.models_url,
-        "RESIGHT_TABLES": settings.tables_url,
-        "RAY_ADDRESS": state.gcs_address,
-        "RAY_API_SERVER_ADDRESS": state.dashboard_url,
-        **_authentication(settings),
-    }
+def client_environment(settings: Settings) -> dict[str, str]:
+    """Variables with which any Ray command speaks to the cluster; `resight env` prints them.
 
-
-def join(settings: Settings) -> ClusterState:
-    """Make this process a client of the running cluster. Raises ClusterError when none runs."""
+    The cluster of this home, else the one RESIGHT_ADDRESS names. Raises ClusterError without either.
+    """
+    places = {"RESIGHT_MODELS": settings.models_url, "RESIGHT_TABLES": settings.tables_url}
     state = read_state(settings)
-    if state is None:
-        raise ClusterError(f"no cluster runs for {settings.home_path}; start one with 'resight up'")
-    os.environ.update(client_environment(settings, state))
-    return state
+    if state is not None:
+        return places | {
+            "RESIGHT_HOME": str(settings.home_path),
+            "RAY_ADDRESS": state.gcs_address,
+            "RAY_API_SERVER_ADDRESS": state.dashboard_url,
+            **_authentication(settings),
+        }
+    if settings.address:
+        mode = os.environ.get("RAY_AUTH_MODE", "token")
+        return places | {"RAY_API_SERVER_ADDRESS": settings.address, "RAY_AUTH_MODE": mode}
+    raise ClusterError(
+        f"no cluster runs for {settings.home_path}; start one with 'resight up', or set "
+        "RESIGHT_ADDRESS to the Ray dashboard of another"
+    )
 
 
-def _command(ports: Ports, temp_dir: Path, object_store_mib: int) -> list[str]:
+def join(settings: Settings) -> None:
+    """Make this process a client of the cluster. Raises ClusterError when there is none."""
+    os.environ.update(client_environment(settings))
+
+
+def _command(
+    gcs: int, dashboard: int, inner: InnerPorts, temp_dir: Path, object_store_mib: int
+) -> list[str]:
     ray = Path(sys.executable).with_name("ray")
     return [
         *(str(ray), "start", "--head", "--block", "--disable-usage-stats"),
-        f"--port={ports.ray}",
+        f"--port={gcs}",
         "--dashboard-host=127.0.0.1",
-        f"--dashboard-port={ports.dashboard}",
-        f"--dashboard-agent-listen-port={_free_port(52365)}",
-        f"--ray-client-server-port={_free_port(10001)}",
+        f"--dashboard-port={dashboard}",
+        f"--dashboard-agent-listen-port={inner.dashboard_agent}",
+        f"--ray-client-server-port={inner.ray_client}",
         f"--num-cpus={max(LOGICAL_CPUS, usable_cores())}",
         f"--object-store-memory={object_store_mib * 1024 * 1024}",
         f"--temp-dir={temp_dir}",
     ]
 
 
-def _environment(settings: Settings, temp_dir: Path) -> dict[str, str]:
+def _environment(settings: Settings, inner: InnerPorts, temp_dir: Path) -> dict[str, str]:
     haproxy = temp_dir / "haproxy"
     haproxy.mkdir(exist_ok=True)
     ours = {
@@ -171,10 +186,7 @@ def _environment(settings: Settings, temp_dir: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(_free_port(9101)),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(_free_port(8404)),
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(_free_port(8500)),
-        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(_free_port(9500)),
+        **inner.serve_environment(),
         **_authentication(settings),
         "RAY_DISABLE_IMPORT_WARNING": "1",
         "RESIGHT_HOME": str(settings.home_path),
@@ -187,24 +199,38 @@ def _environment(settings: Settings, temp_dir: Path) -> dict[str, str]:
 
 def _authentication(settings: Settings) -> dict[str, str]:
     """Ray's own ports listen on every interface, so they always ask for this token."""
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(_token_path(settings))}
+
+
+def _token_path(settings: Settings) -> Path:
+    """Made on first use, readable by its user alone."""
     path = settings.home_path / "ray_token"
     if not path.exists():
         settings.home_path.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
         path.write_text(secrets.token_hex(32))
-    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)}
+    return path
 
 
-def _wait_until_up(process: subprocess.Popen[bytes], state: ClusterState, log_path: Path) -> None:
+def _wait_until_up(
+    process: subprocess.Popen[bytes], state: ClusterState, settings: Settings, log_path: Path
+) -> None:
+    """Until the dashboard answers to our token: another cluster's would refuse it."""
+    headers = {"Authorization": f"Bearer {_token_path(settings).read_text()}"}
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise ClusterError(f"Ray ended at once:\n{_tail(log_path)}")
         with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(f"{state.dashboard_url}/api/version", timeout=2).status_code < 500:
+            url = f"{state.dashboard_url}/api/version"
+            if httpx.get(url, headers=headers, timeout=2).status_code == 200:
                 return
         time.sleep(0.3)
     raise ClusterError(f"Ray did not come up in {START_TIMEOUT_S} s:\n{_tail(log_path)}")
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _tail(path: Path) -> str:
@@ -219,26 +245,3 @@ def _state_file(settings: Settings) -> Path:
 def _home_digest(settings: Settings) -> str:
     """Short, because Ray's sockets live below it and Unix limits their paths to 107 bytes."""
     return hashlib.sha256(str(settings.home_path).encode()).hexdigest()[:8]
-
-
-def _require_free(host: str, port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise ClusterError(
-                f"{host}:{port} is taken ({error.strerror}); stop what listens there or choose "
-                "another with 'resight up --port'"
-            ) from error
-
-
-def _free_port(preferred: int) -> int:
-    """The preferred port, or any other when it is taken."""
-    for port in (preferred, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                return int(probe.getsockname()[1])
-    raise ClusterError("no free port on this machine")

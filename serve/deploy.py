@@ -42,7 +42,7 @@ def deploy(settings: Settings, state: ClusterState) -> None:
     deadline = time.monotonic() + DEPLOY_TIMEOUT_S
     status: dict[str, Any] = {}
     while time.monotonic() < deadline:
-        status = application_status(state)
+        status = application_status(state.dashboard_url)
         states = {name: status.get(name, {}).get("status", "NOT_STARTED") for name in names}
         if all(value == "RUNNING" for value in states.values()) and _answers(state):
             return
@@ -53,23 +53,30 @@ def deploy(settings: Settings, state: ClusterState) -> None:
     raise ClusterError(f"the applications did not come up in {DEPLOY_TIMEOUT_S} s: {status}"[:3000])
 
 
-def application_status(state: ClusterState) -> dict[str, Any]:
-    """Name to Serve's status of each application."""
-    url = f"{state.dashboard_url}/api/serve/applications/"
-    answer = httpx.get(url, headers=_headers(), timeout=30)
-    answer.raise_for_status()
+def application_status(dashboard_url: str) -> dict[str, Any]:
+    """Name to Serve's status of each application. Raises ClusterError when the dashboard is away."""
+    url = f"{dashboard_url}/api/serve/applications/"
+    try:
+        answer = httpx.get(url, headers=_headers(), timeout=30)
+        answer.raise_for_status()
+    except httpx.HTTPError as error:
+        raise ClusterError(
+            f"Ray's dashboard at {dashboard_url} does not answer: {error}"
+        ) from error
     return dict(answer.json().get("applications", {}))
 
 
 def _answers(state: ClusterState) -> bool:
-    host = "127.0.0.1" if state.host == "0.0.0.0" else state.host
     try:
-        return httpx.get(f"http://{host}:{state.http_port}/healthz", timeout=5).status_code == 200
+        return httpx.get(f"{state.reachable_url}/healthz", timeout=5).status_code == 200
     except httpx.HTTPError:
         return False
 
 
 def _headers() -> dict[str, str]:
-    """Ray's own token; `serve.cluster.join` has put its path into the environment."""
-    token = Path(os.environ["RAY_AUTH_TOKEN_PATH"]).read_text().strip()
-    return {"Authorization": f"Bearer {token}"}
+    """Ray's own token, from where Ray's own commands take it."""
+    token = os.environ.get("RAY_AUTH_TOKEN")
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    if token is None and path.exists():
+        token = path.read_text().strip()
+    return {"Authorization": f"Bearer {token}"} if token else {}

@@ -17,9 +17,9 @@ import cv2
 import structlog
 
 from model_store.detections import Detections
-from model_store.detector import LoadedDetector, load_detector
+from model_store.detector import LoadedDetector, load_detector, with_measured_batch
 from model_store.errors import Overloaded
-from model_store.images import DecodedImage, decode
+from model_store.images import ImageFacts, decode
 from model_store.names import VersionId
 from model_store.preprocess import Prepared
 from model_store.store import ModelInfo, ModelStore
@@ -55,7 +55,7 @@ class Answer:
     model: ModelInfo
     alias: str | None
     detector: LoadedDetector
-    image: DecodedImage
+    image: ImageFacts
     detections: Detections
     timings: Timings
 
@@ -72,7 +72,7 @@ class Engine:
         self._decoders = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         self._lanes: Lanes[VersionId, Prepared, ImageResult] = Lanes(
             run=self._infer,
-            batch_of=lambda version: self.residents.detector(version).config.batch,
+            batch_of=lambda version: self.residents.detector(version).batch,
             workers=workers,
             bulk_share=args.bulk_share,
             limits={Lane.ONLINE: args.limits.online_queue, Lane.BULK: args.limits.bulk_queue},
@@ -129,13 +129,11 @@ class Engine:
         timings = Timings(queue_ms, preprocess_ms, result.inference_ms, result.postprocess_ms)
         return Answer(detector.info, resident.alias, detector, image, result.detections, timings)
 
-    def _decode(
-        self, body: bytes, detector: LoadedDetector
-    ) -> tuple[DecodedImage, Prepared, float]:
+    def _decode(self, body: bytes, detector: LoadedDetector) -> tuple[ImageFacts, Prepared, float]:
         started = time.perf_counter()
         image = decode(body, self.args.limits.megapixels * 1_000_000)
         prepared = detector.prepare(image.pixels)
-        return image, prepared, (time.perf_counter() - started) * 1e3
+        return image.facts, prepared, (time.perf_counter() - started) * 1e3
 
     def _infer(self, version: VersionId, items: Sequence[Prepared]) -> list[ImageResult]:
         detector = self.residents.detector(version)
@@ -144,9 +142,15 @@ class Engine:
 
     def _load(self, version: VersionId) -> LoadedDetector:
         started = time.perf_counter()
-        detector = load_detector(self.store, version, self.args.threads)
+        detector = with_measured_batch(load_detector(self.store, version, self.args.threads))
         seconds = round(time.perf_counter() - started, 3)
-        log.info("model_loaded", version=str(version), device=detector.session.device, s=seconds)
+        log.info(
+            "model_loaded",
+            version=str(version),
+            device=detector.session.device,
+            batch=detector.batch.max,
+            s=seconds,
+        )
         return detector
 
     async def _poll(self) -> None:

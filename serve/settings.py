@@ -25,7 +25,7 @@ class Settings(BaseSettings):
     tables: str = Field(default="", description="Delta tables, default HOME/tables; s3:// allowed")
     token: str = Field(default="", description="bearer token; needed to listen beyond loopback")
     address: str = Field(
-        default="", description="Ray dashboard of a cluster 'resight up' did not start"
+        default="", description="Ray dashboard URL of a cluster 'resight up' did not start here"
     )
 
     @property

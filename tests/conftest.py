@@ -21,8 +21,9 @@ import httpx
 import pytest
 
 from archive.tables import Tables
-from serve.cluster import ClusterState, Ports, join, start, stop
+from serve.cluster import ClusterState, join, start, stop
 from serve.deploy import deploy
+from serve.ports import Ports
 from serve.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -36,11 +36,11 @@ def test_a_good_image_is_prepared_as_the_detector_would(tmp_path: Path) -> None:
     image = read(write_files(tmp_path, {"a.jpg": cat}), cat)
     assert image.error_code is image.error_detail is None
     assert image.prepared is not None
-    assert image.image is not None
+    assert image.facts is not None
     want = prepare(decode(cat).pixels, SPEC)
     np.testing.assert_array_equal(image.prepared.pixels, want.pixels)
     assert image.prepared.fit == want.fit
-    assert (image.image.width_px, image.image.height_px) == (451, 300)
+    assert (image.facts.width_px, image.facts.height_px) == (451, 300)
     assert image.decode_ms > 0
 
 

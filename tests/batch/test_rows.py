@@ -24,7 +24,7 @@ MODEL = model_info(key="key")
 def good(sha: str, note: str | None = None) -> ReadImage:
     pixels = np.zeros((30, 40, 3), np.uint8)
     prepared = prepare(pixels, Preprocess(side_px=16))
-    return ReadImage(sha, prepared, DecodedImage(pixels, note, "image/jpeg"), decode_ms=2.5)
+    return ReadImage(sha, prepared, DecodedImage(pixels, note, "image/jpeg").facts, decode_ms=2.5)
 
 
 def unreadable(sha: str) -> ReadImage:

@@ -194,7 +194,7 @@ def test_pixels_are_those_of_the_picture(name: str, wanted: Image.Image, most: f
     image = decode(BODIES[name])
     assert image.pixels.dtype == np.uint8
     assert loss(image.pixels, rgb(wanted)) <= most
-    assert (image.width_px, image.height_px) == (WIDTH, HEIGHT)
+    assert (image.facts.width_px, image.facts.height_px) == (WIDTH, HEIGHT)
     assert image.media_type == f"image/{name.split('_')[0]}"
 
 
