@@ -38,12 +38,12 @@ $(VENV)/bin/python:
 
 $(VENV)/.user: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "installing (a few minutes the first time) …"
-	@$(PIP) --editable '.[s3]'
+	@$(PIP) --editable '.[cpu,s3]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "installing with development tools (a few minutes the first time) …"
-	@$(PIP) --editable '.[s3,dev]'
+	@$(PIP) --editable '.[cpu,s3,dev]'
 	@touch $@ $(VENV)/.user
 
 clean:

@@ -22,7 +22,8 @@ from model_store.errors import AccountingOpen, NothingWorked
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Images of a run; `detections` and `bytes` are sums over those inferred in it."""
+    """Images of a run; `detections` is a sum over those inferred in it, and
+    `bytes` the size of the files it has to read, known from the plan."""
 
     requested: int = 0
     ok: int = 0

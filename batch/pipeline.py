@@ -5,6 +5,7 @@ plan.todo -> blocks of one chunk each -> DetectStage actors -> tables of result 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -25,8 +26,10 @@ def result_tables(spec: RunSpec, plan: Plan) -> Iterator[pa.Table]:
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
     threads = spec.threads or usable_cores() + 2
-    chunks = [plan.todo.slice(i, spec.chunk) for i in range(0, len(plan.todo), spec.chunk)]
-    detected = ray.data.from_arrow([chunk.combine_chunks() for chunk in chunks]).map_batches(
+    chunks = math.ceil(len(plan.todo) / spec.chunk)
+    # from_items makes its blocks here; from_arrow would start a worker per block to look at it
+    todo = ray.data.from_items(plan.todo.to_pylist(), override_num_blocks=chunks)
+    detected = todo.map_batches(
         DetectStage,
         fn_constructor_args=(spec, plan.model),
         batch_size=None,

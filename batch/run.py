@@ -43,7 +43,7 @@ def execute(spec: RunSpec, tables: Tables, store: ModelStore) -> RunReport:
     """Do the run. Raises ResightError (recorded in `runs`) when it does not end well."""
     model = pinned(store, spec.model)
     plan = make_plan(tables, model, spec.scope)
-    counts = Counts(requested=len(plan.requested), reused=plan.reused)
+    counts = Counts(len(plan.requested), reused=plan.reused, bytes=plan.todo_bytes)
     run_log = RunLog(tables, spec, model.info)
     log.info(
         "planned", run_id=spec.run_id, model=str(model.id), todo=len(plan.todo), **_plan_facts(plan)

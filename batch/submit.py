@@ -7,17 +7,18 @@ The process must have joined the cluster (`serve.cluster.join`) before.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from batch.options import arguments
 from batch.spec import RunSpec
-from model_store.errors import ClusterError
+from model_store.errors import BadRequest, ClusterError
 from serve.settings import Settings
 
 PASSED_ON = ("RESIGHT_HOME", "RESIGHT_MODELS", "RESIGHT_TABLES", "AWS_ENDPOINT_URL", "AWS_REGION")
@@ -44,11 +45,33 @@ def submit(spec: RunSpec, settings: Settings) -> str:
         runtime_env["working_dir"] = str(checkout)
     command = shlex.join(["python", "-m", "batch.reprocess", *arguments(spec)])
     try:
-        return _client().submit_job(
-            entrypoint=command, submission_id=f"resight-{spec.run_id}", runtime_env=runtime_env
+        client = _client()
+        known = {job.submission_id: job.status for job in client.list_jobs()}
+        return client.submit_job(
+            entrypoint=command,
+            submission_id=free_submission_id(spec.run_id, known),
+            runtime_env=runtime_env,
         )
-    except RuntimeError as error:
+    except (RuntimeError, ConnectionError) as error:
         raise ClusterError(f"the cluster did not take the job: {error}"[:1000]) from error
+
+
+def free_submission_id(run_id: str, known: Mapping[str | None, Any]) -> str:
+    """`resight-RUN_ID`, or with -2, -3 … when a run that ended is resumed by its id.
+
+    `known` maps the ids of Ray's jobs to their `JobStatus`. Raises BadRequest while the run is at work.
+    """
+    for attempt in itertools.count(1):
+        submission_id = f"resight-{run_id}" + (f"-{attempt}" if attempt > 1 else "")
+        status = known.get(submission_id)
+        if status is None:
+            return submission_id
+        if not status.is_terminal():
+            raise BadRequest(
+                f"run {run_id} is at work; stop it with 'ray job stop {submission_id}', or leave out "
+                "--run-id to start another"
+            )
+    raise AssertionError("unreachable")
 
 
 async def tail(submission_id: str, on_line: Callable[[str], None]) -> JobOutcome:

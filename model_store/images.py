@@ -60,7 +60,8 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> DecodedImage:
     if header.width_px * header.height_px > max_pixels:
         raise ImageTooLarge(
             f"{header.width_px}x{header.height_px} is over the limit of {max_pixels / 1e6:.0f} "
-            "megapixels; scale the image down or raise max_megapixels"
+            "megapixels; scale the image down, or raise limits.megapixels of the application or "
+            "--megapixels of the run"
         )
     decode_pixels = _decode_jpeg if header.media_type == "image/jpeg" else _decode_other
     pixels, damage = decode_pixels(data, header)

@@ -15,8 +15,6 @@ import ast
 import json
 from typing import Any
 
-import onnxruntime as ort
-
 from model_store.config import ModelConfig, parse_config
 from model_store.errors import ModelRefused
 
@@ -25,6 +23,8 @@ MAX_NAMES_CHARS = 1_000_000
 
 def recognise_onnx(weights: bytes, overrides: dict[str, Any]) -> ModelConfig:
     """Raises ModelRefused that says which line to put into the config file."""
+    from model_store.runtimes.onnx import ort  # only a store with ONNX models needs it
+
     try:
         session = ort.InferenceSession(weights, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises a dozen unrelated kinds

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,10 +28,18 @@ from serve.ports import InnerPorts, Ports, inner_ports, is_free, preferred_or_fr
 from serve.settings import Settings, usable_cores
 
 START_TIMEOUT_S = 120
-STOP_TIMEOUT_S = 60
+RUN_STOP_S = 30
+GRACE_S = 5
 LOGICAL_CPUS = 8
 """At least this many logical CPUs: each Ray Data operator and replica takes a fraction of one, and a
 cluster that runs out of them waits silently (docs/decisions/0005)."""
+
+LIGHT = {
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
+}
+"""What a small machine can do without: eight idle workers per job (2 s of CPU each to start, measured)
+and ten looks a second at applications that do not change (docs/decisions/0012)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,21 +123,41 @@ def start(settings: Settings, ports: Ports, host: str, object_store_mib: int) ->
 
 
 def stop(settings: Settings) -> bool:
-    """End the cluster of this home, children first asked and then made to. False when none runs."""
+    """End the cluster of this home, and nothing else. False when none runs.
+
+    Runs are asked first, so that what they have seen is committed; then Ray, which would wait 30 s
+    for workers that do not listen, is given GRACE_S. Requests in flight are cut.
+    """
     state = read_state(settings)
     if state is None:
         _state_file(settings).unlink(missing_ok=True)
         return False
     head = psutil.Process(state.pid)
+    runs = [process for process in head.children(recursive=True) if _is_run(process)]
+    _end(runs, psutil.Process.terminate, RUN_STOP_S)
     family = [*head.children(recursive=True), head]
-    head.terminate()
-    _, alive = psutil.wait_procs(family, timeout=STOP_TIMEOUT_S)
-    for process in alive:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(alive, timeout=10)
+    _end([head], psutil.Process.terminate, 0)
+    _, alive = psutil.wait_procs(family, timeout=GRACE_S)
+    _end(alive, psutil.Process.kill, 10)
     _state_file(settings).unlink(missing_ok=True)
     return True
+
+
+def _is_run(process: psutil.Process) -> bool:
+    try:
+        return "batch.reprocess" in process.cmdline()
+    except psutil.Error:
+        return False
+
+
+def _end(
+    processes: Iterable[psutil.Process], how: Callable[[psutil.Process], None], timeout_s: float
+) -> None:
+    processes = list(processes)
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            how(process)
+    psutil.wait_procs(processes, timeout=timeout_s)
 
 
 def client_environment(settings: Settings) -> dict[str, str]:
@@ -167,6 +196,7 @@ def _command(
         *(str(ray), "start", "--head", "--block", "--disable-usage-stats"),
         f"--port={gcs}",
         "--dashboard-host=127.0.0.1",
+        "--include-log-monitor=false",  # it copies worker logs to drivers, and ours do not read them
         f"--dashboard-port={dashboard}",
         f"--dashboard-agent-listen-port={inner.dashboard_agent}",
         f"--ray-client-server-port={inner.ray_client}",
@@ -187,6 +217,7 @@ def _environment(settings: Settings, inner: InnerPorts, temp_dir: Path) -> dict[
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
         **inner.serve_environment(),
+        **LIGHT,
         **_authentication(settings),
         "RAY_DISABLE_IMPORT_WARNING": "1",
         "RESIGHT_HOME": str(settings.home_path),

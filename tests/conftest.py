@@ -46,10 +46,10 @@ class Cluster:
         return Tables(self.settings.tables_url)
 
     def resight(
-        self, *arguments: str, tables: str | None = None
+        self, *arguments: str, tables: str | None = None, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         """Run `resight …` in its own process, from the repository root."""
-        places = {"RESIGHT_TABLES": tables} if tables else {}
+        places = environment | ({"RESIGHT_TABLES": tables} if tables else {})
         return subprocess.run(
             [sys.executable, "-m", "resight", *arguments],
             cwd=ROOT,
@@ -117,6 +117,7 @@ def cluster(s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
             yield Cluster(settings, state)
         finally:
             stop(settings)
+            shutil.rmtree(state.temp_dir, ignore_errors=True)
 
 
 @pytest.fixture

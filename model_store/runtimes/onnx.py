@@ -14,10 +14,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from model_store.errors import ModelRefused
+
+try:
+    import onnxruntime as ort
+except ModuleNotFoundError as missing:
+    raise ModelRefused(
+        "ONNX Runtime is not installed: pip install 'resight[cpu]', or 'resight[gpu]' for NVIDIA GPUs"
+    ) from missing
 
 
 class OnnxSession:

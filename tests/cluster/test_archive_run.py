@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -32,8 +33,7 @@ def run(cluster: Any, archive: tuple[Path, Summary]) -> dict[str, Any]:
     root, _ = archive
     ingested = cluster.resight("ingest", str(root), "--format", "json")
     assert ingested.returncode == 0, ingested.stderr
-    environment = client_environment(cluster.settings, cluster.state)
-    import os
+    environment = client_environment(cluster.settings)
 
     ray = Path(sys.executable).with_name("ray")
     command = [str(ray), "job", "submit", "--working-dir", ".", "--"]
@@ -179,3 +179,28 @@ def test_an_unknown_model_ends_the_run_before_it_starts(run: dict[str, Any], clu
     done = cluster.resight("reprocess", "--model", "no-such-model")
     assert done.returncode == 6
     assert "ssdlite-coco" in done.stderr
+
+
+def test_from_another_home_an_address_is_enough_and_a_run_id_resumes(
+    run: dict[str, Any], cluster: Any, tmp_path: Path
+) -> None:
+    elsewhere = {
+        "RESIGHT_HOME": str(tmp_path),
+        "RESIGHT_MODELS": cluster.settings.models_url,
+        "RESIGHT_TABLES": cluster.settings.tables_url,
+        "RESIGHT_ADDRESS": cluster.state.dashboard_url,
+    }
+    status = cluster.resight("status", "--format", "json", **elsewhere)
+    assert status.returncode == 0, status.stderr
+    assert json.loads(status.stdout)["app_detect"] == "RUNNING"
+    words = ("reprocess", "--model", "ssdlite-coco", "--run-id", run["run_id"], "--format", "json")
+    done = cluster.resight(*words, **elsewhere)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["run_id"] == run["run_id"]
+    again = report["counts"]
+    assert again["requested"] == run["counts"]["requested"]
+    states = rows(
+        cluster, f"select state from runs_table where run_id = '{run['run_id']}' order by event"
+    )
+    assert [row["state"] for row in states][-2:] == ["running", "sealed"]
