@@ -7,7 +7,7 @@ Processes are those below the Ray head of this home, plus any that start while i
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import defaultdict
 from types import TracebackType
 
 import psutil
@@ -43,7 +43,7 @@ class CpuShare:
         self._sample()
 
     def seconds(self) -> dict[str, float]:
-        total: Counter[str] = Counter()
+        total: defaultdict[str, float] = defaultdict(float)
         for pid, last in self._last.items():
             total[self._part[pid]] += last - self._first.get(pid, 0.0)
         return {part: round(seconds, 2) for part, seconds in sorted(total.items())}
