@@ -26,7 +26,7 @@ from archive.listing import ArchiveFile, list_files
 from archive.media import DEFAULT_TEMPLATE, compile_template, media_row
 from archive.schemas import MEDIA
 from archive.tables import Tables
-from model_store.errors import StorageUnreachable
+from model_store.errors import BadRequest, StorageUnreachable
 from model_store.storage import Folder, absolute
 
 COMMIT_ROWS = 5_000
@@ -67,7 +67,7 @@ def ingest(
     if known and not listing.files:
         raise StorageUnreachable(
             f"{root.url} lists no images, but {len(known)} are known from it; is it mounted? "
-            "Nothing was changed"
+            "Nothing was changed. If it is gone for good: resight ingest --retire"
         )
     tags = {path: row["content_tag"] for path, row in known.items() if row["missing_since"] is None}
     todo = [f for f in listing.files if verify or tags.get(f.path) != f.content_tag]
@@ -94,6 +94,19 @@ def ingest(
         bytes_read=bytes_read,
         unreadable=unreadable,
     )
+
+
+def retire(tables: Tables, url: str) -> int:
+    """An archive that is gone for good: mark all its files missing, so that runs leave them out.
+
+    Rows and results stay, and an ingest brings back what is there after all. Returns how many files;
+    raises BadRequest when none is known from there.
+    """
+    root_url = absolute(url)
+    known = _known(tables.snapshot("media"), root_url)
+    if not known:
+        raise BadRequest(f"no file is known from {root_url}; 'resight status' lists the archives")
+    return _mark_missing(tables, root_url, known, set())
 
 
 def _known(snapshot: DeltaTable, root_url: str) -> dict[str, dict[str, Any]]:

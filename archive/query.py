@@ -65,6 +65,16 @@ def query(tables: Tables, sql: str) -> pa.Table:
     return rows.rename_columns(_distinct(rows.column_names))
 
 
+def archives(tables: Tables) -> dict[str, int]:
+    """Every archive root that was ingested, with the number of its files that are there."""
+    found = query(
+        tables,
+        "select source_root, count(*) filter (missing_since is null) as files from media "
+        "group by all order by all",
+    )
+    return {row["source_root"]: row["files"] for row in found.to_pylist()}
+
+
 def _distinct(names: list[str]) -> list[str]:
     """A join repeats names; the second `path` becomes `path_1`, so that no column is lost."""
     taken: list[str] = []

@@ -34,20 +34,26 @@ class Tables:
         self._options = storage_options(url)
 
     def snapshot(self, name: str) -> DeltaTable:
-        """The newest snapshot; an empty table is created when there is none yet."""
+        """The newest snapshot; an empty table is created when there is none yet.
+
+        Raises StorageUnreachable.
+        """
         found = self.existing(name)
         if found is not None:
             return found
-        if is_local(self.url):
-            Path(self.url).mkdir(parents=True, exist_ok=True)
-        DeltaTable.create(
-            self._path(name),
-            schema=TABLES[name],  # type: ignore[arg-type]  # any Arrow schema is accepted
-            mode="ignore",
-            partition_by=PARTITIONS.get(name),
-            storage_options=self._options,
-        )
-        return DeltaTable(self._path(name), storage_options=self._options)
+        try:
+            if is_local(self.url):
+                Path(self.url).mkdir(parents=True, exist_ok=True)
+            DeltaTable.create(
+                self._path(name),
+                schema=TABLES[name],  # type: ignore[arg-type]  # any Arrow schema is accepted
+                mode="ignore",
+                partition_by=PARTITIONS.get(name),
+                storage_options=self._options,
+            )
+            return DeltaTable(self._path(name), storage_options=self._options)
+        except (OSError, DeltaError) as error:
+            raise StorageUnreachable(f"cannot make table {self._path(name)}: {error}") from error
 
     def existing(self, name: str) -> DeltaTable | None:
         """The newest snapshot, or None. Raises StorageUnreachable when the place is away."""
@@ -75,19 +81,21 @@ class Tables:
         the key columns: rows of the table with the same key go in the same commit. Raises
         TableConflict after COMMIT_ATTEMPTS lost races.
         """
-        table, todo = (base, rows) if base is not None else (self.snapshot(name), None)
+        table = base or self.snapshot(name)
+        todo = rows if base is not None else None
         last: Exception | None = None
         for attempt in range(COMMIT_ATTEMPTS):
-            todo = missing(table, rows) if todo is None else todo
-            if not len(todo):
-                return table
             try:
+                if todo is None:
+                    table = self.snapshot(name)
+                    todo = missing(table, rows)
+                if not len(todo):
+                    return table
                 _commit(table, todo, writer, replace)
                 return table  # delta-rs has moved it to the version just written
-            except (CommitFailedError, DeltaError, OSError) as error:
-                last = error
+            except (CommitFailedError, DeltaError, OSError, StorageUnreachable) as error:
+                last, todo = error, None
                 time.sleep(random.uniform(0.5, 1.5) * min(5.0, 0.05 * 2**attempt))
-                table, todo = self.snapshot(name), None
         raise TableConflict(
             f"{self._path(name)}: {COMMIT_ATTEMPTS} commits refused: {last}"
         ) from last

@@ -71,20 +71,25 @@ _COUNT = """
         count(*) filter (run_id = $run and status = 'ok') as ok,
         count(*) filter (run_id = $run and status = 'empty') as empty,
         count(*) filter (run_id = $run and status = 'failed') as failed,
-        coalesce(sum(n_detections) filter (run_id = $run), 0)::bigint as detections
+        coalesce(sum(n_detections) filter (run_id = $run), 0)::bigint as detections,
+        count(*) filter (status = 'failed') as failed_ever
     from results semi join requested using (media_sha256)
     where inference_key = $key
 """
 
 
 def read_back(tables: Tables, plan: Plan, run_id: str) -> Counts:
-    """Final counts from the table. Raises AccountingOpen on a missing or doubled row."""
+    """Final counts from the table.
+
+    Raises AccountingOpen on a missing or doubled row; NothingWorked when every image of the scope has
+    failed, now or before, or every image that this run has tried.
+    """
     connection = duckdb.connect()
     connection.register("results", tables.snapshot("results").to_pyarrow_dataset())
     connection.register("requested", pa.table({"media_sha256": plan.requested}))
     parameters = {"run": run_id, "key": plan.model.info.inference_key}
     found = connection.execute(_COUNT, parameters).fetchall()[0]
-    rows, images, ok, empty, failed, detections = (int(value) for value in found)
+    rows, images, ok, empty, failed, detections, failed_ever = (int(value) for value in found)
     requested = len(plan.requested)
     if rows != images:
         raise AccountingOpen(f"{rows - images} images have more than one row for this model")
@@ -101,13 +106,15 @@ def read_back(tables: Tables, plan: Plan, run_id: str) -> Counts:
         raise AccountingOpen(
             f"{counts.line()}: {requested - images} images have no row; run again to do them"
         )
+    if requested and failed_ever == requested:
+        raise _nothing_worked(failed_ever, "of this scope has failed")
+    if failed and failed == counts.inferred:
+        raise _nothing_worked(failed, "this run has tried failed")
     return counts
 
 
-def require_some_success(counts: Counts) -> None:
-    """Raises NothingWorked when images were asked for and every one of them failed."""
-    if counts.requested and counts.failed == counts.requested:
-        raise NothingWorked(
-            f'every one of {counts.failed} images failed; see: resight sql "select error_code, '
-            "error_detail, count(*) from results where status = 'failed' group by all\""
-        )
+def _nothing_worked(images: int, what: str) -> NothingWorked:
+    return NothingWorked(
+        f'every one of {images} images {what}; see: resight sql "select error_code, '
+        "error_detail, count(*) from results where status = 'failed' group by all\""
+    )

@@ -22,12 +22,15 @@ SAME_RESULT = ("inference_key", "media_sha256")
 
 
 class ResultCommitter:
-    """Rows another writer has committed first are dropped, never doubled."""
+    """Rows another writer has committed first are dropped, never doubled.
+
+    An image that has a failed row already gets it replaced; all others are appended.
+    """
 
     def __init__(self, tables: Tables, spec: RunSpec, plan: Plan) -> None:
         self._tables, self._spec = tables, spec
         self._key = plan.model.info.inference_key
-        self._retries_failed = plan.scope.retries_failed
+        self._again = plan.again
         self._base = plan.base
         self._buffer: list[pa.Table] = []
         self._last_s = time.monotonic()
@@ -43,23 +46,32 @@ class ResultCommitter:
         if not self._buffer:
             return
         rows = pa.concat_tables(self._buffer)
+        again = pc.is_in(rows["media_sha256"], self._again)
+        self._commit(rows.filter(pc.invert(again)), replace=False)
+        self._commit(rows.filter(again), replace=True)
+        self._buffer.clear()
+        self._last_s = time.monotonic()
+
+    def _commit(self, rows: pa.Table, replace: bool) -> None:
+        if not len(rows):
+            return
+        done = pc.field("inference_key") == self._key
+        if replace:  # a failed row counts as absent, unless it is this run's own
+            done &= (pc.field("status") != "failed") | (pc.field("run_id") == self._spec.run_id)
+
+        def missing(snapshot: DeltaTable, wanted: pa.Table) -> pa.Table:
+            dataset = snapshot.to_pyarrow_dataset()
+            there = dataset.to_table(columns=["media_sha256"], filter=done)["media_sha256"]
+            return wanted.filter(
+                pc.invert(pc.is_in(wanted["media_sha256"], there.combine_chunks()))
+            )
+
         self._base = self._tables.append(
             "results",
             rows,
             writer=f"results:{self._key}",
-            missing=self._missing,
+            missing=missing,
             base=self._base,
-            replace=SAME_RESULT if self._retries_failed else (),
+            replace=SAME_RESULT if replace else (),
         )
-        self._buffer.clear()
-        self._last_s = time.monotonic()
         self.commits += 1
-
-    def _missing(self, snapshot: DeltaTable, rows: pa.Table) -> pa.Table:
-        """Rows without a result in the snapshot; of failed results, only other runs' count as absent."""
-        dataset = snapshot.to_pyarrow_dataset()
-        done = pc.field("inference_key") == self._key
-        if self._retries_failed:
-            done &= (pc.field("status") != "failed") | (pc.field("run_id") == self._spec.run_id)
-        existing = dataset.to_table(columns=["media_sha256"], filter=done)["media_sha256"]
-        return rows.filter(pc.invert(pc.is_in(rows["media_sha256"], existing.combine_chunks())))

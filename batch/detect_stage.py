@@ -21,7 +21,6 @@ from batch.read import ReadImage, prepare_image
 from batch.rows import result_table
 from batch.spec import RunSpec
 from model_store.errors import LineageMismatch, ModelNotReady, Overloaded
-from model_store.storage import Folder
 from model_store.store import ModelVersion
 from serve.app_names import APP, DEPLOYMENT
 from serve.chunks import Chunk, ChunkAnswer
@@ -57,21 +56,13 @@ class DetectStage:
         return result_table(self._spec.run_id, self._model.info, images, answer)
 
     def _read(self, rows: Sequence[dict[str, Any]]) -> list[ReadImage]:
-        folders = {root: Folder(root) for root in {row["source_root"] for row in rows}}
-        return [
-            prepare_image(
-                row,
-                folders[row["source_root"]],
-                self._model.config.preprocess,
-                self._spec.megapixels * 1_000_000,
-            )
-            for row in rows
-        ]
+        max_pixels = self._spec.megapixels * 1_000_000
+        return [prepare_image(row, self._model.config.preprocess, max_pixels) for row in rows]
 
     @tenacity.retry(
         retry=tenacity.retry_if_exception_type(RECOVERABLE),
         stop=tenacity.stop_after_delay(RETRY_FOR_S),
-        wait=tenacity.wait_exponential_jitter(0.2, 10),
+        wait=tenacity.wait_random_exponential(multiplier=0.2, max=10),
         reraise=True,
     )
     def _ask(self, chunk: Chunk) -> ChunkAnswer:

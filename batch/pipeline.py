@@ -18,6 +18,9 @@ from batch.spec import RunSpec
 from serve.settings import usable_cores
 
 STAGE_CPUS = 0.5  # logical: a fraction, so that a small cluster never waits for itself
+MAX_RESTARTS, MAX_TASK_RETRIES = 20, 3
+"""Of an actor and of a chunk: nodes may come and go, but an image that kills its reader (Ray's default is
+to try for ever) ends the run with an error."""
 
 
 def result_tables(spec: RunSpec, plan: Plan) -> Iterator[pa.Table]:
@@ -35,6 +38,8 @@ def result_tables(spec: RunSpec, plan: Plan) -> Iterator[pa.Table]:
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=STAGE_CPUS,
+        max_restarts=MAX_RESTARTS,
+        max_task_retries=MAX_TASK_RETRIES,
         compute=ActorPoolStrategy(
             size=spec.actors,
             max_concurrent_calls_per_actor=threads,

@@ -6,10 +6,12 @@ A transient read error is tried again; after that it is this image's failure, li
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import tenacity
 
@@ -20,6 +22,7 @@ from model_store.preprocess import Prepared, prepare
 from model_store.storage import Folder
 
 READ_ATTEMPTS = 4
+NO_USE = (FileNotFoundError, PermissionError, IsADirectoryError)
 MAX_DETAIL = 300
 
 
@@ -36,30 +39,63 @@ class ReadImage:
     decode_ms: float = 0.0
 
 
-def prepare_image(
-    row: Mapping[str, str], folder: Folder, spec: Preprocess, max_pixels: int
-) -> ReadImage:
-    """Never raises for what the file is; unknown errors do pass, and stop the run."""
+def prepare_image(row: Mapping[str, Any], spec: Preprocess, max_pixels: int) -> ReadImage:
+    """Read the image where the row says, or at another place of the same bytes (`elsewhere`).
+
+    Never raises for what the file is. Raises StorageUnreachable when the archive itself is away;
+    that and unknown errors stop the run.
+    """
     sha256 = row["media_sha256"]
+    places = [row, *(row.get("elsewhere") or ())]
+    outcomes = (_bytes_of(sha256, place["source_root"], place["path"]) for place in places)
+    first: ReadImage | None = None
+    for outcome in outcomes:
+        if isinstance(outcome, bytes):
+            return _decoded(sha256, outcome, spec, max_pixels)
+        first = first or outcome
+    assert first is not None
+    return first
+
+
+def require_present(folder: Folder) -> None:
+    """Raises StorageUnreachable when there is nothing in the folder: an unmounted archive is an error
+    of the run, not ten thousand failed images.
+    """
+    if not folder.names():
+        raise StorageUnreachable(f"{folder.url} is empty or away; is it mounted?")
+
+
+def _bytes_of(sha256: str, root: str, path: str) -> bytes | ReadImage:
+    folder = _folder(root)
     try:
-        data = _read(folder, row["path"])
+        data = _read(folder, path)
     except (OSError, StorageUnreachable) as error:
+        require_present(folder)
         return ReadImage(sha256, error_code="access", error_detail=_detail(error, folder))
-    if hashlib.sha256(data).hexdigest() != sha256:
-        why = "the file has changed since it was ingested; run 'resight ingest' again"
-        return ReadImage(sha256, error_code="changed", error_detail=why)
+    if hashlib.sha256(data).hexdigest() == sha256:
+        return data
+    why = "the file has changed since it was ingested; run 'resight ingest' again"
+    return ReadImage(sha256, error_code="changed", error_detail=why)
+
+
+def _decoded(sha256: str, data: bytes, spec: Preprocess, max_pixels: int) -> ReadImage:
     started = time.perf_counter()
     try:
         image = decode(data, max_pixels)
     except ImageError as error:
-        return ReadImage(sha256, error_code=error.code, error_detail=_detail(error, folder))
+        return ReadImage(sha256, error_code=error.code, error_detail=str(error)[:MAX_DETAIL])
     prepared = prepare(image.pixels, spec)
     return ReadImage(sha256, prepared, image.facts, decode_ms=(time.perf_counter() - started) * 1e3)
 
 
+@functools.cache
+def _folder(url: str) -> Folder:
+    return Folder(url)
+
+
 @tenacity.retry(
     retry=tenacity.retry_if_exception_type((OSError, StorageUnreachable))
-    & tenacity.retry_if_not_exception_type((FileNotFoundError, PermissionError)),
+    & tenacity.retry_if_not_exception_type(NO_USE),
     stop=tenacity.stop_after_attempt(READ_ATTEMPTS),
     wait=tenacity.wait_random_exponential(multiplier=0.2, max=5),
     reraise=True,

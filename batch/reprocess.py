@@ -61,7 +61,6 @@ def main(
     Example: python -m batch.reprocess --model ssdlite-coco --scope camera --camera deer-north
     """
     configure_logs()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     settings = Settings()
     tables, store = Tables(settings.tables_url), ModelStore(settings.models_url)
     try:
@@ -83,6 +82,7 @@ def main(
             _print(dry_run_report(spec, tables, store))
             return
         _connect(settings)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # after Ray has set its own
         from batch.run import execute
 
         report = execute(spec, tables, store)

@@ -13,19 +13,21 @@ import structlog
 from ray import serve as ray_serve
 
 from archive.tables import Tables
-from batch.accounting import Counts, read_back, require_some_success
+from batch.accounting import Counts, read_back
 from batch.commit import ResultCommitter
 from batch.pipeline import result_tables
 from batch.plan import Plan, make_plan, pinned
 from batch.progress import Progress
+from batch.read import require_present
 from batch.run_log import RunLog
 from batch.spec import RunSpec
-from model_store.errors import ResightError, StorageUnreachable
+from model_store.errors import ModelNotReady, ResightError
 from model_store.storage import Folder
 from model_store.store import ModelStore, ModelVersion
 from serve.app_names import APP, DEPLOYMENT
 
 HEARTBEAT_S = 30
+LOAD_TIMEOUT_S = 300
 log = structlog.get_logger("resight.run")
 
 
@@ -52,15 +54,18 @@ def execute(spec: RunSpec, tables: Tables, store: ModelStore) -> RunReport:
     progress = Progress(spec.run_id, counts, spec.commit_s)
     try:
         if len(plan.todo):
-            _require_roots(plan)
+            for root in plan.todo["source_root"].unique().to_pylist():
+                require_present(Folder(root))
             _require_model(model)
             _stream(spec, plan, tables, run_log, progress)
         final = read_back(tables, plan, spec.run_id)
-        require_some_success(final)
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt | SystemExit)
-        run_log.write("cancelled" if stopped else "failed", progress.counts, _reason(error))
-        raise
+        known = ours(error)
+        run_log.write(
+            "cancelled" if stopped else "failed", progress.counts, _reason(known or error)
+        )
+        raise known or error from None
     run_log.write("sealed", final, final.line())
     rate = progress.rate()
     return RunReport(final, progress.elapsed_s(), rate, progress.steady_rate())
@@ -81,17 +86,15 @@ def _stream(spec: RunSpec, plan: Plan, tables: Tables, run_log: RunLog, progress
     progress.say()
 
 
-def _require_roots(plan: Plan) -> None:
-    """An unmounted archive is an error of the run, not ten thousand failed images."""
-    for root in plan.todo["source_root"].unique().to_pylist():
-        if not Folder(root).names():
-            raise StorageUnreachable(f"{root} is empty or away; is it mounted? Nothing was done")
-
-
 def _require_model(model: ModelVersion) -> None:
     """Load and probe in a replica before the first image is read."""
     handle: Any = ray_serve.get_deployment_handle(DEPLOYMENT, APP)
-    handle.ensure.remote(str(model.id)).result(timeout_s=300)
+    try:
+        handle.ensure.remote(str(model.id)).result(timeout_s=LOAD_TIMEOUT_S)
+    except TimeoutError:
+        raise ModelNotReady(
+            f"no replica has loaded {model.id} in {LOAD_TIMEOUT_S} s; see 'resight status'"
+        ) from None
 
 
 def _plan_facts(plan: Plan) -> dict[str, Any]:
@@ -106,3 +109,16 @@ def _plan_facts(plan: Plan) -> dict[str, Any]:
 
 def _reason(error: BaseException) -> str:
     return str(error) if isinstance(error, ResightError) else f"{type(error).__name__}: {error}"
+
+
+def ours(error: BaseException | None) -> ResightError | None:
+    """The deliberate error inside the wrappings of Ray and Ray Data, or None.
+
+    Ray's wrapping of an error is an instance of that error's class too, but says a whole traceback.
+    """
+    while error is not None:
+        cause: BaseException | None = getattr(error, "cause", None)
+        if cause is None and isinstance(error, ResightError):
+            return error
+        error = cause or error.__cause__
+    return None

@@ -19,6 +19,7 @@ from typing import Any
 from batch.options import arguments
 from batch.spec import RunSpec
 from model_store.errors import BadRequest, ClusterError
+from serve.cluster import read_state
 from serve.settings import Settings
 
 PASSED_ON = ("RESIGHT_HOME", "RESIGHT_MODELS", "RESIGHT_TABLES", "AWS_ENDPOINT_URL", "AWS_REGION")
@@ -32,7 +33,12 @@ class JobOutcome:
 
 
 def submit(spec: RunSpec, settings: Settings) -> str:
-    """Raises ClusterError when the cluster does not take the job."""
+    """Raises ClusterError when the cluster does not take the job, BadRequest."""
+    if read_state(settings) is None and not (settings.models and settings.tables):
+        raise BadRequest(
+            "the cluster of RESIGHT_ADDRESS does not have this machine's folders: set RESIGHT_MODELS "
+            "and RESIGHT_TABLES to places that its nodes see"
+        )
     places = {
         "RESIGHT_HOME": str(settings.home_path),
         "RESIGHT_MODELS": settings.models_url,
@@ -92,6 +98,6 @@ async def tail(submission_id: str, on_line: Callable[[str], None]) -> JobOutcome
 def _client() -> Any:
     from ray.job_submission import JobSubmissionClient
 
-    logging.getLogger("ray").setLevel(logging.ERROR)  # which files it packs is no news to a user
+    logging.disable(logging.WARNING)  # which files Ray packs is no news to a user
 
     return JobSubmissionClient(os.environ["RAY_API_SERVER_ADDRESS"])

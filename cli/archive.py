@@ -11,6 +11,7 @@ from rich.progress import Progress
 
 from archive.exports import VIEWS, export
 from archive.ingest import IngestReport, ingest
+from archive.ingest import retire as retire_archive
 from archive.media import DEFAULT_TEMPLATE
 from archive.query import query
 from archive.tables import Tables
@@ -30,12 +31,20 @@ def ingest_command(
         str, typer.Option(help="where a path names its camera, when EXIF has no serial number")
     ] = DEFAULT_TEMPLATE,
     verify: Annotated[bool, typer.Option(help="read and hash every file again")] = False,
+    retire: Annotated[
+        bool, typer.Option("--retire", help="gone for good: leave its files out of runs")
+    ] = False,
     fmt: FormatOption = Format.table,
 ) -> None:
     """Catalogue an archive: what is new or changed is read, hashed and described. Safe to repeat.
 
     Exit code 1 when some files could not be read. Example: resight ingest /data/deer
     """
+    if retire:
+        print_facts(
+            {"root": url, "retired": retire_archive(Tables(Settings().tables_url), url)}, fmt
+        )
+        return
     with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
         task = bar.add_task("reading", total=None)
         report = ingest(

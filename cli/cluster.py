@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import httpx
 import typer
 
+from archive.query import archives
+from archive.tables import Tables
 from cli.output import Format, FormatOption, note, print_facts
 from model_store.errors import BadRequest
 from serve.cluster import ClusterState, client_environment, join, read_state, start, stop
@@ -31,8 +33,11 @@ def up(
     ray_port: Annotated[int, typer.Option(help="Ray's own port; another free one if taken")] = 6379,
     dashboard_port: Annotated[int, typer.Option(help="likewise")] = 8265,
     object_store_mib: Annotated[int, typer.Option(help="shared memory for chunks")] = 1024,
+    fmt: FormatOption = Format.table,
 ) -> None:
     """Start Ray on this machine and serve the models of the store. Safe to repeat.
+
+    `ready` says which models answer, and why others do not: the cluster is up all the same.
 
     Example: resight up --port 8000
     """
@@ -58,16 +63,20 @@ def up(
             note(f"stopping Ray; its logs are in {state.logs}")
             stop(settings)
         raise
-    print_facts({"endpoint": state.endpoint, "docs": f"{state.endpoint}/docs"}, Format.table)
+    facts = {"endpoint": state.endpoint, "docs": f"{state.endpoint}/docs"}
+    print_facts(facts | {"ready": _ready(state)[1]}, fmt)
 
 
-def down() -> None:
+def down(fmt: FormatOption = Format.table) -> None:
     """Stop the cluster that 'resight up' started; only that one. Tables and models stay.
 
     Example: resight down
     """
     stopped = stop(Settings())
-    note("stopped" if stopped else "nothing was running")
+    if fmt is Format.table:
+        note("stopped" if stopped else "nothing was running")
+    else:
+        print_facts({"stopped": stopped}, fmt)
 
 
 def status(fmt: FormatOption = Format.table) -> None:
@@ -81,6 +90,7 @@ def status(fmt: FormatOption = Format.table) -> None:
         "models": settings.models_url,
         "tables": settings.tables_url,
         "logs": str(settings.logs_path),
+        "archives": archives(Tables(settings.tables_url)),
         "cluster": "down",
     }
     state = read_state(settings)
@@ -104,12 +114,16 @@ def status(fmt: FormatOption = Format.table) -> None:
         raise typer.Exit(1)
 
 
-def env() -> None:
+def env(fmt: FormatOption = Format.table) -> None:
     """Shell variables with which Ray's own commands reach this cluster.
 
     Example: eval "$(resight env)"; ray job list
     """
-    for name, value in client_environment(Settings()).items():
+    variables = client_environment(Settings())
+    if fmt is not Format.table:
+        print_facts(variables, fmt)
+        return
+    for name, value in variables.items():
         print(f"export {name}={shlex.quote(value)}")
 
 

@@ -72,6 +72,7 @@ def add(
 def pull(
     source: Annotated[str, typer.Argument(help="another model store: folder or s3:// URL")],
     version: Version,
+    fmt: FormatOption = Format.table,
 ) -> None:
     """Copy a version from another store, every file verified; identical ones are left alone.
 
@@ -84,9 +85,10 @@ def pull(
         if ours.describe(wanted).digests != found.digests:
             raise ModelError(f"{wanted} is already in {ours.url}, with other files")
         note(f"{wanted} is already in {ours.url}")
-        return
-    ours.publish(wanted, {name: other.read_file(found, name) for name in found.digests})
-    note(f"{wanted} copied to {ours.url}")
+    else:
+        ours.publish(wanted, {name: other.read_file(found, name) for name in found.digests})
+        note(f"{wanted} copied to {ours.url}")
+    print_facts(_identity(wanted.name, wanted.version), fmt)
 
 
 @app.command("list")
@@ -129,7 +131,10 @@ def show(
 
 
 @app.command()
-def verify(model: Annotated[str, typer.Argument(help="name, name@version or name:alias")]) -> None:
+def verify(
+    model: Annotated[str, typer.Argument(help="name, name@version or name:alias")],
+    fmt: FormatOption = Format.table,
+) -> None:
     """Hash every file, load the weights and run the golden probe. Exit code 6 when it fails.
 
     Example: resight models verify ssdlite-coco@1
@@ -138,12 +143,14 @@ def verify(model: Annotated[str, typer.Argument(help="name, name@version or name
     version = models.resolve(parse_ref(model))
     load_detector(models, version)
     note(f"{version} is sound: every digest matches, and the probe is reproduced")
+    print_facts(_identity(version.name, version.version), fmt)
 
 
 @app.command()
 def promote(
     version: Version,
     alias: Annotated[str, typer.Option(help="the alias to move")] = DEFAULT_ALIAS,
+    fmt: FormatOption = Format.table,
 ) -> None:
     """Point an alias at a version, once this machine and every replica have loaded and probed it.
 
@@ -153,6 +160,7 @@ def promote(
     parse_ref(f"{wanted.name}:{alias}")
     move_alias(store(), wanted, alias, _replicas())
     note(f"{wanted.name}:{alias} is now {wanted}")
+    print_facts(_identity(wanted.name, wanted.version) | {"alias": alias}, fmt)
 
 
 def _replicas() -> Replicas | None:

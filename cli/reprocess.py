@@ -79,6 +79,12 @@ def reprocess(
         print_facts({"run_id": spec.run_id, "job": submission_id}, fmt)
         return
     outcome, last = follow_run(submission_id, quiet=fmt is not Format.table)
+    if outcome.status == "SUCCEEDED" and not last:
+        note(
+            f"the run has succeeded, but its report did not come through: ray job logs {submission_id}"
+        )
+        print_facts({"run_id": spec.run_id}, fmt)
+        return
     if outcome.status == "SUCCEEDED":
         facts = {"run_id": spec.run_id, "accounting": last["accounting"]}
         facts |= {k: last[k] for k in ("seconds", "images_per_s", "steady_images_per_s")}

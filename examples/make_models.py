@@ -34,7 +34,7 @@ MOTION = {
     "nms": {"kind": "none", "max_detections": 50},
     "thresholds": {"default": 0.1},
     "batch": {"max": 1},
-    "licence": "none needed: no weights",
+    "licence": "CC0-1.0; no weights",
     "source": "model_store/runtimes/motion.py",
     "description": "Blobs that stand out from their surroundings; knows no animals, and no motion either",
 }
@@ -56,8 +56,14 @@ differs enough becomes a box. It knows no animals, and from single pictures it c
 
 - Good for: plumbing tests and a baseline that any real detector must beat.
 - Not good for: counting animals.
-- Licence: none needed, there are no weights. Settings are in config.json.
+- Licence: CC0 1.0, text in LICENSE; there are no weights. Settings are in config.json.
 - Probe image: see `examples/photos/README.md` for its licence.
+"""
+LICENCE_MOTION = """motion@1 has no weights. To the extent possible under law, the authors have waived
+all copyright and related rights to config.json, README.md and probe/expected.json under CC0 1.0 Universal:
+https://creativecommons.org/publicdomain/zero/1.0/
+
+probe/cat.jpg is the photograph "Chelsea", CC0 1.0, distributed with scikit-image.
 """
 
 
@@ -76,6 +82,7 @@ def main() -> None:
     weights = arguments.weights.read_bytes()
     add_version(store, version_id("ssdlite-coco", "1"), weights, SSDLITE, files)
     probe = {"probe/cat.jpg": probes["probe/cat.jpg"], "README.md": README_MOTION.encode()}
+    probe |= {"LICENSE": LICENCE_MOTION.encode()}
     add_version(store, version_id("motion", "1"), None, MOTION, probe)
     for name in ("ssdlite-coco", "motion"):
         store.set_alias(name, "production", "1")

@@ -52,10 +52,12 @@ class Folder:
         return f"{self.root}/{relative}" if relative else self.root
 
     def read(self, relative: str) -> bytes:
-        """Whole file. Raises FileNotFoundError, or StorageUnreachable when the place is away."""
+        """Whole file. Raises FileNotFoundError, IsADirectoryError, PermissionError, or
+        StorageUnreachable when the place is away.
+        """
         try:
             return bytes(self.fs.cat_file(self.path(relative)))  # type: ignore[arg-type]
-        except (FileNotFoundError, IsADirectoryError):
+        except (FileNotFoundError, IsADirectoryError, PermissionError):
             raise
         except Exception as error:
             raise StorageUnreachable(f"cannot read {self.url}/{relative}: {error}") from error

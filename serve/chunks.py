@@ -68,6 +68,9 @@ def pack_answers(
             isinstance(outcome, BaseException) and not isinstance(outcome, Exception)
         ):
             raise outcome
+    unknown = [o for o in outcomes if isinstance(o, Exception) and not isinstance(o, ImageError)]
+    if len(unknown) == len(outcomes) > 1:  # not one image's fault
+        raise unknown[0]
     detections = [
         Detections.empty() if isinstance(o, BaseException) else o[0].detections for o in outcomes
     ]

@@ -87,11 +87,13 @@ def start(settings: Settings, ports: Ports, host: str, object_store_mib: int) ->
             f"{host}:{ports.http} is taken; stop what listens there or choose another with "
             "'resight up --port'"
         )
-    temp_dir = Path(tempfile.gettempdir()) / f"resight-{_home_digest(settings)}"
+    temp_dir = _temp_dir(settings)
     temp_dir.mkdir(parents=True, exist_ok=True)
     settings.logs_path.mkdir(parents=True, exist_ok=True)
     log_path = settings.logs_path / "ray.log"
     with start_lock():
+        if running := read_state(settings):  # started by another 'resight up' while we waited
+            return running
         gcs, dashboard = preferred_or_free(ports.ray), preferred_or_free(ports.dashboard)
         inner = inner_ports()
         with log_path.open("wb") as log:
@@ -129,23 +131,26 @@ def stop(settings: Settings) -> bool:
     for workers that do not listen, is given GRACE_S. Requests in flight are cut.
     """
     state = read_state(settings)
-    if state is None:
-        _state_file(settings).unlink(missing_ok=True)
-        return False
-    head = psutil.Process(state.pid)
-    runs = [process for process in head.children(recursive=True) if _is_run(process)]
-    _end(runs, psutil.Process.terminate, RUN_STOP_S)
-    family = [*head.children(recursive=True), head]
-    _end([head], psutil.Process.terminate, 0)
+    roots = [psutil.Process(state.pid)] if state else _orphans(settings)
+    below = [child for root in roots for child in root.children(recursive=True)]
+    _end((p for p in below if _has(p, "batch.reprocess")), psutil.Process.terminate, RUN_STOP_S)
+    family = [*{child for root in roots for child in root.children(recursive=True)}, *roots]
+    _end(roots, psutil.Process.terminate, 0)
     _, alive = psutil.wait_procs(family, timeout=GRACE_S)
     _end(alive, psutil.Process.kill, 10)
     _state_file(settings).unlink(missing_ok=True)
-    return True
+    return bool(roots)
 
 
-def _is_run(process: psutil.Process) -> bool:
+def _orphans(settings: Settings) -> list[psutil.Process]:
+    """Processes of this home's Ray whose `ray start` was killed: they name its temporary folder."""
+    temp_dir = str(_temp_dir(settings))
+    return [process for process in psutil.process_iter() if _has(process, temp_dir)]
+
+
+def _has(process: psutil.Process, words: str) -> bool:
     try:
-        return "batch.reprocess" in process.cmdline()
+        return any(words in part for part in process.cmdline()) and process.pid != os.getpid()
     except psutil.Error:
         return False
 
@@ -273,6 +278,7 @@ def _state_file(settings: Settings) -> Path:
     return settings.home_path / "cluster.json"
 
 
-def _home_digest(settings: Settings) -> str:
+def _temp_dir(settings: Settings) -> Path:
     """Short, because Ray's sockets live below it and Unix limits their paths to 107 bytes."""
-    return hashlib.sha256(str(settings.home_path).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(str(settings.home_path).encode()).hexdigest()[:8]
+    return Path(tempfile.gettempdir()) / f"resight-{digest}"

@@ -8,8 +8,9 @@ Both end in the same `LoadedDetector.infer`, so their rows are equal bit for bit
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -91,21 +92,21 @@ class Engine:
         self._lanes.close()
         self._decoders.shutdown(wait=False, cancel_futures=True)
 
-    def admit(self) -> None:
-        """Raises Overloaded before a body is read when the replica has its fill."""
+    @contextlib.contextmanager
+    def slot(self) -> Iterator[None]:
+        """A place among the images being answered, from before the body is read until the end.
+
+        Raises Overloaded when the replica has its fill.
+        """
         if self._admitted >= self.args.limits.online_queue:
             raise Overloaded(
                 f"{self._admitted} images are being answered, the bound is "
                 f"{self.args.limits.online_queue}",
                 self._lanes.wait_s(Lane.ONLINE),
             )
-
-    async def detect(self, body: bytes, ref: str) -> Answer:
-        """Raises ImageError, ModelError, BadRequest, Overloaded."""
-        self.admit()
         self._admitted += 1
         try:
-            return await self._detect(body, ref)
+            yield
         finally:
             self._admitted -= 1
 
@@ -117,7 +118,8 @@ class Engine:
         outcomes = await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
         return pack_answers(resident.detector.info, outcomes)
 
-    async def _detect(self, body: bytes, ref: str) -> Answer:
+    async def detect(self, body: bytes, ref: str) -> Answer:
+        """Call it inside a `slot`. Raises ImageError, ModelError, BadRequest, Overloaded."""
         resident = await self.residents.get(ref)
         detector = resident.detector
         loop = asyncio.get_running_loop()

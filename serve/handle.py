@@ -41,10 +41,9 @@ class RayReplicas:
             return list(
                 self._handle.broadcast(method, *arguments).results(timeout_s=LOAD_TIMEOUT_S)
             )
-        except RayTaskError as error:
-            cause = error.cause
+        except Exception as error:
+            cause = error.cause if isinstance(error, RayTaskError) else error
             if isinstance(cause, ResightError):
                 raise cause from None
-            raise ModelNotReady(
-                f"a replica could not {method} {' '.join(arguments)}: {cause}"
-            ) from error
+            words = " ".join((method, *arguments))
+            raise ModelNotReady(f"a replica could not {words}: {cause!r}"[:1000]) from error

@@ -68,9 +68,9 @@ def build_http_api(engine: Engine, token: str = "") -> FastAPI:
         ] = None,
     ) -> Response:
         """Detections in one image, sent as the raw body."""
-        engine.admit()
-        body = await read_body(request, engine.args.limits.body_mib)
-        answer = await engine.detect(body, model)
+        with engine.slot():
+            body = await read_body(request, engine.args.limits.body_mib)
+            answer = await engine.detect(body, model)
         return Response(
             to_response(answer, min_score).model_dump_json(), media_type="application/json"
         )

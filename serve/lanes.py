@@ -102,7 +102,7 @@ class Lanes(Generic[K, T, R]):
             if self._closed:
                 raise ModelNotReady("this replica is shutting down; ask again")
             queue = self._queues[lane]
-            if queue.size + len(tickets) > self._limits[lane]:
+            if queue.size and queue.size + len(tickets) > self._limits[lane]:
                 raise Overloaded(
                     f"{queue.size} images wait in the {lane.value} lane, the bound is "
                     f"{self._limits[lane]}",

@@ -87,7 +87,7 @@ def inner_ports() -> InnerPorts:
 
 def is_free(host: str, port: int) -> bool:
     """Whether a server could listen there now; host "" means all interfaces."""
-    with socket.socket() as probe:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with contextlib.suppress(OSError):
             probe.bind((host, port))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from model_store.detector import load_detector
-from model_store.errors import ModelNotReady, ResightError
+from model_store.errors import ModelNotReady
 from model_store.names import VersionId
 from model_store.store import ModelStore
 
@@ -40,9 +40,10 @@ def promote(store: ModelStore, version: VersionId, alias: str, replicas: Replica
         return
     try:
         _require_all(replicas.reload(), version, alias)
-    except ResightError:
-        store.set_alias(version.name, alias, previous)
-        replicas.reload()
+    except BaseException:
+        if store.aliases(version.name).get(alias) == version.version:  # nobody promoted meanwhile
+            store.set_alias(version.name, alias, previous)
+            replicas.reload()
         raise
 
 

@@ -84,6 +84,9 @@ class Residents:
         except ResightError as error:
             log.warning("store_unreadable", store=self._store.url, error=str(error))
             return
+        for gone in self._forgotten(wanted):
+            del self._aliases[gone]
+            self.failures.pop(f"{gone[0]}:{gone[1]}", None)
         for name, alias, version in wanted:
             if self._aliases.get((name, alias)) == version:
                 self.failures.pop(f"{name}:{alias}", None)  # moved back from one that failed
@@ -105,6 +108,12 @@ class Residents:
                 (name, alias, VersionId(name, version)) for alias, version in aliases.items()
             ]
         return wanted
+
+    def _forgotten(self, wanted: list[tuple[str, str, VersionId]]) -> list[tuple[str, str]]:
+        """Aliases taken out of a file that can be read; an empty store is a store that is away."""
+        readable = {name for name, _, _ in wanted}
+        there = {(name, alias) for name, alias, _ in wanted}
+        return [key for key in self._aliases if key[0] in readable and key not in there]
 
     async def _switch(self, name: str, alias: str, version: VersionId) -> None:
         label = f"{name}:{alias}"

@@ -1,7 +1,7 @@
 """Where everything is and what is allowed: environment for places and secrets, arguments for the rest.
 
-RESIGHT_HOME holds models/, tables/, logs/ and the cluster's state; RESIGHT_MODELS and RESIGHT_TABLES
-move those two elsewhere, s3:// included.
+RESIGHT_HOME holds models/, tables/, logs/ and the cluster's state; RESIGHT_MODELS, RESIGHT_TABLES and
+RESIGHT_LOGS move those elsewhere, the first two also to s3://.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ class Settings(BaseSettings):
     home: str = Field(default="~/.resight", description="folder for all state")
     models: str = Field(default="", description="model store, default HOME/models; s3:// allowed")
     tables: str = Field(default="", description="Delta tables, default HOME/tables; s3:// allowed")
+    logs: str = Field(default="", description="logs of Ray's start, default HOME/logs")
     token: str = Field(default="", description="bearer token; needed to listen beyond loopback")
     address: str = Field(
         default="", description="Ray dashboard URL of a cluster 'resight up' did not start here"
@@ -42,7 +43,7 @@ class Settings(BaseSettings):
 
     @property
     def logs_path(self) -> Path:
-        return self.home_path / "logs"
+        return Path(absolute(self.logs)) if self.logs else self.home_path / "logs"
 
 
 class Limits(BaseModel):

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from archive.ingest import IngestReport, ingest
+from archive.ingest import IngestReport, ingest, retire
+from archive.query import archives
 from archive.tables import Tables
 from examples.sample_archive import Summary
 from model_store.errors import BadRequest, StorageUnreachable
@@ -218,3 +219,17 @@ def test_a_wrong_template_is_refused_before_anything_is_read(small: Path, tables
 def test_the_template_names_the_camera(small: Path, tables: Tables) -> None:
     ingest(tables, str(small), template="{site}/{camera}.jpg")
     assert {row["camera_id"] for row in media(tables).values()} == {"0", "1", "2"}
+
+
+def test_a_retired_archive_is_left_out_and_comes_back_when_it_is_ingested_again(
+    small: Path, tables: Tables
+) -> None:
+    ingest(tables, str(small))
+    assert retire(tables, str(small)) == 3
+    assert all(row["missing_since"] for row in media(tables).values())
+    assert archives(tables) == {str(small): 0}
+    ingest(tables, str(small))
+    assert not any(row["missing_since"] for row in media(tables).values())
+    assert archives(tables) == {str(small): 3}
+    with pytest.raises(BadRequest, match="no file is known from"):
+        retire(tables, "/never/ingested")

@@ -59,14 +59,33 @@ def test_a_root_that_is_not_there_is_unreachable_and_not_empty(tmp_path: Path) -
         list_files(Folder(str(tmp_path / "away")))
 
 
-def test_a_root_that_cannot_be_listed_is_unreachable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("folder", ["", "deer-north"])
+def test_a_folder_that_cannot_be_listed_is_unreachable_and_not_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
 ) -> None:
-    root = Folder(str(tmp_path))
+    write_files(tmp_path, {"deer-north/1.jpg": b"1", "deer-south/1.jpg": b"1"})
+    scan = os.scandir
 
-    def fail(*_: object, **__: object) -> None:
-        raise PermissionError("not yours")
+    def refusing(path: str) -> object:
+        if Path(path) == tmp_path / folder:
+            raise PermissionError("not yours")
+        return scan(path)
 
-    monkeypatch.setattr(root.fs, "find", fail)
+    monkeypatch.setattr("os.scandir", refusing)
     with pytest.raises(StorageUnreachable, match=r"cannot list .* not yours"):
-        list_files(root)
+        list_files(Folder(str(tmp_path)))
+
+
+def test_a_linked_camera_folder_belongs_to_the_archive_once(tmp_path: Path) -> None:
+    elsewhere = write_files(tmp_path / "disk2", {"1.jpg": b"1", "2.jpg": b"2"})
+    root = write_files(tmp_path / "archive", {"deer-north/1.jpg": b"1"})
+    (root / "deer-south").symlink_to(elsewhere)
+    (root / "deer-south-again").symlink_to(elsewhere)
+    (root / "deer-north" / "loop").symlink_to(root)
+    (root / "deer-north" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    found = list_files(Folder(str(root)))
+    assert [file.path for file in found.files] == [
+        "deer-north/1.jpg",
+        "deer-south/1.jpg",
+        "deer-south/2.jpg",
+    ]

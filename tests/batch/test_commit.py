@@ -123,6 +123,19 @@ def test_two_retries_at_once_leave_one_row_an_image(bench: Bench) -> None:
     assert bench.there == [("a", "ok", "r1"), ("b", "ok", "r2")]
 
 
+def test_a_run_replaces_what_could_not_be_read_and_appends_the_rest(bench: Bench) -> None:
+    key = bench.key
+    unread = result_rows(["a"], key=key, status="failed", run_id="r0", error_code="access")
+    put_results(bench.tables, unread)
+    put_results(bench.tables, bench.rows("b", "failed", "r0"))
+    committer = bench.committer("r1")
+    committer.add(bench.rows("acd"))
+    committer.flush()
+    assert bench.there == [
+        (n, "failed" if n == "b" else "ok", "r0" if n == "b" else "r1") for n in "abcd"
+    ]
+
+
 def test_without_a_retry_failed_rows_stay(bench: Bench) -> None:
     mine, theirs = bench.committer("r1"), bench.committer("r2")
     theirs.add(bench.rows("a", "failed", "r2"))

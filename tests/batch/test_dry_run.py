@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from archive.tables import Tables
 from batch.dry_run import dry_run_report
 from batch.plan import make_plan
 from batch.spec import RunSpec, Scope
+from model_store.errors import BadRequest
 from model_store.store import ModelStore, ModelVersion
 from tests.batch.conftest import Catalogue
 from tests.fixtures_local import MODELS, put_results, result_rows
@@ -16,9 +19,9 @@ STORE = ModelStore(str(MODELS))
 SPEC = RunSpec(run_id="r", model="motion")
 
 
-def test_without_tables_nothing_is_to_do_and_none_are_made(tmp_path: Path) -> None:
-    report = dry_run_report(SPEC, Tables(str(tmp_path / "tables")), STORE)
-    assert (report["requested"], report["to_infer"], report["estimate_s"]) == (0, 0, None)
+def test_without_tables_it_says_so_and_makes_none(tmp_path: Path) -> None:
+    with pytest.raises(BadRequest, match="no image is catalogued"):
+        dry_run_report(SPEC, Tables(str(tmp_path / "tables")), STORE)
     assert not (tmp_path / "tables").exists()
 
 

@@ -39,10 +39,47 @@ def put_media(tables: Tables, *rows: dict[str, Any]) -> None:
     tables.append("media", table, "test", lambda _, wanted: wanted)
 
 
-def test_an_empty_catalogue_has_an_empty_plan(tmp_path: Path, motion: ModelVersion) -> None:
-    plan = make_plan(Tables(str(tmp_path)), motion, ALL)
-    assert (len(plan.requested), len(plan.todo), plan.files, plan.todo_bytes) == (0, 0, 0, 0)
-    assert plan.reused == 0
+@pytest.mark.parametrize("scope", [ALL, FAILED, MISSING, Scope(kind="camera", camera="c")])
+def test_an_empty_catalogue_is_no_run_with_nothing_to_do(
+    tmp_path: Path, motion: ModelVersion, scope: Scope
+) -> None:
+    with pytest.raises(BadRequest, match="no image is catalogued in .*run 'resight ingest URL'"):
+        make_plan(Tables(str(tmp_path)), motion, scope, read_only=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_content_at_several_places_is_asked_for_once_with_all_of_them(
+    tmp_path: Path, motion: ModelVersion
+) -> None:
+    tables = Tables(str(tmp_path))
+    put_media(
+        tables,
+        {"path": "b/1", "media_sha256": "twice"},
+        {"path": "a/1", "media_sha256": "twice"},
+        {"path": "c/1", "media_sha256": "once"},
+    )
+    once, twice = make_plan(tables, motion, ALL).todo.sort_by("media_sha256").to_pylist()
+    assert (twice["source_root"], twice["path"]) == ("/a", "a/1")
+    assert twice["elsewhere"] == [{"source_root": "/a", "path": "b/1"}]
+    assert once["elsewhere"] == []
+
+
+@pytest.mark.parametrize(
+    ("code", "again"),
+    [("access", True), ("changed", True), ("model", True), ("decode", False), (None, False)],
+)
+def test_failures_that_are_not_the_images_own_are_due_again(
+    tmp_path: Path, motion: ModelVersion, code: str | None, again: bool
+) -> None:
+    tables = Tables(str(tmp_path))
+    put_media(tables, {"path": "f"}, {"path": "n"})
+    key = motion.info.inference_key
+    put_results(tables, result_rows(["f"], key=key, status="failed", error_code=code))
+    plan = make_plan(tables, motion, ALL)
+    assert todo(plan) == (["f", "n"] if again else ["n"])
+    assert plan.again.to_pylist() == (["f"] if again else [])
+    assert plan.reused == (0 if again else 1)
+    assert todo(make_plan(tables, motion, MISSING)) == ["n"]
 
 
 def test_all_is_every_content_once(catalogue: Catalogue, motion: ModelVersion) -> None:
@@ -120,7 +157,7 @@ def test_latest_per_camera_of_the_sample_is_one_a_camera(
 
 @pytest.mark.parametrize(
     ("camera", "found"),
-    [("", []), ("south", []), ("north", ["n/1", "n/2"]), ("o'north", ["o/1"])],
+    [("north", ["n/1", "n/2"]), ("o'north", ["o/1"])],
 )
 def test_a_camera_is_asked_for_by_its_id(
     tmp_path: Path, motion: ModelVersion, camera: str, found: list[str]
@@ -135,6 +172,16 @@ def test_a_camera_is_asked_for_by_its_id(
     )
     plan = make_plan(tables, motion, Scope(kind="camera", camera=camera))
     assert todo(plan) == requested(plan) == found
+
+
+@pytest.mark.parametrize("camera", ["", "south", "North"])
+def test_a_camera_that_is_not_there_is_a_mistake(
+    tmp_path: Path, motion: ModelVersion, camera: str
+) -> None:
+    tables = Tables(str(tmp_path))
+    put_media(tables, {"path": "n/1", "camera_id": "north"}, {"path": "x/1", "camera_id": None})
+    with pytest.raises(BadRequest, match=f"no image of camera '{camera}'; there is: north"):
+        make_plan(tables, motion, Scope(kind="camera", camera=camera))
 
 
 @pytest.mark.parametrize(
@@ -179,13 +226,6 @@ def test_copies_in_two_archives_are_one_image_at_one_of_its_places(
     (row,) = plan.todo.to_pylist()
     assert (row["source_root"], row["path"]) in places
     assert plan.files == 3
-
-
-def test_read_only_makes_no_table(tmp_path: Path, motion: ModelVersion) -> None:
-    tables = Tables(str(tmp_path / "tables"))
-    plan = make_plan(tables, motion, ALL, read_only=True)
-    assert len(plan.todo) == 0
-    assert not (tmp_path / "tables").exists()
 
 
 def test_read_only_plans_the_same(catalogue: Catalogue, motion: ModelVersion) -> None:

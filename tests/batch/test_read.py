@@ -26,9 +26,15 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch.read._read.retry, "sleep", lambda _: None)
 
 
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """A folder that is there, with a file nobody asks for."""
+    return write_files(tmp_path, {"other.jpg": b"x"})
+
+
 def read(root: Path, data: bytes, path: str = "a.jpg", max_pixels: int = MAX_PIXELS) -> ReadImage:
-    row = {"media_sha256": hashlib.sha256(data).hexdigest(), "path": path}
-    return prepare_image(row, Folder(str(root)), SPEC, max_pixels)
+    row = {"media_sha256": hashlib.sha256(data).hexdigest(), "source_root": str(root), "path": path}
+    return prepare_image(row, SPEC, max_pixels)
 
 
 def test_a_good_image_is_prepared_as_the_detector_would(tmp_path: Path) -> None:
@@ -62,11 +68,31 @@ def test_what_cannot_be_decoded_has_a_code_and_a_reason(
     assert image.media_sha256 == hashlib.sha256(data).hexdigest()
 
 
-def test_a_file_that_is_gone_cannot_be_accessed(tmp_path: Path) -> None:
-    image = read(tmp_path, b"", "north/gone.jpg")
+def test_a_file_that_is_gone_cannot_be_accessed(archive: Path) -> None:
+    image = read(archive, b"", "north/gone.jpg")
     assert (image.prepared, image.error_code) == (None, "access")
     assert "north/gone.jpg" in str(image.error_detail)
-    assert str(tmp_path) not in str(image.error_detail)
+    assert str(archive) not in str(image.error_detail)
+
+
+def test_an_archive_that_is_away_stops_the_run(tmp_path: Path) -> None:
+    with pytest.raises(StorageUnreachable, match="is empty or away; is it mounted"):
+        read(tmp_path / "unmounted", b"")
+
+
+@pytest.mark.parametrize("first", [None, b"<html>", photo("moose")])
+def test_the_same_bytes_elsewhere_will_do(tmp_path: Path, first: bytes | None) -> None:
+    cat = photo("cat")
+    write_files(tmp_path, {"b.jpg": cat} | ({"a.jpg": first} if first else {}))
+    row = {
+        "media_sha256": hashlib.sha256(cat).hexdigest(),
+        "source_root": str(tmp_path),
+        "path": "a.jpg",
+        "elsewhere": [{"source_root": str(tmp_path), "path": "b.jpg"}],
+    }
+    assert prepare_image(row, SPEC, MAX_PIXELS).prepared is not None
+    (tmp_path / "b.jpg").write_bytes(b"changed too")
+    assert prepare_image(row, SPEC, MAX_PIXELS).error_code == ("changed" if first else "access")
 
 
 def test_a_file_that_changed_since_ingest_is_not_taken_for_the_old_one(tmp_path: Path) -> None:
@@ -78,7 +104,7 @@ def test_a_file_that_changed_since_ingest_is_not_taken_for_the_old_one(tmp_path:
 
 @pytest.mark.parametrize("failures", [0, 1, READ_ATTEMPTS - 1, READ_ATTEMPTS])
 def test_a_transient_error_is_tried_again_and_a_lasting_one_is_the_images(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failures: int
+    archive: Path, monkeypatch: pytest.MonkeyPatch, failures: int
 ) -> None:
     cat, tries = photo("cat"), []
 
@@ -89,7 +115,7 @@ def test_a_transient_error_is_tried_again_and_a_lasting_one_is_the_images(
         return cat
 
     monkeypatch.setattr(Folder, "read", flaky)
-    image = read(tmp_path, cat)
+    image = read(archive, cat)
     if failures < READ_ATTEMPTS:
         assert image.prepared is not None
         assert len(tries) == failures + 1
@@ -99,7 +125,7 @@ def test_a_transient_error_is_tried_again_and_a_lasting_one_is_the_images(
 
 
 def test_a_file_that_is_gone_is_not_asked_for_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    archive: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tries: list[str] = []
 
@@ -108,16 +134,16 @@ def test_a_file_that_is_gone_is_not_asked_for_again(
         raise FileNotFoundError(path)
 
     monkeypatch.setattr(Folder, "read", gone)
-    assert read(tmp_path, b"").error_code == "access"
+    assert read(archive, b"").error_code == "access"
     assert len(tries) == 1
 
 
-def test_a_long_reason_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_reason_is_cut(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> bytes:
         raise FileNotFoundError("x" * 1000)
 
     monkeypatch.setattr(Folder, "read", fail)
-    assert len(str(read(tmp_path, b"").error_detail)) == MAX_DETAIL
+    assert len(str(read(archive, b"").error_detail)) == MAX_DETAIL
 
 
 def test_an_unknown_error_is_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,9 +41,10 @@ def test_status_without_a_cluster_says_where_everything_is_and_ends_with_1(
         "models": str(home / "models"),
         "tables": str(home / "tables"),
         "logs": str(home / "logs"),
+        "archives": {},
         "cluster": "down",
     }
-    assert resight("status").out.splitlines()[-1] == "cluster  down"
+    assert resight("status").out.splitlines()[-1] == "cluster   down"
 
 
 def test_places_follow_their_variables(

@@ -38,7 +38,7 @@ def test_a_killed_run_resumes_to_the_rows_of_an_undisturbed_one(
     )
     assert started.returncode == 0, started.stderr
 
-    committed = _kill_driver_at(50, "victim", disturbed)
+    committed = _kill_driver_at(90, "victim", disturbed)
     assert 0 < committed < 190, "the run was to die in its middle"
     resumed = cluster.reprocess(*pace, tables=disturbed)
     assert resumed["counts"]["reused"] >= committed

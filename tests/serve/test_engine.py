@@ -68,8 +68,9 @@ async def test_a_chunk_over_the_bulk_bound_is_refused_whole(tmp_path: Path) -> N
     motion_store(tmp_path, "1")
     engine = Engine(DetectArgs(models=str(tmp_path), workers=1, limits=Limits(bulk_queue=2)))
     try:
+        chunk = await chunk_of(engine, "blobs@1", NAMES)
         with pytest.raises(Overloaded, match="bulk lane"):
-            await engine.detect_chunk(await chunk_of(engine, "blobs@1", NAMES))
+            await asyncio.gather(*(engine.detect_chunk(chunk) for _ in range(8)))
     finally:
         engine.stop()
 

@@ -77,7 +77,8 @@ async def post(
 
 def has_room(engine: Engine) -> bool:
     try:
-        engine.admit()
+        with engine.slot():
+            pass
     except Overloaded:
         return False
     return True

@@ -179,8 +179,19 @@ def test_a_cancelled_item_is_never_run(bench: Callable[..., Bench]) -> None:
     assert one.run(first, third, *after) == [("a", ["x", "z"]), ("c", ["after"])]
 
 
+def test_a_chunk_larger_than_the_bound_gets_in_when_nothing_waits(
+    bench: Callable[..., Bench],
+) -> None:
+    one = bench(bound=2)
+    one.hold()
+    one.lanes.submit("a", names("x", 5), Lane.BULK)
+    assert one.lanes.depth(Lane.BULK) == 5
+    with pytest.raises(Overloaded):
+        one.lanes.submit("a", names("y", 1), Lane.BULK)
+
+
 @pytest.mark.parametrize(
-    ("waiting", "more", "refused"), [(0, 0, False), (1, 1, False), (2, 1, True), (0, 3, True)]
+    ("waiting", "more", "refused"), [(0, 0, False), (1, 1, False), (2, 1, True), (1, 2, True)]
 )
 def test_a_lane_over_its_bound_refuses_all_of_a_submission(
     bench: Callable[..., Bench], waiting: int, more: int, refused: bool

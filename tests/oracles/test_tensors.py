@@ -1,0 +1,158 @@
+"""Example outputs have the shapes of real exports and something to find; graphs emit them."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from tests.graphs import constant_graph
+from tests.oracles.families import FAMILIES
+from tests.oracles.tensors import example
+
+# Side 64: 64 + 16 + 4 = 84 cells. Three classes, two images.
+SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
+    "yolov5": {"output0": (2, 252, 8)},
+    "yolov8": {"output0": (2, 7, 84)},
+    "end2end": {"output0": (2, 300, 6)},
+    "rtdetr": {"output0": (2, 300, 7)},
+    "rtdetr_topk": {"output0": (2, 300, 6)},
+    "rtdetr_labels": {"labels": (2, 300), "boxes": (2, 300, 4), "scores": (2, 300)},
+    "rfdetr": {"dets": (2, 300, 4), "labels": (2, 300, 4)},
+    "yolox_raw": {"output0": (2, 84, 8)},
+    "yolox": {"output0": (2, 84, 8)},
+    "ssd": {"boxes": (2, 84, 4), "scores": (2, 84, 3)},
+    "tf_detection": {
+        "detection_boxes": (2, 100, 4),
+        "detection_classes": (2, 100),
+        "detection_scores": (2, 100),
+        "num_detections": (2,),
+    },
+    "torchvision": {"boxes": (2, 100, 4), "labels": (2, 100), "scores": (2, 100)},
+    "mmdet": {"dets": (2, 100, 5), "labels": (2, 100)},
+}
+
+
+def session_of(graph: bytes) -> ort.InferenceSession:
+    return ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
+
+
+def answers(
+    session: ort.InferenceSession, images: np.ndarray, **more: np.ndarray
+) -> list[np.ndarray]:
+    return [np.asarray(values) for values in session.run(None, {"images": images, **more})]
+
+
+def pictures(shades: list[int], side_px: int = 64) -> np.ndarray:
+    """(n, 3, side, side) in 0..1, each image of one grey."""
+    shade = np.array(shades, np.float32)[:, np.newaxis, np.newaxis, np.newaxis] / np.float32(255)
+    return np.broadcast_to(shade, (len(shades), 3, side_px, side_px)).copy()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_examples_have_the_shapes_of_exports(family: str) -> None:
+    outputs = example(family, np.random.default_rng(1))
+    assert {name: values.shape for name, values in outputs.items()} == SHAPES[family]
+    assert {str(values.dtype) for values in outputs.values()} <= {"float32", "int64"}
+    again = example(family, np.random.default_rng(1))
+    assert all((again[name] == values).all() for name, values in outputs.items())
+
+
+@pytest.mark.parametrize("classes", [1, 2, 3, 12])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_example_shows_something_and_no_score_is_near_a_floor(
+    family: str, classes: int
+) -> None:
+    outputs = example(family, np.random.default_rng(classes), 3, classes)
+    images = FAMILIES[family](outputs, 64, classes, 0.25)
+    assert images == FAMILIES[family](outputs, 64, classes, 0.011)
+    assert len(images) == 3
+    assert images[0] != images[1]
+    for boxes in images:
+        assert len(boxes) >= 8  # at least three objects in three rows, less one without an object
+        scores = [box.score for box in boxes]
+        assert len(set(scores)) == len(scores)
+        assert min(scores) > 0.39
+        assert all(box.x1 < box.x2 and box.y1 < box.y2 for box in boxes)
+
+
+def test_raw_yolox_lies_on_the_grid_and_decoded_in_the_square() -> None:
+    raw = example("yolox_raw", np.random.default_rng(3))["output0"]
+    assert np.abs(raw[..., :4]).max() < 4
+    decoded = example("yolox", np.random.default_rng(3))["output0"]
+    assert decoded[..., :2].max() > 32
+    for one, other in zip(
+        FAMILIES["yolox_raw"]({"output0": raw}, 64, 3, 0.25),
+        FAMILIES["yolox"]({"output0": decoded}, 64, 3, 0.25),
+        strict=True,
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_graph_emits_the_row_of_each_pixel(family: str) -> None:
+    outputs = example(family, np.random.default_rng(2), images=3)
+    session = session_of(constant_graph(outputs, 64))
+    names = [output.name for output in session.get_outputs()]
+    assert names == list(outputs)
+    emitted = answers(session, pictures([2, 0, 1, 4, 255]))
+    for name, values in zip(names, emitted, strict=True):
+        assert values.dtype == outputs[name].dtype
+        assert (values == outputs[name][[2, 0, 1, 1, 0]]).all()
+
+
+def test_one_image_answers_the_same_in_any_batch() -> None:
+    graph = constant_graph(example("yolov8", np.random.default_rng(2), images=256), 64)
+    session = session_of(graph)
+    batch = pictures(list(range(256)))
+    (together,) = answers(session, batch)
+    for place in (0, 77, 255):
+        (alone,) = answers(session, batch[place : place + 1])
+        assert (alone[0] == together[place]).all()
+
+
+def test_half_precision_pixels_still_choose_their_row() -> None:
+    outputs = {"output0": np.arange(256, dtype=np.float16)[:, np.newaxis]}
+    session = session_of(constant_graph(outputs, 64, fp16_input=True))
+    assert session.get_inputs()[0].type == "tensor(float16)"
+    (emitted,) = answers(session, pictures(list(range(256))).astype(np.float16))
+    assert emitted[:, 0].tolist() == list(range(256))
+    assert emitted.dtype == np.float16
+
+
+@pytest.mark.parametrize(
+    ("scale", "mean", "std", "pixel"),
+    [(1.0, 0.0, 1.0, (1.0, 0.0)), (1 / 255, 0.485, 0.229, (58.395, 123.675))],
+)
+def test_other_preprocessings_choose_the_same_rows(
+    scale: float, mean: float, std: float, pixel: tuple[float, float]
+) -> None:
+    session = session_of(constant_graph({"output0": np.arange(256)}, 8, pixel=pixel))
+    images = (pictures(list(range(256)), 8) * 255 * scale - mean) / std
+    (emitted,) = answers(session, images.astype(np.float32))
+    assert emitted.tolist() == list(range(256))
+
+
+def test_metadata_and_an_extra_input_that_changes_nothing() -> None:
+    outputs = example("rtdetr_labels", np.random.default_rng(2))
+    names = {"names": "{0: 'deer', 1: 'fox', 2: 'hare'}", "task": "detect"}
+    session = session_of(constant_graph(outputs, 64, names, extra_inputs=["orig_target_sizes"]))
+    assert session.get_modelmeta().custom_metadata_map == names
+    sizes = np.array([[640, 480], [1, 9]], np.int64)
+    emitted = answers(session, pictures([1, 0]), orig_target_sizes=sizes)
+    for name, values in zip(outputs, emitted, strict=True):
+        assert (values == outputs[name][::-1]).all()
+    assert [given.name for given in session.get_inputs()] == ["images", "orig_target_sizes"]
+    with pytest.raises(ValueError, match="orig_target_sizes"):
+        answers(session, pictures([1, 0]))
+
+
+def test_a_graph_without_a_batch_answers_for_one_image() -> None:
+    outputs = example("torchvision", np.random.default_rng(2))
+    session = session_of(constant_graph(outputs, 64, batchless=True))
+    assert session.get_inputs()[0].shape == [1, 3, 64, 64]
+    emitted = answers(session, pictures([1]))
+    for name, values in zip(outputs, emitted, strict=True):
+        assert (values == outputs[name][1]).all()
+    found = FAMILIES["torchvision"](dict(zip(outputs, emitted, strict=True)), 64, 3, 0.25)
+    assert found == FAMILIES["torchvision"](outputs, 64, 3, 0.25)[1:]
