@@ -138,12 +138,13 @@ def stop(settings: Settings) -> bool:
     _end(roots, psutil.Process.terminate, 0)
     _, alive = psutil.wait_procs(family, timeout=GRACE_S)
     _end(alive, psutil.Process.kill, 10)
+    _end(_orphans(settings), psutil.Process.kill, 10)  # HAProxy, started again meanwhile
     _state_file(settings).unlink(missing_ok=True)
     return bool(roots)
 
 
 def _orphans(settings: Settings) -> list[psutil.Process]:
-    """Processes of this home's Ray whose `ray start` was killed: they name its temporary folder."""
+    """Processes of this home's Ray without their parent: they name its temporary folder."""
     temp_dir = str(_temp_dir(settings))
     return [process for process in psutil.process_iter() if _has(process, temp_dir)]
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from archive.tables import Tables
@@ -117,6 +118,12 @@ def cluster(s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
             yield Cluster(settings, state)
         finally:
             stop(settings)
+            left = [
+                p.cmdline()
+                for p in psutil.process_iter()
+                if state.temp_dir in str(p.as_dict(["cmdline"]))
+            ]
+            assert not left, f"still running after stop: {left}"
             shutil.rmtree(state.temp_dir, ignore_errors=True)
 
 
