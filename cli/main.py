@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from batch.exit_codes import exit_code
-from cli import archive, cluster, models, reprocess
+from cli import archive, cluster, detect, models, reprocess
 from cli.output import errors
 from model_store.errors import ResightError
 
@@ -23,6 +23,7 @@ cluster.register(app)
 app.add_typer(models.app, name="models")
 archive.register(app)
 reprocess.register(app)
+detect.register(app)
 
 
 def main() -> None:

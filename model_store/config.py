@@ -14,6 +14,22 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from model_store.errors import ModelRefused
 from model_store.fit import Resize
 
+DecoderName = Literal[
+    "yolov5",
+    "yolov8",
+    "end2end",
+    "yolox",
+    "yolox_raw",
+    "rtdetr",
+    "rtdetr_topk",
+    "rtdetr_labels",
+    "rfdetr",
+    "ssd",
+    "tf_detection",
+    "torchvision",
+    "mmdet",
+    "blobs",
+]
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -78,7 +94,7 @@ class ModelConfig(Frozen):
     """A model version's config.json."""
 
     runtime: Annotated[OnnxRuntime | MotionRuntime, Field(discriminator="kind")]
-    decoder: Literal["yolov8", "blobs"]
+    decoder: DecoderName
     preprocess: Preprocess = Preprocess()
     nms: Nms = Nms()
     labels: tuple[str, ...] = Field(min_length=1)

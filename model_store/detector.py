@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from model_store.batch_size import measured_batch
 from model_store.config import Batch, ModelConfig
 from model_store.decoders import DECODERS
+from model_store.decoders.layout import DecodeSpec, Outputs
 from model_store.detections import Detections
 from model_store.fit import Fit
 from model_store.images import Pixels
@@ -68,10 +69,16 @@ class LoadedDetector:
         tensor = to_tensor(np.stack(pixels), self.config.preprocess)
         outputs = self.session.run(tensor)
         inferred = time.perf_counter()
-        decoded = DECODERS[self.config.decoder](outputs, self.config.score_floor)
+        _require_finite(outputs)
+        decoded = DECODERS[self.config.decoder](outputs, self._decode_spec)
         found = [self._finish(one, fit) for one, fit in zip(decoded, fits, strict=True)]
         done = time.perf_counter()
         return Inferred(found, (inferred - started) * 1e3, (done - inferred) * 1e3)
+
+    @property
+    def _decode_spec(self) -> DecodeSpec:
+        config = self.config
+        return DecodeSpec(config.preprocess.side_px, len(config.labels), config.score_floor)
 
     def detect(self, images: Sequence[Pixels]) -> list[Detections]:
         prepared = [self.prepare(image) for image in images]
@@ -80,6 +87,13 @@ class LoadedDetector:
     def _finish(self, candidates: Detections, fit: Fit) -> Detections:
         kept = suppress(candidates, self.config.nms)
         return kept.with_boxes(fit.to_image(kept.boxes_xyxy)).ranked()
+
+
+def _require_finite(outputs: Outputs) -> None:
+    """Raises FloatingPointError: a NaN compares false and would silently be a missing animal."""
+    for name, values in outputs.items():
+        if not np.isfinite(values.sum(dtype=np.float64)):
+            raise FloatingPointError(f"the model's output {name} holds NaN or infinity")
 
 
 def load_detector(store: ModelStore, version: VersionId, threads: int = 1) -> LoadedDetector:

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from model_store.config import Nms
 from model_store.detections import Detections
 
+BLOCK = 256
+"""Boxes compared at a time: a matrix of half a megabyte, instead of a Python step per kept box."""
+
 
 def suppress(detections: Detections, spec: Nms) -> Detections:
     """Keep the best of each overlapping group; `saturated` when more than max_detections remain."""
@@ -24,30 +27,49 @@ def suppress(detections: Detections, spec: Nms) -> Detections:
 
 
 def _greedy(detections: Detections, order: NDArray[np.intp], spec: Nms) -> NDArray[np.intp]:
+    """Block by block: first against what is kept, then among themselves."""
     boxes = detections.boxes_xyxy[order].astype(np.float64)
     classes = detections.class_ids[order]
-    areas = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0.0), axis=1)
     kept: list[int] = []
-    alive = np.arange(len(order))
-    while len(alive) and len(kept) <= spec.max_detections:
-        first, rest = alive[0], alive[1:]
-        kept.append(int(first))
-        overlap = _iou(boxes[first], areas[first], boxes[rest], areas[rest]) > spec.iou
-        if spec.class_aware:
-            overlap &= classes[rest] == classes[first]
-        alive = rest[~overlap]
+    for start in range(0, len(order), BLOCK):
+        block = np.arange(start, min(start + BLOCK, len(order)))
+        by_kept = _clashes(boxes, classes, np.array(kept, np.intp), block, spec)
+        alive: NDArray[np.bool_] = ~np.any(by_kept, axis=0)
+        among = _clashes(boxes, classes, block, block, spec)
+        for i in range(len(block)):
+            if alive[i]:
+                kept.append(int(block[i]))
+                if len(kept) > spec.max_detections:
+                    return order[kept]
+                alive[i + 1 :] &= ~among[i, i + 1 :]
     return order[kept]
 
 
-def _iou(
-    box: NDArray[np.float64],
-    area: np.float64,
+def _clashes(
     boxes: NDArray[np.float64],
-    areas: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """IoU of one box (4,) with boxes (n, 4); 0 where the union is empty."""
-    corner_1 = np.maximum(box[:2], boxes[:, :2])
-    corner_2 = np.minimum(box[2:], boxes[:, 2:])
-    inter = np.prod(np.maximum(corner_2 - corner_1, 0.0), axis=1)
-    union = area + areas - inter
+    classes: NDArray[np.int32],
+    rows: NDArray[np.intp],
+    columns: NDArray[np.intp],
+    spec: Nms,
+) -> NDArray[np.bool_]:
+    """(rows, columns): whether the first, kept, drops the second."""
+    clash = iou(boxes[rows], boxes[columns]) > spec.iou
+    if spec.class_aware:
+        clash &= classes[rows][:, np.newaxis] == classes[columns]
+    return clash
+
+
+def iou(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """IoU of boxes (m, 4) with boxes (n, 4), (m, n); 0 where the union is empty."""
+    a = a[:, np.newaxis]
+    width = np.minimum(a[..., 2], b[:, 2]) - np.maximum(a[..., 0], b[:, 0])
+    height = np.minimum(a[..., 3], b[:, 3]) - np.maximum(a[..., 1], b[:, 1])
+    inter = np.maximum(width, 0.0) * np.maximum(height, 0.0)
+    union = _area(a) + _area(b) - inter
     return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
+
+
+def _area(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """0 for inverted boxes."""
+    width, height = boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]
+    return np.maximum(width, 0.0) * np.maximum(height, 0.0)

@@ -77,7 +77,10 @@ def check_probe(detector: LoadedDetector, files: Mapping[str, bytes]) -> None:
 
 
 def _detections(detector: LoadedDetector, data: bytes) -> list[ProbeDetection]:
-    (found,) = detector.detect([decode(data).pixels])
+    try:
+        (found,) = detector.detect([decode(data).pixels])
+    except FloatingPointError as error:
+        raise ModelRefused(f"{detector.info.id} cannot be trusted: {error}") from error
     labels = detector.info.labels
     return [
         ProbeDetection(label=labels[class_id], score=score, box_xyxy_px=tuple(box))

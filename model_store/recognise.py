@@ -1,78 +1,74 @@
-"""What a weights file says about itself, so that `models add` needs few words.
+"""What a weights file says about itself, so that `models add` needs no words for a usual export.
 
 ONNX bytes + overrides -> ModelConfig. Order of evidence: the overrides (config file), the file's
-metadata (`names`, `imgsz`, `license`, `source`), its input and output shapes. `names` is a Python
-literal by convention and is parsed as one, never evaluated.
+metadata, the names of its outputs, their shapes. Where several decoders fit or none does, the model is
+refused with the candidates and the line to write.
 """
-
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
-# (libraries here have no complete types)
 
 from __future__ import annotations
 
-import ast
 import json
 from typing import Any
 
 from model_store.config import ModelConfig, parse_config
+from model_store.decoders import DECODERS
 from model_store.errors import ModelRefused
+from model_store.evidence import Evidence, labels_of, read_evidence
+from model_store.presets import PRESETS
+from model_store.signs import candidates
 
-MAX_NAMES_CHARS = 1_000_000
+OTHER_TASKS = {
+    "classify": "a classifier, which names no boxes",
+    "pose": "a pose model",
+    "obb": "a model of rotated boxes",
+    "segment": "a segmentation model",
+}
 
 
 def recognise_onnx(weights: bytes, overrides: dict[str, Any]) -> ModelConfig:
     """Raises ModelRefused that says which line to put into the config file."""
-    from model_store.runtimes.onnx import ort  # only a store with ONNX models needs it
-
-    try:
-        session = ort.InferenceSession(weights, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises a dozen unrelated kinds
-        raise ModelRefused(f"this is no ONNX file that loads: {error}"[:500]) from error
-    metadata: dict[str, str] = dict(session.get_modelmeta().custom_metadata_map)
-    labels = overrides.get("labels") or _labels(metadata)
+    evidence = read_evidence(weights, _given_side(overrides))
+    labels = overrides.get("labels") or labels_of(evidence.metadata)
+    decoder = overrides.get("decoder") or _decoder(evidence, len(labels))
     recognised: dict[str, Any] = {
         "runtime": {"kind": "onnx"},
         "labels": labels,
-        "decoder": overrides.get("decoder") or _decoder(session, len(labels)),
-        "licence": metadata.get("license", ""),
-        "source": metadata.get("source", ""),
-        "description": metadata.get("description", ""),
+        "decoder": decoder,
+        "preprocess": {"side_px": evidence.side_px}
+        | ({"divide_by": 1.0} if evidence.uint8 else {}),
+        "licence": evidence.metadata.get("license", ""),
+        "source": evidence.metadata.get("source", ""),
+        "description": evidence.metadata.get("description", ""),
     }
-    side = session.get_inputs()[0].shape[-1]
-    if isinstance(side, int):
-        recognised["preprocess"] = {"side_px": side}
-    return parse_config(json.dumps(_merge(recognised, overrides)), "config of the new version")
+    known: dict[str, Any] = PRESETS.get(decoder, {}) if isinstance(decoder, str) else {}
+    config = _merge(_merge(known, recognised), overrides)
+    return parse_config(json.dumps(config), "config of the new version")
 
 
-def _labels(metadata: dict[str, str]) -> list[str]:
-    text = metadata.get("names", "")
-    try:
-        if len(text) > MAX_NAMES_CHARS:
-            raise ValueError("too long")
-        names: Any = ast.literal_eval(text)
-        if isinstance(names, dict):
-            names = [names[index] for index in range(len(names))]
-        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-            raise ValueError("not a list of strings")
-        if not names:
-            raise ValueError("empty")
-        return list(names)
-    except (ValueError, SyntaxError, KeyError, TypeError, MemoryError, RecursionError) as error:
+def _given_side(overrides: dict[str, Any]) -> int | None:
+    given: Any = overrides.get("preprocess")
+    side: Any = given.get("side_px") if isinstance(given, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return side if isinstance(side, int) and side > 0 else None
+
+
+def _decoder(evidence: Evidence, classes: int) -> str:
+    task = evidence.metadata.get("task", "detect")
+    if task in OTHER_TASKS:
         raise ModelRefused(
-            f"the weights name no usable labels (metadata 'names': {error}); "
-            'give them in the config file: {"labels": ["deer", …]}'
-        ) from error
-
-
-def _decoder(session: Any, classes: int) -> str:
-    shapes = {output.name: output.shape for output in session.get_outputs()}
-    first = next(iter(shapes.values()))
-    if len(shapes) == 1 and len(first) == 3 and first[1] == 4 + classes:
-        return "yolov8"
+            f"this is {OTHER_TASKS[task]} (metadata 'task': {task}); a detector is needed"
+        )
+    fitting = candidates(evidence, classes)
+    if len(fitting) == 1:
+        return fitting[0]
+    shapes = f"outputs {evidence.shapes} with {classes} labels and side {evidence.side_px} px"
+    if fitting:
+        lines = " or ".join(f'{{"decoder": "{name}"}}' for name in fitting)
+        raise ModelRefused(
+            f"{shapes} may mean several things; say which in the config file: {lines}"
+        )
     raise ModelRefused(
-        f"outputs {shapes} with {classes} labels fit no known decoder; "
-        'if you know it, say so in the config file: {"decoder": "yolov8"}'
+        f"{shapes} fit no known decoder (is the number of labels right?); if you know it, say so in "
+        f'the config file: {{"decoder": "yolov8"}}; there is: {", ".join(sorted(DECODERS))}'
     )
 
 
@@ -80,6 +76,7 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """`over` wins, field by field, also inside nested objects."""
     merged = dict(base)
     for name, value in over.items():
-        both = isinstance(value, dict) and isinstance(merged.get(name), dict)
-        merged[name] = _merge(merged[name], value) if both else value
+        below: Any = merged.get(name)
+        both = isinstance(value, dict) and isinstance(below, dict)
+        merged[name] = _merge(below, value) if both else value  # pyright: ignore[reportUnknownArgumentType]
     return merged

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from model_store.decoders.layout import DecodeSpec, Outputs, listed, only
 from model_store.detections import Detections
 
 
-def decode_blobs(outputs: Sequence[NDArray[np.float32]], score_floor: float) -> list[Detections]:
+def decode_blobs(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
     """Rows of score 0 are padding; without any, blobs were cut off and the count is a floor."""
-    decoded: list[Detections] = []
-    for blobs in outputs[0]:
-        kept = blobs[(blobs[:, 4] >= score_floor) & (blobs[:, 4] > 0)]
-        class_ids = np.zeros(len(kept), np.int32)
-        full = bool((blobs[:, 4] > 0).all())
-        decoded.append(Detections(kept[:, :4], kept[:, 4], class_ids, full))
-    return decoded
+    raw = only(outputs, "blobs", "(n, k, 5)", 5)
+    return [
+        replace(
+            listed(blobs[:, :4], blobs[:, 4], np.zeros(len(blobs), np.float32), spec.score_floor),
+            saturated=bool((blobs[:, 4] > 0).all()),
+        )
+        for blobs in raw
+    ]

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
@@ -19,8 +19,8 @@ class Session(Protocol):
 
     device: str
 
-    def run(self, tensor: NDArray[np.float32]) -> Sequence[NDArray[np.float32]]:
-        """(n, 3, side, side) float32 to the network's outputs, each with n rows."""
+    def run(self, tensor: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
+        """(n, 3, side, side) float32 to the network's outputs by name, each with n rows."""
         ...
 
 

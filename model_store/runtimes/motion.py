@@ -12,8 +12,6 @@ honest about what it is. Numbers are its config's; none is trained.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -25,15 +23,15 @@ _CLOSE = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (9, 9))
 
 
 class MotionSession:
-    """(n, 3, side, side) float32, 0..1 -> [(n, max_blobs, 5)], see `decoders/blobs.py`."""
+    """(n, 3, side, side) float32, 0..1 -> {"blobs": (n, max_blobs, 5)}, see `decoders/blobs.py`."""
 
     device = "cpu"
 
     def __init__(self, settings: MotionRuntime) -> None:
         self._settings = settings
 
-    def run(self, tensor: NDArray[np.float32]) -> Sequence[NDArray[np.float32]]:
-        return [np.stack([self._blobs(image) for image in tensor])]
+    def run(self, tensor: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        return {"blobs": np.stack([self._blobs(image) for image in tensor])}
 
     def _blobs(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         settings = self._settings

@@ -36,6 +36,7 @@ TREE = dict(commands(typer.main.get_command(cli.main.app)))
 
 def test_the_commands_are_these() -> None:
     assert sorted(TREE) == [
+        "detect",
         "down",
         "env",
         "export",

@@ -93,7 +93,7 @@ def test_more_blobs_than_the_list_holds_are_cut_to_the_strongest() -> None:
     image = field((40, 40, 100, 100), (300, 40, 360, 100), blob=100)
     image = np.minimum(image, field((40, 300, 100, 360), blob=20))
     tensor = image.transpose(2, 0, 1)[np.newaxis].astype(np.float32) / np.float32(255)
-    (blobs,) = session.run(tensor)
+    blobs = session.run(tensor)["blobs"]
     assert blobs.shape == (1, 2, 5)
     assert blobs[0, 0, 1] > 250
     assert (blobs[0, :, 4] > 0).all()

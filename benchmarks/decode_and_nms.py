@@ -1,0 +1,119 @@
+"""What decoding and suppression cost per image and family, beside the time of an inference.
+
+python benchmarks/decode_and_nms.py
+Random raw outputs at the sizes of real heads (8,400 anchors of 80 classes, 25,200 for YOLOv5, 300
+queries), with about 50 boxes that survive. Median of 30 calls of one image; one core.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from model_store.config import Nms  # noqa: E402
+from model_store.decoders import DECODERS  # noqa: E402
+from model_store.decoders.layout import DecodeSpec, Outputs  # noqa: E402
+from model_store.detector import load_detector  # noqa: E402
+from model_store.names import parse_ref  # noqa: E402
+from model_store.nms import suppress  # noqa: E402
+from model_store.presets import PRESETS  # noqa: E402
+from model_store.store import ModelStore  # noqa: E402
+
+CALLS, OBJECTS, SIDE_PX, CLASSES = 30, 50, 640, 80
+ANCHORS = {"yolov5": 25_200, "rtdetr": 300, "rtdetr_topk": 300, "rfdetr": 300, "end2end": 300}
+
+
+def raw_outputs(family: str) -> Outputs:
+    """Boxes on a lattice, three rows for each of OBJECTS; noise below the floor elsewhere."""
+    random = np.random.default_rng(0)
+    rows = ANCHORS.get(family, 8_400)
+    boxes = random.uniform(0, SIDE_PX, (rows, 4)).astype(np.float32)
+    scores = random.uniform(0, 0.005, (rows, CLASSES)).astype(np.float32)
+    for k in range(OBJECTS):
+        place = [60 * (k % 10) + 30, 110 * (k // 10) + 40, 50, 90]
+        chosen = slice(3 * k, 3 * k + 3)
+        boxes[chosen] = np.array(place) + random.normal(0, 0.5, (3, 4))
+        scores[chosen, k % CLASSES] = random.uniform(0.4, 0.95, 3)
+    objectness = random.uniform(0, 0.01, (rows, 1)).astype(np.float32)
+    objectness[: 3 * OBJECTS] = 0.9
+    fractions, best = boxes / SIDE_PX, scores.max(axis=1)
+    x1y1x2y2 = np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], 1)
+    ranked = np.column_stack([x1y1x2y2, best, scores.argmax(axis=1)]).astype(np.float32)
+    made: dict[str, dict[str, np.ndarray]] = {
+        "yolov8": {"output0": np.concatenate([boxes, scores], 1).T[np.newaxis]},
+        "yolov5": {"output0": np.concatenate([boxes, objectness, scores], 1)[np.newaxis]},
+        "yolox": {"output0": np.concatenate([boxes, objectness, scores], 1)[np.newaxis]},
+        "end2end": {"output0": ranked[np.newaxis]},
+        "rtdetr": {"output0": np.concatenate([fractions, scores], 1)[np.newaxis]},
+        "rfdetr": {
+            "dets": fractions[np.newaxis],
+            "labels": np.log(scores / (1 - scores))[np.newaxis],
+        },
+        "ssd": {
+            "boxes": (x1y1x2y2[:, [1, 0, 3, 2]] / SIDE_PX)[np.newaxis],
+            "scores": scores[np.newaxis],
+        },
+    }
+    made["yolox_raw"] = {"output0": made["yolox"]["output0"] * np.float32(0.01)}
+    return {name: np.ascontiguousarray(raw, np.float32) for name, raw in made[family].items()}
+
+
+def median_us(call: Callable[[], object]) -> float:
+    call()
+    times: list[float] = []
+    for _ in range(CALLS):
+        started = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times) * 1e6
+
+
+def main() -> None:
+    cv2.setNumThreads(1)
+    spec = DecodeSpec(SIDE_PX, CLASSES, 0.05)
+    result: dict[str, dict[str, float]] = {}
+    print(f"{'family':12}{'anchors':>9}{'decode µs':>11}{'nms µs':>9}{'kept':>6}")
+    for family in ("yolov8", "yolov5", "yolox", "ssd", "end2end", "rtdetr", "rfdetr"):
+        outputs, nms = raw_outputs(family), Nms.model_validate(PRESETS[family]["nms"])
+        (found,) = DECODERS[family](outputs, spec)
+        decode_us = median_us(lambda f=family, o=outputs: DECODERS[f](o, spec))
+        nms_us = median_us(lambda d=found, n=nms: suppress(d, n))
+        kept, anchors = len(suppress(found, nms)), ANCHORS.get(family, 8_400)
+        result[family] = {
+            "anchors": anchors,
+            "decode_us": decode_us,
+            "nms_us": nms_us,
+            "kept": kept,
+        }
+        print(f"{family:12}{anchors:>9}{decode_us:>11.0f}{nms_us:>9.0f}{kept:>6}")
+    result["ssdlite-coco"] = shipped()
+    print("shipped model: " + ", ".join(f"{k} {v:.3g}" for k, v in result["ssdlite-coco"].items()))
+    print(json.dumps({"benchmark": "decode_and_nms", "families": result}))
+
+
+def shipped() -> dict[str, float]:
+    """Decoding and suppression of the shipped model on a photograph, as a share of its inference."""
+    from model_store.images import decode
+
+    store = ModelStore(str(ROOT / "examples" / "models"))
+    detector = load_detector(store, store.resolve(parse_ref("ssdlite-coco")))
+    pixels = decode((ROOT / "examples" / "photos" / "person.jpg").read_bytes()).pixels
+    prepared = detector.prepare(pixels)
+    done = [detector.infer([prepared.pixels], [prepared.fit]) for _ in range(CALLS)]
+    inference = statistics.median(d.inference_ms for d in done)
+    after = statistics.median(d.postprocess_ms for d in done)
+    return {"inference_ms": inference, "postprocess_ms": after, "share": after / inference}
+
+
+if __name__ == "__main__":
+    main()

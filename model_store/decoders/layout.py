@@ -1,0 +1,78 @@
+"""What decoders share: outputs by name, what they are told, and boxes between their encodings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.detections import Detections, FloatArray
+from model_store.errors import ModelRefused
+
+Array = NDArray[np.float32]
+Outputs = Mapping[str, Array]
+"""Raw outputs by their names in the graph, in its order; each has one row per image."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeSpec:
+    """What a decoder needs to know of the model."""
+
+    side_px: int
+    classes: int
+    score_floor: float
+
+
+def only(outputs: Outputs, decoder: str, wanted: str, last: int | None = None) -> Array:
+    """The first output as (n, rows, columns) float32. Raises ModelRefused when it is not."""
+    raw = next(iter(outputs.values()))
+    if raw.ndim != 3 or (last is not None and raw.shape[2] != last):
+        raise ModelRefused(f"decoder {decoder} needs {wanted}; the model gave {raw.shape}")
+    return raw.astype(np.float32, copy=False)
+
+
+def named(outputs: Outputs, decoder: str, *names: str) -> list[Array]:
+    """Outputs by name, float32. Raises ModelRefused that lists what the graph has instead."""
+    missing = [name for name in names if name not in outputs]
+    if missing:
+        raise ModelRefused(
+            f"decoder {decoder} needs the outputs {', '.join(names)}; the model has "
+            f"{', '.join(outputs)}"
+        )
+    return [outputs[name].astype(np.float32, copy=False) for name in names]
+
+
+def corners(cxcywh: Array) -> FloatArray:
+    """(k, 4) centre and size to (k, 4) corners, in the same unit."""
+    cx, cy, w, h = cxcywh.T
+    return np.stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], axis=1)
+
+
+def best_class(boxes_xyxy: FloatArray, scores: Array, floor: float) -> Detections:
+    """One detection per row whose best class is over `floor` (strictly); ties to the lower index.
+
+    boxes (k, 4), scores (k, classes)
+    """
+    kept = np.flatnonzero(scores.max(axis=1, initial=0.0) > floor)
+    scores = scores[kept]
+    class_ids = scores.argmax(axis=1)
+    best = scores[np.arange(len(scores)), class_ids]
+    return Detections(boxes_xyxy[kept], best, class_ids.astype(np.int32))
+
+
+def with_objectness(image: Array, floor: float) -> Detections:
+    """Rows (anchors, 5 + classes): cx, cy, w, h in network px, objectness, class scores (at most 1).
+
+    An anchor is a candidate when its objectness alone is over the floor; its score is objectness
+    times the best class.
+    """
+    candidates = image[np.flatnonzero(image[:, 4] > floor)]
+    return best_class(corners(candidates[:, :4]), candidates[:, 5:] * candidates[:, 4:5], floor)
+
+
+def listed(boxes_xyxy: FloatArray, scores: Array, class_ids: Array, floor: float) -> Detections:
+    """Detections that the graph has ranked itself; class ids come as numbers of any type."""
+    kept = np.flatnonzero((scores > floor) & (class_ids >= 0))
+    return Detections(boxes_xyxy[kept], scores[kept], class_ids[kept].astype(np.int32))

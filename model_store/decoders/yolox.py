@@ -1,0 +1,57 @@
+"""YOLOX, with its grid undecoded (`yolox_raw`, the usual export) or decoded in the graph (`yolox`).
+
+output (n, anchors, 5 + classes): x, y, w, h, objectness, one score per class
+raw: centre = (xy + cell) * stride, size = exp(wh) * stride, cells row by row, strides 8, 16, 32
+decoded: cx, cy, w, h in network px
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from model_store.decoders.layout import Array, DecodeSpec, Outputs, only, with_objectness
+from model_store.detections import Detections
+from model_store.errors import ModelRefused
+
+STRIDES_PX = (8, 16, 32)
+"""Of YOLOX nano to x (Ge et al. 2021, the P3 to P5 levels of its pyramid)."""
+
+
+def decode_yolox_raw(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
+    """Raises ModelRefused when the anchors are not those of strides 8, 16 and 32."""
+    raw = _raw(outputs, spec, "yolox_raw")
+    cells, strides = grid(spec.side_px)
+    if raw.shape[1] != len(cells):
+        raise ModelRefused(
+            f"decoder yolox_raw expects {len(cells)} anchors for side_px {spec.side_px} "
+            f"(strides {STRIDES_PX}); the model gave {raw.shape[1]}"
+        )
+    centre = (raw[..., :2] + cells) * strides
+    size = np.exp(np.minimum(raw[..., 2:4], 20.0)) * strides  # exp(20) px: still finite
+    return _scored(np.concatenate([centre, size, raw[..., 4:]], axis=2), spec)
+
+
+def decode_yolox(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
+    """Raises ModelRefused when the first output is not (n, anchors, 5 + classes)."""
+    return _scored(_raw(outputs, spec, "yolox"), spec)
+
+
+def grid(side_px: int) -> tuple[Array, Array]:
+    """Cell (anchors, 2) as column, row; stride in px (anchors, 1)."""
+    cells: list[Array] = []
+    strides: list[Array] = []
+    for stride in STRIDES_PX:
+        count = side_px // stride
+        rows, columns = np.mgrid[:count, :count]
+        cells.append(np.stack([columns.ravel(), rows.ravel()], axis=1).astype(np.float32))
+        strides.append(np.full((count * count, 1), stride, np.float32))
+    return np.concatenate(cells), np.concatenate(strides)
+
+
+def _raw(outputs: Outputs, spec: DecodeSpec, decoder: str) -> Array:
+    columns = 5 + spec.classes
+    return only(outputs, decoder, f"(n, anchors, {columns})", columns)
+
+
+def _scored(decoded: Array, spec: DecodeSpec) -> list[Detections]:
+    return [with_objectness(image, spec.score_floor) for image in decoded]

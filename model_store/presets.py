@@ -1,0 +1,44 @@
+"""What goes with each decoder unless the config says otherwise: resize, scale, suppression.
+
+Sources: the exporters' own inference code, as collected in the table of docs/models.md.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+LETTERBOX = {"resize": "letterbox", "pad_value": 114}
+STRETCH = {"resize": "stretch"}
+RANKED: dict[str, Any] = {"kind": "none", "max_detections": 300}
+"""Heads that suppress by themselves: rank, cut, and nothing else."""
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "yolov5": {"preprocess": LETTERBOX, "nms": {"iou": 0.45}},
+    "yolov8": {"preprocess": LETTERBOX, "nms": {"iou": 0.7}},
+    "end2end": {"preprocess": LETTERBOX, "nms": RANKED},
+    "yolox": {
+        "preprocess": {
+            "resize": "fit_top_left",
+            "pad_value": 114,
+            "channel_order": "BGR",
+            "divide_by": 1.0,
+        },
+        "nms": {"iou": 0.45, "class_aware": False},
+    },
+    "rtdetr": {"preprocess": STRETCH, "nms": RANKED},
+    "rtdetr_topk": {"preprocess": STRETCH, "nms": RANKED},
+    "rtdetr_labels": {"preprocess": STRETCH, "nms": RANKED},
+    "rfdetr": {
+        "preprocess": {
+            **STRETCH,
+            "mean": [0.485, 0.456, 0.406],  # ImageNet, as RF-DETR is trained
+            "std": [0.229, 0.224, 0.225],
+        },
+        "nms": RANKED,
+    },
+    "ssd": {"preprocess": STRETCH, "nms": {"iou": 0.6}},
+    "tf_detection": {"preprocess": STRETCH, "nms": RANKED},
+    "torchvision": {"preprocess": STRETCH, "nms": RANKED},
+    "mmdet": {"preprocess": STRETCH, "nms": RANKED},
+}
+PRESETS["yolox_raw"] = PRESETS["yolox"]

@@ -1,0 +1,106 @@
+"""Which decoders the outputs of a graph may be meant for.
+
+Evidence, number of classes -> candidates. Output names decide where a format has names of its own;
+else shapes are compared with the arithmetic of anchors, and metadata with what exporters write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.evidence import Evidence
+
+STRIDES_PX = (8, 16, 32, 64)
+TF_NAMES = {"detection_boxes", "detection_scores", "detection_classes", "num_detections"}
+
+
+def candidates(evidence: Evidence, classes: int) -> list[str]:
+    """Decoders that fit; one is an answer, several or none are a question for the user."""
+    names = set(evidence.outputs)
+    if names >= TF_NAMES:
+        return ["tf_detection"]
+    if names >= {"boxes", "labels", "scores"}:
+        return ["rtdetr_labels" if evidence.sized else "torchvision"]
+    if names >= {"dets", "labels"}:
+        return ["mmdet" if evidence.outputs["dets"].shape[-1] == 5 else "rfdetr"]
+    if names >= {"boxes", "scores"}:
+        fits = evidence.outputs["scores"].shape[-1] == classes
+        return ["ssd"] if fits and evidence.outputs["boxes"].shape[-1] == 4 else []
+    first = next(iter(evidence.outputs.values()), None)
+    if first is None or first.ndim != 3 or len(names) > 1:
+        return []
+    return [name for name, fits in _SHAPED.items() if fits(evidence, first, classes)]
+
+
+def anchors(side_px: int, levels: int, per_cell: int) -> int:
+    """Anchors of a pyramid with strides 8, 16, 32 (levels 3) and 64 (levels 4)."""
+    return per_cell * sum((side_px // stride) ** 2 for stride in STRIDES_PX[:levels])
+
+
+def _yolov8(_: Evidence, out: NDArray[np.float32], classes: int) -> bool:
+    return out.shape[1] == 4 + classes
+
+
+def _yolov5(evidence: Evidence, out: NDArray[np.float32], classes: int) -> bool:
+    known = (anchors(evidence.side_px, levels, 3) for levels in (3, 4))
+    return out.shape[2] == 5 + classes and out.shape[1] in known
+
+
+def _is_yolox(evidence: Evidence, out: NDArray[np.float32], classes: int) -> bool:
+    return out.shape[2] == 5 + classes and out.shape[1] == anchors(evidence.side_px, 3, 1)
+
+
+def _decoded(evidence: Evidence, out: NDArray[np.float32]) -> bool:
+    """Decoded centres lie all over the square; raw ones are offsets within a few cells."""
+    return float(np.abs(out[..., :2]).max()) > evidence.side_px / 4
+
+
+def _yolox(evidence: Evidence, out: NDArray[np.float32], classes: int) -> bool:
+    return _is_yolox(evidence, out, classes) and _decoded(evidence, out)
+
+
+def _yolox_raw(evidence: Evidence, out: NDArray[np.float32], classes: int) -> bool:
+    return _is_yolox(evidence, out, classes) and not _decoded(evidence, out)
+
+
+def _is_ranked(evidence: Evidence, out: NDArray[np.float32], classes: int) -> bool:
+    """Six columns, in as many rows as no pyramid of anchors has."""
+    anchored = _yolov5(evidence, out, classes) or _is_yolox(evidence, out, classes)
+    return out.shape[2] == 6 and not anchored
+
+
+def _end2end(evidence: Evidence, out: NDArray[np.float32], classes: int) -> bool:
+    named = _says_ranked(evidence) or not _rtdetr_by_name(evidence)
+    return _is_ranked(evidence, out, classes) and named
+
+
+def _rtdetr_topk(evidence: Evidence, out: NDArray[np.float32], classes: int) -> bool:
+    return _is_ranked(evidence, out, classes) and not _says_ranked(evidence)
+
+
+def _rtdetr(evidence: Evidence, out: NDArray[np.float32], classes: int) -> bool:
+    few = out.shape[1] <= 1000
+    return out.shape[2] == 4 + classes and few and not _says_ranked(evidence)
+
+
+def _says_ranked(evidence: Evidence) -> bool:
+    return evidence.says("end2end") or evidence.says("nms")
+
+
+def _rtdetr_by_name(evidence: Evidence) -> bool:
+    words = (evidence.metadata.get("head", ""), evidence.metadata.get("description", ""))
+    return any("rtdetr" in word.lower().replace("-", "") for word in words)
+
+
+_SHAPED: dict[str, Callable[[Evidence, NDArray[np.float32], int], bool]] = {
+    "yolov8": _yolov8,
+    "yolov5": _yolov5,
+    "yolox": _yolox,
+    "yolox_raw": _yolox_raw,
+    "end2end": _end2end,
+    "rtdetr": _rtdetr,
+    "rtdetr_topk": _rtdetr_topk,
+}

@@ -1,0 +1,45 @@
+"""Real graphs of three families: the product's boxes are those of the oracle's loops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from model_store.decoders import DECODERS
+from model_store.decoders.layout import DecodeSpec
+from model_store.images import decode
+from model_store.preprocess import prepare, to_tensor
+from model_store.recognise import recognise_onnx
+from model_store.runtimes.onnx import OnnxSession
+from tests.model_store.decoders.test_families import columns, wanted
+from tests.oracles.families import FAMILIES
+from tests.shared_data import photo, shared
+
+FLOOR = 0.1
+
+
+@pytest.mark.parametrize("picture", ["cat", "moose", "person"])
+@pytest.mark.parametrize(
+    "file",
+    [
+        "ssdlite_coco_300.yolov8-layout",
+        "ssdlite_coco_300.ssd-layout",
+        "nanodet_coco_416.yolov8-layout",
+        "trailcam_yolox_tiny_640.yolox-raw",
+    ],
+)
+def test_real_outputs_decode_as_in_the_oracle(file: str, picture: str) -> None:
+    weights = shared(f"models/{file}.fp16.onnx").read_bytes()
+    config = recognise_onnx(weights, {})
+    side, classes = config.preprocess.side_px, len(config.labels)
+    pixels = prepare(decode(photo(picture)).pixels, config.preprocess).pixels
+    outputs = OnnxSession(weights, side, threads=2).run(
+        to_tensor(pixels[np.newaxis], config.preprocess)
+    )
+    (found,) = DECODERS[config.decoder](outputs, DecodeSpec(side, classes, FLOOR))
+    (oracle,) = FAMILIES[config.decoder](dict(outputs), side, classes, FLOOR)
+    have, want = columns(found), wanted(oracle)
+    assert have.shape == want.shape
+    np.testing.assert_allclose(have[:, :4], want[:, :4], atol=1e-3, rtol=1e-5)
+    np.testing.assert_allclose(have[:, 4], want[:, 4], atol=1e-5)
+    assert (have[:, 5] == want[:, 5]).all()

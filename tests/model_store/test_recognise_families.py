@@ -1,0 +1,107 @@
+"""Usual exports are recognised without a word; what may mean several things is refused with them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from model_store.errors import ModelRefused
+from model_store.presets import PRESETS
+from model_store.recognise import recognise_onnx
+from tests.graphs import constant_graph
+from tests.oracles.families import FAMILIES
+from tests.oracles.tensors import example
+from tests.shared_data import shared
+
+NAMES = ("deer", "fox", "hare", "elk", "lynx")
+
+
+def export(family: str, classes: int = 3, **metadata: str) -> bytes:
+    names = str(dict(enumerate(NAMES[:classes])))
+    outputs = example(family, np.random.default_rng(3), 2, classes, 64)
+    return constant_graph(
+        outputs,
+        64,
+        {"names": names, "task": "detect", **metadata},
+        extra_inputs=["orig_target_sizes"] if family == "rtdetr_labels" else [],
+        batchless=family == "torchvision",
+    )
+
+
+def refusal(weights: bytes) -> str:
+    with pytest.raises(ModelRefused) as refused:
+        recognise_onnx(weights, {})
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("classes", [1, 3, 5])
+@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"end2end", "rtdetr_topk"}))
+def test_a_usual_export_needs_no_words(family: str, classes: int) -> None:
+    config = recognise_onnx(export(family, classes), {})
+    assert config.decoder == family
+    assert config.labels == NAMES[:classes]
+    assert config.preprocess.side_px == 64
+    for part in ("preprocess", "nms"):
+        written = getattr(config, part).model_dump(mode="json")
+        assert PRESETS[family][part].items() <= written.items()
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [{"end2end": "True"}, {"args": "{'batch': 1, 'nms': True, 'half': False}"}],
+    ids=["end2end", "nms=True"],
+)
+def test_ranked_rows_are_recognised_by_what_the_exporter_wrote(metadata: dict[str, str]) -> None:
+    assert recognise_onnx(export("end2end", 2, **metadata), {}).decoder == "end2end"
+
+
+def test_rows_of_six_have_three_meanings_and_are_refused_with_them() -> None:
+    for family in ("end2end", "rtdetr_topk", "rtdetr"):
+        said = refusal(export(family, classes=2))
+        for meaning in ("end2end", "rtdetr", "rtdetr_topk"):
+            assert f'{{"decoder": "{meaning}"}}' in said
+    nothing = {"args": "{'batch': 1, 'nms': False}", "end2end": "False"}
+    assert "may mean several things" in refusal(export("end2end", 2, **nothing))
+    assert recognise_onnx(export("end2end", 2), {"decoder": "end2end"}).decoder == "end2end"
+    named = export("rtdetr_topk", 3, description="Ultralytics RT-DETR-l model")
+    assert recognise_onnx(named, {}).decoder == "rtdetr_topk"
+
+
+@pytest.mark.parametrize("family", ["yolov8", "yolov5", "yolox", "yolox_raw", "rtdetr", "ssd"])
+def test_labels_that_do_not_fit_the_classes_are_refused(family: str) -> None:
+    said = refusal(export(family, 3, names="{0: 'deer', 1: 'fox'}"))
+    assert "fit no known decoder (is the number of labels right?)" in said
+    assert "with 2 labels" in said
+
+
+@pytest.mark.parametrize("task", ["classify", "segment", "pose", "obb"])
+def test_other_tasks_are_named(task: str) -> None:
+    assert f"'task': {task}" in refusal(export("yolov8", 3, task=task))
+
+
+def test_the_config_file_is_stronger_than_any_sign() -> None:
+    given = {"decoder": "yolox_raw", "nms": {"iou": 0.3}, "preprocess": {"resize": "stretch"}}
+    config = recognise_onnx(export("yolox"), given)
+    assert config.decoder == "yolox_raw"
+    assert (config.nms.iou, config.nms.class_aware) == (0.3, False)
+    assert (config.preprocess.resize, config.preprocess.channel_order) == ("stretch", "BGR")
+
+
+@pytest.mark.parametrize(
+    ("file", "decoder", "side_px", "labels"),
+    [
+        ("ssdlite_coco_300.yolov8-layout", "yolov8", 300, 80),
+        ("ssdlite_coco_300.ssd-layout", "ssd", 300, 90),
+        ("nanodet_coco_416.yolov8-layout", "yolov8", 416, 80),
+        ("trailcam_yolox_tiny_640.yolox-raw", "yolox_raw", 640, 1),
+    ],
+)
+def test_real_weights_are_recognised(file: str, decoder: str, side_px: int, labels: int) -> None:
+    config = recognise_onnx(shared(f"models/{file}.fp16.onnx").read_bytes(), {})
+    assert (config.decoder, config.preprocess.side_px) == (decoder, side_px)
+    assert len(config.labels) == labels
+
+
+def test_a_real_classifier_is_refused() -> None:
+    name = "models/efficientnet_lite0_imagenet_224.classifier.fp16.onnx"
+    assert "this is a classifier" in refusal(shared(name).read_bytes())
