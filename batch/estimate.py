@@ -10,7 +10,6 @@ import time
 from batch.plan import Plan
 from model_store.detector import load_detector
 from model_store.errors import ImageError, StorageError
-from model_store.images import decode
 from model_store.storage import Folder
 from model_store.store import ModelStore
 from serve.settings import usable_cores
@@ -27,11 +26,11 @@ def estimate_s(plan: Plan, store: ModelStore) -> float | None:
     for row in sample:
         started = time.perf_counter()
         try:
-            image = decode(Folder(row["source_root"]).read(row["path"]))
+            data = Folder(row["source_root"]).read(row["path"])
+            assert detector is not None
+            detector.detect_encoded(data)
         except (ImageError, OSError, StorageError):
             continue
-        assert detector is not None
-        detector.detect([image.pixels])
         seconds.append(time.perf_counter() - started)
     if not seconds:
         return None

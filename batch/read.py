@@ -17,8 +17,8 @@ import tenacity
 
 from model_store.config import Preprocess
 from model_store.errors import ImageError, StorageUnreachable
-from model_store.images import ImageFacts, decode
-from model_store.preprocess import Prepared, prepare
+from model_store.images import ImageFacts
+from model_store.preprocess import Prepared, read_image
 from model_store.storage import Folder
 
 READ_ATTEMPTS = 4
@@ -81,11 +81,10 @@ def _bytes_of(sha256: str, root: str, path: str) -> bytes | ReadImage:
 def _decoded(sha256: str, data: bytes, spec: Preprocess, max_pixels: int) -> ReadImage:
     started = time.perf_counter()
     try:
-        image = decode(data, max_pixels)
+        facts, prepared = read_image(data, spec, max_pixels)
     except ImageError as error:
         return ReadImage(sha256, error_code=error.code, error_detail=str(error)[:MAX_DETAIL])
-    prepared = prepare(image.pixels, spec)
-    return ReadImage(sha256, prepared, image.facts, decode_ms=(time.perf_counter() - started) * 1e3)
+    return ReadImage(sha256, prepared, facts, decode_ms=(time.perf_counter() - started) * 1e3)
 
 
 @functools.cache

@@ -48,15 +48,16 @@ def detect(
     unreadable = 0
     for path, name in _files(images):
         try:
-            image = decode(path.read_bytes())
+            data = path.read_bytes()
+            facts, found = detector.detect_encoded(data)
         except (ImageError, OSError) as error:
             note(f"unreadable: {name}: {error}")
             unreadable += 1
             continue
-        shown = _shown(detector, detector.detect([image.pixels])[0], min_score)
-        rows += _rows(name, detector, shown, image.note)
+        shown = _shown(detector, found, min_score)
+        rows += _rows(name, detector, shown, facts.note)
         if draw is not None:
-            _draw(draw / f"{Path(name).with_suffix('')}.jpg", image.pixels, detector, shown)
+            _draw(draw / f"{Path(name).with_suffix('')}.jpg", decode(data).pixels, detector, shown)
     print_rows(rows, fmt, COLUMNS)
     if unreadable:
         raise typer.Exit(1)

@@ -65,6 +65,10 @@ class Preprocess(Frozen):
     divide_by: float = Field(default=255.0, gt=0)
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[Positive, Positive, Positive] = (1.0, 1.0, 1.0)
+    jpeg_shrink: Literal[1, 2, 4, 8] = Field(
+        default=1,
+        description="JPEGs may be decoded at 1/2, 1/4 or 1/8, never below what is resized to",
+    )
 
 
 class Nms(Frozen):

@@ -20,10 +20,10 @@ from model_store.decoders import DECODERS
 from model_store.decoders.layout import DecodeSpec, Outputs
 from model_store.detections import Detections
 from model_store.fit import Fit
-from model_store.images import Pixels
+from model_store.images import MAX_PIXELS, ImageFacts, Pixels
 from model_store.names import VersionId
 from model_store.nms import suppress
-from model_store.preprocess import Prepared, prepare, to_tensor
+from model_store.preprocess import Prepared, prepare, read_image, to_tensor
 from model_store.probe import check_probe
 from model_store.runtimes import Session, open_session
 from model_store.store import ModelInfo, ModelStore
@@ -58,6 +58,10 @@ class LoadedDetector:
     batch: Batch
     """How the lanes fill a call: as the config allows, or `with_measured_batch`."""
 
+    def read(self, data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[ImageFacts, Prepared]:
+        """Encoded bytes to network input, as its preprocess says. Raises ImageError."""
+        return read_image(data, self.config.preprocess, max_pixels)
+
     def prepare(self, image: Pixels) -> Prepared:
         return prepare(image, self.config.preprocess)
 
@@ -79,6 +83,11 @@ class LoadedDetector:
     def _decode_spec(self) -> DecodeSpec:
         config = self.config
         return DecodeSpec(config.preprocess.side_px, len(config.labels), config.score_floor)
+
+    def detect_encoded(self, data: bytes) -> tuple[ImageFacts, Detections]:
+        """What an upload of these bytes would be answered. Raises ImageError."""
+        facts, prepared = self.read(data)
+        return facts, self.infer([prepared.pixels], [prepared.fit]).detections[0]
 
     def detect(self, images: Sequence[Pixels]) -> list[Detections]:
         prepared = [self.prepare(image) for image in images]

@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
 from model_store.config import ModelConfig, OnnxRuntime
 from model_store.errors import ModelRefused
 
 NUMERICS_VERSION = 1
 """Raise it when code changes what a model returns: every archive is then due for a new run."""
+
+
+_NONE = object()
+NEUTRAL: dict[str, Any] = {"jpeg_shrink": 1}
+"""Fields that came later, with the value that means what there was before: it is left out of the key, so
+that a new field makes no archive due again."""
 
 
 def sha256_hex(data: bytes) -> str:
@@ -46,7 +53,7 @@ def inference_key(config: ModelConfig, weights_sha256: str) -> str:
             {
                 "weights": weights_sha256,
                 "labels": sha256_hex(canonical_json(list(config.labels))),
-                "preprocess": config.preprocess.model_dump(mode="json"),
+                "preprocess": _without_neutral(config.preprocess.model_dump(mode="json")),
                 "decoder": config.decoder,
                 "nms": config.nms.model_dump(mode="json"),
                 "score_floor": config.score_floor,
@@ -54,3 +61,7 @@ def inference_key(config: ModelConfig, weights_sha256: str) -> str:
             }
         )
     )
+
+
+def _without_neutral(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if NEUTRAL.get(name, _NONE) != value}

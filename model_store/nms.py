@@ -33,8 +33,9 @@ def _greedy(detections: Detections, order: NDArray[np.intp], spec: Nms) -> NDArr
     kept: list[int] = []
     for start in range(0, len(order), BLOCK):
         block = np.arange(start, min(start + BLOCK, len(order)))
-        by_kept = _clashes(boxes, classes, np.array(kept, np.intp), block, spec)
-        alive: NDArray[np.bool_] = ~np.any(by_kept, axis=0)
+        alive = np.ones(len(block), np.bool_)
+        if kept:
+            alive = ~np.any(_clashes(boxes, classes, np.array(kept), block, spec), axis=0)
         among = _clashes(boxes, classes, block, block, spec)
         for i in range(len(block)):
             if alive[i]:

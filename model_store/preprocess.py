@@ -1,5 +1,6 @@
 """Pixels to network input, in two steps so that the first can run on any CPU of the cluster.
 
+encoded bytes --read_image--> ImageFacts, Prepared
 image (h, w, 3) uint8 RGB --prepare--> Prepared(pixels (side, side, 3) uint8, Fit)
 pixels (n, side, side, 3) uint8 --to_tensor--> (n, 3, side, side) float32
 """
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from model_store.config import Preprocess
 from model_store.fit import Fit, fit
-from model_store.images import Pixels
+from model_store.images import MAX_PIXELS, ImageFacts, Pixels, decode
 
 _INTERPOLATION = {
     "nearest": cv2.INTER_NEAREST,
@@ -32,10 +33,34 @@ class Prepared:
     fit: Fit
 
 
-def prepare(image: Pixels, spec: Preprocess) -> Prepared:
-    """Resize one image into the network's square; padding has the spec's value."""
+def read_image(
+    data: bytes, spec: Preprocess, max_pixels: int = MAX_PIXELS
+) -> tuple[ImageFacts, Prepared]:
+    """Encoded bytes to network input: the one way of uploads, runs and probes.
+
+    Raises ImageError.
+    """
+    image = decode(data, max_pixels, lambda width, height: shrink_factor(width, height, spec))
+    facts = image.facts
+    return facts, prepare(image.pixels, spec, (facts.width_px, facts.height_px))
+
+
+def shrink_factor(width_px: int, height_px: int, spec: Preprocess) -> int:
+    """The largest of 1, 2, 4, 8, up to `jpeg_shrink`, that leaves at least the pixels resized to."""
+    width, height = fit(spec.resize, width_px, height_px, spec.side_px).resized_px()
+    factor = spec.jpeg_shrink
+    while factor > 1 and (width * factor > width_px or height * factor > height_px):
+        factor //= 2
+    return factor
+
+
+def prepare(image: Pixels, spec: Preprocess, size_px: tuple[int, int] | None = None) -> Prepared:
+    """Resize one image into the network's square; padding has the spec's value.
+
+    `size_px` is the (width, height) that boxes are brought back to, where the pixels are fewer.
+    """
     height, width = image.shape[:2]
-    placed = fit(spec.resize, width, height, spec.side_px)
+    placed = fit(spec.resize, *(size_px or (width, height)), spec.side_px)
     size = placed.resized_px()
     resized = image
     if size != (width, height):

@@ -20,7 +20,6 @@ from pydantic import ValidationError
 
 from model_store.config import Frozen
 from model_store.errors import ModelRefused, ProbeFailed
-from model_store.images import decode
 
 if TYPE_CHECKING:
     from model_store.detector import LoadedDetector
@@ -78,7 +77,7 @@ def check_probe(detector: LoadedDetector, files: Mapping[str, bytes]) -> None:
 
 def _detections(detector: LoadedDetector, data: bytes) -> list[ProbeDetection]:
     try:
-        (found,) = detector.detect([decode(data).pixels])
+        _, found = detector.detect_encoded(data)
     except FloatingPointError as error:
         raise ModelRefused(f"{detector.info.id} cannot be trusted: {error}") from error
     labels = detector.info.labels

@@ -20,7 +20,7 @@ import structlog
 from model_store.detections import Detections
 from model_store.detector import LoadedDetector, load_detector, with_measured_batch
 from model_store.errors import Overloaded
-from model_store.images import ImageFacts, decode
+from model_store.images import ImageFacts
 from model_store.names import VersionId
 from model_store.preprocess import Prepared
 from model_store.store import ModelInfo, ModelStore
@@ -133,9 +133,8 @@ class Engine:
 
     def _decode(self, body: bytes, detector: LoadedDetector) -> tuple[ImageFacts, Prepared, float]:
         started = time.perf_counter()
-        image = decode(body, self.args.limits.megapixels * 1_000_000)
-        prepared = detector.prepare(image.pixels)
-        return image.facts, prepared, (time.perf_counter() - started) * 1e3
+        facts, prepared = detector.read(body, self.args.limits.megapixels * 1_000_000)
+        return facts, prepared, (time.perf_counter() - started) * 1e3
 
     def _infer(self, version: VersionId, items: Sequence[Prepared]) -> list[ImageResult]:
         detector = self.residents.detector(version)

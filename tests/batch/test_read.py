@@ -150,7 +150,7 @@ def test_an_unknown_error_is_not_hidden(tmp_path: Path, monkeypatch: pytest.Monk
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("batch.read.decode", broken)
+    monkeypatch.setattr("batch.read.read_image", broken)
     write_files(tmp_path, {"a.jpg": photo("cat")})
     with pytest.raises(ZeroDivisionError):
         read(tmp_path, photo("cat"))
