@@ -21,9 +21,11 @@ Status = Annotated[
     typer.Option("--status", help="with --scope status: retry failed, or missing only"),
 ]
 RunId = Annotated[str, typer.Option("--run-id", help="default: made from the time")]
-Chunk = Annotated[int, typer.Option("--chunk", help="images per call to a replica")]
+Chunk = Annotated[
+    int, typer.Option("--chunk", help="images per call to a replica; 0 = by their size")
+]
 Actors = Annotated[int, typer.Option("--actors", help="reading and decoding processes")]
-Threads = Annotated[int, typer.Option("--threads", help="per actor; 0 = cores + 2")]
+Threads = Annotated[int, typer.Option("--threads", help="per actor; 0 = cores + 1")]
 CommitSeconds = Annotated[
     float, typer.Option("--commit-s", help="seconds between commits: the most a crash costs")
 ]

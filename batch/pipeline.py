@@ -14,7 +14,7 @@ from ray.data import ActorPoolStrategy, DataContext
 
 from batch.detect_stage import DetectStage
 from batch.plan import Plan
-from batch.spec import RunSpec
+from batch.spec import RunSpec, images_per_chunk
 from serve.settings import usable_cores
 
 STAGE_CPUS = 0.5  # logical: a fraction, so that a small cluster never waits for itself
@@ -28,8 +28,9 @@ def result_tables(spec: RunSpec, plan: Plan) -> Iterator[pa.Table]:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
-    threads = spec.threads or usable_cores() + 2
-    chunks = math.ceil(len(plan.todo) / spec.chunk)
+    threads = spec.threads or usable_cores() + 1
+    size = images_per_chunk(spec.chunk, plan.model.config.preprocess.side_px)
+    chunks = math.ceil(len(plan.todo) / size)
     # from_items makes its blocks here; from_arrow would start a worker per block to look at it
     todo = ray.data.from_items(plan.todo.to_pylist(), override_num_blocks=chunks)
     detected = todo.map_batches(

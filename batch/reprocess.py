@@ -47,7 +47,7 @@ def main(
     camera: Camera = None,
     status: Status = None,
     run_id: RunId = "",
-    chunk: Chunk = 32,
+    chunk: Chunk = 0,
     actors: Actors = 1,
     threads: Threads = 0,
     commit_s: CommitSeconds = 5.0,

@@ -46,15 +46,28 @@ class RunSpec(BaseModel):
     run_id: str
     model: str = Field(description="name, name@version or name:alias; pinned when the run starts")
     scope: Scope = Scope()
-    chunk: int = Field(default=32, ge=1, le=1024, description="images per call to a replica")
+    chunk: int = Field(
+        default=0, ge=0, le=1024, description="images per call to a replica; 0 = by their size"
+    )
     actors: int = Field(
         default=1, ge=1, description="reading and decoding processes in the cluster"
     )
-    threads: int = Field(default=0, ge=0, description="per actor; 0 = cores + 2")
+    threads: int = Field(default=0, ge=0, description="per actor; 0 = cores + 1")
     commit_s: float = Field(
         default=5.0, gt=0, description="at most this much work is redone after a crash"
     )
     megapixels: int = Field(default=100, ge=1)
+
+
+CHUNK_BYTES, CHUNK_IMAGES = 32 * 1024 * 1024, 64
+"""Of a chunk, at most, unless it is given: larger ones fill the object store, smaller ones cost a
+round trip of Ray more often (measured on two cores: 64 images and 3 threads 0.89 of a bare loop, 32
+and 4 0.87, 16 and 6 0.82)."""
+
+
+def images_per_chunk(chunk: int, side_px: int) -> int:
+    """What a run was told, or by the bytes of the network's input."""
+    return chunk or max(1, min(CHUNK_IMAGES, CHUNK_BYTES // (side_px * side_px * 3)))
 
 
 def new_run_id() -> str:

@@ -69,11 +69,11 @@ def test_a_run_without_an_id_gets_a_new_one() -> None:
     [
         ({"scope": "camera"}, "scope 'camera' and --camera VALUE go together, and only they do"),
         ({"camera": "north"}, "scope 'camera' and --camera VALUE go together, and only they do"),
-        ({"chunk": 0}, "--chunk: Input should be greater than or equal to 1"),
+        ({"chunk": -1}, "--chunk: Input should be greater than or equal to 0"),
         ({"commit_s": -1.0}, "--commit-s: Input should be greater than 0"),
         (
-            {"chunk": 0, "actors": 0},
-            "--chunk: Input should be greater than or equal to 1; "
+            {"chunk": -1, "actors": 0},
+            "--chunk: Input should be greater than or equal to 0; "
             "--actors: Input should be greater than or equal to 1",
         ),
     ],

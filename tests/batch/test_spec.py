@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from batch.spec import RunSpec, Scope, new_run_id
+from batch.spec import RunSpec, Scope, images_per_chunk, new_run_id
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_a_scope_that_makes_no_sense_says_why(fields: dict[str, Any], words: str
 @pytest.mark.parametrize(
     ("pace", "field"),
     [
-        ({"chunk": 0}, "chunk"),
+        ({"chunk": -1}, "chunk"),
         ({"chunk": 1025}, "chunk"),
         ({"actors": 0}, "actors"),
         ({"threads": -1}, "threads"),
@@ -73,3 +73,13 @@ def test_run_ids_are_unique_and_sort_by_time() -> None:
     assert len(set(ids)) == 50
     assert all(re.fullmatch(r"\d{8}T\d{6}-[0-9a-f]{6}", one) for one in ids)
     assert [one[:15] for one in ids] == sorted(one[:15] for one in ids)
+
+
+@pytest.mark.parametrize(
+    ("chunk", "side_px", "images"),
+    [(0, 300, 64), (0, 640, 27), (0, 1280, 6), (0, 8192, 1), (5, 300, 5), (500, 1280, 500)],
+)
+def test_a_chunk_is_as_large_as_told_or_as_its_images_allow(
+    chunk: int, side_px: int, images: int
+) -> None:
+    assert images_per_chunk(chunk, side_px) == images

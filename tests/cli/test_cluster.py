@@ -99,7 +99,7 @@ def test_env_without_a_cluster_prints_nothing_that_a_shell_would_run(resight: Re
         (["--model", "motion"], 8, "start one with 'resight up'"),
         (["--model", "motion", "--scope", "camera"], 2, "--camera VALUE go together"),
         (["--model", "motion", "--camera", "n"], 2, "--camera VALUE go together"),
-        (["--model", "motion", "--chunk", "0"], 2, "--chunk: "),
+        (["--model", "motion", "--chunk", "-1"], 2, "--chunk: "),
         (["--model", "Motion", "--dry-run"], 2, "is not a model"),
         (["--model", "deer", "--dry-run"], 6, "there is: motion, ssdlite-coco"),
     ],
