@@ -69,6 +69,10 @@ class Preprocess(Frozen):
         default=1,
         description="JPEGs may be decoded at 1/2, 1/4 or 1/8, never below what is resized to",
     )
+    damaged: Literal["tolerate", "refuse"] = Field(
+        default="tolerate",
+        description="JPEGs with cut or broken data: as far as they go, or failed",
+    )
 
 
 class Nms(Frozen):

@@ -56,9 +56,14 @@ class DecodedImage:
 
 
 def decode(
-    data: bytes, max_pixels: int = MAX_PIXELS, shrink: Shrink = lambda width_px, height_px: 1
+    data: bytes,
+    max_pixels: int = MAX_PIXELS,
+    shrink: Shrink = lambda width_px, height_px: 1,
+    tolerant: bool = True,
 ) -> DecodedImage:
     """Decode one image; a JPEG at 1/shrink(width, height) of its upright size.
+
+    A JPEG with damaged data is decoded as far as it goes, with a note; or refused, if not `tolerant`.
 
     Raises ImageUnsupported, ImageUnreadable, or ImageTooLarge when the header claims more than
     `max_pixels` pixels (checked before any pixel is decoded).
@@ -73,7 +78,7 @@ def decode(
     size_px = (header.width_px, header.height_px)
     factor = shrink(*size_px) if header.media_type == "image/jpeg" else 1
     if header.media_type == "image/jpeg":
-        pixels, damage = _decode_jpeg(data, header, factor)
+        pixels, damage = _decode_jpeg(data, header, factor, tolerant)
     else:
         pixels, damage = _decode_other(data, header)
     notes = [damage, *header.losses] if damage else list(header.losses)
@@ -94,7 +99,9 @@ def upright(pixels: Pixels, orientation: int) -> Pixels:
     return cv2.rotate(pixels, _ROTATE[turn]) if turn in _ROTATE else pixels  # type: ignore[return-value]
 
 
-def _decode_jpeg(data: bytes, header: ImageHeader, factor: int) -> tuple[Pixels, str | None]:
+def _decode_jpeg(
+    data: bytes, header: ImageHeader, factor: int, tolerant: bool
+) -> tuple[Pixels, str | None]:
     """At 1/factor of its size, by leaving out frequencies: most of the work is never done."""
     upright_px = (math.ceil(header.width_px / factor), math.ceil(header.height_px / factor))
     width, height = upright_px[::-1] if header.orientation >= 5 else upright_px  # as stored
@@ -103,6 +110,8 @@ def _decode_jpeg(data: bytes, header: ImageHeader, factor: int) -> tuple[Pixels,
         return simplejpeg.decode_jpeg(data, min_width=width, min_height=height), None
     except ValueError as damage:
         reason = str(damage)
+        if not tolerant:
+            raise ImageUnreadable(f"damaged image/jpeg: {reason}"[:300]) from damage
     try:
         pixels = simplejpeg.decode_jpeg(data, strict=False, min_width=width, min_height=height)
         return pixels, f"damaged_tolerated: {reason}"

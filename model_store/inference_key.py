@@ -18,7 +18,7 @@ NUMERICS_VERSION = 1
 
 
 _NONE = object()
-NEUTRAL: dict[str, Any] = {"jpeg_shrink": 1}
+NEUTRAL: dict[str, Any] = {"jpeg_shrink": 1, "damaged": "tolerate"}
 """Fields that came later, with the value that means what there was before: it is left out of the key, so
 that a new field makes no archive due again."""
 

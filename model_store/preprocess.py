@@ -40,7 +40,12 @@ def read_image(
 
     Raises ImageError.
     """
-    image = decode(data, max_pixels, lambda width, height: shrink_factor(width, height, spec))
+    image = decode(
+        data,
+        max_pixels,
+        lambda width, height: shrink_factor(width, height, spec),
+        tolerant=spec.damaged == "tolerate",
+    )
     facts = image.facts
     return facts, prepare(image.pixels, spec, (facts.width_px, facts.height_px))
 

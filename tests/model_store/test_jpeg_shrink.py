@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from model_store.config import Preprocess
+from model_store.errors import ImageUnreadable
 from model_store.images import decode
 from model_store.preprocess import read_image, shrink_factor
 from tests.fixtures_local import MODELS, encoded, photo
@@ -77,6 +78,17 @@ def test_other_kinds_and_damage_are_as_before() -> None:
     facts, _ = read_image(cut, spec)
     assert str(facts.note).startswith("damaged_tolerated")
     assert (facts.width_px, facts.height_px) == (1024, 683)
+
+
+def test_a_damaged_jpeg_is_tolerated_or_refused_as_the_model_says() -> None:
+    cut = photo("moose")[:-20_000]
+    facts, _ = read_image(cut, Preprocess(side_px=64))
+    assert str(facts.note).startswith("damaged_tolerated")
+    with pytest.raises(ImageUnreadable, match="damaged image/jpeg: "):
+        read_image(cut, Preprocess(side_px=64, damaged="refuse"))
+    whole, _ = read_image(photo("moose"), Preprocess(side_px=64, damaged="refuse"))
+    assert whole.note is None
+    assert key() == key(preprocess={"damaged": "tolerate"}) != key(preprocess={"damaged": "refuse"})
 
 
 def test_it_is_part_of_the_key_and_its_absence_is_not() -> None:
