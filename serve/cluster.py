@@ -144,9 +144,20 @@ def stop(settings: Settings) -> bool:
 
 
 def _orphans(settings: Settings) -> list[psutil.Process]:
-    """Processes of this home's Ray without their parent: they name its temporary folder."""
+    """Processes of this home's Ray without their parent: they name its temporary folder.
+
+    So may somebody's pager on one of its logs, hence the look at what is executed.
+    """
     temp_dir = str(_temp_dir(settings))
-    return [process for process in psutil.process_iter() if _has(process, temp_dir)]
+    return [p for p in psutil.process_iter() if _has(p, temp_dir) and _is_ray(p, temp_dir)]
+
+
+def _is_ray(process: psutil.Process, temp_dir: str) -> bool:
+    try:
+        program = [part for part in process.cmdline()[:3] if temp_dir not in part]
+    except psutil.Error:
+        return False
+    return any("ray" in part for part in program)
 
 
 def _has(process: psutil.Process, words: str) -> bool:

@@ -1,0 +1,45 @@
+"""Which processes belong to a cluster that has lost its parent."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from serve import cluster
+from serve.settings import Settings
+
+SLEEP = "import time; time.sleep(60)"
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("RESIGHT_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(cluster.tempfile, "gettempdir", lambda: str(tmp_path))
+    return Settings()
+
+
+def test_only_rays_own_processes_are_taken_for_orphans_and_ended(
+    settings: Settings, tmp_path: Path
+) -> None:
+    temp_dir = str(cluster._temp_dir(settings))
+    program = tmp_path / "ray_haproxy.py"
+    program.write_text(SLEEP)
+    ours = subprocess.Popen([sys.executable, str(program), "-f", f"{temp_dir}/haproxy.cfg"])
+    pager = subprocess.Popen([sys.executable, "-c", SLEEP, f"{temp_dir}/logs/raylet.out"])
+    other = subprocess.Popen([sys.executable, str(program), "-f", "/elsewhere/haproxy.cfg"])
+    try:
+        found = cluster._orphans(settings)
+        assert [process.pid for process in found] == [ours.pid]
+        assert cluster.stop(settings)
+        assert not psutil.pid_exists(ours.pid)
+        assert psutil.Process(pager.pid).is_running()
+        assert psutil.Process(other.pid).is_running()
+        assert not cluster.stop(settings)
+    finally:
+        for process in (ours, pager, other):
+            process.kill()
+            process.wait()
