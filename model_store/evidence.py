@@ -31,7 +31,6 @@ class Evidence:
     metadata: Mapping[str, str]
     side_px: int
     sized: bool
-    fixed_batch: bool
     uint8: bool
     outputs: Mapping[str, NDArray[Any]]
 
@@ -71,8 +70,7 @@ def read_evidence(weights: bytes, side_px: int | None) -> Evidence:
         raise ModelRefused(
             f"the graph does not run on {side} x {side} px: {error}"[:500]
         ) from error
-    batch = image.shape[0]
-    return Evidence(metadata, side, sized, isinstance(batch, int) and batch > 0, uint8, outputs)
+    return Evidence(metadata, side, sized, uint8, outputs)
 
 
 def labels_of(metadata: Mapping[str, str]) -> list[str]:
