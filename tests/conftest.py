@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -24,7 +23,7 @@ import pytest
 from archive.tables import Tables
 from serve.cluster import ClusterState, join, start, stop
 from serve.deploy import deploy
-from serve.ports import Ports
+from serve.ports import Ports, preferred_or_free
 from serve.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,7 +75,7 @@ class Cluster:
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """An S3-compatible server in its own process (in ours, delta-rs would wait for itself)."""
-    port = free_port()
+    port = preferred_or_free(0)
     server = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
         stdout=subprocess.DEVNULL,
@@ -111,7 +110,9 @@ def cluster(s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
             patch.delenv(name)
         patch.setenv("RESIGHT_HOME", str(home))
         settings = Settings()
-        state = start(settings, Ports(http=free_port(), ray=0, dashboard=0), "127.0.0.1", 512)
+        state = start(
+            settings, Ports(http=preferred_or_free(0), ray=0, dashboard=0), "127.0.0.1", 512
+        )
         try:
             join(settings)
             deploy(settings, state)
@@ -131,12 +132,6 @@ def cluster(s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def photo() -> Any:
     """photo("cat") -> bytes of the shipped photograph."""
     return lambda name: (PHOTOS / f"{name}.jpg").read_bytes()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait_for(url: str) -> None:
