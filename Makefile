@@ -43,7 +43,7 @@ $(VENV)/.user: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "installing with development tools (a few minutes the first time) …"
-	@$(PIP) --editable '.[cpu,s3,dev]'
+	@$(PIP) --editable '.[cpu,s3,torch,dev]'
 	@touch $@ $(VENV)/.user
 
 clean:

@@ -36,7 +36,8 @@ create view detections as
         f.d.x1_px, f.d.y1_px, f.d.x2_px, f.d.y2_px,
         f.d.x1_px / f.width_px as x_frac, f.d.y1_px / f.height_px as y_frac,
         (f.d.x2_px - f.d.x1_px) / f.width_px as w_frac,
-        (f.d.y2_px - f.d.y1_px) / f.height_px as h_frac
+        (f.d.y2_px - f.d.y1_px) / f.height_px as h_frac,
+        f.d.mask_area_px, f.d.mask_rle
     from flat f join media m using (media_sha256);
 """
 
@@ -47,7 +48,7 @@ def connect(tables: Tables) -> duckdb.DuckDBPyConnection:
     connection.execute("set timezone = 'UTC'")
     for name, schema in TABLES.items():
         table = tables.existing(name)
-        rows = schema.empty_table() if table is None else table.to_pyarrow_dataset()
+        rows = schema.empty_table() if table is None else table.to_pyarrow_dataset(schema=schema)
         connection.register(f"{name}_table", rows)
     connection.execute(_VIEWS)
     return connection

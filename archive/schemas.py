@@ -51,6 +51,8 @@ DETECTION = pa.struct(
         ("y1_px", pa.float32()),
         ("x2_px", pa.float32()),
         ("y2_px", pa.float32()),
+        ("mask_rle", pa.string()),
+        ("mask_area_px", pa.int64()),
     ]
 )
 

@@ -13,6 +13,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
@@ -23,6 +24,8 @@ from model_store.errors import StorageUnreachable, TableConflict
 from model_store.storage import is_local
 
 COMMIT_ATTEMPTS = 20
+_MERGE: Literal["merge"] = "merge"
+"""Columns that came later are added to an older table; its rows have null there."""
 Missing = Callable[[DeltaTable, pa.Table], pa.Table]
 
 
@@ -116,13 +119,16 @@ def _commit(table: DeltaTable, rows: pa.Table, writer: str, replace: Sequence[st
     version = (table.transaction_version(writer) or 0) + 1
     properties = CommitProperties(app_transactions=[Transaction(writer, version)])
     if not replace:
-        write_deltalake(table, rows, mode="append", commit_properties=properties)
+        write_deltalake(
+            table, rows, mode="append", schema_mode=_MERGE, commit_properties=properties
+        )
         return
     # not merge: it writes string_view columns, on which pyarrow and DuckDB cannot filter
     write_deltalake(
         table,
         rows,
         mode="overwrite",
+        schema_mode=_MERGE,
         predicate=_same_keys(rows, replace),
         commit_properties=properties,
     )

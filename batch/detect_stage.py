@@ -6,11 +6,10 @@ Several threads of the actor work on several chunks: while one waits for its ans
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cv2
-import numpy as np
 import pyarrow as pa
 import tenacity
 from ray import serve as ray_serve
@@ -19,7 +18,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from batch.read import ReadImage, prepare_image
 from batch.rows import result_table
-from batch.spec import RunSpec
+from batch.spec import CHUNK_BYTES, RunSpec
 from model_store.errors import LineageMismatch, ModelNotReady, Overloaded
 from model_store.store import ModelVersion
 from serve.app_names import APP, DEPLOYMENT
@@ -46,18 +45,28 @@ class DetectStage:
         self._handle: Any = ray_serve.get_deployment_handle(DEPLOYMENT, APP)
 
     def __call__(self, chunk: pa.Table) -> pa.Table:
-        images = self._read(chunk.to_pylist())
-        readable = [image.prepared for image in images if image.prepared]
-        answer = None
-        if readable:
-            pixels = np.stack([p.pixels for p in readable])
-            fits = np.stack([p.fit.to_row() for p in readable])
-            answer = self._ask(Chunk(str(self._model.id), pixels, fits))
-        return result_table(self._spec.run_id, self._model.info, images, answer)
+        return pa.concat_tables([self._detected(part) for part in self._parts(chunk.to_pylist())])
 
-    def _read(self, rows: Sequence[dict[str, Any]]) -> list[ReadImage]:
+    def _parts(self, rows: Sequence[dict[str, Any]]) -> Iterator[list[ReadImage]]:
+        """Images read and prepared, as many as go to a replica at once: tiled ones can be large."""
         max_pixels = self._spec.megapixels * 1_000_000
-        return [prepare_image(row, self._model.config.preprocess, max_pixels) for row in rows]
+        part: list[ReadImage] = []
+        size = 0
+        for row in rows:
+            image = prepare_image(row, self._model.config.preprocess, max_pixels)
+            more = image.prepared.pixels.nbytes if image.prepared else 0
+            if part and size + more > CHUNK_BYTES:
+                yield part
+                part, size = [], 0
+            part.append(image)
+            size += more
+        if part:
+            yield part
+
+    def _detected(self, images: Sequence[ReadImage]) -> pa.Table:
+        readable = [image.prepared for image in images if image.prepared]
+        answer = self._ask(Chunk.of(str(self._model.id), readable)) if readable else None
+        return result_table(self._spec.run_id, self._model.info, images, answer)
 
     @tenacity.retry(
         retry=tenacity.retry_if_exception_type(RECOVERABLE),

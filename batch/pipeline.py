@@ -29,7 +29,7 @@ def result_tables(spec: RunSpec, plan: Plan) -> Iterator[pa.Table]:
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
     threads = spec.threads or usable_cores() + 1
-    size = images_per_chunk(spec.chunk, plan.model.config.preprocess.side_px)
+    size = images_per_chunk(spec.chunk, plan.model.config.preprocess)
     chunks = math.ceil(len(plan.todo) / size)
     # from_items makes its blocks here; from_arrow would start a worker per block to look at it
     todo = ray.data.from_items(plan.todo.to_pylist(), override_num_blocks=chunks)

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from archive.schemas import RESULTS
 from batch.read import MAX_DETAIL, ReadImage
-from model_store.detections import Detections
+from model_store.detections import Detections, RunLengths
 from model_store.store import ModelInfo
 from serve.chunks import ChunkAnswer
 
@@ -79,10 +79,17 @@ def _seen(
 
 
 def _detections(found: Detections, labels: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    masks: Sequence[tuple[str | None, int | None]] = [(None, None)] * len(found)
+    if isinstance(found.masks, RunLengths):
+        masks = list(zip(found.masks.counts, found.masks.area_px.tolist(), strict=True))
     columns = zip(
-        found.boxes_xyxy.tolist(), found.scores.tolist(), found.class_ids.tolist(), strict=True
+        found.boxes_xyxy.tolist(),
+        found.scores.tolist(),
+        found.class_ids.tolist(),
+        masks,
+        strict=True,
     )
-    for rank, ((x1, y1, x2, y2), score, class_id) in enumerate(columns):
+    for rank, ((x1, y1, x2, y2), score, class_id, (rle, area_px)) in enumerate(columns):
         yield {
             "rank": rank,
             "label": labels[class_id],
@@ -92,4 +99,6 @@ def _detections(found: Detections, labels: tuple[str, ...]) -> Iterator[dict[str
             "y1_px": y1,
             "x2_px": x2,
             "y2_px": y2,
+            "mask_rle": rle,
+            "mask_area_px": area_px,
         }

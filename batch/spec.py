@@ -8,6 +8,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from model_store.config import Preprocess
+
 
 class Scope(BaseModel):
     """Which media a run is for.
@@ -65,9 +67,15 @@ round trip of Ray more often (measured on two cores: 64 images and 3 threads 0.8
 and 4 0.87, 16 and 6 0.82)."""
 
 
-def images_per_chunk(chunk: int, side_px: int) -> int:
+TILES_GUESSED = 24
+"""Of an image of a tiled model, before it is read: 12 megapixels in tiles of 800 px."""
+
+
+def images_per_chunk(chunk: int, spec: Preprocess) -> int:
     """What a run was told, or by the bytes of the network's input."""
-    return chunk or max(1, min(CHUNK_IMAGES, CHUNK_BYTES // (side_px * side_px * 3)))
+    width_px, height_px = spec.input_px
+    image_bytes = width_px * height_px * 3 * (TILES_GUESSED if spec.tiling else 1)
+    return chunk or max(1, min(CHUNK_IMAGES, CHUNK_BYTES // image_bytes))
 
 
 def new_run_id() -> str:

@@ -80,7 +80,7 @@ def median_us(call: Callable[[], object]) -> float:
 
 def main() -> None:
     cv2.setNumThreads(1)
-    spec = DecodeSpec(SIDE_PX, CLASSES, 0.05)
+    spec = DecodeSpec((SIDE_PX, SIDE_PX), CLASSES, 0.05)
     result: dict[str, dict[str, float]] = {}
     print(f"{'family':12}{'anchors':>9}{'decode µs':>11}{'nms µs':>9}{'kept':>6}")
     for family in ("yolov8", "yolov5", "yolox", "ssd", "end2end", "rtdetr", "rfdetr"):
@@ -109,7 +109,7 @@ def shipped() -> dict[str, float]:
     detector = load_detector(store, store.resolve(parse_ref("ssdlite-coco")))
     pixels = decode((ROOT / "examples" / "photos" / "person.jpg").read_bytes()).pixels
     prepared = detector.prepare(pixels)
-    done = [detector.infer([prepared.pixels], [prepared.fit]) for _ in range(CALLS)]
+    done = [detector.infer([prepared]) for _ in range(CALLS)]
     inference = statistics.median(d.inference_ms for d in done)
     after = statistics.median(d.postprocess_ms for d in done)
     return {"inference_ms": inference, "postprocess_ms": after, "share": after / inference}

@@ -63,7 +63,7 @@ def main() -> None:
             started = time.perf_counter()
             _, prepared = read_image(data, spec)
             times[factor].append((time.perf_counter() - started) * 1e3)
-            seen[factor] += detector.infer([prepared.pixels], [prepared.fit]).detections
+            seen[factor] += detector.infer([prepared]).detections
     result: dict[str, Any] = {"benchmark": "jpeg_shrink", "images": len(images)}
     print(f"{'shrink':8}{'read ms':>9}{'faster':>8}{'matched':>9}{'IoU':>8}{'score':>8}")
     for factor in FACTORS:

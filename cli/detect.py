@@ -6,21 +6,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-import cv2
 import typer
 
 from archive.listing import EXTENSIONS
+from cli.drawing import draw_detections
 from cli.output import Format, FormatOption, note, print_rows
-from model_store.detections import Detections
+from model_store.detections import Detections, RunLengths
 from model_store.detector import LoadedDetector, load_detector
 from model_store.errors import BadRequest, ImageError
-from model_store.images import Pixels, decode
+from model_store.images import decode
 from model_store.names import parse_ref
 from model_store.store import ModelStore
 from serve.settings import Settings, usable_cores
 
-COLUMNS = ("image", "label", "score", "x1_px", "y1_px", "x2_px", "y2_px", "note")
-GREEN_BGR = (60, 200, 60)
+BOX = ("x1_px", "y1_px", "x2_px", "y2_px")
+COLUMNS = ("image", "label", "score", *BOX, "note", "mask_area_px", "mask_rle")
+WIDE = {"mask_rle"}  # in JSON and CSV only
 
 
 def register(app: typer.Typer) -> None:
@@ -57,8 +58,11 @@ def detect(
         shown = _shown(detector, found, min_score)
         rows += _rows(name, detector, shown, facts.note)
         if draw is not None:
-            _draw(draw / f"{Path(name).with_suffix('')}.jpg", decode(data).pixels, detector, shown)
-    print_rows(rows, fmt, COLUMNS)
+            path = draw / f"{Path(name).with_suffix('')}.jpg"
+            draw_detections(path, decode(data).pixels, shown, detector.config.labels)
+    hidden = WIDE if fmt is Format.table else set[str]()
+    columns = [column for column in COLUMNS if column not in hidden]
+    print_rows([{c: row[c] for c in columns} for row in rows], fmt, columns)
     if unreadable:
         raise typer.Exit(1)
 
@@ -89,33 +93,18 @@ def _rows(
 ) -> list[dict[str, Any]]:
     """A picture without detections has one row too."""
     labels = detector.config.labels
+    masks: list[tuple[int | None, str | None]] = [(None, None)] * len(shown)
+    if isinstance(shown.masks, RunLengths):
+        masks = list(zip(shown.masks.area_px.tolist(), shown.masks.counts, strict=True))
     columns = zip(
-        shown.class_ids.tolist(), shown.scores.tolist(), shown.boxes_xyxy.tolist(), strict=True
+        shown.class_ids.tolist(),
+        shown.scores.tolist(),
+        shown.boxes_xyxy.tolist(),
+        masks,
+        strict=True,
     )
-    values: list[tuple[Any, ...]] = [(name, labels[i], score, *box) for i, score, box in columns]
-    values = values or [(name, None, None, None, None, None, None)]
-    return [dict(zip(COLUMNS, (*row, decode_note), strict=True)) for row in values]
-
-
-def _draw(path: Path, pixels: Pixels, detector: LoadedDetector, shown: Detections) -> None:
-    canvas = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-    scale = max(canvas.shape[:2]) / 1000
-    thick = max(1, round(2 * scale))
-    for box, score, label in zip(
-        shown.boxes_xyxy.round().astype(int).tolist(), shown.scores, shown.class_ids, strict=True
-    ):
-        words = f"{detector.config.labels[label]} {score:.2f}"
-        cv2.rectangle(canvas, box[:2], box[2:], GREEN_BGR, thick)
-        corner = (box[0] + thick, max(round(22 * scale), box[1] - thick))
-        cv2.putText(
-            canvas,
-            words,
-            corner,
-            cv2.FONT_HERSHEY_SIMPLEX,
-            0.7 * scale,
-            GREEN_BGR,
-            thick,
-            cv2.LINE_AA,
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(cv2.imencode(".jpg", canvas)[1].tobytes())
+    values: list[tuple[Any, ...]] = [
+        (name, labels[i], score, *box, decode_note, *mask) for i, score, box, mask in columns
+    ]
+    values = values or [(name, *[None] * 6, decode_note, None, None)]
+    return [dict(zip(COLUMNS, row, strict=True)) for row in values]

@@ -15,6 +15,7 @@ from model_store.errors import BadRequest, ModelError
 from model_store.names import DEFAULT_ALIAS, parse_ref, parse_version, version_id
 from model_store.storage import absolute
 from model_store.store import ModelStore
+from model_store.weights_file import read_weights
 from serve.cluster import join, read_state
 from serve.model_status import model_statuses
 from serve.promotion import Replicas
@@ -37,7 +38,7 @@ def add(
     name: Annotated[str, typer.Option(help="model name")],
     version: Annotated[str, typer.Option(help="its version; never changes once added")],
     weights: Annotated[
-        Path | None, typer.Argument(help="an .onnx file; none for runtime motion")
+        Path | None, typer.Argument(help="an .onnx or .pt2 file; none for runtime motion")
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="JSON with what the weights do not say")
@@ -55,7 +56,7 @@ def add(
     extra |= {"README.md": _bytes(readme)} if readme else {}
     extra |= {"LICENSE": _bytes(licence)} if licence else {}
     overrides = _json(config) if config else {}
-    data = _bytes(weights) if weights else None
+    data = _weights(weights) if weights else None
     runtime = overrides.get("runtime")
     if data is None and not (isinstance(runtime, dict) and runtime.get("kind") == "motion"):
         raise BadRequest("name a weights file (only a config with runtime motion goes without)")
@@ -181,6 +182,13 @@ def _identity(name: str, version: str) -> dict[str, Any]:
         "weights_sha256": info.weights_sha256,
         "inference_key": info.inference_key,
     }
+
+
+def _weights(path: Path) -> bytes:
+    try:
+        return read_weights(path)
+    except OSError as error:
+        raise BadRequest(f"cannot read {path}: {error.strerror}") from error
 
 
 def _bytes(path: Path) -> bytes:

@@ -12,15 +12,16 @@ from typing import Any
 import cv2
 import numpy as np
 
-from model_store.config import ModelConfig, OnnxRuntime, parse_config
+from model_store.config import ModelConfig, MotionRuntime, parse_config
 from model_store.detector import LoadedDetector
 from model_store.errors import ModelExists
 from model_store.inference_key import inference_key, sha256_hex, weights_digest
 from model_store.names import VersionId
 from model_store.probe import record_probe
-from model_store.recognise import recognise_onnx
-from model_store.runtimes import open_session
+from model_store.recognise import recognise
+from model_store.runtimes import open_session, open_weights
 from model_store.store import CONFIG, READY, ModelInfo, ModelStore, ModelVersion
+from model_store.weights_file import ZIP_MAGIC
 
 
 def add_version(
@@ -39,7 +40,8 @@ def add_version(
     if weights is None:
         config = parse_config(json.dumps(overrides), f"config of {version}")
     else:
-        config = recognise_onnx(weights, overrides)
+        runtime = "torch" if weights.startswith(ZIP_MAGIC) else "onnx"
+        config = recognise(runtime, open_weights(runtime, weights, threads=1), overrides)
     files = _files(config, weights, extra_files)
     digests = {name: sha256_hex(data) for name, data in files.items()}
     digest = weights_digest(config, digests)
@@ -63,7 +65,7 @@ def _files(
     files[CONFIG] = json.dumps(
         config.model_dump(mode="json"), indent=1, ensure_ascii=False
     ).encode()
-    if weights is not None and isinstance(config.runtime, OnnxRuntime):
+    if weights is not None and not isinstance(config.runtime, MotionRuntime):
         files[config.runtime.weights] = weights
     files.setdefault("README.md", b"Added with 'resight models add'.\n")
     return files

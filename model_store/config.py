@@ -12,12 +12,14 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from model_store.errors import ModelRefused
-from model_store.fit import Resize
+from model_store.fit import Resize, SizePx
 
 DecoderName = Literal[
     "yolov5",
     "yolov8",
+    "yolov8_seg",
     "end2end",
+    "end2end_seg",
     "yolox",
     "yolox_raw",
     "rtdetr",
@@ -44,6 +46,13 @@ class OnnxRuntime(Frozen):
     weights: str = Field(default="model.onnx", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.onnx$")
 
 
+class TorchRuntime(Frozen):
+    """A program of torch.export, run by PyTorch: CUDA where there is a GPU, else CPU."""
+
+    kind: Literal["torch"] = "torch"
+    weights: str = Field(default="model.pt2", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.pt2$")
+
+
 class MotionRuntime(Frozen):
     """No weights: blobs that differ from their blurred surroundings (`runtimes/motion.py`)."""
 
@@ -54,11 +63,36 @@ class MotionRuntime(Frozen):
     max_blobs: int = Field(default=50, ge=1)
 
 
+class Merge(Frozen):
+    """How boxes of different tiles become one, where tiles overlap."""
+
+    kind: Literal["suppress", "union"] = Field(
+        default="suppress", description="the best box stays, or grows around those it stands for"
+    )
+    measure: Literal["iou", "smaller"] = Field(
+        default="smaller", description="intersection over union, or over the smaller of the two"
+    )
+    over: float = Field(default=0.5, ge=0, le=1, description="strictly more is the same object")
+
+
+class Tiling(Frozen):
+    """The image as overlapping squares, each seen at the network's full size: for small objects."""
+
+    tile_px: int = Field(ge=32, le=8192, description="side of a square, in px of the image")
+    overlap_frac: float = Field(
+        default=0.2, ge=0, le=0.75, description="of two neighbours, at least"
+    )
+    whole: bool = Field(default=True, description="the whole image is seen as well")
+    merge: Merge = Merge()
+
+
 class Preprocess(Frozen):
     """From upright RGB pixels to the network's input."""
 
     resize: Resize = "letterbox"
-    side_px: int = Field(default=640, ge=1, le=8192)
+    side_px: int = Field(default=640, ge=1, le=8192, description="width, and height unless given")
+    height_px: int | None = Field(default=None, ge=1, le=8192, description="if not the width")
+    stride_px: int = Field(default=32, ge=1, le=512, description="what `rect` pads to")
     interpolation: Literal["nearest", "linear", "area", "cubic"] = "linear"
     pad_value: int = Field(default=114, ge=0, le=255)
     channel_order: Literal["RGB", "BGR"] = "RGB"
@@ -73,6 +107,20 @@ class Preprocess(Frozen):
         default="tolerate",
         description="JPEGs with cut or broken data: as far as they go, or failed",
     )
+    tiling: Tiling | None = None
+
+    @property
+    def input_px(self) -> SizePx:
+        """Width and height of the network's input; with `rect`, the most it can be."""
+        return self.side_px, self.height_px or self.side_px
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Preprocess:
+        if self.resize == "rect" and any(side % self.stride_px for side in self.input_px):
+            raise ValueError(f"rect needs sides that are multiples of stride_px {self.stride_px}")
+        if self.tiling and (self.resize == "rect" or self.jpeg_shrink > 1):
+            raise ValueError("tiling goes with neither rect nor jpeg_shrink")
+        return self
 
 
 class Nms(Frozen):
@@ -81,6 +129,10 @@ class Nms(Frozen):
     kind: Literal["greedy", "none"] = "greedy"
     iou: float = Field(default=0.5, ge=0, le=1)
     class_aware: bool = True
+    inclusive_px: bool = Field(
+        default=False,
+        description="boxes end with their last pixel: sides are longer by one of the image",
+    )
     max_detections: int = Field(default=300, ge=1)
 
 
@@ -101,7 +153,7 @@ class Batch(Frozen):
 class ModelConfig(Frozen):
     """A model version's config.json."""
 
-    runtime: Annotated[OnnxRuntime | MotionRuntime, Field(discriminator="kind")]
+    runtime: Annotated[OnnxRuntime | TorchRuntime | MotionRuntime, Field(discriminator="kind")]
     decoder: DecoderName
     preprocess: Preprocess = Preprocess()
     nms: Nms = Nms()
@@ -124,13 +176,19 @@ class ModelConfig(Frozen):
         if (self.runtime.kind == "motion") != (self.decoder == "blobs"):
             raise ValueError(
                 f"runtime {self.runtime.kind} does not go with decoder {self.decoder}: "
-                "motion needs blobs, onnx needs a network's decoder"
+                "motion needs blobs, onnx and torch need a network's decoder"
             )
+        if self.decoder.endswith("_seg") and _unions(self.preprocess.tiling):
+            raise ValueError("masks have no tiling.merge.kind union: use suppress")
         return self
 
     def threshold(self, label: str) -> float:
         """Score from which a label is shown by default."""
         return self.thresholds.per_label.get(label, self.thresholds.default)
+
+
+def _unions(tiling: Tiling | None) -> bool:
+    return tiling is not None and tiling.merge.kind == "union"
 
 
 def parse_config(text: str | bytes, where: str) -> ModelConfig:

@@ -4,17 +4,44 @@ boxes_xyxy (n, 4) float32  x1, y1, x2, y2; in network px below the waist, image 
 scores     (n,)   float32  0..1
 class_ids  (n,)   int32    index into the model's labels
 saturated  bool            some were cut off at max_detections, so n is a floor and not a count
+masks      None            where the model has none; else one a detection, see `Masks`
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int32]
+Index = NDArray[np.intp] | NDArray[np.bool_]
+
+
+class Masks(Protocol):
+    """A column of masks: prototypes and coefficients below the waist, run lengths above it."""
+
+    def __len__(self) -> int: ...
+
+    def select(self, index: Index) -> Masks: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RunLengths:
+    """Masks in image px: COCO's compressed run lengths, and how many pixels each has."""
+
+    counts: tuple[str, ...]
+    area_px: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def select(self, index: Index) -> RunLengths:
+        chosen: list[int] = np.arange(len(self))[index].tolist()
+        return RunLengths(tuple(self.counts[i] for i in chosen), self.area_px[index])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,6 +52,7 @@ class Detections:
     scores: FloatArray
     class_ids: IntArray
     saturated: bool = False
+    masks: Masks | None = None
 
     def __post_init__(self) -> None:
         n = len(self.scores)
@@ -33,6 +61,8 @@ class Detections:
                 f"boxes_xyxy must be ({n}, 4) and class_ids ({n},) to go with {n} scores; "
                 f"got {self.boxes_xyxy.shape} and {self.class_ids.shape}"
             )
+        if self.masks is not None and len(self.masks) != n:
+            raise ValueError(f"{len(self.masks)} masks do not go with {n} scores")
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -44,17 +74,42 @@ class Detections:
             np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32)
         )
 
-    def select(self, index: NDArray[np.intp] | NDArray[np.bool_]) -> Detections:
+    @staticmethod
+    def join(parts: Sequence[Detections]) -> Detections:
+        """One after the other. Masks, where there are any, must be run lengths."""
+        if not parts:
+            return Detections.empty()
+        masks = [p.masks for p in parts if isinstance(p.masks, RunLengths)]
+        return Detections(
+            np.concatenate([p.boxes_xyxy for p in parts]),
+            np.concatenate([p.scores for p in parts]),
+            np.concatenate([p.class_ids for p in parts]),
+            any(p.saturated for p in parts),
+            _joined(masks) if masks else None,
+        )
+
+    def select(self, index: Index) -> Detections:
         """The rows at `index` (positions or mask), in that order."""
         return Detections(
-            self.boxes_xyxy[index], self.scores[index], self.class_ids[index], self.saturated
+            self.boxes_xyxy[index],
+            self.scores[index],
+            self.class_ids[index],
+            self.saturated,
+            None if self.masks is None else self.masks.select(index),
         )
 
     def with_boxes(self, boxes_xyxy: FloatArray) -> Detections:
         """The same detections at other places."""
-        return Detections(boxes_xyxy, self.scores, self.class_ids, self.saturated)
+        return replace(self, boxes_xyxy=boxes_xyxy)
 
     def ranked(self) -> Detections:
         """Total order of a result: score descending, then class id, x1, y1, x2, y2."""
         x1, y1, x2, y2 = self.boxes_xyxy.T
         return self.select(np.lexsort((y2, x2, y1, x1, self.class_ids, -self.scores)))
+
+
+def _joined(masks: Sequence[RunLengths]) -> RunLengths:
+    return RunLengths(
+        tuple(counts for part in masks for counts in part.counts),
+        np.concatenate([part.area_px for part in masks]),
+    )

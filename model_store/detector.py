@@ -1,15 +1,15 @@
 """The waist: images in, one Detections per image out, in the same order; empty allowed.
 
-detect = prepare -> to_tensor -> Session.run -> decoder -> suppress -> Fit.to_image
+detect = prepare -> to_tensor -> Session.run -> decoder -> suppress -> Fit.to_image [-> merge of tiles]
 Each is a pure function or one call; nothing above this file knows formats or runtimes.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +19,16 @@ from model_store.config import Batch, ModelConfig
 from model_store.decoders import DECODERS
 from model_store.decoders.layout import DecodeSpec, Outputs
 from model_store.detections import Detections
-from model_store.fit import Fit
+from model_store.fit import Fit, SizePx
 from model_store.images import MAX_PIXELS, ImageFacts, Pixels
+from model_store.masks import PrototypeMasks, run_lengths
 from model_store.names import VersionId
 from model_store.nms import suppress
 from model_store.preprocess import Prepared, prepare, read_image, to_tensor
 from model_store.probe import check_probe
 from model_store.runtimes import Session, open_session
 from model_store.store import ModelInfo, ModelStore
+from model_store.tiling import merge
 
 
 class Detector(Protocol):
@@ -62,40 +64,80 @@ class LoadedDetector:
         """Encoded bytes to network input, as its preprocess says. Raises ImageError."""
         return read_image(data, self.config.preprocess, max_pixels)
 
+    @property
+    def lane_batch(self) -> Batch:
+        """How many images a lane should hand over at once; a tiled one fills calls by itself."""
+        if self.config.preprocess.tiling is None:
+            return self.batch
+        return self.batch.model_copy(update={"max": 1})
+
     def prepare(self, image: Pixels) -> Prepared:
         return prepare(image, self.config.preprocess)
 
-    def infer(self, pixels: Sequence[NDArray[np.uint8]], fits: Sequence[Fit]) -> Inferred:
-        """Prepared pixels (side, side, 3) uint8 of any number of images."""
-        if not len(pixels):
-            return Inferred([], 0.0, 0.0)
+    def infer(self, images: Sequence[Prepared]) -> Inferred:
+        """Any number of prepared images, `batch.max` tiles of one shape to a call."""
         started = time.perf_counter()
-        tensor = to_tensor(np.stack(pixels), self.config.preprocess)
-        outputs = self.session.run(tensor)
-        inferred = time.perf_counter()
-        _require_finite(outputs)
-        decoded = DECODERS[self.config.decoder](outputs, self._decode_spec)
-        found = [self._finish(one, fit) for one, fit in zip(decoded, fits, strict=True)]
-        done = time.perf_counter()
-        return Inferred(found, (inferred - started) * 1e3, (done - inferred) * 1e3)
-
-    @property
-    def _decode_spec(self) -> DecodeSpec:
-        config = self.config
-        return DecodeSpec(config.preprocess.side_px, len(config.labels), config.score_floor)
+        tiles = [
+            _Tile(pixels, fit, image.size_px)
+            for image in images
+            for pixels, fit in zip(image.pixels, image.fits, strict=True)
+        ]
+        found: dict[int, Detections] = {}
+        inference_s = 0.0
+        for call in _calls(tiles, self.batch.max):
+            began = time.perf_counter()
+            stacked = np.stack([tiles[i].pixels for i in call])
+            outputs = self.session.run(to_tensor(stacked, self.config.preprocess))
+            inference_s += time.perf_counter() - began
+            _require_finite(outputs)
+            decoded = DECODERS[self.config.decoder](outputs, self._decode_spec(stacked))
+            for i, candidates in zip(call, decoded, strict=True):
+                found[i] = self._finish(candidates, tiles[i])
+        parts = iter([found[i] for i in range(len(tiles))])
+        whole = [self._merged([next(parts) for _ in image.fits]) for image in images]
+        total_s = time.perf_counter() - started
+        return Inferred(whole, inference_s * 1e3, (total_s - inference_s) * 1e3)
 
     def detect_encoded(self, data: bytes) -> tuple[ImageFacts, Detections]:
         """What an upload of these bytes would be answered. Raises ImageError."""
         facts, prepared = self.read(data)
-        return facts, self.infer([prepared.pixels], [prepared.fit]).detections[0]
+        return facts, self.infer([prepared]).detections[0]
 
     def detect(self, images: Sequence[Pixels]) -> list[Detections]:
-        prepared = [self.prepare(image) for image in images]
-        return self.infer([p.pixels for p in prepared], [p.fit for p in prepared]).detections
+        return self.infer([self.prepare(image) for image in images]).detections
 
-    def _finish(self, candidates: Detections, fit: Fit) -> Detections:
-        kept = suppress(candidates, self.config.nms)
-        return kept.with_boxes(fit.to_image(kept.boxes_xyxy)).ranked()
+    def _decode_spec(self, stacked: NDArray[np.uint8]) -> DecodeSpec:
+        down, across = stacked.shape[1:3]
+        return DecodeSpec((across, down), len(self.config.labels), self.config.score_floor)
+
+    def _finish(self, candidates: Detections, tile: _Tile) -> Detections:
+        kept = suppress(candidates, self.config.nms, tile.fit.scale_x)
+        found = kept.with_boxes(tile.fit.to_image(kept.boxes_xyxy))
+        if isinstance(found.masks, PrototypeMasks):
+            masks = run_lengths(found.masks, found.boxes_xyxy, tile.fit, tile.image_px)
+            found = replace(found, masks=masks)
+        return found.ranked()
+
+    def _merged(self, parts: list[Detections]) -> Detections:
+        tiling = self.config.preprocess.tiling
+        return merge(parts, tiling, self.config.nms) if tiling and len(parts) > 1 else parts[0]
+
+
+class _Tile(NamedTuple):
+    """What one row of a call to the session is: the whole of an image, or a tile of it."""
+
+    pixels: Pixels
+    fit: Fit
+    image_px: SizePx
+
+
+def _calls(tiles: Sequence[_Tile], most: int) -> Iterator[list[int]]:
+    """Positions of tiles of one shape, at most so many at a time."""
+    by_shape: dict[tuple[int, ...], list[int]] = {}
+    for i, tile in enumerate(tiles):
+        by_shape.setdefault(tile.pixels.shape, []).append(i)
+    for alike in by_shape.values():
+        yield from (alike[i : i + most] for i in range(0, len(alike), most))
 
 
 def _require_finite(outputs: Outputs) -> None:
@@ -122,7 +164,8 @@ def load_detector(store: ModelStore, version: VersionId, threads: int = 1) -> Lo
 def with_measured_batch(detector: LoadedDetector) -> LoadedDetector:
     """The same detector with `batch.max` brought down to what pays on this device."""
     spec, batch = detector.config.preprocess, detector.config.batch
-    blank = np.zeros((batch.max, spec.side_px, spec.side_px, 3), np.uint8)
+    across, down = spec.input_px
+    blank = np.zeros((batch.max, down, across, 3), np.uint8)
 
     def run(size: int) -> object:
         return detector.session.run(to_tensor(blank[:size], spec))

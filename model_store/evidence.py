@@ -1,37 +1,35 @@
-"""What an ONNX file shows of itself: labels and metadata, and its outputs for one neutral image.
+"""What a weights file shows of itself: labels and metadata, and its outputs for one neutral image.
 
-weights bytes -> Evidence. `names` is a Python literal by convention and is parsed as one, never
+session of the weights -> Evidence. `names` is a Python literal by convention and is parsed as one, never
 evaluated. Shapes come from running the graph, since many exports do not state them.
 """
-
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
-# (libraries here have no complete types)
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model_store.errors import ModelRefused
+from model_store.fit import SizePx
+from model_store.runtimes import WeightsSession
+from model_store.runtimes.inputs import ImageInput
 
 MAX_NAMES_CHARS = 1_000_000
-DEFAULT_SIDE_PX = 640
+DEFAULT_SIDE_PX, MAX_SIDE_PX = 640, 8192
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """`outputs` are those of one grey image; `sized` says that the graph asks for image sizes."""
+    """`outputs` are those of one grey image of `network_px`."""
 
     metadata: Mapping[str, str]
-    side_px: int
-    sized: bool
-    uint8: bool
+    network_px: SizePx
+    input: ImageInput
     outputs: Mapping[str, NDArray[Any]]
 
     @property
@@ -42,49 +40,54 @@ class Evidence:
         """Whether the metadata hold a true flag, as itself or inside the export's `args`."""
         if self.metadata.get(key, "").strip().lower() in ("true", "1"):
             return True
-        return f"'{key}': True" in self.metadata.get("args", "")
+        return self._args().get(key) is True
+
+    @property
+    def any_size(self) -> bool:
+        """Whether pictures of any width and height may be fed."""
+        return self.input.size_px == (None, None)
+
+    @property
+    def stride_px(self) -> int | None:
+        """Ultralytics writes it; sides of the input must be multiples of it."""
+        text = self.metadata.get("stride", "")
+        return int(text) if text.isdecimal() and 0 < int(text) <= 512 else None
+
+    def _args(self) -> dict[str, Any]:
+        """What Ultralytics was told to export."""
+        args = _quietly(self.metadata.get("args", ""))
+        return args if isinstance(args, dict) else {}  # pyright: ignore[reportUnknownVariableType]
 
 
-def read_evidence(weights: bytes, side_px: int | None) -> Evidence:
-    """`side_px` is for graphs of any size. Raises ModelRefused when they do not load or run."""
-    from model_store.runtimes.onnx import (  # only a store with ONNX models needs it
-        OnnxSession,
-        channels_last,
-        image_input,
-        open_graph,
-        ort,
-    )
-
-    graph = open_graph(weights, ort.SessionOptions(), ["CPUExecutionProvider"])
-    image, sized = image_input(graph)
-    metadata: dict[str, str] = dict(graph.get_modelmeta().custom_metadata_map)
-    fixed = image.shape[1] if channels_last(image.shape) else image.shape[-1]
-    side = fixed if isinstance(fixed, int) and fixed > 0 else _imgsz(metadata)
-    side = side_px or side or DEFAULT_SIDE_PX
-    session = OnnxSession(weights, side, threads=1)
-    uint8 = image.type == "tensor(uint8)"
-    grey = np.full((1, 3, side, side), 114 if uint8 else 114 / 255, np.float32)
+def read_evidence(session: WeightsSession, given_px: SizePx | None) -> Evidence:
+    """`given_px` is for graphs of any size. Raises ModelRefused when they do not run."""
+    across, down = session.input.size_px
+    wide, high = given_px or _imgsz(session.metadata) or (DEFAULT_SIDE_PX, DEFAULT_SIDE_PX)
+    across, down = across or wide, down or high
+    grey = 114 if session.input.dtype == np.uint8 else 114 / 255
     try:
-        outputs = session.run(grey)
+        outputs = session.run(np.full((1, 3, down, across), grey, np.float32))
     except Exception as error:
         raise ModelRefused(
-            f"the graph does not run on {side} x {side} px: {error}"[:500]
+            f"the graph does not run on {across} x {down} px: {error}"[:500]
         ) from error
-    return Evidence(metadata, side, sized, uint8, outputs)
+    return Evidence(session.metadata, (across, down), session.input, outputs)
 
 
 def labels_of(metadata: Mapping[str, str]) -> list[str]:
     """Raises ModelRefused with the line to write when `names` is missing or no list of strings."""
     text = metadata.get("names", "")
     try:
-        names = literal(text)
+        names: Any = literal(text)
         if isinstance(names, dict):
-            names = [names[index] for index in range(len(names))]
-        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+            by_index = cast(dict[int, Any], names)
+            names = [by_index[index] for index in range(len(by_index))]
+        if not isinstance(names, list | tuple):
             raise ValueError("not a list of strings")
-        if not names:
-            raise ValueError("empty")
-        return list(names)
+        listed = list(cast(Sequence[Any], names))
+        if not listed or not all(isinstance(name, str) for name in listed):
+            raise ValueError("not a list of strings" if listed else "empty")
+        return listed
     except (ValueError, SyntaxError, KeyError, TypeError, MemoryError, RecursionError) as error:
         raise ModelRefused(
             f"the weights name no usable labels (metadata 'names': {error}); "
@@ -99,10 +102,20 @@ def literal(text: str) -> Any:
     return ast.literal_eval(text)
 
 
-def _imgsz(metadata: Mapping[str, str]) -> int | None:
-    """Side of a square `imgsz`, as Ultralytics writes it: "[640, 640]"."""
+def _imgsz(metadata: Mapping[str, str]) -> SizePx | None:
+    """Of Ultralytics' `imgsz`, height first: "[640, 640]"."""
+    size = _quietly(metadata.get("imgsz", ""))
+    if not isinstance(size, list | tuple) or len(size) != 2:  # pyright: ignore[reportUnknownArgumentType]
+        return None
+    sides: list[Any] = list(size)  # pyright: ignore[reportUnknownArgumentType]
+    if not all(isinstance(side, int) and 0 < side <= MAX_SIDE_PX for side in sides):
+        return None
+    return sides[1], sides[0]
+
+
+def _quietly(text: str) -> object:
+    """None for what is no literal."""
     try:
-        height, width = literal(metadata.get("imgsz", ""))
+        return literal(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return None
-    return height if isinstance(height, int) and height == width and height > 0 else None

@@ -1,8 +1,8 @@
-"""Fit an image into the network's square, and bring boxes back.
+"""Fit an image, or a tile of one, into the network's input, and bring boxes back.
 
-image (w, h) --letterbox | stretch | fit_top_left--> Fit(scale, offset)
+image (w, h) --letterbox | rect | stretch | fit_top_left--> Fit(scale, offset)
 boxes (n, 4) network px --Fit.to_image--> boxes (n, 4) image px, clipped to the image
-Rounding of `letterbox` is Ultralytics': size by round-half-even, centre pads by -0.1 / +0.1.
+Rounding of `letterbox` and `rect` is Ultralytics': size by round-half-even, centre pads by -0.1 / +0.1.
 """
 
 from __future__ import annotations
@@ -15,59 +15,81 @@ from numpy.typing import NDArray
 
 from model_store.detections import FloatArray
 
-Resize = Literal["letterbox", "stretch", "fit_top_left"]
+Resize = Literal["letterbox", "rect", "stretch", "fit_top_left"]
+SizePx = tuple[int, int]
+"""Width, height."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Where the image lies in the square: network = image * scale + offset, per axis, in px."""
+    """Where a piece of an image lies in the network's input, per axis, in px:
+    network = (image - origin) * scale + offset. The piece is the whole image unless it is tiled.
+    """
 
     scale_x: float
     scale_y: float
     left_px: int
     top_px: int
-    width_px: int  # of the original image
+    width_px: int  # of the piece
     height_px: int
+    origin_x_px: int = 0  # of the piece in its image
+    origin_y_px: int = 0
 
     def to_image(self, boxes_xyxy: FloatArray) -> FloatArray:
-        """Boxes (n, 4) from network px to image px, clipped, computed in float64."""
+        """Boxes (n, 4) from network px to image px, clipped to the piece, computed in float64."""
         offset = np.array([self.left_px, self.top_px] * 2, np.float64)
         scale = np.array([self.scale_x, self.scale_y] * 2, np.float64)
         limit = np.array([self.width_px, self.height_px] * 2, np.float64)
+        origin = np.array([self.origin_x_px, self.origin_y_px] * 2, np.float64)
         boxes = (boxes_xyxy.astype(np.float64) - offset) / scale
-        return np.clip(boxes, 0.0, limit).astype(np.float32)
+        return (np.clip(boxes, 0.0, limit) + origin).astype(np.float32)
 
     def to_network(self, boxes_xyxy: FloatArray) -> FloatArray:
         """The exact opposite of `to_image`, without clipping."""
         offset = np.array([self.left_px, self.top_px] * 2, np.float64)
         scale = np.array([self.scale_x, self.scale_y] * 2, np.float64)
-        return (boxes_xyxy.astype(np.float64) * scale + offset).astype(np.float32)
-
-    def resized_px(self) -> tuple[int, int]:
-        """Size (w, h) of the image inside the square."""
-        return _at_least_1(self.width_px * self.scale_x), _at_least_1(self.height_px * self.scale_y)
+        origin = np.array([self.origin_x_px, self.origin_y_px] * 2, np.float64)
+        return ((boxes_xyxy.astype(np.float64) - origin) * scale + offset).astype(np.float32)
 
     def to_row(self) -> NDArray[np.float64]:
-        """(6,) float64, to travel beside a chunk of tensors; `from_row` reads it."""
+        """(8,) float64, to travel beside a chunk of tensors; `from_row` reads it."""
         return np.array(astuple(self), np.float64)
 
     @staticmethod
     def from_row(row: NDArray[np.float64]) -> Fit:
-        sx, sy, left, top, width, height = row.tolist()
-        return Fit(sx, sy, int(left), int(top), int(width), int(height))
+        sx, sy, *whole = row.tolist()
+        return Fit(sx, sy, *map(int, whole))
 
 
-def fit(kind: Resize, width_px: int, height_px: int, side_px: int) -> Fit:
-    """How an image of this size goes into a square of `side_px`."""
+def fit(kind: Resize, size_px: SizePx, input_px: SizePx, stride_px: int = 32) -> Fit:
+    """How an image of this size goes into an input of `input_px`."""
+    (width, height), (across, down) = size_px, input_px
     if kind == "stretch":
-        return Fit(side_px / width_px, side_px / height_px, 0, 0, width_px, height_px)
-    ratio = min(side_px / height_px, side_px / width_px)
+        return Fit(across / width, down / height, 0, 0, width, height)
     if kind == "fit_top_left":
-        return Fit(ratio, ratio, 0, 0, width_px, height_px)
-    left = round((side_px - _at_least_1(width_px * ratio)) / 2 - 0.1)
-    top = round((side_px - _at_least_1(height_px * ratio)) / 2 - 0.1)
-    return Fit(ratio, ratio, left, top, width_px, height_px)
+        ratio = min(down / height, across / width)
+        return Fit(ratio, ratio, 0, 0, width, height)
+    resized = resized_px(kind, size_px, input_px)
+    canvas = canvas_px(kind, resized, input_px, stride_px)
+    left, top = (round((c - r) / 2 - 0.1) for c, r in zip(canvas, resized, strict=True))
+    gain = min(canvas[1] / height, canvas[0] / width)  # of the canvas: Ultralytics' scale_boxes
+    return Fit(gain, gain, left, top, width, height)
 
 
-def _at_least_1(length_px: float) -> int:
-    return max(1, round(length_px))
+def resized_px(kind: Resize, size_px: SizePx, input_px: SizePx) -> SizePx:
+    """Size of the picture inside the input."""
+    if kind == "stretch":
+        return input_px
+    (width, height), (across, down) = size_px, input_px
+    ratio = min(down / height, across / width)
+    return max(1, round(width * ratio)), max(1, round(height * ratio))
+
+
+def canvas_px(kind: Resize, resized_px: SizePx, input_px: SizePx, stride_px: int) -> SizePx:
+    """Size of the picture that the network gets: its input; with `rect`, only up to a multiple of
+    the network's stride.
+    """
+    if kind != "rect":
+        return input_px
+    (width, height), (across, down) = resized_px, input_px
+    return width + (across - width) % stride_px, height + (down - height) % stride_px

@@ -10,7 +10,7 @@ import hashlib
 import json
 from typing import Any
 
-from model_store.config import ModelConfig, OnnxRuntime
+from model_store.config import ModelConfig, MotionRuntime
 from model_store.errors import ModelRefused
 
 NUMERICS_VERSION = 1
@@ -18,7 +18,14 @@ NUMERICS_VERSION = 1
 
 
 _NONE = object()
-NEUTRAL: dict[str, Any] = {"jpeg_shrink": 1, "damaged": "tolerate"}
+NEUTRAL: dict[str, Any] = {
+    "jpeg_shrink": 1,
+    "damaged": "tolerate",
+    "height_px": None,
+    "stride_px": 32,
+    "tiling": None,
+    "inclusive_px": False,
+}
 """Fields that came later, with the value that means what there was before: it is left out of the key, so
 that a new field makes no archive due again."""
 
@@ -36,10 +43,10 @@ def weights_digest(config: ModelConfig, digests: dict[str, str]) -> str:
 
     Raises ModelRefused when the config names a weights file that is not there.
     """
-    if isinstance(config.runtime, OnnxRuntime):
+    if not isinstance(config.runtime, MotionRuntime):
         if config.runtime.weights not in digests:
             raise ModelRefused(
-                f"runtime onnx needs the weights file {config.runtime.weights}, which is not given; "
+                f"runtime {config.runtime.kind} needs the weights file {config.runtime.weights}, which is not given; "
                 'only {"runtime": {"kind": "motion"}} works without'
             )
         return digests[config.runtime.weights]
@@ -55,7 +62,7 @@ def inference_key(config: ModelConfig, weights_sha256: str) -> str:
                 "labels": sha256_hex(canonical_json(list(config.labels))),
                 "preprocess": _without_neutral(config.preprocess.model_dump(mode="json")),
                 "decoder": config.decoder,
-                "nms": config.nms.model_dump(mode="json"),
+                "nms": _without_neutral(config.nms.model_dump(mode="json")),
                 "score_floor": config.score_floor,
                 "numerics": NUMERICS_VERSION,
             }

@@ -1,21 +1,22 @@
 """Pixels to network input, in two steps so that the first can run on any CPU of the cluster.
 
 encoded bytes --read_image--> ImageFacts, Prepared
-image (h, w, 3) uint8 RGB --prepare--> Prepared(pixels (side, side, 3) uint8, Fit)
-pixels (n, side, side, 3) uint8 --to_tensor--> (n, 3, side, side) float32
+image (h, w, 3) uint8 RGB --prepare--> Prepared(pixels (tiles, down, across, 3) uint8, a Fit each)
+pixels (n, down, across, 3) uint8 --to_tensor--> (n, 3, down, across) float32
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from model_store.config import Preprocess
-from model_store.fit import Fit, fit
+from model_store.fit import Fit, SizePx, canvas_px, fit, resized_px
 from model_store.images import MAX_PIXELS, ImageFacts, Pixels, decode
+from model_store.tiling import tiles
 
 _INTERPOLATION = {
     "nearest": cv2.INTER_NEAREST,
@@ -27,10 +28,15 @@ _INTERPOLATION = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """One image as the network wants it, still uint8, and how to bring its boxes back."""
+    """One image as the network wants it, still uint8, and how to bring its boxes back.
+
+    pixels (tiles, down, across, 3): one tile, the whole image, unless the model is tiled.
+    """
 
     pixels: Pixels
-    fit: Fit
+    fits: tuple[Fit, ...]
+    size_px: SizePx
+    """Of the image that boxes are brought back to."""
 
 
 def read_image(
@@ -52,34 +58,52 @@ def read_image(
 
 def shrink_factor(width_px: int, height_px: int, spec: Preprocess) -> int:
     """The largest of 1, 2, 4, 8, up to `jpeg_shrink`, that leaves at least the pixels resized to."""
-    width, height = fit(spec.resize, width_px, height_px, spec.side_px).resized_px()
+    width, height = resized_px(spec.resize, (width_px, height_px), spec.input_px)
     factor = spec.jpeg_shrink
     while factor > 1 and (width * factor > width_px or height * factor > height_px):
         factor //= 2
     return factor
 
 
-def prepare(image: Pixels, spec: Preprocess, size_px: tuple[int, int] | None = None) -> Prepared:
-    """Resize one image into the network's square; padding has the spec's value.
+def prepare(image: Pixels, spec: Preprocess, size_px: SizePx | None = None) -> Prepared:
+    """Resize one image into the network's input; padding has the spec's value.
 
-    `size_px` is the (width, height) that boxes are brought back to, where the pixels are fewer.
+    `size_px` is the size that boxes are brought back to, where the pixels are fewer. Raises
+    ImageTooLarge when it makes too many tiles.
     """
     height, width = image.shape[:2]
-    placed = fit(spec.resize, *(size_px or (width, height)), spec.side_px)
-    size = placed.resized_px()
+    size_px = size_px or (width, height)
+    if spec.tiling is None:
+        whole = _fit(spec, size_px)
+        return Prepared(_placed(image, whole, spec)[np.newaxis], (whole,), size_px)
+    cut = tiles(width, height, spec.tiling)
+    fits = tuple(replace(_fit(spec, (w, h)), origin_x_px=x, origin_y_px=y) for x, y, w, h in cut)
+    pieces = zip(cut, fits, strict=True)
+    placed = [_placed(image[y : y + h, x : x + w], one, spec) for (x, y, w, h), one in pieces]
+    return Prepared(np.stack(placed), fits, size_px)
+
+
+def _fit(spec: Preprocess, size_px: SizePx) -> Fit:
+    return fit(spec.resize, size_px, spec.input_px, spec.stride_px)
+
+
+def _placed(image: Pixels, placed: Fit, spec: Preprocess) -> Pixels:
+    """(down, across, 3), never a view of the image."""
+    size = resized_px(spec.resize, (placed.width_px, placed.height_px), spec.input_px)
     resized = image
-    if size != (width, height):
+    if size != (image.shape[1], image.shape[0]):
         resized = cv2.resize(image, size, interpolation=_INTERPOLATION[spec.interpolation])
-    if size == (spec.side_px, spec.side_px):
-        return Prepared(np.ascontiguousarray(resized, dtype=np.uint8), placed)
-    canvas = np.full((spec.side_px, spec.side_px, 3), spec.pad_value, np.uint8)
+    across, down = canvas_px(spec.resize, size, spec.input_px, spec.stride_px)
+    if size == (across, down):
+        return image.copy() if resized is image else np.ascontiguousarray(resized, np.uint8)
+    canvas = np.full((down, across, 3), spec.pad_value, np.uint8)
     left, top = placed.left_px, placed.top_px
     canvas[top : top + size[1], left : left + size[0]] = resized
-    return Prepared(canvas, placed)
+    return canvas
 
 
 def to_tensor(pixels: NDArray[np.uint8], spec: Preprocess) -> NDArray[np.float32]:
-    """(n, side, side, 3) uint8 RGB to (n, 3, side, side) float32: order, divisor, mean and std."""
+    """(n, down, across, 3) uint8 RGB to (n, 3, down, across) float32: order, divisor, mean, std."""
     if spec.channel_order == "BGR":
         pixels = pixels[..., ::-1]
     tensor = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), dtype=np.float32)

@@ -23,7 +23,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "channel_order": "BGR",
             "divide_by": 1.0,
         },
-        "nms": {"iou": 0.45, "class_aware": False},
+        "nms": {"iou": 0.45, "class_aware": False, "inclusive_px": True},
     },
     "rtdetr": {"preprocess": STRETCH, "nms": RANKED},
     "rtdetr_topk": {"preprocess": STRETCH, "nms": RANKED},
@@ -42,3 +42,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "mmdet": {"preprocess": STRETCH, "nms": RANKED},
 }
 PRESETS["yolox_raw"] = PRESETS["yolox"]
+PRESETS["yolov8_seg"] = PRESETS["yolov8"]
+PRESETS["end2end_seg"] = PRESETS["end2end"]
+
+RECT_WHERE_FREE = {"yolov8", "yolov8_seg", "end2end", "end2end_seg"}
+"""Ultralytics pads to the stride only, not to the square, where an export takes any size (`auto` of its
+LetterBox); YOLOv5's own code does not."""

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.evidence import Evidence
+from model_store.fit import SizePx
 
 STRIDES_PX = (8, 16, 32, 64)
 TF_NAMES = {"detection_boxes", "detection_scores", "detection_classes", "num_detections"}
@@ -23,21 +24,36 @@ def candidates(evidence: Evidence, classes: int) -> list[str]:
     if names >= TF_NAMES:
         return ["tf_detection"]
     if names >= {"boxes", "labels", "scores"}:
-        return ["rtdetr_labels" if evidence.sized else "torchvision"]
+        return ["rtdetr_labels" if evidence.input.sized else "torchvision"]
     if names >= {"dets", "labels"}:
         return ["mmdet" if evidence.outputs["dets"].shape[-1] == 5 else "rfdetr"]
     if names >= {"boxes", "scores"}:
         fits = evidence.outputs["scores"].shape[-1] == classes
         return ["ssd"] if fits and evidence.outputs["boxes"].shape[-1] == 4 else []
-    first = next(iter(evidence.outputs.values()), None)
-    if first is None or first.ndim != 3 or len(names) > 1:
+    first, *others = evidence.outputs.values()
+    if first.ndim != 3:
+        return []
+    if len(others) == 1 and others[0].ndim == 4:
+        return _segmenting(first, others[0].shape[1], classes)
+    if others:
         return []
     return [name for name, fits in _SHAPED.items() if fits(evidence, first, classes)]
 
 
-def anchors(side_px: int, levels: int, per_cell: int) -> int:
+def anchors(network_px: SizePx, levels: int, per_cell: int) -> int:
     """Anchors of a pyramid with strides 8, 16, 32 (levels 3) and 64 (levels 4)."""
-    return per_cell * sum((side_px // stride) ** 2 for stride in STRIDES_PX[:levels])
+    across, down = network_px
+    cells = ((across // stride) * (down // stride) for stride in STRIDES_PX[:levels])
+    return per_cell * sum(cells)
+
+
+def _segmenting(out: NDArray[np.float32], prototypes: int, classes: int) -> list[str]:
+    """A second output of rank 4 are prototypes of masks."""
+    fits = {
+        "yolov8_seg": out.shape[1] == 4 + classes + prototypes,
+        "end2end_seg": out.shape[2] == 6 + prototypes,
+    }
+    return [name for name, fit in fits.items() if fit]
 
 
 def _yolov8(_: Evidence, out: NDArray[np.float32], classes: int) -> bool:
@@ -45,17 +61,17 @@ def _yolov8(_: Evidence, out: NDArray[np.float32], classes: int) -> bool:
 
 
 def _yolov5(evidence: Evidence, out: NDArray[np.float32], classes: int) -> bool:
-    known = (anchors(evidence.side_px, levels, 3) for levels in (3, 4))
+    known = (anchors(evidence.network_px, levels, 3) for levels in (3, 4))
     return out.shape[2] == 5 + classes and out.shape[1] in known
 
 
 def _is_yolox(evidence: Evidence, out: NDArray[np.float32], classes: int) -> bool:
-    return out.shape[2] == 5 + classes and out.shape[1] == anchors(evidence.side_px, 3, 1)
+    return out.shape[2] == 5 + classes and out.shape[1] == anchors(evidence.network_px, 3, 1)
 
 
 def _decoded(evidence: Evidence, out: NDArray[np.float32]) -> bool:
     """Decoded centres lie all over the square; raw ones are offsets within a few cells."""
-    return float(np.abs(out[..., :2]).max()) > evidence.side_px / 4
+    return float(np.abs(out[..., :2]).max()) > max(evidence.network_px) / 4
 
 
 def _yolox(evidence: Evidence, out: NDArray[np.float32], classes: int) -> bool:

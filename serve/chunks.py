@@ -1,13 +1,13 @@
 """What travels between Ray Data and a replica: prepared images out, detections back, columnar.
 
-Chunk: pixels (n, side, side, 3) uint8 + fits (n, 6), of one model version
+Chunk: pixels of n images end to end + shapes (n, 5) + fits (tiles, 8), of one model version
 ChunkAnswer: the detections of n images end to end, `counts` (n,) says how many belong to each
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,12 +30,33 @@ class Chunk:
     """`model` is `name@version`: a run is pinned, an alias is refused by the grammar of its caller."""
 
     model: str
-    pixels: NDArray[np.uint8]
-    fits: NDArray[np.float64]
+    pixels: NDArray[np.uint8]  # (bytes,): pictures may differ in size and in their number of tiles
+    shapes: NDArray[
+        np.int64
+    ]  # (n, 5): tiles, height and width in px; width and height of the image
+    fits: NDArray[np.float64]  # (tiles of all images, 8)
+
+    @staticmethod
+    def of(model: str, images: Sequence[Prepared]) -> Chunk:
+        """Raises ValueError without images."""
+        return Chunk(
+            model,
+            np.concatenate([image.pixels.ravel() for image in images]),
+            np.array([[*image.pixels.shape[:3], *image.size_px] for image in images], np.int64),
+            np.stack([fit.to_row() for image in images for fit in image.fits]),
+        )
 
     def items(self) -> list[Prepared]:
-        rows = zip(self.pixels, self.fits, strict=True)
-        return [Prepared(pixels, Fit.from_row(row)) for pixels, row in rows]
+        """Views of the chunk's pixels."""
+        found: list[Prepared] = []
+        at = row = 0
+        for tiles, down, across, width_px, height_px in self.shapes.tolist():
+            size = tiles * down * across * 3
+            pixels = self.pixels[at : at + size].reshape(tiles, down, across, 3)
+            fits = tuple(Fit.from_row(one) for one in self.fits[row : row + tiles])
+            found.append(Prepared(pixels, fits, (width_px, height_px)))
+            at, row = at + size, row + tiles
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +76,7 @@ class ChunkAnswer:
         parts: list[Detections] = []
         for start, end, saturated in zip(ends - self.counts, ends, self.saturated, strict=True):
             part = self.all_detections.select(np.arange(start, end))
-            parts.append(Detections(part.boxes_xyxy, part.scores, part.class_ids, bool(saturated)))
+            parts.append(replace(part, saturated=bool(saturated)))
         return parts
 
 
@@ -80,15 +101,10 @@ def pack_answers(
         else (o[1], o[0].inference_ms, o[0].postprocess_ms)
         for o in outcomes
     ]
-    everything = Detections(
-        np.concatenate([d.boxes_xyxy for d in detections] or [np.zeros((0, 4), np.float32)]),
-        np.concatenate([d.scores for d in detections] or [np.zeros(0, np.float32)]),
-        np.concatenate([d.class_ids for d in detections] or [np.zeros(0, np.int32)]),
-    )
     return ChunkAnswer(
         model=model,
         counts=np.array([len(d) for d in detections], np.int64),
-        all_detections=everything,
+        all_detections=Detections.join(detections),
         saturated=np.array([d.saturated for d in detections], np.bool_),
         timings_ms=np.array(times, np.float32).reshape(-1, 3),
         errors=tuple(_reason(o) for o in outcomes),

@@ -9,8 +9,11 @@ Boxes are x1, y1, x2, y2 in pixels of the image as displayed (after EXIF orienta
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import BaseModel, ConfigDict, Field
 
+from model_store.detections import Detections, RunLengths
 from serve.engine import Answer
 
 
@@ -18,11 +21,20 @@ class Wire(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class WireMask(Wire):
+    """COCO's compressed run lengths: `pycocotools.mask.decode({"size", "counts"})` reads them."""
+
+    size: tuple[int, int] = Field(description="height and width of the image, px")
+    counts: str
+    area_px: int
+
+
 class WireDetection(Wire):
     label: str
     class_id: int
     score: float = Field(description="0..1, float32")
     box_xyxy_px: tuple[float, float, float, float]
+    mask: WireMask | None = Field(default=None, description="of models that segment")
 
 
 class WireModel(Wire):
@@ -91,14 +103,21 @@ def to_response(answer: Answer, min_score: float | None) -> DetectResponse:
     """Detections from `min_score` up, or from the model's own display thresholds when it is None."""
     found, labels = answer.detections, answer.model.labels
     shown: list[WireDetection] = []
-    for box, score, class_id in zip(
-        found.boxes_xyxy.tolist(), found.scores.tolist(), found.class_ids.tolist(), strict=True
+    size = (answer.image.height_px, answer.image.width_px)
+    for box, score, class_id, mask in zip(
+        found.boxes_xyxy.tolist(),
+        found.scores.tolist(),
+        found.class_ids.tolist(),
+        _masks(found, size),
+        strict=True,
     ):
         label = labels[class_id]
         least = answer.detector.config.threshold(label) if min_score is None else min_score
         if score >= least:
             shown.append(
-                WireDetection(label=label, class_id=class_id, score=score, box_xyxy_px=tuple(box))
+                WireDetection(
+                    label=label, class_id=class_id, score=score, box_xyxy_px=tuple(box), mask=mask
+                )
             )
     model, image, times = answer.model, answer.image, answer.timings
     return DetectResponse(
@@ -124,3 +143,10 @@ def to_response(answer: Answer, min_score: float | None) -> DetectResponse:
             postprocess=round(times.postprocess_ms, 3),
         ),
     )
+
+
+def _masks(found: Detections, size: tuple[int, int]) -> Sequence[WireMask | None]:
+    if not isinstance(found.masks, RunLengths):
+        return [None] * len(found)
+    columns = zip(found.masks.counts, found.masks.area_px.tolist(), strict=True)
+    return [WireMask(size=size, counts=counts, area_px=area) for counts, area in columns]

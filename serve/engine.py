@@ -73,7 +73,7 @@ class Engine:
         self._decoders = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         self._lanes: Lanes[VersionId, Prepared, ImageResult] = Lanes(
             run=self._infer,
-            batch_of=lambda version: self.residents.detector(version).batch,
+            batch_of=lambda version: self.residents.detector(version).lane_batch,
             workers=workers,
             bulk_share=args.bulk_share,
             limits={Lane.ONLINE: args.limits.online_queue, Lane.BULK: args.limits.bulk_queue},
@@ -138,7 +138,7 @@ class Engine:
 
     def _infer(self, version: VersionId, items: Sequence[Prepared]) -> list[ImageResult]:
         detector = self.residents.detector(version)
-        done = detector.infer([p.pixels for p in items], [p.fit for p in items])
+        done = detector.infer(items)
         return [ImageResult(d, done.inference_ms, done.postprocess_ms) for d in done.detections]
 
     def _load(self, version: VersionId) -> LoadedDetector:

@@ -79,6 +79,34 @@ def constant_graph(
     return model.SerializeToString()
 
 
+def pooling(
+    rows: int, metadata: Mapping[str, str] | None = None, size: tuple[int, int] | None = None
+) -> bytes:
+    """A graph for pictures of any size, or of (height, width): (batch, rows, cells), where cells are
+    8 x 8 px and every row is the mean of its cell, times 0 for rows 4 and on.
+    """
+    height, width = size or ("height", "width")
+    inputs = [
+        helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, height, width])
+    ]
+    results = [
+        helper.make_tensor_value_info("output0", TensorProto.FLOAT, ["batch", rows, "cells"])
+    ]
+    kernel = np.zeros((rows, 3, 8, 8), np.float32)
+    kernel[:4] = 1 / (3 * 64)
+    constants = {"kernel": kernel, "shape": np.array([0, rows, -1], np.int64)}
+    nodes = [
+        helper.make_node("Conv", ["images", "kernel"], ["cells_of"], strides=[8, 8]),
+        helper.make_node("Reshape", ["cells_of", "shape"], ["output0"]),
+    ]
+    weights = [numpy_helper.from_array(values, name) for name, values in constants.items()]
+    graph = helper.make_graph(nodes, "pooling", inputs, results, weights)
+    opsets = [helper.make_opsetid("", OPSET)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+    helper.set_model_props(model, dict(metadata or {}))
+    return model.SerializeToString()
+
+
 def _pixel_index(
     pixel: tuple[float, float],
 ) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:

@@ -18,6 +18,7 @@ from model_store.decoders.detr import (
 )
 from model_store.decoders.end2end import decode_end2end
 from model_store.decoders.layout import DecodeSpec, Outputs
+from model_store.decoders.segment import decode_end2end_seg, decode_yolov8_seg
 from model_store.decoders.ssd import (
     decode_mmdet,
     decode_ssd,
@@ -34,7 +35,9 @@ Decoder = Callable[[Outputs, DecodeSpec], list[Detections]]
 DECODERS: Mapping[str, Decoder] = {
     "yolov5": decode_yolov5,
     "yolov8": decode_yolov8,
+    "yolov8_seg": decode_yolov8_seg,
     "end2end": decode_end2end,
+    "end2end_seg": decode_end2end_seg,
     "yolox": decode_yolox,
     "yolox_raw": decode_yolox_raw,
     "rtdetr": decode_rtdetr,

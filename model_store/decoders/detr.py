@@ -1,9 +1,9 @@
 """Detection transformers: a fixed number of queries, no anchors, no NMS.
 
-rtdetr         (n, queries, 4 + classes): cx, cy, w, h as fractions of the square, class scores
+rtdetr         (n, queries, 4 + classes): cx, cy, w, h as fractions of the picture, class scores
 rtdetr_topk    (n, queries, 6): cx, cy, w, h as fractions, score, class id (ranked in the graph)
 rtdetr_labels  labels (n, k), boxes (n, k, 4) x1, y1, x2, y2, scores (n, k); the graph is told the size of
-               the image by its input orig_target_sizes, which a session sets to the network's square
+               the image by its input orig_target_sizes, which a session sets to the network's input
 rfdetr         dets (n, queries, 4): cx, cy, w, h as fractions; labels (n, queries, classes): logits.
                The best `queries` pairs of query and class; one query may give several classes
 """
@@ -31,7 +31,7 @@ def decode_rtdetr(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
     columns = 4 + spec.classes
     raw = only(outputs, "rtdetr", f"(n, queries, {columns})", columns)
     return [
-        best_class(corners(image[:, :4] * spec.side_px), image[:, 4:], spec.score_floor)
+        best_class(corners(image[:, :4] * spec.corner_px), image[:, 4:], spec.score_floor)
         for image in raw
     ]
 
@@ -40,7 +40,7 @@ def decode_rtdetr_topk(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
     """Raises ModelRefused when the first output is not (n, queries, 6)."""
     raw = only(outputs, "rtdetr_topk", "(n, queries, 6)", 6)
     return [
-        listed(corners(image[:, :4] * spec.side_px), image[:, 4], image[:, 5], spec.score_floor)
+        listed(corners(image[:, :4] * spec.corner_px), image[:, 4], image[:, 5], spec.score_floor)
         for image in raw
     ]
 
@@ -72,7 +72,7 @@ def _top_pairs(boxes: Array, scores: Array, spec: DecodeSpec) -> Detections:
     real = class_ids < spec.classes
     queries, class_ids = queries[real], class_ids[real]
     return listed(
-        corners(boxes[queries] * spec.side_px),
+        corners(boxes[queries] * spec.corner_px),
         scores[queries, class_ids],
         class_ids.astype(np.float32),
         spec.score_floor,

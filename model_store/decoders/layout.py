@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from model_store.detections import Detections, FloatArray
 from model_store.errors import ModelRefused
+from model_store.fit import SizePx
 
 Array = NDArray[np.float32]
 Outputs = Mapping[str, Array]
@@ -20,9 +21,15 @@ Outputs = Mapping[str, Array]
 class DecodeSpec:
     """What a decoder needs to know of the model."""
 
-    side_px: int
+    network_px: SizePx
+    """Width and height of the picture that the network saw."""
     classes: int
     score_floor: float
+
+    @property
+    def corner_px(self) -> Array:
+        """(4,) float32: what fractions x, y, x, y of the picture are multiplied by."""
+        return np.array(self.network_px * 2, np.float32)
 
 
 def only(outputs: Outputs, decoder: str, wanted: str, last: int | None = None) -> Array:

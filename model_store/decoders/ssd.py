@@ -34,7 +34,7 @@ def decode_ssd(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
             f"the model gave {boxes.shape} and {scores.shape}"
         )
     return [
-        best_class(_from_yxyx(box, spec.side_px), score, spec.score_floor)
+        best_class(_from_yxyx(box, spec), score, spec.score_floor)
         for box, score in zip(boxes, scores, strict=True)
     ]
 
@@ -45,7 +45,7 @@ def decode_tf_detection(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
     boxes, scores, classes, counts = named(outputs, "tf_detection", *names)
     decoded: list[Detections] = []
     for i, count in enumerate(counts.reshape(-1).astype(int)):
-        xyxy = _from_yxyx(boxes[i, :count], spec.side_px)
+        xyxy = _from_yxyx(boxes[i, :count], spec)
         decoded.append(listed(xyxy, scores[i, :count], classes[i, :count] - 1, spec.score_floor))
     return decoded
 
@@ -64,5 +64,5 @@ def decode_mmdet(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
     return [listed(det[:, :4], det[:, 4], label, spec.score_floor) for det, label in rows]
 
 
-def _from_yxyx(boxes: Array, side_px: int) -> FloatArray:
-    return np.ascontiguousarray(boxes[:, [1, 0, 3, 2]]) * np.float32(side_px)
+def _from_yxyx(boxes: Array, spec: DecodeSpec) -> FloatArray:
+    return np.ascontiguousarray(boxes[:, [1, 0, 3, 2]]) * spec.corner_px

@@ -12,6 +12,7 @@ import numpy as np
 from model_store.decoders.layout import Array, DecodeSpec, Outputs, only, with_objectness
 from model_store.detections import Detections
 from model_store.errors import ModelRefused
+from model_store.fit import SizePx
 
 STRIDES_PX = (8, 16, 32)
 """Of YOLOX nano to x (Ge et al. 2021, the P3 to P5 levels of its pyramid)."""
@@ -20,10 +21,10 @@ STRIDES_PX = (8, 16, 32)
 def decode_yolox_raw(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
     """Raises ModelRefused when the anchors are not those of strides 8, 16 and 32."""
     raw = _raw(outputs, spec, "yolox_raw")
-    cells, strides = grid(spec.side_px)
+    cells, strides = grid(spec.network_px)
     if raw.shape[1] != len(cells):
         raise ModelRefused(
-            f"decoder yolox_raw expects {len(cells)} anchors for side_px {spec.side_px} "
+            f"decoder yolox_raw expects {len(cells)} anchors for {spec.network_px} px "
             f"(strides {STRIDES_PX}); the model gave {raw.shape[1]}"
         )
     centre = (raw[..., :2] + cells) * strides
@@ -36,15 +37,15 @@ def decode_yolox(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
     return _scored(_raw(outputs, spec, "yolox"), spec)
 
 
-def grid(side_px: int) -> tuple[Array, Array]:
+def grid(network_px: SizePx) -> tuple[Array, Array]:
     """Cell (anchors, 2) as column, row; stride in px (anchors, 1)."""
     cells: list[Array] = []
     strides: list[Array] = []
     for stride in STRIDES_PX:
-        count = side_px // stride
-        rows, columns = np.mgrid[:count, :count]
+        across, down = (side // stride for side in network_px)
+        rows, columns = np.mgrid[:down, :across]
         cells.append(np.stack([columns.ravel(), rows.ravel()], axis=1).astype(np.float32))
-        strides.append(np.full((count * count, 1), stride, np.float32))
+        strides.append(np.full((down * across, 1), stride, np.float32))
     return np.concatenate(cells), np.concatenate(strides)
 
 

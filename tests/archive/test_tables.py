@@ -254,3 +254,37 @@ def test_plain_http_is_allowed_only_where_the_endpoint_asks_for_it(
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     assert storage_options(url) == options
+
+
+def without_masks() -> pa.Schema:
+    """What `results` was before detections had masks."""
+    struct = TABLES["results"].field("detections").type.value_type
+    older = pa.struct([field for field in struct if not field.name.startswith("mask_")])
+    place = TABLES["results"].get_field_index("detections")
+    return TABLES["results"].set(place, pa.field("detections", pa.list_(older)))
+
+
+def test_an_older_table_gains_the_columns_that_came_later(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = result_rows(["a"]).to_pylist()[0] | {"detections": [detection("deer")]}
+    with monkeypatch.context() as older:
+        older.setitem(TABLES, "results", without_masks())
+        rows = pa.Table.from_pylist([one], schema=without_masks())
+        tables.append("results", rows, WRITER, absent)
+    flat = (
+        "select d.label, d.mask_rle from (select unnest(detections) d from results) order by 1, 2"
+    )
+    assert query(tables, flat).to_pylist() == [{"label": "deer", "mask_rle": None}]
+    masked = one | {"media_sha256": "b", "detections": [{**detection("fox"), "mask_rle": "04"}]}
+    tables.append(
+        "results", pa.Table.from_pylist([masked], schema=TABLES["results"]), WRITER, absent
+    )
+    again = one | {"detections": [{**detection("elk"), "mask_rle": "13"}]}
+    rows = pa.Table.from_pylist([again], schema=TABLES["results"])
+    keys = ("inference_key", "media_sha256")
+    tables.append("results", rows, WRITER, lambda _, rows: rows, replace=keys)
+    assert query(tables, flat).to_pylist() == [
+        {"label": "elk", "mask_rle": "13"},
+        {"label": "fox", "mask_rle": "04"},
+    ]

@@ -45,7 +45,7 @@ def test_a_good_image_is_prepared_as_the_detector_would(tmp_path: Path) -> None:
     assert image.facts is not None
     want = prepare(decode(cat).pixels, SPEC)
     np.testing.assert_array_equal(image.prepared.pixels, want.pixels)
-    assert image.prepared.fit == want.fit
+    assert image.prepared.fits == want.fits
     assert (image.facts.width_px, image.facts.height_px) == (451, 300)
     assert image.decode_ms > 0
 

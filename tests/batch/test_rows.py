@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from archive.schemas import RESULTS
 from batch.read import MAX_DETAIL, ReadImage
 from batch.rows import result_table
 from model_store.config import Preprocess
-from model_store.detections import Detections
+from model_store.detections import Detections, RunLengths
 from model_store.images import DecodedImage
 from model_store.preprocess import prepare
 from serve.chunks import ChunkAnswer, pack_answers
@@ -79,10 +80,11 @@ def test_an_image_with_detections_is_ok_and_has_them_ranked() -> None:
         "weights_sha256": "w" * 64,
     }
     corners = ("x1_px", "y1_px", "x2_px", "y2_px")
+    no_mask = {"mask_rle": None, "mask_area_px": None}
     assert row["detections"] == [
-        {"rank": 0, "label": "cat", "class_id": 0, "score": 0.75}
+        {"rank": 0, "label": "cat", "class_id": 0, "score": 0.75, **no_mask}
         | dict(zip(corners, (0.0, 1.0, 2.0, 3.0), strict=True)),
-        {"rank": 1, "label": "dog", "class_id": 1, "score": 0.5}
+        {"rank": 1, "label": "dog", "class_id": 1, "score": 0.5, **no_mask}
         | dict(zip(corners, (4.0, 5.0, 6.0, 7.0), strict=True)),
     ]
 
@@ -121,3 +123,11 @@ def test_answers_go_to_the_images_that_could_be_read_in_order() -> None:
         ("d", "failed"),
         ("e", "empty"),
     ]
+
+
+def test_masks_stand_beside_their_boxes() -> None:
+    reply, queue_ms = found(0.75, 0.5)
+    masks = RunLengths(("04", "13"), np.array([4, 3]))
+    reply = replace(reply, detections=replace(reply.detections, masks=masks))
+    (row,) = rows([good("a")], answer((reply, queue_ms)))
+    assert [(d["mask_rle"], d["mask_area_px"]) for d in row["detections"]] == [("04", 4), ("13", 3)]

@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from batch.spec import RunSpec, Scope, images_per_chunk, new_run_id
+from model_store.config import Preprocess, Tiling
 
 
 @pytest.mark.parametrize(
@@ -82,4 +83,6 @@ def test_run_ids_are_unique_and_sort_by_time() -> None:
 def test_a_chunk_is_as_large_as_told_or_as_its_images_allow(
     chunk: int, side_px: int, images: int
 ) -> None:
-    assert images_per_chunk(chunk, side_px) == images
+    assert images_per_chunk(chunk, Preprocess(side_px=side_px)) == images
+    tiled = Preprocess(side_px=side_px, tiling=Tiling(tile_px=640))
+    assert images_per_chunk(chunk, tiled) <= images

@@ -9,9 +9,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from pycocotools import mask
 
 from tests.cli.conftest import Resight
 from tests.fixtures_local import MODELS, photo, write_files
+from tests.graphs import constant_graph
+from tests.oracles.tensors import example
 
 
 @pytest.fixture
@@ -66,3 +69,27 @@ def test_what_is_not_there_is_refused(
     resight: Resight, pictures: Path, words: list[str], code: int, message: str
 ) -> None:
     assert message in resight("detect", pictures / words[0], *words[1:]).refused(code)
+
+
+def test_masks_are_drawn_and_written_out(resight: Resight, home: Path, pictures: Path) -> None:
+    outputs = example("yolov8_seg", np.random.default_rng(2), 1, 1, 64)
+    weights = pictures / "deer.onnx"
+    weights.write_bytes(constant_graph(outputs, 64, {"names": "['deer']", "task": "segment"}))
+    resight("models", "add", weights, "--name", "deer", "--version", "1").ok()
+    words = ("detect", pictures / "cat.jpg", "--model", "deer@1", "--min-score", "0.3")
+    seen = pictures / "seen"
+    rows = json.loads(resight(*words, "--draw", seen, "--format", "json").ok())
+    drawn = cv2.imread(str(seen / "cat.jpg"))
+    plain = cv2.imread(str(pictures / "cat.jpg"))
+    assert drawn is not None
+    assert plain is not None
+    size = list(plain.shape[:2])
+    assert len(rows) > 1
+    for row in rows:
+        inside = mask.decode({"size": size, "counts": row["mask_rle"].encode()}).astype(bool)
+        assert inside.sum() == row["mask_area_px"] > 0
+        greener = drawn[inside].astype(int) - plain[inside]
+        assert greener[:, 1].mean() > greener[:, 2].mean() + 20
+    header = resight(*words).ok().splitlines()[0]
+    assert "mask_area_px" in header
+    assert "mask_rle" not in header

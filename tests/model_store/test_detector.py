@@ -95,7 +95,7 @@ def test_the_cat_is_a_cat() -> None:
 
 def test_no_images_give_no_results() -> None:
     assert ssdlite().detect([]) == []
-    inferred = ssdlite().infer([], [])
+    inferred = ssdlite().infer([])
     assert (inferred.detections, inferred.inference_ms) == ([], 0.0)
 
 
@@ -113,7 +113,7 @@ def test_a_batch_gives_the_same_rows_as_each_image_alone(size: int) -> None:
 
 def test_prepared_pixels_and_times_travel_separately() -> None:
     prepared = ssdlite().prepare(pixels("panda"))
-    inferred = ssdlite().infer([prepared.pixels], [prepared.fit])
+    inferred = ssdlite().infer([prepared])
     (alone,) = ssdlite().detect([pixels("panda")])
     assert np.array_equal(inferred.detections[0].boxes_xyxy, alone.boxes_xyxy)
     assert inferred.inference_ms > 0

@@ -54,7 +54,7 @@ def test_the_network_sees_the_same_picture_at_the_same_place(orientation: int, r
     full_facts, full = read_image(data, spec)
     facts, shrunk = read_image(data, spec.model_copy(update={"jpeg_shrink": 4}))
     assert facts == full_facts
-    assert shrunk.fit == full.fit
+    assert shrunk.fits == full.fits
     assert np.abs(shrunk.pixels.astype(int) - full.pixels).max() <= 6
 
 

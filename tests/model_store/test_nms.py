@@ -95,3 +95,22 @@ def test_many_candidates_are_bounded_by_count() -> None:
     kept = suppress(crowd, Nms(max_detections=300))
     assert len(kept) == 300
     assert kept.saturated
+
+
+@given(st.lists(rows, max_size=24), thresholds, st.sampled_from([0.5, 1.0, 2.0]))
+@settings(deadline=None, max_examples=200)
+def test_inclusive_pixels_are_the_oracles(
+    candidates: list[tuple[float, int, tuple[float, ...]]], iou: float, pixel: float
+) -> None:
+    """YOLOX's own suppression adds one pixel of the image to every side."""
+    found = detections(candidates)
+    kept = suppress(found, Nms(iou=iou, inclusive_px=True), image_px=pixel)
+    every = nms(
+        [box for _, _, box in candidates],  # type: ignore[misc]
+        [score for score, _, _ in candidates],
+        [class_id for _, class_id, _ in candidates],
+        threshold=iou,
+        class_aware=True,
+        one_px=pixel,
+    )
+    assert rows_of(kept) == rows_of(found.select(np.array(every, np.intp)).ranked())

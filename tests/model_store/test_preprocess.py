@@ -8,13 +8,15 @@ from hypothesis import strategies as st
 from model_store.config import Preprocess
 from model_store.fit import Resize, fit
 from model_store.preprocess import prepare, to_tensor
-from tests.oracles.geometry import resize_pixels
+from tests.oracles.geometry import resize_picture
 from tests.oracles.yolov8 import tensor
 
 specs = st.builds(
     Preprocess,
-    resize=st.sampled_from(["letterbox", "stretch", "fit_top_left"]),
-    side_px=st.integers(1, 96),
+    resize=st.sampled_from(["letterbox", "rect", "stretch", "fit_top_left"]),
+    side_px=st.integers(1, 12).map(lambda cells: 8 * cells),
+    height_px=st.one_of(st.none(), st.integers(1, 12).map(lambda cells: 8 * cells)),
+    stride_px=st.just(8),
     interpolation=st.sampled_from(["nearest", "linear", "area", "cubic"]),
     pad_value=st.integers(0, 255),
 )
@@ -30,12 +32,18 @@ def test_pixels_are_the_oracles_exactly(
 ) -> None:
     image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     prepared = prepare(image, spec)
-    wanted = resize_pixels(
-        image, spec.resize, spec.interpolation, side=spec.side_px, pad_value=spec.pad_value
+    wanted = resize_picture(
+        image,
+        spec.resize,
+        *spec.input_px,
+        spec.stride_px,
+        interpolation=spec.interpolation,
+        pad_value=spec.pad_value,
     )
     assert prepared.pixels.dtype == np.uint8
-    assert np.array_equal(prepared.pixels, wanted)
-    assert prepared.fit == fit(spec.resize, width, height, spec.side_px)
+    assert np.array_equal(prepared.pixels, wanted[np.newaxis])
+    assert prepared.fits == (fit(spec.resize, (width, height), spec.input_px, spec.stride_px),)
+    assert prepared.size_px == (width, height)
 
 
 @pytest.mark.parametrize("kind", ["letterbox", "stretch", "fit_top_left"])

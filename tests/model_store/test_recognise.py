@@ -9,15 +9,15 @@ import pytest
 
 from model_store.errors import ModelRefused
 from model_store.evidence import MAX_NAMES_CHARS
-from model_store.recognise import recognise_onnx
 from tests.graphs import constant_graph
+from tests.model_store.recognised import recognised
 from tests.model_store.tiny_graphs import SIDE_PX, averaging, passing_on
 from tests.shared_data import MODELS
 
 
 def refusal(weights: bytes, overrides: dict[str, Any] | None = None) -> str:
     with pytest.raises(ModelRefused) as refused:
-        recognise_onnx(weights, overrides or {})
+        recognised(weights, overrides or {})
     return str(refused.value)
 
 
@@ -34,7 +34,7 @@ def test_what_is_no_onnx_file_is_refused(weights: bytes) -> None:
     "names", ["{0: 'deer'}", '["deer"]', "('deer',)", " {0: 'deer'}".strip(), '{0: "deer"}']
 )
 def test_names_are_a_python_literal(names: str) -> None:
-    config = recognise_onnx(named(names), {})
+    config = recognised(named(names), {})
     assert config.labels == ("deer",)
     assert config.decoder == "yolov8"
     assert config.preprocess.side_px == SIDE_PX
@@ -43,7 +43,7 @@ def test_names_are_a_python_literal(names: str) -> None:
 def test_numbered_names_come_in_the_order_of_their_numbers() -> None:
     names = {"names": "{1: 'fox', 0: 'deer'}"}
     graph = constant_graph({"output0": np.zeros((1, 6, 20), np.float32)}, SIDE_PX, names)
-    config = recognise_onnx(graph, {})
+    config = recognised(graph, {})
     assert config.labels == ("deer", "fox")
 
 
@@ -84,12 +84,12 @@ def test_other_names_are_refused_and_never_evaluated(names: str, tmp_path: Path)
 
 def test_missing_names_are_refused_with_the_line_to_write() -> None:
     assert '{"labels": ["deer", …]}' in refusal(averaging())
-    assert recognise_onnx(averaging(), {"labels": ["deer"]}).labels == ("deer",)
+    assert recognised(averaging(), {"labels": ["deer"]}).labels == ("deer",)
 
 
 def test_overrides_win_field_by_field() -> None:
     metadata = {"names": "['deer']", "license": "MIT", "source": "here", "description": "small"}
-    config = recognise_onnx(
+    config = recognised(
         averaging(metadata=metadata),
         {"preprocess": {"resize": "stretch"}, "licence": "CC0", "labels": ["elk"]},
     )
@@ -115,6 +115,6 @@ def test_an_input_that_is_no_image_is_refused(shape: list[int] | None) -> None:
 
 def test_the_shipped_weights_are_recognised() -> None:
     shipped = json.loads((MODELS / "ssdlite-coco" / "1" / "config.json").read_bytes())
-    config = recognise_onnx((MODELS / "ssdlite-coco" / "1" / "model.onnx").read_bytes(), {})
+    config = recognised((MODELS / "ssdlite-coco" / "1" / "model.onnx").read_bytes(), {})
     assert list(config.labels) == shipped["labels"]
     assert (config.decoder, config.preprocess.side_px) == ("yolov8", 300)

@@ -7,8 +7,8 @@ import pytest
 
 from model_store.errors import ModelRefused
 from model_store.presets import PRESETS
-from model_store.recognise import recognise_onnx
-from tests.graphs import constant_graph
+from tests.graphs import constant_graph, pooling
+from tests.model_store.recognised import recognised
 from tests.oracles.families import FAMILIES
 from tests.oracles.tensors import example
 from tests.shared_data import shared
@@ -22,7 +22,7 @@ def export(family: str, classes: int = 3, **metadata: str) -> bytes:
     return constant_graph(
         outputs,
         64,
-        {"names": names, "task": "detect", **metadata},
+        {"names": names, "task": "segment" if family.endswith("_seg") else "detect", **metadata},
         extra_inputs=["orig_target_sizes"] if family == "rtdetr_labels" else [],
         batchless=family == "torchvision",
     )
@@ -30,14 +30,14 @@ def export(family: str, classes: int = 3, **metadata: str) -> bytes:
 
 def refusal(weights: bytes) -> str:
     with pytest.raises(ModelRefused) as refused:
-        recognise_onnx(weights, {})
+        recognised(weights, {})
     return str(refused.value)
 
 
 @pytest.mark.parametrize("classes", [1, 3, 5])
 @pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"end2end", "rtdetr_topk"}))
 def test_a_usual_export_needs_no_words(family: str, classes: int) -> None:
-    config = recognise_onnx(export(family, classes), {})
+    config = recognised(export(family, classes), {})
     assert config.decoder == family
     assert config.labels == NAMES[:classes]
     assert config.preprocess.side_px == 64
@@ -52,7 +52,7 @@ def test_a_usual_export_needs_no_words(family: str, classes: int) -> None:
     ids=["end2end", "nms=True"],
 )
 def test_ranked_rows_are_recognised_by_what_the_exporter_wrote(metadata: dict[str, str]) -> None:
-    assert recognise_onnx(export("end2end", 2, **metadata), {}).decoder == "end2end"
+    assert recognised(export("end2end", 2, **metadata), {}).decoder == "end2end"
 
 
 def test_rows_of_six_have_three_meanings_and_are_refused_with_them() -> None:
@@ -62,9 +62,9 @@ def test_rows_of_six_have_three_meanings_and_are_refused_with_them() -> None:
             assert f'{{"decoder": "{meaning}"}}' in said
     nothing = {"args": "{'batch': 1, 'nms': False}", "end2end": "False"}
     assert "may mean several things" in refusal(export("end2end", 2, **nothing))
-    assert recognise_onnx(export("end2end", 2), {"decoder": "end2end"}).decoder == "end2end"
+    assert recognised(export("end2end", 2), {"decoder": "end2end"}).decoder == "end2end"
     named = export("rtdetr_topk", 3, description="Ultralytics RT-DETR-l model")
-    assert recognise_onnx(named, {}).decoder == "rtdetr_topk"
+    assert recognised(named, {}).decoder == "rtdetr_topk"
 
 
 @pytest.mark.parametrize("family", ["yolov8", "yolov5", "yolox", "yolox_raw", "rtdetr", "ssd"])
@@ -74,14 +74,41 @@ def test_labels_that_do_not_fit_the_classes_are_refused(family: str) -> None:
     assert "with 2 labels" in said
 
 
-@pytest.mark.parametrize("task", ["classify", "segment", "pose", "obb"])
+@pytest.mark.parametrize("task", ["classify", "pose", "obb"])
 def test_other_tasks_are_named(task: str) -> None:
     assert f"'task': {task}" in refusal(export("yolov8", 3, task=task))
 
 
+@pytest.mark.parametrize(("family", "task"), [("yolov8", "segment"), ("yolov8_seg", "detect")])
+def test_a_task_that_contradicts_the_outputs_is_refused(family: str, task: str) -> None:
+    said = refusal(export(family, 3, task=task))
+    assert f"'task' says {task}" in said
+    assert f'{{"decoder": "{family}"}}' in said
+
+
+SIZELESS = {"names": "{0: 'deer'}", "task": "detect", "stride": "32", "imgsz": "[384, 640]"}
+
+
+def test_an_export_of_any_size_is_padded_to_its_stride_as_ultralytics_does() -> None:
+    config = recognised(pooling(4 + 1, SIZELESS), {})
+    assert config.decoder == "yolov8"
+    assert (config.preprocess.resize, config.preprocess.stride_px) == ("rect", 32)
+    assert config.preprocess.input_px == (640, 384)
+    plain = recognised(pooling(4 + 1, {**SIZELESS, "stride": ""}), {})
+    assert plain.preprocess.resize == "letterbox"
+    given = {"preprocess": {"resize": "letterbox", "side_px": 320}}
+    assert recognised(pooling(4 + 1, SIZELESS), given).preprocess.input_px == (320, 320)
+
+
+def test_a_fixed_input_need_not_be_square() -> None:
+    config = recognised(pooling(4 + 1, {"names": "['deer']"}, size=(96, 160)), {})
+    assert config.preprocess.input_px == (160, 96)
+    assert config.preprocess.resize == "letterbox"
+
+
 def test_the_config_file_is_stronger_than_any_sign() -> None:
     given = {"decoder": "yolox_raw", "nms": {"iou": 0.3}, "preprocess": {"resize": "stretch"}}
-    config = recognise_onnx(export("yolox"), given)
+    config = recognised(export("yolox"), given)
     assert config.decoder == "yolox_raw"
     assert (config.nms.iou, config.nms.class_aware) == (0.3, False)
     assert (config.preprocess.resize, config.preprocess.channel_order) == ("stretch", "BGR")
@@ -97,7 +124,7 @@ def test_the_config_file_is_stronger_than_any_sign() -> None:
     ],
 )
 def test_real_weights_are_recognised(file: str, decoder: str, side_px: int, labels: int) -> None:
-    config = recognise_onnx(shared(f"models/{file}.fp16.onnx").read_bytes(), {})
+    config = recognised(shared(f"models/{file}.fp16.onnx").read_bytes(), {})
     assert (config.decoder, config.preprocess.side_px) == (decoder, side_px)
     assert len(config.labels) == labels
 

@@ -94,6 +94,16 @@ def yolov8(
     return images
 
 
+def yolov8_seg(
+    outputs: dict[str, np.ndarray], side_px: int, classes: int, score_floor: float
+) -> list[list[Box]]:
+    """output0 (n, 4+C+K, A): YOLOv8's rows, then K coefficients of output1 (n, K, mh, mw)."""
+    rows, protos = outputs["output0"].shape[1], outputs["output1"].shape[1]
+    if rows != 4 + classes + protos:
+        raise ValueError(f"{rows} rows are not 4 + {classes} classes + {protos} coefficients")
+    return yolov8(outputs, side_px, classes, score_floor)
+
+
 def cells(side_px: int) -> list[tuple[int, int, int]]:
     """(column, row, stride) of every YOLOX anchor: by stride 8, 16, 32, then row by row."""
     return [

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tests.oracles.anchor_families import (
     Box,
@@ -21,6 +22,7 @@ from tests.oracles.anchor_families import (
     ssd,
     yolov5,
     yolov8,
+    yolov8_seg,
     yolox,
     yolox_raw,
 )
@@ -50,6 +52,16 @@ def end2end(
         ]
         for image in outputs["output0"]
     ]
+
+
+def end2end_seg(
+    outputs: dict[str, np.ndarray], side_px: int, classes: int, score_floor: float
+) -> list[list[Box]]:
+    """output0 (n, k, 6+K): `end2end`'s columns, then K coefficients of output1 (n, K, mh, mw)."""
+    columns, protos = outputs["output0"].shape[2], outputs["output1"].shape[1]
+    if columns != 6 + protos:
+        raise ValueError(f"{columns} columns are not 6 + {protos} coefficients")
+    return end2end(outputs, side_px, classes, score_floor)
 
 
 def rtdetr(
@@ -177,7 +189,9 @@ def mmdet(
 FAMILIES: dict[str, Callable[[dict[str, np.ndarray], int, int, float], list[list[Box]]]] = {
     "yolov5": yolov5,
     "yolov8": yolov8,
+    "yolov8_seg": yolov8_seg,
     "end2end": end2end,
+    "end2end_seg": end2end_seg,
     "rtdetr": rtdetr,
     "rtdetr_topk": rtdetr_topk,
     "rtdetr_labels": rtdetr_labels,
@@ -189,3 +203,29 @@ FAMILIES: dict[str, Callable[[dict[str, np.ndarray], int, int, float], list[list
     "torchvision": torchvision,
     "mmdet": mmdet,
 }
+
+
+def coefficients(
+    family: str, outputs: dict[str, np.ndarray], image_index: int, classes: int, floor: float
+) -> tuple[list[Box], NDArray[np.float64]]:
+    """The boxes of one image of `yolov8_seg` or `end2end_seg`, in the order of the rows, before NMS.
+
+    With them (m, K) float64: the coefficients in the row of each box. Every row is decoded alone,
+    so a row gives one box or none.
+    """
+    rows = outputs["output0"][image_index]
+    if family == "yolov8_seg":
+        rows, first = rows.T, 4 + classes
+    elif family == "end2end_seg":
+        first = 6
+    else:
+        raise ValueError(f"{family!r} has no coefficients")
+    boxes: list[Box] = []
+    kept: list[list[float]] = []
+    for row in rows:
+        alone = row[:, np.newaxis] if family == "yolov8_seg" else row[np.newaxis]
+        one = {**outputs, "output0": alone[np.newaxis]}
+        for box in FAMILIES[family](one, 0, classes, floor)[0]:  # px already: the side is not used
+            boxes.append(box)
+            kept.append(row[first:].tolist())
+    return boxes, np.array(kept, np.float64).reshape(len(kept), rows.shape[1] - first)

@@ -3,6 +3,8 @@
 coeffs (k, K), protos (K, mh, mw), boxes (k, 4) x1, y1, x2, y2 in network px
   --square_logits-->  (k, side, side): coeff @ proto, bilinear (align_corners=False, no antialias)
   --instance_masks-->  (k, h, w) bool in image px: logits > 0 inside the box, padding cut, resized
+coeffs, protos, boxes in image px, the placement of the image in a network input of any shape
+  --native_masks-->  (k, h, w) bool: coeff @ proto sampled once under each image pixel's centre
 
 A pixel is inside a box when its centre is: x1 <= x + 0.5 < x2. The sigmoid is left out: it is above
 0.5 where the logit is above 0. Boundary pixels depend on the order of things; `back` says which:
@@ -61,24 +63,29 @@ def nearest(plane: Plane, w: int, h: int, centre: float) -> Plane:
     return [[plane[row][column] for column in columns] for row in rows]
 
 
-def square_logits(
-    coeffs: NDArray[np.float32], protos: NDArray[np.float32], side_px: int
-) -> list[Plane]:
-    """coeff @ proto of each instance at the network's side."""
+def small_logits(coeffs: NDArray[np.floating], protos: NDArray[np.floating]) -> list[Plane]:
+    """coeff @ proto of each instance, mh x mw."""
     layers = protos.astype(np.float64).tolist()
     mh, mw = protos.shape[1:]
     planes: list[Plane] = []
     for weights in coeffs.astype(np.float64).tolist():
-        small: Plane = []
+        plane: Plane = []
         for y in range(mh):
-            small.append(
+            plane.append(
                 [
                     sum(weight * layer[y][x] for weight, layer in zip(weights, layers, strict=True))
                     for x in range(mw)
                 ]
             )
-        planes.append(bilinear(small, side_px, side_px))
+        planes.append(plane)
     return planes
+
+
+def square_logits(
+    coeffs: NDArray[np.floating], protos: NDArray[np.floating], side_px: int
+) -> list[Plane]:
+    """coeff @ proto of each instance at the network's side."""
+    return [bilinear(plane, side_px, side_px) for plane in small_logits(coeffs, protos)]
 
 
 def inside(box: Box, x: int, y: int) -> bool:
@@ -114,6 +121,49 @@ def instance_masks(
             mask[:] = np.array(nearest(cut, w, h, 0.5 if back == "nearest" else 0.0)) > 0.5
         else:
             mask[:] = np.array(bilinear(cut, w, h)) > (0 if back == "logits" else 0.5)
+    return masks
+
+
+def sample(plane: Plane, p: float, q: float) -> float:
+    """Bilinear between the values of the plane, which stand at whole (p, q) = (column, row)."""
+    left, top = math.floor(p), math.floor(q)
+    right, bottom = min(left + 1, len(plane[0]) - 1), min(top + 1, len(plane) - 1)
+    along, down = p - left, q - top
+    above = plane[top][left] * (1 - along) + plane[top][right] * along
+    below = plane[bottom][left] * (1 - along) + plane[bottom][right] * along
+    return above * (1 - down) + below * down
+
+
+def native_masks(
+    coeffs: NDArray[np.floating],
+    protos: NDArray[np.floating],
+    boxes_image: NDArray[np.floating],
+    size_wh: tuple[int, int],
+    placement: tuple[float, float, float, float],
+    network_wh: tuple[int, int],
+) -> NDArray[np.bool_]:
+    """(k, h, w) masks of an image of `size_wh`, decided at each of its own pixels.
+
+    coeffs (k, K); protos (K, mh, mw), which cover the whole network input of `network_wh` px;
+    boxes_image (k, 4) x1, y1, x2, y2 in image px; placement (scale_x, scale_y, left, top) takes
+    image px to network px. The prototypes' outermost values reach on to the input's edge.
+    """
+    w, h = size_wh
+    scale_x, scale_y, left, top = placement
+    network_w, network_h = network_wh
+    mh, mw = protos.shape[1:]
+    masks = np.zeros((len(coeffs), h, w), np.bool_)
+    planes = small_logits(coeffs, protos)
+    corners = boxes_image.astype(np.float64).tolist()
+    for mask, plane, box in zip(masks, planes, corners, strict=True):
+        for y in range(h):
+            v = (y + 0.5) * scale_y + top
+            q = min(max(v * mh / network_h - 0.5, 0.0), mh - 1.0)
+            for x in range(w):
+                if inside(box, x, y):
+                    u = (x + 0.5) * scale_x + left
+                    p = min(max(u * mw / network_w - 0.5, 0.0), mw - 1.0)
+                    mask[y, x] = sample(plane, p, q) > 0
     return masks
 
 

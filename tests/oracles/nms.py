@@ -1,8 +1,9 @@
 """Greedy non-maximum suppression with plain loops in float64: the definition itself.
 
-Boxes are continuous rectangles (no "+1 pixel"). The best remaining box is kept; it suppresses
-every later box whose IoU with it is strictly greater than the threshold and, when class-aware,
-whose class is the same. Equal scores: the lower input index goes first.
+Boxes are continuous rectangles, unless `one_px` is 1: then x2 and y2 name the last pixel inside,
+and every width and height, of intersections too, is one more. The best remaining box is kept; it
+suppresses every later box whose IoU with it is strictly greater than the threshold and, when
+class-aware, whose class is the same. Equal scores: the lower input index goes first.
 """
 
 from collections.abc import Sequence
@@ -10,20 +11,27 @@ from collections.abc import Sequence
 Box = tuple[float, float, float, float]
 
 
-def area(box: Box) -> float:
-    """Width times height; 0 for an empty or inverted box."""
+def area(box: Box, one_px: float = 0.0) -> float:
+    """Width times height, each with `one_px` added; 0 when either is then 0 or less."""
     x1, y1, x2, y2 = (float(value) for value in box)
-    if x2 <= x1 or y2 <= y1:
+    width, height = x2 - x1 + one_px, y2 - y1 + one_px
+    if width <= 0 or height <= 0:
         return 0.0
-    return (x2 - x1) * (y2 - y1)
+    return width * height
 
 
-def iou(a: Box, b: Box) -> float:
+def intersection(a: Box, b: Box, one_px: float = 0.0) -> float:
+    """The area that two boxes share."""
+    shared = (max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3]))
+    return area(shared, one_px)
+
+
+def iou(a: Box, b: Box, one_px: float = 0.0) -> float:
     """Intersection over union; 0 when either box has no area, even if the two are identical."""
-    area_a, area_b = area(a), area(b)
+    area_a, area_b = area(a, one_px), area(b, one_px)
     if area_a == 0.0 or area_b == 0.0:
         return 0.0
-    overlap = area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
+    overlap = intersection(a, b, one_px)
     return overlap / (area_a + area_b - overlap)
 
 
@@ -35,6 +43,7 @@ def nms(
     threshold: float,
     class_aware: bool = True,
     max_detections: int | None = None,
+    one_px: float = 0.0,
 ) -> list[int]:
     """Indices of the boxes kept, best first; at most `max_detections` over all classes together."""
     order = sorted(range(len(boxes)), key=lambda index: (-float(scores[index]), index))
@@ -45,7 +54,7 @@ def nms(
         suppressed = False
         for winner in kept:
             rivals = classes[winner] == classes[candidate] or not class_aware
-            if rivals and iou(boxes[winner], boxes[candidate]) > threshold:
+            if rivals and iou(boxes[winner], boxes[candidate], one_px) > threshold:
                 suppressed = True
                 break
         if not suppressed:

@@ -15,6 +15,8 @@ import numpy as np
 QUERIES = 300  # of the DETR and end-to-end heads
 LISTED = 100  # rows of the padded formats
 STRIDES = (8, 16, 32)
+PROTOS = 8  # coefficients a box of the heads with masks
+PROTO_STRIDE = 4
 
 
 class Scene(NamedTuple):
@@ -108,6 +110,16 @@ def best_first(scene: Scene, padding: int = 0) -> tuple[np.ndarray, np.ndarray, 
     return boxes, scores, labels
 
 
+def with_masks(
+    rng: np.random.Generator, rows: np.ndarray, side_px: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(n, rows, m) with K coefficients after each row, 0 in rows of zeros; protos (n, K, mh, mw)."""
+    weights = rng.normal(size=(*rows.shape[:2], PROTOS)) * rows.any(axis=2, keepdims=True)
+    small_px = side_px // PROTO_STRIDE
+    protos = rng.normal(size=(len(rows), PROTOS, small_px, small_px))
+    return np.concatenate([rows, weights], 2), protos
+
+
 def dense_outputs(
     family: str, rng: np.random.Generator, images: int, classes: int, side_px: int
 ) -> dict[str, np.ndarray]:
@@ -116,6 +128,9 @@ def dense_outputs(
     boxes, objectness, scores = scene
     if family == "yolov8":
         return {"output0": np.concatenate([boxes, scores], 2).transpose(0, 2, 1)}
+    if family == "yolov8_seg":
+        rows, protos = with_masks(rng, np.concatenate([boxes, scores], 2), side_px)
+        return {"output0": rows.transpose(0, 2, 1), "output1": protos}
     if family == "ssd":
         return {"boxes": corners(boxes)[..., [1, 0, 3, 2]] / side_px, "scores": scores}
     if family == "yolox_raw":
@@ -129,12 +144,16 @@ def list_outputs(
     family: str, rng: np.random.Generator, images: int, classes: int, side_px: int
 ) -> dict[str, np.ndarray]:
     """The raw outputs of the heads with a list of boxes."""
-    padded = {"tf_detection": 40, "torchvision": 40, "mmdet": 40, "end2end": 100}.get(family, 0)
+    short = ("tf_detection", "torchvision", "mmdet")
+    padded = 40 if family in short else 100 if family.startswith("end2end") else 0
     rows = LISTED if padded == 40 else QUERIES
     scene = listed(rng, images, classes, side_px, rows)
     xyxy, best, labels = best_first(scene, padded)
     if family == "end2end":
         return {"output0": np.concatenate([xyxy, np.stack([best, labels], 2)], 2)}
+    if family == "end2end_seg":
+        found = np.concatenate([xyxy, np.stack([best, labels], 2)], 2)
+        return dict(zip(("output0", "output1"), with_masks(rng, found, side_px), strict=True))
     if family == "rtdetr":
         return {"output0": np.concatenate([scene.boxes / side_px, scene.scores], 2)}
     if family == "rtdetr_topk":
@@ -170,7 +189,7 @@ def example(
     side_px: int = 64,
 ) -> dict[str, np.ndarray]:
     """Raw outputs by name of `images` images, as the family's exports give them."""
-    dense = family in ("yolov5", "yolov8", "yolox_raw", "yolox", "ssd")
+    dense = family in ("yolov5", "yolov8", "yolov8_seg", "yolox_raw", "yolox", "ssd")
     make = dense_outputs if dense else list_outputs
     outputs = make(family, rng, images, classes, side_px)
     return {

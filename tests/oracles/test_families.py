@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.oracles.anchor_families import Box, best_of, cells
-from tests.oracles.families import FAMILIES
+from tests.oracles.families import FAMILIES, coefficients
 
 # Every expected box below stands for one of these: centre (32, 32) and 16 x 8, centre (10, 20) and
 # 4 x 8, centre (16, 16) and 32 x 32. As fractions of 64: (.5, .5, .25, .125) and (.25, .25, .5, .5).
@@ -52,6 +52,31 @@ CASES: dict[str, tuple[dict[str, Any], list[Box]]] = {
             )
         },
         [Box(*WIDE, 0.75, 1), Box(*TALL, 0.5, 0)],
+    ),
+    "yolov8_seg": (  # two coefficients, which are no scores
+        {
+            "output0": np.transpose(
+                [
+                    (32, 32, 16, 8, 0.25, 0.75, 9, -9),
+                    (16, 16, 32, 32, 0.125, 0.25, 7, 7),
+                    (10, 20, 4, 8, 0.5, 0.5, -2, 3),
+                ]
+            ),
+            "output1": np.zeros((2, 3, 3)),
+        },
+        [Box(*WIDE, 0.75, 1), Box(*TALL, 0.5, 0)],
+    ),
+    "end2end_seg": (
+        {
+            "output0": [
+                (*WIDE, 0.75, 1, 9, -9),
+                (*TALL, 0.25, 0, 7, 7),
+                (*WIDE, 0.5, 0, -2, 3),
+                (0,) * 8,
+            ],
+            "output1": np.zeros((2, 3, 3)),
+        },
+        [Box(*WIDE, 0.75, 1), Box(*WIDE, 0.5, 0)],
     ),
     "end2end": (
         {"output0": [(*WIDE, 0.75, 1), (*WIDE, 0.5, 0), (*TALL, 0.25, 0), (0,) * 6]},
@@ -154,6 +179,30 @@ def test_boxes_by_hand(family: str) -> None:
     assert len(found) == 2
     np.testing.assert_allclose(found[0], expected, rtol=1e-6, atol=1e-5)
     assert found[1] == []
+
+
+@pytest.mark.parametrize("family", ["yolov8_seg", "end2end_seg"])
+def test_coefficients_by_hand(family: str) -> None:
+    outputs, expected = CASES[family]
+    one = {name: np.asarray(values, np.float32)[np.newaxis] for name, values in outputs.items()}
+    two = {name: np.append(np.zeros_like(rows), rows, axis=0) for name, rows in one.items()}
+    boxes, weights = coefficients(family, two, 1, 2, 0.25)
+    assert boxes == expected == FAMILIES[family](two, 64, 2, 0.25)[1]
+    assert weights.tolist() == [[9, -9], [-2, 3]]
+    boxes, weights = coefficients(family, two, 0, 2, 0.25)
+    assert boxes == []
+    assert (weights.shape, weights.dtype) == ((0, 2), np.float64)
+
+
+def test_coefficients_are_counted() -> None:
+    outputs = {"output0": np.zeros((1, 8, 5)), "output1": np.zeros((1, 2, 3, 3))}
+    assert FAMILIES["yolov8_seg"](outputs, 64, 2, 0.25) == [[]]
+    with pytest.raises(ValueError, match="8 rows are not 4 \\+ 3 classes \\+ 2 coefficients"):
+        FAMILIES["yolov8_seg"](outputs, 64, 3, 0.25)
+    with pytest.raises(ValueError, match="5 columns are not 6 \\+ 2 coefficients"):
+        FAMILIES["end2end_seg"](outputs, 64, 2, 0.25)
+    with pytest.raises(ValueError, match="'yolov8' has no coefficients"):
+        coefficients("yolov8", outputs, 0, 2, 0.25)
 
 
 def test_torchvision_of_one_image_without_a_batch() -> None:

@@ -100,6 +100,26 @@ def test_iou_by_hand() -> None:
     assert iou((1, 1, 1, 5), (1, 1, 1, 5)) == 0.0
 
 
+def test_inclusive_pixels_by_hand() -> None:
+    # 0..1 is two pixels: areas 4 and 4, and the column 1 of two rows is shared.
+    assert iou((0, 0, 1, 1), (1, 0, 2, 1), one_px=1.0) == pytest.approx(2 / 6)
+    assert iou((0, 0, 1, 1), (2, 0, 3, 1), one_px=1.0) == 0.0  # next to each other
+    assert iou((0, 0, 1, 1), (4, 0, 5, 1), one_px=1.0) == 0.0
+    assert iou((3, 3, 3, 3), (3, 3, 3, 3), one_px=1.0) == 1.0  # one pixel
+    assert iou((5, 0, 3, 9), (0, 0, 9, 9), one_px=1.0) == 0.0  # inverted
+    # Half a pixel: 1.5 x 1.5 each, 0.5 x 1.5 shared.
+    assert iou((0, 0, 1, 1), (1, 0, 2, 1), one_px=0.5) == pytest.approx(0.75 / 3.75)
+
+
+def test_nms_of_inclusive_pixels() -> None:
+    # Apart as rectangles; as pixels they share 2 of 6.
+    boxes = [(0.0, 0.0, 1.0, 1.0), (1.0, 0.0, 2.0, 1.0)]
+    assert nms(boxes, [0.5, 0.9], [0, 0], threshold=0.3) == [1, 0]
+    assert nms(boxes, [0.5, 0.9], [0, 0], threshold=0.3, one_px=1.0) == [1]
+    assert nms(boxes, [0.5, 0.9], [0, 0], threshold=0.34, one_px=1.0) == [1, 0]
+    assert nms(boxes, [0.5, 0.9], [0, 1], threshold=0.3, one_px=1.0) == [1, 0]
+
+
 # The second overlaps the first by 8 of 10 columns: IoU 80/120 = 2/3. The third lies apart.
 THREE = [(0.0, 0.0, 10.0, 10.0), (2.0, 0.0, 12.0, 10.0), (50.0, 50.0, 60.0, 60.0)]
 

@@ -7,7 +7,7 @@ import onnxruntime as ort
 import pytest
 
 from tests.graphs import constant_graph
-from tests.oracles.families import FAMILIES
+from tests.oracles.families import FAMILIES, coefficients
 from tests.oracles.tensors import example
 
 # Side 64: 64 + 16 + 4 = 84 cells. Three classes, two images.
@@ -15,6 +15,8 @@ SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
     "yolov5": {"output0": (2, 252, 8)},
     "yolov8": {"output0": (2, 7, 84)},
     "end2end": {"output0": (2, 300, 6)},
+    "yolov8_seg": {"output0": (2, 15, 84), "output1": (2, 8, 16, 16)},
+    "end2end_seg": {"output0": (2, 300, 14), "output1": (2, 8, 16, 16)},
     "rtdetr": {"output0": (2, 300, 7)},
     "rtdetr_topk": {"output0": (2, 300, 6)},
     "rtdetr_labels": {"labels": (2, 300), "boxes": (2, 300, 4), "scores": (2, 300)},
@@ -87,6 +89,20 @@ def test_raw_yolox_lies_on_the_grid_and_decoded_in_the_square() -> None:
         strict=True,
     ):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["yolov8", "end2end"])
+def test_heads_with_masks_show_the_boxes_of_those_without(family: str) -> None:
+    outputs = example(f"{family}_seg", np.random.default_rng(3))
+    plain = example(family, np.random.default_rng(3))
+    expected = FAMILIES[family](plain, 64, 3, 0.25)
+    assert FAMILIES[f"{family}_seg"](outputs, 64, 3, 0.25) == expected
+    for image in (0, 1):
+        boxes, weights = coefficients(f"{family}_seg", outputs, image, 3, 0.25)
+        assert boxes == expected[image]
+        assert weights.shape == (len(boxes), 8)
+        assert len({tuple(row) for row in weights.tolist()}) == len(boxes)
+        assert np.abs(weights).max() < 6
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from model_store.config import Preprocess, Tiling
 from model_store.detections import Detections
 from model_store.errors import ImageUnreadable, ModelNotReady, Overloaded
-from model_store.fit import fit
+from model_store.preprocess import prepare
 from serve.chunks import Chunk, pack_answers
 from serve.engine import ImageResult
 from tests.fixtures_local import model_info
@@ -66,11 +67,20 @@ def test_trouble_of_the_whole_replica_is_raised(trouble: BaseException) -> None:
         pack_answers(MODEL, [result(1), trouble])
 
 
-@pytest.mark.parametrize("count", [0, 1, 3])
-def test_a_chunk_gives_back_its_images_and_fits(count: int) -> None:
-    fits = [fit("letterbox", 40 + i, 30, 16) for i in range(count)]
-    pixels = np.arange(count * 16 * 16 * 3, dtype=np.uint8).reshape(count, 16, 16, 3)
-    rows = np.array([one.to_row() for one in fits]).reshape(-1, 6)
-    items = Chunk("blobs@1", pixels, rows).items()
-    assert [item.fit for item in items] == fits
-    np.testing.assert_array_equal(np.array([i.pixels for i in items]).reshape(pixels.shape), pixels)
+SPECS = [
+    Preprocess(side_px=16),
+    Preprocess(side_px=64, height_px=32, resize="rect"),
+    Preprocess(side_px=32, tiling=Tiling(tile_px=32)),
+]
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=["square", "rect", "tiled"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_chunk_gives_back_its_images_and_fits(spec: Preprocess, count: int) -> None:
+    rng = np.random.default_rng(count)
+    sizes = [(30 + 7 * i, 40 + 30 * i) for i in range(count)]
+    images = [prepare(rng.integers(0, 256, (*s, 3), np.uint8), spec) for s in sizes]
+    items = Chunk.of("blobs@1", images).items()
+    assert [(i.fits, i.size_px) for i in items] == [(i.fits, i.size_px) for i in images]
+    for item, image in zip(items, images, strict=True):
+        np.testing.assert_array_equal(item.pixels, image.pixels)

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pycocotools import mask
 
+from model_store.add import add_version
+from model_store.detections import RunLengths
 from model_store.errors import BadRequest, ModelNotFound, Overloaded
 from model_store.images import decode
+from model_store.names import version_id
+from model_store.store import ModelStore
 from serve.chunks import Chunk
+from serve.contract import to_response
 from serve.engine import Engine
 from serve.settings import DetectArgs, Limits
 from tests.fixtures_local import MODELS, motion_store, photo
+from tests.graphs import constant_graph, pooling
+from tests.model_store.test_detections import rows_of
+from tests.oracles.tensors import example
 
 NAMES = ("cat", "moose", "person")
 
@@ -21,15 +31,10 @@ NAMES = ("cat", "moose", "person")
 async def chunk_of(engine: Engine, model: str, names: tuple[str, ...]) -> Chunk:
     detector = (await engine.residents.get(model)).detector
     prepared = [detector.prepare(decode(photo(name)).pixels) for name in names]
-    side = detector.config.preprocess.side_px
-    return Chunk(
-        model,
-        np.array([p.pixels for p in prepared], np.uint8).reshape(-1, side, side, 3),
-        np.array([p.fit.to_row() for p in prepared]).reshape(-1, 6),
-    )
+    return Chunk.of(model, prepared)
 
 
-@pytest.mark.parametrize("names", [(), ("cat",), NAMES])
+@pytest.mark.parametrize("names", [("cat",), NAMES])
 @pytest.mark.parametrize("model", ["motion@1", "ssdlite-coco@1"])
 async def test_both_lanes_give_the_same_rows_bit_for_bit(
     model: str, names: tuple[str, ...]
@@ -48,6 +53,45 @@ async def test_both_lanes_give_the_same_rows_bit_for_bit(
         np.testing.assert_array_equal(one.class_ids, two.detections.class_ids)
 
 
+def odd_store(folder: Path) -> str:
+    """Models whose pictures are not one square each: rect, tiled, and with masks."""
+    store = ModelStore(str(folder))
+    metadata = {"names": "{0: 'deer'}", "stride": "32", "imgsz": "[128, 128]"}
+    overrides = {"score_floor": 0.0, "nms": {"max_detections": 20}}
+    add_version(store, version_id("rect", "1"), pooling(5, metadata), overrides, {})
+    tiled = {"preprocess": {"side_px": 300, "resize": "stretch", "tiling": {"tile_px": 200}}}
+    weights = (MODELS / "ssdlite-coco" / "1" / "model.onnx").read_bytes()
+    add_version(store, version_id("tiled", "1"), weights, {**tiled, "score_floor": 0.05}, {})
+    outputs = example("yolov8_seg", np.random.default_rng(2), 3, 1, 64)
+    seg = constant_graph(outputs, 64, {"names": "['deer']", "task": "segment"})
+    add_version(store, version_id("seg", "1"), seg, {}, {})
+    return str(folder)
+
+
+@pytest.mark.parametrize("model", ["rect@1", "tiled@1", "seg@1"])
+async def test_odd_models_too_give_the_same_rows_on_both_lanes(tmp_path: Path, model: str) -> None:
+    engine = Engine(DetectArgs(models=odd_store(tmp_path), workers=2))
+    try:
+        answer = await engine.detect_chunk(await chunk_of(engine, model, NAMES))
+        online = [await engine.detect(photo(name), model) for name in NAMES]
+    finally:
+        engine.stop()
+    assert answer.errors == (None,) * len(NAMES)
+    for one, two in zip(answer.detections(), online, strict=True):
+        assert len(one) > 0 or model == "rect@1"
+        assert rows_of(one) == rows_of(two.detections)
+        if model == "seg@1":
+            assert isinstance(one.masks, RunLengths)
+            assert isinstance(two.detections.masks, RunLengths)
+            assert one.masks.counts == two.detections.masks.counts
+            wire = to_response(two, 0.0)
+            first = wire.detections[0].mask
+            assert first is not None
+            assert first.size == (two.image.height_px, two.image.width_px)
+            inside = mask.decode({"size": first.size, "counts": first.counts.encode()})
+            assert inside.sum() == first.area_px > 0
+
+
 @pytest.mark.parametrize(
     ("model", "error"), [("", BadRequest), ("deer@1", ModelNotFound), ("blobs@9", ModelNotFound)]
 )
@@ -59,7 +103,7 @@ async def test_a_chunk_for_a_model_that_is_not_there_is_refused_whole(
     try:
         chunk = await chunk_of(engine, "blobs@1", ("cat",))
         with pytest.raises(error):
-            await engine.detect_chunk(Chunk(model, chunk.pixels, chunk.fits))
+            await engine.detect_chunk(replace(chunk, model=model))
     finally:
         engine.stop()
 

@@ -28,6 +28,6 @@ def test_rows_with_a_score_are_blobs(
     saturated: bool,
 ) -> None:
     raw = {"blobs": np.array([blobs], np.float32)}
-    (found,) = decode_blobs(raw, DecodeSpec(64, 1, floor))
+    (found,) = decode_blobs(raw, DecodeSpec((64, 64), 1, floor))
     assert rows_of(found) == wanted
     assert found.saturated is saturated

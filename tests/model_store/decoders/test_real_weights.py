@@ -9,9 +9,9 @@ from model_store.decoders import DECODERS
 from model_store.decoders.layout import DecodeSpec
 from model_store.images import decode
 from model_store.preprocess import prepare, to_tensor
-from model_store.recognise import recognise_onnx
 from model_store.runtimes.onnx import OnnxSession
 from tests.model_store.decoders.test_families import columns, wanted
+from tests.model_store.recognised import recognised
 from tests.oracles.families import FAMILIES
 from tests.shared_data import photo, shared
 
@@ -30,13 +30,11 @@ FLOOR = 0.1
 )
 def test_real_outputs_decode_as_in_the_oracle(file: str, picture: str) -> None:
     weights = shared(f"models/{file}.fp16.onnx").read_bytes()
-    config = recognise_onnx(weights, {})
+    config = recognised(weights, {})
     side, classes = config.preprocess.side_px, len(config.labels)
     pixels = prepare(decode(photo(picture)).pixels, config.preprocess).pixels
-    outputs = OnnxSession(weights, side, threads=2).run(
-        to_tensor(pixels[np.newaxis], config.preprocess)
-    )
-    (found,) = DECODERS[config.decoder](outputs, DecodeSpec(side, classes, FLOOR))
+    outputs = OnnxSession(weights, threads=2).run(to_tensor(pixels, config.preprocess))
+    (found,) = DECODERS[config.decoder](outputs, DecodeSpec((side, side), classes, FLOOR))
     (oracle,) = FAMILIES[config.decoder](dict(outputs), side, classes, FLOOR)
     have, want = columns(found), wanted(oracle)
     assert have.shape == want.shape

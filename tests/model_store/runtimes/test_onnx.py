@@ -6,8 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from model_store.config import Preprocess
 from model_store.errors import ModelRefused
-from model_store.runtimes.onnx import OnnxSession, _joined
+from model_store.runtimes.inputs import _joined
+from model_store.runtimes.onnx import OnnxSession
 from tests.graphs import constant_graph
 from tests.model_store.tiny_graphs import ANCHORS, ROWS, SIDE_PX, averaging, passing_on, two_inputs
 
@@ -25,8 +27,8 @@ def pictures(count: int) -> np.ndarray:
 @pytest.mark.parametrize("batch", [1, 2, 4])
 def test_a_fixed_batch_gives_the_rows_of_a_free_one(batch: int, images: int) -> None:
     tensor = pictures(images)
-    (free,) = OnnxSession(averaging(), SIDE_PX, threads=1).run(tensor).values()
-    (fixed,) = OnnxSession(averaging(batch), SIDE_PX, threads=1).run(tensor).values()
+    (free,) = OnnxSession(averaging(), threads=1).run(tensor).values()
+    (fixed,) = OnnxSession(averaging(batch), threads=1).run(tensor).values()
     assert free.shape == (images, ROWS, ANCHORS)
     assert np.array_equal(fixed, free)
     wanted = tensor.mean(axis=1).reshape(images, ROWS, ANCHORS)
@@ -34,7 +36,7 @@ def test_a_fixed_batch_gives_the_rows_of_a_free_one(batch: int, images: int) -> 
 
 
 def test_one_session_answers_several_threads() -> None:
-    session = OnnxSession(averaging(), SIDE_PX, threads=1)
+    session = OnnxSession(averaging(), threads=1)
     tensors = [pictures(count) for count in range(1, 9)]
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(session.run, tensors))
@@ -43,7 +45,7 @@ def test_one_session_answers_several_threads() -> None:
 
 
 def test_the_device_is_named_shortly() -> None:
-    assert OnnxSession(averaging(), SIDE_PX, threads=1).device in ("cpu", "cuda")
+    assert OnnxSession(averaging(), threads=1).device in ("cpu", "cuda")
 
 
 @pytest.mark.parametrize(
@@ -62,16 +64,16 @@ def test_the_device_is_named_shortly() -> None:
 )
 def test_a_graph_that_wants_something_else_is_refused(weights: bytes, said: str) -> None:
     with pytest.raises(ModelRefused, match=said):
-        OnnxSession(weights, SIDE_PX, threads=1)
+        OnnxSession(weights, threads=1).input.require(Preprocess(side_px=SIDE_PX))
 
 
 def test_free_sides_take_what_the_config_says() -> None:
-    session = OnnxSession(passing_on(["n", 3, "h", "w"]), SIDE_PX, threads=1)
+    session = OnnxSession(passing_on(["n", 3, "h", "w"]), threads=1)
     assert np.array_equal(only(session.run(pictures(2))), pictures(2))
 
 
 def test_channels_may_come_last_as_tensorflow_has_them() -> None:
-    session = OnnxSession(passing_on(["n", SIDE_PX, SIDE_PX, 3]), SIDE_PX, threads=1)
+    session = OnnxSession(passing_on(["n", SIDE_PX, SIDE_PX, 3]), threads=1)
     assert np.array_equal(only(session.run(pictures(2))), pictures(2).transpose(0, 2, 3, 1))
 
 
@@ -79,7 +81,7 @@ def test_images_with_different_numbers_of_detections_are_filled_up() -> None:
     """A graph without a batch dimension, as torchvision exports it: one row an image there."""
     boxes = np.arange(12, dtype=np.float32).reshape(1, 3, 4)
     graph = constant_graph({"boxes": boxes, "scores": boxes[..., 0]}, SIDE_PX, batchless=True)
-    found = OnnxSession(graph, SIDE_PX, threads=1).run(pictures(2))
+    found = OnnxSession(graph, threads=1).run(pictures(2))
     assert (found["boxes"].shape, found["scores"].shape) == ((2, 3, 4), (2, 3))
     ragged = [np.ones((1, 2, 4), np.float32), np.ones((1, 5, 4), np.float32)]
     joined = _joined(ragged)

@@ -1,0 +1,37 @@
+"""Pictures with what a model saw in them: boxes, labels, and masks where it has them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from model_store.detections import Detections, RunLengths
+from model_store.images import Pixels
+from model_store.masks import bitmap_of
+
+GREEN_BGR = (60, 200, 60)
+
+
+def draw_detections(path: Path, pixels: Pixels, shown: Detections, labels: Sequence[str]) -> None:
+    """Write a JPEG; lines and letters grow with the picture, (h, w, 3) uint8 RGB."""
+    canvas: Any = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    height, width = canvas.shape[:2]
+    if isinstance(shown.masks, RunLengths):
+        for counts in shown.masks.counts:
+            inside = bitmap_of(counts, (width, height))
+            canvas[inside] = canvas[inside] // 2 + np.array(GREEN_BGR, np.uint8) // 2
+    scale = max(width, height) / 1000
+    thick = max(1, round(2 * scale))
+    boxes = shown.boxes_xyxy.round().astype(int).tolist()
+    for box, score, class_id in zip(boxes, shown.scores, shown.class_ids, strict=True):
+        cv2.rectangle(canvas, box[:2], box[2:], GREEN_BGR, thick)
+        words = f"{labels[class_id]} {score:.2f}"
+        corner = (box[0] + thick, max(round(22 * scale), box[1] - thick))
+        font, size = cv2.FONT_HERSHEY_SIMPLEX, 0.7 * scale
+        cv2.putText(canvas, words, corner, font, size, GREEN_BGR, thick, cv2.LINE_AA)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode(".jpg", canvas)[1].tobytes())

@@ -1,0 +1,94 @@
+"""The image input of a graph, and how any number of images goes into it.
+
+ImageInput.require(preprocess) refuses a config that cannot feed it; run_in_steps feeds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from model_store.config import Preprocess
+from model_store.errors import ModelRefused
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInput:
+    """`shape` is (n, 3, h, w) or (n, h, w, 3), None where any length will do; `most` bounds n."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: DTypeLike
+    sized: bool = False
+    """Whether the graph also asks for `orig_target_sizes`."""
+    most: int | None = None
+
+    @property
+    def channels_last(self) -> bool:
+        """As TensorFlow's are."""
+        return self.shape[3] == 3 and self.shape[1] != 3
+
+    @property
+    def size_px(self) -> tuple[int | None, int | None]:
+        """Width, height."""
+        down, across = self.shape[1:3] if self.channels_last else self.shape[2:4]
+        return across, down
+
+    @property
+    def fixed_batch(self) -> int | None:
+        return self.shape[0]
+
+    def require(self, spec: Preprocess) -> None:
+        """Raises ModelRefused when the pictures that `spec` makes do not fit."""
+        channels = self.shape[3 if self.channels_last else 1]
+        if channels not in (3, None):
+            raise ModelRefused(f"the graph's input is {self}; (n, 3, height, width) is needed")
+        if spec.resize == "rect" and any(self.size_px):
+            raise ModelRefused(f"the graph's input is {self}; resize rect needs one of any size")
+        for own, given in zip(self.size_px, spec.input_px, strict=True):
+            if own not in (given, None):
+                wide, high = spec.input_px
+                raise ModelRefused(
+                    f"the graph's input is {self}, config.json says side_px {wide} (height_px "
+                    f"{high}): set it right"
+                )
+
+    def feed(self, tensor: NDArray[np.float32]) -> Array:
+        """(n, 3, h, w) float32 in the graph's order and type."""
+        images = tensor.transpose(0, 2, 3, 1) if self.channels_last else tensor
+        return np.ascontiguousarray(images, self.dtype)
+
+    def __str__(self) -> str:
+        return str([length or "any" for length in self.shape])
+
+
+def run_in_steps(
+    source: ImageInput, tensor: NDArray[np.float32], run: Callable[[Array], Sequence[Array]]
+) -> list[Array]:
+    """A graph of a fixed batch is fed that many rows at a time, the last ones padded with zeros."""
+    step = source.fixed_batch or min(len(tensor), source.most or len(tensor))
+    parts: list[list[Array]] = []
+    for start in range(0, len(tensor), step):
+        rows = tensor[start : start + step]
+        missing = (source.fixed_batch or 0) - len(rows)
+        padded = np.pad(rows, [(0, missing), (0, 0), (0, 0), (0, 0)]) if missing > 0 else rows
+        outputs = list(run(source.feed(padded)))
+        if source.fixed_batch == 1 and all(out.ndim < 3 for out in outputs):
+            outputs = [out[np.newaxis] for out in outputs]  # torchvision: no batch dimension
+        parts.append([out[: len(rows)] for out in outputs])
+    return parts[0] if len(parts) == 1 else [_joined(c) for c in zip(*parts, strict=True)]
+
+
+def _joined(parts: Sequence[Array]) -> Array:
+    """Along the batch; rows of zeros fill up where images gave different numbers of detections."""
+    longest = max(part.shape[1] for part in parts) if parts[0].ndim > 1 else 0
+    if parts[0].ndim > 1:
+        fill = [(0, 0)] * (parts[0].ndim - 2)
+        parts = [np.pad(p, [(0, 0), (0, longest - p.shape[1]), *fill]) for p in parts]
+    return np.concatenate(parts)

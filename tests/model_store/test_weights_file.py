@@ -1,0 +1,115 @@
+"""Weights from disk: tensors beside an ONNX file come along, and only from its own folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+from onnx.external_data_helper import convert_model_to_external_data
+
+from model_store.errors import ModelRefused
+from model_store.runtimes.onnx import OnnxSession
+from model_store.weights_file import read_weights
+from tests.graphs import pooling
+
+
+def split(folder: Path) -> Path:
+    """model.onnx and model.onnx.data, as PyTorch's exporter writes them."""
+    model = onnx.load_model_from_string(pooling(6))
+    convert_model_to_external_data(model, location="model.onnx.data", size_threshold=0)
+    onnx.save(model, folder / "model.onnx")
+    assert (folder / "model.onnx.data").stat().st_size >= 6 * 3 * 64 * 4
+    return folder / "model.onnx"
+
+
+def elsewhere(folder: Path, place: str) -> Path:
+    path = split(folder)
+    model = onnx.load(path, load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = place
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_tensors_beside_the_file_are_taken_into_it(tmp_path: Path) -> None:
+    tensor = np.random.default_rng(0).random((2, 3, 32, 32), np.float32)
+    whole = OnnxSession(pooling(6), threads=1).run(tensor)
+    found = OnnxSession(read_weights(split(tmp_path)), threads=1).run(tensor)
+    assert (found["output0"] == whole["output0"]).all()
+
+
+def test_a_file_without_any_is_itself(tmp_path: Path) -> None:
+    for name, data in {
+        "a.onnx": pooling(6),
+        "b.onnx": b"no onnx",
+        "c.pt2": b"PK\x03\x04..",
+    }.items():
+        (tmp_path / name).write_bytes(data)
+        assert read_weights(tmp_path / name) == data
+
+
+def test_data_that_were_not_copied_are_named(tmp_path: Path) -> None:
+    path = split(tmp_path)
+    (tmp_path / "model.onnx.data").unlink()
+    with pytest.raises(ModelRefused, match=r"keeps its data in model\.onnx\.data, which is not"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize("place", ["../secret", "/etc/hostname", "a/../../secret", "", "link"])
+def test_data_outside_the_folder_are_never_read(tmp_path: Path, place: str) -> None:
+    (tmp_path / "secret").write_bytes(b"\0" * 10_000)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "link").symlink_to(tmp_path / "secret")
+    with pytest.raises(ModelRefused, match="outside its own folder"):
+        read_weights(elsewhere(folder, place))
+
+
+def test_damaged_data_are_refused(tmp_path: Path) -> None:
+    path = split(tmp_path)
+    (tmp_path / "model.onnx.data").write_bytes(b"short")
+    with pytest.raises(ModelRefused, match="cannot be read"):
+        read_weights(path)
+
+
+def test_tensors_inside_a_branch_are_found_too(tmp_path: Path) -> None:
+    value = numpy_helper.from_array(np.ones(300, np.float32), "value")
+    branch = helper.make_graph(
+        [helper.make_node("Constant", [], ["out"], value=value)],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("out", onnx.TensorProto.FLOAT, [300])],
+    )
+    node = helper.make_node("If", ["which"], ["out"], then_branch=branch, else_branch=branch)
+    graph = helper.make_graph(
+        [node],
+        "branches",
+        [helper.make_tensor_value_info("which", onnx.TensorProto.BOOL, [])],
+        [helper.make_tensor_value_info("out", onnx.TensorProto.FLOAT, [300])],
+    )
+    model = helper.make_model(graph)
+    convert_model_to_external_data(
+        model, location="beside", size_threshold=0, convert_attribute=True
+    )
+    onnx.save(model, tmp_path / "model.onnx")
+    (tmp_path / "beside").unlink()
+    with pytest.raises(ModelRefused, match="keeps its data in beside"):
+        read_weights(tmp_path / "model.onnx")
+
+
+def test_a_stored_version_that_needs_more_files_does_not_load(tmp_path: Path) -> None:
+    """As someone might copy it into the store by hand: nothing is read from the working folder."""
+    with pytest.raises(ModelRefused, match="cannot load the weights"):
+        OnnxSession(split(tmp_path).read_bytes(), threads=1)
+
+
+def test_an_operator_set_from_the_future_is_refused_in_plain_words() -> None:
+    model = onnx.load_model_from_string(pooling(6))
+    model.opset_import[0].version = 999
+    with pytest.raises(ModelRefused, match="opset"):
+        OnnxSession(model.SerializeToString(), threads=1)
