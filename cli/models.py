@@ -13,6 +13,7 @@ from model_store.add import add_version
 from model_store.detector import load_detector
 from model_store.errors import BadRequest, ModelError
 from model_store.names import DEFAULT_ALIAS, parse_ref, parse_version, version_id
+from model_store.probe import EXPECTED, outside_picture
 from model_store.storage import absolute
 from model_store.store import ModelStore
 from model_store.weights_file import read_weights
@@ -64,6 +65,13 @@ def add(
     if not probe:
         note(
             "no --probe image was given: a synthetic one guards this version, a photograph is better"
+        )
+    outside = outside_picture({EXPECTED: store().read_file(added, EXPECTED)})
+    if outside:
+        note(
+            f"{outside} detections of the probe lie beside the picture: its pixels are probably not what "
+            "the network was trained on; set preprocess (channel_order, divide_by, resize) in --config, "
+            "add another version, and look at 'resight detect --draw'"
         )
     note(f"added; serve it with: resight models promote {added.id}")
     print_facts(_identity(added.id.name, added.id.version), fmt)

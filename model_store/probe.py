@@ -54,6 +54,15 @@ def record_probe(detector: LoadedDetector, images: Mapping[str, bytes]) -> dict[
     return files
 
 
+def outside_picture(files: Mapping[str, bytes]) -> int:
+    """How many recorded detections, cut to their picture, have no area: they lay in the padding, where
+    a network sees nothing unless its pixels are not prepared as it was trained.
+    """
+    expected = Expected.model_validate_json(files[EXPECTED])
+    boxes = [one.box_xyxy_px for found in expected.images.values() for one in found]
+    return sum(x1 >= x2 or y1 >= y2 for x1, y1, x2, y2 in boxes)
+
+
 def check_probe(detector: LoadedDetector, files: Mapping[str, bytes]) -> None:
     """Raises ProbeFailed with the first difference, ModelRefused when the probe is unusable."""
     where = f"{detector.info.id} {EXPECTED}"

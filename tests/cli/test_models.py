@@ -11,6 +11,7 @@ from model_store.names import VersionId
 from model_store.store import ModelStore
 from tests.cli.conftest import Resight
 from tests.fixtures_local import MODELS, MOTION, PHOTOS, photo, write_json
+from tests.shared_data import shared
 
 SSDLITE = {
     "preprocess": {"resize": "stretch"},
@@ -226,3 +227,15 @@ def test_pull_refuses_a_damaged_source(
     (source / "blobs" / "1" / "README.md").write_text("changed")
     assert "README.md is sha256" in resight("models", "pull", source, "blobs@1").refused(6)
     assert store.versions("blobs") == []
+
+
+def test_detections_beside_the_picture_are_a_doubt_that_is_said(
+    resight: Resight, tmp_path: Path
+) -> None:
+    """YOLOX as its authors train it takes BGR 0 to 255; these weights take RGB 0 to 1."""
+    weights = shared("models/trailcam_yolox_tiny_640.yolox-raw.fp16.onnx")
+    words = ("models", "add", weights, "--name", "trailcam", "--probe", PHOTOS / "cat.jpg")
+    assert "lie beside the picture" in resight(*words, "--version", "1").err
+    right = {"preprocess": {"channel_order": "RGB", "divide_by": 255, "pad_value": 0}}
+    config = write_json(tmp_path / "trailcam.json", right)
+    assert "beside" not in resight(*words, "--version", "2", "--config", config).err
