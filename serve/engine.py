@@ -13,9 +13,12 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import cv2
+import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from model_store.detections import Detections
 from model_store.detector import LoadedDetector, load_detector, with_measured_batch
@@ -61,6 +64,26 @@ class Answer:
     timings: Timings
 
 
+@dataclass(frozen=True, slots=True)
+class TensorAnswer:
+    """Raw outputs by name, (n, …) each."""
+
+    model: ModelInfo
+    alias: str | None
+    outputs: dict[str, NDArray[np.float32]]
+
+
+class LaneKey(NamedTuple):
+    """What shares a batch: prepared images of one version, or raw tensors of one."""
+
+    version: VersionId
+    raw: bool = False
+
+
+Rows = dict[str, NDArray[np.float32]]
+Item = Prepared | NDArray[np.float32]
+
+
 class Engine:
     """Call `start` once on the event loop that serves requests."""
 
@@ -71,9 +94,9 @@ class Engine:
         self.residents = Residents(self.store, self._load, args.idle_versions)
         workers = args.worker_count()
         self._decoders = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-        self._lanes: Lanes[VersionId, Prepared, ImageResult] = Lanes(
+        self._lanes: Lanes[LaneKey, Any, Any] = Lanes(
             run=self._infer,
-            batch_of=lambda version: self.residents.detector(version).lane_batch,
+            batch_of=lambda key: self.residents.detector(key.version).lane_batch,
             workers=workers,
             bulk_share=args.bulk_share,
             limits={Lane.ONLINE: args.limits.online_queue, Lane.BULK: args.limits.bulk_queue},
@@ -114,7 +137,8 @@ class Engine:
         """Raises ModelError, Overloaded; a bad image fails alone, inside the answer."""
         resident = await self.residents.get(chunk.model)
         items = chunk.items()
-        futures = self._lanes.submit(resident.detector.info.id, items, Lane.BULK)
+        key = LaneKey(resident.detector.info.id)
+        futures = self._lanes.submit(key, items, Lane.BULK)
         outcomes = await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
         return pack_answers(resident.detector.info, outcomes)
 
@@ -126,19 +150,34 @@ class Engine:
         image, prepared, preprocess_ms = await loop.run_in_executor(
             self._decoders, self._decode, body, detector
         )
-        (future,) = self._lanes.submit(detector.info.id, [prepared], Lane.ONLINE)
+        (future,) = self._lanes.submit(LaneKey(detector.info.id), [prepared], Lane.ONLINE)
         result, queue_ms = await asyncio.wrap_future(future)
         timings = Timings(queue_ms, preprocess_ms, result.inference_ms, result.postprocess_ms)
         return Answer(detector.info, resident.alias, detector, image, result.detections, timings)
+
+    async def infer_tensor(self, tensor: NDArray[np.float32], ref: str) -> TensorAnswer:
+        """(n, 3, h, w) float32 through the network alone, no decoding of boxes; online lane.
+
+        Call it inside a `slot`. Raises ModelError, BadRequest, Overloaded.
+        """
+        resident = await self.residents.get(ref)
+        key = LaneKey(resident.detector.info.id, raw=True)
+        futures = self._lanes.submit(key, list(tensor), Lane.ONLINE)
+        done = await asyncio.gather(*map(asyncio.wrap_future, futures))
+        rows = [row for row, _ in done]
+        outputs = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        return TensorAnswer(resident.detector.info, resident.alias, outputs)
 
     def _decode(self, body: bytes, detector: LoadedDetector) -> tuple[ImageFacts, Prepared, float]:
         started = time.perf_counter()
         facts, prepared = detector.read(body, self.args.limits.megapixels * 1_000_000)
         return facts, prepared, (time.perf_counter() - started) * 1e3
 
-    def _infer(self, version: VersionId, items: Sequence[Prepared]) -> list[ImageResult]:
-        detector = self.residents.detector(version)
-        done = detector.infer(items)
+    def _infer(self, key: LaneKey, items: Sequence[Item]) -> Sequence[ImageResult | Rows]:
+        detector = self.residents.detector(key.version)
+        if key.raw:
+            return detector.run_rows(items)  # type: ignore[arg-type]
+        done = detector.infer(items)  # type: ignore[arg-type]
         return [ImageResult(d, done.inference_ms, done.postprocess_ms) for d in done.detections]
 
     def _load(self, version: VersionId) -> LoadedDetector:
