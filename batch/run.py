@@ -5,12 +5,12 @@ pin the model -> plan -> record -> make sure a replica can answer -> stream and 
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from ray import serve as ray_serve
 
 from archive.tables import Tables
 from batch.accounting import Counts, read_back
@@ -21,13 +21,14 @@ from batch.progress import Progress
 from batch.read import require_present
 from batch.run_log import RunLog
 from batch.spec import RunSpec
-from model_store.errors import ModelNotReady, ResightError
+from model_store.errors import ResightError
 from model_store.storage import Folder
 from model_store.store import ModelStore, ModelVersion
-from serve.app_names import APP, DEPLOYMENT
+from serve.handle import RayReplicas
 
 HEARTBEAT_S = 30
-LOAD_TIMEOUT_S = 300
+LEASE_S = 120
+"""How long replicas keep the run's version after its last heartbeat."""
 log = structlog.get_logger("resight.run")
 
 
@@ -56,8 +57,8 @@ def execute(spec: RunSpec, tables: Tables, store: ModelStore) -> RunReport:
         if len(plan.todo):
             for root in plan.todo["source_root"].unique().to_pylist():
                 require_present(Folder(root))
-            _require_model(model)
-            _stream(spec, plan, tables, run_log, progress)
+            with _Lease(model, spec.run_id) as lease:
+                _stream(spec, plan, tables, run_log, progress, lease)
         final = read_back(tables, plan, spec.run_id)
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt | SystemExit)
@@ -71,7 +72,9 @@ def execute(spec: RunSpec, tables: Tables, store: ModelStore) -> RunReport:
     return RunReport(final, progress.elapsed_s(), rate, progress.steady_rate())
 
 
-def _stream(spec: RunSpec, plan: Plan, tables: Tables, run_log: RunLog, progress: Progress) -> None:
+def _stream(
+    spec: RunSpec, plan: Plan, tables: Tables, run_log: RunLog, progress: Progress, lease: _Lease
+) -> None:
     committer = ResultCommitter(tables, spec, plan)
     beat_s = time.monotonic()
     try:
@@ -80,21 +83,33 @@ def _stream(spec: RunSpec, plan: Plan, tables: Tables, run_log: RunLog, progress
             progress.arrived(progress.counts.plus(rows))
             if time.monotonic() - beat_s > HEARTBEAT_S:
                 run_log.write("running", progress.counts)
+                lease.renew()
                 beat_s = time.monotonic()
     finally:  # what has been paid for is kept, also when the run is stopped
         committer.flush()
     progress.say()
 
 
-def _require_model(model: ModelVersion) -> None:
-    """Load and probe in a replica before the first image is read."""
-    handle: Any = ray_serve.get_deployment_handle(DEPLOYMENT, APP)
-    try:
-        handle.ensure.remote(str(model.id)).result(timeout_s=LOAD_TIMEOUT_S)
-    except TimeoutError:
-        raise ModelNotReady(
-            f"no replica has loaded {model.id} in {LOAD_TIMEOUT_S} s; see 'resight status'"
-        ) from None
+class _Lease:
+    """Every replica loads and probes the version before the first image is read, and keeps it while the run
+    lasts, whatever is promoted meanwhile. Raises ModelError on entering.
+    """
+
+    def __init__(self, model: ModelVersion, run_id: str) -> None:
+        self._replicas, self._version = RayReplicas(), model.id
+        self._holder = f"run {run_id}"
+
+    def __enter__(self) -> _Lease:
+        self._replicas.lease(self._version, self._holder, LEASE_S)
+        return self
+
+    def renew(self) -> None:
+        with contextlib.suppress(ResightError):  # replicas come and go; chunks load it again
+            self._replicas.lease(self._version, self._holder, LEASE_S)
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(ResightError):
+            self._replicas.lease(self._version, self._holder, 0.0)
 
 
 def _plan_facts(plan: Plan) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 from typing import Annotated, Any
 
 import httpx
@@ -11,13 +12,15 @@ import typer
 from archive.query import archives
 from archive.tables import Tables
 from cli.output import Format, FormatOption, note, print_facts
-from model_store.errors import BadRequest
+from model_store.errors import BadRequest, ClusterError, ResightError
+from serve.client import Client
 from serve.cluster import ClusterState, client_environment, join, read_state, start, stop
-from serve.deploy import application_status, deploy
+from serve.deploy import LOOPBACK, application_status, deploy
 from serve.ports import Ports
 from serve.settings import Settings
+from serve.tokens import TokenFile
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOOK_S = 5
 
 
 def register(app: typer.Typer) -> None:
@@ -27,12 +30,15 @@ def register(app: typer.Typer) -> None:
 
 def up(
     host: Annotated[
-        str, typer.Option(help="0.0.0.0 for all interfaces; needs RESIGHT_TOKEN")
+        str, typer.Option(help="0.0.0.0 for all interfaces; needs a token")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="HTTP port")] = 8000,
     ray_port: Annotated[int, typer.Option(help="Ray's own port; another free one if taken")] = 6379,
     dashboard_port: Annotated[int, typer.Option(help="likewise")] = 8265,
     object_store_mib: Annotated[int, typer.Option(help="shared memory for chunks")] = 1024,
+    block: Annotated[
+        bool, typer.Option(help="stay; SIGHUP: follow the alias files now, SIGTERM: down")
+    ] = False,
     fmt: FormatOption = Format.table,
 ) -> None:
     """Start Ray on this machine and serve the models of the store. Safe to repeat.
@@ -42,9 +48,12 @@ def up(
     Example: resight up --port 8000
     """
     settings = Settings()
-    if host not in LOOPBACK and not settings.token:
+    if host not in LOOPBACK and not (
+        settings.token.strip() or TokenFile(settings.tokens_url).read()
+    ):
         raise BadRequest(
-            f"listening on {host} needs a token: export RESIGHT_TOKEN=$(openssl rand -hex 32)"
+            f"listening on {host} needs a token: export RESIGHT_TOKEN=$(openssl rand -hex 32), or "
+            "resight tokens add NAME --scope detect"
         )
     host = "127.0.0.1" if host == "localhost" else host
     state = read_state(settings)
@@ -65,6 +74,29 @@ def up(
         raise
     facts = {"endpoint": state.endpoint, "docs": f"{state.endpoint}/docs"}
     print_facts(facts | {"ready": _ready(state)[1]}, fmt)
+    if block:
+        _stay(settings, state)
+
+
+def _stay(settings: Settings, state: ClusterState) -> None:
+    """Until the cluster ends or is told to. Raises ClusterError when Ray ends by itself."""
+    signals = {signal.SIGHUP, signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    while read_state(settings) == state:
+        got = signal.sigtimedwait(signals, LOOK_S)
+        if got is None:
+            continue
+        if got.si_signo != signal.SIGHUP:
+            note("stopping …")
+            stop(settings)
+            return
+        try:
+            with Client(state.reachable_url, settings.token) as client:
+                client.reload()
+            note("every replica has read the alias files")
+        except ResightError as error:
+            note(f"not reloaded: {error}")
+    raise ClusterError(f"Ray has ended; its log is {settings.logs_path / 'ray.log'}")
 
 
 def down(fmt: FormatOption = Format.table) -> None:

@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from batch.exit_codes import exit_code
-from cli import archive, cluster, detect, models, reprocess
+from cli import archive, cluster, detect, models, reprocess, tokens
 from cli.output import errors
 from model_store.errors import ResightError
 
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 cluster.register(app)
 app.add_typer(models.app, name="models")
+app.add_typer(tokens.app, name="tokens")
 archive.register(app)
 reprocess.register(app)
 detect.register(app)

@@ -8,19 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
+from cli import rollout
 from cli.output import Format, FormatOption, note, print_facts, print_rows
 from model_store.add import add_version
 from model_store.detector import load_detector
 from model_store.errors import BadRequest, ModelError
-from model_store.names import DEFAULT_ALIAS, parse_ref, parse_version, version_id
+from model_store.names import parse_ref, parse_version, version_id
 from model_store.probe import EXPECTED, outside_picture
 from model_store.storage import absolute
 from model_store.store import ModelStore
 from model_store.weights_file import read_weights
-from serve.cluster import join, read_state
 from serve.model_status import model_statuses
-from serve.promotion import Replicas
-from serve.promotion import promote as move_alias
 from serve.settings import Settings
 
 app = typer.Typer(
@@ -28,6 +26,9 @@ app = typer.Typer(
 )
 
 Version = Annotated[str, typer.Argument(metavar="NAME@VERSION")]
+
+
+rollout.register(app)
 
 
 def store() -> ModelStore:
@@ -153,34 +154,6 @@ def verify(
     load_detector(models, version)
     note(f"{version} is sound: every digest matches, and the probe is reproduced")
     print_facts(_identity(version.name, version.version), fmt)
-
-
-@app.command()
-def promote(
-    version: Version,
-    alias: Annotated[str, typer.Option(help="the alias to move")] = DEFAULT_ALIAS,
-    fmt: FormatOption = Format.table,
-) -> None:
-    """Point an alias at a version, once this machine and every replica have loaded and probed it.
-
-    Example: resight models promote ssdlite-coco@2
-    """
-    wanted = parse_version(version)
-    parse_ref(f"{wanted.name}:{alias}")
-    move_alias(store(), wanted, alias, _replicas())
-    note(f"{wanted.name}:{alias} is now {wanted}")
-    print_facts(_identity(wanted.name, wanted.version) | {"alias": alias}, fmt)
-
-
-def _replicas() -> Replicas | None:
-    """Those of this home's cluster; None when none runs here (others read the alias files)."""
-    settings = Settings()
-    if read_state(settings) is None:
-        return None
-    join(settings)
-    from serve.handle import RayReplicas  # Ray only where it is needed
-
-    return RayReplicas()
 
 
 def _identity(name: str, version: str) -> dict[str, Any]:

@@ -15,6 +15,9 @@ ResightError
 |-- RequestError
 |   |-- BadRequest             a parameter or body that cannot be understood
 |   |-- Unauthorized           a bearer token is configured and was not sent
+|   |-- Forbidden              the token sent has not the scope for it
+|   |-- Conflict               it contradicts what serves now
+|   |-- DeadlinePassed         the caller's own deadline came before its turn
 |   `-- Overloaded             queue full; carries retry_after_s
 |-- StorageError
 |   |-- StorageUnreachable     a folder or bucket cannot be listed or read
@@ -90,6 +93,18 @@ class BadRequest(RequestError):
 
 
 class Unauthorized(RequestError):
+    pass
+
+
+class Forbidden(RequestError):
+    pass
+
+
+class Conflict(RequestError):
+    pass
+
+
+class DeadlinePassed(RequestError):
     pass
 
 

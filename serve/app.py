@@ -15,9 +15,16 @@ from serve.settings import DetectArgs
 def build(args: DetectArgs) -> Application:
     """Replicas of the detector, which are their own HTTP ingress at /."""
     limits = args.limits
+    fixed = args.max_replicas <= args.replicas
+    scaling = {
+        "min_replicas": args.replicas,
+        "max_replicas": args.max_replicas,
+        "target_ongoing_requests": args.target_ongoing,
+    }
     deployment = ray_serve.deployment(
         name=DEPLOYMENT,
-        num_replicas=args.replicas,
+        num_replicas=args.replicas if fixed else "auto",
+        autoscaling_config=None if fixed else scaling,
         # our own bounds answer 429 with a reason; Ray's must not be reached first
         max_ongoing_requests=limits.online_queue * 4 + limits.bulk_queue,
         graceful_shutdown_timeout_s=60,

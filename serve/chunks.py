@@ -20,7 +20,7 @@ from model_store.preprocess import Prepared
 from model_store.store import ModelInfo
 
 if TYPE_CHECKING:
-    from serve.engine import ImageResult
+    from serve.answers import ImageResult
 
 TIMING_COLUMNS = ("queue_ms", "inference_ms", "postprocess_ms")
 

@@ -240,6 +240,9 @@ def _environment(settings: Settings, inner: InnerPorts, temp_dir: Path) -> dict[
         "RESIGHT_HOME": str(settings.home_path),
         "RESIGHT_MODELS": settings.models_url,
         "RESIGHT_TABLES": settings.tables_url,
+        **(
+            {"RESIGHT_TOKENS": settings.tokens_url} if settings.tokens else {}
+        ),  # then it must exist
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
     }
     return {**os.environ, **ours}

@@ -10,11 +10,12 @@ Boxes are x1, y1, x2, y2 in pixels of the image as displayed (after EXIF orienta
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from model_store.detections import Detections, RunLengths
-from serve.engine import Answer
+from serve.answers import Answer
 
 
 class Wire(BaseModel):
@@ -97,6 +98,31 @@ class Problem(Wire):
     title: str
     status: int
     detail: str
+
+
+class FormResult(Wire):
+    """One file of a form: an answer, or a problem as it would be for that image alone."""
+
+    name: str = Field(description="the file's name in the form")
+    status: int = Field(description="HTTP status it would have alone")
+    answer: DetectResponse | None = None
+    problem: Problem | None = None
+
+
+class FormResponse(Wire):
+    """Answer of POST /v1/detect to multipart/form-data: a result for each file, in order."""
+
+    results: list[FormResult]
+
+
+def _one_of(schema: dict[str, Any]) -> None:
+    schema["oneOf"] = schema.pop("anyOf")
+
+
+class DetectAnswer(RootModel[DetectResponse | FormResponse]):
+    """The first for an image, the second for a form."""
+
+    model_config = ConfigDict(frozen=True, json_schema_extra=_one_of)
 
 
 def to_response(answer: Answer, min_score: float | None) -> DetectResponse:

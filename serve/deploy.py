@@ -19,6 +19,7 @@ from serve.cluster import ClusterState
 from serve.settings import Settings
 
 DEPLOY_TIMEOUT_S = 180
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def serve_config(settings: Settings, host: str, port: int) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def serve_config(settings: Settings, host: str, port: int) -> dict[str, Any]:
     config: dict[str, Any] = yaml.safe_load(text)
     config["http_options"].update(host=host, port=port)
     for application in config["applications"]:
-        application["args"]["models"] = settings.models_url
+        application["args"].update(models=settings.models_url, require_token=host not in LOOPBACK)
     return config
 
 

@@ -2,7 +2,8 @@
 
 detect(body, ref)    online lane: encoded bytes -> Answer
 detect_chunk(chunk)  bulk lane: prepared uint8 pixels of many images -> ChunkAnswer, in order
-Both end in the same `LoadedDetector.infer`, so their rows are equal bit for bit.
+Both end in the same `LoadedDetector.infer`, so their rows are equal bit for bit. Work that waits holds its
+detector: a version that is released meanwhile still answers what it was asked.
 """
 
 from __future__ import annotations
@@ -10,78 +11,40 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import replace
 
 import cv2
 import numpy as np
+import psutil
 import structlog
 from numpy.typing import NDArray
 
+from model_store.deployment import read_deployment
 from model_store.detections import Detections
 from model_store.detector import LoadedDetector, load_detector, with_measured_batch
-from model_store.errors import Overloaded
+from model_store.errors import DeadlinePassed, ModelNotReady, Overloaded, ResightError
 from model_store.images import ImageFacts
 from model_store.names import VersionId
 from model_store.preprocess import Prepared
-from model_store.store import ModelInfo, ModelStore
+from model_store.store import ModelStore
+from serve.answers import Answer, ImageResult, TensorAnswer, Timings
 from serve.chunks import Chunk, ChunkAnswer, pack_answers
-from serve.lanes import Lane, Lanes
+from serve.lanes import Bound, Lane, Lanes
+from serve.metrics import Metrics, exposition
 from serve.residents import Residents
+from serve.rollout.prove import warm_up
 from serve.settings import DetectArgs, Settings
+from serve.shadows import Shadows
+from serve.work import Item, LaneKey, Rows, bytes_of, infer
 
 log = structlog.get_logger("resight.serve")
 
-
-@dataclass(frozen=True, slots=True)
-class Timings:
-    """Milliseconds of one image; inference and postprocess are those of its batch."""
-
-    queue_ms: float
-    preprocess_ms: float
-    inference_ms: float
-    postprocess_ms: float
-
-
-@dataclass(frozen=True, slots=True)
-class ImageResult:
-    detections: Detections
-    inference_ms: float
-    postprocess_ms: float
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Everything an HTTP answer says."""
-
-    model: ModelInfo
-    alias: str | None
-    detector: LoadedDetector
-    image: ImageFacts
-    detections: Detections
-    timings: Timings
-
-
-@dataclass(frozen=True, slots=True)
-class TensorAnswer:
-    """Raw outputs by name, (n, …) each."""
-
-    model: ModelInfo
-    alias: str | None
-    outputs: dict[str, NDArray[np.float32]]
-
-
-class LaneKey(NamedTuple):
-    """What shares a batch: prepared images of one version, or raw tensors of one."""
-
-    version: VersionId
-    raw: bool = False
-
-
-Rows = dict[str, NDArray[np.float32]]
-Item = Prepared | NDArray[np.float32]
+MEMORY_SHARE = 0.8
+"""Of what is free, that a new version may take."""
+MIB = 1 << 20
 
 
 class Engine:
@@ -91,16 +54,24 @@ class Engine:
         cv2.setNumThreads(1)
         self.args = args
         self.store = ModelStore(args.models or Settings().models_url)
-        self.residents = Residents(self.store, self._load, args.idle_versions)
+        self.residents = Residents(self.store, self._load, args.idle_versions, args.retain_s)
         workers = args.worker_count()
         self._decoders = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-        self._lanes: Lanes[LaneKey, Any, Any] = Lanes(
-            run=self._infer,
-            batch_of=lambda key: self.residents.detector(key.version).lane_batch,
+        limits = args.limits
+        self.lanes: Lanes[LaneKey, Item, ImageResult | Rows] = Lanes(
+            run=infer,
+            batch_of=lambda key: key.detector.lane_batch,
             workers=workers,
             bulk_share=args.bulk_share,
-            limits={Lane.ONLINE: args.limits.online_queue, Lane.BULK: args.limits.bulk_queue},
+            bounds={
+                Lane.ONLINE: Bound(limits.online_queue, limits.online_mib * MIB),
+                Lane.BULK: Bound(limits.bulk_queue, limits.bulk_mib * MIB),
+            },
+            bytes_of=bytes_of,
+            ran=lambda key, size: self._metrics.batch(key.version, size),
         )
+        self.shadows = Shadows(self._detect_in_bulk)
+        self._metrics = Metrics()
         self._admitted = 0
         self._polling: asyncio.Task[None] | None = None
 
@@ -109,10 +80,24 @@ class Engine:
         await self.residents.refresh()
         self._polling = asyncio.create_task(self._poll())
 
+    async def ensure(self, version: VersionId, needs_bytes: int) -> str:
+        """Load a version unless it is here; its inference key. Raises ModelError, also where the memory
+        that it took elsewhere is not free.
+        """
+        if version not in self.residents.versions:
+            require_memory(version, needs_bytes)
+            await self.residents.versions.ensure(version)
+        return self.residents.versions.use(version).info.inference_key
+
+    def exposition(self) -> str:
+        """This replica's metrics, in Prometheus' text format."""
+        return exposition(self._metrics, self)
+
     def stop(self) -> None:
         if self._polling:
             self._polling.cancel()
-        self._lanes.close()
+        self.shadows.stop()
+        self.lanes.close()
         self._decoders.shutdown(wait=False, cancel_futures=True)
 
     @contextlib.contextmanager
@@ -122,10 +107,11 @@ class Engine:
         Raises Overloaded when the replica has its fill.
         """
         if self._admitted >= self.args.limits.online_queue:
+            self._metrics.refused(None, "Overloaded")
             raise Overloaded(
                 f"{self._admitted} images are being answered, the bound is "
                 f"{self.args.limits.online_queue}",
-                self._lanes.wait_s(Lane.ONLINE),
+                self.lanes.wait_s(Lane.ONLINE),
             )
         self._admitted += 1
         try:
@@ -135,23 +121,42 @@ class Engine:
 
     async def detect_chunk(self, chunk: Chunk) -> ChunkAnswer:
         """Raises ModelError, Overloaded; a bad image fails alone, inside the answer."""
-        resident = await self.residents.get(chunk.model)
-        items = chunk.items()
-        key = LaneKey(resident.detector.info.id)
-        futures = self._lanes.submit(key, items, Lane.BULK)
+        detector = (await self.residents.get(chunk.model)).detector
+        futures = self.lanes.submit(LaneKey.of(detector), chunk.items(), Lane.BULK)
         outcomes = await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
-        return pack_answers(resident.detector.info, outcomes)
+        self._metrics.bulk(detector.info, len(outcomes))
+        return pack_answers(detector.info, outcomes)  # type: ignore[arg-type]
 
-    async def detect(self, body: bytes, ref: str) -> Answer:
-        """Call it inside a `slot`. Raises ImageError, ModelError, BadRequest, Overloaded."""
-        resident = await self.residents.get(ref)
+    async def detect(
+        self, body: bytes, ref: str, deadline_s: float | None = None, request_id: str = ""
+    ) -> Answer:
+        """Call it inside a `slot`; `deadline_s` on time.perf_counter's clock. Every one is counted and
+        logged, with its version or with why there is no answer.
+
+        Raises ImageError, ModelError, BadRequest, Overloaded, DeadlinePassed.
+        """
+        try:
+            answer = await self._detect(body, ref, deadline_s)
+        except BaseException as error:
+            outcome = type(error).__name__
+            self._metrics.refused(None, outcome)
+            log.info("not_detected", request=request_id, model=ref, outcome=outcome)
+            raise
+        self._metrics.seen(answer)
+        log.info("detected", request=request_id, bytes=len(body), **answer.facts())
+        return answer
+
+    async def _detect(self, body: bytes, ref: str, deadline_s: float | None) -> Answer:
+        sample = sample_of(body)
+        resident = await self.residents.get(ref, sample)
         detector = resident.detector
-        loop = asyncio.get_running_loop()
-        image, prepared, preprocess_ms = await loop.run_in_executor(
-            self._decoders, self._decode, body, detector
-        )
-        (future,) = self._lanes.submit(LaneKey(detector.info.id), [prepared], Lane.ONLINE)
+        image, prepared, preprocess_ms = await self._decoded(body, detector, deadline_s)
+        (future,) = self.lanes.submit(LaneKey.of(detector), [prepared], Lane.ONLINE, deadline_s)
         result, queue_ms = await asyncio.wrap_future(future)
+        assert isinstance(result, ImageResult)
+        candidate = self.residents.shadow_of(detector.info.name, resident.alias, sample)
+        if candidate is not None:
+            self.shadows.show(body, detector, result.detections, candidate)
         timings = Timings(queue_ms, preprocess_ms, result.inference_ms, result.postprocess_ms)
         return Answer(detector.info, resident.alias, detector, image, result.detections, timings)
 
@@ -161,28 +166,40 @@ class Engine:
         Call it inside a `slot`. Raises ModelError, BadRequest, Overloaded.
         """
         resident = await self.residents.get(ref)
-        key = LaneKey(resident.detector.info.id, raw=True)
-        futures = self._lanes.submit(key, list(tensor), Lane.ONLINE)
+        key = LaneKey.of(resident.detector, raw=True)
+        futures = self.lanes.submit(key, list(tensor), Lane.ONLINE)
         done = await asyncio.gather(*map(asyncio.wrap_future, futures))
-        rows = [row for row, _ in done]
+        rows = [row for row, _ in done if isinstance(row, dict)]
         outputs = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
         return TensorAnswer(resident.detector.info, resident.alias, outputs)
 
-    def _decode(self, body: bytes, detector: LoadedDetector) -> tuple[ImageFacts, Prepared, float]:
+    async def _detect_in_bulk(self, body: bytes, detector: LoadedDetector) -> Detections:
+        _, prepared, _ = await self._decoded(body, detector, None)
+        (future,) = self.lanes.submit(LaneKey.of(detector), [prepared], Lane.BULK)
+        result, _ = await asyncio.wrap_future(future)
+        assert isinstance(result, ImageResult)
+        return result.detections
+
+    async def _decoded(
+        self, body: bytes, detector: LoadedDetector, deadline_s: float | None
+    ) -> tuple[ImageFacts, Prepared, float]:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._decoders, self._decode, body, detector, deadline_s)
+
+    def _decode(
+        self, body: bytes, detector: LoadedDetector, deadline_s: float | None
+    ) -> tuple[ImageFacts, Prepared, float]:
         started = time.perf_counter()
+        if deadline_s is not None and started > deadline_s:
+            raise DeadlinePassed("the deadline passed before the image was decoded")
         facts, prepared = detector.read(body, self.args.limits.megapixels * 1_000_000)
         return facts, prepared, (time.perf_counter() - started) * 1e3
 
-    def _infer(self, key: LaneKey, items: Sequence[Item]) -> Sequence[ImageResult | Rows]:
-        detector = self.residents.detector(key.version)
-        if key.raw:
-            return detector.run_rows(items)  # type: ignore[arg-type]
-        done = detector.infer(items)  # type: ignore[arg-type]
-        return [ImageResult(d, done.inference_ms, done.postprocess_ms) for d in done.detections]
-
     def _load(self, version: VersionId) -> LoadedDetector:
         started = time.perf_counter()
-        detector = with_measured_batch(load_detector(self.store, version, self.args.threads))
+        detector = load_detector(self.store, version, self.args.threads)
+        warm_up(detector)
+        detector = self._tuned(with_measured_batch(detector))
         seconds = round(time.perf_counter() - started, 3)
         log.info(
             "model_loaded",
@@ -193,7 +210,41 @@ class Engine:
         )
         return detector
 
+    def _tuned(self, detector: LoadedDetector) -> LoadedDetector:
+        """With the batch of deployment.json, where it has one; a damaged file changes nothing."""
+        try:
+            batch = read_deployment(self.store, detector.info.id).batch
+        except ResightError as error:
+            log.warning("deployment_ignored", version=str(detector.info.id), error=str(error))
+            return detector
+        return replace(detector, batch=batch) if batch else detector
+
     async def _poll(self) -> None:
         while True:
             await asyncio.sleep(self.args.poll_s)
             await self.residents.refresh()
+            await self.retune()
+
+    async def retune(self) -> None:
+        """Take over what deployment.json says now."""
+        for version in self.residents.loaded:
+            now = self.residents.detector(version)
+            tuned = await asyncio.to_thread(self._tuned, now)
+            if tuned.batch != now.batch:
+                self.residents.versions.exchange(version, tuned)
+                log.info("retuned", version=str(version), **tuned.batch.model_dump())
+
+
+def require_memory(version: VersionId, needs_bytes: int) -> None:
+    """Raises ModelNotReady rather than let the machine run out."""
+    free = psutil.virtual_memory().available
+    if needs_bytes > MEMORY_SHARE * free:
+        raise ModelNotReady(
+            f"no memory for {version}: it took {needs_bytes >> 20} MiB where it was proved, "
+            f"{free >> 20} MiB are free here; release another version first"
+        )
+
+
+def sample_of(body: bytes) -> float:
+    """0 to 1 by the image's own bytes: one image always meets the same version while a canary lasts."""
+    return zlib.crc32(body[-4096:]) / 2**32

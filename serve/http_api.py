@@ -1,32 +1,71 @@
 """The HTTP API of a detector replica; knows no Ray. docs at /docs, schema at /openapi.json.
 
-/v1/detect  /v1/models  /healthz  /readyz, each in `routes/`
+/v1/detect  /v1/models  /v2  /metrics  /healthz  /readyz, each in `routes/`; who may ask is in `access.py`
 """
 
 from __future__ import annotations
 
-import hmac
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Any
 
-from fastapi import Depends, FastAPI, Header
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
-from model_store.errors import Unauthorized
 from serve import problems
+from serve.access import Access, Guard, scope_of
 from serve.engine import Engine
-from serve.routes import detect, health, models
+from serve.rollout.client import Rollouts
+from serve.routes import detect, health, metrics, models, v2
+from serve.routes.bodies import PROBLEMS
 
 
-def build_http_api(engine: Engine, token: str = "") -> FastAPI:
-    """Routes over an engine; with a `token`, all of /v1 needs `Authorization: Bearer TOKEN`."""
+def build_http_api(
+    engine: Engine,
+    access: Access | None = None,
+    rollouts: Rollouts | None = None,
+    gather: metrics.Gather | None = None,
+    cors_origins: Sequence[str] = (),
+) -> FastAPI:
+    """Routes over an engine, for those whom `access` lets in; None lets in everybody. `gather` brings the
+    metrics of all replicas; without it, this engine's own are all there are.
+
+    Pages of `cors_origins` may ask too (scheme://host:port, as a browser sends it).
+    """
     api = FastAPI(title="Resight", summary="Versioned detectors over HTTP", redoc_url=None)
     problems.install(api)
-
-    def authorized(authorization: Annotated[str, Header()] = "") -> None:
-        if token and not hmac.compare_digest(authorization.encode(), f"Bearer {token}".encode()):
-            raise Unauthorized("send the header 'Authorization: Bearer TOKEN'")
-
-    guarded = [Depends(authorized)]
-    api.include_router(detect.router(engine), dependencies=guarded)
-    api.include_router(models.router(engine), dependencies=guarded)
+    api.include_router(detect.router(engine))
+    api.include_router(models.read_router(engine, rollouts))
+    api.include_router(models.control_router(engine, rollouts))
+    api.include_router(metrics.router(engine, rollouts, gather))
+    api.include_router(v2.router(engine))
     api.include_router(health.router(engine))
+    api.add_middleware(Guard, access=access or Access(), origins=cors_origins)
+    if cors_origins:  # in front of the guard: a browser's first question carries no token
+        api.add_middleware(
+            CORSMiddleware,
+            allow_origins=cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["*"],
+        )
+    _describe_scopes(api)
     return api
+
+
+def _describe_scopes(api: FastAPI) -> None:
+    """Say in the schema which scope each route needs."""
+    described = api.openapi
+
+    def openapi() -> dict[str, Any]:
+        schema = described()
+        bearer = {"type": "http", "scheme": "bearer", "description": "see docs/access.md"}
+        schema["components"]["securitySchemes"] = {"bearer": bearer}
+        for path, methods in schema["paths"].items():
+            for method, operation in methods.items():
+                scope = scope_of(method.upper(), path)
+                operation["security"] = [{"bearer": [scope]}] if scope else []
+                for status in (401, 403) if scope and not path.startswith("/v2") else ():
+                    operation["responses"].setdefault(str(status), PROBLEMS[status])
+        return schema
+
+    api.openapi = openapi

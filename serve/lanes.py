@@ -1,25 +1,25 @@
 """The late-binding two-lane batcher: nothing is bound to a batch before a worker is free to run it.
 
 submit(key, items, lane) -> futures; worker thread: wait -> choose lane -> fill a batch of one key -> run
-Online goes first; while both lanes wait, bulk still gets `bulk_share` of the batches; free places of
-an online batch are filled with bulk items of the same key; keys of one lane take turns. Cancelled
-items are dropped; an item that fails alone fails alone. (Ray's own batcher binds early and knows no
-lanes: docs/decisions/0003.)
+Online goes first; while both lanes wait, bulk still gets `bulk_share` of the batches; free places of an
+online batch are filled with bulk items of the same key. Keys of a lane share the workers' time (`queues.py`).
+Cancelled items and those past their deadline are dropped before they cost anything; an item that fails alone
+fails alone. (Ray's own batcher binds early and knows no lanes: docs/decisions/0003.)
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, TypeVar
 
 from model_store.config import Batch
 from model_store.errors import ModelNotReady, Overloaded
+from serve.queues import FairQueue, Ticket
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
@@ -31,43 +31,12 @@ class Lane(Enum):
     BULK = "bulk"
 
 
-@dataclass(slots=True)
-class Ticket(Generic[T, R]):
-    """One item waiting. The future ends with (result, queue_ms)."""
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What may wait in a lane. One submission is taken whatever its size, when nothing waits."""
 
-    item: T
-    future: Future[tuple[R, float]] = field(default_factory=Future)
-    enqueued_s: float = field(default_factory=time.perf_counter)
-
-
-class _Queue(Generic[K, T, R]):
-    """Tickets of one lane, by key; keys take turns."""
-
-    def __init__(self) -> None:
-        self.by_key: OrderedDict[K, deque[Ticket[T, R]]] = OrderedDict()
-        self.size = 0
-
-    def push(self, key: K, ticket: Ticket[T, R]) -> None:
-        self.by_key.setdefault(key, deque()).append(ticket)
-        self.size += 1
-
-    def next_key(self) -> K:
-        return next(iter(self.by_key))
-
-    def take(self, key: K, most: int) -> list[Ticket[T, R]]:
-        """Up to `most` live tickets of a key, oldest first; the key then waits its next turn."""
-        waiting = self.by_key.get(key)
-        taken: list[Ticket[T, R]] = []
-        while waiting and len(taken) < most:
-            ticket = waiting.popleft()
-            self.size -= 1
-            if ticket.future.set_running_or_notify_cancel():
-                taken.append(ticket)
-        if waiting:
-            self.by_key.move_to_end(key)
-        else:
-            self.by_key.pop(key, None)
-        return taken
+    items: int
+    size_bytes: int
 
 
 class Lanes(Generic[K, T, R]):
@@ -79,11 +48,13 @@ class Lanes(Generic[K, T, R]):
         batch_of: Callable[[K], Batch],
         workers: int,
         bulk_share: float,
-        limits: dict[Lane, int],
+        bounds: Mapping[Lane, Bound],
+        bytes_of: Callable[[T], int] = lambda item: 0,
+        ran: Callable[[K, int], None] = lambda key, size: None,
     ) -> None:
-        self._run, self._batch_of = run, batch_of
-        self._workers, self._bulk_share, self._limits = workers, bulk_share, limits
-        self._queues: dict[Lane, _Queue[K, T, R]] = {lane: _Queue() for lane in Lane}
+        self._run, self._batch_of, self._bytes_of, self._ran = run, batch_of, bytes_of, ran
+        self._workers, self._bulk_share, self._bounds = workers, bulk_share, bounds
+        self._queues: dict[Lane, FairQueue[K, T, R]] = {lane: FairQueue() for lane in Lane}
         self._changed = threading.Condition()
         self._bulk_credit = 0.0
         self._seconds_per_item = 0.05  # a guess until the first batch has run
@@ -95,21 +66,24 @@ class Lanes(Generic[K, T, R]):
         for thread in self._threads:
             thread.start()
 
-    def submit(self, key: K, items: Sequence[T], lane: Lane) -> list[Future[tuple[R, float]]]:
-        """Queue items. Raises Overloaded when the lane is over its bound, ModelNotReady when closed."""
-        tickets: list[Ticket[T, R]] = [Ticket(item) for item in items]
+    def submit(
+        self, key: K, items: Sequence[T], lane: Lane, deadline_s: float | None = None
+    ) -> list[Future[tuple[R, float]]]:
+        """Queue items; `deadline_s` on time.perf_counter's clock.
+
+        Raises Overloaded when the lane is over its bound, ModelNotReady when closed. A future whose
+        deadline passes in the queue ends with DeadlinePassed.
+        """
+        tickets: list[Ticket[T, R]] = [
+            Ticket(item, self._bytes_of(item), deadline_s) for item in items
+        ]
+        size_bytes = sum(ticket.size_bytes for ticket in tickets)
         with self._changed:
             if self._closed:
                 raise ModelNotReady("this replica is shutting down; ask again")
-            queue = self._queues[lane]
-            if queue.size and queue.size + len(tickets) > self._limits[lane]:
-                raise Overloaded(
-                    f"{queue.size} images wait in the {lane.value} lane, the bound is "
-                    f"{self._limits[lane]}",
-                    self.wait_s(lane),
-                )
+            self._require_room(lane, len(tickets), size_bytes)
             for ticket in tickets:
-                queue.push(key, ticket)
+                self._queues[lane].push(key, ticket)
             self._changed.notify(min(len(tickets), self._workers))
         return [ticket.future for ticket in tickets]
 
@@ -125,14 +99,22 @@ class Lanes(Generic[K, T, R]):
         """Refuse new items, fail the waiting ones, let running batches finish."""
         with self._changed:
             self._closed = True
-            waiting = [
-                t for q in self._queues.values() for k in list(q.by_key) for t in q.take(k, q.size)
-            ]
+            waiting = [ticket for queue in self._queues.values() for ticket in queue.drain()]
             self._changed.notify_all()
         for ticket in waiting:
-            ticket.future.set_exception(ModelNotReady("this replica is shutting down; ask again"))
+            ticket.fail(ModelNotReady("this replica is shutting down; ask again"))
         for thread in self._threads:
             thread.join(timeout=30)
+
+    def _require_room(self, lane: Lane, items: int, size_bytes: int) -> None:
+        queue, bound = self._queues[lane], self._bounds[lane]
+        too_many = queue.size + items > bound.items
+        if queue.size and (too_many or queue.size_bytes + size_bytes > bound.size_bytes):
+            raise Overloaded(
+                f"{queue.size} images ({queue.size_bytes >> 20} MiB) wait in the {lane.value} lane, "
+                f"the bound is {bound.items} images or {bound.size_bytes >> 20} MiB",
+                self.wait_s(lane),
+            )
 
     def _work(self) -> None:
         while True:
@@ -141,25 +123,25 @@ class Lanes(Generic[K, T, R]):
                     self._changed.wait()
                 if self._closed:
                     return
-                key, tickets = self._next_batch()
+                lane, key, tickets = self._next_batch()
             if tickets:
-                self._answer(key, tickets)
+                self._answer(lane, key, tickets)
 
-    def _next_batch(self) -> tuple[K, list[Ticket[T, R]]]:
+    def _next_batch(self) -> tuple[Lane, K, list[Ticket[T, R]]]:
         """Choose and fill a batch; called with the lock held and at least one item waiting."""
         lane = self._choose_lane()
         key = self._queues[lane].next_key()
         try:
             batch = self._batch_of(key)
-        except Exception as error:  # its model was released meanwhile; the worker must go on
+        except Exception as error:  # whatever is wrong with this key, the worker must go on
             for ticket in self._queues[lane].take(key, self._queues[lane].size):
-                ticket.future.set_exception(error)
-            return key, []
+                ticket.fail(error)
+            return lane, key, []
         self._linger(lane, key, batch)
         tickets = self._queues[lane].take(key, batch.max)
         if lane is Lane.ONLINE:
             tickets += self._queues[Lane.BULK].take(key, batch.max - len(tickets))
-        return key, tickets
+        return lane, key, tickets
 
     def _choose_lane(self) -> Lane:
         online, bulk = self._queues[Lane.ONLINE].size, self._queues[Lane.BULK].size
@@ -173,21 +155,23 @@ class Lanes(Generic[K, T, R]):
 
     def _linger(self, lane: Lane, key: K, batch: Batch) -> None:
         """With wait_ms > 0, give an unfilled batch that long, counted from its oldest item."""
-        queue = self._queues[lane].by_key.get(key)
-        while batch.wait_ms and queue and len(queue) < batch.max and not self._closed:
-            left_s = queue[0].enqueued_s + batch.wait_ms / 1e3 - time.perf_counter()
+        queue = self._queues[lane]
+        while batch.wait_ms and 0 < queue.waiting(key) < batch.max and not self._closed:
+            left_s = queue.oldest_s(key) + batch.wait_ms / 1e3 - time.perf_counter()
             if left_s <= 0 or not self._changed.wait(left_s):
                 return
-            queue = self._queues[lane].by_key.get(key)
 
-    def _answer(self, key: K, tickets: list[Ticket[T, R]]) -> None:
+    def _answer(self, lane: Lane, key: K, tickets: list[Ticket[T, R]]) -> None:
         started = time.perf_counter()
         outcomes = self._outcomes(key, [ticket.item for ticket in tickets])
-        elapsed = (time.perf_counter() - started) / len(tickets)
-        self._seconds_per_item += 0.1 * (elapsed - self._seconds_per_item)
+        elapsed = time.perf_counter() - started
+        self._seconds_per_item += 0.1 * (elapsed / len(tickets) - self._seconds_per_item)
+        with self._changed:
+            self._queues[lane].charge(key, elapsed)
+        self._ran(key, len(tickets))
         for ticket, outcome in zip(tickets, outcomes, strict=True):
             if isinstance(outcome, BaseException):
-                ticket.future.set_exception(outcome)
+                ticket.fail(outcome)
             else:
                 ticket.future.set_result((outcome, (started - ticket.enqueued_s) * 1e3))
 

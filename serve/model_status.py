@@ -2,11 +2,51 @@
 
 from __future__ import annotations
 
-from model_store.errors import ModelError
-from model_store.names import VersionId
+from typing import Any
+
+from pydantic import Field
+
+from model_store.errors import ModelError, ModelNotFound
+from model_store.names import VersionId, parse_ref
 from model_store.store import ModelStore
-from serve.contract import WireModelStatus, WireVersion
+from serve.contract import Wire, WireModelStatus, WireVersion
+from serve.engine import Engine
 from serve.residents import Residents
+from serve.rollout.operations import Outcome
+from serve.rollout.state import AliasState, read_state
+
+
+class ModelDetail(Wire):
+    """GET /v1/models/{name}."""
+
+    name: str
+    versions: list[WireVersion]
+    aliases: dict[str, AliasState] = Field(description="what serves for each, as last rolled out")
+    wanted: dict[str, str] = Field(description="aliases.json")
+    under_way: list[Outcome]
+    held_by: dict[str, list[str]] = Field(description="version to the runs that hold it")
+    failures: dict[str, str] = Field(description="alias or version to why it does not serve")
+
+
+def model_detail(engine: Engine, name: str, about: dict[str, Any]) -> ModelDetail:
+    """`about` is what the rollout says of it. Raises ModelNotFound that lists what exists."""
+    store, residents = engine.store, engine.residents
+    if not store.versions(parse_ref(name).name):
+        known = ", ".join(n for n in store.names() if store.versions(n)) or "none"
+        raise ModelNotFound(f"no model '{name}' in {store.url}; there is: {known}")
+    status = _status(store, name, residents)
+    failures = dict(status.failures)
+    failures |= {f"{name}:{alias}": why for alias, why in about.get("failures", {}).items()}
+    held = {v.version: residents.versions.holders(v) for v in residents.loaded if v.name == name}
+    return ModelDetail(
+        name=name,
+        versions=status.versions,
+        aliases=read_state(store, name).aliases,
+        wanted=store.aliases(name),
+        under_way=about.get("under_way", []),
+        held_by={version: holders for version, holders in held.items() if holders},
+        failures=failures,
+    )
 
 
 def model_statuses(store: ModelStore, residents: Residents | None) -> list[WireModelStatus]:

@@ -1,7 +1,7 @@
 """The detector replica: HTTP ingress and detector in one process, so that a request makes one hop.
 
 Ray calls `__serve_build_asgi_app__` after the constructor and serves that app over HTTP; the other
-methods are reached by handle. All logic is in `engine.py`.
+methods are reached by handle. All logic is in `engine.py` and `rollout/`.
 """
 
 from __future__ import annotations
@@ -9,11 +9,18 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import FastAPI
+from ray import serve as ray_serve
 
+from model_store.names import parse_version
+from serve.access import Access
 from serve.chunks import Chunk, ChunkAnswer
 from serve.engine import Engine
+from serve.handle import RayReplicas
 from serve.http_api import build_http_api
 from serve.logs import configure_logs
+from serve.rollout.actor import start_rollout
+from serve.rollout.client import RayRollouts
+from serve.rollout.state import ModelState
 from serve.settings import DetectArgs, Settings
 
 
@@ -24,23 +31,43 @@ class DetectorReplica:
         configure_logs()
         self._engine = Engine(args)
         await self._engine.start()
+        self._rollouts = RayRollouts(start_rollout(args))
+        self._engine.residents.adopts = False  # from now on the rollout proves what is new
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return build_http_api(self._engine, Settings().token)
+        args = self._engine.args
+        access = Access.of(Settings(), args.require_token)
+        gather = RayReplicas(args.load_timeout_s).expositions
+        return build_http_api(self._engine, access, self._rollouts, gather, args.cors_origins)
+
+    async def exposition(self) -> tuple[str, str]:
+        """This replica's name and metrics."""
+        return ray_serve.get_replica_context().replica_id.unique_id, self._engine.exposition()
 
     async def detect_chunk(self, chunk: Chunk) -> ChunkAnswer:
         return await self._engine.detect_chunk(chunk)
 
-    async def ensure(self, model: str) -> str:
-        """Load a version if it is not here yet; its inference key. Raises ModelError."""
-        return (await self._engine.residents.get(model)).detector.info.inference_key
+    async def holds(self, version: str) -> bool:
+        return parse_version(version) in self._engine.residents.versions
 
-    async def reload(self) -> dict[str, Any]:
-        """Follow the alias files now; what is loaded and what failed."""
-        await self._engine.residents.refresh()
-        residents = self._engine.residents
-        loaded = {str(v): residents.aliases_of(v) for v in residents.loaded}
-        return {"loaded": loaded, "failures": dict(residents.failures)}
+    async def ensure(self, version: str, needs_bytes: int = 0) -> str:
+        """Load a version if it is not here yet; its inference key. Raises ModelError."""
+        return await self._engine.ensure(parse_version(version), needs_bytes)
+
+    async def activate(self, name: str, state: dict[str, Any]) -> None:
+        """Raises ModelNotReady unless everything in it is loaded."""
+        await self._engine.residents.activate(name, ModelState.model_validate(state))
+
+    async def release(self, version: str) -> bool:
+        """Raises Conflict when an alias means it or a run holds it."""
+        return await self._engine.residents.release(parse_version(version))
+
+    async def lease(self, version: str, holder: str, for_s: float) -> str:
+        """Load it if need be, and keep it; its inference key. Raises ModelError."""
+        exact = parse_version(version)
+        key = await self._engine.ensure(exact, 0) if for_s > 0 else ""
+        self._engine.residents.versions.lease(exact, holder, for_s)
+        return key
 
     def __del__(self) -> None:
         if hasattr(self, "_engine"):

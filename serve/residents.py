@@ -1,6 +1,8 @@
-"""Which model versions a replica holds, and which of them each alias means right now.
+"""Which version answers for each alias in this replica right now.
 
-alias files --refresh--> load off the event loop, verify, probe --> switch the alias in one assignment
+state files --refresh--> load off the event loop, verify, probe --> switch in one assignment
+the rollout  --activate--> switch, refused unless everything is loaded
+
 What fails to load is remembered with its reason and changes nothing. A store that cannot be read, or
 lists nothing, changes nothing either: what serves goes on serving.
 """
@@ -15,11 +17,17 @@ from dataclasses import dataclass
 import structlog
 
 from model_store.detector import LoadedDetector
-from model_store.errors import ModelError, ModelNotReady, ResightError
+from model_store.errors import Conflict, ModelError, ModelNotReady, ResightError
 from model_store.names import ModelRef, VersionId, parse_ref
 from model_store.store import ModelStore
+from serve.resident_versions import ResidentVersions
+from serve.rollout.state import AliasState, ModelState, read_state
 
 log = structlog.get_logger("resight.serve")
+
+YOUNG_S = 10.0
+"""After its first request a replica looks at the state file before each: it may have been born too late
+to hear of a switch, and after `promote` has returned no answer may come from the old version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,123 +39,201 @@ class Resident:
 
 
 class Residents:
-    """Loads with `load(version)` in a thread, one load at a time."""
+    """Aliases over the versions in memory. Call it from one event loop."""
 
     def __init__(
-        self, store: ModelStore, load: Callable[[VersionId], LoadedDetector], idle_versions: int
+        self,
+        store: ModelStore,
+        load: Callable[[VersionId], LoadedDetector],
+        idle_versions: int = 2,
+        retain_s: float = 600.0,
+        retry_s: float = 10.0,
     ) -> None:
-        self._store, self._load, self._idle_versions = store, load, idle_versions
-        self._loaded: dict[VersionId, LoadedDetector] = {}
-        self._used_s: dict[VersionId, float] = {}
-        self._aliases: dict[tuple[str, str], VersionId] = {}
+        self._store, self._retain_s, self._retry_s = store, retain_s, retry_s
+        self.versions = ResidentVersions(load, idle_versions, retain_s)
+        self._states: dict[str, ModelState] = {}
+        self._left_s: dict[VersionId, float] = {}
+        self._failed: dict[VersionId, tuple[float, str]] = {}
         self.failures: dict[str, str] = {}
-        self._loading = asyncio.Lock()
+        self.adopts = True
+        """Whether an alias that was never rolled out is followed; not where a rollout proves it first."""
+        self._young_until: float | None = None
+        self._refreshing = asyncio.Lock()
 
     @property
     def loaded(self) -> list[VersionId]:
-        return sorted(self._loaded)
-
-    def aliases_of(self, version: VersionId) -> list[str]:
-        return sorted(alias for (_, alias), active in self._aliases.items() if active == version)
+        return self.versions.names
 
     def detector(self, version: VersionId) -> LoadedDetector:
         """Raises ModelNotReady when the version was released in the meantime."""
-        try:
-            return self._loaded[version]
-        except KeyError:
-            raise ModelNotReady(f"{version} was released from this replica; ask again") from None
+        return self.versions.detector(version)
 
-    async def get(self, text: str) -> Resident:
+    def aliases_of(self, version: VersionId) -> list[str]:
+        aliases = self._aliases(version.name)
+        return sorted(a for a, state in aliases.items() if state.active == version.version)
+
+    def shadow_of(self, name: str, alias: str | None, sample: float) -> LoadedDetector | None:
+        """The version that sees this image beside the one that answers, if one does and is loaded."""
+        state = self._aliases(name).get(alias or "")
+        if state is None or state.shadow is None or sample * 100 >= state.shadow.percent:
+            return None
+        version = VersionId(name, state.shadow.version)
+        return self.versions.detector(version) if version in self.versions else None
+
+    async def get(self, text: str, sample: float = 1.0) -> Resident:
         """The version a reference means; an exact version is loaded when it is not yet here.
 
-        Raises BadRequest, ModelNotFound, ModelNotReady.
+        `sample`, 0 to 1, decides whether a canary answers. Raises BadRequest, ModelNotFound,
+        ModelNotReady.
         """
         ref = parse_ref(text)
-        version = self._known(ref)
+        if ref.alias is None:
+            exact = VersionId(ref.name, ref.version or "")
+            if exact not in self.versions:
+                await asyncio.to_thread(self._store.resolve, ref)
+                await self.versions.ensure(exact)
+            return Resident(self.versions.use(exact), None)
+        await self._grow_up(ref.name)
+        version = self._meant(ref, sample)
         if version is None:
-            version = await asyncio.to_thread(self._store.resolve, ref)
-            if ref.alias is not None:  # promoted a moment ago, or it did not load
-                await self.refresh()
-                version = self._known(ref)
-                if version is None:
-                    reason = self.failures.get(f"{ref.name}:{ref.alias}", "it is being loaded")
-                    raise ModelNotReady(f"{text} cannot answer yet: {reason}")
-        if version not in self._loaded:
-            await self._ensure(version)
-        self._used_s[version] = time.monotonic()
-        return Resident(self._loaded[version], ref.alias)
+            version = await self._late(text, ref, sample)
+        return Resident(self.versions.use(version), ref.alias)
+
+    async def activate(self, name: str, state: ModelState) -> None:
+        """Answer by this state from now on. Raises ModelNotReady unless all of it is loaded; an older
+        generation than the one known is ignored.
+        """
+        missing = sorted(str(v) for v in state.versions(name) if v not in self.versions)
+        if missing:
+            raise ModelNotReady(f"{', '.join(missing)} is not loaded in this replica")
+        self._switch(name, state)
+
+    async def release(self, version: VersionId) -> bool:
+        """Whether it was here. Raises Conflict when an alias means it or a run holds it."""
+        if any(version in state.versions(name) for name, state in self._states.items()):
+            raise Conflict(f"{version} serves; promote another version first")
+        return await self.versions.release(version)
 
     async def refresh(self) -> None:
-        """Reconcile with the alias files; never raises for what the store holds."""
-        try:
-            wanted = await asyncio.to_thread(self._wanted)
-        except ResightError as error:
-            log.warning("store_unreadable", store=self._store.url, error=str(error))
-            return
-        for gone in self._forgotten(wanted):
-            del self._aliases[gone]
-            self.failures.pop(f"{gone[0]}:{gone[1]}", None)
-        for name, alias, version in wanted:
-            if self._aliases.get((name, alias)) == version:
-                self.failures.pop(f"{name}:{alias}", None)  # moved back from one that failed
-            else:
-                await self._switch(name, alias, version)
-        self._release_idle()
+        """Reconcile with the state files; never raises for what the store holds."""
+        async with self._refreshing:
+            try:
+                found = await asyncio.to_thread(self._read_states)
+            except ResightError as error:
+                log.warning("store_unreadable", store=self._store.url, error=str(error))
+                return
+            for name, state in found.items():
+                await self._follow(name, state)
+            await self.release_idle()
 
-    def _wanted(self) -> list[tuple[str, str, VersionId]]:
-        """What the alias files say; a damaged one is a failure of its model alone."""
-        wanted: list[tuple[str, str, VersionId]] = []
+    async def release_idle(self) -> None:
+        active = {v for name, state in self._states.items() for v in state.versions(name)}
+        now = time.monotonic()
+        self._left_s = {v: s for v, s in self._left_s.items() if now - s < self._retain_s}
+        await self.versions.release_idle(active, set(self._left_s))
+
+    def _read_states(self) -> dict[str, ModelState]:
+        """What the files say; a damaged one is a failure of its model alone."""
+        found: dict[str, ModelState] = {}
         for name in self._store.names():
             try:
-                aliases = self._store.aliases(name)
+                state = read_state(self._store, name)
             except ModelError as error:
                 self.failures[name] = str(error)
                 continue
             self.failures.pop(name, None)
-            wanted += [
-                (name, alias, VersionId(name, version)) for alias, version in aliases.items()
-            ]
-        return wanted
+            if state.aliases or name in self._states:
+                found[name] = state
+        return found
 
-    def _forgotten(self, wanted: list[tuple[str, str, VersionId]]) -> list[tuple[str, str]]:
-        """Aliases taken out of a file that can be read; an empty store is a store that is away."""
-        readable = {name for name, _, _ in wanted}
-        there = {(name, alias) for name, alias, _ in wanted}
-        return [key for key in self._aliases if key[0] in readable and key not in there]
-
-    async def _switch(self, name: str, alias: str, version: VersionId) -> None:
-        label = f"{name}:{alias}"
-        try:
-            await self._ensure(version)
-        except Exception as error:  # whatever a model does on loading, the old one goes on
-            reason = f"{version}: {error}"
-            if self.failures.get(label) != reason:
-                log.error("model_not_loaded", alias=label, version=str(version), error=str(error))
-            self.failures[label] = reason
+    async def _follow(self, name: str, state: ModelState) -> None:
+        """Load what it names and switch; an alias that cannot follow stays as it was."""
+        known = self._states.get(name, ModelState())
+        if state.generation < known.generation:
             return
-        previous = self._aliases.get((name, alias))
-        self._aliases[name, alias] = version
-        self.failures.pop(label, None)
-        if previous:
-            self._used_s[previous] = time.monotonic()  # stays warm for an instant way back
-        log.info("alias_switched", alias=label, version=str(version), previous=str(previous))
+        aliases: dict[str, AliasState] = {}
+        for alias, wanted in state.aliases.items():
+            label = f"{name}:{alias}"
+            if wanted.since is None and not self.adopts:
+                if alias in known.aliases:
+                    aliases[alias] = known.aliases[alias]
+                continue
+            reason = await self._loadable(name, wanted)
+            if reason is None:
+                self.failures.pop(label, None)
+                aliases[alias] = wanted
+                continue
+            if self.failures.get(label) != reason:
+                log.error("model_not_loaded", alias=label, error=reason)
+            self.failures[label] = reason
+            if alias in known.aliases:
+                aliases[alias] = known.aliases[alias]
+        for gone in set(known.aliases) - set(state.aliases):
+            self.failures.pop(f"{name}:{gone}", None)
+        if self._states.get(name, ModelState()).generation <= state.generation:
+            self._switch(name, ModelState(generation=state.generation, aliases=aliases))
 
-    async def _ensure(self, version: VersionId) -> None:
-        async with self._loading:
-            if version not in self._loaded:
-                self._loaded[version] = await asyncio.to_thread(self._load, version)
-                self._used_s[version] = time.monotonic()
+    async def _loadable(self, name: str, state: AliasState) -> str | None:
+        """None once all of it is loaded, or why not; whatever a model does, the old one goes on."""
+        for version in sorted(VersionId(name, v) for v in state.versions()):
+            failed_s, reason = self._failed.get(version, (float("-inf"), ""))
+            if time.monotonic() - failed_s < self._retry_s:
+                return reason
+            try:
+                await self.versions.ensure(version)
+                self._failed.pop(version, None)
+            except Exception as error:
+                self._failed[version] = (time.monotonic(), f"{version}: {error}")
+                return f"{version}: {error}"
+        return None
 
-    def _known(self, ref: ModelRef) -> VersionId | None:
-        if ref.alias is not None:
-            return self._aliases.get((ref.name, ref.alias))
-        exact = VersionId(ref.name, ref.version or "")
-        return exact if exact in self._loaded else None
+    def _switch(self, name: str, state: ModelState) -> None:
+        known = self._states.get(name, ModelState())
+        if state.generation < known.generation or state == known:
+            return
+        self._states[name] = state
+        left = known.versions(name) - state.versions(name)
+        self._left_s |= dict.fromkeys(left, time.monotonic())  # warm: the way back is instant
+        for alias, now in state.aliases.items():
+            before = known.aliases.get(alias)
+            if before is None or before.active != now.active:
+                previous = before.active if before else None
+                log.info(
+                    "alias_switched", alias=f"{name}:{alias}", version=now.active, previous=previous
+                )
 
-    def _release_idle(self) -> None:
-        """Drop the longest unused versions that no alias means, beyond `idle_versions`."""
-        active = set(self._aliases.values())
-        idle = sorted(set(self._loaded) - active, key=lambda version: self._used_s[version])
-        for version in idle[: max(0, len(idle) - self._idle_versions)]:
-            del self._loaded[version], self._used_s[version]
-            log.info("model_released", version=str(version))
+    def _meant(self, ref: ModelRef, sample: float) -> VersionId | None:
+        state = self._aliases(ref.name).get(ref.alias or "")
+        if state is None:
+            return None
+        if state.canary and sample * 100 < state.canary.percent:
+            canary = VersionId(ref.name, state.canary.version)
+            if canary in self.versions:
+                return canary
+        return VersionId(ref.name, state.active)
+
+    async def _late(self, text: str, ref: ModelRef, sample: float) -> VersionId:
+        """An alias this replica has not heard of: set a moment ago, or it did not load."""
+        await asyncio.to_thread(self._store.resolve, ref)
+        await self.refresh()
+        version = self._meant(ref, sample)
+        if version is None:
+            reason = self.failures.get(f"{ref.name}:{ref.alias}", "it is being loaded")
+            raise ModelNotReady(f"{text} cannot answer yet: {reason}")
+        return version
+
+    async def _grow_up(self, name: str) -> None:
+        now = time.monotonic()
+        if self._young_until is None:
+            self._young_until = now + YOUNG_S
+        if now > self._young_until:
+            return
+        try:
+            state = await asyncio.to_thread(read_state, self._store, name)
+        except ResightError:
+            return  # the store is away: what serves goes on serving
+        if state.generation > self._states.get(name, ModelState()).generation:
+            await self.refresh()
+
+    def _aliases(self, name: str) -> dict[str, AliasState]:
+        return self._states.get(name, ModelState()).aliases

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model_store.storage import absolute
@@ -24,7 +25,11 @@ class Settings(BaseSettings):
     models: str = Field(default="", description="model store, default HOME/models; s3:// allowed")
     tables: str = Field(default="", description="Delta tables, default HOME/tables; s3:// allowed")
     logs: str = Field(default="", description="logs of Ray's start, default HOME/logs")
-    token: str = Field(default="", description="bearer token; needed to listen beyond loopback")
+    token: str = Field(default="", repr=False, description="bearer token with all scopes")
+    tokens: str = Field(default="", description="token file, default HOME/tokens.json; s3:// too")
+    endpoint: str = Field(
+        default="", description="URL of the HTTP API of a cluster that this home did not start"
+    )
     address: str = Field(
         default="", description="Ray dashboard URL of a cluster 'resight up' did not start here"
     )
@@ -42,6 +47,10 @@ class Settings(BaseSettings):
         return absolute(self.tables or str(self.home_path / "tables"))
 
     @property
+    def tokens_url(self) -> str:
+        return absolute(self.tokens or str(self.home_path / "tokens.json"))
+
+    @property
     def logs_path(self) -> Path:
         return Path(absolute(self.logs)) if self.logs else self.home_path / "logs"
 
@@ -57,6 +66,10 @@ class Limits(BaseModel):
         default=64, ge=1, description="images admitted at a time, per replica"
     )
     bulk_queue: int = Field(default=2048, ge=1, description="images of chunks waiting, per replica")
+    online_mib: int = Field(
+        default=512, ge=1, description="of prepared images waiting, per replica"
+    )
+    bulk_mib: int = Field(default=2048, ge=1, description="likewise")
 
 
 class DetectArgs(BaseModel):
@@ -67,7 +80,11 @@ class DetectArgs(BaseModel):
     models: str = Field(
         default="", description="model store; default RESIGHT_MODELS of the replica's node"
     )
-    replicas: int = Field(default=1, ge=1)
+    replicas: int = Field(default=1, ge=1, description="at least; exactly, without max_replicas")
+    max_replicas: int = Field(default=0, ge=0, description="Ray adds and removes up to so many")
+    target_ongoing: float = Field(
+        default=8.0, gt=0, description="requests and chunks a replica that autoscaling aims at"
+    )
     workers: int = Field(
         0, ge=0, description="inference threads per replica; 0 = cores of the node"
     )
@@ -77,9 +94,25 @@ class DetectArgs(BaseModel):
     )
     poll_s: float = Field(default=2.0, gt=0, description="how often alias files are read")
     idle_versions: int = Field(default=2, ge=0, description="unaliased versions kept loaded")
+    retain_s: float = Field(
+        default=600.0, ge=0, description="how long unused ones stay: the way back is instant"
+    )
+    load_timeout_s: float = Field(default=300.0, gt=0, description="of a rollout's new version")
     num_cpus: float = Field(default=0.5, gt=0, description="Ray's logical CPUs per replica")
     num_gpus: float = Field(default=0.0, ge=0)
     limits: Limits = Limits()
+    require_token: bool = Field(
+        default=True, description="even while no token exists; 'resight up' says false on loopback"
+    )
+    cors_origins: list[Annotated[str, Field(pattern=r"^https?://[^/*\s]+$")]] = Field(
+        default_factory=list, description="sites whose pages may ask: scheme://host:port, exactly"
+    )
+
+    @model_validator(mode="after")
+    def _at_least_before_at_most(self) -> DetectArgs:
+        if self.max_replicas and self.max_replicas < self.replicas:
+            raise ValueError(f"max_replicas {self.max_replicas} is less than replicas")
+        return self
 
     def worker_count(self) -> int:
         return self.workers or usable_cores()

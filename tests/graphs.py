@@ -128,3 +128,43 @@ def _pixel_index(
         helper.make_node("Cast", ["rounded"], ["index"], to=TensorProto.INT64),
     ]
     return nodes, constants
+
+
+def endless(side_px: int = 300, rows: int = 84) -> bytes:
+    """A graph that never ends on any picture: a loop of 2^62 turns. It takes `images` and gives `output0`."""
+    shape = ["batch", 3, side_px, side_px]
+    inputs = [helper.make_tensor_value_info("images", TensorProto.FLOAT, shape)]
+    results = [helper.make_tensor_value_info("output0", TensorProto.FLOAT, ["batch", rows, 1])]
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go_in"], ["go_out"]),
+            helper.make_node("Add", ["sum_in", "one"], ["sum_out"]),
+        ],
+        "turn",
+        [
+            helper.make_tensor_value_info("turn", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go_in", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("sum_in", TensorProto.FLOAT, []),
+        ],
+        [
+            helper.make_tensor_value_info("go_out", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("sum_out", TensorProto.FLOAT, []),
+        ],
+    )
+    constants = {
+        "one": np.array(1.0, np.float32),
+        "turns": np.array(2**62, np.int64),
+        "go": np.array(True),
+        "rows": np.zeros((1, rows, 1), np.float32),
+        "axes": np.array([1, 2, 3], np.int64),
+    }
+    nodes = [
+        helper.make_node("ReduceMean", ["images"], ["mean"], axes=[0, 1, 2, 3], keepdims=0),
+        helper.make_node("Loop", ["turns", "go", "mean"], ["sum"], body=body),
+        helper.make_node("Add", ["rows", "sum"], ["output0"]),
+    ]
+    weights = [numpy_helper.from_array(values, name) for name, values in constants.items()]
+    graph = helper.make_graph(nodes, "endless", inputs, results, weights)
+    opsets = [helper.make_opsetid("", OPSET)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+    return model.SerializeToString()

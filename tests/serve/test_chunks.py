@@ -9,8 +9,8 @@ from model_store.config import Preprocess, Tiling
 from model_store.detections import Detections
 from model_store.errors import ImageUnreadable, ModelNotReady, Overloaded
 from model_store.preprocess import prepare
+from serve.answers import ImageResult
 from serve.chunks import Chunk, pack_answers
-from serve.engine import ImageResult
 from tests.fixtures_local import model_info
 
 MODEL = model_info()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import pytest
 from pycocotools import mask
 
 from model_store.add import add_version
-from model_store.detections import RunLengths
+from model_store.config import Batch
+from model_store.detections import Detections, RunLengths
+from model_store.detector import Inferred
 from model_store.errors import BadRequest, ModelNotFound, Overloaded
 from model_store.images import decode
 from model_store.names import version_id
@@ -19,8 +22,10 @@ from model_store.store import ModelStore
 from serve.chunks import Chunk
 from serve.contract import to_response
 from serve.engine import Engine
+from serve.lanes import Lane
 from serve.settings import DetectArgs, Limits
-from tests.fixtures_local import MODELS, motion_store, photo
+from serve.work import LaneKey
+from tests.fixtures_local import MODELS, model_info, motion_store, photo
 from tests.graphs import constant_graph, pooling
 from tests.model_store.test_detections import rows_of
 from tests.oracles.tensors import example
@@ -131,3 +136,57 @@ async def test_a_started_engine_follows_the_alias_files_by_itself(tmp_path: Path
                 await asyncio.sleep(0.01)
     finally:
         engine.stop()
+
+
+async def test_batches_follow_the_deployment_file_without_a_reload_of_the_model(
+    tmp_path: Path,
+) -> None:
+    store = motion_store(tmp_path, "1")
+    engine = Engine(DetectArgs(models=str(tmp_path), workers=1))
+    try:
+        await engine.residents.get("blobs@1")
+        version = version_id("blobs", "1")
+        session = engine.residents.detector(version).session
+        store.folder.write("blobs/deployment.json", b'{"*": {"batch": {"max": 7, "wait_ms": 2}}}')
+        await engine.retune()
+        tuned = engine.residents.detector(version)
+        assert (tuned.batch.max, tuned.batch.wait_ms, tuned.session) == (7, 2, session)
+        store.folder.write("blobs/deployment.json", b"{")
+        await engine.retune()
+        assert engine.residents.detector(version).batch.max == 7, "a damaged file changes nothing"
+    finally:
+        engine.stop()
+
+
+async def test_a_version_released_meanwhile_still_answers_what_it_was_asked(tmp_path: Path) -> None:
+    motion_store(tmp_path, "1")
+    engine = Engine(DetectArgs(models=str(tmp_path), workers=1))
+    gate = threading.Event()
+    nothing = np.zeros(0, np.float32)
+    hold = engine.lanes.submit(LaneKey.of(Gate(gate)), [nothing], Lane.ONLINE)  # type: ignore[arg-type]
+    try:
+        while engine.lanes.depth(Lane.ONLINE):  # until the one worker is busy with the gate
+            await asyncio.sleep(0.01)
+        asking = asyncio.create_task(engine.detect(photo("cat"), "blobs@1"))
+        while not engine.lanes.depth(Lane.ONLINE):
+            await asyncio.sleep(0.01)
+        assert await engine.residents.release(version_id("blobs", "1"))
+        gate.set()
+        assert str((await asking).model.id) == "blobs@1"
+        assert hold[0].result()[0]
+    finally:
+        gate.set()
+        engine.stop()
+
+
+class Gate:
+    """A detector that holds the worker until it is let go."""
+
+    def __init__(self, gate: threading.Event) -> None:
+        self.gate = gate
+        self.info = model_info()
+        self.lane_batch = Batch(max=1)
+
+    def infer(self, items: object) -> Inferred:
+        assert self.gate.wait(20)
+        return Inferred([Detections.empty()], 0.0, 0.0)

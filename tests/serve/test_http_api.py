@@ -17,6 +17,7 @@ from model_store.detector import LoadedDetector
 from model_store.errors import ModelRefused, Overloaded
 from model_store.images import decode
 from model_store.names import VersionId
+from serve.access import Access
 from serve.engine import Engine
 from serve.http_api import build_http_api
 from serve.settings import DetectArgs, Limits
@@ -61,7 +62,7 @@ def blobs(tmp_path: Path) -> Iterator[MakeEngine]:
 
 def client(engine: Engine, token: str = "", raise_errors: bool = True) -> httpx.AsyncClient:
     transport = httpx.ASGITransport(
-        build_http_api(engine, token), raise_app_exceptions=raise_errors
+        build_http_api(engine, Access(token)), raise_app_exceptions=raise_errors
     )
     return httpx.AsyncClient(transport=transport, base_url="http://resight")
 
@@ -236,10 +237,11 @@ async def test_an_unknown_model_is_a_404_that_lists_what_exists(
     assert words in problem_of(await post(engine, CAT, ref), 404)
 
 
-async def test_multipart_gets_the_way_to_do_it(engine: Engine) -> None:
-    async with client(engine) as api:
-        answer = await api.post("/v1/detect?model=motion", files={"file": ("cat.jpg", CAT)})
-    assert "--data-binary" in problem_of(answer, 400)
+@pytest.mark.parametrize("kind", ["multipart/mixed; boundary=x", "Multipart/Related"])
+async def test_multipart_that_is_no_form_gets_the_way_to_do_it(engine: Engine, kind: str) -> None:
+    detail = problem_of(await post(engine, CAT, headers={"content-type": kind}), 400)
+    assert "--data-binary" in detail
+    assert "--form" in detail
 
 
 async def test_a_declared_body_over_the_limit_is_refused_before_it_is_read(
@@ -379,10 +381,12 @@ async def test_with_a_token_all_of_v1_asks_for_it(
     assert answer.status_code == status
 
 
-async def test_health_and_docs_need_no_token(engine: Engine) -> None:
+async def test_health_needs_no_token_and_the_docs_do(engine: Engine) -> None:
     async with client(engine, token="secret") as api:
-        for path in ("/healthz", "/readyz", "/docs", "/openapi.json"):
+        for path in ("/healthz", "/readyz"):
             assert (await api.get(path)).status_code == 200, path
+        for path in ("/docs", "/openapi.json"):
+            assert (await api.get(path)).status_code == 401, path
 
 
 async def test_models_lists_versions_aliases_and_what_is_resident(blobs: MakeEngine) -> None:
@@ -474,6 +478,7 @@ async def test_the_schema_describes_the_raw_body_and_every_problem(engine: Engin
     assert "swagger" in docs.text.lower()
     detect = schema["paths"]["/v1/detect"]["post"]
     assert set(detect["requestBody"]["content"]) == {
-        f"image/{kind}" for kind in ("jpeg", "png", "webp", "tiff", "bmp")
+        "multipart/form-data",
+        *(f"image/{kind}" for kind in ("jpeg", "png", "webp", "tiff", "bmp")),
     }
     assert {"200", "400", "401", "404", "413", "415", "429", "503"} <= set(detect["responses"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from typing import Any
@@ -10,8 +11,8 @@ from typing import Any
 import pytest
 
 from model_store.config import Batch
-from model_store.errors import ModelNotReady, Overloaded
-from serve.lanes import Lane, Lanes
+from model_store.errors import DeadlinePassed, ModelNotReady, Overloaded
+from serve.lanes import Bound, Lane, Lanes
 
 TIMEOUT_S = 20
 FOREVER_MS = 60_000.0
@@ -32,7 +33,7 @@ class Bench:
             batch_of=self._batch_of,
             workers=workers,
             bulk_share=share,
-            limits=dict.fromkeys(Lane, bound),
+            bounds=dict.fromkeys(Lane, Bound(bound, 1 << 30)),
         )
 
     def hold(self) -> Future[tuple[str, float]]:
@@ -140,12 +141,49 @@ def test_free_places_of_an_online_batch_take_bulk_items_of_the_same_key_only(
     assert one.run(*same, *other, *online)[0] == ("a", ["online", "bulk0", "bulk1", "bulk2"])
 
 
-def test_keys_of_a_lane_take_turns(bench: Callable[..., Bench]) -> None:
+def test_no_key_of_a_lane_waits_for_all_of_another(bench: Callable[..., Bench]) -> None:
     one = bench(most=1)
     one.hold()
-    a = one.lanes.submit("a", names("a", 3), Lane.BULK)
+    a = one.lanes.submit("a", names("a", 30), Lane.BULK)
     b = one.lanes.submit("b", names("b", 2), Lane.BULK)
-    assert [key for key, _ in one.run(*a, *b)] == ["a", "b", "a", "b", "a"]
+    order = [key for key, _ in one.run(*a, *b)]
+    assert order.index("b") <= 2
+
+
+def test_an_item_past_its_deadline_is_never_run(bench: Callable[..., Bench]) -> None:
+    one = bench(most=4)
+    one.hold()
+    now = time.perf_counter()
+    (late,) = one.lanes.submit("a", ["late"], Lane.ONLINE, deadline_s=now - 1)
+    (early,) = one.lanes.submit("a", ["early"], Lane.ONLINE, deadline_s=now + 60)
+    assert one.run(late, early) == [("a", ["early"])]
+    with pytest.raises(DeadlinePassed, match="ms in the queue"):
+        late.result()
+
+
+def test_a_lane_is_bounded_in_bytes_too() -> None:
+    gate = threading.Event()
+
+    def run(key: str, items: Sequence[str]) -> list[str]:
+        assert gate.wait(TIMEOUT_S)
+        return list(items)
+
+    bounds = dict.fromkeys(Lane, Bound(1000, 10))
+    lanes: Lanes[str, str, str] = Lanes(run, lambda _: Batch(max=1), 1, 0.2, bounds, bytes_of=len)
+    try:
+        lanes.submit("a", ["running"], Lane.ONLINE)
+        while lanes.depth(Lane.ONLINE):
+            time.sleep(0.001)
+        lanes.submit("a", ["x" * 50], Lane.ONLINE)  # alone, however large
+        with pytest.raises(Overloaded, match="1 images"):
+            lanes.submit("a", ["x"], Lane.ONLINE)
+        lanes.submit("a", ["x" * 5], Lane.BULK)
+        lanes.submit("a", ["x" * 5], Lane.BULK)
+        with pytest.raises(Overloaded, match="2 images"):
+            lanes.submit("a", ["x"], Lane.BULK)
+    finally:
+        gate.set()
+        lanes.close()
 
 
 def test_a_bad_item_fails_alone(bench: Callable[..., Bench]) -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import shutil
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from model_store.errors import BadRequest, ModelNotFound, ModelNotReady, ModelRefused
+from model_store.errors import BadRequest, Conflict, ModelNotFound, ModelNotReady, ModelRefused
 from model_store.names import VersionId
 from model_store.store import ModelStore
 from serve.residents import Residents
+from serve.rollout.state import AliasState, ModelState, write_state
 from tests.fixtures_local import write_json
 
 
@@ -24,7 +26,7 @@ class Shelf:
         self.place = place
         self.loads: list[str] = []
         self.broken: set[str] = set()
-        self.residents = Residents(ModelStore(str(place)), self._load, idle_versions)
+        self.residents = Residents(ModelStore(str(place)), self._load, idle_versions, retry_s=0)
 
     def add(self, name: str, *versions: str) -> None:
         for version in versions:
@@ -166,13 +168,13 @@ async def test_an_exact_version_is_loaded_once_under_concurrent_requests(tmp_pat
     gate = threading.Event()
     shelf = Shelf(tmp_path)
     shelf.add("deer", "1")
-    load = shelf.residents._load
+    load = shelf.residents.versions._load
 
     def load_at_the_gate(version: VersionId) -> Any:
         assert gate.wait(20)
         return load(version)
 
-    shelf.residents._load = load_at_the_gate
+    shelf.residents.versions._load = load_at_the_gate
     asking = [asyncio.create_task(shelf.answers("deer@1")) for _ in range(8)]
     await asyncio.sleep(0)
     gate.set()
@@ -227,3 +229,134 @@ async def test_a_released_version_is_not_ready_for_what_still_waits(tmp_path: Pa
     with pytest.raises(ModelNotReady, match="was released"):
         shelf.residents.detector(VersionId("deer", "1"))
     assert await shelf.answers("deer@1") == "detector of deer@1"
+
+
+def state(generation: int, active: str = "1", **more: Any) -> ModelState:
+    now = datetime.now(UTC)
+    alias = AliasState.model_validate({"active": active, "since": now, **more})
+    return ModelState(generation=generation, aliases={"production": alias})
+
+
+async def test_activation_switches_only_to_what_is_loaded(shelf: Shelf) -> None:
+    await shelf.residents.refresh()
+    with pytest.raises(ModelNotReady, match="deer@2 is not loaded"):
+        await shelf.residents.activate("deer", state(1, "2"))
+    assert await shelf.answers("deer") == "detector of deer@1"
+    await shelf.residents.versions.ensure(VersionId("deer", "2"))
+    await shelf.residents.activate("deer", state(1, "2"))
+    assert await shelf.answers("deer") == "detector of deer@2"
+
+
+async def test_no_older_state_wins(shelf: Shelf) -> None:
+    """A look at the file that began before a switch must not undo it."""
+    await shelf.residents.refresh()
+    await shelf.residents.versions.ensure(VersionId("deer", "2"))
+    await shelf.residents.activate("deer", state(5, "2"))
+    await shelf.residents.activate("deer", state(4, "1"))
+    await shelf.residents.refresh()
+    assert await shelf.answers("deer") == "detector of deer@2"
+
+
+async def test_a_replica_born_late_sees_a_switch_before_its_first_answers(shelf: Shelf) -> None:
+    await shelf.residents.refresh()
+    write_state(shelf.residents._store, "deer", state(1, "2"))
+    assert await shelf.answers("deer") == "detector of deer@2"
+    write_state(shelf.residents._store, "deer", state(2, "1"))
+    assert await shelf.answers("deer") == "detector of deer@1"
+    shelf.residents._young_until = 0.0
+    write_state(shelf.residents._store, "deer", state(3, "2"))
+    assert await shelf.answers("deer") == "detector of deer@1", (
+        "grown up: it is told, or looks later"
+    )
+    await shelf.residents.refresh()
+    assert await shelf.answers("deer") == "detector of deer@2"
+
+
+async def test_a_canary_answers_its_share_and_never_fails_a_request(shelf: Shelf) -> None:
+    share = {"version": "2", "percent": 10}
+    write_state(shelf.residents._store, "deer", state(1, "1", canary=share))
+    await shelf.residents.refresh()
+    assert shelf.loaded == ["deer@1", "deer@2"]
+    versions = [str((await shelf.residents.get("deer", i / 1000)).detector) for i in range(1000)]
+    assert versions.count("detector of deer@2") == 100
+    assert (await shelf.residents.get("deer", 0.0)).alias == "production"
+    del shelf.residents.versions._loaded[VersionId("deer", "2")]
+    assert str((await shelf.residents.get("deer", 0.0)).detector) == "detector of deer@1"
+
+
+async def test_a_shadow_is_shown_its_share(shelf: Shelf) -> None:
+    share = {"version": "2", "percent": 25}
+    write_state(shelf.residents._store, "deer", state(1, "1", shadow=share))
+    await shelf.residents.refresh()
+    seen = [shelf.residents.shadow_of("deer", "production", i / 100) for i in range(100)]
+    assert seen == ["detector of deer@2"] * 25 + [None] * 75
+    assert shelf.residents.shadow_of("deer", None, 0.0) is None
+    assert await shelf.answers("deer") == "detector of deer@1"
+
+
+async def test_what_serves_or_is_held_is_not_released(shelf: Shelf) -> None:
+    await shelf.residents.refresh()
+    one, two = VersionId("deer", "1"), VersionId("deer", "2")
+    with pytest.raises(Conflict, match="deer@1 serves"):
+        await shelf.residents.release(one)
+    await shelf.answers("deer@2")
+    shelf.residents.versions.lease(two, "run a", 60)
+    with pytest.raises(Conflict, match="held by run a"):
+        await shelf.residents.release(two)
+    shelf.residents.versions.lease(two, "run a", 0)
+    assert await shelf.residents.release(two)
+    assert not await shelf.residents.release(two)
+    assert shelf.loaded == ["deer@1"]
+
+
+async def test_a_lease_outlasts_idleness_and_the_bound(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path, idle_versions=0)
+    shelf.add("deer", "1", "2")
+    await shelf.answers("deer@1")
+    await shelf.answers("deer@2")
+    shelf.residents.versions.lease(VersionId("deer", "1"), "run a", 60)
+    await shelf.residents.refresh()
+    assert shelf.loaded == ["deer@1"]
+    shelf.residents.versions.lease(VersionId("deer", "1"), "run a", 1e-9)
+    await shelf.residents.refresh()
+    assert shelf.loaded == []
+
+
+async def test_the_way_back_stays_warm_whatever_else_is_asked_for(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path, idle_versions=1)
+    shelf.add("deer", "1", "2", "3", "4")
+    shelf.alias("deer", production="1")
+    await shelf.residents.refresh()
+    await shelf.residents.versions.ensure(VersionId("deer", "2"))
+    await shelf.residents.activate("deer", state(1, "2"))
+    write_state(shelf.residents._store, "deer", state(1, "2"))
+    for version in ("3", "4"):
+        await shelf.answers(f"deer@{version}")
+        await shelf.residents.refresh()
+    assert "deer@1" in shelf.loaded
+    assert len(shelf.loaded) == 3
+
+
+async def test_where_a_rollout_proves_first_a_new_alias_is_not_loaded_unproved(
+    shelf: Shelf,
+) -> None:
+    await shelf.residents.refresh()
+    shelf.residents.adopts = False
+    shelf.alias("deer", production="1", staging="2")
+    await shelf.residents.refresh()
+    assert shelf.loads == ["deer@1"]
+    with pytest.raises(ModelNotReady, match="it is being loaded"):
+        await shelf.answers("deer:staging")
+    assert await shelf.answers("deer") == "detector of deer@1"
+
+
+async def test_a_version_that_does_not_load_is_not_tried_at_every_look(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path)
+    shelf.residents._retry_s = 60.0
+    shelf.add("deer", "1")
+    shelf.alias("deer", production="1")
+    shelf.broken.add("deer@1")
+    for _ in range(3):
+        await shelf.residents.refresh()
+    assert shelf.loads == ["deer@1"]
+    assert "is broken" in shelf.residents.failures["deer:production"]

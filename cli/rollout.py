@@ -1,0 +1,168 @@
+"""models promote, rollback, canary, shadow, pin, unpin, release, reload, history: which version answers.
+
+With a cluster they go through its HTTP API, so that they end when every replica has acknowledged; without
+one they are proved here and written to the store.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from cli.output import Format, FormatOption, note, print_facts, print_rows
+from model_store.errors import ClusterError
+from model_store.names import DEFAULT_ALIAS, parse_ref, parse_version
+from model_store.store import ModelStore
+from serve.client import Client
+from serve.cluster import read_state
+from serve.rollout.events import events
+from serve.rollout.offline import apply_offline
+from serve.rollout.operations import Operation, Outcome
+from serve.settings import Settings
+
+Version = Annotated[str, typer.Argument(metavar="NAME@VERSION")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="a model of the store")]
+Alias = Annotated[str, typer.Option(help="the alias to move")]
+Percent = Annotated[float, typer.Argument(min=0, max=100, help="of its requests; 0 ends it")]
+
+
+def register(app: typer.Typer) -> None:
+    for command in (promote, rollback, canary, shadow, pin, unpin, release, reload, history):
+        app.command()(command)
+
+
+def promote(
+    version: Version, alias: Alias = DEFAULT_ALIAS, fmt: FormatOption = Format.table
+) -> None:
+    """Point an alias at a version, once every replica has loaded and probed it.
+
+    Example: resight models promote ssdlite-coco@2
+    """
+    wanted = parse_version(version)
+    _apply(fmt, kind="promote", name=wanted.name, version=wanted.version, alias=alias)
+
+
+def rollback(name: Name, alias: Alias = DEFAULT_ALIAS, fmt: FormatOption = Format.table) -> None:
+    """Let the version before the present one answer again, at once.
+
+    Example: resight models rollback ssdlite-coco
+    """
+    _apply(fmt, kind="rollback", name=parse_ref(name).name, alias=alias)
+
+
+def canary(
+    version: Version,
+    percent: Percent,
+    alias: Alias = DEFAULT_ALIAS,
+    fmt: FormatOption = Format.table,
+) -> None:
+    """Let a version answer part of an alias's requests.
+
+    Example: resight models canary ssdlite-coco@2 10
+    """
+    wanted = parse_version(version)
+    fields = {"version": wanted.version, "percent": percent, "alias": alias}
+    _apply(fmt, kind="canary", name=wanted.name, **fields)
+
+
+def shadow(
+    version: Version,
+    percent: Percent,
+    alias: Alias = DEFAULT_ALIAS,
+    fmt: FormatOption = Format.table,
+) -> None:
+    """Let a version see part of an alias's images; it is compared, and never answers.
+
+    Example: resight models shadow ssdlite-coco@2 25
+    """
+    wanted = parse_version(version)
+    fields = {"version": wanted.version, "percent": percent, "alias": alias}
+    _apply(fmt, kind="shadow", name=wanted.name, **fields)
+
+
+def pin(name: Name, alias: Alias = DEFAULT_ALIAS, fmt: FormatOption = Format.table) -> None:
+    """Nothing moves the alias until it is unpinned.
+
+    Example: resight models pin ssdlite-coco
+    """
+    _apply(fmt, kind="pin", name=parse_ref(name).name, alias=alias)
+
+
+def unpin(name: Name, alias: Alias = DEFAULT_ALIAS, fmt: FormatOption = Format.table) -> None:
+    """The alias may be moved again.
+
+    Example: resight models unpin ssdlite-coco
+    """
+    _apply(fmt, kind="unpin", name=parse_ref(name).name, alias=alias)
+
+
+def release(version: Version, fmt: FormatOption = Format.table) -> None:
+    """Free the memory of a version that no alias means and no run holds.
+
+    Example: resight models release ssdlite-coco@1
+    """
+    wanted = parse_version(version)
+    _apply(fmt, kind="release", name=wanted.name, version=wanted.version)
+
+
+def reload() -> None:
+    """Have every replica follow the alias files now, not at its next look.
+
+    Example: resight models reload
+    """
+    client = _client(Settings())
+    if client is None:
+        raise ClusterError("no cluster runs; alias files are read when one starts")
+    with client:
+        client.reload()
+    note("every replica has read the alias files")
+
+
+def history(
+    name: Name,
+    most: Annotated[int, typer.Option(min=1, help="events, newest first")] = 20,
+    fmt: FormatOption = Format.table,
+) -> None:
+    """Who served when: every promotion, roll-back and refusal.
+
+    Example: resight models history ssdlite-coco
+    """
+    columns = ("at", "what", "state", "before", "after", "s", "detail")
+    rows = []
+    for event in events(ModelStore(Settings().models_url), parse_ref(name).name, most):
+        outcome = event.outcome
+        values = (
+            f"{event.at:%Y-%m-%dT%H:%M:%SZ}",
+            f"{outcome.operation.kind} {outcome.operation.alias}",
+            outcome.state,
+            event.before.active if event.before else None,
+            event.after.active if event.after else None,
+            outcome.seconds,
+            outcome.detail,
+        )
+        rows.append(dict(zip(columns, values, strict=True)))
+    print_rows(rows, fmt, columns)
+
+
+def _apply(fmt: Format, **fields: Any) -> None:
+    operation = Operation.model_validate(fields)
+    outcome = _outcome(operation, Settings())
+    note(outcome.detail)
+    facts = {"model": operation.name, "alias": operation.alias, "operation": operation.kind}
+    print_facts(facts | {"detail": outcome.detail, "seconds": outcome.seconds}, fmt)
+
+
+def _outcome(operation: Operation, settings: Settings) -> Outcome:
+    client = _client(settings)
+    if client is None:
+        return apply_offline(ModelStore(settings.models_url), operation)
+    with client:
+        return client.apply(operation)
+
+
+def _client(settings: Settings) -> Client | None:
+    """Of this home's cluster or of RESIGHT_ENDPOINT; None where neither is."""
+    state = read_state(settings)
+    url = state.reachable_url if state else settings.endpoint
+    return Client(url, settings.token) if url else None

@@ -1,0 +1,74 @@
+"""tokens add, list, revoke: who may use the HTTP API, whether or not a cluster runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cli.output import Format, FormatOption, note, print_facts, print_rows
+from serve.access import STALE_S
+from serve.settings import Settings
+from serve.tokens import Scope, StoredToken, TokenFile
+
+app = typer.Typer(
+    help="Bearer tokens of the HTTP API: as soon as there is one, every request needs one.",
+    no_args_is_help=True,
+)
+
+COLUMNS = ("name", "scopes", "created_at")
+Name = Annotated[str, typer.Argument(help="whose it is: a station, a person, a program")]
+
+
+def token_file() -> TokenFile:
+    return TokenFile(Settings().tokens_url)
+
+
+@app.command()
+def add(
+    name: Name,
+    scope: Annotated[list[Scope], typer.Option(help="what it may do; repeatable")],
+    fmt: FormatOption = Format.table,
+) -> None:
+    """Make a token and show it, this once: only its hash is kept.
+
+    Example: resight tokens add station-7 --scope detect --scope upload
+    """
+    file = token_file()
+    first = not file.read()
+    token = file.add(name, scope)
+    note("not shown again; clients send it as the header 'Authorization: Bearer TOKEN'")
+    if first:
+        note(
+            f"the first one: within {STALE_S:.0f} s every request but those for health needs a token"
+        )
+    scopes = ", ".join(one for one in Scope if one in scope)
+    print_facts({"name": name, "scopes": scopes, "token": token}, fmt)
+
+
+@app.command("list")
+def list_tokens(fmt: FormatOption = Format.table) -> None:
+    """Names and scopes; the tokens themselves are nowhere.
+
+    Example: resight tokens list --format json
+    """
+    print_rows([_row(token) for token in token_file().read() or ()], fmt, COLUMNS)
+    if Settings().token:
+        note("RESIGHT_TOKEN is set here: where it is set for Ray too, it has all scopes")
+
+
+@app.command()
+def revoke(name: Name, fmt: FormatOption = Format.table) -> None:
+    """Take a token back; nothing is restarted. When none is left, nobody gets in.
+
+    Example: resight tokens revoke station-7
+    """
+    revoked = token_file().revoke(name)
+    note(f"replicas refuse it within {STALE_S:.0f} s")
+    print_facts(_row(revoked), fmt)
+
+
+def _row(token: StoredToken) -> dict[str, str]:
+    scopes = ", ".join(token.scopes)
+    made = token.created_at.isoformat(timespec="seconds")
+    return {"name": token.name, "scopes": scopes, "created_at": made}

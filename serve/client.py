@@ -1,0 +1,126 @@
+"""A client of the HTTP API: detections, and the controls of the rollout.
+
+Client(url).detect(image bytes, model) -> DetectResponse
+
+A replica that dies takes the requests it was answering with it: the proxy then answers 502 or 503, or the
+connection breaks. Detections change nothing, so `detect` asks once more, on another replica; it waits as
+long as a 429 or 503 says. Controls are never repeated.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import httpx
+
+from model_store import errors
+from model_store.errors import ClusterError, Overloaded, ResightError
+from serve.contract import DetectResponse
+from serve.rollout.events import Event
+from serve.rollout.operations import Operation, Outcome
+
+ATTEMPTS = 2
+LONGEST_WAIT_S = 10.0
+GONE = (httpx.ConnectError, httpx.ReadError, httpx.RemoteProtocolError, httpx.WriteError)
+
+
+class Client:
+    """Synchronous; one connection pool. Raises the errors of `model_store.errors`."""
+
+    def __init__(self, url: str, token: str = "", timeout_s: float = 120.0) -> None:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s)
+
+    def close(self) -> None:
+        self._http.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def detect(
+        self,
+        image: bytes,
+        model: str,
+        min_score: float | None = None,
+        timeout_ms: int | None = None,
+    ) -> DetectResponse:
+        """Encoded bytes of one image; `timeout_ms` bounds the wait in the replica's queue."""
+        query: dict[str, Any] = {"model": model}
+        query |= {} if min_score is None else {"min_score": min_score}
+        headers = {} if timeout_ms is None else {"x-request-timeout-ms": str(timeout_ms)}
+        answer = self._repeated("/v1/detect", content=image, params=query, headers=headers)
+        return DetectResponse.model_validate_json(answer.content)
+
+    def apply(self, operation: Operation) -> Outcome:
+        """Until it has ended. Raises BadRequest, ModelNotFound, Conflict when it is refused."""
+        fields = operation.model_dump(exclude={"kind", "name"}, exclude_none=True)
+        if operation.kind not in ("canary", "shadow"):
+            fields.pop("percent")
+        if operation.kind == "release":
+            fields.pop("alias")
+        path = f"/v1/models/{operation.name}/{operation.kind}"
+        outcome = Outcome.model_validate_json(self._asked("POST", path, json=fields).content)
+        while outcome.state in ("waiting", "running"):
+            time.sleep(0.5)
+            path = f"/v1/operations/{outcome.id}"
+            outcome = Outcome.model_validate_json(self._asked("GET", path).content)
+        outcome.raise_if_refused()
+        return outcome
+
+    def events(self, name: str, most: int) -> list[Event]:
+        found = self._asked("GET", f"/v1/models/{name}/events", params={"most": most}).json()
+        return [Event.model_validate(one) for one in found]
+
+    def reload(self) -> None:
+        """Every replica follows the alias files now."""
+        self._asked("POST", "/v1/models/reload")
+
+    def _repeated(self, path: str, **request: Any) -> httpx.Response:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                answer = self._http.post(path, **request)
+            except GONE as error:
+                if attempt == ATTEMPTS:
+                    raise ClusterError(f"{self._http.base_url} does not answer: {error}") from error
+                continue
+            if answer.status_code not in (429, 502, 503) or attempt == ATTEMPTS:
+                return _good(answer)
+            time.sleep(_wait_s(answer))
+        raise AssertionError("unreachable")
+
+    def _asked(self, method: str, path: str, **request: Any) -> httpx.Response:
+        try:
+            return _good(self._http.request(method, path, **request))
+        except httpx.HTTPError as error:
+            raise ClusterError(f"{self._http.base_url} does not answer: {error}") from error
+
+
+def _wait_s(answer: httpx.Response) -> float:
+    text = answer.headers.get("retry-after", "0.2")
+    return min(LONGEST_WAIT_S, float(text)) if text.replace(".", "", 1).isdecimal() else 0.2
+
+
+def _good(answer: httpx.Response) -> httpx.Response:
+    """Raises the error that the answer says, in its own class where the problem names one."""
+    if answer.is_success:
+        return answer
+    try:
+        problem = answer.json()
+        kind, detail = str(problem["type"]), str(problem["detail"])
+    except (ValueError, KeyError, TypeError):
+        raise ClusterError(f"HTTP {answer.status_code}: {answer.text[:300]}") from None
+    if answer.status_code == 429:
+        raise Overloaded(detail, _wait_s(answer))
+    raise _class_of(kind)(detail)
+
+
+def _class_of(kind: str) -> type[ResightError]:
+    """urn:resight:model-not-found is ModelNotFound."""
+    name = "".join(word.capitalize() for word in kind.rpartition(":")[2].split("-"))
+    found: Any = getattr(errors, name, None)
+    known = isinstance(found, type) and issubclass(found, ResightError)
+    return found if known else ClusterError

@@ -1,0 +1,166 @@
+"""What a replica measures, as Prometheus metrics by model and version.
+
+Metrics.seen / refused / batch -> a registry of this replica; exposition() -> its text, `merged` -> one text of
+all replicas, each sample with its `replica`. Times are in seconds, as Prometheus has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+
+from model_store.names import VersionId
+from model_store.store import ModelInfo
+from serve.lanes import Lane
+
+if TYPE_CHECKING:
+    from serve.answers import Answer
+    from serve.engine import Engine
+
+STAGES = ("queue", "preprocess", "inference", "postprocess")
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+SCORES = tuple(i / 10 for i in range(1, 11))
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+MODEL = ("model", "version")
+
+
+class Metrics:
+    """Of one replica; safe to call from any thread."""
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "resight_requests", "Online images, by outcome", (*MODEL, "outcome"), registry=registry
+        )
+        self._stages = Histogram(
+            "resight_stage_seconds",
+            "Time of an online image in each stage; inference and postprocess are of its batch",
+            (*MODEL, "stage"),
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._batches = Histogram(
+            "resight_batch_size", "Images in a batch", MODEL, buckets=SIZES, registry=registry
+        )
+        self._bulk = Counter(
+            "resight_bulk_images", "Images of archive runs", MODEL, registry=registry
+        )
+        self._detections = Counter(
+            "resight_detections",
+            "Detections in online answers, at the model's own thresholds",
+            (*MODEL, "label"),
+            registry=registry,
+        )
+        self._scores = Histogram(
+            "resight_detection_score",
+            "Scores of all detections of online images, from the model's floor up",
+            MODEL,
+            buckets=SCORES,
+            registry=registry,
+        )
+
+    def seen(self, answer: Answer) -> None:
+        """An online image was answered."""
+        who = (answer.model.name, answer.model.version)
+        self._requests.labels(*who, "ok").inc()
+        for stage in STAGES:
+            took_ms = getattr(answer.timings, f"{stage}_ms")
+            self._stages.labels(*who, stage).observe(took_ms / 1e3)
+        config, labels = answer.detector.config, answer.model.labels
+        scores = self._scores.labels(*who)
+        found = answer.detections
+        for score, class_id in zip(found.scores.tolist(), found.class_ids.tolist(), strict=True):
+            scores.observe(score)
+            if score >= config.threshold(labels[class_id]):
+                self._detections.labels(*who, labels[class_id]).inc()
+
+    def refused(self, model: ModelInfo | None, outcome: str) -> None:
+        """An online image was not; the model is unknown where none was found."""
+        who = (model.name, model.version) if model else ("", "")
+        self._requests.labels(*who, outcome).inc()
+
+    def bulk(self, model: ModelInfo, images: int) -> None:
+        self._bulk.labels(model.name, model.version).inc(images)
+
+    def batch(self, version: VersionId, images: int) -> None:
+        self._batches.labels(version.name, version.version).observe(images)
+
+
+class EngineState(Collector):
+    """What is read off the engine when somebody looks."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def collect(self) -> Iterable[Metric]:
+        engine = self._engine
+        depth = Metric("resight_lane_depth", "Images waiting", "gauge")
+        for lane in Lane:
+            depth.add_sample(depth.name, {"lane": lane.value}, engine.lanes.depth(lane))
+        loaded = Metric("resight_loaded_versions", "1 for a version in memory", "gauge")
+        for version in engine.residents.loaded:
+            aliases = ",".join(engine.residents.aliases_of(version))
+            labels = {"model": version.name, "version": version.version, "aliases": aliases}
+            loaded.add_sample(loaded.name, labels, 1)
+        failing = Metric("resight_failing_aliases", "Aliases that do not serve as told", "gauge")
+        failing.add_sample(failing.name, {}, len(engine.residents.failures))
+        yield from (depth, loaded, failing, *self._shadows())
+
+    def _shadows(self) -> Iterator[Metric]:
+        images = Metric("resight_shadow_images", "Images a shadow was shown, by outcome", "counter")
+        boxes = Metric("resight_shadow_boxes", "Boxes of active version and shadow", "counter")
+        shift = Metric("resight_shadow_score_shift", "Sum over matched boxes", "counter")
+        for (active, candidate), tally in self._engine.shadows.tallies.items():
+            who = {"model": active.name, "version": active.version, "shadow": candidate.version}
+            agreement = tally.agreement
+            for outcome, count in {
+                "compared": agreement.images,
+                "dropped": tally.dropped,
+                "failed": tally.failed,
+            }.items():
+                images.add_sample(f"{images.name}_total", who | {"outcome": outcome}, count)
+            for kind in ("matched", "label_flips", "only_active", "only_candidate"):
+                count = getattr(agreement, kind)
+                boxes.add_sample(f"{boxes.name}_total", who | {"kind": kind}, count)
+            shift.add_sample(f"{shift.name}_total", who, agreement.score_shift_abs)
+        yield from (images, boxes, shift)
+
+
+def exposition(metrics: Metrics, engine: Engine) -> str:
+    """Prometheus' text format, of this replica."""
+    registry = CollectorRegistry()
+    registry.register(EngineState(engine))
+    return (generate_latest(metrics.registry) + generate_latest(registry)).decode()
+
+
+class _Merged(Collector):
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = list(families)
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def merged(texts: Mapping[str, str], swaps: Mapping[tuple[str, str], int]) -> str:
+    """One text of all replicas; `texts` by replica. `swaps` counts operations by kind and outcome."""
+    families: dict[str, Metric] = {}
+    for replica, text in sorted(texts.items()):
+        for family in text_string_to_metric_families(text):
+            one = families.setdefault(
+                family.name, Metric(family.name, family.documentation, family.type)
+            )
+            for sample in family.samples:
+                if not sample.name.endswith("_created"):
+                    labels = {**sample.labels, "replica": replica}
+                    one.add_sample(sample.name, labels, sample.value)
+    rollouts = Metric("resight_rollouts", "Operations, by kind and outcome", "counter")
+    for (kind, outcome), count in sorted(swaps.items()):
+        rollouts.add_sample("resight_rollouts_total", {"kind": kind, "outcome": outcome}, count)
+    registry = CollectorRegistry()
+    registry.register(_Merged([*families.values(), rollouts]))
+    return generate_latest(registry).decode()

@@ -1,0 +1,114 @@
+"""The model versions in a replica's memory: loaded one at a time, leased by runs, let go when idle.
+
+ensure -> in use -> idle for `retain_s`, or one idle version too many -> released, memory given back
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import time
+from collections.abc import Callable, Collection
+
+import structlog
+
+from model_store.detector import LoadedDetector
+from model_store.errors import Conflict, ModelNotReady
+from model_store.names import VersionId
+
+log = structlog.get_logger("resight.serve")
+
+
+class ResidentVersions:
+    """Loads with `load(version)` in a thread. Call it from one event loop."""
+
+    def __init__(
+        self, load: Callable[[VersionId], LoadedDetector], idle_versions: int, retain_s: float
+    ) -> None:
+        self._load, self._idle_versions, self._retain_s = load, idle_versions, retain_s
+        self._loaded: dict[VersionId, LoadedDetector] = {}
+        self._used_s: dict[VersionId, float] = {}
+        self._leases: dict[VersionId, dict[str, float]] = {}
+        self._loading = asyncio.Lock()
+
+    def __contains__(self, version: object) -> bool:
+        return version in self._loaded
+
+    @property
+    def names(self) -> list[VersionId]:
+        return sorted(self._loaded)
+
+    def detector(self, version: VersionId) -> LoadedDetector:
+        """Raises ModelNotReady when the version was released in the meantime."""
+        try:
+            return self._loaded[version]
+        except KeyError:
+            raise ModelNotReady(f"{version} was released from this replica; ask again") from None
+
+    def use(self, version: VersionId) -> LoadedDetector:
+        """As `detector`, and it counts as used now."""
+        self._used_s[version] = time.monotonic()
+        return self.detector(version)
+
+    async def ensure(self, version: VersionId) -> None:
+        """Raises what its loading raises."""
+        async with self._loading:
+            if version not in self._loaded:
+                self._loaded[version] = await asyncio.to_thread(self._load, version)
+        self._used_s[version] = time.monotonic()
+
+    def exchange(self, version: VersionId, detector: LoadedDetector) -> None:
+        """The same version with other settings; what waits keeps the one it was asked with."""
+        if version in self._loaded:
+            self._loaded[version] = detector
+
+    def lease(self, version: VersionId, holder: str, for_s: float) -> None:
+        """It is not released before then, or before the holder asks for 0 seconds."""
+        holders = self._leases.setdefault(version, {})
+        if for_s > 0:
+            holders[holder] = time.monotonic() + for_s
+        else:
+            holders.pop(holder, None)
+
+    def holders(self, version: VersionId) -> list[str]:
+        now = time.monotonic()
+        return sorted(h for h, until in self._leases.get(version, {}).items() if until > now)
+
+    async def release(self, version: VersionId) -> bool:
+        """Whether it was here. Raises Conflict when a run holds it."""
+        holders = self.holders(version)
+        if holders:
+            raise Conflict(f"{version} is held by {', '.join(holders)}; cancel or await them first")
+        if version not in self._loaded:
+            return False
+        del self._loaded[version]
+        self._used_s.pop(version, None)
+        self._leases.pop(version, None)
+        await asyncio.to_thread(_give_memory_back)
+        log.info("model_released", version=str(version))
+        return True
+
+    async def release_idle(
+        self, active: Collection[VersionId], warm: Collection[VersionId]
+    ) -> None:
+        """Versions that no alias means: those unused for `retain_s`, and the longest unused ones beyond
+        `idle_versions`, unless they are kept `warm` as the way back of a rollout.
+        """
+        now = time.monotonic()
+        idle = [v for v in self._loaded if v not in active and not self.holders(v)]
+        idle.sort(key=lambda version: self._used_s[version])
+        too_many = len(idle) - self._idle_versions
+        for place, version in enumerate(idle):
+            expired = now - self._used_s[version] > self._retain_s
+            if expired or (place < too_many and version not in warm):
+                await self.release(version)
+
+
+def _give_memory_back() -> None:
+    """The allocator keeps freed arenas for itself unless it is told (glibc's malloc_trim)."""
+    gc.collect()
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):
+        return  # not glibc

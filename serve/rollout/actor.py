@@ -1,0 +1,162 @@
+"""The `Rollout` actor: one in a cluster, detached, restarted by Ray; it moves every alias.
+
+ask(operation) -> Outcome at once; wait(id) -> how it ended. Between operations it looks at the store and
+follows what another hand has changed. Its state is in the store, so a restart loses nothing but the
+outcomes that were not waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections import Counter, OrderedDict
+from typing import Any
+
+import ray
+import structlog
+from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayTaskError, WorkerCrashedError
+
+from model_store.errors import ModelNotReady, ModelRefused, ResightError
+from model_store.names import VersionId
+from model_store.store import ModelStore
+from serve.handle import RayReplicas
+from serve.logs import configure_logs
+from serve.rollout.events import record
+from serve.rollout.follow import Follower
+from serve.rollout.operations import Operation, Outcome, asked
+from serve.rollout.prove import Proof, prove
+from serve.rollout.state import AliasState, read_state
+from serve.rollout.steps import Rollout
+from serve.settings import DetectArgs, Settings
+
+NAME, NAMESPACE = "resight-rollout", "resight"
+OUTCOMES_KEPT = 500
+log = structlog.get_logger("resight.rollout")
+
+NICENESS = 10
+"""Live answers go first: a proof runs on what they leave."""
+
+
+@ray.remote(num_cpus=0, max_calls=1, max_retries=0)
+def _prove(url: str, version: VersionId, threads: int) -> Proof:
+    """In a process that ends with the call."""
+    os.nice(NICENESS)
+    return prove(url, version, threads)
+
+
+class RolloutActor:
+    """Async: calls interleave, operations do not."""
+
+    def __init__(self, args: DetectArgs) -> None:
+        configure_logs()
+        self._args = args
+        self._store = ModelStore(args.models or Settings().models_url)
+        self._rollout = Rollout(self._store, RayReplicas(args.load_timeout_s), self._prove_apart)
+        self._follower = Follower(self._store)
+        self._outcomes: OrderedDict[str, Outcome] = OrderedDict()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._one_at_a_time = asyncio.Lock()
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._polling = asyncio.get_running_loop().create_task(self._poll())
+
+    async def ask(self, operation: Operation) -> Outcome:
+        """Begin; it waits for its turn."""
+        outcome = asked(operation)
+        self._outcomes[outcome.id] = outcome
+        while len(self._outcomes) > OUTCOMES_KEPT:
+            self._outcomes.popitem(last=False)
+        self._tasks[outcome.id] = asyncio.create_task(self._do(outcome))
+        return outcome
+
+    async def wait(self, outcome_id: str, timeout_s: float) -> Outcome | None:
+        """How it stands when it has ended, or when the time is over; None for one not known."""
+        task = self._tasks.get(outcome_id)
+        if task is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(task), timeout_s)
+        return self._outcomes.get(outcome_id)
+
+    async def sync(self) -> list[Outcome]:
+        """Follow the alias files now; what that took, ended."""
+        operations = await asyncio.to_thread(self._follower.due)
+        outcomes = [await self.ask(operation) for operation in operations]
+        ended = [await self.wait(one.id, self._args.load_timeout_s) for one in outcomes]
+        return [one for one in ended if one is not None]
+
+    async def about(self, name: str) -> dict[str, Any]:
+        """What is under way for a model, and why its aliases do not follow their file."""
+        open_states = ("waiting", "running")
+        mine = [o for o in self._outcomes.values() if o.operation.name == name]
+        return {
+            "under_way": [o for o in mine if o.state in open_states],
+            "failures": self._follower.failures(name),
+        }
+
+    async def counts(self) -> dict[tuple[str, str], int]:
+        """Operations by kind and outcome since this actor started."""
+        return dict(self._counts)
+
+    async def _do(self, outcome: Outcome) -> None:
+        async with self._one_at_a_time:
+            started = time.perf_counter()
+            operation = outcome.operation
+            self._outcomes[outcome.id] = outcome.model_copy(update={"state": "running"})
+            before = await asyncio.to_thread(self._alias, operation)
+            try:
+                detail = await asyncio.to_thread(self._rollout.apply, operation)
+                change: dict[str, Any] = {"state": "done", "detail": detail}
+            except Exception as error:  # the operation is refused; the actor goes on
+                kind = type(error).__name__
+                detail = str(error) if isinstance(error, ResightError) else f"{kind}: {error}"
+                change = {"state": "refused", "detail": detail[:2000], "error": kind}
+            change["seconds"] = round(time.perf_counter() - started, 3)
+            done = outcome.model_copy(update=change)
+            self._counts[operation.kind, done.state] += 1
+            after = await asyncio.to_thread(self._alias, operation)
+            self._follower.ended(done)
+            log.info("rollout", **done.model_dump(mode="json"))
+            try:
+                await asyncio.to_thread(record, self._store, done, before, after)
+            except Exception as error:
+                log.error("event_not_recorded", error=str(error), outcome=done.id)
+            self._outcomes[outcome.id] = done
+            self._tasks.pop(outcome.id, None)
+
+    def _alias(self, operation: Operation) -> AliasState | None:
+        try:
+            return read_state(self._store, operation.name).aliases.get(operation.alias)
+        except ResightError:
+            return None
+
+    def _prove_apart(self, version: VersionId) -> Proof:
+        """Raises ModelError with what the process said, or how it ended."""
+        pending: Any = _prove.remote(self._store.url, version, self._args.threads)
+        limit_s = self._args.load_timeout_s
+        try:
+            return ray.get(pending, timeout=limit_s)
+        except GetTimeoutError:
+            ray.cancel(pending, force=True)
+            raise ModelNotReady(f"{version} did not load and probe within {limit_s:g} s") from None
+        except (WorkerCrashedError, OutOfMemoryError) as error:
+            raise ModelRefused(f"{version} ended the process that loaded it: {error}") from error
+        except RayTaskError as error:
+            if isinstance(error.cause, ResightError):
+                raise error.cause from None
+            raise ModelRefused(f"{version} cannot be loaded: {error.cause!r}"[:1000]) from error
+
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(self._args.poll_s)
+            try:
+                await self.sync()
+            except Exception as error:  # the store is away, say: what serves goes on
+                log.warning("store_unreadable", store=self._store.url, error=str(error))
+
+
+def start_rollout(args: DetectArgs) -> Any:
+    """The cluster's actor; made if there is none yet."""
+    actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(RolloutActor)
+    options = {"name": NAME, "namespace": NAMESPACE, "lifetime": "detached", "get_if_exists": True}
+    return actor.options(**options).remote(args)

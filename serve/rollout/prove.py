@@ -1,0 +1,45 @@
+"""Proof of a version before any replica touches it: verified, loaded, probed and warmed up elsewhere.
+
+prove(store URL, version) -> Proof. It runs in a process of its own (`actor.py`): a model that crashes
+or eats its process hurts nobody.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import psutil
+
+from model_store.detector import LoadedDetector, load_detector
+from model_store.names import VersionId
+from model_store.preprocess import to_tensor
+from model_store.store import ModelStore
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What it cost to bring the version up: memory in bytes, and seconds."""
+
+    rss_bytes: int
+    seconds: float
+
+
+def prove(url: str, version: VersionId, threads: int) -> Proof:
+    """Raises ModelError, and whatever the model makes its runtime raise."""
+    started = time.perf_counter()
+    process = psutil.Process()
+    before = process.memory_info().rss
+    detector = load_detector(ModelStore(url), version, threads)
+    warm_up(detector)
+    after = process.memory_info().rss
+    return Proof(max(0, after - before), time.perf_counter() - started)
+
+
+def warm_up(detector: LoadedDetector) -> None:
+    """A batch of blank pictures, so that memory is taken and kernels are chosen."""
+    across, down = detector.config.preprocess.input_px
+    pixels = np.zeros((1, down, across, 3), np.uint8)
+    size = min(detector.batch.max, 8)
+    detector.session.run(to_tensor(np.repeat(pixels, size, 0), detector.config.preprocess))

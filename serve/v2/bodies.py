@@ -1,0 +1,87 @@
+"""Bodies of /v2 as they travel: bounded, and compressed both ways when asked for.
+
+Content-Encoding gzip or deflate (zlib) in; Accept-Encoding out. Limits hold for the plain bytes too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from fastapi import Request
+
+from model_store.errors import BadRequest, ImageTooLarge
+
+WINDOW = {"gzip": 31, "deflate": 15}
+"""zlib's `wbits` of each coding."""
+INLINE_BYTES = 64 * 1024
+"""Less than this is handled on the event loop: a thread costs more than the work."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+async def off_loop(size_bytes: int, work: Callable[P, R], *args: P.args, **more: P.kwargs) -> R:
+    """`work(…)`, in a thread when there is much to do."""
+    if size_bytes < INLINE_BYTES:
+        return work(*args, **more)
+    return await asyncio.to_thread(work, *args, **more)
+
+
+async def read_body(request: Request, limit_mib: int) -> bytes:
+    """The plain body; may be empty. Raises ImageTooLarge as soon as it is known, BadRequest."""
+    limit = limit_mib * 1024 * 1024
+    too_large = ImageTooLarge(f"the body is over the limit of {limit_mib} MiB")
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        raise too_large
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:
+            raise too_large
+        parts.append(part)
+    body = b"".join(parts)
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding == "identity":
+        return body
+    if coding not in WINDOW:
+        raise BadRequest(f"Content-Encoding '{coding}' is unknown; use gzip or deflate")
+    return await off_loop(size, inflated, body, coding, limit)
+
+
+def inflated(body: bytes, coding: str, limit: int) -> bytes:
+    """Raises BadRequest, and ImageTooLarge when more than `limit` bytes would come out."""
+    stream = zlib.decompressobj(WINDOW[coding])
+    try:
+        plain = stream.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise BadRequest(f"the body is not {coding}: {error}") from error
+    if len(plain) > limit:
+        raise ImageTooLarge(f"the {coding} body holds more than the limit of {limit >> 20} MiB")
+    if not stream.eof or stream.unused_data:
+        raise BadRequest(f"the {coding} body is cut, or something follows it")
+    return plain
+
+
+def deflated(plain: bytes, coding: str) -> bytes:
+    stream = zlib.compressobj(wbits=WINDOW[coding])
+    return stream.compress(plain) + stream.flush()
+
+
+def accepted_coding(accept_encoding: str) -> str | None:
+    """Which of ours an Accept-Encoding header asks for, gzip first."""
+    offered: set[str] = set()
+    for part in accept_encoding.lower().split(","):
+        name, *options = (word.strip() for word in part.split(";"))
+        if not any(_is_zero(option) for option in options):
+            offered.add(name)
+    return next((coding for coding in WINDOW if coding in offered), None)
+
+
+def _is_zero(option: str) -> bool:
+    key, _, value = option.partition("=")
+    return key.strip() == "q" and value.strip().rstrip("0") in ("", "0.", ".")

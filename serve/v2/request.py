@@ -1,0 +1,84 @@
+"""The body of an infer request: a JSON header, and behind it the binary data of its inputs in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from model_store.errors import BadRequest
+from serve.v2.bodies import off_loop
+from serve.v2.contract import InferRequest, InputTensor, OutputRequest, parsed
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+"""Bytes of JSON in front; without this HTTP header the whole body is JSON."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """One request; `binary` is a view of the body, None where the input's data is in JSON."""
+
+    header: InferRequest
+    input: InputTensor
+    binary: memoryview | None
+    size_bytes: int
+    """Of the body: about how much work its tensors are."""
+
+    def outputs(self, known: list[str]) -> list[tuple[str, bool]]:
+        """Which are wanted, and whether in binary; all, if none is named. Raises BadRequest."""
+        default = self.header.parameters.binary_data_output
+        wanted = self.header.outputs
+        names = [output.name for output in wanted]
+        unknown = [name for name in names if name not in known]
+        if unknown or len(set(names)) < len(names):
+            raise BadRequest(
+                f"output '{(unknown or names)[0]}' is unknown or asked for twice; input "
+                f"'{self.input.name}' gives {', '.join(known)}"
+            )
+        if not wanted:
+            return [(name, default) for name in known]
+        return [(output.name, _in_binary(output, default)) for output in wanted]
+
+
+async def read_request(body: bytes, header_length: str | None) -> Asked:
+    """Raises BadRequest."""
+    length = _length(header_length, len(body))
+    text = body if length == len(body) else body[:length]
+    header = await off_loop(length, parsed, InferRequest, text)
+    if len(header.inputs) > 1:
+        names = ", ".join(f"'{one.name}'" for one in header.inputs)
+        raise BadRequest(f"one input is answered at a time, 'image' or 'images'; got {names}")
+    (tensor,) = header.inputs
+    return Asked(header, tensor, _binary(tensor, memoryview(body)[length:]), len(body))
+
+
+def _length(header_length: str | None, size: int) -> int:
+    if header_length is None:
+        return size
+    if not header_length.isdecimal() or not 0 < int(header_length[:20]) <= size:
+        raise BadRequest(
+            f"{HEADER_LENGTH} is '{header_length[:20]}': it must be the bytes of JSON in front, 1 to "
+            f"{size} here"
+        )
+    return int(header_length)
+
+
+def _binary(tensor: InputTensor, rest: memoryview) -> memoryview | None:
+    if tensor.parameters.shared_memory_region is not None:
+        raise BadRequest(f"input '{tensor.name}': there is no shared memory here; send the data")
+    size = tensor.parameters.binary_data_size
+    if size is not None and tensor.data is not None:
+        raise BadRequest(f"input '{tensor.name}' has both `data` and binary_data_size")
+    if (size or 0) != len(rest):
+        raise BadRequest(
+            f"input '{tensor.name}': binary_data_size is {size or 0}, {len(rest)} bytes follow the "
+            f"JSON (whose length the header {HEADER_LENGTH} says)"
+        )
+    return None if size is None else rest
+
+
+def _in_binary(output: OutputRequest, default: bool) -> bool:
+    if output.parameters.classification or output.parameters.shared_memory_region is not None:
+        raise BadRequest(
+            f"output '{output.name}': neither classification nor shared memory are offered here"
+        )
+    asked = output.parameters.binary_data
+    return default if asked is None else asked

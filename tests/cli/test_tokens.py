@@ -1,0 +1,120 @@
+"""resight tokens …: a token is shown once, listed without itself, and taken back."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from serve.access import Access
+from serve.settings import Settings
+from serve.tokens import Scope, TokenFile
+from tests.cli.conftest import Resight
+
+
+def add(resight: Resight, name: str, *scopes: str) -> str:
+    """The token."""
+    options = [word for scope in scopes for word in ("--scope", scope)]
+    facts = json.loads(resight("tokens", "add", name, *options, "--format", "json").ok())
+    assert facts == {"name": name, "scopes": ", ".join(scopes), "token": facts["token"]}
+    return str(facts["token"])
+
+
+def test_no_tokens_are_an_empty_list_in_every_format(resight: Resight, home: Path) -> None:
+    assert resight("tokens", "list").ok().split() == ["name", "scopes", "created_at"]
+    assert json.loads(resight("tokens", "list", "--format", "json").ok()) == []
+    assert resight("tokens", "list", "--format", "csv").ok().split() == ["name,scopes,created_at"]
+    assert not home.exists()
+
+
+async def test_what_add_shows_lets_in_for_its_scopes_until_it_is_revoked(
+    resight: Resight, home: Path
+) -> None:
+    token = add(resight, "station-7", "detect", "upload")
+    assert stat.S_IMODE((home / "tokens.json").stat().st_mode) == 0o600
+    access = Access.of(Settings())
+    await access.check(f"Bearer {token}", Scope.upload)
+    resight("tokens", "revoke", "station-7").ok()
+    assert TokenFile(str(home / "tokens.json")).read() == ()
+
+
+def test_a_token_is_shown_once_and_never_again(resight: Resight, home: Path) -> None:
+    token = add(resight, "station-7", "admin")
+    for words in (("list",), ("list", "--format", "json"), ("revoke", "station-7")):
+        done = resight("tokens", *words)
+        assert "station-7" in done.ok()
+        assert token not in done.out + done.err
+    assert token not in (home / "tokens.json").read_text()
+
+
+def test_add_says_what_follows_and_the_first_one_that_the_api_closes(resight: Resight) -> None:
+    first = resight("tokens", "add", "a", "--scope", "detect")
+    second = resight("tokens", "add", "b", "--scope", "detect")
+    for done in (first, second):
+        assert "not shown again" in done.err
+        assert "Authorization: Bearer" in done.err
+    assert "every request but those for health needs a token" in first.err
+    assert "every request" not in second.err
+
+
+def test_list_names_scopes_and_says_that_there_is_a_secret_too(
+    resight: Resight, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(resight, "b", "admin")
+    add(resight, "a", "detect", "upload")
+    rows = json.loads(resight("tokens", "list", "--format", "json").ok())
+    assert [(row["name"], row["scopes"]) for row in rows] == [
+        ("b", "admin"),
+        ("a", "detect, upload"),
+    ]
+    monkeypatch.setenv("RESIGHT_TOKEN", "the-secret")
+    done = resight("tokens", "list")
+    assert "RESIGHT_TOKEN" in done.err
+    assert "the-secret" not in done.out + done.err
+
+
+def test_the_file_is_where_the_setting_says(
+    resight: Resight, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESIGHT_TOKENS", str(tmp_path / "all" / "tokens.json"))
+    add(resight, "a", "detect")
+    assert (tmp_path / "all" / "tokens.json").exists()
+    assert not home.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["add", "A b", "--scope", "detect"], "is no name for a token"),
+        (["add", "a", "--scope", "detect"], "there is a token a; revoke it first"),
+        (["revoke", "b"], "there is: a"),
+        (["revoke", ""], "there is: a"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_and_says_why(
+    resight: Resight, words: list[str], message: str
+) -> None:
+    add(resight, "a", "admin")
+    assert message in resight("tokens", *words).refused(2)
+
+
+@pytest.mark.parametrize("words", [["a"], ["a", "--scope", "root"], ["a", "--scope", ""], []])
+def test_a_token_without_a_scope_that_exists_is_a_wrong_command_line(
+    resight: Resight, words: list[str], home: Path
+) -> None:
+    done = resight("tokens", "add", *words)
+    assert done.code == 2
+    assert "--help" in done.err
+    assert not home.exists()
+
+
+@pytest.mark.parametrize("words", [["add", "b", "--scope", "detect"], ["revoke", "a"], ["list"]])
+def test_a_damaged_file_is_left_alone_and_is_exit_code_7(
+    resight: Resight, home: Path, words: list[str]
+) -> None:
+    home.mkdir()
+    (home / "tokens.json").write_text("{")
+    assert "is damaged" in resight("tokens", *words).refused(7)
+    assert (home / "tokens.json").read_text() == "{"

@@ -1,0 +1,314 @@
+"""Live swaps on a real cluster: what goes wrong leaves the old version serving and says why."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from examples.make_models import SSDLITE
+from model_store.add import add_version
+from model_store.errors import ResightError
+from model_store.names import version_id
+from model_store.store import READY, ModelStore
+from serve.client import Client
+from tests.graphs import endless
+
+pytestmark = pytest.mark.cluster
+
+NAME = "swapped"
+FLOORS = {"1": 0.01, "2": 0.5}
+"""Versions differ in their floor, so that the number of detections says who computed an answer."""
+
+
+@pytest.fixture(scope="module")
+def store(cluster: Any) -> ModelStore:
+    """swapped@1 and @2 of the same weights; 1 serves."""
+    store = ModelStore(cluster.settings.models_url)
+    shipped = store.describe(version_id("ssdlite-coco", "1"))
+    weights = store.read_file(shipped, "model.onnx")
+    probe = {"probe/cat.jpg": (Path("examples/photos/cat.jpg")).read_bytes()}
+    for version, floor in FLOORS.items():
+        config = SSDLITE | {"score_floor": floor}
+        add_version(store, version_id(NAME, version), weights, config, probe)
+    done = cluster.resight("models", "promote", f"{NAME}@1")
+    assert done.returncode == 0, done.stderr
+    return store
+
+
+@pytest.fixture(autouse=True)
+def back_to_1(cluster: Any, store: ModelStore) -> Iterator[None]:
+    yield
+    assert cluster.resight("models", "promote", f"{NAME}@1").returncode == 0
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.1)
+
+
+def serving(cluster: Any, name: str = NAME) -> dict[str, Any]:
+    about = httpx.get(f"{cluster.url}/v1/models/{name}", timeout=30).json()
+    return dict(about)
+
+
+def answering(cluster: Any, photo: Any) -> str:
+    answer = cluster.detect(photo("cat"), NAME)
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["model"]["version"])
+
+
+class Load:
+    """A few clients that ask all the time; each answer with when it was asked."""
+
+    def __init__(self, cluster: Any, body: bytes, clients: int = 3) -> None:
+        self.cluster, self.body = cluster, body
+        self.answers: list[tuple[float, httpx.Response]] = []
+        self.errors: list[Exception] = []
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._ask) for _ in range(clients)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self) -> None:
+        with httpx.Client(base_url=self.cluster.url, timeout=60) as http:
+            while not self._stop.is_set() and len(self.answers) < 5000:
+                asked = time.monotonic()
+                try:
+                    answer = http.post(
+                        "/v1/detect", content=self.body, params={"model": NAME, "min_score": 0}
+                    )
+                    self.answers.append((asked, answer))
+                except Exception as error:
+                    self.errors.append(error)
+
+
+def test_swaps_under_load_drop_mix_and_delay_no_answer(
+    cluster: Any, store: ModelStore, photo: Any
+) -> None:
+    """Half of them load a version that was released before."""
+    body = photo("person")
+    expected = {}
+    for version in FLOORS:
+        answer = cluster.detect(body, f"{NAME}@{version}", min_score=0).json()
+        expected[version] = len(answer["detections"])
+    assert expected["1"] > expected["2"] > 0
+    returned: list[tuple[float, float, str]] = []
+    with Load(cluster, body) as load, Client(cluster.url) as client:
+        for turn in range(12):
+            version = "21"[turn % 2]
+            asked = time.monotonic()
+            post = {"version": version}
+            done = httpx.post(f"{cluster.url}/v1/models/{NAME}/promote", json=post, timeout=120)
+            assert done.json()["state"] == "done", done.text
+            returned.append((asked, time.monotonic(), version))
+            if turn % 2 == 0:
+                freed = httpx.post(
+                    f"{cluster.url}/v1/models/{NAME}/release", json={"version": "1"}, timeout=60
+                )
+                assert freed.status_code == 200, freed.text
+            time.sleep(0.3)
+        assert client.events(NAME, 1)[0].outcome.state == "done"
+    assert load.errors == []
+    assert len(load.answers) > 50
+    seen = set()
+    for asked, answer in load.answers:
+        assert answer.status_code == 200, answer.text
+        body_ = answer.json()
+        version = body_["model"]["version"]
+        seen.add(version)
+        assert len(body_["detections"]) == expected[version], "another version's answer"
+        before = [v for _, end, v in returned if end <= asked]
+        overlapping = any(begin <= asked + 60 and end > asked for begin, end, _ in returned)
+        if before and not overlapping:
+            assert version == before[-1], "an answer of the old version after promote returned"
+    assert seen == {"1", "2"}
+
+
+def test_an_answer_asked_for_after_promote_is_never_the_old_ones(
+    cluster: Any, store: ModelStore, photo: Any
+) -> None:
+    for version in ("2", "1") * 5:
+        done = httpx.post(
+            f"{cluster.url}/v1/models/{NAME}/promote", json={"version": version}, timeout=60
+        )
+        assert done.status_code == 200, done.text
+        assert {answering(cluster, photo) for _ in range(3)} == {version}
+
+
+def test_a_roll_back_is_one_command(cluster: Any, store: ModelStore, photo: Any) -> None:
+    assert cluster.resight("models", "promote", f"{NAME}@2").returncode == 0
+    done = cluster.resight("models", "rollback", NAME)
+    assert done.returncode == 0, done.stderr
+    assert answering(cluster, photo) == "1"
+    history = cluster.resight("models", "history", NAME, "--format", "json", "--most", "2")
+    newest, older = json.loads(history.stdout)
+    assert (newest["what"], newest["before"], newest["after"]) == ("rollback production", "2", "1")
+    assert (older["what"], older["after"]) == ("promote production", "2")
+
+
+def test_a_wrong_probe_is_refused_and_the_reason_kept(
+    cluster: Any, store: ModelStore, photo: Any
+) -> None:
+    """Every digest is right; the model just does not see what it is said to see."""
+    described = store.describe(version_id(NAME, "2"))
+    files = {name: store.read_file(described, name) for name in described.digests}
+    expected = json.loads(files["probe/expected.json"])
+    expected["images"]["cat.jpg"][0]["label"] = "dog"
+    files["probe/expected.json"] = json.dumps(expected).encode()
+    store.publish(version_id(NAME, "wrong"), files)
+    done = cluster.resight("models", "promote", f"{NAME}@wrong")
+    assert done.returncode != 0
+    assert "does not reproduce its probe" in done.stderr
+    assert answering(cluster, photo) == "1"
+    assert store.aliases(NAME) == {"production": "1"}
+    events = httpx.get(f"{cluster.url}/v1/models/{NAME}/events", timeout=30).json()
+    assert events[0]["outcome"]["error"] == "ProbeFailed"
+    assert events[0]["after"]["active"] == "1"
+
+
+def test_a_model_that_ends_its_process_hurts_nobody(
+    cluster: Any, store: ModelStore, photo: Any
+) -> None:
+    """Its graph never returns; the process that tries it is killed from outside."""
+    shipped = store.describe(version_id(NAME, "1"))
+    files = {name: store.read_file(shipped, name) for name in shipped.digests}
+    files["model.onnx"] = endless()
+    store.publish(version_id(NAME, "endless"), files)
+    outcome: list[Any] = []
+
+    def promote() -> None:
+        outcome.append(cluster.resight("models", "promote", f"{NAME}@endless"))
+
+    asking = threading.Thread(target=promote)
+    asking.start()
+    wait_until(lambda: bool(workers(cluster, "ray::_prove")))
+    assert serving(cluster)["under_way"][0]["operation"]["version"] == "endless"
+    assert answering(cluster, photo) == "1"
+    time.sleep(1)
+    for process in workers(cluster, "ray::_prove"):
+        process.send_signal(signal.SIGKILL)
+    asking.join(120)
+    assert outcome[0].returncode != 0
+    assert "ended the process that loaded it" in outcome[0].stderr
+    assert answering(cluster, photo) == "1"
+
+
+def workers(cluster: Any, words: str) -> list[psutil.Process]:
+    """Processes of this very cluster, by their title."""
+    ours = psutil.Process(cluster.state.pid).children(recursive=True)
+    return [p for p in ours if words in " ".join(p.cmdline())]
+
+
+def test_an_alias_file_changed_by_hand_is_followed(
+    cluster: Any, store: ModelStore, photo: Any
+) -> None:
+    store.folder.write(f"{NAME}/aliases.json", b'{"production": "2"}')
+    wait_until(lambda: serving(cluster)["aliases"]["production"]["active"] == "2")
+    assert answering(cluster, photo) == "2"
+
+
+def test_a_version_copied_bit_by_bit_serves_when_it_is_whole_and_not_before(
+    cluster: Any, store: ModelStore, photo: Any
+) -> None:
+    """READY first, as rsync would: upper case sorts before lower case."""
+    whole = Path(cluster.settings.models_url) / NAME / "2"
+    copy = whole.with_name("copied")
+    copy.mkdir()
+    shutil.copy(whole / READY, copy / READY)
+    store.folder.write(f"{NAME}/aliases.json", b'{"production": "copied"}')
+    wait_until(lambda: "production" in str(serving(cluster)["failures"]))
+    for file in sorted(p for p in whole.rglob("*") if p.is_file() and p.name != READY):
+        assert answering(cluster, photo) == "1"
+        target = copy / file.relative_to(whole)
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(file, target)
+    reloaded = cluster.resight("models", "promote", f"{NAME}@copied")
+    assert reloaded.returncode == 0, reloaded.stderr
+    assert answering(cluster, photo) == "copied"
+
+
+def test_a_store_that_goes_away_takes_nothing_with_it(
+    cluster: Any, store: ModelStore, photo: Any
+) -> None:
+    here = Path(cluster.settings.models_url)
+    away = here.with_name("models-away")
+    here.rename(away)
+    try:
+        time.sleep(3)  # longer than replicas and rollout take to look again
+        assert answering(cluster, photo) == "1"
+        assert cluster.resight("models", "promote", f"{NAME}@2").returncode != 0
+        assert answering(cluster, photo) == "1"
+    finally:
+        away.rename(here)
+    wait_until(lambda: httpx.get(f"{cluster.url}/readyz", timeout=30).status_code == 200)
+    assert answering(cluster, photo) == "1"
+
+
+def test_a_canary_gets_its_share_and_one_image_always_the_same(
+    cluster: Any, store: ModelStore, photo: Any
+) -> None:
+    done = cluster.resight("models", "canary", f"{NAME}@2", "50")
+    assert done.returncode == 0, done.stderr
+    names = ("cat", "person", "moose", "crocodile", "panda")
+    bodies = [photo(name) + bytes([i]) for name in names for i in range(6)]  # bytes after the image
+    versions = [cluster.detect(body, NAME).json()["model"]["version"] for body in bodies]
+    assert 5 < versions.count("2") < 25
+    again = [cluster.detect(body, NAME).json()["model"]["version"] for body in bodies]
+    assert again == versions
+    assert cluster.resight("models", "canary", f"{NAME}@2", "0").returncode == 0
+    assert {cluster.detect(body, NAME).json()["model"]["version"] for body in bodies} == {"1"}
+
+
+def test_a_killed_replica_costs_its_clients_a_retry_and_its_successor_serves_the_same(
+    cluster: Any, store: ModelStore, photo: Any
+) -> None:
+    assert cluster.resight("models", "promote", f"{NAME}@2").returncode == 0
+    (replica,) = workers(cluster, "ServeReplica:detect")
+    problems: list[Exception] = []
+    answers: list[str] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        with Client(cluster.url) as client:
+            while not stop.is_set():
+                try:
+                    answers.append(client.detect(photo("cat"), NAME).model.version)
+                except ResightError as error:
+                    problems.append(error)
+                    time.sleep(0.2)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        wait_until(lambda: len(answers) > 5)
+        replica.kill()
+        wait_until(lambda: not replica.is_running() or replica.status() == psutil.STATUS_ZOMBIE)
+        count = len(answers)
+        wait_until(lambda: len(answers) > count + 5, seconds=120)
+    finally:
+        stop.set()
+        asking.join()
+    assert set(answers) == {"2"}
+    assert all(str(problem) for problem in problems)
+    ready = httpx.get(f"{cluster.url}/readyz", timeout=30)
+    assert ready.status_code == 200, ready.text

@@ -1,0 +1,56 @@
+"""deployment.json: how versions are run, read anew, never part of their identity."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from model_store.config import Batch
+from model_store.deployment import Deployment, read_deployment
+from model_store.errors import ModelRefused
+from model_store.names import VersionId
+from model_store.store import ModelStore
+
+ONE, TWO = VersionId("deer", "1"), VersionId("deer", "2")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ModelStore:
+    return ModelStore(str(tmp_path))
+
+
+def write(store: ModelStore, value: object) -> None:
+    store.folder.write("deer/deployment.json", json.dumps(value).encode())
+
+
+def test_nothing_written_changes_nothing(store: ModelStore) -> None:
+    assert read_deployment(store, ONE) == Deployment(batch=None)
+
+
+def test_a_version_s_own_entry_wins(store: ModelStore) -> None:
+    write(store, {"*": {"batch": {"max": 4}}, "2": {"batch": {"max": 16, "wait_ms": 3}}})
+    assert read_deployment(store, ONE).batch == Batch(max=4)
+    assert read_deployment(store, TWO).batch == Batch(max=16, wait_ms=3)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ([], "must map"),
+        ({"*": {"batch": {"max": 0}}}, "deployment.json: batch.max: "),
+        ({"*": {"threads": 4}}, "deployment.json: threads: "),
+        ({"*": 7}, "deployment.json"),
+    ],
+)
+def test_what_is_wrong_is_named(store: ModelStore, value: object, said: str) -> None:
+    write(store, value)
+    with pytest.raises(ModelRefused, match=said):
+        read_deployment(store, ONE)
+
+
+def test_what_is_no_json_is_named(store: ModelStore) -> None:
+    store.folder.write("deer/deployment.json", b"{")
+    with pytest.raises(ModelRefused, match="is not JSON"):
+        read_deployment(store, ONE)

@@ -1,0 +1,111 @@
+"""aliases.json changed by another hand: followed, and not tried for ever."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from model_store.store import ModelStore
+from serve.rollout import follow
+from serve.rollout.events import events, record
+from serve.rollout.follow import Follower
+from serve.rollout.offline import apply_offline
+from serve.rollout.operations import Operation, asked
+from serve.rollout.state import AliasState, ModelState, read_state, write_state
+from tests.fixtures_local import motion_store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ModelStore:
+    store = motion_store(tmp_path, "1", "2")
+    store.set_alias("blobs", "production", "1")
+    state = AliasState(active="1", since=datetime.now(UTC))
+    write_state(store, "blobs", ModelState().with_alias("production", state))
+    return store
+
+
+def refuse(follower: Follower, operation: Operation) -> None:
+    refused = {"state": "refused", "detail": "it does not load"}
+    follower.ended(asked(operation).model_copy(update=refused))
+
+
+def test_nothing_is_due_when_the_file_says_what_serves(store: ModelStore) -> None:
+    assert Follower(store).due() == []
+
+
+def test_an_edited_alias_is_due(store: ModelStore) -> None:
+    store.set_alias("blobs", "production", "2")
+    store.set_alias("blobs", "staging", "1")
+    due = Follower(store).due()
+    assert [(one.kind, one.alias, one.version) for one in due] == [
+        ("follow", "production", "2"),
+        ("follow", "staging", "1"),
+    ]
+
+
+def test_what_was_refused_waits_until_something_changes(
+    store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.set_alias("blobs", "production", "2")
+    follower = Follower(store)
+    (operation,) = follower.due()
+    refuse(follower, operation)
+    assert follower.due() == []
+    assert follower.failures("blobs") == {"production": "it does not load"}
+    ready = store.folder.read("blobs/2/READY")
+    store.folder.write("blobs/2/READY", ready + b"\n")  # its files were copied again
+    assert len(follower.due()) == 1
+    refuse(follower, operation)
+    monkeypatch.setattr(follow, "RETRY_S", -1.0)
+    assert len(follower.due()) == 1
+    store.set_alias("blobs", "production", "1")
+    assert follower.due() == []
+    assert follower.failures("blobs") == {}
+
+
+def test_a_version_is_due_again_when_it_becomes_ready(store: ModelStore) -> None:
+    store.folder.write("blobs/aliases.json", b'{"production": "3"}')
+    follower = Follower(store)
+    (operation,) = follower.due()
+    refuse(follower, operation)
+    assert follower.due() == []
+    store.folder.write("blobs/3/READY", b"{}")
+    assert [one.version for one in follower.due()] == ["3"]
+
+
+def test_a_damaged_model_does_not_keep_others_from_being_followed(store: ModelStore) -> None:
+    store.folder.write("aaa/aliases.json", b"not JSON")
+    store.set_alias("blobs", "production", "2")
+    assert [one.name for one in Follower(store).due()] == ["blobs"]
+
+
+def test_without_a_cluster_a_version_is_proved_here_and_recorded(store: ModelStore) -> None:
+    done = apply_offline(store, Operation(kind="promote", name="blobs", version="2"))
+    assert (done.state, store.aliases("blobs")) == ("done", {"production": "2"})
+    assert read_state(store, "blobs").aliases["production"].previous == "1"
+    (event,) = events(store, "blobs")
+    assert (event.outcome.detail, event.before and event.before.active) == (done.detail, "1")
+    assert event.after is not None
+    assert event.after.active == "2"
+
+
+def test_a_refusal_is_recorded_too(store: ModelStore) -> None:
+    store.folder.write("blobs/2/config.json", b"{}")
+    with pytest.raises(Exception, match="sha256"):
+        apply_offline(store, Operation(kind="promote", name="blobs", version="2"))
+    (event,) = events(store, "blobs")
+    assert (event.outcome.state, event.outcome.error) == ("refused", "DigestMismatch")
+    assert store.aliases("blobs") == {"production": "1"}
+
+
+def test_events_come_newest_first_and_a_damaged_one_is_left_out(store: ModelStore) -> None:
+    for version in ("1", "2", "1"):
+        operation = Operation(kind="promote", name="blobs", version=version)
+        record(store, asked(operation), None, AliasState(active=version))
+    newest = sorted(store.folder.names("blobs/.rollout/events"))[-1]
+    assert [e.after and e.after.active for e in events(store, "blobs")] == ["1", "2", "1"]
+    assert len(events(store, "blobs", most=2)) == 2
+    store.folder.write(f"blobs/.rollout/events/{newest}", b"{")
+    assert [e.after and e.after.active for e in events(store, "blobs")] == ["2", "1"]

@@ -1,0 +1,260 @@
+"""A rollout moves an alias only when every replica has the version; otherwise all is as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from model_store.errors import BadRequest, Conflict, ModelNotFound, ModelNotReady, ProbeFailed
+from model_store.names import VersionId
+from model_store.store import ModelStore
+from serve.rollout.operations import Operation
+from serve.rollout.prove import Proof
+from serve.rollout.state import AliasState, ModelState, read_state, write_state
+from serve.rollout.steps import Rollout
+from tests.fixtures_local import motion_store
+
+NAME = "blobs"
+SIZE = 7 << 20
+
+
+class FakeReplicas:
+    """Replicas that do as they are told, in a log of what happened and what the files said then."""
+
+    def __init__(self, store: ModelStore, held: set[str]) -> None:
+        self.store, self.held = store, held
+        self.log: list[str] = []
+        self.refuses: dict[str, Exception] = {}
+
+    def holds(self, version: VersionId) -> bool:
+        return version.version in self.held
+
+    def ensure(self, version: VersionId, needs_bytes: int) -> None:
+        self._say(f"ensure {version.version} {needs_bytes}")
+        self.held.add(version.version)
+
+    def activate(self, name: str, state: ModelState) -> None:
+        self._say(f"activate {self._serving(state)}")
+
+    def release(self, version: VersionId) -> None:
+        self._say(f"release {version.version}")
+
+    def _say(self, words: str) -> None:
+        wanted = self.store.aliases(NAME).get("production")
+        self.log.append(f"{words} | wanted {wanted}")
+        error = self.refuses.pop(words.split()[0], None)
+        if error:
+            raise error
+
+    def _serving(self, state: ModelState) -> str:
+        return ",".join(f"{alias}={one.active}" for alias, one in sorted(state.aliases.items()))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ModelStore:
+    """blobs@1 to 3; version 1 serves."""
+    store = motion_store(tmp_path, "1", "2", "3")
+    store.set_alias(NAME, "production", "1")
+    return store
+
+
+@pytest.fixture
+def replicas(store: ModelStore) -> FakeReplicas:
+    return FakeReplicas(store, {"1"})
+
+
+@pytest.fixture
+def apply(store: ModelStore, replicas: FakeReplicas) -> Callable[..., str]:
+    def prove(version: VersionId) -> Proof:
+        replicas._say(f"prove {version.version}")
+        return Proof(SIZE, 0.1)
+
+    rollout = Rollout(store, replicas, prove)
+
+    def run(kind: str, **fields: Any) -> str:
+        return rollout.apply(Operation.model_validate({"kind": kind, "name": NAME, **fields}))
+
+    return run
+
+
+def serving(store: ModelStore, alias: str = "production") -> AliasState:
+    return read_state(store, NAME).aliases[alias]
+
+
+def test_the_order_never_leaves_a_request_without_its_model(
+    apply: Any, store: ModelStore, replicas: FakeReplicas
+) -> None:
+    assert apply("promote", version="2") == "blobs:production is now blobs@2"
+    assert replicas.log == [
+        "prove 2 | wanted 1",
+        f"ensure 2 {SIZE} | wanted 1",
+        "activate production=2 | wanted 2",
+    ]
+    assert (serving(store).active, serving(store).previous) == ("2", "1")
+    assert serving(store).since is not None
+
+
+def test_a_version_that_all_hold_is_not_proved_again(apply: Any, replicas: FakeReplicas) -> None:
+    replicas.held.add("2")
+    apply("promote", version="2")
+    assert replicas.log == ["activate production=2 | wanted 2"]
+
+
+def test_the_same_again_changes_nothing(
+    apply: Any, store: ModelStore, replicas: FakeReplicas
+) -> None:
+    apply("promote", version="2")
+    replicas.log.clear()
+    before = read_state(store, NAME)
+    assert "so already" in apply("promote", version="2")
+    assert (replicas.log, read_state(store, NAME)) == ([], before)
+
+
+def test_a_first_promotion_writes_what_serves_already(
+    apply: Any, store: ModelStore, replicas: FakeReplicas
+) -> None:
+    assert serving(store).since is None
+    apply("follow", version="1")
+    assert serving(store).since is not None
+    assert replicas.log == ["activate production=1 | wanted 1"]
+
+
+@pytest.mark.parametrize("step", ["prove", "ensure"])
+def test_what_fails_before_the_alias_moves_has_changed_nothing(
+    apply: Any, store: ModelStore, replicas: FakeReplicas, step: str
+) -> None:
+    before = read_state(store, NAME)
+    replicas.refuses[step] = ProbeFailed("sees other things")
+    with pytest.raises(ProbeFailed):
+        apply("promote", version="2")
+    assert store.aliases(NAME) == {"production": "1"}
+    assert read_state(store, NAME) == before
+    assert not any(line.startswith("activate") for line in replicas.log)
+
+
+def test_a_replica_that_does_not_acknowledge_puts_the_alias_back(
+    apply: Any, store: ModelStore, replicas: FakeReplicas
+) -> None:
+    apply("follow", version="1")
+    generation = read_state(store, NAME).generation
+    replicas.log.clear()
+    replicas.refuses["activate"] = ModelNotReady("no word from it")
+    with pytest.raises(ModelNotReady, match="no word"):
+        apply("promote", version="2")
+    assert replicas.log[-2:] == [
+        "activate production=2 | wanted 2",
+        "activate production=1 | wanted 1",
+    ]
+    assert store.aliases(NAME) == {"production": "1"}
+    assert serving(store).active == "1"
+    assert read_state(store, NAME).generation > generation, "replicas that switched go back"
+
+
+def test_rolling_back_goes_to_the_version_before_and_forth_again(
+    apply: Any, store: ModelStore, replicas: FakeReplicas
+) -> None:
+    apply("promote", version="2")
+    replicas.log.clear()
+    apply("rollback")
+    assert (serving(store).active, store.aliases(NAME)) == ("1", {"production": "1"})
+    assert replicas.log == ["activate production=1 | wanted 1"], "nothing is loaded: it is warm"
+    apply("rollback")
+    assert serving(store).active == "2"
+
+
+def test_there_may_be_nothing_to_go_back_to(apply: Any) -> None:
+    with pytest.raises(Conflict, match="no version before 1"):
+        apply("rollback")
+
+
+def test_a_canary_is_loaded_before_it_gets_requests_and_ends_with_zero(
+    apply: Any, store: ModelStore, replicas: FakeReplicas
+) -> None:
+    assert "2 is its canary for 10 %" in apply("canary", version="2", percent=10)
+    assert replicas.log[1].startswith("ensure 2")
+    state = serving(store)
+    assert (state.active, state.canary and state.canary.version) == ("1", "2")
+    assert store.aliases(NAME) == {"production": "1"}
+    assert "no canary any more" in apply("canary", percent=0)
+    assert serving(store).canary is None
+
+
+def test_a_shadow_and_a_canary_live_beside_each_other_until_a_promotion(
+    apply: Any, store: ModelStore
+) -> None:
+    apply("canary", version="2", percent=5)
+    apply("shadow", version="3", percent=50)
+    assert serving(store).versions() == {"1", "2", "3"}
+    apply("promote", version="2")
+    assert serving(store).versions() == {"2"}
+
+
+def test_what_is_pinned_does_not_move(apply: Any, store: ModelStore) -> None:
+    assert "(pinned)" in apply("pin")
+    for kind in ("promote", "follow", "canary", "shadow"):
+        with pytest.raises(Conflict, match="is pinned to 1; unpin it first"):
+            apply(kind, version="2", percent=10)
+    apply("unpin")
+    apply("promote", version="2")
+    apply("pin")
+    with pytest.raises(Conflict, match="pinned to 2"):
+        apply("rollback")
+
+
+def test_other_aliases_stay_as_they_are(apply: Any, store: ModelStore) -> None:
+    apply("promote", alias="staging", version="3")
+    apply("promote", version="2")
+    assert store.aliases(NAME) == {"production": "2", "staging": "3"}
+    assert {a: s.active for a, s in read_state(store, NAME).aliases.items()} == {
+        "production": "2",
+        "staging": "3",
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "error"),
+    [
+        ("promote", {"version": "9"}, ModelNotFound),
+        ("canary", {"version": "9", "percent": 1}, ModelNotFound),
+        ("canary", {"version": "1", "percent": 1}, Conflict),
+        ("canary", {"alias": "other", "version": "2", "percent": 1}, BadRequest),
+        ("rollback", {"alias": "other"}, BadRequest),
+        ("pin", {"alias": "other"}, BadRequest),
+        ("promote", {"version": "../x"}, BadRequest),
+    ],
+)
+def test_what_cannot_be_is_refused(
+    apply: Any, store: ModelStore, kind: str, fields: dict[str, Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        apply(kind, **fields)
+    assert store.aliases(NAME) == {"production": "1"}
+
+
+@pytest.mark.parametrize(
+    "fields", [{"kind": "promote"}, {"kind": "canary", "percent": 5}, {"kind": "dance"}]
+)
+def test_an_operation_that_is_not_whole_is_none(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Operation.model_validate({"name": NAME, **fields})
+
+
+def test_a_version_is_released_by_the_replicas(apply: Any, replicas: FakeReplicas) -> None:
+    assert apply("release", version="2") == "blobs@2 is released"
+    assert replicas.log == ["release 2 | wanted 1"]
+
+
+def test_a_state_survives_being_written(store: ModelStore) -> None:
+    state = ModelState().with_alias("production", AliasState(active="1", pinned=True))
+    write_state(store, NAME, state)
+    assert read_state(store, NAME) == state
+
+
+def test_an_alias_that_is_gone_from_the_file_does_not_serve(store: ModelStore) -> None:
+    state = ModelState().with_alias("gone", AliasState(active="1"))
+    write_state(store, NAME, state)
+    assert set(read_state(store, NAME).aliases) == {"production"}
