@@ -57,3 +57,4 @@ class TensorAnswer:
     model: ModelInfo
     alias: str | None
     outputs: dict[str, NDArray[np.float32]]
+    queue_ms: float

@@ -29,12 +29,13 @@ from model_store.errors import DeadlinePassed, ModelNotReady, Overloaded, Resigh
 from model_store.images import ImageFacts
 from model_store.names import VersionId
 from model_store.preprocess import Prepared
+from model_store.runtimes.inputs import joined
 from model_store.store import ModelStore
 from serve.answers import Answer, ImageResult, TensorAnswer, Timings
 from serve.chunks import Chunk, ChunkAnswer, pack_answers
 from serve.lanes import Bound, Lane, Lanes
 from serve.metrics import Metrics, exposition
-from serve.residents import Residents
+from serve.residents import Resident, Residents
 from serve.rollout.prove import warm_up
 from serve.settings import DetectArgs, Settings
 from serve.shadows import Shadows
@@ -128,10 +129,15 @@ class Engine:
         return pack_answers(detector.info, outcomes)  # type: ignore[arg-type]
 
     async def detect(
-        self, body: bytes, ref: str, deadline_s: float | None = None, request_id: str = ""
+        self,
+        body: bytes,
+        ref: str | Resident,
+        deadline_s: float | None = None,
+        request_id: str = "",
     ) -> Answer:
         """Call it inside a `slot`; `deadline_s` on time.perf_counter's clock. Every one is counted and
-        logged, with its version or with why there is no answer.
+        logged, with its version or with why there is no answer. A `Resident` is a reference that was
+        resolved before, for several images that one version shall answer.
 
         Raises ImageError, ModelError, BadRequest, Overloaded, DeadlinePassed.
         """
@@ -140,15 +146,16 @@ class Engine:
         except BaseException as error:
             outcome = type(error).__name__
             self._metrics.refused(None, outcome)
-            log.info("not_detected", request=request_id, model=ref, outcome=outcome)
+            asked = ref if isinstance(ref, str) else str(ref.detector.info.id)
+            log.info("not_detected", request=request_id, model=asked, outcome=outcome)
             raise
         self._metrics.seen(answer)
         log.info("detected", request=request_id, bytes=len(body), **answer.facts())
         return answer
 
-    async def _detect(self, body: bytes, ref: str, deadline_s: float | None) -> Answer:
+    async def _detect(self, body: bytes, ref: str | Resident, deadline_s: float | None) -> Answer:
         sample = sample_of(body)
-        resident = await self.residents.get(ref, sample)
+        resident = await self.residents.get(ref, sample) if isinstance(ref, str) else ref
         detector = resident.detector
         image, prepared, preprocess_ms = await self._decoded(body, detector, deadline_s)
         (future,) = self.lanes.submit(LaneKey.of(detector), [prepared], Lane.ONLINE, deadline_s)
@@ -160,18 +167,21 @@ class Engine:
         timings = Timings(queue_ms, preprocess_ms, result.inference_ms, result.postprocess_ms)
         return Answer(detector.info, resident.alias, detector, image, result.detections, timings)
 
-    async def infer_tensor(self, tensor: NDArray[np.float32], ref: str) -> TensorAnswer:
-        """(n, 3, h, w) float32 through the network alone, no decoding of boxes; online lane.
+    async def infer_tensor(
+        self, tensor: NDArray[np.float32], resident: Resident, deadline_s: float | None = None
+    ) -> TensorAnswer:
+        """(n, 3, h, w) float32 through the network alone, no decoding of boxes; online lane. Rows that
+        batches made of different lengths are filled up with zeros, as within a batch.
 
-        Call it inside a `slot`. Raises ModelError, BadRequest, Overloaded.
+        Call it inside a `slot`. Raises ModelError, Overloaded, DeadlinePassed.
         """
-        resident = await self.residents.get(ref)
         key = LaneKey.of(resident.detector, raw=True)
-        futures = self.lanes.submit(key, list(tensor), Lane.ONLINE)
+        futures = self.lanes.submit(key, list(tensor), Lane.ONLINE, deadline_s)
         done = await asyncio.gather(*map(asyncio.wrap_future, futures))
         rows = [row for row, _ in done if isinstance(row, dict)]
-        outputs = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-        return TensorAnswer(resident.detector.info, resident.alias, outputs)
+        outputs = {name: joined([row[name][np.newaxis] for row in rows]) for name in rows[0]}
+        queue_ms = max(waited_ms for _, waited_ms in done)
+        return TensorAnswer(resident.detector.info, resident.alias, outputs, queue_ms)
 
     async def _detect_in_bulk(self, body: bytes, detector: LoadedDetector) -> Detections:
         _, prepared, _ = await self._decoded(body, detector, None)

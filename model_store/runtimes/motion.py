@@ -35,7 +35,7 @@ class MotionSession:
 
     def _blobs(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         settings = self._settings
-        grey = np.rint(image.mean(axis=0) * 255).astype(np.uint8)
+        grey = np.clip(np.rint(image.mean(axis=0) * 255), 0, 255).astype(np.uint8)
         background = cv2.GaussianBlur(grey, (0, 0), settings.background_sigma_px)
         difference = cv2.absdiff(grey, background)
         mask = (difference >= settings.min_contrast).astype(np.uint8)

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from model_store.config import ModelConfig, Preprocess
 from model_store.detections import Detections
-from model_store.detector import LoadedDetector
 from model_store.errors import BadRequest, ImageError
 from serve.answers import Answer
 from serve.engine import Engine, sample_of
+from serve.residents import Resident
 from serve.v2.bodies import off_loop
 from serve.v2.request import Asked
 from serve.v2.response import Outcome
@@ -68,10 +68,11 @@ async def infer(
     else:
         tensor = await off_loop(asked.size_bytes, floats, asked.input, asked.binary)
         sample = sample_of(tensor.reshape(-1)[-1024:].tobytes())
-        work = partial(_run, engine, asked, tensor)
-    detector = (await engine.residents.get(wanted.ref, sample)).detector
+        work = partial(_run, engine, asked, tensor, wanted)
+    resident = await engine.residents.get(wanted.ref, sample)
+    detector = resident.detector
     try:
-        outputs, spent = await work(detector, began)
+        outputs, spent = await work(resident, began)
     except Exception:
         statistics.failed(detector.info.id, time.perf_counter_ns() - began)
         raise
@@ -84,11 +85,11 @@ async def _detect(
     asked: Asked,
     images: Sequence[bytes],
     wanted: Wanted,
-    detector: LoadedDetector,
+    resident: Resident,
     began_ns: int,
 ) -> tuple[dict[str, NDArray[Any]], Spent]:
-    answers = await _answers(engine, images, wanted._replace(ref=str(detector.info.id)))
-    least = least_scores(detector.config, asked.header.parameters.min_score)
+    answers = await _answers(engine, images, resident, wanted)
+    least = least_scores(resident.detector.config, asked.header.parameters.min_score)
     outputs = padded([shown(answer.detections, least) for answer in answers])
     times = [answer.timings for answer in answers]
     return outputs, Spent(
@@ -100,10 +101,12 @@ async def _detect(
     )
 
 
-async def _answers(engine: Engine, images: Sequence[bytes], wanted: Wanted) -> list[Answer]:
+async def _answers(
+    engine: Engine, images: Sequence[bytes], resident: Resident, wanted: Wanted
+) -> list[Answer]:
     """All at once. Raises BadRequest that names the first image at fault."""
     done = await asyncio.gather(
-        *(engine.detect(i, wanted.ref, wanted.deadline_s, wanted.request_id) for i in images),
+        *(engine.detect(i, resident, wanted.deadline_s, wanted.request_id) for i in images),
         return_exceptions=True,
     )
     answers: list[Answer] = []
@@ -120,15 +123,18 @@ async def _run(
     engine: Engine,
     asked: Asked,
     tensor: NDArray[np.float32],
-    detector: LoadedDetector,
+    wanted: Wanted,
+    resident: Resident,
     began_ns: int,
 ) -> tuple[dict[str, NDArray[Any]], Spent]:
-    _require_fits(tensor.shape, detector.config.preprocess)
+    _require_fits(tensor.shape, resident.detector.config.preprocess)
     started = time.perf_counter_ns()
-    answer = await engine.infer_tensor(tensor, str(detector.info.id))
+    answer = await engine.infer_tensor(tensor, resident, wanted.deadline_s)
     ended = time.perf_counter_ns()
     asked.outputs(list(answer.outputs))
-    parts = {"compute_input": started - began_ns, "compute_infer": ended - started}
+    queue = _ns(answer.queue_ms)
+    parts = {"queue": queue, "compute_input": started - began_ns}
+    parts["compute_infer"] = max(0, ended - started - queue)
     return dict(answer.outputs), Spent(ended - began_ns, **parts)
 
 

@@ -14,6 +14,7 @@ from model_store.config import Preprocess
 from model_store.detector import LoadedDetector
 from model_store.names import VersionId
 from serve.engine import Engine
+from serve.residents import Resident
 from serve.v2.contract import ModelMetadata, ServerMetadata, TensorMetadata
 from serve.v2.inference import IMAGE, TENSOR
 from serve.v2.tensors import datatype_of
@@ -51,7 +52,7 @@ class RawOutputs:
             for down, across in _sizes(detector.config.preprocess):
                 blank = np.zeros((1, 3, down, across), np.float32)
                 with self._engine.slot():
-                    answer = await self._engine.infer_tensor(blank, str(detector.info.id))
+                    answer = await self._engine.infer_tensor(blank, Resident(detector, None))
                 found.append(dict(answer.outputs))
             self._seen[key] = [
                 TensorMetadata(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from examples.make_models import SSDLITE
 from model_store.add import add_version
@@ -312,3 +314,33 @@ def test_a_killed_replica_costs_its_clients_a_retry_and_its_successor_serves_the
     assert all(str(problem) for problem in problems)
     ready = httpx.get(f"{cluster.url}/readyz", timeout=30)
     assert ready.status_code == 200, ready.text
+
+
+def test_clients_that_go_away_are_not_worked_for(
+    cluster: Any, store: ModelStore, photo: Any
+) -> None:
+    body = photo("person")
+    head = (
+        f"POST /v1/detect?model={NAME}@1 HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+
+    def counted(outcome: str) -> float:
+        text = httpx.get(f"{cluster.url}/metrics", timeout=30).text
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == "resight_requests_total" and sample.labels["outcome"] == outcome
+        )
+
+    before = counted("ok")
+    connections = []
+    for _ in range(40):
+        connection = socket.create_connection(("127.0.0.1", cluster.state.http_port))
+        connection.sendall(head.encode() + body)
+        connections.append(connection)
+    for connection in connections:
+        connection.close()
+    wait_until(lambda: counted("CancelledError") + counted("ok") - before >= 38)
+    assert counted("CancelledError") > 20
+    assert answering(cluster, photo) == "1"

@@ -189,8 +189,8 @@ async def test_one_version_answers_all_images_of_a_request(
     detect = Engine.detect
     asked: list[str] = []
 
-    async def promoted_meanwhile(self: Engine, body: bytes, ref: str, *more: Any) -> Answer:
-        asked.append(ref)
+    async def promoted_meanwhile(self: Engine, body: bytes, ref: Resident, *more: Any) -> Answer:
+        asked.append(str(ref.detector.info.id))
         if len(asked) == 2:
             self.store.set_alias("blobs", "production", "2")
             await self.residents.refresh()
