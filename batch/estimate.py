@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 
 from batch.plan import Plan
+from model_store.decoders.layout import OutputNonsense
 from model_store.detector import load_detector
 from model_store.errors import ImageError, StorageError
 from model_store.storage import Folder
@@ -29,7 +30,7 @@ def estimate_s(plan: Plan, store: ModelStore) -> float | None:
             data = Folder(row["source_root"]).read(row["path"])
             assert detector is not None
             detector.detect_encoded(data)
-        except (ImageError, OSError, StorageError):
+        except (ImageError, OSError, StorageError, OutputNonsense):
             continue
         seconds.append(time.perf_counter() - started)
     if not seconds:

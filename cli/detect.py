@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +11,7 @@ import typer
 from archive.listing import EXTENSIONS
 from cli.drawing import draw_detections
 from cli.output import Format, FormatOption, note, print_rows
+from model_store.decoders.layout import OutputNonsense
 from model_store.detections import Detections, RunLengths
 from model_store.detector import LoadedDetector, load_detector
 from model_store.errors import BadRequest, ImageError
@@ -39,27 +40,31 @@ def detect(
     ] = None,
     fmt: FormatOption = Format.table,
 ) -> None:
-    """What a model sees in some pictures. Exit code 1 when one of them cannot be decoded.
+    """What a model sees in some pictures. Exit code 1 when it cannot see one of them.
+
+    With --draw a picture is written as NAME.jpg, one of a folder under its name there.
 
     Example: resight detect buck.jpg night/ --model deer --draw seen/
     """
+    files = list(_files(images))
+    drawings = _drawings(files, draw) if draw is not None else {}
     store = ModelStore(Settings().models_url)
     detector = load_detector(store, store.resolve(parse_ref(model)), usable_cores())
     rows: list[dict[str, Any]] = []
     unreadable = 0
-    for path, name in _files(images):
+    for path, name in files:
         try:
             data = path.read_bytes()
             facts, found = detector.detect_encoded(data)
-        except (ImageError, OSError) as error:
+        except (ImageError, OutputNonsense, OSError) as error:
             note(f"unreadable: {name}: {error}")
             unreadable += 1
             continue
         shown = _shown(detector, found, min_score)
         rows += _rows(name, detector, shown, facts.note)
-        if draw is not None:
-            path = draw / f"{Path(name).with_suffix('')}.jpg"
-            draw_detections(path, decode(data).pixels, shown, detector.config.labels)
+        if path in drawings:
+            pixels = decode(data).pixels
+            draw_detections(drawings[path], pixels, shown, detector.config.labels)
     hidden = WIDE if fmt is Format.table else set[str]()
     columns = [column for column in COLUMNS if column not in hidden]
     print_rows([{c: row[c] for c in columns} for row in rows], fmt, columns)
@@ -77,6 +82,43 @@ def _files(given: list[Path]) -> Iterator[tuple[Path, str]]:
             yield path, path.name
         else:
             raise BadRequest(f"{path} is no file and no folder")
+
+
+def _drawings(files: Sequence[tuple[Path, str]], folder: Path) -> dict[Path, Path]:
+    """Where each picture is drawn: its name there, with .jpg after any other suffix.
+
+    Raises BadRequest, before anything is written, for a drawing that would replace a picture given, and for
+    two of one name.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise BadRequest(f"--draw {folder} is a file: name a folder")
+    given: dict[tuple[int, int] | None, Path] = {_identity(path): path for path, _ in files}
+    given.pop(None, None)
+    found: dict[Path, Path] = {}
+    taken: dict[Path, Path] = {}
+    for path, name in files:
+        drawing = folder / (name if name.lower().endswith(".jpg") else f"{name}.jpg")
+        replaced = given.get(_identity(drawing))
+        if replaced:
+            raise BadRequest(
+                f"the drawing of {path} would replace the picture {replaced}: --draw another folder"
+            )
+        if taken.setdefault(drawing, path) != path:
+            raise BadRequest(
+                f"{taken[drawing]} and {path} would both be drawn as {drawing}: give the folder above "
+                "them, or draw them one after the other into folders of their own"
+            )
+        found[path] = drawing
+    return found
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """The same for all names of one file: links, and letters of either case where that does not count."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _shown(detector: LoadedDetector, found: Detections, min_score: float | None) -> Detections:

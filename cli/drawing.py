@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from model_store.detections import Detections, RunLengths
+from model_store.errors import BadRequest
 from model_store.images import Pixels
 from model_store.masks import bitmap_of
 
@@ -17,7 +18,10 @@ GREEN_BGR = (60, 200, 60)
 
 
 def draw_detections(path: Path, pixels: Pixels, shown: Detections, labels: Sequence[str]) -> None:
-    """Write a JPEG; lines and letters grow with the picture, (h, w, 3) uint8 RGB."""
+    """Write a JPEG; lines and letters grow with the picture, (h, w, 3) uint8 RGB.
+
+    Raises BadRequest where nothing can be written.
+    """
     canvas: Any = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     height, width = canvas.shape[:2]
     if isinstance(shown.masks, RunLengths):
@@ -33,5 +37,8 @@ def draw_detections(path: Path, pixels: Pixels, shown: Detections, labels: Seque
         corner = (box[0] + thick, max(round(22 * scale), box[1] - thick))
         font, size = cv2.FONT_HERSHEY_SIMPLEX, 0.7 * scale
         cv2.putText(canvas, words, corner, font, size, GREEN_BGR, thick, cv2.LINE_AA)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(cv2.imencode(".jpg", canvas)[1].tobytes())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(cv2.imencode(".jpg", canvas)[1].tobytes())
+    except OSError as error:
+        raise BadRequest(f"cannot draw into {path}: {error.strerror}") from error

@@ -74,6 +74,8 @@ def add(
             "the network was trained on; set preprocess (channel_order, divide_by, resize) in --config, "
             "add another version, and look at 'resight detect --draw'"
         )
+    if added.config.decoder == "mmdet" and "preprocess" not in overrides:
+        note("MMDetection's files do not say how pixels are prepared: give preprocess in --config")
     note(f"added; serve it with: resight models promote {added.id}")
     print_facts(_identity(added.id.name, added.id.version), fmt)
 

@@ -1,4 +1,4 @@
-"""Add a version: recognise, load, record its golden probe, publish with READY last.
+"""Add a version: recognise, load, record its golden probe and reproduce it, publish with READY last.
 
 weights file (or none, for runtime motion) + config overrides + probe images -> ModelVersion
 """
@@ -14,10 +14,10 @@ import numpy as np
 
 from model_store.config import ModelConfig, MotionRuntime, parse_config
 from model_store.detector import LoadedDetector
-from model_store.errors import ModelExists
+from model_store.errors import ModelExists, ModelRefused
 from model_store.inference_key import inference_key, sha256_hex, weights_digest
 from model_store.names import VersionId
-from model_store.probe import record_probe
+from model_store.probe import first_difference, record_probe
 from model_store.recognise import recognise
 from model_store.runtimes import open_session, open_weights
 from model_store.store import CONFIG, READY, ModelInfo, ModelStore, ModelVersion
@@ -55,7 +55,18 @@ def add_version(
         if name.startswith("probe/") and not name.endswith(".json")
     }
     files.update(record_probe(detector, probes or {"synthetic.png": synthetic_scene()}))
+    _require_steady(detector, files)
     return store.publish(version, files)
+
+
+def _require_steady(detector: LoadedDetector, files: Mapping[str, bytes]) -> None:
+    """Raises ModelRefused for what would never load again: a version cannot be mended."""
+    difference = first_difference(detector, files)
+    if difference:
+        raise ModelRefused(
+            f"{detector.info.id} sees a picture differently the second time, {difference}: something in "
+            "the graph is random or kept from call to call; export it for inference"
+        )
 
 
 def _files(

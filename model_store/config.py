@@ -16,6 +16,7 @@ from model_store.fit import Resize, SizePx
 
 DecoderName = Literal[
     "yolov5",
+    "yolov5_seg",
     "yolov8",
     "yolov8_seg",
     "end2end",
@@ -194,7 +195,9 @@ def _unions(tiling: Tiling | None) -> bool:
 def parse_config(text: str | bytes, where: str) -> ModelConfig:
     """Read config.json. Raises ModelRefused that names the file and each wrong field."""
     try:
-        return ModelConfig.model_validate(json.loads(text))
+        value = json.loads(text)
+        _require_whole_characters(value, where)
+        return ModelConfig.model_validate(value)
     except ValidationError as error:
         wrong = "; ".join(
             f"{'.'.join(str(part) for part in item['loc']) or 'config'}: {item['msg']}"
@@ -203,3 +206,14 @@ def parse_config(text: str | bytes, where: str) -> ModelConfig:
         raise ModelRefused(f"{where}: {wrong}") from error
     except ValueError as error:
         raise ModelRefused(f"{where} is not JSON: {error}") from error
+
+
+def _require_whole_characters(value: object, where: str) -> None:
+    """Raises ModelRefused for half a character (a lone surrogate): JSON can say it, no file can hold it."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        around = error.object[max(0, error.start - 20) : error.end]
+        raise ModelRefused(
+            f"{where} holds half a character (a lone surrogate) in {around!r}: write it whole"
+        ) from error

@@ -3,7 +3,8 @@
 boxes_xyxy (n, 4) float32  x1, y1, x2, y2; in network px below the waist, image px above it
 scores     (n,)   float32  0..1
 class_ids  (n,)   int32    index into the model's labels
-saturated  bool            some were cut off at max_detections, so n is a floor and not a count
+saturated  bool            n is a floor and not a count: some were cut off at max_detections, or all rows
+                           of a list that the graph fills were taken
 masks      None            where the model has none; else one a detection, see `Masks`
 """
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from model_store.batch_size import measured_batch
 from model_store.config import Batch, ModelConfig
 from model_store.decoders import DECODERS
-from model_store.decoders.layout import DecodeSpec, Outputs
+from model_store.decoders.layout import DecodeSpec, OutputNonsense, Outputs
 from model_store.detections import Detections
 from model_store.fit import Fit, SizePx
 from model_store.images import MAX_PIXELS, ImageFacts, Pixels
@@ -75,7 +75,10 @@ class LoadedDetector:
         return prepare(image, self.config.preprocess)
 
     def infer(self, images: Sequence[Prepared]) -> Inferred:
-        """Any number of prepared images, `batch.max` tiles of one shape to a call."""
+        """Any number of prepared images, `batch.max` tiles of one shape to a call.
+
+        Raises OutputNonsense for what the network says of one of them; the others must be asked alone.
+        """
         started = time.perf_counter()
         tiles = [
             _Tile(pixels, fit, image.size_px)
@@ -110,7 +113,7 @@ class LoadedDetector:
         return answers
 
     def detect_encoded(self, data: bytes) -> tuple[ImageFacts, Detections]:
-        """What an upload of these bytes would be answered. Raises ImageError."""
+        """What an upload of these bytes would be answered. Raises ImageError, OutputNonsense."""
         facts, prepared = self.read(data)
         return facts, self.infer([prepared]).detections[0]
 
@@ -119,7 +122,10 @@ class LoadedDetector:
 
     def _decode_spec(self, stacked: NDArray[np.uint8]) -> DecodeSpec:
         down, across = stacked.shape[1:3]
-        return DecodeSpec((across, down), len(self.config.labels), self.config.score_floor)
+        # of ONNX graphs only: other runtimes do not say what a graph declares of its outputs
+        fixed: frozenset[str] = getattr(self.session, "fixed_rows", frozenset())
+        classes, floor = len(self.config.labels), self.config.score_floor
+        return DecodeSpec((across, down), classes, floor, fixed)
 
     def _finish(self, candidates: Detections, tile: _Tile) -> Detections:
         kept = suppress(candidates, self.config.nms, tile.fit.scale_x)
@@ -152,10 +158,10 @@ def _calls(tiles: Sequence[_Tile], most: int) -> Iterator[list[int]]:
 
 
 def _require_finite(outputs: Outputs) -> None:
-    """Raises FloatingPointError: a NaN compares false and would silently be a missing animal."""
+    """Raises OutputNonsense: a NaN compares false and would silently be a missing animal."""
     for name, values in outputs.items():
-        if not np.isfinite(values.sum(dtype=np.float64)):
-            raise FloatingPointError(f"the model's output {name} holds NaN or infinity")
+        if not np.isfinite(values).all():
+            raise OutputNonsense(f"the network's output {name} holds NaN or infinity")
 
 
 def load_detector(store: ModelStore, version: VersionId, threads: int = 1) -> LoadedDetector:

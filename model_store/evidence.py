@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Any, cast
 
 import numpy as np
@@ -60,18 +61,33 @@ class Evidence:
 
 
 def read_evidence(session: WeightsSession, given_px: SizePx | None) -> Evidence:
-    """`given_px` is for graphs of any size. Raises ModelRefused when they do not run."""
+    """`given_px` is for graphs of any size. Raises ModelRefused when they do not run, on one image or, where
+    the batch is free, on two.
+    """
     across, down = session.input.size_px
     wide, high = given_px or _imgsz(session.metadata) or (DEFAULT_SIDE_PX, DEFAULT_SIDE_PX)
     across, down = across or wide, down or high
+    outputs = _run(session, 1, (across, down))
+    if session.input.fixed_batch is None and session.input.most != 1:
+        _run(session, 2, (across, down))
+    return Evidence(session.metadata, (across, down), session.input, outputs)
+
+
+def _run(session: WeightsSession, images: int, size_px: SizePx) -> Mapping[str, NDArray[Any]]:
+    """Of so many grey images."""
+    across, down = size_px
     grey = 114 if session.input.dtype == np.uint8 else 114 / 255
     try:
-        outputs = session.run(np.full((1, 3, down, across), grey, np.float32))
-    except Exception as error:
+        return session.run(np.full((images, 3, down, across), grey, np.float32))
+    except ModelRefused:
+        raise
+    except Exception as error:  # each runtime has its own kinds
+        some = "one image" if images == 1 else f"{images} images at once, as its free batch allows,"
+        way_out = "" if images == 1 else "; export it again, with a batch fixed to 1"
+        reason = shorten(str(error), 400, placeholder=" …")
         raise ModelRefused(
-            f"the graph does not run on {across} x {down} px: {error}"[:500]
+            f"the graph does not run on {some} of {across} x {down} px{way_out}: {reason}"
         ) from error
-    return Evidence(session.metadata, (across, down), session.input, outputs)
 
 
 def labels_of(metadata: Mapping[str, str]) -> list[str]:

@@ -3,6 +3,7 @@
 image (w, h) --letterbox | rect | stretch | fit_top_left--> Fit(scale, offset)
 boxes (n, 4) network px --Fit.to_image--> boxes (n, 4) image px, clipped to the image
 Rounding of `letterbox` and `rect` is Ultralytics': size by round-half-even, centre pads by -0.1 / +0.1.
+That of `fit_top_left` is YOLOX's (`preproc`): sizes are cut to whole pixels.
 """
 
 from __future__ import annotations
@@ -82,7 +83,8 @@ def resized_px(kind: Resize, size_px: SizePx, input_px: SizePx) -> SizePx:
         return input_px
     (width, height), (across, down) = size_px, input_px
     ratio = min(down / height, across / width)
-    return max(1, round(width * ratio)), max(1, round(height * ratio))
+    whole = int if kind == "fit_top_left" else round
+    return max(1, whole(width * ratio)), max(1, whole(height * ratio))
 
 
 def canvas_px(kind: Resize, resized_px: SizePx, input_px: SizePx, stride_px: int) -> SizePx:

@@ -4,8 +4,8 @@ PrototypeMasks (n coefficients, K prototypes) + boxes in image px + Fit --run_le
 
 A pixel belongs to an object when its centre lies in the box and the mask's logit there is above 0 (its
 sigmoid above 0.5). The logit is coefficients @ prototypes, interpolated once, bilinearly, from the
-prototypes' grid to the pixels of the image: what Ultralytics calls retina masks
-(`process_mask_native`), and finer than masks made at the network's size and scaled up.
+prototypes' grid to the pixels of the image, where the picture was really placed. Ultralytics' retina masks
+(`process_mask_native`) cut the padding off in whole cells of that grid first, which moves them a little.
 Run lengths are COCO's: column by column, zeros first, as a string (pycocotools' `rleToString`).
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ from model_store.detections import FloatArray, Index, RunLengths
 from model_store.fit import Fit, SizePx
 
 Bitmap = NDArray[np.bool_]
+MOST = np.float32(1e30)
+"""A logit is cut to it, so that sums and differences of two stay finite; only nonsense is larger."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,54 +50,91 @@ class Window(NamedTuple):
     bottom: int
 
 
+class Runs(NamedTuple):
+    """Pixels inside, counted column by column: from each start, in order, up to its end."""
+
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+
+
 def run_lengths(
     masks: PrototypeMasks, boxes_xyxy: FloatArray, fit: Fit, size_px: SizePx
 ) -> RunLengths:
     """Masks of boxes (n, 4) in px of an image of `size_px`."""
     counts: list[str] = []
     area_px: list[int] = []
-    for coefficients, box in zip(masks.coefficients, boxes_xyxy.tolist(), strict=True):
-        logits = np.tensordot(coefficients, masks.prototypes, axes=1)
+    for i, box in enumerate(boxes_xyxy.tolist()):
         window = Window(*(math.ceil(value - 0.5) for value in box))
-        bitmap = _sampled(logits, window, fit, masks.network_px) > 0
-        counts.append(compressed(runs_of(bitmap, window, size_px)))
-        area_px.append(int(bitmap.sum()))
+        found = _runs(masks, i, window, fit, size_px)
+        counts.append(compressed(counts_of(found, size_px)))
+        area_px.append(int((found.ends - found.starts).sum()))
     return RunLengths(tuple(counts), np.array(area_px, np.int64))
 
 
-def _sampled(logits: NDArray[Any], window: Window, fit: Fit, network_px: SizePx) -> NDArray[Any]:
-    """Bilinear, at the centres of the window's pixels; edges are repeated."""
-    (height, width), (across, down) = logits.shape, network_px
-    x = (np.arange(window.left, window.right) + 0.5 - fit.origin_x_px) * fit.scale_x + fit.left_px
-    y = (np.arange(window.top, window.bottom) + 0.5 - fit.origin_y_px) * fit.scale_y + fit.top_px
-    left, right, along = _taps(x * width / across - 0.5, width)
-    above, below, down_by = _taps(y * height / down - 0.5, height)
-    rows = logits[above] * (1 - down_by)[:, np.newaxis] + logits[below] * down_by[:, np.newaxis]
-    return rows[:, left] * (1 - along) + rows[:, right] * along
+def _runs(masks: PrototypeMasks, index: int, window: Window, fit: Fit, size_px: SizePx) -> Runs:
+    """Where the mask of one detection is above 0, bilinear with repeated edges.
+
+    Logits are made at every column of the window's pixels, but only at the rows of the prototypes' grid:
+    between two of them a column's logit is a straight line, and where that crosses 0 a run starts or ends.
+    """
+    if window.right <= window.left or window.bottom <= window.top:
+        return Runs(np.zeros(0, np.int64), np.zeros(0, np.int64))
+    (_, high, wide), (across, down) = masks.prototypes.shape, masks.network_px
+    columns, ends = np.arange(window.left, window.right), np.array([window.top, window.bottom - 1])
+    x = (columns + 0.5 - fit.origin_x_px) * fit.scale_x + fit.left_px
+    y = (ends + 0.5 - fit.origin_y_px) * fit.scale_y + fit.top_px
+    left, right, along = _taps(x * wide / across - 0.5, wide)
+    above, below, _ = _taps(y * high / down - 0.5, high)
+    part = masks.prototypes[:, above[0] : below[1] + 1, left[0] : right[-1] + 1]
+    logits = np.tensordot(masks.coefficients[index], part, axes=1).T
+    logits = np.clip(np.nan_to_num(logits), -MOST, MOST)
+    logits = logits[left - left[0]] * (1 - along) + logits[right - left[0]] * along
+    column, cell, row = _crossings(logits)
+    pixel = ((above[0] + row + 0.5) * down / high - fit.top_px) / fit.scale_y
+    pixel += fit.origin_y_px - 0.5
+    pixel[cell == 0], pixel[cell == logits.shape[1]] = -np.inf, np.inf  # it begins or ends inside
+    starts, stops = np.floor(pixel[0::2]) + 1, np.ceil(pixel[1::2])
+    starts, stops = (
+        np.clip(p, window.top, window.bottom).astype(np.int64) for p in (starts, stops)
+    )
+    base = (column[0::2] + window.left) * size_px[1]
+    some = starts < stops
+    return Runs((base + starts)[some], (base + stops)[some])
+
+
+def _crossings(
+    logits: FloatArray,
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
+    """Where columns (columns, rows) rise above 0, fall, rise, … : the column, the row before which, and
+    the place between that row and the one before it. Outside there is nothing.
+    """
+    over = np.zeros((len(logits), logits.shape[1] + 2), np.int8)
+    over[:, 1:-1] = logits > 0
+    column, cell = np.nonzero(np.diff(over, axis=1))
+    before = logits[column, np.maximum(cell - 1, 0)].astype(np.float64)
+    after = logits[column, np.minimum(cell, logits.shape[1] - 1)]
+    share = before / np.where(before == after, 1.0, before - after)
+    return column, cell, cell - 1 + share
 
 
 def _taps(
     place: NDArray[np.float64], length: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], FloatArray]:
-    """The cells on both sides of each place, and the weight of the second."""
+    """The cells on both sides of each place, and the weight of the second, (n, 1)."""
     place = np.clip(place, 0, length - 1)
     first = np.floor(place).astype(np.intp)
-    return first, np.minimum(first + 1, length - 1), (place - first).astype(np.float32)
+    weight = (place - first).astype(np.float32)[:, np.newaxis]
+    return first, np.minimum(first + 1, length - 1), weight
 
 
-def runs_of(bitmap: Bitmap, window: Window, size_px: SizePx) -> NDArray[np.int64]:
-    """Uncompressed counts of an image that is true where `bitmap` is, and false around it."""
-    width, height = size_px
-    guarded = np.zeros((bitmap.shape[1], bitmap.shape[0] + 2), np.int8)
-    guarded[:, 1:-1] = bitmap.T
-    column, row = np.nonzero(np.diff(guarded, axis=1))  # start, end, start, end, …
-    place = (column + window.left) * height + row + window.top
-    starts, ends = place[0::2], place[1::2]
+def counts_of(runs: Runs, size_px: SizePx) -> NDArray[np.int64]:
+    """Uncompressed counts of an image that is true in the runs, and false around them."""
+    starts, ends = runs
     apart = starts[1:] != ends[:-1]  # a run may go on at the top of the next column
     bounds = np.empty(2 * int(apart.sum()) + 2 * bool(len(starts)), np.int64)
     bounds[0::2] = starts[np.r_[np.True_, apart][: len(starts)]]
     bounds[1::2] = ends[np.r_[apart, np.True_][: len(ends)]]
-    counts = np.diff(bounds, prepend=0, append=width * height)
+    counts = np.diff(bounds, prepend=0, append=size_px[0] * size_px[1])
     return counts[:-1] if len(counts) > 1 and counts[-1] == 0 else counts
 
 
@@ -105,15 +144,16 @@ def compressed(counts: NDArray[np.int64]) -> str:
     """
     values = counts.copy()
     values[3:] -= counts[1:-2]
-    text = bytearray()
-    for value in values.tolist():
-        more = True
-        while more:
-            bits = value & 31
-            value >>= 5
-            more = value != (-1 if bits & 16 else 0)
-            text.append(bits + 32 * more + 48)
-    return text.decode()
+    characters: list[NDArray[np.int64]] = []
+    written: list[NDArray[np.bool_]] = [np.ones(len(values), np.bool_)]
+    while written[-1].any():
+        bits = values & 31
+        values >>= 5
+        more = written[-1] & (values != np.where(bits & 16, -1, 0))
+        characters.append(bits + 32 * more + 48)
+        written.append(more)
+    table = np.stack(characters, axis=1)
+    return table[np.stack(written[:-1], axis=1)].astype(np.uint8).tobytes().decode()
 
 
 def bitmap_of(text: str, size_px: SizePx) -> Bitmap:

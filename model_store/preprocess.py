@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from model_store.config import Preprocess
 from model_store.fit import Fit, SizePx, canvas_px, fit, resized_px
 from model_store.images import MAX_PIXELS, ImageFacts, Pixels, decode
-from model_store.tiling import tiles
+from model_store.tiling import Tile, tiles
 
 _INTERPOLATION = {
     "nearest": cv2.INTER_NEAREST,
@@ -73,33 +73,45 @@ def prepare(image: Pixels, spec: Preprocess, size_px: SizePx | None = None) -> P
     """
     height, width = image.shape[:2]
     size_px = size_px or (width, height)
-    if spec.tiling is None:
-        whole = _fit(spec, size_px)
-        return Prepared(_placed(image, whole, spec)[np.newaxis], (whole,), size_px)
-    cut = tiles(width, height, spec.tiling)
-    fits = tuple(replace(_fit(spec, (w, h)), origin_x_px=x, origin_y_px=y) for x, y, w, h in cut)
-    pieces = zip(cut, fits, strict=True)
-    placed = [_placed(image[y : y + h, x : x + w], one, spec) for (x, y, w, h), one in pieces]
-    return Prepared(np.stack(placed), fits, size_px)
+    cut: list[Tile] = [(0, 0, width, height)]
+    fits = (_fit(spec, size_px),)
+    if spec.tiling is not None:
+        cut = tiles(width, height, spec.tiling)
+        fits = tuple(
+            replace(_fit(spec, (w, h)), origin_x_px=x, origin_y_px=y) for x, y, w, h in cut
+        )
+    across, down = _canvas_px(fits[0], spec)
+    pixels = np.empty((len(cut), down, across, 3), np.uint8)
+    for (x, y, w, h), one, canvas in zip(cut, fits, pixels, strict=True):
+        _place(image[y : y + h, x : x + w], one, spec, canvas)
+    return Prepared(pixels, fits, size_px)
 
 
 def _fit(spec: Preprocess, size_px: SizePx) -> Fit:
     return fit(spec.resize, size_px, spec.input_px, spec.stride_px)
 
 
-def _placed(image: Pixels, placed: Fit, spec: Preprocess) -> Pixels:
-    """(down, across, 3), never a view of the image."""
-    size = resized_px(spec.resize, (placed.width_px, placed.height_px), spec.input_px)
-    resized = image
-    if size != (image.shape[1], image.shape[0]):
-        resized = cv2.resize(image, size, interpolation=_INTERPOLATION[spec.interpolation])
-    across, down = canvas_px(spec.resize, size, spec.input_px, spec.stride_px)
-    if size == (across, down):
-        return image.copy() if resized is image else np.ascontiguousarray(resized, np.uint8)
-    canvas = np.full((down, across, 3), spec.pad_value, np.uint8)
+def _size_px(placed: Fit, spec: Preprocess) -> SizePx:
+    """Of the picture inside the canvas."""
+    return resized_px(spec.resize, (placed.width_px, placed.height_px), spec.input_px)
+
+
+def _canvas_px(placed: Fit, spec: Preprocess) -> SizePx:
+    """The same for all tiles of an image: only `rect` has several, and no tiles."""
+    return canvas_px(spec.resize, _size_px(placed, spec), spec.input_px, spec.stride_px)
+
+
+def _place(image: Pixels, placed: Fit, spec: Preprocess, canvas: Pixels) -> None:
+    """Fill the canvas (down, across, 3) with the resized image and padding around it."""
+    size = _size_px(placed, spec)
+    if size != (canvas.shape[1], canvas.shape[0]):
+        canvas[:] = spec.pad_value
     left, top = placed.left_px, placed.top_px
-    canvas[top : top + size[1], left : left + size[0]] = resized
-    return canvas
+    inside = canvas[top : top + size[1], left : left + size[0]]
+    if size == (image.shape[1], image.shape[0]):
+        inside[:] = image
+    else:
+        cv2.resize(image, size, inside, interpolation=_INTERPOLATION[spec.interpolation])
 
 
 def to_tensor(pixels: NDArray[np.uint8], spec: Preprocess) -> NDArray[np.float32]:

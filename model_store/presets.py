@@ -42,6 +42,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "mmdet": {"preprocess": STRETCH, "nms": RANKED},
 }
 PRESETS["yolox_raw"] = PRESETS["yolox"]
+PRESETS["yolov5_seg"] = PRESETS["yolov5"]
 PRESETS["yolov8_seg"] = PRESETS["yolov8"]
 PRESETS["end2end_seg"] = PRESETS["end2end"]
 

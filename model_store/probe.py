@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from model_store.config import Frozen
+from model_store.decoders.layout import OutputNonsense
 from model_store.errors import ModelRefused, ProbeFailed
 
 if TYPE_CHECKING:
@@ -65,6 +66,19 @@ def outside_picture(files: Mapping[str, bytes]) -> int:
 
 def check_probe(detector: LoadedDetector, files: Mapping[str, bytes]) -> None:
     """Raises ProbeFailed with the first difference, ModelRefused when the probe is unusable."""
+    difference = first_difference(detector, files)
+    if difference:
+        raise ProbeFailed(
+            f"{detector.info.id} does not reproduce its probe {difference}; the "
+            "weights, labels, preprocessing or decoder are not the ones it was added with"
+        )
+
+
+def first_difference(detector: LoadedDetector, files: Mapping[str, bytes]) -> str | None:
+    """Picture and row that are not as recorded, in words; None when all are.
+
+    Raises ModelRefused when the probe is unusable.
+    """
     where = f"{detector.info.id} {EXPECTED}"
     if EXPECTED not in files:
         raise ModelRefused(f"{where} is missing; add the version with --probe IMAGE")
@@ -78,16 +92,14 @@ def check_probe(detector: LoadedDetector, files: Mapping[str, bytes]) -> None:
         found = _detections(detector, files[f"probe/{name}"])
         difference = _difference(wanted, found, expected.tolerance, detector.config.score_floor)
         if difference:
-            raise ProbeFailed(
-                f"{detector.info.id} does not reproduce its probe {name}: {difference}; the "
-                "weights, labels, preprocessing or decoder are not the ones it was added with"
-            )
+            return f"{name}: {difference}"
+    return None
 
 
 def _detections(detector: LoadedDetector, data: bytes) -> list[ProbeDetection]:
     try:
         _, found = detector.detect_encoded(data)
-    except FloatingPointError as error:
+    except OutputNonsense as error:
         raise ModelRefused(f"{detector.info.id} cannot be trusted: {error}") from error
     labels = detector.info.labels
     return [
@@ -122,11 +134,14 @@ def _same(want: ProbeDetection, have: ProbeDetection, tolerance: Tolerance) -> b
 
 
 def _iou(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+    """1 for equal boxes, even without area or inverted: a network may say such things."""
+    if a == b:
+        return 1.0
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
     inter = max(0.0, width) * max(0.0, height)
     union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - inter
-    return inter / union if union > 0 else float(a == b)
+    return inter / union if union > 0 else 0.0
 
 
 def _words(one: ProbeDetection) -> str:

@@ -6,7 +6,7 @@ else shapes are compared with the arithmetic of anchors, and metadata with what 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,14 +30,23 @@ def candidates(evidence: Evidence, classes: int) -> list[str]:
     if names >= {"boxes", "scores"}:
         fits = evidence.outputs["scores"].shape[-1] == classes
         return ["ssd"] if fits and evidence.outputs["boxes"].shape[-1] == 4 else []
-    first, *others = evidence.outputs.values()
-    if first.ndim != 3:
+    by_rank = {out.ndim: out for out in evidence.outputs.values()}
+    if len(names) == 2 and by_rank.keys() == {3, 4}:
+        return _segmenting(evidence, by_rank[3], by_rank[4].shape[1], classes)
+    if len(names) != 1 or 3 not in by_rank:
         return []
-    if len(others) == 1 and others[0].ndim == 4:
-        return _segmenting(first, others[0].shape[1], classes)
-    if others:
-        return []
-    return [name for name, fits in _SHAPED.items() if fits(evidence, first, classes)]
+    return [name for name, fits in _SHAPED.items() if fits(evidence, by_rank[3], classes)]
+
+
+def possible(evidence: Evidence) -> list[str]:
+    """Decoders for graphs of as many outputs; those that read one, where there is none for so many."""
+    count = len(evidence.outputs)
+    return sorted(n for n, outputs in _OUTPUTS.items() if outputs == count) or sorted(_SHAPED)
+
+
+def contradicted(evidence: Evidence, fitting: Sequence[str]) -> bool:
+    """Whether the metadata say that the graph ranks its detections, and its outputs say it does not."""
+    return _says_ranked(evidence) and bool(fitting) and set(fitting) <= _UNRANKED
 
 
 def anchors(network_px: SizePx, levels: int, per_cell: int) -> int:
@@ -47,11 +56,14 @@ def anchors(network_px: SizePx, levels: int, per_cell: int) -> int:
     return per_cell * sum(cells)
 
 
-def _segmenting(out: NDArray[np.float32], prototypes: int, classes: int) -> list[str]:
-    """A second output of rank 4 are prototypes of masks."""
+def _segmenting(
+    evidence: Evidence, out: NDArray[np.float32], prototypes: int, classes: int
+) -> list[str]:
+    """The output of rank 4 holds prototypes of masks; rows of the other end with their coefficients."""
     fits = {
         "yolov8_seg": out.shape[1] == 4 + classes + prototypes,
-        "end2end_seg": out.shape[2] == 6 + prototypes,
+        "yolov5_seg": _yolov5(evidence, out, classes + prototypes),
+        "end2end_seg": out.shape[2] == 6 + prototypes and not _anchored(evidence, out),
     }
     return [name for name, fit in fits.items() if fit]
 
@@ -60,9 +72,17 @@ def _yolov8(_: Evidence, out: NDArray[np.float32], classes: int) -> bool:
     return out.shape[1] == 4 + classes
 
 
+def _of_yolov5(evidence: Evidence) -> set[int]:
+    return {anchors(evidence.network_px, levels, 3) for levels in (3, 4)}
+
+
+def _anchored(evidence: Evidence, out: NDArray[np.float32]) -> bool:
+    """As many rows as a pyramid of anchors has: no list of a graph that ranks."""
+    return out.shape[1] in _of_yolov5(evidence) | {anchors(evidence.network_px, 3, 1)}
+
+
 def _yolov5(evidence: Evidence, out: NDArray[np.float32], classes: int) -> bool:
-    known = (anchors(evidence.network_px, levels, 3) for levels in (3, 4))
-    return out.shape[2] == 5 + classes and out.shape[1] in known
+    return out.shape[2] == 5 + classes and out.shape[1] in _of_yolov5(evidence)
 
 
 def _is_yolox(evidence: Evidence, out: NDArray[np.float32], classes: int) -> bool:
@@ -82,19 +102,17 @@ def _yolox_raw(evidence: Evidence, out: NDArray[np.float32], classes: int) -> bo
     return _is_yolox(evidence, out, classes) and not _decoded(evidence, out)
 
 
-def _is_ranked(evidence: Evidence, out: NDArray[np.float32], classes: int) -> bool:
-    """Six columns, in as many rows as no pyramid of anchors has."""
-    anchored = _yolov5(evidence, out, classes) or _is_yolox(evidence, out, classes)
-    return out.shape[2] == 6 and not anchored
+def _is_ranked(evidence: Evidence, out: NDArray[np.float32]) -> bool:
+    return out.shape[2] == 6 and not _anchored(evidence, out)
 
 
-def _end2end(evidence: Evidence, out: NDArray[np.float32], classes: int) -> bool:
+def _end2end(evidence: Evidence, out: NDArray[np.float32], _: int) -> bool:
     named = _says_ranked(evidence) or not _rtdetr_by_name(evidence)
-    return _is_ranked(evidence, out, classes) and named
+    return _is_ranked(evidence, out) and named
 
 
-def _rtdetr_topk(evidence: Evidence, out: NDArray[np.float32], classes: int) -> bool:
-    return _is_ranked(evidence, out, classes) and not _says_ranked(evidence)
+def _rtdetr_topk(evidence: Evidence, out: NDArray[np.float32], _: int) -> bool:
+    return _is_ranked(evidence, out) and not _says_ranked(evidence)
 
 
 def _rtdetr(evidence: Evidence, out: NDArray[np.float32], classes: int) -> bool:
@@ -120,3 +138,17 @@ _SHAPED: dict[str, Callable[[Evidence, NDArray[np.float32], int], bool]] = {
     "rtdetr": _rtdetr,
     "rtdetr_topk": _rtdetr_topk,
 }
+
+_OUTPUTS = dict.fromkeys(_SHAPED, 1) | {
+    "yolov5_seg": 2,
+    "yolov8_seg": 2,
+    "end2end_seg": 2,
+    "rfdetr": 2,
+    "ssd": 2,
+    "mmdet": 2,
+    "rtdetr_labels": 3,
+    "torchvision": 3,
+    "tf_detection": 4,
+}
+_UNRANKED = {"yolov5", "yolov5_seg", "yolov8", "yolov8_seg", "yolox", "yolox_raw"}
+"""Candidates that suppression is still to come for."""

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from model_store.config import Nms, Tiling
 from model_store.detections import Detections
 from model_store.errors import ImageTooLarge
-from model_store.nms import greedy, intersection, iou
+from model_store.nms import Clashes, greedy, intersection, iou
 
 Tile = tuple[int, int, int, int]
 MAX_TILES = 1024
@@ -74,8 +74,7 @@ def merge(parts: Sequence[Detections], spec: Tiling, nms: Nms) -> Detections:
     saturated = found.saturated or len(kept) > nms.max_detections
     kept = kept[: nms.max_detections]
     if spec.merge.kind == "union":
-        dropped = np.setdiff1d(np.arange(len(found)), kept)
-        found = found.with_boxes(_hulls(found.boxes_xyxy, kept, dropped, clashes(kept, dropped)))
+        found = found.with_boxes(_hulls(found.boxes_xyxy, kept, clashes))
     return replace(found.select(kept), saturated=saturated).ranked()
 
 
@@ -88,18 +87,20 @@ def _overlap(a: NDArray[np.float64], b: NDArray[np.float64], spec: Tiling) -> ND
 
 
 def _hulls(
-    boxes: NDArray[np.float32],
-    kept: NDArray[np.intp],
-    dropped: NDArray[np.intp],
-    clash: NDArray[np.bool_],
+    boxes: NDArray[np.float32], kept: NDArray[np.intp], clashes: Clashes
 ) -> NDArray[np.float32]:
-    """Each dropped box enlarges the best kept one that it clashes with."""
+    """Each dropped box enlarges the best kept one that it clashes with; those that were cut off at
+    max_detections clash with none.
+    """
     hulls = boxes.copy()
-    for column, gone in enumerate(dropped):
-        keepers = kept[clash[:, column]]
-        if not len(keepers):
-            continue  # it was cut off at max_detections
-        hull = hulls[keepers[0]]
-        hull[:2] = np.minimum(hull[:2], boxes[gone, :2])
-        hull[2:] = np.maximum(hull[2:], boxes[gone, 2:])
+    x1, y1, x2, y2 = np.ascontiguousarray(boxes.T)
+    free = np.ones(len(boxes), np.bool_)
+    free[kept] = False
+    for i in kept:  # best first, with what touches it: a matrix of all would be gigabytes
+        touching = (x1 < x2[i]) & (x2 > x1[i]) & (y1 < y2[i]) & (y2 > y1[i])
+        near = np.flatnonzero(touching & free)
+        gone = near[clashes(np.array([i]), near)[0]]
+        group = boxes[np.append(gone, i)]
+        hulls[i] = [*group[:, :2].min(axis=0), *group[:, 2:].max(axis=0)]
+        free[gone] = False
     return hulls

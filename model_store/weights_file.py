@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import shorten
 
 import onnx
-from google.protobuf.message import DecodeError
-from onnx.external_data_helper import load_external_data_for_model, uses_external_data
+from google.protobuf.message import DecodeError, Message
+from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
 from model_store.errors import ModelRefused
 
@@ -32,35 +33,60 @@ def read_weights(path: Path) -> bytes:
         model = onnx.load_model_from_string(data)
     except (DecodeError, ValueError):
         return data  # the runtime says what is wrong with it
-    places = sorted(set(_external(model.graph)))
-    if not places:
+    outside = list(_external(model))
+    if not outside:
         return data
-    for place in places:
+    for place in sorted(set(map(_place, outside))):
         _require_inside(path.parent, place, path.name)
     try:
-        load_external_data_for_model(model, str(path.parent))
+        for tensor in outside:
+            load_external_data_for_tensor(tensor, str(path.parent))
+            tensor.data_location = onnx.TensorProto.DEFAULT
+            del tensor.external_data[:]
         return model.SerializeToString()
     except Exception as error:  # onnx raises its checker's and protobuf's own kinds
-        raise ModelRefused(f"external data of {path.name} cannot be read: {error}"[:500]) from error
+        reason = shorten(str(error), 400, placeholder=" …")
+        raise ModelRefused(f"external data of {path.name} cannot be read: {reason}") from error
 
 
-def _external(graph: onnx.GraphProto) -> Iterator[str]:
-    """Files named by the tensors of a graph and the graphs inside it."""
-    tensors = list(graph.initializer)
-    for node in graph.node:
-        for attribute in node.attribute:
-            tensors += [attribute.t, *attribute.tensors]
-            for inner in (attribute.g, *attribute.graphs):
+def require_whole(weights: bytes) -> None:
+    """Raises ModelRefused when an ONNX file has tensors in other files, which ONNX Runtime would look for in
+    the working folder, and wherever else they say.
+    """
+    if b"location" not in weights:  # the key of every such tensor; parsing all of a file takes time
+        return
+    try:
+        places = sorted(set(map(_place, _external(onnx.load_model_from_string(weights)))))
+    except (DecodeError, ValueError) as error:
+        raise ModelRefused(f"the weights are no ONNX file that can be read: {error}") from error
+    if places:
+        raise ModelRefused(
+            f"the weights keep tensors in other files ({', '.join(map(repr, places[:3]))}), and a version "
+            "has one: add the .onnx file from the folder that has them, 'resight models add' takes them in"
+        )
+
+
+def _external(message: Message) -> Iterator[onnx.TensorProto]:
+    """Tensors with data elsewhere, wherever they stand: graphs in graphs, functions, sparse ones."""
+    if isinstance(message, onnx.TensorProto):
+        if uses_external_data(message):
+            yield message
+        return
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for inner in [value] if isinstance(value, Message) else value:
                 yield from _external(inner)
-    for tensor in tensors:
-        if uses_external_data(tensor):
-            yield {entry.key: entry.value for entry in tensor.external_data}.get("location", "")
+
+
+def _place(tensor: onnx.TensorProto) -> str:
+    return {entry.key: entry.value for entry in tensor.external_data}.get("location", "")
 
 
 def _require_inside(folder: Path, place: str, name: str) -> None:
     root = folder.resolve()
-    target = (root / place).resolve()
-    if not place or Path(place).is_absolute() or not target.is_relative_to(root):
+    whole = bool(place) and "\0" not in place and not Path(place).is_absolute()
+    target = (root / place).resolve() if whole else root
+    if not whole or not target.is_relative_to(root):
         raise ModelRefused(f"{name} wants its data from {place!r}, outside its own folder")
     if not target.is_file():
         raise ModelRefused(f"{name} keeps its data in {place}, which is not beside it; copy both")

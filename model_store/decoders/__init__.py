@@ -18,7 +18,11 @@ from model_store.decoders.detr import (
 )
 from model_store.decoders.end2end import decode_end2end
 from model_store.decoders.layout import DecodeSpec, Outputs
-from model_store.decoders.segment import decode_end2end_seg, decode_yolov8_seg
+from model_store.decoders.segment import (
+    decode_end2end_seg,
+    decode_yolov5_seg,
+    decode_yolov8_seg,
+)
 from model_store.decoders.ssd import (
     decode_mmdet,
     decode_ssd,
@@ -34,6 +38,7 @@ Decoder = Callable[[Outputs, DecodeSpec], list[Detections]]
 
 DECODERS: Mapping[str, Decoder] = {
     "yolov5": decode_yolov5,
+    "yolov5_seg": decode_yolov5_seg,
     "yolov8": decode_yolov8,
     "yolov8_seg": decode_yolov8_seg,
     "end2end": decode_end2end,

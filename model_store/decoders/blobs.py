@@ -15,7 +15,7 @@ def decode_blobs(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
     raw = only(outputs, "blobs", "(n, k, 5)", 5)
     return [
         replace(
-            listed(blobs[:, :4], blobs[:, 4], np.zeros(len(blobs), np.float32), spec.score_floor),
+            listed(blobs[:, :4], blobs[:, 4], np.zeros(len(blobs), np.float32), spec, fixed=True),
             saturated=bool((blobs[:, 4] > 0).all()),
         )
         for blobs in raw

@@ -1,6 +1,6 @@
 """Graphs that rank their own detections: YOLOv10, YOLO26 and any export made with `nms=True`.
 
-output (n, k, 6): x1, y1, x2, y2 in network px, score, class id; unused rows have score 0
+output (n, k, 6): x1, y1, x2, y2 in network px, score, class id; k is fixed, unused rows have score 0
 """
 
 from __future__ import annotations
@@ -12,4 +12,4 @@ from model_store.detections import Detections
 def decode_end2end(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
     """Raises ModelRefused when the first output is not (n, k, 6)."""
     raw = only(outputs, "end2end", "(n, k, 6)", 6)
-    return [listed(image[:, :4], image[:, 4], image[:, 5], spec.score_floor) for image in raw]
+    return [listed(image[:, :4], image[:, 4], image[:, 5], spec, fixed=True) for image in raw]

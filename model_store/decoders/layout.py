@@ -1,4 +1,8 @@
-"""What decoders share: outputs by name, what they are told, and boxes between their encodings."""
+"""What decoders share: outputs by name, what they are told, and boxes between their encodings.
+
+A format that cannot be read is the model's fault (ModelRefused); values that mean nothing are those of one
+image (OutputNonsense).
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,12 @@ from model_store.errors import ModelRefused
 from model_store.fit import SizePx
 
 Array = NDArray[np.float32]
+
+
+class OutputNonsense(ValueError):
+    """What the network said of one image means nothing: that image fails, the others do not."""
+
+
 Outputs = Mapping[str, Array]
 """Raw outputs by their names in the graph, in its order; each has one row per image."""
 
@@ -25,6 +35,8 @@ class DecodeSpec:
     """Width and height of the picture that the network saw."""
     classes: int
     score_floor: float
+    fixed_rows: frozenset[str] = frozenset()
+    """Outputs of which the graph declares how many rows an image has."""
 
     @property
     def corner_px(self) -> Array:
@@ -79,7 +91,33 @@ def with_objectness(image: Array, floor: float) -> Detections:
     return best_class(corners(candidates[:, :4]), candidates[:, 5:] * candidates[:, 4:5], floor)
 
 
-def listed(boxes_xyxy: FloatArray, scores: Array, class_ids: Array, floor: float) -> Detections:
-    """Detections that the graph has ranked itself; class ids come as numbers of any type."""
-    kept = np.flatnonzero((scores > floor) & (class_ids >= 0))
-    return Detections(boxes_xyxy[kept], scores[kept], class_ids[kept].astype(np.int32))
+def listed(
+    boxes_xyxy: FloatArray, scores: Array, class_ids: Array, spec: DecodeSpec, fixed: bool
+) -> Detections:
+    """Detections that the graph has ranked itself; class ids come as numbers of any type.
+
+    Rows of a negative class are filler. A list of `fixed` length with no filler is saturated: there may
+    have been more to say. Raises OutputNonsense for a class that the model has not.
+    """
+    kept = np.flatnonzero((scores > spec.score_floor) & (class_ids >= 0))
+    ids = class_ids[kept]
+    wrong = ids[(ids >= spec.classes) | (ids != np.floor(ids))]
+    if len(wrong):
+        raise OutputNonsense(
+            f"the network names class {wrong[0]:.7g}, but the model has {spec.classes} labels (classes 0 "
+            f"to {spec.classes - 1}); if some are missing, add it again with all of them"
+        )
+    saturated = fixed and 0 < len(kept) == len(scores)
+    return Detections(boxes_xyxy[kept], scores[kept], ids.astype(np.int32), saturated)
+
+
+def require_lists(decoder: str, boxes: Array, columns: int, **lists: Array) -> None:
+    """Raises ModelRefused unless boxes are (n, k, columns) and each other list is (n, k)."""
+    alike = all(rows.shape == boxes.shape[:2] for rows in lists.values())
+    if boxes.ndim == 3 and boxes.shape[2] == columns and alike:
+        return
+    given = ", ".join(f"{name} {rows.shape}" for name, rows in lists.items())
+    raise ModelRefused(
+        f"decoder {decoder} needs boxes (n, k, {columns}) and {', '.join(lists)} (n, k); the model "
+        f"gave boxes {boxes.shape}, {given}"
+    )

@@ -1,8 +1,10 @@
-"""Heads with instance masks: YOLOv8-seg and 11-seg (before NMS), YOLO26-seg (ranked in the graph).
+"""Heads with instance masks: YOLOv5-seg, YOLOv8-seg and 11-seg (before NMS), YOLO26-seg (ranked in the graph).
 
-yolov8_seg    (n, 4 + classes + K, anchors): as `yolov8`, then K coefficients of the prototypes
+yolov5_seg    (n, anchors, 5 + classes + K): as `yolov5`, then K coefficients of the prototypes
+yolov8_seg    (n, 4 + classes + K, anchors): as `yolov8`, then K coefficients
 end2end_seg   (n, k, 6 + K): as `end2end`, then K coefficients
-both          a second output (n, K, h, w): the prototypes; `masks.py` makes masks of them
+all           a second output (n, K, h, w): the prototypes; `masks.py` makes masks of them. The two are
+              told apart by their ranks, in whatever order they come
 """
 
 from __future__ import annotations
@@ -18,27 +20,38 @@ from model_store.decoders.layout import (
     best_class,
     corners,
     listed,
-    only,
+    with_objectness,
 )
 from model_store.detections import Detections
 from model_store.errors import ModelRefused
 from model_store.masks import PrototypeMasks
 
 
+def decode_yolov5_seg(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
+    """Raises ModelRefused when the outputs are not the two of the format."""
+    raw, prototypes = _both(outputs, "yolov5_seg", 5 + spec.classes, 2)
+    return [_objects(image, own, spec) for image, own in zip(raw, prototypes, strict=True)]
+
+
 def decode_yolov8_seg(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
     """Raises ModelRefused when the outputs are not the two of the format."""
-    raw, prototypes = _both(outputs, "yolov8_seg", f"(n, {4 + spec.classes} + K, anchors)")
-    if raw.shape[1] != 4 + spec.classes + prototypes.shape[1]:
-        raise _refused("yolov8_seg", f"(n, {4 + spec.classes} + K, anchors)", raw, prototypes)
+    raw, prototypes = _both(outputs, "yolov8_seg", 4 + spec.classes, 1)
     return [_anchors(image, own, spec) for image, own in zip(raw, prototypes, strict=True)]
 
 
 def decode_end2end_seg(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
     """Raises ModelRefused when the outputs are not the two of the format."""
-    raw, prototypes = _both(outputs, "end2end_seg", "(n, k, 6 + K)")
-    if raw.shape[2] != 6 + prototypes.shape[1]:
-        raise _refused("end2end_seg", "(n, k, 6 + K)", raw, prototypes)
+    raw, prototypes = _both(outputs, "end2end_seg", 6, 2)
     return [_ranked(image, own, spec) for image, own in zip(raw, prototypes, strict=True)]
+
+
+def _objects(raw: Array, prototypes: Array, spec: DecodeSpec) -> Detections:
+    end = 5 + spec.classes
+    rows = raw[raw[:, 4] > spec.score_floor]
+    scores = rows[:, 5:end] * rows[:, 4:5]
+    rows = rows[scores.max(axis=1, initial=0.0) > spec.score_floor]
+    found = with_objectness(rows[:, :end], spec.score_floor)
+    return replace(found, masks=PrototypeMasks(rows[:, end:], prototypes, spec.network_px))
 
 
 def _anchors(raw: Array, prototypes: Array, spec: DecodeSpec) -> Detections:
@@ -50,20 +63,24 @@ def _anchors(raw: Array, prototypes: Array, spec: DecodeSpec) -> Detections:
 
 def _ranked(raw: Array, prototypes: Array, spec: DecodeSpec) -> Detections:
     rows = raw[(raw[:, 4] > spec.score_floor) & (raw[:, 5] >= 0)]
-    found = listed(rows[:, :4], rows[:, 4], rows[:, 5], spec.score_floor)
+    found = listed(raw[:, :4], raw[:, 4], raw[:, 5], spec, fixed=True)
     return replace(found, masks=PrototypeMasks(rows[:, 6:], prototypes, spec.network_px))
 
 
-def _both(outputs: Outputs, decoder: str, wanted: str) -> tuple[Array, Array]:
-    raw = only(outputs, decoder, f"{wanted} and (n, K, h, w)")
-    second = list(outputs.values())[1:]
-    if len(second) != 1 or second[0].ndim != 4:
-        raise _refused(decoder, wanted, raw, *second)
-    return raw, second[0].astype(np.float32, copy=False)
+def _both(outputs: Outputs, decoder: str, columns: int, axis: int) -> tuple[Array, Array]:
+    """Rows and prototypes; `axis` of the rows holds `columns` numbers and then K coefficients."""
+    by_rank = {array.ndim: array.astype(np.float32, copy=False) for array in outputs.values()}
+    raw, prototypes = by_rank.get(3), by_rank.get(4)
+    if len(outputs) != 2 or raw is None or prototypes is None:
+        raise _refused(outputs, decoder, columns, axis)
+    if raw.shape[axis] != columns + prototypes.shape[1]:
+        raise _refused(outputs, decoder, columns, axis)
+    return raw, prototypes
 
 
-def _refused(decoder: str, wanted: str, *given: Array) -> ModelRefused:
-    shapes = " and ".join(str(array.shape) for array in given)
+def _refused(outputs: Outputs, decoder: str, columns: int, axis: int) -> ModelRefused:
+    wanted = f"(n, {columns} + K, anchors)" if axis == 1 else f"(n, rows, {columns} + K)"
+    given = " and ".join(f"{name} {array.shape}" for name, array in outputs.items())
     return ModelRefused(
-        f"decoder {decoder} needs {wanted} and (n, K, h, w); the model gave {shapes}"
+        f"decoder {decoder} needs two outputs, {wanted} and (n, K, h, w); the model gave {given}"
     )

@@ -2,11 +2,13 @@
 
 ssd           boxes (n, anchors, 4): y1, x1, y2, x2 as fractions; scores (n, anchors, classes)
 tf_detection  detection_boxes (n, k, 4): y1, x1, y2, x2 as fractions; detection_scores (n, k);
-              detection_classes (n, k), from 1; num_detections (n,): rows beyond it are filler
+              detection_classes (n, k), from 1; num_detections (n,): rows beyond it are filler;
+              k is fixed
 torchvision   boxes (n, k, 4) x1, y1, x2, y2 in network px, labels (n, k) from 1 (0 is background),
               scores (n, k); the graphs have no batch dimension, so sessions run image by image and
-              fill up with rows of score 0
-mmdet         dets (n, k, 5): x1, y1, x2, y2 in network px, score; labels (n, k)
+              fill up with rows of score 0; k is as many as were found
+mmdet         dets (n, k, 5): x1, y1, x2, y2 in network px, score; labels (n, k); k is either
+A list of fixed k with no filler is saturated.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from model_store.decoders.layout import (
     best_class,
     listed,
     named,
+    require_lists,
 )
 from model_store.detections import Detections, FloatArray
 from model_store.errors import ModelRefused
@@ -28,7 +31,8 @@ from model_store.errors import ModelRefused
 def decode_ssd(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
     """Raises ModelRefused when boxes or scores is missing or has another number of classes."""
     boxes, scores = named(outputs, "ssd", "boxes", "scores")
-    if scores.ndim != 3 or scores.shape[2] != spec.classes or boxes.shape[1] != scores.shape[1]:
+    fits = boxes.ndim == scores.ndim == 3 and boxes.shape[:2] == scores.shape[:2]
+    if not fits or boxes.shape[2] != 4 or scores.shape[2] != spec.classes:
         raise ModelRefused(
             f"decoder ssd needs boxes (n, anchors, 4) and scores (n, anchors, {spec.classes}); "
             f"the model gave {boxes.shape} and {scores.shape}"
@@ -40,28 +44,38 @@ def decode_ssd(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
 
 
 def decode_tf_detection(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
-    """Raises ModelRefused when one of the four outputs is missing."""
+    """Raises ModelRefused when one of the four outputs is missing or not as long as the others."""
     names = ("detection_boxes", "detection_scores", "detection_classes", "num_detections")
     boxes, scores, classes, counts = named(outputs, "tf_detection", *names)
+    require_lists("tf_detection", boxes, 4, detection_scores=scores, detection_classes=classes)
+    if counts.size != len(boxes):
+        raise ModelRefused(
+            f"decoder tf_detection needs num_detections (n,); the model gave {counts.shape} for "
+            f"{len(boxes)} images"
+        )
     decoded: list[Detections] = []
-    for i, count in enumerate(counts.reshape(-1).astype(int)):
+    for i, count in enumerate(counts.reshape(-1).clip(0, boxes.shape[1]).astype(int)):
         xyxy = _from_yxyx(boxes[i, :count], spec)
-        decoded.append(listed(xyxy, scores[i, :count], classes[i, :count] - 1, spec.score_floor))
+        full = bool(count == boxes.shape[1])
+        decoded.append(listed(xyxy, scores[i, :count], classes[i, :count] - 1, spec, fixed=full))
     return decoded
 
 
 def decode_torchvision(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
-    """Raises ModelRefused when boxes, labels or scores is missing."""
+    """Raises ModelRefused when boxes, labels or scores is missing or not as long as the others."""
     boxes, labels, scores = named(outputs, "torchvision", "boxes", "labels", "scores")
+    require_lists("torchvision", boxes, 4, labels=labels, scores=scores)
     rows = zip(boxes, scores, labels, strict=True)
-    return [listed(box, score, label - 1, spec.score_floor) for box, score, label in rows]
+    return [listed(box, score, label - 1, spec, fixed=False) for box, score, label in rows]
 
 
 def decode_mmdet(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
-    """Raises ModelRefused when dets or labels is missing."""
+    """Raises ModelRefused when dets or labels is missing or not as long as the other."""
     dets, labels = named(outputs, "mmdet", "dets", "labels")
+    require_lists("mmdet", dets, 5, labels=labels)
+    fixed = "dets" in spec.fixed_rows
     rows = zip(dets, labels, strict=True)
-    return [listed(det[:, :4], det[:, 4], label, spec.score_floor) for det, label in rows]
+    return [listed(det[:, :4], det[:, 4], label, spec, fixed) for det, label in rows]
 
 
 def _from_yxyx(boxes: Array, spec: DecodeSpec) -> FloatArray:

@@ -58,6 +58,13 @@ class ImageInput:
                     f"the graph's input is {self}, config.json says side_px {wide} (height_px "
                     f"{high}): set it right"
                 )
+        scaled = (spec.divide_by, *spec.mean, *spec.std) != (1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0)
+        if self.dtype == np.uint8 and scaled:
+            raise ModelRefused(
+                "the graph's input is uint8, whole numbers from 0 to 255, and config.json scales pixels to "
+                'fractions, which it would cut off: write {"preprocess": {"divide_by": 1, "mean": '
+                '[0, 0, 0], "std": [1, 1, 1]}}, or export the graph with a float input'
+            )
 
     def feed(self, tensor: NDArray[np.float32]) -> Array:
         """(n, 3, h, w) float32 in the graph's order and type."""
@@ -71,7 +78,10 @@ class ImageInput:
 def run_in_steps(
     source: ImageInput, tensor: NDArray[np.float32], run: Callable[[Array], Sequence[Array]]
 ) -> list[Array]:
-    """A graph of a fixed batch is fed that many rows at a time, the last ones padded with zeros."""
+    """A graph of a fixed batch is fed that many rows at a time, the last ones padded with zeros.
+
+    Raises ModelRefused when an output has not one row for each.
+    """
     step = source.fixed_batch or min(len(tensor), source.most or len(tensor))
     parts: list[list[Array]] = []
     for start in range(0, len(tensor), step):
@@ -81,11 +91,22 @@ def run_in_steps(
         outputs = list(run(source.feed(padded)))
         if source.fixed_batch == 1 and all(out.ndim < 3 for out in outputs):
             outputs = [out[np.newaxis] for out in outputs]  # torchvision: no batch dimension
+        _require_rows(outputs, len(padded))
         parts.append([out[: len(rows)] for out in outputs])
-    return parts[0] if len(parts) == 1 else [_joined(c) for c in zip(*parts, strict=True)]
+    return parts[0] if len(parts) == 1 else [joined(c) for c in zip(*parts, strict=True)]
 
 
-def _joined(parts: Sequence[Array]) -> Array:
+def _require_rows(outputs: Sequence[Array], fed: int) -> None:
+    wrong = [f"{i}: {out.shape}" for i, out in enumerate(outputs) if out.shape[:1] != (fed,)]
+    if wrong:
+        raise ModelRefused(
+            f"the graph was fed a batch of {fed}, and its outputs have other numbers of rows (number "
+            f"{', '.join(wrong)}): some batch is written into it. Export it again, with a batch that is "
+            "dynamic all through it, or fixed to 1"
+        )
+
+
+def joined(parts: Sequence[Array]) -> Array:
     """Along the batch; rows of zeros fill up where images gave different numbers of detections."""
     longest = max(part.shape[1] for part in parts) if parts[0].ndim > 1 else 0
     if parts[0].ndim > 1:

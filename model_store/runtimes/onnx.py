@@ -10,6 +10,8 @@ is off: a replica shares its cores with decoding (measured in docs/decisions/000
 
 from __future__ import annotations
 
+import re
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 
 from model_store.errors import ModelRefused
 from model_store.runtimes.inputs import ImageInput, run_in_steps
+from model_store.weights_file import require_whole
 
 try:
     import onnxruntime as ort
@@ -35,6 +38,7 @@ class OnnxSession:
     """One graph with one image input."""
 
     def __init__(self, weights: bytes, threads: int) -> None:
+        require_whole(weights)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -44,10 +48,14 @@ class OnnxSession:
         try:
             self._session = ort.InferenceSession(weights, options, providers=wanted)
         except Exception as error:  # onnxruntime raises a dozen unrelated kinds
-            raise ModelRefused(f"ONNX Runtime cannot load the weights: {error}"[:500]) from error
+            raise ModelRefused(f"ONNX Runtime cannot load the weights: {_words(error)}") from error
         self.input = _image_input(self._session)
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
-        self._names = [output.name for output in self._session.get_outputs()]
+        outputs = self._session.get_outputs()
+        _require_numbers(outputs)
+        self._names = [output.name for output in outputs]
+        self.fixed_rows = frozenset(output.name for output in outputs if _is_fixed(output.shape))
+        """Outputs of which the graph declares how many rows an image has."""
         self.device = self._session.get_providers()[0].removesuffix("ExecutionProvider").lower()
 
     def run(self, tensor: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
@@ -80,3 +88,36 @@ def _image_input(session: Any) -> ImageInput:
         )
     shape = tuple(n if isinstance(n, int) and n > 0 else None for n in image.shape)
     return ImageInput(image.name, shape, DTYPES[image.type], sized=len(images) < len(inputs))
+
+
+def _require_numbers(outputs: Any) -> None:
+    """Raises ModelRefused for outputs that are lists, maps or texts."""
+    for output in outputs:
+        if not output.type.startswith("tensor(") or output.type == "tensor(string)":
+            raise ModelRefused(
+                f"the graph's output {output.name} is {output.type}; tensors of numbers are needed"
+            )
+
+
+def _is_fixed(shape: Any) -> bool:
+    return len(shape or ()) > 1 and isinstance(shape[1], int) and shape[1] > 0
+
+
+def _words(error: Exception) -> str:
+    """What ONNX Runtime says; the way out instead, where it is known."""
+    text = str(error)
+    newest = re.search(r"official support for domain \S+ is till opset (\d+)", text)
+    if newest:
+        return (
+            f"their operator set is too new: export them again with opset {newest[1]} or older, or "
+            "upgrade onnxruntime"
+        )
+    newest = re.search(
+        r"Unsupported model IR version: (\d+), max supported IR version: (\d+)", text
+    )
+    if newest:
+        return (
+            f"their IR version {newest[1]} is too new: save them again with IR version {newest[2]} or "
+            "older, or upgrade onnxruntime"
+        )
+    return shorten(text, 400, placeholder=" …")

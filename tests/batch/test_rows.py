@@ -12,11 +12,12 @@ from archive.schemas import RESULTS
 from batch.read import MAX_DETAIL, ReadImage
 from batch.rows import result_table
 from model_store.config import Preprocess
+from model_store.decoders.layout import OutputNonsense
 from model_store.detections import Detections, RunLengths
 from model_store.images import DecodedImage
 from model_store.preprocess import prepare
+from serve.answers import ImageResult
 from serve.chunks import ChunkAnswer, pack_answers
-from serve.engine import ImageResult
 from tests.fixtures_local import model_info
 
 MODEL = model_info(key="key")
@@ -106,6 +107,14 @@ def test_an_image_on_which_the_model_fails_is_failed_and_keeps_its_size() -> Non
     (row,) = rows([good("a")], answer(ValueError("a: b")))
     assert (row["status"], row["error_code"], row["error_detail"]) == ("failed", "model", "a: b")
     assert (row["width_px"], row["n_detections"], row["inference_ms"]) == (40, 0, None)
+
+
+def test_an_image_of_which_the_network_says_nonsense_is_failed_with_its_words() -> None:
+    nonsense = OutputNonsense("the network names class 5, but the model has 2 labels")
+    odd, plain = rows([good("a"), good("b")], answer(nonsense, found(0.5)))
+    assert (odd["status"], odd["error_code"]) == ("failed", "model")
+    assert odd["error_detail"] == "the network names class 5, but the model has 2 labels"
+    assert (plain["status"], plain["detections"][0]["label"]) == ("ok", "cat")
 
 
 def test_a_long_reason_is_cut() -> None:

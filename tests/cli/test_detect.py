@@ -71,6 +71,93 @@ def test_what_is_not_there_is_refused(
     assert message in resight("detect", pictures / words[0], *words[1:]).refused(code)
 
 
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("through", ["itself", "another name", "a link", "a hard link"])
+def test_a_drawing_never_replaces_a_picture_given(
+    resight: Resight, pictures: Path, through: str
+) -> None:
+    folder = pictures
+    if through == "another name":
+        folder = pictures / "night" / ".."
+    elif through == "a link":
+        folder = pictures.parent / "link"
+        folder.symlink_to(pictures)
+    elif through == "a hard link":
+        folder = pictures.parent / "copies"
+        folder.mkdir()
+        (folder / "cat.jpg").hardlink_to(pictures / "cat.jpg")
+    before = files_of(pictures)
+    words = ("detect", pictures, "--model", "motion", "--draw", folder)
+    assert f"would replace the picture {pictures / 'cat.jpg'}" in resight(*words).refused(2)
+    assert files_of(pictures) == before
+
+
+def test_pictures_of_one_stem_are_drawn_beside_each_other(resight: Resight, pictures: Path) -> None:
+    write_files(pictures, {"cat.png": photo("cat"), "night/cat.JPG": photo("cat")})
+    seen = pictures.parent / "seen"
+    resight("detect", pictures, "--model", "motion", "--draw", seen).ok()
+    assert set(files_of(seen)) == {"cat.jpg", "cat.png.jpg", "night/panda.jpg", "night/cat.JPG"}
+    again = resight("detect", pictures, pictures / "cat.jpg", "--model", "motion", "--draw", seen)
+    again.ok()
+
+
+@pytest.mark.parametrize("other", ["cat.jpg", "cat"])
+def test_two_pictures_of_one_name_are_refused_with_both(
+    resight: Resight, pictures: Path, other: str
+) -> None:
+    folders = [write_files(pictures / name, {"cat.jpg": photo("cat")}) for name in "ab"]
+    if other == "cat":  # drawn with .jpg after it
+        (folders[1] / "cat.jpg").rename(folders[1] / "cat")
+        folders[1] /= "cat"
+    seen = pictures.parent / "seen"
+    said = resight("detect", *folders, "--model", "motion", "--draw", seen).refused(2)
+    assert f"{folders[0] / 'cat.jpg'} and " in said
+    assert "would both be drawn as" in said
+    assert not seen.exists()
+
+
+def test_drawings_need_a_folder(resight: Resight, pictures: Path) -> None:
+    words = ("detect", pictures / "cat.jpg", "--model", "motion", "--draw")
+    note = pictures / "night" / "notes.txt"
+    assert "is a file: name a folder" in resight(*words, note).refused(2)
+    assert "cannot draw into" in resight(*words, note / "below").refused(2)
+    assert note.read_bytes() == b"x"
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        ((0, 4), np.nan, "holds NaN or infinity"),
+        ((0, 5), 5.0, "names class 5, but the model has 1"),
+    ],
+    ids=["NaN", "class"],
+)
+def test_a_picture_of_which_the_network_says_nonsense_is_named_and_the_others_are_seen(
+    resight: Resight, pictures: Path, place: tuple[int, int], value: float, said: str
+) -> None:
+    rows = np.zeros((256, 10, 6), np.float32)
+    rows[:, 0] = [1, 1, 30, 30, 0.9, 0]
+    rows[201:, *place] = value
+    weights = pictures / "deer.onnx"
+    names = {"names": "['deer']", "end2end": "True"}
+    weights.write_bytes(constant_graph({"output0": rows}, 64, names))
+    resight("models", "add", weights, "--name", "deer", "--version", "1").ok()
+    greys = {f"{grey}.png": np.full((64, 64, 3), grey, np.uint8) for grey in (100, 101, 230)}
+    coded = {name: cv2.imencode(".png", grey)[1].tobytes() for name, grey in greys.items()}
+    shades = write_files(pictures / "shades", coded)
+    seen = pictures / "seen"
+    words = ("detect", shades, "--model", "deer@1", "--draw", seen, "--format", "json")
+    done = resight(*words)
+    assert done.code == 1
+    assert "unreadable: 230.png: " in done.err
+    assert said in done.err
+    assert [row["image"] for row in json.loads(done.out)] == ["100.png", "101.png"]
+    assert set(files_of(seen)) == {"100.png.jpg", "101.png.jpg"}
+
+
 def test_masks_are_drawn_and_written_out(resight: Resight, home: Path, pictures: Path) -> None:
     outputs = example("yolov8_seg", np.random.default_rng(2), 1, 1, 64)
     weights = pictures / "deer.onnx"

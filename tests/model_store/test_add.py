@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from model_store.add import add_version, synthetic_scene
@@ -13,7 +14,8 @@ from model_store.images import decode
 from model_store.names import version_id
 from model_store.probe import EXPECTED
 from model_store.store import ModelStore
-from tests.model_store.tiny_graphs import averaging, two_inputs
+from tests.graphs import constant_graph
+from tests.model_store.tiny_graphs import averaging, random_scores, two_inputs
 from tests.shared_data import photo
 
 MOTION: dict[str, Any] = {
@@ -83,6 +85,26 @@ def test_what_cannot_work_is_refused_and_leaves_nothing(
 def test_a_probe_that_is_no_picture_leaves_nothing(store: ModelStore) -> None:
     with pytest.raises(ImageError):
         add_version(store, DEER, None, MOTION, {"probe/cat.jpg": b"not a picture"})
+    assert store.folder.names() == []
+
+
+def test_a_graph_that_answers_differently_each_time_is_refused(store: ModelStore) -> None:
+    with pytest.raises(
+        ModelRefused, match=r"deer@1 sees a picture differently .*random"
+    ) as refused:
+        add_version(store, DEER, random_scores({"names": "['deer']"}), {}, {})
+    assert "synthetic.png: wanted deer" in str(refused.value)
+    assert store.folder.names() == []
+
+
+def test_a_class_beyond_the_labels_is_refused_with_both_numbers(store: ModelStore) -> None:
+    rows = np.zeros((1, 10, 6), np.float32)
+    rows[0, 0] = [1, 1, 30, 30, 0.9, 5]
+    names = {"names": "{0: 'deer', 1: 'fox'}", "end2end": "True"}
+    with pytest.raises(
+        ModelRefused, match=r"deer@1 cannot be trusted: .* class 5, but the model has 2"
+    ):
+        add_version(store, DEER, constant_graph({"output0": rows}, 64, names), {}, {})
     assert store.folder.names() == []
 
 

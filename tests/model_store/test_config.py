@@ -62,7 +62,7 @@ def test_a_config_cannot_be_changed() -> None:
         (small(decoder="yolov9000"), "decoder: "),
         (small(decoder="blobs"), "motion needs blobs"),
         (small(runtime={"kind": "motion"}), "motion needs blobs"),
-        (small(runtime={"kind": "torch"}), "runtime: "),
+        (small(runtime={"kind": "tensorrt"}), "runtime: "),
         (small(runtime={"kind": "onnx", "min_contrast": 1}), "runtime.onnx.min_contrast: "),
     ],
 )
@@ -79,6 +79,13 @@ def test_a_wrong_field_is_refused_by_name(text: str, named: str) -> None:
 def test_weights_are_a_file_of_the_versions_folder(weights: str) -> None:
     with pytest.raises(ModelRefused, match=r"runtime\.onnx\.weights"):
         parse_config(small(runtime={"kind": "onnx", "weights": weights}), "config.json")
+
+
+@pytest.mark.parametrize("part", [{"labels": ["\ud800deer"]}, {"licence": "\udfff"}])
+def test_half_a_character_is_refused(part: dict[str, Any]) -> None:
+    with pytest.raises(ModelRefused, match=r"^config\.json holds half a character .*'.*\\ud[8f]"):
+        parse_config(small(**part), "config.json")
+    assert parse_config(small(labels=["\U0001f98c"]), "config.json").labels == ("\U0001f98c",)
 
 
 def test_every_wrong_field_is_listed_at_once() -> None:

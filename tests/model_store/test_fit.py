@@ -123,6 +123,12 @@ def test_the_published_sizes_of_padding_to_a_stride() -> None:
         assert (placed.left_px, placed.top_px) == pad
 
 
+def test_the_top_left_is_cut_to_whole_pixels_as_yolox_does() -> None:
+    """Its `preproc` takes int(w * r), int(h * r); the padding below starts a pixel higher."""
+    assert resized_px("fit_top_left", (1024, 681), (640, 640)) == (640, 425)
+    assert resized_px("letterbox", (1024, 681), (640, 640)) == (640, 426)
+
+
 @given(lengths_px, lengths_px, st.integers(0, 3000), st.integers(0, 3000), fractions)
 @settings(deadline=None, max_examples=100)
 def test_boxes_of_a_tile_come_back_into_the_image(

@@ -23,7 +23,7 @@ CANONICAL = (
     '{"decoder":"yolov8",'
     f'"labels":"{hashlib.sha256("""["deer","renard roux","håre"]""".encode()).hexdigest()}",'
     '"nms":{"class_aware":true,"iou":0.5,"kind":"greedy","max_detections":300},'
-    '"numerics":1,'
+    '"numerics":2,'
     '"preprocess":{"channel_order":"RGB","divide_by":255.0,"interpolation":"linear",'
     '"mean":[0.0,0.0,0.0],"pad_value":114,"resize":"letterbox","side_px":640,'
     '"std":[1.0,1.0,1.0]},'
@@ -37,7 +37,7 @@ def key(weights: str = WEIGHTS, **changes: Any) -> str:
 
 
 def test_the_key_is_the_hash_of_the_canonical_text() -> None:
-    assert NUMERICS_VERSION == 1
+    assert NUMERICS_VERSION == 2
     assert key() == hashlib.sha256(CANONICAL.encode()).hexdigest()
 
 

@@ -106,6 +106,6 @@ def test_the_keys_of_the_shipped_models_stay() -> None:
         n: store.describe(store.resolve(parse_ref(n))).info.inference_key for n in store.names()
     }
     assert {name: key[:12] for name, key in keys.items()} == {
-        "motion": "61c6a2729d95",
-        "ssdlite-coco": "10302856f6ef",
+        "motion": "eb77a74c7c6e",
+        "ssdlite-coco": "e7b18947027a",
     }

@@ -1,6 +1,7 @@
 """A weights file is asked for its labels, side and decoder; its metadata are never run."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from model_store.errors import ModelRefused
 from model_store.evidence import MAX_NAMES_CHARS
 from tests.graphs import constant_graph
 from tests.model_store.recognised import recognised
-from tests.model_store.tiny_graphs import SIDE_PX, averaging, passing_on
+from tests.model_store.tiny_graphs import SIDE_PX, averaging, passing_on, same_answer
 from tests.shared_data import MODELS
 
 
@@ -85,6 +86,48 @@ def test_other_names_are_refused_and_never_evaluated(names: str, tmp_path: Path)
 def test_missing_names_are_refused_with_the_line_to_write() -> None:
     assert '{"labels": ["deer", …]}' in refusal(averaging())
     assert recognised(averaging(), {"labels": ["deer"]}).labels == ("deer",)
+
+
+def test_half_a_character_in_a_name_is_refused() -> None:
+    assert "half a character" in refusal(named(r"{0: '\ud800'}"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"labels": 2}, 'labels: 2 is no list of names; write {"labels": ["deer", …]}'),
+        ({"labels": "deer"}, "labels: 'deer' is no list of names"),
+        ({"labels": {"0": "deer"}}, "is no list of names"),
+        ({"labels": ["deer", 7]}, "labels: ['deer', 7] is no list of names"),
+        ({"decoder": ["yolov8"]}, "decoder: ['yolov8'] is no name; write"),
+        ({"decoder": {}}, "decoder: {} is no name"),
+        ({"labels": []}, "labels: "),
+        ({"decoder": ""}, "decoder: "),
+        ({"preprocess": [1]}, "preprocess: "),
+    ],
+)
+def test_an_override_of_another_kind_is_refused_by_name(
+    overrides: dict[str, Any], said: str
+) -> None:
+    assert said in refusal(named("['deer']"), overrides)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        averaging(metadata={"names": "['deer']"}, written=1),
+        same_answer([1, 5, 20], {"names": "['deer']"}),
+    ],
+    ids=["fails", "answers for one"],
+)
+def test_a_free_batch_with_another_one_written_inside_is_refused(weights: bytes) -> None:
+    assert "a batch" in (said := refusal(weights))
+    assert re.search(r"again, with .*fixed to 1", said)
+
+
+def test_a_fixed_batch_is_run_with_no_other() -> None:
+    graph = averaging(1, {"names": "['deer']"})
+    assert recognised(graph, {}).decoder == "yolov8"
 
 
 def test_overrides_win_field_by_field() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
+import onnx
 import pytest
 
 from model_store.errors import ModelRefused
@@ -13,6 +16,7 @@ from tests.oracles.families import FAMILIES
 from tests.oracles.tensors import example
 from tests.shared_data import shared
 
+SEGMENTING = ["yolov5_seg", "yolov8_seg", "end2end_seg"]
 NAMES = ("deer", "fox", "hare", "elk", "lynx")
 
 
@@ -74,6 +78,65 @@ def test_labels_that_do_not_fit_the_classes_are_refused(family: str) -> None:
     assert "with 2 labels" in said
 
 
+@pytest.mark.parametrize("classes", [1, 2])
+@pytest.mark.parametrize(
+    ("rows", "side_px"), [(25_200, 640), (102_000, 1280)], ids=["P5", "P6 with four levels"]
+)
+def test_rows_of_yolov5_with_masks_are_no_ranked_list(
+    rows: int, side_px: int, classes: int
+) -> None:
+    """With one class and 32 prototypes they have the 6 + 32 columns of one."""
+    outputs = {
+        "output0": np.zeros((1, rows, 5 + 1 + 32), np.float32),
+        "output1": np.zeros((1, 32, 8, 8), np.float32),
+    }
+    weights = constant_graph(outputs, side_px, {"names": str(NAMES[:classes])})
+    if classes == 1:
+        assert recognised(weights, {}).decoder == "yolov5_seg"
+    else:
+        assert "is the number of labels right?" in refusal(weights)
+
+
+@pytest.mark.parametrize("family", SEGMENTING)
+def test_prototypes_may_come_first_and_nothing_may_come_third(family: str) -> None:
+    names = {"names": str(NAMES[:3]), "task": "segment"}
+    outputs = example(family, np.random.default_rng(3), 2, 3, 64)
+    turned = constant_graph(dict(reversed(outputs.items())), 64, names)
+    assert recognised(turned, {}).decoder == family
+    three = constant_graph({**outputs, "heat": np.zeros((2, 3, 8, 8), np.float32)}, 64, names)
+    assert "heat [1, 3, 8, 8]" in refusal(three)
+
+
+@pytest.mark.parametrize(
+    "says", [{"end2end": "True"}, {"args": "{'nms': True}"}], ids=["end2end", "nms=True"]
+)
+@pytest.mark.parametrize("family", ["yolov8", "yolov8_seg", "yolov5", "yolox"])
+def test_a_graph_that_is_said_to_rank_and_does_not_is_refused(
+    family: str, says: dict[str, str]
+) -> None:
+    said = refusal(export(family, 3, **says))
+    assert "say that the graph ranks its detections, but" in said
+    assert f'{{"decoder": "{family}"}}' in said
+    assert recognised(export(family, 3, **says), {"decoder": family}).decoder == family
+
+
+@pytest.mark.parametrize(
+    ("outputs", "fitting"),
+    [
+        (["a"], {"yolov5", "yolov8", "yolox", "yolox_raw", "end2end", "rtdetr", "rtdetr_topk"}),
+        (["a", "b"], {*SEGMENTING, "rfdetr", "ssd", "mmdet"}),
+        (["a", "b", "c"], {"rtdetr_labels", "torchvision"}),
+        (["a", "b", "c", "d"], {"tf_detection"}),
+    ],
+)
+def test_the_hint_lists_what_has_as_many_outputs(outputs: list[str], fitting: set[str]) -> None:
+    weights = constant_graph(
+        {name: np.zeros((1, 7, 7, 7), np.float32) for name in outputs}, 64, {"names": "['deer']"}
+    )
+    said = refusal(weights)
+    assert set(re.findall(r'{"decoder": "(\w+)"}', said)) == fitting
+
+
 @pytest.mark.parametrize("task", ["classify", "pose", "obb"])
 def test_other_tasks_are_named(task: str) -> None:
     assert f"'task': {task}" in refusal(export("yolov8", 3, task=task))
@@ -98,6 +161,27 @@ def test_an_export_of_any_size_is_padded_to_its_stride_as_ultralytics_does() -> 
     assert plain.preprocess.resize == "letterbox"
     given = {"preprocess": {"resize": "letterbox", "side_px": 320}}
     assert recognised(pooling(4 + 1, SIZELESS), given).preprocess.input_px == (320, 320)
+
+
+def test_tiles_are_never_padded_to_the_stride() -> None:
+    given = {"preprocess": {"tiling": {"tile_px": 640}}}
+    config = recognised(pooling(4 + 1, SIZELESS), given)
+    assert config.preprocess.resize == "letterbox"
+    assert config.preprocess.tiling is not None
+    assert config.preprocess.tiling.tile_px == 640
+
+
+@pytest.mark.parametrize("family", ["rfdetr", "yolov8", "yolox"])
+def test_a_graph_that_takes_whole_numbers_is_given_them(family: str) -> None:
+    model = onnx.load_model_from_string(export(family, 3))
+    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
+    floats = onnx.helper.make_node("Cast", ["images"], ["floats"], to=onnx.TensorProto.FLOAT)
+    for node in model.graph.node:
+        for i, name in enumerate(node.input):
+            node.input[i] = "floats" if name == "images" else name
+    model.graph.node.insert(0, floats)
+    spec = recognised(model.SerializeToString(), {}).preprocess
+    assert (spec.divide_by, *spec.mean, *spec.std) == (1, 0, 0, 0, 1, 1, 1)
 
 
 def test_a_fixed_input_need_not_be_square() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -128,3 +130,29 @@ def empty_columns() -> tuple[np.ndarray, np.ndarray]:
 def test_tiles_go_with_neither_rect_nor_shrunken_decoding(fields: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match="tiling goes with neither rect nor jpeg_shrink"):
         Preprocess.model_validate({**fields, "tiling": {"tile_px": 64}})
+
+
+def test_boxes_of_hundreds_of_tiles_grow_in_little_memory() -> None:
+    """A matrix of all kept and all dropped boxes would take hundreds of megabytes."""
+    rng = np.random.default_rng(0)
+    parts: list[Detections] = []
+    for i in range(100):
+        start = rng.uniform(0, 400, (300, 2)) + np.array([i % 10, i // 10]) * 320
+        box = np.hstack([start, start + rng.uniform(8, 30, (300, 2))]).astype(np.float32)
+        parts.append(Detections(box, rng.random(300, np.float32), np.zeros(300, np.int32)))
+    spec = Tiling.model_validate({"tile_px": 400, "merge": {"kind": "union"}})
+    tracemalloc.start()
+    merge(parts, spec, Nms())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 64e6
+
+
+def test_tiles_are_made_in_the_memory_they_need() -> None:
+    image = np.zeros((2000, 2000, 3), np.uint8)
+    tracemalloc.start()
+    prepared = prepare(image, Preprocess(side_px=320, tiling=Tiling(tile_px=200)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(prepared.pixels) == 170
+    assert peak < 1.2 * prepared.pixels.nbytes

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import helper, numpy_helper
-from onnx.external_data_helper import convert_model_to_external_data
+from onnx.external_data_helper import convert_model_to_external_data, set_external_data
 
 from model_store.errors import ModelRefused
 from model_store.runtimes.onnx import OnnxSession
@@ -102,14 +103,75 @@ def test_tensors_inside_a_branch_are_found_too(tmp_path: Path) -> None:
         read_weights(tmp_path / "model.onnx")
 
 
-def test_a_stored_version_that_needs_more_files_does_not_load(tmp_path: Path) -> None:
+def outside(place: str, kind: str) -> bytes:
+    """A graph whose one tensor, at this or that spot, is kept in the file `place`."""
+    tensor = numpy_helper.from_array(np.arange(4, dtype=np.float32), "values")
+    set_external_data(tensor, place, 0, 16)
+    tensor.ClearField("raw_data")
+    node, functions, sparse = helper.make_node("Identity", ["images"], ["output0"]), [], []
+    if kind == "function":
+        constant = helper.make_node("Constant", [], ["out"], value=tensor)
+        opsets = [helper.make_opsetid("", 17)]
+        functions.append(helper.make_function("own", "Four", [], ["out"], [constant], opsets))
+        node = helper.make_node("Four", [], ["output0"], domain="own")
+    elif kind == "sparse":
+        places = numpy_helper.from_array(np.arange(4), "places")
+        sparse.append(helper.make_sparse_tensor(tensor, places, [4]))
+        node = helper.make_node("Identity", ["values"], ["output0"])
+    elif kind == "sparse attribute":
+        places = numpy_helper.from_array(np.arange(4), "places")
+        value = helper.make_sparse_tensor(tensor, places, [4])
+        node = helper.make_node("Constant", [], ["output0"], sparse_value=value)
+    images = helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, [1, 3, 8, 8])
+    output = helper.make_tensor_value_info("output0", onnx.TensorProto.FLOAT, None)
+    weights = [tensor] if kind == "initializer" else []
+    graph = helper.make_graph([node], "g", [images], [output], weights, sparse_initializer=sparse)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8, functions=functions)
+    return model.SerializeToString()
+
+
+KINDS = ["initializer", "function", "sparse", "sparse attribute"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_tensor_of_the_file_comes_along(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "deer.onnx").write_bytes(outside("deer.data", kind))
+    (tmp_path / "deer.data").write_bytes(np.arange(4, dtype=np.float32).tobytes())
+    found = read_weights(tmp_path / "deer.onnx")
+    (tmp_path / "deer.data").unlink()
+    assert b"deer.data" not in found
+    assert np.arange(4, dtype=np.float32).tobytes() in found
+    if kind in ("function", "sparse"):
+        session = ort.InferenceSession(found, providers=["CPUExecutionProvider"])
+        (values,) = session.run(None, {"images": np.zeros((1, 3, 8, 8), np.float32)})
+        assert np.asarray(values).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("place", ["../secret", "deer\0.data"])
+def test_no_tensor_of_the_file_leaves_the_folder(tmp_path: Path, place: str, kind: str) -> None:
+    (tmp_path / "secret").write_bytes(b"\0" * 16)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "deer.onnx").write_bytes(outside(place, kind))
+    with pytest.raises(ModelRefused, match="outside its own folder"):
+        read_weights(tmp_path / "model" / "deer.onnx")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stored_version_that_needs_more_files_does_not_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     """As someone might copy it into the store by hand: nothing is read from the working folder."""
-    with pytest.raises(ModelRefused, match="cannot load the weights"):
-        OnnxSession(split(tmp_path).read_bytes(), threads=1)
+    (tmp_path / "deer.data").write_bytes(np.arange(4, dtype=np.float32).tobytes())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelRefused, match=r"tensors in other files \('deer\.data'\).*one: add"):
+        OnnxSession(outside("deer.data", kind), threads=1)
 
 
-def test_an_operator_set_from_the_future_is_refused_in_plain_words() -> None:
+def test_a_word_that_looks_like_it_is_no_tensor_elsewhere() -> None:
     model = onnx.load_model_from_string(pooling(6))
-    model.opset_import[0].version = 999
-    with pytest.raises(ModelRefused, match="opset"):
-        OnnxSession(model.SerializeToString(), threads=1)
+    model.graph.node[0].name = "head/location"
+    OnnxSession(model.SerializeToString(), threads=1)
+    with pytest.raises(ModelRefused, match="no ONNX file that can be read"):
+        OnnxSession(b"location, location", threads=1)

@@ -13,6 +13,7 @@ from pycocotools import mask as coco
 
 from model_store.add import add_version
 from model_store.config import Batch
+from model_store.decoders.layout import OutputNonsense
 from model_store.detections import Detections, RunLengths
 from model_store.detector import LoadedDetector, load_detector
 from model_store.names import version_id
@@ -29,6 +30,7 @@ from tests.oracles.nms import nms
 from tests.oracles.tensors import example
 
 NAMES = "{0: 'deer', 1: 'fox', 2: 'hare'}"
+RANKS = {"end2end": "True"}
 
 
 def added(folder: Path, weights: bytes, overrides: dict[str, Any] | None = None) -> LoadedDetector:
@@ -43,7 +45,7 @@ def picture(width: int, height: int, seed: int = 0) -> np.ndarray:
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-@pytest.mark.parametrize("family", ["yolov8_seg", "end2end_seg"])
+@pytest.mark.parametrize("family", ["yolov5_seg", "yolov8_seg", "end2end_seg"])
 def test_masks_of_a_model_are_the_oracles_at_the_size_of_the_image(
     tmp_path: Path, family: str
 ) -> None:
@@ -153,6 +155,52 @@ def test_tiling_changes_the_inference_key(tmp_path: Path) -> None:
         )
     }
     assert len(keys) == 3
+
+
+def grey(value: int) -> np.ndarray:
+    """The red of its first pixel, that `constant_graph` looks at, is `value`."""
+    return np.full((64, 64, 3), value, np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        ((0, 5), 5.0, "names class 5, but the model has 3 labels"),
+        ((0, 4), np.nan, "output output0 holds NaN or infinity"),
+        ((2, 0), np.inf, "output output0 holds NaN or infinity"),
+        ((2, 0), -np.inf, "output output0 holds NaN or infinity"),
+    ],
+)
+def test_an_image_of_which_the_network_says_nonsense_fails_alone(
+    tmp_path: Path, place: tuple[int, int], value: float, said: str
+) -> None:
+    rows = np.zeros((256, 10, 6), np.float32)
+    rows[:, 0] = [1, 1, 30, 30, 0.9, 1]
+    rows[201, *place] = value
+    detector = added(tmp_path, constant_graph({"output0": rows}, 64, {"names": NAMES, **RANKS}))
+    images = [detector.prepare(grey(value)) for value in (100, 201, 102)]
+    with pytest.raises(OutputNonsense, match=said):
+        detector.infer(images)
+    with pytest.raises(OutputNonsense, match=said):
+        detector.infer(images[1:2])
+    assert [len(found) for found in detector.infer(images[::2]).detections] == [1, 1]
+
+
+@pytest.mark.parametrize(("used", "full"), [(9, False), (10, True)])
+@pytest.mark.parametrize("family", ["end2end", "mmdet"])
+def test_a_list_that_the_graph_has_filled_is_saturated(
+    tmp_path: Path, family: str, used: int, full: bool
+) -> None:
+    rows = np.zeros((1, 10, 6), np.float32)
+    rows[0, :used] = [1, 1, 30, 30, 0.9, 1]
+    labels = np.zeros((1, 10), np.int64)
+    outputs = (
+        {"output0": rows} if family == "end2end" else {"dets": rows[..., :5], "labels": labels}
+    )
+    detector = added(tmp_path, constant_graph(outputs, 64, {"names": NAMES, **RANKS}))
+    assert detector.config.decoder == family
+    (found,) = detector.detect([grey(0)])
+    assert (len(found), found.saturated) == (used, full)
 
 
 def test_suppression_in_pixels_of_the_image_is_yoloxs_own(tmp_path: Path) -> None:

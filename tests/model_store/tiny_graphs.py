@@ -5,17 +5,22 @@
 
 from collections.abc import Mapping, Sequence
 
-from onnx import NodeProto, TensorProto, ValueInfoProto, helper
+import numpy as np
+from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 SIDE_PX = 10
 ROWS, ANCHORS = 5, 20  # 4 box rows and one class; 5 * 20 = 10 * 10
 
-Dimensions = Sequence[int | str] | None
+Dimensions = Sequence[int | str | None] | None
 
 
-def averaging(batch: int | str = "n", metadata: Mapping[str, str] | None = None) -> bytes:
-    """Weights whose output depends on every picture alone; `batch` is a number or a free name."""
-    rows = batch if isinstance(batch, int) else -1
+def averaging(
+    batch: int | str = "n", metadata: Mapping[str, str] | None = None, written: int | None = None
+) -> bytes:
+    """Weights whose output depends on every picture alone; `batch` is a number or a free name, and
+    `written` the batch inside of the graph, if not the same.
+    """
+    rows = written or (batch if isinstance(batch, int) else -1)
     shape = helper.make_tensor("shape", TensorProto.INT64, [3], [rows, ROWS, ANCHORS])
     nodes = [
         helper.make_node("ReduceMean", ["images"], ["grey"], axes=[1], keepdims=0),
@@ -26,6 +31,21 @@ def averaging(batch: int | str = "n", metadata: Mapping[str, str] | None = None)
     return _model(nodes, inputs, [_value("output0", [batch, ROWS, ANCHORS])], metadata)
 
 
+def same_answer(shape: Sequence[int], metadata: Mapping[str, str] | None = None) -> bytes:
+    """Zeros of this shape, however many pictures it is shown."""
+    value = numpy_helper.from_array(np.zeros(shape, np.float32), "value")
+    nodes = [helper.make_node("Constant", [], ["output0"], value=value)]
+    inputs = [_value("images", ["n", 3, SIDE_PX, SIDE_PX])]
+    return _model(nodes, inputs, [_value("output0", shape)], metadata)
+
+
+def random_scores(metadata: Mapping[str, str] | None = None) -> bytes:
+    """Says something else each time it is asked."""
+    nodes = [helper.make_node("RandomUniform", [], ["output0"], shape=[1, ROWS, ANCHORS])]
+    inputs = [_value("images", [1, 3, SIDE_PX, SIDE_PX])]
+    return _model(nodes, inputs, [_value("output0", [1, ROWS, ANCHORS])], metadata)
+
+
 def two_inputs() -> bytes:
     """Adds two pictures: there is no single image to feed."""
     shape = ["n", 3, SIDE_PX, SIDE_PX]
@@ -34,14 +54,26 @@ def two_inputs() -> bytes:
     return _model(nodes, inputs, [_value("output0", shape)], {"names": "['deer']"})
 
 
-def passing_on(shape: Dimensions, metadata: Mapping[str, str] | None = None) -> bytes:
+def passing_on(
+    shape: Dimensions,
+    metadata: Mapping[str, str] | None = None,
+    kind: int = TensorProto.FLOAT,
+) -> bytes:
     """Gives back its input, of any shape."""
     nodes = [helper.make_node("Identity", ["images"], ["output0"])]
-    return _model(nodes, [_value("images", shape)], [_value("output0", shape)], metadata)
+    results = [_value("output0", shape, kind)]
+    return _model(nodes, [_value("images", shape, kind)], results, metadata)
 
 
-def _value(name: str, shape: Dimensions) -> ValueInfoProto:
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+def in_a_list() -> bytes:
+    """Its output is a list of tensors."""
+    nodes = [helper.make_node("SequenceConstruct", ["images"], ["output0"])]
+    results = [helper.make_tensor_sequence_value_info("output0", TensorProto.FLOAT, None)]
+    return _model(nodes, [_value("images", ["n", 3, SIDE_PX, SIDE_PX])], results, None)
+
+
+def _value(name: str, shape: Dimensions, kind: int = TensorProto.FLOAT) -> ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, shape)
 
 
 def _model(

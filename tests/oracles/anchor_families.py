@@ -78,6 +78,16 @@ def yolov5(
     return images
 
 
+def yolov5_seg(
+    outputs: dict[str, np.ndarray], side_px: int, classes: int, score_floor: float
+) -> list[list[Box]]:
+    """output0 (n, A, 5+C+K): YOLOv5's columns, then K coefficients of output1 (n, K, mh, mw)."""
+    columns, protos = outputs["output0"].shape[2], outputs["output1"].shape[1]
+    if columns != 5 + classes + protos:
+        raise ValueError(f"{columns} columns are not 5 + {classes} classes + {protos} coefficients")
+    return yolov5(outputs, side_px, classes, score_floor)
+
+
 def yolov8(
     outputs: dict[str, np.ndarray], side_px: int, classes: int, score_floor: float
 ) -> list[list[Box]]:

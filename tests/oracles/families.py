@@ -21,6 +21,7 @@ from tests.oracles.anchor_families import (
     passes,
     ssd,
     yolov5,
+    yolov5_seg,
     yolov8,
     yolov8_seg,
     yolox,
@@ -188,6 +189,7 @@ def mmdet(
 
 FAMILIES: dict[str, Callable[[dict[str, np.ndarray], int, int, float], list[list[Box]]]] = {
     "yolov5": yolov5,
+    "yolov5_seg": yolov5_seg,
     "yolov8": yolov8,
     "yolov8_seg": yolov8_seg,
     "end2end": end2end,
@@ -205,10 +207,43 @@ FAMILIES: dict[str, Callable[[dict[str, np.ndarray], int, int, float], list[list
 }
 
 
+SCORES: dict[str, Callable[[dict[str, np.ndarray]], np.ndarray]] = {
+    "end2end": lambda outputs: outputs["output0"][:, :, 4],
+    "end2end_seg": lambda outputs: outputs["output0"][:, :, 4],
+    "rtdetr": lambda outputs: outputs["output0"][:, :, 4:].max(axis=2),
+    "rtdetr_topk": lambda outputs: outputs["output0"][:, :, 4],
+    "rtdetr_labels": lambda outputs: outputs["scores"],
+    "tf_detection": lambda outputs: outputs["detection_scores"],
+    "mmdet": lambda outputs: outputs["dets"][:, :, 4],
+}
+"""Of the heads whose list has a length of its own, as (n, k): the best one of each row."""
+
+
+def saturated(family: str, outputs: dict[str, np.ndarray], floor: float) -> list[bool]:
+    """For each image whether its list had no row left to say more in.
+
+    Of `mmdet` only where the length is fixed. `rfdetr` has as many places as queries, and more pairs of
+    query and column. Heads that suppression comes after, and `torchvision`, are never full.
+    """
+    if family == "rfdetr":
+        places = outputs["dets"].shape[1]
+        return [
+            sum(passes(sigmoid(x), floor) for row in image for x in row) > places
+            for image in outputs["labels"].tolist()
+        ]
+    if family not in SCORES:
+        return [False] * len(next(iter(outputs.values())))
+    full: list[bool] = []
+    for image, scores in enumerate(SCORES[family](outputs).tolist()):
+        used = int(outputs["num_detections"][image]) if family == "tf_detection" else len(scores)
+        full.append(used >= len(scores) and all(passes(score, floor) for score in scores))
+    return full
+
+
 def coefficients(
     family: str, outputs: dict[str, np.ndarray], image_index: int, classes: int, floor: float
 ) -> tuple[list[Box], NDArray[np.float64]]:
-    """The boxes of one image of `yolov8_seg` or `end2end_seg`, in the order of the rows, before NMS.
+    """The boxes of one image of a family with masks, in the order of the rows, before NMS.
 
     With them (m, K) float64: the coefficients in the row of each box. Every row is decoded alone,
     so a row gives one box or none.
@@ -216,6 +251,8 @@ def coefficients(
     rows = outputs["output0"][image_index]
     if family == "yolov8_seg":
         rows, first = rows.T, 4 + classes
+    elif family == "yolov5_seg":
+        first = 5 + classes
     elif family == "end2end_seg":
         first = 6
     else:

@@ -11,6 +11,7 @@ Four geometries, each from a (w, h) image into an input of across x down px:
 three in a square. This module knows nothing of the product: it is what the product is compared with.
 """
 
+import math
 from typing import Literal, NamedTuple
 
 import cv2
@@ -57,17 +58,19 @@ def place(
     """(placement, canvas_w, canvas_h) of a (w, h) image in an input of (across, down) px.
 
     r = min(down/h, across/w); new = (round(w*r), round(h*r)), banker's rounding, at least one
-    pixel; both scales are r, not new/old. Ultralytics has no "at least one pixel" (cv2.resize then
-    fails on 1 x 2000); it is added here. Only `rect` looks at the stride, and only its canvas may
-    be smaller than the input: new + (input - new) % stride on each axis. Ultralytics brings boxes
-    back by min(canvas/old), which in a `rect` can be a little less than r.
+    pixel; `fit_top_left` drops the fraction instead, as YOLOX does. Both scales are r, not new/old.
+    Ultralytics has no "at least one pixel" (cv2.resize then fails on 1 x 2000); it is added here.
+    Only `rect` looks at the stride, and only its canvas may be smaller than the input: new + (input
+    - new) % stride on each axis. Ultralytics brings boxes back by min(canvas/old), which in a `rect`
+    can be a little less than r.
     """
     if kind == "stretch":
         return Placement(across, down, 0, 0, across / w, down / h), across, down
     ratio = min(down / h, across / w)
-    new_w, new_h = max(1, round(w * ratio)), max(1, round(h * ratio))
     if kind == "fit_top_left":
+        new_w, new_h = max(1, math.floor(w * ratio)), max(1, math.floor(h * ratio))
         return Placement(new_w, new_h, 0, 0, ratio, ratio), across, down
+    new_w, new_h = max(1, round(w * ratio)), max(1, round(h * ratio))
     pad_w, pad_h = across - new_w, down - new_h
     if kind == "rect":
         pad_w, pad_h = pad_w % stride, pad_h % stride

@@ -124,13 +124,16 @@ def dense_outputs(
     family: str, rng: np.random.Generator, images: int, classes: int, side_px: int
 ) -> dict[str, np.ndarray]:
     """The raw outputs of the heads with anchors."""
-    scene = anchored(rng, images, classes, side_px, per_cell=3 if family == "yolov5" else 1)
+    scene = anchored(rng, images, classes, side_px, per_cell=3 if "yolov5" in family else 1)
     boxes, objectness, scores = scene
     if family == "yolov8":
         return {"output0": np.concatenate([boxes, scores], 2).transpose(0, 2, 1)}
     if family == "yolov8_seg":
         rows, protos = with_masks(rng, np.concatenate([boxes, scores], 2), side_px)
         return {"output0": rows.transpose(0, 2, 1), "output1": protos}
+    if family == "yolov5_seg":
+        found = np.concatenate([boxes, objectness[..., np.newaxis], scores], 2)
+        return dict(zip(("output0", "output1"), with_masks(rng, found, side_px), strict=True))
     if family == "ssd":
         return {"boxes": corners(boxes)[..., [1, 0, 3, 2]] / side_px, "scores": scores}
     if family == "yolox_raw":
@@ -189,7 +192,7 @@ def example(
     side_px: int = 64,
 ) -> dict[str, np.ndarray]:
     """Raw outputs by name of `images` images, as the family's exports give them."""
-    dense = family in ("yolov5", "yolov8", "yolov8_seg", "yolox_raw", "yolox", "ssd")
+    dense = family == "ssd" or family.startswith("yolo")
     make = dense_outputs if dense else list_outputs
     outputs = make(family, rng, images, classes, side_px)
     return {

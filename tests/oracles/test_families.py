@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.oracles.anchor_families import Box, best_of, cells
-from tests.oracles.families import FAMILIES, coefficients
+from tests.oracles.families import FAMILIES, coefficients, saturated
 
 # Every expected box below stands for one of these: centre (32, 32) and 16 x 8, centre (10, 20) and
 # 4 x 8, centre (16, 16) and 32 x 32. As fractions of 64: (.5, .5, .25, .125) and (.25, .25, .5, .5).
@@ -38,6 +38,17 @@ CASES: dict[str, tuple[dict[str, Any], list[Box]]] = {
                 (16, 16, 32, 32, 0.5, 0.125, 0.5),  # .5 * .5 is not above .25
                 (16, 16, 32, 32, 0.125, 4, 0),  # .5, and yet no object
             ]
+        },
+        [Box(*WIDE, 0.375, 0), Box(*TALL, 0.5, 0)],
+    ),
+    "yolov5_seg": (  # two coefficients, which are no scores
+        {
+            "output0": [
+                (32, 32, 16, 8, 0.75, 0.5, 0.25, 9, -9),
+                (16, 16, 32, 32, 0.125, 4, 0, 7, 7),
+                (10, 20, 4, 8, 0.5, 1, 1, -2, 3),
+            ],
+            "output1": np.zeros((2, 3, 3)),
         },
         [Box(*WIDE, 0.375, 0), Box(*TALL, 0.5, 0)],
     ),
@@ -181,7 +192,7 @@ def test_boxes_by_hand(family: str) -> None:
     assert found[1] == []
 
 
-@pytest.mark.parametrize("family", ["yolov8_seg", "end2end_seg"])
+@pytest.mark.parametrize("family", ["yolov5_seg", "yolov8_seg", "end2end_seg"])
 def test_coefficients_by_hand(family: str) -> None:
     outputs, expected = CASES[family]
     one = {name: np.asarray(values, np.float32)[np.newaxis] for name, values in outputs.items()}
@@ -201,6 +212,8 @@ def test_coefficients_are_counted() -> None:
         FAMILIES["yolov8_seg"](outputs, 64, 3, 0.25)
     with pytest.raises(ValueError, match="5 columns are not 6 \\+ 2 coefficients"):
         FAMILIES["end2end_seg"](outputs, 64, 2, 0.25)
+    with pytest.raises(ValueError, match="5 columns are not 5 \\+ 2 classes \\+ 2 coefficients"):
+        FAMILIES["yolov5_seg"](outputs, 64, 2, 0.25)
     with pytest.raises(ValueError, match="'yolov8' has no coefficients"):
         coefficients("yolov8", outputs, 0, 2, 0.25)
 
@@ -241,3 +254,25 @@ def test_a_class_that_does_not_exist_is_an_error() -> None:
 def test_cells_go_row_by_row() -> None:
     assert cells(32)[:5] == [(0, 0, 8), (1, 0, 8), (2, 0, 8), (3, 0, 8), (0, 1, 8)]
     assert cells(32)[16:] == [(0, 0, 16), (1, 0, 16), (0, 1, 16), (1, 1, 16), (0, 0, 32)]
+
+
+RANKED = {"end2end", "end2end_seg", "mmdet", "tf_detection"}
+RANKED |= {"rtdetr", "rtdetr_topk", "rtdetr_labels"}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_list_without_a_row_left_is_saturated(family: str) -> None:
+    outputs, _ = CASES[family]  # each has a row that does not pass
+    one = {name: np.asarray(values, np.float32)[np.newaxis] for name, values in outputs.items()}
+    rfdetr = family == "rfdetr"  # three places; 7/8, 3/4, 3/4 and 1/2 pass
+    assert saturated(family, one, 0.25) == [rfdetr]
+    assert saturated(family, one, 0.6 if rfdetr else 0.9) == [False]
+    keep = [0, 2] if family == "end2end_seg" else [0, 1]
+    two = {n: rows if rows.ndim < 2 or n == "output1" else rows[:, keep] for n, rows in one.items()}
+    assert saturated(family, two, 0.25) == [family in RANKED or rfdetr]
+
+
+def test_filler_of_tensorflow_is_what_is_not_counted() -> None:
+    scores = np.array([[0.75, 0.5], [0.75, 0.5], [0.75, 0.125]])
+    outputs = {"detection_scores": scores, "num_detections": np.array([2.0, 1.0, 2.0])}
+    assert saturated("tf_detection", outputs, 0.25) == [True, False, False]

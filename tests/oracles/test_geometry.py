@@ -43,6 +43,15 @@ def test_rect_keeps_less_than_a_stride_and_the_default_is_32() -> None:
     assert place("rect", 320, 320, 64, 64) == ((64, 64, 0, 0, 0.2, 0.2), 64, 64)
 
 
+def test_only_the_top_left_drops_fractions() -> None:
+    # r = 0.625; 681 * r = 425.625: YOLOX's int() says 425, Ultralytics' round() 426.
+    assert place("fit_top_left", 1024, 681, 640, 640)[0] == (640, 425, 0, 0, 0.625, 0.625)
+    assert place("letterbox", 1024, 681, 640, 640)[0] == (640, 426, 0, 107, 0.625, 0.625)
+    # 640 / 681 * 681 is 640 in float64, and nothing is lost there.
+    assert place("fit_top_left", 300, 681, 640, 640)[0][:2] == (281, 640)
+    assert place("fit_top_left", 2000, 1, 300, 300)[0][:2] == (300, 1)
+
+
 def test_rect_keeps_one_pixel() -> None:
     # 0.15 px become 1: 299 % 32 = 11, so 12 wide with 5 on either side.
     assert place("rect", 1, 2000, 300, 300) == ((1, 300, 5, 0, 0.15, 0.15), 12, 300)

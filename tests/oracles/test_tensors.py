@@ -13,6 +13,7 @@ from tests.oracles.tensors import example
 # Side 64: 64 + 16 + 4 = 84 cells. Three classes, two images.
 SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
     "yolov5": {"output0": (2, 252, 8)},
+    "yolov5_seg": {"output0": (2, 252, 16), "output1": (2, 8, 16, 16)},
     "yolov8": {"output0": (2, 7, 84)},
     "end2end": {"output0": (2, 300, 6)},
     "yolov8_seg": {"output0": (2, 15, 84), "output1": (2, 8, 16, 16)},
@@ -91,7 +92,7 @@ def test_raw_yolox_lies_on_the_grid_and_decoded_in_the_square() -> None:
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("family", ["yolov8", "end2end"])
+@pytest.mark.parametrize("family", ["yolov5", "yolov8", "end2end"])
 def test_heads_with_masks_show_the_boxes_of_those_without(family: str) -> None:
     outputs = example(f"{family}_seg", np.random.default_rng(3))
     plain = example(family, np.random.default_rng(3))

@@ -9,19 +9,20 @@ import pytest
 
 from model_store.config import Nms
 from model_store.decoders import DECODERS
-from model_store.decoders.layout import DecodeSpec
+from model_store.decoders.layout import DecodeSpec, OutputNonsense
 from model_store.detections import Detections
 from model_store.errors import ModelRefused
 from model_store.masks import PrototypeMasks
 from model_store.nms import suppress
 from model_store.runtimes.onnx import OnnxSession
 from tests.graphs import constant_graph
-from tests.oracles.families import FAMILIES, Box, coefficients
+from tests.oracles.families import FAMILIES, SCORES, Box, coefficients, saturated
 from tests.oracles.nms import nms
 from tests.oracles.tensors import example
 
 SIDE_PX = 64
 FLOOR = 0.05
+SEGMENTING = ["yolov5_seg", "yolov8_seg", "end2end_seg"]
 
 
 def session_of(family: str, outputs: dict[str, np.ndarray], fp16: bool = False) -> OnnxSession:
@@ -117,7 +118,7 @@ def test_outputs_of_another_layout_are_refused_by_shape_or_name(family: str) -> 
 
 
 @pytest.mark.parametrize("classes", [1, 3])
-@pytest.mark.parametrize("family", ["yolov8_seg", "end2end_seg"])
+@pytest.mark.parametrize("family", SEGMENTING)
 def test_boxes_keep_the_coefficients_of_their_masks(family: str, classes: int) -> None:
     outputs = example(family, np.random.default_rng(classes), 3, classes, SIDE_PX)
     found = DECODERS[family](outputs, DecodeSpec((SIDE_PX, SIDE_PX), classes, FLOOR))
@@ -130,7 +131,7 @@ def test_boxes_keep_the_coefficients_of_their_masks(family: str, classes: int) -
         assert (image.masks.prototypes == outputs["output1"][i]).all()
 
 
-@pytest.mark.parametrize("family", ["yolov8_seg", "end2end_seg"])
+@pytest.mark.parametrize("family", SEGMENTING)
 @pytest.mark.parametrize(
     "shapes",
     [[(1, 20, 84)], [(1, 20, 84), (1, 8, 16)], [(1, 20, 84), (1, 7, 16, 16)]],
@@ -142,6 +143,134 @@ def test_outputs_without_fitting_prototypes_are_refused(
     outputs = {f"output{i}": np.zeros(shape, np.float32) for i, shape in enumerate(shapes)}
     with pytest.raises(ModelRefused, match=r"\(n, K, h, w\); the model gave"):
         DECODERS[family](outputs, DecodeSpec((SIDE_PX, SIDE_PX), 3, FLOOR))
+
+
+@pytest.mark.parametrize("family", SEGMENTING)
+def test_prototypes_are_known_by_their_rank_and_a_third_output_is_named(family: str) -> None:
+    spec = DecodeSpec((SIDE_PX, SIDE_PX), 3, FLOOR)
+    outputs = example(family, np.random.default_rng(6), 1, 3, SIDE_PX)
+    turned = dict(reversed(outputs.items()))
+    (image,), (same,) = DECODERS[family](outputs, spec), DECODERS[family](turned, spec)
+    assert (columns(image) == columns(same)).all()
+    assert isinstance(image.masks, PrototypeMasks)
+    assert isinstance(same.masks, PrototypeMasks)
+    assert (image.masks.prototypes == same.masks.prototypes).all()
+    with pytest.raises(ModelRefused, match=r"and heat \(1, 3, 8, 8\)$"):
+        DECODERS[family]({**outputs, "heat": np.zeros((1, 3, 8, 8), np.float32)}, spec)
+
+
+def filled_up(family: str, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Only the rows that say something, as many as the first image has; `rfdetr` gets too many."""
+    if family == "rfdetr":
+        return {**outputs, "labels": np.full_like(outputs["labels"], 2.0)}
+    most = int((SCORES[family](outputs)[0] > FLOOR).sum())
+    order = np.argsort(-SCORES[family](outputs), axis=1, kind="stable")[:, :most]
+    short = {}
+    for name, rows in outputs.items():
+        if name == "num_detections":
+            short[name] = np.full_like(rows, most)
+        elif name == "output1":
+            short[name] = rows
+        else:
+            at = order.reshape(*order.shape, *[1] * (rows.ndim - 2))
+            short[name] = np.take_along_axis(rows, at, axis=1)
+    return short
+
+
+@pytest.mark.parametrize("family", [*SCORES, "rfdetr"])
+def test_a_list_without_a_row_left_is_saturated_as_in_the_oracle(family: str) -> None:
+    outputs = example(family, np.random.default_rng(8), 3, 3, SIDE_PX)
+    fixed = frozenset({"dets"})
+    for given in (outputs, filled_up(family, outputs)):
+        for floor in (FLOOR, 0.7):
+            found = DECODERS[family](given, DecodeSpec((SIDE_PX, SIDE_PX), 3, floor, fixed))
+            assert [image.saturated for image in found] == saturated(family, given, floor)
+    assert saturated(family, outputs, FLOOR) == [False] * 3
+    assert saturated(family, filled_up(family, outputs), FLOOR)[0]
+
+
+@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {*SCORES, "rfdetr"}))
+def test_what_is_still_to_be_suppressed_is_never_saturated(family: str) -> None:
+    outputs = example(family, np.random.default_rng(8), 2, 3, SIDE_PX)
+    full = {name: np.full_like(rows, 1) for name, rows in outputs.items()}
+    found = DECODERS[family](full, DecodeSpec((SIDE_PX, SIDE_PX), 3, FLOOR, frozenset(full)))
+    assert [image.saturated for image in found] == [False, False]
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_mmdetection_is_saturated_where_the_graph_declares_its_rows(fixed: bool) -> None:
+    outputs = filled_up("mmdet", example("mmdet", np.random.default_rng(8), 1, 3, SIDE_PX))
+    session = session_of("mmdet", outputs)
+    assert "dets" in session.fixed_rows
+    declared = session.fixed_rows if fixed else frozenset[str]()
+    spec = DecodeSpec((SIDE_PX, SIDE_PX), 3, FLOOR, declared)
+    (image,) = DECODERS["mmdet"](session.run(pictures([0])), spec)
+    assert image.saturated is fixed
+
+
+NAMING = ["end2end", "end2end_seg", "mmdet", "rtdetr_labels", "rtdetr_topk", "tf_detection"]
+
+
+@pytest.mark.parametrize("family", [*NAMING, "torchvision"])
+def test_a_class_beyond_the_labels_is_nonsense(family: str) -> None:
+    outputs = example(family, np.random.default_rng(1), 1, 3, SIDE_PX)
+    spec = DecodeSpec((SIDE_PX, SIDE_PX), 2, FLOOR)
+    with pytest.raises(OutputNonsense, match="names class 2, but the model has 2 labels"):
+        DECODERS[family](outputs, spec)
+    with pytest.raises(ValueError, match="of 2"):
+        FAMILIES[family](outputs, SIDE_PX, 2, FLOOR)
+
+
+@pytest.mark.parametrize("class_id", [0.5, 3e9])
+def test_a_class_is_a_whole_number_of_any_size(class_id: float) -> None:
+    row = np.array([[[1, 1, 9, 9, 0.5, class_id], [1, 1, 9, 9, 0.01, 7]]], np.float32)
+    with pytest.raises(OutputNonsense, match="names class (0.5|3e.09)"):
+        DECODERS["end2end"]({"output0": row}, DecodeSpec((SIDE_PX, SIDE_PX), 2, FLOOR))
+
+
+def test_filler_of_a_negative_class_is_no_box() -> None:
+    row = np.array([[[1, 1, 9, 9, 0.5, -1], [1, 1, 9, 9, 0.5, 0]]], np.float32)
+    (image,) = DECODERS["end2end"]({"output0": row}, DecodeSpec((SIDE_PX, SIDE_PX), 2, FLOOR))
+    assert len(image) == 1
+    assert not image.saturated
+
+
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [
+        ("rtdetr_labels", "labels"),
+        ("rtdetr_labels", "scores"),
+        ("rtdetr_labels", "boxes"),
+        ("torchvision", "labels"),
+        ("torchvision", "boxes"),
+        ("tf_detection", "detection_classes"),
+        ("tf_detection", "detection_scores"),
+        ("mmdet", "labels"),
+        ("mmdet", "dets"),
+        ("rfdetr", "labels"),
+        ("rfdetr", "dets"),
+        ("ssd", "boxes"),
+        ("ssd", "scores"),
+    ],
+)
+def test_lists_of_other_lengths_and_ranks_are_refused(family: str, name: str) -> None:
+    outputs = example(family, np.random.default_rng(1), 2, 3, SIDE_PX)
+    spec = DecodeSpec((SIDE_PX, SIDE_PX), 3, FLOOR)
+    first = outputs[name]
+    for odd in (first[:, :-1], first[:, 0], first.reshape(-1), first[..., np.newaxis]):
+        with pytest.raises(ModelRefused, match=f"decoder {family} needs"):
+            DECODERS[family]({**outputs, name: odd}, spec)
+
+
+def test_counts_of_tensorflow_are_one_an_image_and_within_the_list() -> None:
+    outputs = example("tf_detection", np.random.default_rng(1), 2, 3, SIDE_PX)
+    spec = DecodeSpec((SIDE_PX, SIDE_PX), 3, FLOOR)
+    odd = np.array([-3, 1000], np.float32)
+    none, everything = DECODERS["tf_detection"]({**outputs, "num_detections": odd}, spec)
+    assert len(none) == 0
+    assert len(everything) == len(FAMILIES["tf_detection"](outputs, SIDE_PX, 3, FLOOR)[1])
+    with pytest.raises(ModelRefused, match=r"num_detections \(n,\); the model gave \(3,\)"):
+        DECODERS["tf_detection"]({**outputs, "num_detections": np.zeros(3, np.float32)}, spec)
 
 
 @pytest.mark.parametrize("family", ["rtdetr", "rtdetr_topk", "rfdetr", "ssd", "tf_detection"])

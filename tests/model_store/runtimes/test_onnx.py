@@ -4,14 +4,25 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto
 
 from model_store.config import Preprocess
 from model_store.errors import ModelRefused
-from model_store.runtimes.inputs import _joined
+from model_store.runtimes.inputs import joined
 from model_store.runtimes.onnx import OnnxSession
 from tests.graphs import constant_graph
-from tests.model_store.tiny_graphs import ANCHORS, ROWS, SIDE_PX, averaging, passing_on, two_inputs
+from tests.model_store.tiny_graphs import (
+    ANCHORS,
+    ROWS,
+    SIDE_PX,
+    averaging,
+    in_a_list,
+    passing_on,
+    same_answer,
+    two_inputs,
+)
 
 
 def only(outputs: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -84,6 +95,54 @@ def test_images_with_different_numbers_of_detections_are_filled_up() -> None:
     found = OnnxSession(graph, threads=1).run(pictures(2))
     assert (found["boxes"].shape, found["scores"].shape) == ((2, 3, 4), (2, 3))
     ragged = [np.ones((1, 2, 4), np.float32), np.ones((1, 5, 4), np.float32)]
-    joined = _joined(ragged)
-    assert joined.shape == (2, 5, 4)
-    assert joined[0].sum() == 8
+    filled = joined(ragged)
+    assert filled.shape == (2, 5, 4)
+    assert filled[0].sum() == 8
+
+
+@pytest.mark.parametrize("shape", [[1, ROWS, ANCHORS], [3, ROWS, ANCHORS], [2 * ROWS], []])
+def test_an_output_without_a_row_for_each_image_is_refused(shape: list[int]) -> None:
+    session = OnnxSession(same_answer(shape), threads=1)
+    with pytest.raises(ModelRefused, match=r"fed a batch of 2.*number 0: \(.*batch .* fixed to 1"):
+        session.run(pictures(2))
+
+
+def test_the_outputs_of_a_fixed_number_of_rows_are_known() -> None:
+    fixed = OnnxSession(averaging(), threads=1)
+    free = OnnxSession(passing_on(["n", None, "h", "w"]), threads=1)
+    assert (fixed.fixed_rows, free.fixed_rows) == ({"output0"}, set())
+
+
+@pytest.mark.parametrize("scale", [{"divide_by": 255}, {"mean": (1, 0, 0)}, {"std": (1, 1, 2)}])
+def test_whole_numbers_are_not_scaled_to_fractions(scale: dict[str, object]) -> None:
+    session = OnnxSession(passing_on(["n", 3, 8, 8], kind=TensorProto.UINT8), threads=1)
+    plain: dict[str, object] = {"side_px": 8, "divide_by": 1}
+    session.input.require(Preprocess.model_validate(plain))
+    with pytest.raises(ModelRefused, match=r'uint8.*"divide_by": 1, "mean": \[0, 0, 0\]'):
+        session.input.require(Preprocess.model_validate(plain | scale))
+
+
+def test_an_output_that_holds_no_numbers_is_refused() -> None:
+    with pytest.raises(ModelRefused, match=r"output output0 is seq\(tensor\(float\)\); tensors"):
+        OnnxSession(in_a_list(), threads=1)
+
+
+def test_what_is_too_new_is_refused_with_what_is_known() -> None:
+    model = onnx.load_model_from_string(averaging())
+    model.opset_import[0].version = 999
+    with pytest.raises(ModelRefused, match=r"with opset \d+ or older, or upgrade onnxruntime$"):
+        OnnxSession(model.SerializeToString(), threads=1)
+    model.opset_import[0].version, model.ir_version = 13, 999
+    with pytest.raises(
+        ModelRefused, match=r"IR version 999 is too new: .* IR version \d+ or older"
+    ):
+        OnnxSession(model.SerializeToString(), threads=1)
+
+
+def test_a_long_message_is_cut_at_a_word() -> None:
+    model = onnx.load_model_from_string(averaging())
+    model.graph.node[0].op_type = "Average" + "AndSoOn" * 20
+    model.graph.node[0].name = " ".join(["word"] * 200)
+    with pytest.raises(ModelRefused, match=" word …$") as refused:
+        OnnxSession(model.SerializeToString(), threads=1)
+    assert len(str(refused.value)) < 500
