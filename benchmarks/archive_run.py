@@ -12,33 +12,23 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
-from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+from harness import MODEL, WEIGHTS, facts, keep
 
-from benchmarks.bare_loop import BareLoop  # noqa: E402
-from benchmarks.cpu_share import CpuShare  # noqa: E402
-from examples.sample_archive import build  # noqa: E402
-from model_store.names import parse_ref  # noqa: E402
-from model_store.store import ModelStore  # noqa: E402
-from serve.cluster import read_state  # noqa: E402
-from serve.ports import preferred_or_free  # noqa: E402
-from serve.settings import Settings, usable_cores  # noqa: E402
+from benchmarks.bare_loop import BareLoop
+from benchmarks.cpu_share import CpuShare
+from benchmarks.own_cluster import Cluster, cluster
+from examples.sample_archive import build
+from serve.settings import usable_cores
 
-MODEL = "ssdlite-coco"
-PACKAGES = ("ray", "onnxruntime", "opencv-python-headless", "simplejpeg", "numpy", "deltalake")
+SIDE_PX = 300  # of the shipped model
 
 
 def main() -> None:
@@ -51,52 +41,35 @@ def main() -> None:
     parser.add_argument("--chunk", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="resight-bench-") as home:
-        archive = arguments.data or Path(home) / "archive"
+    with tempfile.TemporaryDirectory(prefix="resight-bench-") as folder:
+        archive = arguments.data or Path(folder) / "archive"
         print(f"sample archive of {arguments.images} images …", file=sys.stderr)
         build(archive, arguments.images)
-        result = measure(arguments, archive, Path(home))
+        config = {"images": arguments.images, "model": MODEL, "chunk": arguments.chunk}
+        result = facts("archive_run", config)
+        with cluster() as up:
+            result |= measure(arguments, archive, up)
     report(result)
 
 
-def measure(arguments: argparse.Namespace, archive: Path, home: Path) -> dict[str, Any]:
+def measure(arguments: argparse.Namespace, archive: Path, up: Cluster) -> dict[str, Any]:
     files = sorted(p for p in archive.rglob("*") if p.is_file())
-    store = ModelStore(str(ROOT / "examples" / "models"))
-    config = store.describe(store.resolve(parse_ref(MODEL))).config
-    weights = ROOT / "examples" / "models" / MODEL / "1" / "model.onnx"
-    bare = BareLoop(str(weights), config.preprocess.side_px, usable_cores())
-    os.environ |= {"RESIGHT_HOME": str(home), "RESIGHT_MODELS": store.url}
-    resight("up", "--port", str(preferred_or_free(0)))
-    head = read_state(Settings())
-    assert head is not None
-    try:
-        bare_rates, runs = [bare.run(files)], []
-        for turn in range(arguments.rounds):
-            tables = {"RESIGHT_TABLES": str(home / f"tables-{turn}")}
-            resight("ingest", str(archive), **tables)
-            pace = ("--chunk", str(arguments.chunk), "--threads", str(arguments.threads))
-            started = time.perf_counter()
-            with CpuShare(head.pid) as share:
-                out = resight("reprocess", "--model", MODEL, "--format", "json", *pace, **tables)
-            elapsed = time.perf_counter() - started
-            runs.append(json.loads(out) | {"end_to_end_s": elapsed, "cpu_s": share.seconds()})
-            bare_rates.append(bare.run(files))
-    finally:
-        resight("down")
+    bare = BareLoop(str(WEIGHTS), SIDE_PX, usable_cores())
+    bare_rates, runs = [bare.run(files)], []
+    for turn in range(arguments.rounds):
+        tables = {"RESIGHT_TABLES": str(up.home / f"tables-{turn}")}
+        up.resight("ingest", str(archive), **tables)
+        pace = ("--chunk", str(arguments.chunk), "--threads", str(arguments.threads))
+        started = time.perf_counter()
+        with CpuShare(up.head_pid) as share:
+            out = up.resight("reprocess", "--model", MODEL, "--format", "json", *pace, **tables)
+        elapsed = time.perf_counter() - started
+        runs.append(json.loads(out) | {"end_to_end_s": elapsed, "cpu_s": share.seconds()})
+        bare_rates.append(bare.run(files))
     steady = [run["steady_images_per_s"] for run in runs]
     whole = [run["counts"]["requested"] / run["end_to_end_s"] for run in runs]
     base = [(a + b) / 2 for a, b in pairwise(bare_rates)]
     return {
-        "benchmark": "archive_run",
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "machine": {
-            "cores": usable_cores(),
-            "cpu": cpu_name(),
-            "python": platform.python_version(),
-        },
-        "versions": {name: version(name) for name in PACKAGES},
-        "config": {"images": len(files), "model": MODEL, "chunk": arguments.chunk},
         "bare_images_per_s": bare_rates,
         "steady_images_per_s": steady,
         "end_to_end_images_per_s": whole,
@@ -113,18 +86,6 @@ def cpu_per_image(runs: list[dict[str, Any]]) -> dict[str, float]:
     return {p: round(sum(r["cpu_s"].get(p, 0) for r in runs) / images * 1e3, 2) for p in parts}
 
 
-def resight(*words: str, **environment: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "resight", *words],
-        cwd=ROOT,
-        env=os.environ | environment,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return done.stdout
-
-
 def report(result: dict[str, Any]) -> None:
     for name in ("bare_images_per_s", "steady_images_per_s", "end_to_end_images_per_s"):
         samples = result[name]
@@ -139,27 +100,7 @@ def report(result: dict[str, Any]) -> None:
         print(f"{words:26} median {statistics.median(ratios):6.3f}   samples {spread}")
     parts = "  ".join(f"{part} {ms}" for part, ms in result["cpu_ms_per_image"].items())
     print(f"{'CPU ms per image':26} {parts}")
-    stamp = result["at"].replace(":", "").replace("+0000", "Z")
-    kept = ROOT / "benchmarks" / "results" / f"archive_run-{stamp}.json"
-    kept.parent.mkdir(exist_ok=True)
-    kept.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result))
-
-
-def commit() -> str:
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout.strip() or "unknown"
-
-
-def cpu_name() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
+    keep(result)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ Written with the libraries alone, so that it shares no code with what it is comp
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,31 +24,51 @@ import simplejpeg
 
 @dataclass(frozen=True)
 class BareLoop:
-    """Stretch to a square, RGB 0..1, one image a call (as fast as larger batches on a CPU)."""
+    """Stretch to a square, RGB 0..1, one image a call (as fast as larger batches on a CPU).
+
+    With `decodes` False each worker decodes its first file before the clock starts and infers that again
+    and again, once for each file: what a server of tensors is compared to.
+    """
 
     weights: str
     side_px: int
     workers: int
+    decodes: bool = True
 
     def run(self, files: Sequence[Path]) -> float:
         """Images per second over all files, models loaded and warm before the clock starts."""
+        return len(files) / max(sum(each) for each in self.seconds(files))
+
+    def seconds(self, files: Sequence[Path]) -> list[list[float]]:
+        """What each image took, a list for each worker."""
         context = multiprocessing.get_context("spawn")
-        barrier = context.Barrier(self.workers + 1)
-        seconds = context.Queue()
-        parts = [[str(f) for f in files[i :: self.workers]] for i in range(self.workers)]
-        processes = [
-            context.Process(target=_work, args=(self, part, barrier, seconds)) for part in parts
-        ]
-        for process in processes:
-            process.start()
-        barrier.wait()
-        slowest = max(seconds.get() for _ in processes)
-        for process in processes:
-            process.join()
-        return len(files) / slowest
+        told = context.Queue()
+        leader = context.Process(target=_lead, args=(self, [str(file) for file in files], told))
+        leader.start()
+        seconds: list[list[float]] = told.get()
+        leader.join()
+        return seconds
 
 
-def _work(loop: BareLoop, files: Sequence[str], barrier: Barrier, seconds: Any) -> None:
+def _lead(loop: BareLoop, files: Sequence[str], told: Any) -> None:
+    """The workers get a session of their own, as a Ray cluster has: Linux may share the processors out by
+    session, and others' work would weigh on one side of the comparison only.
+    """
+    os.setsid()
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(loop.workers + 1)
+    each = context.Queue()
+    parts = [files[i :: loop.workers] for i in range(loop.workers)]
+    processes = [context.Process(target=_work, args=(loop, part, barrier, each)) for part in parts]
+    for process in processes:
+        process.start()
+    barrier.wait()
+    told.put([each.get() for _ in processes])
+    for process in processes:
+        process.join()
+
+
+def _work(loop: BareLoop, files: Sequence[str], barrier: Barrier, told: Any) -> None:
     cv2.setNumThreads(1)
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
@@ -56,16 +77,24 @@ def _work(loop: BareLoop, files: Sequence[str], barrier: Barrier, seconds: Any) 
     blank = np.zeros((1, 3, loop.side_px, loop.side_px), np.float32)
     for _ in range(3):
         session.run(None, {name: blank})
+    tensor = None if loop.decodes else _tensor(files[0], loop.side_px)
+    seconds: list[float] = []
     barrier.wait()
-    started = time.perf_counter()
     for file in files:
-        pixels = _decode(Path(file).read_bytes())
-        if pixels is None:
-            continue
-        small = cv2.resize(pixels, (loop.side_px, loop.side_px))
-        tensor = np.ascontiguousarray(small.transpose(2, 0, 1)[None], np.float32) / np.float32(255)
-        session.run(None, {name: tensor})
-    seconds.put(time.perf_counter() - started)
+        started = time.perf_counter()
+        image = _tensor(file, loop.side_px) if loop.decodes else tensor
+        if image is not None:
+            session.run(None, {name: image})
+        seconds.append(time.perf_counter() - started)
+    told.put(seconds)
+
+
+def _tensor(file: str, side_px: int) -> Any:
+    pixels = _decode(Path(file).read_bytes())
+    if pixels is None:
+        return None
+    small = cv2.resize(pixels, (side_px, side_px))
+    return np.ascontiguousarray(small.transpose(2, 0, 1)[None], np.float32) / np.float32(255)
 
 
 def _decode(data: bytes) -> Any:

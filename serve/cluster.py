@@ -37,9 +37,11 @@ cluster that runs out of them waits silently (docs/decisions/0005)."""
 LIGHT = {
     "RAY_prestart_worker_first_driver": "0",
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
+    "RAY_worker_niceness": "0",
 }
-"""What a small machine can do without: eight idle workers per job (2 s of CPU each to start, measured)
-and ten looks a second at applications that do not change (docs/decisions/0012)."""
+"""What a small machine can do without: eight idle workers per job (2 s of CPU each to start, measured),
+ten looks a second at applications that do not change, and workers, replicas among them, that give way to
+Ray's own dashboard (docs/decisions/0012)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ methods are reached by handle. All logic is in `engine.py` and `rollout/`.
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 from fastapi import FastAPI
@@ -33,6 +34,7 @@ class DetectorReplica:
         await self._engine.start()
         self._rollouts = RayRollouts(start_rollout(args))
         self._engine.residents.adopts = False  # from now on the rollout proves what is new
+        gc.freeze()  # a collection, as after a release, would stop all for 0.1 s over what never goes
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         args = self._engine.args

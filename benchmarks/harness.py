@@ -1,0 +1,158 @@
+"""What every benchmark needs: options, what was measured where, tables, JSON and pictures.
+
+result = facts("name", vars(arguments_of(__doc__, seconds=10.0)))
+table(rows); with picture(result, 2) as (left, right): left.plot(…); keep(result)
+
+Results lie in benchmarks/results/NAME-UTC.json, with a .png beside. Importing it first makes the
+repository importable, so that a script runs as a file.
+"""
+
+# pyright: reportMissingImports=false
+# (the extra `bench`)
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import psutil  # noqa: E402
+
+from serve.settings import usable_cores  # noqa: E402
+
+MODEL = "ssdlite-coco"
+WEIGHTS = ROOT / "examples" / "models" / MODEL / "1" / "model.onnx"
+PHOTO = ROOT / "examples" / "photos" / "moose.jpg"  # 164 KB, 1024 x 683
+RESULTS = ROOT / "benchmarks" / "results"
+PACKAGES = (
+    *("ray", "onnxruntime", "opencv-python-headless", "simplejpeg", "numpy", "deltalake"),
+    *("fastapi", "uvicorn", "uvloop", "mlcommons-loadgen"),
+)
+
+
+def arguments_of(doc: str | None, **defaults: float) -> argparse.Namespace:
+    """Options named as the defaults are, and --quick, which a script reads to do as little as it can."""
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="a minute, to see that it works")
+    for name, value in defaults.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+    return parser.parse_args()
+
+
+def facts(name: str, config: dict[str, Any]) -> dict[str, Any]:
+    """Where, when and what; a script adds what it measured. Call it before anything of ours runs."""
+    others = psutil.cpu_percent(interval=2) / 100
+    if others > 0.1:
+        print(
+            f"others use {others:.0%} of this machine: ratios and latencies below mean little",
+            file=sys.stderr,
+        )
+    return {
+        "benchmark": name,
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "machine": {
+            "cores": usable_cores(),
+            "cpu": cpu_name(),
+            "python": platform.python_version(),
+            "busy_with_others": round(others, 2),
+        },
+        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+        "config": config,
+    }
+
+
+def keep(result: dict[str, Any]) -> None:
+    """Write the JSON, and print it as the last line."""
+    file = _file(result, "json")
+    file.parent.mkdir(exist_ok=True)
+    text = json.dumps(result, indent=1)
+    rows = re.sub(r"\[[^][{}]*\]", lambda found: re.sub(r"\s+", " ", found[0]), text)
+    file.write_text(rows + "\n")  # a list of numbers is one line
+    print(f"kept: {file.relative_to(ROOT)}", file=sys.stderr)
+    print(json.dumps(result))
+
+
+@contextlib.contextmanager
+def picture(result: dict[str, Any], panels: int) -> Iterator[Sequence[Any]]:
+    """Axes side by side, saved beside the JSON."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    drawn, axes = plt.subplots(1, panels, figsize=(6 * panels, 4), squeeze=False)
+    yield list(axes[0])
+    machine = result["machine"]
+    words = f"{result['at']}  {result['commit']}  {machine['cores']} cores, {machine['cpu']}"
+    drawn.suptitle(f"{result['benchmark']}   {words}", fontsize=8)
+    drawn.tight_layout()
+    RESULTS.mkdir(exist_ok=True)
+    drawn.savefig(_file(result, "png"), dpi=100)
+    plt.close(drawn)
+
+
+def table(rows: Sequence[dict[str, Any]]) -> None:
+    """Columns are the keys of the first row."""
+    columns = list(rows[0]) if rows else []
+    cells = [columns, *([_cell(row.get(column)) for column in columns] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    for line in cells:
+        print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
+
+
+def verdicts(result: dict[str, Any], rows: Sequence[tuple[str, Any, str, bool]]) -> None:
+    """Name, value, bound, whether it holds: printed, and kept in the result."""
+    table([{"verdict": n, "value": v, "bound": b, "": "" if ok else "NO"} for n, v, b, ok in rows])
+    result["verdicts"] = {name: ok for name, _, _, ok in rows}
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+    return "-" if value is None else str(value)
+
+
+def _file(result: dict[str, Any], kind: str) -> Path:
+    stamp = result["at"].replace(":", "").replace("+0000", "Z")
+    quick = "-quick" if result["config"].get("quick") else ""
+    return RESULTS / f"{result['benchmark']}{quick}-{stamp}.{kind}"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def commit() -> str:
+    """Short, with a + where tracked files differ from it."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", *words], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        return done.stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    return (git("rev-parse", "--short", "HEAD") or "unknown") + ("+" if changed else "")
+
+
+def cpu_name() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")

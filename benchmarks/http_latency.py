@@ -1,0 +1,191 @@
+"""How fast does the endpoint answer, and how much of the machine does it make answers of?
+
+python benchmarks/http_latency.py [--seconds 15] [--rounds 3] [--quick]
+
+One 164 KB JPEG is asked for again and again, on a cluster of its own. `closed N`: N clients, each asking
+again when it is answered; `open R/s`: Poisson arrivals at half and at four fifths of the best closed rate,
+latency counted from when a request was due. `bare_ratio` is throughput over that of a bare decode + ONNX
+loop on all cores (`bare_loop.py`), which runs before and after every case: A B A B A. The tensor cases
+post ready float32 tensors to /v2/models/…/infer, and are compared with a loop that only infers.
+`overhead_ms` is the median at one client less the median of one bare worker. Targets: 0.85 with JPEGs,
+0.90 with tensors. Means by stage are from the replica's own metrics; …_cpu_ms are processor milliseconds a
+request in the replica, in the rest of Ray (proxy included) and in the load generator, on the same cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import numpy as np
+from harness import (
+    MODEL,
+    PHOTO,
+    WEIGHTS,
+    arguments_of,
+    facts,
+    keep,
+    picture,
+    table,
+)
+
+from benchmarks.bare_loop import BareLoop
+from benchmarks.cpu_share import CpuShare
+from benchmarks.load import Load
+from benchmarks.own_cluster import Cluster, cluster
+from benchmarks.scraped import batch_sizes, scrape, stage_ms
+from serve.settings import usable_cores
+
+CLIENTS = (1, 2, 4, 8, 16)
+OPEN_SHARES = (0.5, 0.8)
+SIDE_PX = 300  # of the shipped model
+
+
+def main() -> None:
+    arguments = arguments_of(__doc__, seconds=15.0, rounds=3)
+    if arguments.quick:
+        arguments.seconds, arguments.rounds = 2.0, 1
+    result = facts("http_latency", vars(arguments))
+    with cluster() as up:
+        result |= measure(arguments, up)
+    report(result)
+
+
+def measure(arguments: argparse.Namespace, up: Cluster) -> dict[str, Any]:
+    jpeg = Load(up.url, f"/v1/detect?model={MODEL}", PHOTO.read_bytes(), seconds=arguments.seconds)
+    tensor, why_not = tensor_load(up, arguments.seconds)
+    bare = BareLoop(str(WEIGHTS), SIDE_PX, usable_cores())
+    one = statistics.median(ms * 1e3 for ms in replace(bare, workers=1).seconds([PHOTO] * 40)[0])
+    replace(jpeg, clients=4, seconds=2).run()  # warm
+    before, rows = scrape(up.url), []
+    kinds = [("jpeg", jpeg, bare)]
+    kinds += [("tensor", tensor, replace(bare, decodes=False))] if tensor else []
+    for _ in range(arguments.rounds):
+        for body, load, loop in kinds:
+            rows += alternate(up, body, load, loop, arguments)
+    return {
+        "bare_one_worker_p50_ms": round(one, 2),
+        "skipped": why_not,
+        "batch_sizes": batch_sizes(before, scrape(up.url)),
+        "rounds": rows,
+        "cases": merged(rows, one),
+    }
+
+
+def alternate(
+    up: Cluster, body: str, load: Load, loop: BareLoop, arguments: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Closed cases with a bare loop before and after each, then open ones."""
+    rows: list[dict[str, Any]] = []
+    rates = [bare_rate(loop, arguments.seconds / 2)]
+    for clients in (1, 8) if arguments.quick else CLIENTS:
+        found = watched(up, replace(load, clients=clients))
+        rates.append(bare_rate(loop, arguments.seconds / 2))
+        base = (rates[-2] + rates[-1]) / 2
+        ratio = round(found["per_s"] / base, 3)
+        rows.append(
+            {"body": body, "case": f"closed {clients}", "bare_per_s": base, "bare_ratio": ratio}
+            | found
+        )
+    saturation = max(row["per_s"] for row in rows)
+    for share in OPEN_SHARES:
+        found = watched(up, replace(load, rate=saturation * share))
+        rows.append({"body": body, "case": f"open {share:.0%}", "bare_per_s": None} | found)
+    return rows
+
+
+def watched(up: Cluster, load: Load) -> dict[str, Any]:
+    """A load, what the replica says of it, and what it cost there and in the rest of the cluster."""
+    before = scrape(up.url)
+    with CpuShare(up.head_pid) as share:
+        found = load.run().summary()
+    cpu = {
+        f"{part}_cpu_ms": round(seconds / found["requests"] * 1e3, 2)
+        for part, seconds in share.seconds().items()
+    }
+    return found | stage_ms(before, scrape(up.url)) | cpu
+
+
+def bare_rate(loop: BareLoop, seconds: float) -> float:
+    """Images a second over about so long."""
+    images = max(20, int(loop_rate.get(loop.decodes, 40.0) * seconds))
+    loop_rate[loop.decodes] = loop.run([PHOTO] * images)
+    return loop_rate[loop.decodes]
+
+
+loop_rate: dict[bool, float] = {}
+
+
+def merged(rows: Sequence[dict[str, Any]], one_ms: float) -> list[dict[str, Any]]:
+    """A row a case: medians over the rounds, and what it costs beyond the bare work at one client."""
+    cases: list[dict[str, Any]] = []
+    for body, case in dict.fromkeys((row["body"], row["case"]) for row in rows):
+        same = [row for row in rows if (row["body"], row["case"]) == (body, case)]
+
+        def median(name: str, same: Sequence[dict[str, Any]] = same) -> float | None:
+            values = [row[name] for row in same if row.get(name) is not None]
+            return round(statistics.median(values), 3) if values else None
+
+        names = ("per_s", "bare_ratio", "p50_ms", "p90_ms", "p99_ms", "queue_ms", "preprocess_ms")
+        names += ("inference_ms", "replica_cpu_ms", "ray_cpu_ms", "generator_cpu_ms")
+        row: dict[str, Any] = {"body": body, "case": case} | {name: median(name) for name in names}
+        p50 = row["p50_ms"]
+        alone = case == "closed 1" and body == "jpeg"
+        row["overhead_ms"] = round(p50 - one_ms, 2) if alone and p50 is not None else None
+        cases.append(row | {"failures": sum(row["failures"] for row in same)})
+    return cases
+
+
+def tensor_load(up: Cluster, seconds: float) -> tuple[Load | None, str]:
+    """A binary FP32 request of the Open Inference Protocol; or why there is none."""
+    about = httpx.get(f"{up.url}/v2/models/{MODEL}")
+    if about.status_code != 200:
+        return None, f"no tensor cases: GET /v2/models/{MODEL} answers {about.status_code}"
+    inputs = [one["name"] for one in about.json()["inputs"] if one["datatype"] == "FP32"]
+    if not inputs:
+        return None, "no tensor cases: /v2 names no FP32 input"
+    shape = (1, 3, SIDE_PX, SIDE_PX)
+    data = np.random.default_rng(0).random(shape, np.float32).tobytes()
+    given = {"binary_data_size": len(data)}
+    one = {"name": inputs[0], "shape": shape, "datatype": "FP32", "parameters": given}
+    head = json.dumps({"inputs": [one], "parameters": {"binary_data_output": True}}).encode()
+    headers = (("inference-header-content-length", str(len(head))),)
+    load = Load(up.url, f"/v2/models/{MODEL}/infer", head + data, headers, seconds=seconds)
+    found = replace(load, clients=1, count=1, seconds=0).run().summary()
+    if found["failures"]:
+        return None, f"no tensor cases: infer answers {found['statuses']}"
+    return load, ""
+
+
+def report(result: dict[str, Any]) -> None:
+    table(result["cases"])
+    print(f"one bare worker, median: {result['bare_one_worker_p50_ms']} ms an image")
+    print(f"batch sizes: {result['batch_sizes'] or 'not told by GET /metrics'}")
+    print(result["skipped"])
+    with picture(result, 2) as (latency, rate):
+        for body in ("jpeg", "tensor"):
+            cases = [c for c in result["cases"] if c["body"] == body]
+            names = [case["case"] for case in cases]
+            for rank, style in (("p50_ms", "o"), ("p99_ms", "^")):
+                latency.plot(names, [c[rank] for c in cases], style, label=f"{body} {rank}")
+            closed = [case for case in cases if case["bare_ratio"]]
+            rate.plot(
+                [case["case"] for case in closed], [c["bare_ratio"] for c in closed], label=body
+            )
+        latency.set_ylabel("ms")
+        rate.set_ylabel("throughput / bare loop")
+        rate.axhline(0.85, color="grey", linewidth=0.5)
+        for axes in (latency, rate):
+            axes.legend()
+            axes.tick_params(axis="x", rotation=45)
+            axes.set_ylim(bottom=0)
+    keep(result)
+
+
+if __name__ == "__main__":
+    main()

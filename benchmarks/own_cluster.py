@@ -1,0 +1,105 @@
+"""A cluster for one benchmark: temporary home, free ports, a copy of examples/models.
+
+with cluster() as c: c.url, c.resight("models", "list"), c.control("promote", version="2"), c.replicas()
+
+It is stopped whatever happens, SIGTERM included, and everything it wrote goes with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+from harness import MODEL, ROOT
+
+from serve.cluster import read_state
+from serve.ports import preferred_or_free
+from serve.settings import Settings
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A running one; `home` is removed with it."""
+
+    home: Path
+    url: str
+    head_pid: int
+    environment: dict[str, str]
+
+    @property
+    def models(self) -> Path:
+        return self.home / "models"
+
+    def resight(self, *words: str, **environment: str) -> str:
+        """Standard output of a command. Raises CalledProcessError."""
+        return resight(self.environment | environment, *words)
+
+    def replicas(self) -> list[psutil.Process]:
+        below = psutil.Process(self.head_pid).children(recursive=True)
+        return [p for p in below if any("ServeReplica" in word for word in p.cmdline())]
+
+    def rss_mib(self) -> float:
+        """Of all replicas."""
+        return round(sum(process.memory_info().rss for process in self.replicas()) / 2**20, 2)
+
+    def holds(self, version: str, name: str = MODEL) -> bool:
+        """Whether the replica that answers has it loaded."""
+        models = httpx.get(f"{self.url}/v1/models", timeout=60).json()["models"]
+        versions = next(model["versions"] for model in models if model["name"] == name)
+        return any(one["resident"] for one in versions if one["version"] == version)
+
+    def control(self, kind: str, name: str = MODEL, **fields: object) -> dict[str, Any]:
+        """POST /v1/models/NAME/KIND, until it has ended. Raises RuntimeError when it was refused."""
+        with httpx.Client(base_url=self.url, timeout=120) as http:
+            answer = http.post(f"/v1/models/{name}/{kind}", json=fields)
+            while answer.status_code == 202 or (
+                answer.is_success and answer.json()["state"] in ("waiting", "running")
+            ):
+                time.sleep(0.05)
+                answer = http.get(f"/v1/operations/{answer.json()['id']}")
+        if not answer.is_success or answer.json()["state"] != "done":
+            raise RuntimeError(f"{kind} {name} {fields}: {answer.status_code} {answer.text[:500]}")
+        return answer.json()
+
+
+@contextlib.contextmanager
+def cluster() -> Iterator[Cluster]:
+    """Up for the length of the block."""
+    ended_by = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("RESIGHT_")}
+    with tempfile.TemporaryDirectory(prefix="rsb-", ignore_cleanup_errors=True) as folder:
+        home = Path(folder)
+        shutil.copytree(ROOT / "examples" / "models", home / "models")
+        environment = kept | {"RESIGHT_HOME": str(home), "RESIGHT_MODELS": str(home / "models")}
+        try:
+            resight(environment, "up", "--port", str(preferred_or_free(0)))
+            state = read_state(Settings(home=str(home)))
+            assert state is not None
+            yield Cluster(home, state.reachable_url, state.pid, environment)
+        finally:
+            resight(environment, "down")
+            signal.signal(signal.SIGTERM, ended_by)
+
+
+def resight(environment: dict[str, str], *words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "resight", *words],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return done.stdout

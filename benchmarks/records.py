@@ -1,0 +1,61 @@
+"""What a load has seen: a row a request, and what can be said of them together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass
+class Records:
+    """One row a request; times are seconds on time.perf_counter's clock, which all processes share."""
+
+    due_s: NDArray[np.float64]
+    sent_s: NDArray[np.float64]
+    done_s: NDArray[np.float64]
+    status: NDArray[np.int64]
+    version: NDArray[np.str_]
+    detections: NDArray[np.int64]
+    digest: NDArray[np.int64]  # of the detections as they were sent: equal bytes, equal digest
+    cpu_s: float = 0.0
+
+    def __len__(self) -> int:
+        return len(self.due_s)
+
+    @property
+    def latency_ms(self) -> NDArray[np.float64]:
+        """Of the answers with status 200."""
+        good = self.status == 200
+        return (self.done_s[good] - self.due_s[good]) * 1e3
+
+    def where(self, mask: NDArray[np.bool_]) -> Records:
+        columns = [getattr(self, name)[mask] for name in COLUMNS]
+        return Records(*columns, cpu_s=self.cpu_s * float(mask.mean()) if len(mask) else 0.0)
+
+    def between(self, start_s: float, end_s: float) -> Records:
+        """Those that were due then."""
+        return self.where((self.due_s >= start_s) & (self.due_s < end_s))
+
+    def summary(self) -> dict[str, Any]:
+        """Counts, answers a second, and milliseconds; `late_ms` is how late the generator itself was."""
+        if not len(self):
+            return {"requests": 0, "failures": 0}
+        good, taken = self.latency_ms, float(self.done_s.max() - self.due_s.min())
+        statuses = Counter(self.status.tolist())
+        ranks = (50, 90, 99, 100) if len(good) else ()
+        return {
+            "requests": len(self),
+            "failures": len(self) - statuses[200],
+            "statuses": {str(status): n for status, n in sorted(statuses.items())},
+            "per_s": round(statuses[200] / taken, 2),
+            **{f"p{rank}_ms": round(float(np.percentile(good, rank)), 2) for rank in ranks},
+            "late_p99_ms": round(float(np.percentile(self.sent_s - self.due_s, 99)) * 1e3, 2),
+            "generator_cpu_ms": round(self.cpu_s / len(self) * 1e3, 3),
+        }
+
+
+COLUMNS = ("due_s", "sent_s", "done_s", "status", "version", "detections", "digest")

@@ -1,0 +1,228 @@
+"""The graph of a `.pt2` file, read as data.
+
+Archive -> what goes in and comes out (Signature), and the Program between
+
+No text of the file is evaluated, imported or compiled: names are keys of a dict while it is read, of sizes only
+the input's matter, and operators are looked up by `torch_operators.py`.
+"""
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportMissingImports=false
+# (torch is an extra, and has no complete types)
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+from typing import Any
+
+import torch
+
+from model_store.errors import ModelRefused
+from model_store.runtimes.torch_archive import Archive, refuse
+from model_store.runtimes.torch_operators import operator_of
+from model_store.runtimes.torch_program import Program, Slot, Step, refuse_writing
+from model_store.runtimes.torch_tensors import DTYPES, load_tensors
+
+SCHEMA_MAJOR = 8
+"""Of torch.export's format."""
+SYMBOL = re.compile(r"Symbol\('(\w+)'[^()]*\)")
+"""A free size that is no function of others."""
+SOURCES = {
+    "parameter": "parameter_name",
+    "buffer": "buffer_name",
+    "tensor_constant": "tensor_constant_name",
+}
+FORMATS = {
+    1: torch.contiguous_format,
+    2: torch.channels_last,
+    3: torch.channels_last_3d,
+    4: torch.preserve_format,
+}
+STRIDED = 7
+"""The one layout of memory that is read; the others are sparse."""
+GRAD = "torch.ops.higher_order.wrap_with_set_grad_enabled"
+AUTOCAST = "torch.ops.higher_order.wrap_with_autocast"
+"""Graphs within the graph: what stands under `torch.no_grad()`, and under `torch.autocast`."""
+
+
+@dataclass(frozen=True)
+class Signature:
+    """`shape` has None where any length will do; `most` is the largest batch, where one is stated."""
+
+    image: str
+    shape: tuple[int | None, ...]
+    dtype: Any
+    most: int | None
+    outputs: list[str]
+
+
+def read_program(archive: Archive, device: str) -> tuple[Signature, Program]:
+    """Raises ModelRefused, and KeyError, TypeError and the like where the graph has another form."""
+    if archive.program["schema_version"]["major"] != SCHEMA_MAJOR:
+        refuse(f"its format is {archive.program['schema_version']}; {SCHEMA_MAJOR} can be read")
+    module = archive.program["graph_module"]
+    graph, specs = module["graph"], module["signature"]
+    stored = load_tensors(archive.tensors, device)
+    reader, weights, images = _Reader(device), list[Any](), list[str]()
+    for kind, spec in map(_only, specs["input_specs"]):
+        if kind in SOURCES:
+            reader.define(spec["arg"]["name"])
+            weights.append(stored[spec[SOURCES[kind]]])
+        else:
+            images.append(spec["arg"]["as_tensor"]["name"] if kind == "user_input" else kind)
+    if len(images) != 1:
+        raise ModelRefused(f"the program wants the inputs {images}; one image is given")
+    reader.define(images[0])
+    reader.fixed = reader.slots
+    reader.read(graph)
+    if any(kind != "user_output" for kind, _ in map(_only, specs["output_specs"])):
+        refuse_writing()
+    outputs = [reader.scope[output["as_tensor"]["name"]] for output in graph["outputs"]]
+    return (
+        _signature(archive.program, images[0], len(outputs)),
+        Program(weights, reader.steps, outputs, reader.slots),
+    )
+
+
+@dataclass
+class _Reader:
+    device: str
+    scope: dict[str, Slot] = field(default_factory=dict[str, Slot])
+    steps: list[Step] = field(default_factory=list[Step])
+    slots: int = 0
+    fixed: int = 0
+    """Slots below it are weights and images."""
+
+    def define(self, name: str) -> Slot:
+        if name in self.scope:
+            refuse(f"it has two values called {name}")
+        self.scope[name] = Slot(self.slots)
+        self.slots += 1
+        return self.scope[name]
+
+    def read(self, graph: Mapping[str, Any]) -> None:
+        for node in graph["nodes"]:
+            if node["target"] in (GRAD, AUTOCAST):
+                self._read_within(node)
+                continue
+            named = {i["name"]: self._argument(i["arg"]) for i in node["inputs"]}
+            operator = operator_of(node["target"], named)
+            arguments: list[Any] = []
+            for name in takewhile(lambda name: name in named, operator.places):
+                arguments.append(named.pop(name))
+            if operator.in_place and arguments[0].index < self.fixed:
+                refuse_writing()
+            results = [self._result(output) for output in node["outputs"]]
+            single = results[0] if len(results) == 1 else results or None
+            self.steps.append(Step(operator, arguments, named, single))
+
+    def _read_within(self, node: Mapping[str, Any]) -> None:
+        """In line: the inner graph's inputs are values of this one, and so are its outputs after it."""
+        given = [_only(entry["arg"]) for entry in node["inputs"]]
+        at = [kind for kind, _ in given].index("as_graph")
+        if node["target"] == AUTOCAST and given[2] != ("as_bool", False):
+            refuse("it changes types by torch.autocast")
+        graph, outer = given[at][1]["graph"], self.scope
+        values = [outer[_name(entry["arg"])] for entry in node["inputs"][at + 1 :]]
+        self.scope = dict(zip(map(_name, graph["inputs"]), values, strict=True))
+        self.read(graph)
+        inner, self.scope = self.scope, outer
+        for output, source in zip(node["outputs"], graph["outputs"], strict=True):
+            self.scope[_name(output)] = inner[_name(source)]
+
+    def _argument(self, argument: Mapping[str, Any]) -> Any:
+        kind, value = _only(argument)
+        match kind:
+            case "as_none":
+                return None
+            case "as_int" | "as_bool" | "as_string" | "as_ints" | "as_bools":
+                return value
+            case "as_float":
+                return float(value)  # "Infinity" is a string in the file
+            case "as_floats":
+                return [float(number) for number in value]
+            case "as_name":
+                return self.scope[value]
+            case "as_tensor":
+                return self.scope[value["name"]]
+            case "as_tensors":
+                return [self.scope[tensor["name"]] for tensor in value]
+            case "as_sym_int" | "as_sym_float" | "as_sym_bool" | "as_optional_tensor":
+                return self._argument(value)
+            case "as_sym_ints" | "as_sym_floats" | "as_sym_bools" | "as_optional_tensors":
+                return [self._argument(inner) for inner in value]
+            case "as_scalar_type":
+                return DTYPES[value]
+            case "as_memory_format":
+                return FORMATS[value]
+            case "as_layout" if value == STRIDED:
+                return torch.strided
+            case "as_device":
+                return torch.device(self.device)
+            case _:
+                return refuse(f"an argument is {str(argument)[:100]}")
+
+    def _result(self, output: Mapping[str, Any]) -> Any:
+        kind, value = _only(output)
+        match kind:
+            case "as_none":
+                return None
+            case "as_tensor" | "as_sym_int" | "as_sym_float" | "as_sym_bool":
+                return self.define(_name(output))
+            case "as_tensors":
+                return [self.define(tensor["name"]) for tensor in value]
+            case _:
+                return refuse(f"a result is {str(output)[:100]}")
+
+
+def _signature(program: Mapping[str, Any], image: str, outputs: int) -> Signature:
+    module = program["graph_module"]
+    meta = module["graph"]["tensor_values"][image]
+    shape = tuple(None if "as_expr" in size else _length(size["as_int"]) for size in meta["sizes"])
+    (call,) = [e["signature"] for e in module["module_call_graph"] if e["fqn"] == ""]
+    names = _output_names(json.loads(call["out_spec"])[1])
+    if len(names) != outputs:
+        refuse(f"it has {outputs} outputs and names {len(names)}")
+    most = _most(meta["sizes"][0], program["range_constraints"]) if meta["sizes"] else None
+    return Signature(image, shape, DTYPES[meta["dtype"]], most, names)
+
+
+def _length(number: Any) -> int:
+    return number if type(number) is int and 0 < number < 1 << 31 else refuse(f"a size is {number}")
+
+
+def _most(size: Mapping[str, Any], ranges: Mapping[str, Any]) -> int | None:
+    """What the export bounds a free batch by."""
+    symbol = SYMBOL.fullmatch(size["as_expr"]["expr_str"]) if "as_expr" in size else None
+    most = ranges.get(symbol[1], {}).get("max_val") if symbol else None
+    return most if type(most) is int and 0 < most < 1 << 20 else None
+
+
+def _output_names(spec: Mapping[str, Any]) -> list[str]:
+    """Raises ModelRefused for outputs inside outputs."""
+    parts: Sequence[Any] = spec["children_spec"]
+    if spec["type"] is None:
+        return ["output0"]
+    if all(part["type"] is None for part in parts):
+        if spec["type"] in ("builtins.tuple", "builtins.list"):
+            return [f"output{i}" for i in range(len(parts))]
+        keys = json.loads(spec["context"])
+        if spec["type"] in ("builtins.dict", "collections.OrderedDict") and len(keys) == len(parts):
+            return [str(key) for key in dict.fromkeys(keys)]
+    raise ModelRefused(f"the program returns {spec}; a tensor, a list or a dict is needed"[:500])
+
+
+def _only(union: Mapping[str, Any]) -> tuple[str, Any]:
+    """A union is an object with one field."""
+    ((kind, value),) = union.items()
+    return kind, value
+
+
+def _name(argument: Mapping[str, Any]) -> str:
+    """Of a tensor or of a number."""
+    value = _only(argument)[1]
+    return value["name"] if "name" in value else value["as_name"]

@@ -1,0 +1,201 @@
+"""Which operators a `.pt2` file may call, and with what arguments.
+
+a name and arguments of the file -> Operator, or ModelRefused
+
+The rule: of `torch.ops.aten` the operators that torch itself tags as elementwise, and those of NAMES, which networks
+for images are made of; in place too (`relu_`), but no overload that writes to anything else. Arithmetic of sizes
+is Python's, bounded. So no operator reads or writes files, keeps state, draws random numbers or shows memory that
+nobody wrote: training modes and dropout are refused, `empty` is filled with zeros.
+
+torch checks little of what its inner kernels are given. Those found here to read outside their tensors are left out
+(`native_batch_norm`, `_scaled_dot_product_flash_attention_for_cpu`, torchvision's `roi_align`) or guarded (below).
+What is not guaranteed: that the rest have no such defect, or that a graph is done in bounded time and memory.
+"""
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportMissingImports=false
+# pyright: reportUnknownParameterType=false, reportUnknownLambdaType=false
+# (torch is an extra, and has no complete types)
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import math
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from model_store.runtimes.torch_archive import refuse
+
+NAME = re.compile(r"torch\.ops\.(aten|torchvision)\.(\w+)\.(\w+)", re.ASCII)
+
+NAMES = """
+    __and__ __or__ __xor__ _unsafe_view adjoint alias atleast_1d atleast_2d atleast_3d broadcast_tensors
+    broadcast_to cat channel_shuffle chunk clone column_stack concat concatenate contiguous copy detach diag
+    diag_embed diagonal dstack expand expand_as flatten flip fliplr flipud hstack lift_fresh lift_fresh_copy mT
+    meshgrid moveaxis movedim narrow numpy_T permute pixel_shuffle pixel_unshuffle ravel repeat
+    repeat_interleave reshape reshape_as roll rot90 select select_scatter slice slice_scatter split
+    split_with_sizes squeeze stack swapaxes swapdims t tensor_split tile transpose unbind unflatten unfold
+    unsafe_chunk unsafe_split unsafe_split_with_sizes unsqueeze view view_as view_as_complex view_as_real vstack
+
+    _to_copy arange empty empty_like eye fill full full_like linspace new_empty new_full new_ones new_zeros
+    one_hot ones ones_like scalar_tensor to tril tril_indices triu triu_indices type_as zero zeros zeros_like
+
+    argmax argmin argsort argwhere bucketize cummax cummin embedding gather index index_add index_copy
+    index_fill index_put index_select isin kthvalue masked_fill masked_scatter masked_select msort nonzero
+    nonzero_numpy scatter scatter_add scatter_reduce sort take take_along_dim topk where
+
+    abs absolute all amax amin aminmax any count_nonzero cumprod cumsum diff divide floor_divide
+    frobenius_norm gelu greater greater_equal hardswish isclose isreal less less_equal linalg_norm
+    linalg_vector_norm log_sigmoid logcumsumexp logsumexp max mean median min multiply nanmean nansum negative
+    norm not_equal prod real imag relu6 std std_mean subtract sum trace var var_mean
+
+    _cdist_forward addbmm addmm addmv addr baddbmm bilinear bmm cdist cosine_similarity cross dot einsum inner
+    kron linalg_cross linalg_matmul linalg_vecdot linear matmul mm mv outer pairwise_distance tensordot
+
+    _adaptive_avg_pool2d _log_softmax _prelu_kernel _safe_softmax _softmax _upsample_bicubic2d_aa
+    _upsample_bilinear2d_aa _upsample_nearest_exact1d _upsample_nearest_exact2d adaptive_avg_pool1d
+    adaptive_avg_pool2d adaptive_max_pool2d affine_grid_generator alpha_dropout avg_pool1d avg_pool2d batch_norm
+    col2im constant_pad_nd conv1d conv2d conv3d conv_transpose1d conv_transpose2d convolution dropout
+    feature_alpha_dropout feature_dropout glu grid_sampler grid_sampler_2d group_norm im2col instance_norm
+    layer_norm log_softmax max_pool1d max_pool2d max_pool2d_with_indices native_layer_norm pad prelu
+    reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d rms_norm scaled_dot_product_attention
+    softmax upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d
+
+    _assert_async _assert_scalar _assert_tensor_metadata _is_all_true _is_any_true _local_scalar_dense item numel
+    size sym_constrain_range sym_constrain_range_for_size sym_numel sym_size sym_storage_offset sym_stride
+"""
+ALLOWED = {"torchvision.nms", *(f"aten.{name}" for name in NAMES.split())}
+FORBIDDEN = {"view.dtype": "makes a bool of any byte"}
+
+LIMITS: dict[str, tuple[Any, ...]] = {
+    "train": (False,),
+    "dropout_p": (0.0,),
+    "interpolation_mode": (0, 1, 2),
+    "padding_mode": (0, 1, 2),
+    "scales": (None,),
+    "scales_h": (None,),
+    "scales_w": (None,),
+    "repeat_interleave.output_size": (None,),
+}
+"""What arguments of these names may be: torch does not check that modes exist and that scales fit sizes, nor,
+on a GPU, the size of what is repeated.
+"""
+LEARNING = ("training", "use_input_stats")
+LEARNT = ("running_mean", "running_var")
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """A function, which of its arguments go by their place, and whether it changes the first of them."""
+
+    call: Callable[..., Any]
+    places: tuple[str, ...]
+    in_place: bool = False
+
+
+def operator_of(target: str, arguments: Mapping[str, Any]) -> Operator:
+    """Raises ModelRefused."""
+    if target in ARITHMETIC:
+        return Operator(_bounded(ARITHMETIC[target]), tuple(arguments))
+    match = NAME.fullmatch(target)
+    found = _overload(*match.groups()) if match else None
+    if found is None:
+        refuse(f"it calls {target[:100]}, which is not allowed or not installed")
+    name = target.split(".")[3]
+    for key, value in arguments.items():
+        if value not in LIMITS.get(f"{name}.{key}", LIMITS.get(key, (value,))):
+            refuse(f"it calls {name} with {key} {value}")
+    learns = any(arguments.get(key, False) is not False for key in LEARNING)
+    if learns and any(arguments.get(key) is not None for key in LEARNT):
+        refuse(f"it calls {name} in training mode")
+    places = tuple(each.name for each in found._schema.arguments if not each.kwarg_only)
+    return Operator(GUARDS.get(name, lambda given: given)(found), places, bool(_written(found)))
+
+
+def _overload(library: str, name: str, overload: str) -> Any:
+    """None where it is not allowed."""
+    if library == "torchvision":
+        with contextlib.suppress(ImportError):
+            importlib.import_module("torchvision")
+    packet: Any = getattr(getattr(torch.ops, library), name, None)
+    if type(packet) is not type(torch.ops.aten.add) or overload not in packet.overloads():
+        return None
+    found = getattr(packet, overload)
+    elementwise = torch.Tag.pointwise in found.tags
+    random = torch.Tag.nondeterministic_seeded in found.tags
+    listed = f"{library}.{name}" in ALLOWED or f"{library}.{name.removesuffix('_')}" in ALLOWED
+    in_place = name.endswith("_") and _written(found) == [found._schema.arguments[0].name]
+    allowed = (listed or (elementwise and not random)) and (in_place or not _written(found))
+    return found if allowed and f"{name}.{overload}" not in FORBIDDEN else None
+
+
+def _written(overload: Any) -> list[str]:
+    arguments = overload._schema.arguments
+    return [each.name for each in arguments if each.alias_info and each.alias_info.is_write]
+
+
+def _zeroed(empty: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *given, **named: empty(*given, **named).zero_()
+
+
+def _matched(attention: Callable[..., Any]) -> Callable[..., Any]:
+    """The CPU's kernel reads as many values as there are keys."""
+
+    def call(query: Any, key: Any, value: Any, *given: Any, **named: Any) -> Any:
+        if key.shape[-2] != value.shape[-2]:
+            refuse("it calls scaled_dot_product_attention with fewer or more values than keys")
+        return attention(query, key, value, *given, **named)
+
+    return call
+
+
+GUARDS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
+    "empty": _zeroed,
+    "empty_like": _zeroed,
+    "new_empty": _zeroed,
+    "scaled_dot_product_attention": _matched,
+}
+
+
+def _power(base: float, exponent: float) -> float:
+    if abs(exponent) > 64:
+        refuse(f"it raises a size to the power of {exponent}")
+    return base**exponent
+
+
+def _bounded(arithmetic: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*numbers: Any) -> Any:
+        if not all(isinstance(number, int | float) for number in numbers):
+            refuse("it computes sizes of something else than numbers")
+        result = arithmetic(*numbers)
+        if isinstance(result, int) and abs(result) >= 1 << 63:
+            refuse("it computes a size of more than 64 bits")
+        return result
+
+    return call
+
+
+ARITHMETIC: dict[str, Callable[..., Any]] = {
+    **{
+        f"_operator.{name}": getattr(operator, name)
+        for name in (
+            *("add", "sub", "mul", "truediv", "floordiv", "mod", "neg", "pos", "abs"),
+            *("eq", "ne", "lt", "le", "gt", "ge", "and_", "or_", "not_"),
+        )
+    },
+    "_operator.pow": _power,
+    **{f"math.{name}": getattr(math, name) for name in ("ceil", "floor", "trunc", "sqrt")},
+    "torch.sym_float": float,
+    "torch.sym_int": int,
+    "torch.sym_max": max,
+    "torch.sym_min": min,
+    "torch.sym_not": operator.not_,
+    "torch.sym_sqrt": math.sqrt,
+    "torch.sym_ite": lambda condition, first, second: first if condition else second,
+}
