@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from model_store import errors
 from model_store.errors import Overloaded, ResightError
@@ -34,6 +35,7 @@ STATUS: dict[type[ResightError], int] = {
     errors.ResightError: 500,
 }
 MEDIA_TYPE = "application/problem+json"
+CLIENT_CLOSED_REQUEST = 499
 
 
 def status_of(error: ResightError) -> int:
@@ -77,10 +79,14 @@ def install(api: FastAPI) -> None:
         wrong = "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in error.errors())
         return problem(400, "BadRequest", wrong)
 
+    async def gone(_: Request, error: Exception) -> Response:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)  # nobody is there to read it
+
     async def unknown(_: Request, error: Exception) -> Response:
         return problem(500, "InternalError", f"{type(error).__name__}; see the replica's log")
 
     api.add_exception_handler(ResightError, resight_error)
     api.add_exception_handler(HTTPException, http_error)
     api.add_exception_handler(RequestValidationError, invalid)
+    api.add_exception_handler(ClientDisconnect, gone)
     api.add_exception_handler(Exception, unknown)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
@@ -67,7 +67,8 @@ def read_program(archive: Archive, device: str) -> tuple[Signature, Program]:
     module = archive.program["graph_module"]
     graph, specs = module["graph"], module["signature"]
     stored = load_tensors(archive.tensors, device)
-    reader, weights, images = _Reader(device), list[Any](), list[str]()
+    numbered = torch.empty(0, device=device).device  # cuda:0, as tensors on cuda say of themselves
+    reader, weights, images = _Reader(numbered), list[Any](), list[str]()
     for kind, spec in map(_only, specs["input_specs"]):
         if kind in SOURCES:
             reader.define(spec["arg"]["name"])
@@ -90,7 +91,7 @@ def read_program(archive: Archive, device: str) -> tuple[Signature, Program]:
 
 @dataclass
 class _Reader:
-    device: str
+    device: Any
     scope: dict[str, Slot] = field(default_factory=dict[str, Slot])
     steps: list[Step] = field(default_factory=list[Step])
     slots: int = 0
@@ -111,9 +112,8 @@ class _Reader:
                 continue
             named = {i["name"]: self._argument(i["arg"]) for i in node["inputs"]}
             operator = operator_of(node["target"], named)
-            arguments: list[Any] = []
-            for name in takewhile(lambda name: name in named, operator.places):
-                arguments.append(named.pop(name))
+            placed = list(takewhile(named.__contains__, operator.places))
+            arguments = [named.pop(name) for name in placed]
             if operator.in_place and arguments[0].index < self.fixed:
                 refuse_writing()
             results = [self._result(output) for output in node["outputs"]]
@@ -162,7 +162,7 @@ class _Reader:
             case "as_layout" if value == STRIDED:
                 return torch.strided
             case "as_device":
-                return torch.device(self.device)
+                return self.device
             case _:
                 return refuse(f"an argument is {str(argument)[:100]}")
 
@@ -204,15 +204,16 @@ def _most(size: Mapping[str, Any], ranges: Mapping[str, Any]) -> int | None:
 
 def _output_names(spec: Mapping[str, Any]) -> list[str]:
     """Raises ModelRefused for outputs inside outputs."""
-    parts: Sequence[Any] = spec["children_spec"]
-    if spec["type"] is None:
+    kind, parts = spec["type"], spec["children_spec"]
+    if kind is None:
         return ["output0"]
     if all(part["type"] is None for part in parts):
-        if spec["type"] in ("builtins.tuple", "builtins.list"):
+        if kind in ("builtins.tuple", "builtins.list"):
             return [f"output{i}" for i in range(len(parts))]
-        keys = json.loads(spec["context"])
-        if spec["type"] in ("builtins.dict", "collections.OrderedDict") and len(keys) == len(parts):
-            return [str(key) for key in dict.fromkeys(keys)]
+        if kind in ("builtins.dict", "collections.OrderedDict"):
+            names = [str(key) for key in json.loads(spec["context"])]
+            "".join(names).encode()  # raises where one is no text
+            return list(dict.fromkeys(names))
     raise ModelRefused(f"the program returns {spec}; a tensor, a list or a dict is needed"[:500])
 
 

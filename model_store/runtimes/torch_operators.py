@@ -7,9 +7,9 @@ for images are made of; in place too (`relu_`), but no overload that writes to a
 is Python's, bounded. So no operator reads or writes files, keeps state, draws random numbers or shows memory that
 nobody wrote: training modes and dropout are refused, `empty` is filled with zeros.
 
-torch checks little of what its inner kernels are given. Those found here to read outside their tensors are left out
-(`native_batch_norm`, `_scaled_dot_product_flash_attention_for_cpu`, torchvision's `roi_align`) or guarded (below).
-What is not guaranteed: that the rest have no such defect, or that a graph is done in bounded time and memory.
+torch checks little of what its inner kernels are given. Those that were found to read outside their tensors, by
+calls at random on a CPU, are left out (`native_batch_norm`, the kernels of attention, torchvision's `roi_align`) or
+guarded below. Not guaranteed: that the rest have no such defect, and that a graph is done in bounded time and memory.
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -71,7 +71,8 @@ NAMES = """
     size sym_constrain_range sym_constrain_range_for_size sym_numel sym_size sym_storage_offset sym_stride
 """
 ALLOWED = {"torchvision.nms", *(f"aten.{name}" for name in NAMES.split())}
-FORBIDDEN = {"view.dtype": "makes a bool of any byte"}
+FORBIDDEN = {"view.dtype"}
+"""It makes a bool of any byte."""
 
 LIMITS: dict[str, tuple[Any, ...]] = {
     "train": (False,),
@@ -106,7 +107,10 @@ def operator_of(target: str, arguments: Mapping[str, Any]) -> Operator:
     match = NAME.fullmatch(target)
     found = _overload(*match.groups()) if match else None
     if found is None:
-        refuse(f"it calls {target[:100]}, which is not allowed or not installed")
+        refuse(
+            f"it calls {target[:100]}, which is not on the list of operators, or not installed (if "
+            "it was exported with run_decompositions, leave that out)"
+        )
     name = target.split(".")[3]
     for key, value in arguments.items():
         if value not in LIMITS.get(f"{name}.{key}", LIMITS.get(key, (value,))):

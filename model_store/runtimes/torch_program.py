@@ -55,12 +55,12 @@ class Program:
         self._steps = _freeing(steps, len(weights), outputs)
         self._outputs = outputs
         self._made = slots - len(weights) - 1
-        self._kept = frozenset(map(_memory, weights)) - {0}  # of tensors without elements
+        self._kept = frozenset(map(_memory, weights))
 
     def run(self, images: Any) -> list[Any]:
         """Safe to call from several threads at once."""
         values = [*self._weights, images, *[None] * self._made]
-        kept = self._kept | {_memory(images)}
+        kept = (self._kept | {_memory(images)}) - {0}  # of tensors without elements
         for step in self._steps:
             step.run(values, kept)
         return [values[slot.index] for slot in self._outputs]

@@ -12,6 +12,7 @@ from model_store.errors import BadRequest
 
 REQUEST_ID, TIMEOUT = "x-request-id", "x-request-timeout-ms"
 _ID = re.compile(r"[\x21-\x7e]{1,128}")
+_MILLISECONDS = re.compile(r"[0-9]{1,9}")
 LONGEST_MS = 600_000
 
 
@@ -26,6 +27,6 @@ def deadline_of(request: Request) -> float | None:
     text = request.headers.get(TIMEOUT)
     if text is None:
         return None
-    if not (text.isascii() and text.isdecimal()) or not 0 < int(text[:9]) <= LONGEST_MS:
+    if not _MILLISECONDS.fullmatch(text) or not 0 < int(text) <= LONGEST_MS:
         raise BadRequest(f"{TIMEOUT} must be whole milliseconds from 1 to {LONGEST_MS}")
     return time.perf_counter() + int(text) / 1e3

@@ -6,9 +6,9 @@ import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from model_store.errors import ModelNotFound
+from model_store.errors import BadRequest, ModelNotFound
 from model_store.names import DEFAULT_ALIAS, NAME
 from serve.contract import ModelsResponse
 from serve.engine import Engine
@@ -92,7 +92,10 @@ def control_router(engine: Engine, rollouts: Rollouts | None) -> APIRouter:
         return routes
 
     async def apply(response: Response, kind: Kind, name: str, **fields: object) -> Outcome:
-        operation = Operation.model_validate({"kind": kind, "name": name, **fields})
+        try:
+            operation = Operation.model_validate({"kind": kind, "name": name, **fields})
+        except ValidationError as error:
+            raise BadRequest(error.errors()[0]["msg"]) from error
         outcome = await rollouts.apply(operation, WAIT_S)
         if outcome.state in ("waiting", "running"):
             response.status_code = 202

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from model_store.errors import BadRequest
@@ -9,6 +10,7 @@ from serve.v2.bodies import off_loop
 from serve.v2.contract import InferRequest, InputTensor, OutputRequest, parsed
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
+_LENGTH = re.compile(r"[0-9]{1,18}")
 """Bytes of JSON in front; without this HTTP header the whole body is JSON."""
 
 
@@ -53,7 +55,7 @@ async def read_request(body: bytes, header_length: str | None) -> Asked:
 def _length(header_length: str | None, size: int) -> int:
     if header_length is None:
         return size
-    if not header_length.isdecimal() or not 0 < int(header_length[:20]) <= size:
+    if not _LENGTH.fullmatch(header_length) or not 0 < int(header_length) <= size:
         raise BadRequest(
             f"{HEADER_LENGTH} is '{header_length[:20]}': it must be the bytes of JSON in front, 1 to "
             f"{size} here"

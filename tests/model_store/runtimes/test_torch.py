@@ -18,6 +18,8 @@ from model_store.errors import ModelRefused  # noqa: E402
 from model_store.images import decode  # noqa: E402
 from model_store.names import version_id  # noqa: E402
 from model_store.runtimes.torch import TorchSession  # noqa: E402
+from model_store.runtimes.torch_archive import read_archive  # noqa: E402
+from model_store.runtimes.torch_graph import read_program  # noqa: E402
 from model_store.store import ModelStore  # noqa: E402
 from tests.fixtures_local import photo  # noqa: E402
 from tests.model_store.recognised import recognised  # noqa: E402
@@ -64,6 +66,13 @@ def test_what_detectors_are_made_of_runs_as_in_pytorch(images: int) -> None:
         assert list(found) == ["boxes", "scores", "wild"]
         for name, values in expected.items():
             np.testing.assert_allclose(found[name], values.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_everything_is_computed_on_the_one_device() -> None:
+    """`meta` stands in for a GPU: it takes shapes only, and no tensor of another device."""
+    _, program = read_program(read_archive(exported(RichDetector())), "meta")
+    outputs = program.run(torch.empty(3, 3, SIDE_PX, SIDE_PX, device="meta"))
+    assert {(str(out.device), out.shape[0]) for out in outputs} == {("meta", 3)}
 
 
 def test_what_the_export_says_of_the_input_is_known() -> None:

@@ -96,16 +96,27 @@ def first_step(target: str, **arguments: dict[str, Any]) -> bytes:
     return in_program(edit)
 
 
-def pickled_weights(evil: bytes) -> bytes:
+LEAF = {"type": None, "context": None, "children_spec": []}
+
+
+def evil(mark: Path) -> bytes:
+    return pickle.dumps(Evil(mark))
+
+
+def code(mark: Path) -> str:
+    return f"__import__('os').mkdir({str(mark)!r})"
+
+
+def pickled_weights(mark: Path) -> bytes:
     def change(name: str, data: bytes) -> bytes:
         if name.endswith("weights_config.json"):
             return data.replace(b'"use_pickle": false', b'"use_pickle": true')
-        return evil if name.startswith("data/weights/weight_") else data
+        return evil(mark) if name.startswith("data/weights/weight_") else data
 
     return changed(tiny(), change)
 
 
-def opaque_object(evil: bytes) -> bytes:
+def opaque_object(mark: Path) -> bytes:
     """torch finds records whatever their case, and unpickles those that are called so."""
 
     def edit(config: dict[str, Any]) -> None:
@@ -114,63 +125,64 @@ def opaque_object(evil: bytes) -> bytes:
         payload = {"path_name": "opaque_obj_0", "is_param": False, "use_pickle": False}
         config["config"]["evil"] = payload | {"tensor_meta": meta}
 
-    return with_record(
-        changed(tiny(), in_json("constants_config", edit)), "data/constants/Opaque_obj_0", evil
+    listed = changed(tiny(), in_json("constants_config", edit))
+    return with_record(listed, "data/constants/Opaque_obj_0", evil(mark))
+
+
+def sample_inputs(mark: Path, name: str) -> bytes:
+    return changed(
+        renamed("sample_inputs", name), lambda record, data: evil(mark) if name in record else data
     )
 
 
-def carriers(mark: Path) -> dict[str, bytes]:
-    """By what they tempt torch.export.load to do with them, were it called."""
-    evil, make = pickle.dumps(Evil(mark)), f"__import__('os').mkdir({str(mark)!r})"
-    operator = {"as_operator": "torch.os.mkdir"}
-    path = {"as_string": str(mark)}
-
-    def injected(program: dict[str, Any]) -> None:
-        called(program)["forward_arg_names"] = [f"images={make}"]
-
-    def imported(program: dict[str, Any]) -> None:
-        leaf = {"type": None, "context": None, "children_spec": []}
-        context = json.dumps({"__enum__": True, "fqn": "evil_when_imported:A", "name": "B"})
-        spec = {"type": "builtins.list", "context": context, "children_spec": [leaf]}
-        called(program)["out_spec"] = json.dumps([1, spec])
-
-    def guarded(program: dict[str, Any]) -> None:
-        program["guards_code"] = [make]
-
-    return {
-        "unpickle sample inputs": changed(
-            tiny(), lambda name, data: evil if "sample_inputs" in name else data
-        ),
-        "unpickle sample inputs in capitals": changed(
-            renamed("sample_inputs", "Sample_inputs"),
-            lambda name, data: evil if "Sample_inputs" in name else data,
-        ),
-        "unpickle objects in capitals": opaque_object(evil),
-        "unpickle weights": pickled_weights(evil),
-        "execute guards": in_program(guarded),
-        "evaluate sizes": sizes(make),
-        "evaluate sizes without their line ends": sizes(
-            f"Symbol('a\\\n' 'f' # {{{make.replace(chr(39), chr(34))}}} '\n)"
-        ),
-        "compile the input's name": everywhere("images", f"images={make}"),
-        "compile a weight's name": everywhere("p_cell_weight", f"p_cell_weight={make}"),
-        "compile the name of a result": everywhere("conv2d", f"conv2d = {make}; x"),
-        "compile the names of arguments": in_program(injected),
-        "import what a tree is made of": in_program(imported),
-        "call what an argument names": first_step("_operator.call", _0=operator, _1=path),
-        "call what a wrapper is given": first_step(
-            "torch.ops.higher_order.inductor_compiled_code", _0=operator, _1=path
-        ),
-        "create a file": first_step(
-            "torch.ops.aten.from_file.default",
-            filename=path,
-            shared={"as_bool": True},
-            size={"as_int": 100},
-        ),
-    }
+def injected(mark: Path) -> bytes:
+    return in_program(lambda p: called(p).update(forward_arg_names=[f"images={code(mark)}"]))
 
 
-@pytest.mark.parametrize("temptation", list(carriers(Path())))
+def imported(mark: Path) -> bytes:
+    context = json.dumps({"__enum__": True, "fqn": "evil_when_imported:A", "name": "B"})
+    spec = {"type": "builtins.list", "context": context, "children_spec": [LEAF]}
+    return in_program(lambda p: called(p).update(out_spec=json.dumps([1, spec])))
+
+
+def file_mapped(mark: Path) -> bytes:
+    return first_step(
+        "torch.ops.aten.from_file.default",
+        filename={"as_string": str(mark)},
+        shared={"as_bool": True},
+        size={"as_int": 100},
+    )
+
+
+def os_called(target: str, mark: Path) -> bytes:
+    return first_step(target, _0={"as_operator": "torch.os.mkdir"}, _1={"as_string": str(mark)})
+
+
+WRAPPER = "torch.ops.higher_order.inductor_compiled_code"
+
+CARRIERS: dict[str, Callable[[Path], bytes]] = {
+    "unpickle sample inputs": lambda mark: sample_inputs(mark, "sample_inputs"),
+    "unpickle sample inputs in capitals": lambda mark: sample_inputs(mark, "Sample_inputs"),
+    "unpickle objects in capitals": opaque_object,
+    "unpickle weights": pickled_weights,
+    "execute guards": lambda mark: in_program(lambda p: p.update(guards_code=[code(mark)])),
+    "evaluate sizes": lambda mark: sizes(code(mark)),
+    "evaluate sizes without their line ends": lambda mark: sizes(
+        f"Symbol('a\\\n' 'f' # {{{code(mark).replace(chr(39), chr(34))}}} '\n)"
+    ),
+    "compile the input's name": lambda mark: everywhere("images", f"images={code(mark)}"),
+    "compile a weight's name": lambda mark: everywhere("p_cell_bias", f"p={code(mark)}"),
+    "compile the name of a result": lambda mark: everywhere("conv2d", f"a = {code(mark)}; x"),
+    "compile the names of arguments": injected,
+    "import what a tree is made of": imported,
+    "call what an argument names": lambda mark: os_called("_operator.call", mark),
+    "call what a wrapper is given": lambda mark: os_called(WRAPPER, mark),
+    "create a file": file_mapped,
+}
+"""By what they tempt torch.export.load to do, were it called, or the graph."""
+
+
+@pytest.mark.parametrize("temptation", list(CARRIERS))
 def test_a_file_never_executes_anything(
     temptation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,7 +190,7 @@ def test_a_file_never_executes_anything(
     (tmp_path / "evil_when_imported.py").write_text(f"import os; os.mkdir({str(mark)!r})")
     monkeypatch.syspath_prepend(tmp_path)
     with contextlib.suppress(ModelRefused):
-        TorchSession(carriers(mark)[temptation], threads=1).run(pictures(1))
+        TorchSession(CARRIERS[temptation](mark), threads=1).run(pictures(1))
     assert not mark.exists()
 
 
@@ -216,6 +228,9 @@ def as_record(part: str, data: bytes) -> Change:
 
 
 LARGER = "cell.weight is larger than its record"
+SURROGATE = json.dumps(
+    [1, {"type": "builtins.dict", "context": '["\\ud800"]', "children_spec": [LEAF]}]
+)
 DEEP = b'{"config": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 
 
@@ -231,6 +246,7 @@ DEEP = b'{"config": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
         (in_json("models/", lambda p: p["schema_version"].update(major=9)), "its format is"),
         (in_json("models/", lambda p: p["graph_module"].update(graph=1)), "TypeError"),
         (in_json("models/", lambda p: called(p).update(out_spec=DEEP.decode())), "Recursion"),
+        (in_json("models/", lambda p: called(p).update(out_spec=SURROGATE)), "surrogates"),
         (as_record("weights_config", b"[1]"), "no JSON object"),
         (as_record("weights_config", b'{"config": [1]}'), "missing or damaged"),
         (as_record("weights_config", b'{"config": {"a": 1}}'), "missing or damaged"),

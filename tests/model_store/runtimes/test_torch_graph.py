@@ -167,7 +167,7 @@ def square(self: Any, images: Any) -> Any:
         ("_operator.mul", [1 << 62, 4], "more than 64 bits"),
         ("_operator.pow", [9, 387420489], "to the power"),
         ("_operator.pow", [9, 60], "more than 64 bits"),
-        ("_operator.lshift", [1, 1 << 40], "not allowed"),
+        ("_operator.lshift", [1, 1 << 40], "not on the list"),
         ("_operator.mul", ["deer", 1 << 40], "something else than numbers"),
     ],
 )

@@ -1,0 +1,24 @@
+"""A rollout that accepts whatever it is asked, and does nothing: for tests of the routes alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from serve.rollout.operations import Operation, Outcome, asked
+
+
+class IdleRollouts:
+    async def apply(self, operation: Operation, wait_s: float) -> Outcome:
+        return asked(operation).model_copy(update={"state": "done"})
+
+    async def outcome(self, outcome_id: str) -> Outcome | None:
+        return None
+
+    async def about(self, name: str) -> dict[str, Any]:
+        return {}
+
+    async def sync(self) -> list[Outcome]:
+        return []
+
+    async def counts(self) -> dict[tuple[str, str], int]:
+        return {}
