@@ -7,6 +7,8 @@ decoded: cx, cy, w, h in network px
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from model_store.decoders.layout import Array, DecodeSpec, Outputs, only, with_objectness
@@ -27,9 +29,16 @@ def decode_yolox_raw(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
             f"decoder yolox_raw expects {len(cells)} anchors for {spec.network_px} px "
             f"(strides {STRIDES_PX}); the model gave {raw.shape[1]}"
         )
-    centre = (raw[..., :2] + cells) * strides
-    size = np.exp(np.minimum(raw[..., 2:4], 20.0)) * strides  # exp(20) px: still finite
-    return _scored(np.concatenate([centre, size, raw[..., 4:]], axis=2), spec)
+    return [_on_grid(image, cells, strides, spec.score_floor) for image in raw]
+
+
+def _on_grid(raw: Array, cells: Array, strides: Array, floor: float) -> Detections:
+    """Only rows that can be candidates are decoded: they are few."""
+    over = np.flatnonzero(raw[:, 4] > floor)
+    rows, stride = raw[over], strides[over]
+    centre = (rows[:, :2] + cells[over]) * stride
+    size = np.exp(np.minimum(rows[:, 2:4], 20.0)) * stride  # exp(20) px: still finite
+    return with_objectness(np.concatenate([centre, size, rows[:, 4:]], axis=1), floor)
 
 
 def decode_yolox(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
@@ -37,6 +46,7 @@ def decode_yolox(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
     return _scored(_raw(outputs, spec, "yolox"), spec)
 
 
+@functools.cache
 def grid(network_px: SizePx) -> tuple[Array, Array]:
     """Cell (anchors, 2) as column, row; stride in px (anchors, 1)."""
     cells: list[Array] = []
