@@ -10,6 +10,7 @@ The note says what was tolerated or converted; it is stored with the result.
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import cv2
 import numpy as np
 import simplejpeg  # libjpeg-turbo, and unlike cv2 it reports damaged data
 from numpy.typing import NDArray
+from PIL import Image
 
 from model_store.errors import ImageTooLarge, ImageUnreadable
 from model_store.image_header import ImageHeader, read_header
@@ -122,7 +124,18 @@ def _decode_jpeg(
         raise ImageUnreadable(f"damaged image/jpeg: {reason}"[:300]) from error
 
 
+def _first_frame(data: bytes) -> tuple[Pixels, str | None]:
+    """Of an animated PNG. OpenCV's reader of them ends the process on a damaged one (opencv#27744)."""
+    try:
+        with Image.open(io.BytesIO(data)) as animation:
+            return np.asarray(animation.convert("RGB")), None
+    except Exception as error:  # Pillow raises a dozen kinds for what a file can be
+        raise ImageUnreadable(f"damaged image/png: {error}"[:300]) from error
+
+
 def _decode_other(data: bytes, header: ImageHeader) -> tuple[Pixels, str | None]:
+    if header.media_type == "image/png" and b"acTL" in data:
+        return _first_frame(data)
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)

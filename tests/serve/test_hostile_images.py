@@ -107,7 +107,6 @@ def decoded_elsewhere(tmp_path: Path, *bodies: bytes) -> subprocess.CompletedPro
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.xfail(reason="opencv/opencv#27744: libpng jumps into a dead stack frame, SIGSEGV")
 def test_a_damaged_animation_does_not_end_the_process(tmp_path: Path) -> None:
     assert decoded_elsewhere(tmp_path, animated_png()).returncode == 0
 
