@@ -71,8 +71,8 @@ NAMES = """
     size sym_constrain_range sym_constrain_range_for_size sym_numel sym_size sym_storage_offset sym_stride
 """
 ALLOWED = {"torchvision.nms", *(f"aten.{name}" for name in NAMES.split())}
-FORBIDDEN = {"view.dtype"}
-"""It makes a bool of any byte."""
+FORBIDDEN = {"view.dtype", "repeat_interleave.Tensor", "repeat_interleave.self_Tensor"}
+"""The first makes a bool of any byte; the others write past their end when the repeats add up to over 64 bits."""
 
 LIMITS: dict[str, tuple[Any, ...]] = {
     "train": (False,),
@@ -82,11 +82,8 @@ LIMITS: dict[str, tuple[Any, ...]] = {
     "scales": (None,),
     "scales_h": (None,),
     "scales_w": (None,),
-    "repeat_interleave.output_size": (None,),
 }
-"""What arguments of these names may be: torch does not check that modes exist and that scales fit sizes, nor,
-on a GPU, the size of what is repeated.
-"""
+"""What arguments of these names may be: torch checks neither that modes exist nor that scales fit sizes."""
 LEARNING = ("training", "use_input_stats")
 LEARNT = ("running_mean", "running_var")
 

@@ -62,6 +62,8 @@ def test_elementwise_operators_are_allowed_also_in_place(target: str) -> None:
         "torch.ops.aten.rrelu.default",
         "torch.ops.aten.as_strided.default",
         "torch.ops.aten.view.dtype",
+        "torch.ops.aten.repeat_interleave.Tensor",
+        "torch.ops.aten.repeat_interleave.self_Tensor",
         "torch.ops.aten.empty_strided.default",
         "torch.ops.aten.native_batch_norm.default",
         "torch.ops.aten._native_batch_norm_legit_no_training.default",
