@@ -21,7 +21,7 @@ from batch.rows import result_table
 from batch.spec import CHUNK_BYTES, RunSpec
 from model_store.errors import LineageMismatch, ModelNotReady, Overloaded
 from model_store.store import ModelVersion
-from serve.app_names import APP, DEPLOYMENT
+from serve.app_names import APP, deployment_of
 from serve.chunks import Chunk, ChunkAnswer
 
 RECOVERABLE = (
@@ -39,10 +39,10 @@ CALL_TIMEOUT_S = 600
 class DetectStage:
     """A callable class for `map_batches`; built once per actor."""
 
-    def __init__(self, spec: RunSpec, model: ModelVersion) -> None:
+    def __init__(self, spec: RunSpec, model: ModelVersion, pool: str) -> None:
         cv2.setNumThreads(1)
         self._spec, self._model = spec, model
-        self._handle: Any = ray_serve.get_deployment_handle(DEPLOYMENT, APP)
+        self._handle: Any = ray_serve.get_deployment_handle(deployment_of(pool), APP)
 
     def __call__(self, chunk: pa.Table) -> pa.Table:
         return pa.concat_tables([self._detected(part) for part in self._parts(chunk.to_pylist())])

@@ -23,7 +23,7 @@ MAX_RESTARTS, MAX_TASK_RETRIES = 20, 3
 to try for ever) ends the run with an error."""
 
 
-def result_tables(spec: RunSpec, plan: Plan) -> Iterator[pa.Table]:
+def result_tables(spec: RunSpec, plan: Plan, pool: str) -> Iterator[pa.Table]:
     """Tables in the schema of `results`. Unknown errors of a stage are raised and end the run."""
     context = DataContext.get_current()
     context.enable_progress_bars = False
@@ -35,7 +35,7 @@ def result_tables(spec: RunSpec, plan: Plan) -> Iterator[pa.Table]:
     todo = ray.data.from_items(plan.todo.to_pylist(), override_num_blocks=chunks)
     detected = todo.map_batches(
         DetectStage,
-        fn_constructor_args=(spec, plan.model),
+        fn_constructor_args=(spec, plan.model, pool),
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=STAGE_CPUS,

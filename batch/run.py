@@ -21,10 +21,11 @@ from batch.progress import Progress
 from batch.read import require_present
 from batch.run_log import RunLog
 from batch.spec import RunSpec
+from model_store.deployment import read_pool
 from model_store.errors import ResightError
 from model_store.storage import Folder
 from model_store.store import ModelStore, ModelVersion
-from serve.handle import RayReplicas
+from serve.handle import RayReplicas, deployed_pools
 
 HEARTBEAT_S = 30
 LEASE_S = 120
@@ -57,8 +58,9 @@ def execute(spec: RunSpec, tables: Tables, store: ModelStore) -> RunReport:
         if len(plan.todo):
             for root in plan.todo["source_root"].unique().to_pylist():
                 require_present(Folder(root))
-            with _Lease(model, spec.run_id) as lease:
-                _stream(spec, plan, tables, run_log, progress, lease)
+            pool = read_pool(store, model.id.name)
+            with _Lease(model, pool, spec.run_id) as lease:
+                _stream(spec, plan, pool, tables, run_log, progress, lease)
         final = read_back(tables, plan, spec.run_id)
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt | SystemExit)
@@ -73,12 +75,18 @@ def execute(spec: RunSpec, tables: Tables, store: ModelStore) -> RunReport:
 
 
 def _stream(
-    spec: RunSpec, plan: Plan, tables: Tables, run_log: RunLog, progress: Progress, lease: _Lease
+    spec: RunSpec,
+    plan: Plan,
+    pool: str,
+    tables: Tables,
+    run_log: RunLog,
+    progress: Progress,
+    lease: _Lease,
 ) -> None:
     committer = ResultCommitter(tables, spec, plan)
     beat_s = time.monotonic()
     try:
-        for rows in result_tables(spec, plan):
+        for rows in result_tables(spec, plan, pool):
             committer.add(rows)
             progress.arrived(progress.counts.plus(rows))
             if time.monotonic() - beat_s > HEARTBEAT_S:
@@ -91,12 +99,12 @@ def _stream(
 
 
 class _Lease:
-    """Every replica loads and probes the version before the first image is read, and keeps it while the run
-    lasts, whatever is promoted meanwhile. Raises ModelError on entering.
+    """Every replica of the pool loads and probes the version before the first image is read, and keeps it
+    while the run lasts, whatever is promoted meanwhile. Raises ModelError on entering.
     """
 
-    def __init__(self, model: ModelVersion, run_id: str) -> None:
-        self._replicas, self._version = RayReplicas(), model.id
+    def __init__(self, model: ModelVersion, pool: str, run_id: str) -> None:
+        self._replicas, self._version = RayReplicas(lambda _: pool, deployed_pools()), model.id
         self._holder = f"run {run_id}"
 
     def __enter__(self) -> _Lease:

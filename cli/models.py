@@ -19,6 +19,7 @@ from model_store.storage import absolute
 from model_store.store import ModelStore
 from model_store.weights_file import read_weights
 from serve.model_status import model_statuses
+from serve.serving import Serving
 from serve.settings import Settings
 
 app = typer.Typer(
@@ -109,7 +110,7 @@ def list_models(fmt: FormatOption = Format.table) -> None:
 
     Example: resight models list --format json
     """
-    statuses = model_statuses(store(), None)
+    statuses = model_statuses(store(), Serving())
     rows = [
         {
             "model": f"{status.name}@{version.version}",

@@ -18,6 +18,7 @@ ResightError
 |   |-- Forbidden              the token sent has not the scope for it
 |   |-- Conflict               it contradicts what serves now
 |   |-- DeadlinePassed         the caller's own deadline came before its turn
+|   |-- TooSlow                the body did not arrive in time
 |   `-- Overloaded             queue full; carries retry_after_s
 |-- StorageError
 |   |-- StorageUnreachable     a folder or bucket cannot be listed or read
@@ -105,6 +106,10 @@ class Conflict(RequestError):
 
 
 class DeadlinePassed(RequestError):
+    pass
+
+
+class TooSlow(RequestError):
     pass
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,8 +23,11 @@ from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from model_store.errors import ImageUnreadable, ImageUnsupported
+from model_store.file_tables import MOST_CHUNKS, require_bounded_jpeg, require_bounded_tiff
 
 Image.MAX_IMAGE_PIXELS = None  # Resight checks the header itself, with an error that says how
+# Python keeps every text it has warned with, and these hold numbers of the file: memory without end
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 SUPPORTED = ("image/jpeg", "image/png", "image/webp", "image/tiff", "image/bmp")
 ORIENTATION_TAG = 0x0112  # EXIF 2.32, table 4
@@ -38,6 +42,7 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"%PDF", "application/pdf"),
     (b"PK\x03\x04", "application/zip"),
 )
+_ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,10 @@ def read_header(data: bytes) -> ImageHeader:
         supported = ", ".join(name.removeprefix("image/") for name in SUPPORTED)
         what = "the file is empty" if not data else f"this is {kind}"
         raise ImageUnsupported(f"{what}; supported are {supported}")
+    if kind == "image/jpeg":
+        require_bounded_jpeg(data)
+    elif kind == "image/tiff":
+        require_bounded_tiff(data)
     read = _read_png if kind == "image/png" else _read_other
     width, height, orientation, losses = read(data, kind)
     if width < 1 or height < 1:
@@ -136,16 +145,36 @@ def _png_chunks(data: bytes) -> dict[bytes, bytes]:
     A chunk longer than the file is refused: OpenCV would allocate up to 4 GB for it.
     """
     chunks: dict[bytes, bytes] = {}
-    position, kind = 8, b""
+    position, count, kind = 8, 0, b""
     while position < len(data) and kind != b"IEND":
         length = int.from_bytes(data[position : position + 4])
         kind = data[position + 4 : position + 8]
         if position + 12 + length > len(data):
             raise ImageUnreadable(f"damaged image/png: cut short in chunk {kind!r}")
+        count += 1
+        if count > MOST_CHUNKS:
+            raise ImageUnreadable(f"damaged image/png: over {MOST_CHUNKS} chunks")
         if kind not in chunks:
             chunks[kind] = data[position + 8 : position + 8 + length]
         position += 12 + length
     return chunks
+
+
+def without_animation(png: bytes) -> bytes:
+    """The default image of an animated PNG, as a file of its own.
+
+    OpenCV up to 5.0 reads animations without a place for libpng's errors to return to: a damaged one
+    ends the process (opencv/opencv#27744).
+    """
+    if b"acTL" not in png:
+        return png
+    parts, position = [png[:8]], 8
+    while position < len(png):
+        end = position + 12 + int.from_bytes(png[position : position + 4])
+        if png[position + 4 : position + 8] not in _ANIMATION:
+            parts.append(png[position:end])
+        position = end
+    return b"".join(parts)
 
 
 def _exif(block: bytes) -> Image.Exif:

@@ -10,7 +10,6 @@ The note says what was tolerated or converted; it is stored with the result.
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,14 +18,15 @@ import cv2
 import numpy as np
 import simplejpeg  # libjpeg-turbo, and unlike cv2 it reports damaged data
 from numpy.typing import NDArray
-from PIL import Image
 
 from model_store.errors import ImageTooLarge, ImageUnreadable
-from model_store.image_header import ImageHeader, read_header
+from model_store.image_header import ImageHeader, read_header, without_animation
 
 Pixels = NDArray[np.uint8]
 Shrink = Callable[[int, int], int]
 MAX_PIXELS = 100_000_000
+# it would write a line for each damaged row, and none says of which file
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 _ROTATE = {3: cv2.ROTATE_180, 6: cv2.ROTATE_90_CLOCKWISE, 8: cv2.ROTATE_90_COUNTERCLOCKWISE}
 
@@ -124,19 +124,9 @@ def _decode_jpeg(
         raise ImageUnreadable(f"damaged image/jpeg: {reason}"[:300]) from error
 
 
-def _first_frame(data: bytes) -> tuple[Pixels, str | None]:
-    """Of an animated PNG. OpenCV's reader of them ends the process on a damaged one (opencv#27744)."""
-    try:
-        with Image.open(io.BytesIO(data)) as animation:
-            return np.asarray(animation.convert("RGB")), None
-    except Exception as error:  # Pillow raises a dozen kinds for what a file can be
-        raise ImageUnreadable(f"damaged image/png: {error}"[:300]) from error
-
-
 def _decode_other(data: bytes, header: ImageHeader) -> tuple[Pixels, str | None]:
-    if header.media_type == "image/png" and b"acTL" in data:
-        return _first_frame(data)
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    data = without_animation(data) if header.media_type == "image/png" else data
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:

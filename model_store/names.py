@@ -15,6 +15,8 @@ from model_store.errors import BadRequest
 DEFAULT_ALIAS = "production"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+REF = rf"{NAME.pattern}(@{VERSION.pattern}|:{NAME.pattern})?"
+"""As documentation shows it; `parse_ref` tells the parts."""
 _REF = re.compile(
     rf"(?P<name>{NAME.pattern})(@(?P<version>{VERSION.pattern})|:(?P<alias>{NAME.pattern}))?"
 )

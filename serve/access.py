@@ -16,7 +16,6 @@ from time import monotonic
 
 import structlog
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as Connection
 
@@ -27,7 +26,7 @@ from model_store.errors import (
     StorageUnreachable,
     Unauthorized,
 )
-from serve.problems import of_error
+from serve.problems import refusal
 from serve.settings import Settings
 from serve.tokens import Scope, StoredToken, TokenFile, digest
 
@@ -186,7 +185,7 @@ class Guard:
                 if scope is not None:
                     await self._check(Headers(scope=connection), scope)
             except ResightError as error:
-                await _refusal(error, path)(connection, receive, send)
+                await refusal(error, path)(connection, receive, send)
                 return
         await self.app(connection, receive, send)
 
@@ -203,12 +202,3 @@ class Guard:
         if origin is None or origin in self._origins:
             return False
         return origin.partition("://")[2] != headers.get("host")
-
-
-def _refusal(error: ResightError, path: str) -> Response:
-    """A problem; below /v2 the error body of that protocol, which its clients read."""
-    answer = of_error(error)
-    if not path.startswith("/v2"):
-        return answer
-    kept = {name: answer.headers[name] for name in answer.headers if name == "www-authenticate"}
-    return JSONResponse({"error": str(error)}, answer.status_code, kept)

@@ -1,19 +1,29 @@
-"""The `detect` application: the only place that makes a deployment of the detector replica.
+"""The `detect` application: the only place that makes deployments of the detector replica, one for each pool.
 
 `serve/app.yaml` names it as `serve.app:build`; its `args` are DetectArgs.
 """
 
 # no `from __future__ import annotations` here: Ray reads the type of `args` at run time
+from typing import Any
+
 from ray import serve as ray_serve
 from ray.serve import Application
 
-from serve.app_names import DEPLOYMENT
+from serve.app_names import deployment_of
 from serve.replica import DetectorReplica
 from serve.settings import DetectArgs
 
 
 def build(args: DetectArgs) -> Application:
-    """Replicas of the detector, which are their own HTTP ingress at /."""
+    """Replicas of the default pool, which are their own HTTP ingress at /, and those of the others."""
+    others = {
+        pool: _deployment(DetectorReplica, args.of_pool(pool)).bind(args.of_pool(pool))
+        for pool in sorted(args.pools)
+    }
+    return _deployment(ray_serve.ingress()(DetectorReplica), args).bind(args, others)
+
+
+def _deployment(replica: type, args: DetectArgs) -> Any:
     limits = args.limits
     fixed = args.max_replicas <= args.replicas
     scaling = {
@@ -21,13 +31,13 @@ def build(args: DetectArgs) -> Application:
         "max_replicas": args.max_replicas,
         "target_ongoing_requests": args.target_ongoing,
     }
-    deployment = ray_serve.deployment(
-        name=DEPLOYMENT,
+    hardware = {"num_cpus": args.num_cpus, "num_gpus": args.num_gpus, "resources": args.resources}
+    return ray_serve.deployment(
+        name=deployment_of(args.pool),
         num_replicas=args.replicas if fixed else "auto",
         autoscaling_config=None if fixed else scaling,
         # our own bounds answer 429 with a reason; Ray's must not be reached first
         max_ongoing_requests=limits.online_queue * 4 + limits.bulk_queue,
         graceful_shutdown_timeout_s=60,
-        ray_actor_options={"num_cpus": args.num_cpus, "num_gpus": args.num_gpus},
-    )
-    return deployment(ray_serve.ingress()(DetectorReplica)).bind(args)
+        ray_actor_options=hardware,
+    )(replica)

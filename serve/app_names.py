@@ -1,4 +1,12 @@
 """What others need to know to find the detectors by handle."""
 
+from __future__ import annotations
+
+from model_store.deployment import DEFAULT_POOL
+
 APP = "detect"
 DEPLOYMENT = "Detector"
+
+
+def deployment_of(pool: str) -> str:
+    return DEPLOYMENT if pool == DEFAULT_POOL else f"{DEPLOYMENT}-{pool}"

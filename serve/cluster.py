@@ -37,11 +37,13 @@ cluster that runs out of them waits silently (docs/decisions/0005)."""
 LIGHT = {
     "RAY_prestart_worker_first_driver": "0",
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_worker_niceness": "0",
 }
 """What a small machine can do without: eight idle workers per job (2 s of CPU each to start, measured),
-ten looks a second at applications that do not change, and workers, replicas among them, that give way to
-Ray's own dashboard (docs/decisions/0012)."""
+ten looks a second at applications that do not change, a hand-over between two threads for each message of a
+request (ours blocks no event loop), and workers, replicas among them, that give way to Ray's own dashboard
+(docs/decisions/0012)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +232,7 @@ def _environment(settings: Settings, inner: InnerPorts, temp_dir: Path) -> dict[
     haproxy.mkdir(exist_ok=True)
     ours = {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.plain_headers:middlewares",
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, usable_cores())),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),

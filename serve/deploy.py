@@ -23,10 +23,18 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def serve_config(settings: Settings, host: str, port: int) -> dict[str, Any]:
-    """serve/app.yaml with this host, port and model store."""
-    text = resources.files("serve").joinpath("app.yaml").read_text(encoding="utf-8")
-    config: dict[str, Any] = yaml.safe_load(text)
-    config["http_options"].update(host=host, port=port)
+    """serve/app.yaml, or the file of RESIGHT_APP, with this host, port and model store.
+
+    Raises ClusterError when it cannot be read.
+    """
+    here = Path(settings.app) if settings.app else resources.files("serve").joinpath("app.yaml")
+    try:
+        config: dict[str, Any] = yaml.safe_load(here.read_text(encoding="utf-8"))
+        config["http_options"].update(host=host, port=port)
+    except (OSError, UnicodeError, yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
+        raise ClusterError(
+            f"{here} does not describe applications as serve/app.yaml does: {error!r}"[:1000]
+        ) from error
     for application in config["applications"]:
         application["args"].update(models=settings.models_url, require_token=host not in LOOPBACK)
     return config

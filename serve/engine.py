@@ -35,6 +35,7 @@ from serve.answers import Answer, ImageResult, TensorAnswer, Timings
 from serve.chunks import Chunk, ChunkAnswer, pack_answers
 from serve.lanes import Bound, Lane, Lanes
 from serve.metrics import Metrics, exposition
+from serve.placement import Placement
 from serve.residents import Resident, Residents
 from serve.rollout.prove import warm_up
 from serve.settings import DetectArgs, Settings
@@ -55,7 +56,14 @@ class Engine:
         cv2.setNumThreads(1)
         self.args = args
         self.store = ModelStore(args.models or Settings().models_url)
-        self.residents = Residents(self.store, self._load, args.idle_versions, args.retain_s)
+        self.placement = Placement(self.store, args.pool, args.pools)
+        self.residents = Residents(
+            self.store,
+            self._load,
+            args.idle_versions,
+            args.retain_s,
+            placement=self.placement,
+        )
         workers = args.worker_count()
         self._decoders = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         limits = args.limits

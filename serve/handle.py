@@ -1,72 +1,104 @@
-"""The detector replicas of the running cluster, all at once, by Ray's deployment handle.
+"""The detector replicas of the running cluster, by Ray's deployment handles: all at once, or one of a pool.
 
 The process must be part of the cluster (an actor, a task, or a driver after `serve.cluster.join`).
 """
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import time
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from ray import serve as ray_serve
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 from ray.serve.exceptions import DeploymentUnavailableError
 
+from model_store.deployment import DEFAULT_POOL
 from model_store.errors import ModelNotReady, ResightError
 from model_store.names import VersionId
-from serve.app_names import APP, DEPLOYMENT
+from serve.app_names import APP, deployment_of
+from serve.forward import PassedAnswer, PassedRequest
 from serve.rollout.state import ModelState
+from serve.serving import Serving
 
 ACTIVATE_TIMEOUT_S = 30.0
-SCRAPE_TIMEOUT_S = 5.0
+LOOK_TIMEOUT_S = 5.0
 GONE = (ActorDiedError, ActorUnavailableError, DeploymentUnavailableError)
 """A replica that is gone answers nobody; its successor reads the state file. Ask those that are left."""
 
 
-class RayReplicas:
-    """`serve.rollout.steps.Replicas` on a real cluster."""
+def deployed_pools() -> list[str]:
+    """The pools of the application as it is deployed."""
+    names = ray_serve.status().applications[APP].deployments
+    prefix = deployment_of("")
+    return [DEFAULT_POOL, *(n.removeprefix(prefix) for n in names if n.startswith(prefix))]
 
-    def __init__(self, load_timeout_s: float = 300.0) -> None:
-        self._load_timeout_s = load_timeout_s
+
+class RayReplicas:
+    """`serve.rollout.steps.Replicas` on a real cluster. `pool_of(name)` says where a model lives now."""
+
+    def __init__(
+        self,
+        pool_of: Callable[[str], str],
+        pools: Collection[str] = (),
+        load_timeout_s: float = 300.0,
+    ) -> None:
+        self._pool_of, self._load_timeout_s = pool_of, load_timeout_s
+        self._pools = sorted({DEFAULT_POOL, *pools})
 
     def holds(self, version: VersionId) -> bool:
-        return all(self._broadcast(ACTIVATE_TIMEOUT_S, "holds", str(version)))
+        return all(self._home(ACTIVATE_TIMEOUT_S, version, "holds"))
 
     def ensure(self, version: VersionId, needs_bytes: int) -> None:
-        self._broadcast(self._load_timeout_s, "ensure", str(version), needs_bytes)
+        self._home(self._load_timeout_s, version, "ensure", needs_bytes)
 
     def activate(self, name: str, state: ModelState) -> None:
-        self._broadcast(ACTIVATE_TIMEOUT_S, "activate", name, state.model_dump(mode="json"))
+        """In every pool: those where it does not live learn where it does."""
+        pool, told = self._pool_of(name), state.model_dump(mode="json")
+        for one in sorted(self._pools, key=lambda one: one != pool):  # its own first
+            self._broadcast(ACTIVATE_TIMEOUT_S, one, "activate", name, told, pool)
 
     def release(self, version: VersionId) -> None:
-        self._broadcast(ACTIVATE_TIMEOUT_S, "release", str(version))
+        self._home(ACTIVATE_TIMEOUT_S, version, "release")
 
     def lease(self, version: VersionId, holder: str, for_s: float) -> None:
-        self._broadcast(self._load_timeout_s, "lease", str(version), holder, for_s)
+        self._home(self._load_timeout_s, version, "lease", holder, for_s)
 
     async def expositions(self) -> dict[str, str]:
         """Replica to its metrics; those that do not answer in time are left out."""
-        answers = await self._replicas.broadcast("exposition").results_async(
-            timeout_s=SCRAPE_TIMEOUT_S, return_exceptions=True
+        asked = [self._handle(pool).broadcast("exposition") for pool in self._pools]
+        answers = await asyncio.gather(
+            *(one.results_async(timeout_s=LOOK_TIMEOUT_S, return_exceptions=True) for one in asked)
         )
-        return dict(answer for answer in answers if isinstance(answer, tuple))
+        return dict(one for pool in answers for one in pool if isinstance(one, tuple))
 
-    @functools.cached_property
-    def _replicas(self) -> Any:
-        return ray_serve.get_deployment_handle(DEPLOYMENT, APP)
+    def _home(self, timeout_s: float, version: VersionId, method: str, *more: Any) -> list[Any]:
+        pool = self._pool_of(version.name)
+        if pool not in self._pools:
+            raise ModelNotReady(
+                f"{version.name} wants the pool '{pool}' (deployment.json), and the application has: "
+                f"{', '.join(self._pools)}"
+            )
+        return self._broadcast(timeout_s, pool, method, str(version), *more)
 
-    def _broadcast(self, timeout_s: float, method: str, *arguments: Any) -> list[Any]:
+    @functools.lru_cache  # noqa: B019  one instance a process, as long as it lives
+    def _handle(self, pool: str) -> Any:
+        return ray_serve.get_deployment_handle(deployment_of(pool), APP)
+
+    def _broadcast(self, timeout_s: float, pool: str, method: str, *arguments: Any) -> list[Any]:
         """Each replica's answer; calls may be repeated, so a replica that dies costs a new try.
 
         Raises what a replica raises if it is one of ours, else ModelNotReady.
         """
         deadline = time.monotonic() + timeout_s
         words = " ".join(str(word) for word in (method, *arguments[:1]))
+        replicas = self._handle(pool)
         while True:
             left_s = max(0.1, deadline - time.monotonic())
             try:
-                return list(self._replicas.broadcast(method, *arguments).results(timeout_s=left_s))
+                return list(replicas.broadcast(method, *arguments).results(timeout_s=left_s))
             except GONE as error:
                 if time.monotonic() > deadline:
                     raise ModelNotReady(f"no replica could {words}: {error}"[:1000]) from error
@@ -78,3 +110,40 @@ class RayReplicas:
                 if isinstance(cause, ResightError):
                     raise cause from None
                 raise ModelNotReady(f"a replica could not {words}: {cause!r}"[:1000]) from error
+
+
+class RayPools:
+    """`serve.forward.Pools`: the handles of the other pools, by name."""
+
+    def __init__(self, handles: Mapping[str, Any]) -> None:
+        self._handles = handles
+
+    async def answer(self, pool: str, request: PassedRequest) -> PassedAnswer:
+        """Of any replica there; of a second one when the first dies, for what is passed on is idempotent.
+
+        Raises ModelNotReady.
+        """
+        for last in (False, True):
+            pending = self._handles[pool].answer.remote(request)
+            try:
+                return await pending
+            except asyncio.CancelledError:
+                pending.cancel()
+                raise
+            except GONE as error:
+                if last:
+                    raise ModelNotReady(
+                        f"the pool '{pool}' cannot answer: {error}"[:500]
+                    ) from error
+        raise AssertionError("unreachable")
+
+    async def serving(self) -> Serving:
+        """What the other pools have loaded. A pool that does not answer is a failure in it."""
+        found = Serving()
+        for pool, handle in self._handles.items():
+            try:
+                found = found.plus(await asyncio.wait_for(handle.serving.remote(), LOOK_TIMEOUT_S))
+            except Exception as error:  # whatever it is, the pool does not serve now
+                why = f"the pool does not answer: {type(error).__name__}"
+                found = found.plus(Serving(failures={f"pool {pool}": why}))
+        return found

@@ -14,6 +14,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from serve import problems
 from serve.access import Access, Guard, scope_of
 from serve.engine import Engine
+from serve.forward import Forward, Pools
 from serve.rollout.client import Rollouts
 from serve.routes import detect, health, metrics, models, v2
 from serve.routes.bodies import PROBLEMS
@@ -25,20 +26,24 @@ def build_http_api(
     rollouts: Rollouts | None = None,
     gather: metrics.Gather | None = None,
     cors_origins: Sequence[str] = (),
+    pools: Pools | None = None,
 ) -> FastAPI:
     """Routes over an engine, for those whom `access` lets in; None lets in everybody. `gather` brings the
     metrics of all replicas; without it, this engine's own are all there are.
 
-    Pages of `cors_origins` may ask too (scheme://host:port, as a browser sends it).
+    Models that live elsewhere are answered by `pools`. Pages of `cors_origins` may ask too
+    (scheme://host:port, as a browser sends it).
     """
     api = FastAPI(title="Resight", summary="Versioned detectors over HTTP", redoc_url=None)
     problems.install(api)
     api.include_router(detect.router(engine))
-    api.include_router(models.read_router(engine, rollouts))
-    api.include_router(models.control_router(engine, rollouts))
+    api.include_router(models.control_router(engine, rollouts, pools))  # first: `reload` is no name
+    api.include_router(models.read_router(engine, rollouts, pools))
     api.include_router(metrics.router(engine, rollouts, gather))
-    api.include_router(v2.router(engine))
-    api.include_router(health.router(engine))
+    api.include_router(v2.router(engine, pools=pools))
+    api.include_router(health.router(engine, pools))
+    if pools is not None:
+        api.add_middleware(Forward, engine=engine, pools=pools)
     api.add_middleware(Guard, access=access or Access(), origins=cors_origins)
     if cors_origins:  # in front of the guard: a browser's first question carries no token
         api.add_middleware(
@@ -53,7 +58,7 @@ def build_http_api(
 
 
 def _describe_scopes(api: FastAPI) -> None:
-    """Say in the schema which scope each route needs."""
+    """Say in the schema which scope each route needs, and what a wrong parameter is answered."""
     described = api.openapi
 
     def openapi() -> dict[str, Any]:
@@ -64,6 +69,8 @@ def _describe_scopes(api: FastAPI) -> None:
             for method, operation in methods.items():
                 scope = scope_of(method.upper(), path)
                 operation["security"] = [{"bearer": [scope]}] if scope else []
+                if operation["responses"].pop("422", None):  # FastAPI's own; ours is 400
+                    operation["responses"].setdefault("400", PROBLEMS[400])
                 for status in (401, 403) if scope and not path.startswith("/v2") else ():
                     operation["responses"].setdefault(str(status), PROBLEMS[status])
         return schema

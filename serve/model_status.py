@@ -11,9 +11,9 @@ from model_store.names import VersionId, parse_ref
 from model_store.store import ModelStore
 from serve.contract import Wire, WireModelStatus, WireVersion
 from serve.engine import Engine
-from serve.residents import Residents
 from serve.rollout.operations import Outcome
 from serve.rollout.state import AliasState, read_state
+from serve.serving import Serving, serving_of
 
 
 class ModelDetail(Wire):
@@ -34,7 +34,7 @@ def model_detail(engine: Engine, name: str, about: dict[str, Any]) -> ModelDetai
     if not store.versions(parse_ref(name).name):
         known = ", ".join(n for n in store.names() if store.versions(n)) or "none"
         raise ModelNotFound(f"no model '{name}' in {store.url}; there is: {known}")
-    status = _status(store, name, residents)
+    status = _status(store, name, serving_of(residents))
     failures = dict(status.failures)
     failures |= {f"{name}:{alias}": why for alias, why in about.get("failures", {}).items()}
     held = {v.version: residents.versions.holders(v) for v in residents.loaded if v.name == name}
@@ -49,14 +49,13 @@ def model_detail(engine: Engine, name: str, about: dict[str, Any]) -> ModelDetai
     )
 
 
-def model_statuses(store: ModelStore, residents: Residents | None) -> list[WireModelStatus]:
+def model_statuses(store: ModelStore, serving: Serving) -> list[WireModelStatus]:
     """One entry a model. A version whose files are damaged is listed among the failures."""
-    return [_status(store, name, residents) for name in store.names() if store.versions(name)]
+    return [_status(store, name, serving) for name in store.names() if store.versions(name)]
 
 
-def _status(store: ModelStore, name: str, residents: Residents | None) -> WireModelStatus:
-    failures = dict(residents.failures) if residents else {}
-    mine = {k: why for k, why in failures.items() if k.partition(":")[0] == name}
+def _status(store: ModelStore, name: str, serving: Serving) -> WireModelStatus:
+    mine = {k: why for k, why in serving.failures.items() if k.partition(":")[0] == name}
     aliases: dict[str, str] = {}
     try:
         aliases = store.aliases(name)
@@ -65,20 +64,20 @@ def _status(store: ModelStore, name: str, residents: Residents | None) -> WireMo
     versions: list[WireVersion] = []
     for version in store.versions(name):
         try:
-            versions.append(_version(store, version, aliases, residents))
+            versions.append(_version(store, version, aliases, serving))
         except ModelError as error:
             mine[str(version)] = str(error)
     return WireModelStatus(name=name, versions=versions, failures=mine)
 
 
 def _version(
-    store: ModelStore, version: VersionId, aliases: dict[str, str], residents: Residents | None
+    store: ModelStore, version: VersionId, aliases: dict[str, str], serving: Serving
 ) -> WireVersion:
     info = store.describe(version).info
     return WireVersion(
         version=version.version,
         aliases=sorted(alias for alias, target in aliases.items() if target == version.version),
-        resident=residents is not None and version in residents.loaded,
+        resident=version in serving.versions,
         weights_sha256=info.weights_sha256,
         inference_key=info.inference_key,
     )

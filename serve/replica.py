@@ -16,31 +16,51 @@ from model_store.names import parse_version
 from serve.access import Access
 from serve.chunks import Chunk, ChunkAnswer
 from serve.engine import Engine
-from serve.handle import RayReplicas
+from serve.forward import PassedAnswer, PassedRequest
+from serve.handle import RayPools, RayReplicas
 from serve.http_api import build_http_api
 from serve.logs import configure_logs
 from serve.rollout.actor import start_rollout
 from serve.rollout.client import RayRollouts
 from serve.rollout.state import ModelState
+from serve.serving import Serving, serving_of
 from serve.settings import DetectArgs, Settings
 
 
 class DetectorReplica:
     """Ready once every aliased version is verified, loaded and has reproduced its probe."""
 
-    async def __init__(self, args: DetectArgs) -> None:
+    async def __init__(self, args: DetectArgs, others: dict[str, Any] | None = None) -> None:
+        """`others` are the handles of the other pools, for the one that listens."""
         configure_logs()
         self._engine = Engine(args)
+        self._pools = RayPools(others or {})
         await self._engine.start()
         self._rollouts = RayRollouts(start_rollout(args))
+        self._inner: FastAPI | None = None
         self._engine.residents.adopts = False  # from now on the rollout proves what is new
         gc.freeze()  # a collection, as after a release, would stop all for 0.1 s over what never goes
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         args = self._engine.args
         access = Access.of(Settings(), args.require_token)
-        gather = RayReplicas(args.load_timeout_s).expositions
-        return build_http_api(self._engine, access, self._rollouts, gather, args.cors_origins)
+        gather = RayReplicas(self._engine.placement.pool_of, args.pools).expositions
+        return build_http_api(
+            self._engine,
+            access,
+            self._rollouts,
+            gather,
+            args.cors_origins,
+            self._pools if args.pools else None,
+        )
+
+    async def answer(self, request: PassedRequest) -> PassedAnswer:
+        """An HTTP request that another pool let in, for a model that lives here."""
+        self._inner = self._inner or build_http_api(self._engine, rollouts=self._rollouts)
+        return await request.ask(self._inner)
+
+    async def serving(self) -> Serving:
+        return serving_of(self._engine.residents)
 
     async def exposition(self) -> tuple[str, str]:
         """This replica's name and metrics."""
@@ -56,9 +76,13 @@ class DetectorReplica:
         """Load a version if it is not here yet; its inference key. Raises ModelError."""
         return await self._engine.ensure(parse_version(version), needs_bytes)
 
-    async def activate(self, name: str, state: dict[str, Any]) -> None:
-        """Raises ModelNotReady unless everything in it is loaded."""
-        await self._engine.residents.activate(name, ModelState.model_validate(state))
+    async def activate(self, name: str, state: dict[str, Any], pool: str) -> None:
+        """Raises ModelNotReady unless everything in it is loaded; where the model does not live, all there is
+        to know is where it does.
+        """
+        self._engine.placement.set(name, pool)
+        if pool == self._engine.args.pool:
+            await self._engine.residents.activate(name, ModelState.model_validate(state))
 
     async def release(self, version: str) -> bool:
         """Raises Conflict when an alias means it or a run holds it."""

@@ -20,6 +20,7 @@ from model_store.detector import LoadedDetector
 from model_store.errors import Conflict, ModelError, ModelNotReady, ResightError
 from model_store.names import ModelRef, VersionId, parse_ref
 from model_store.store import ModelStore
+from serve.placement import Placement
 from serve.resident_versions import ResidentVersions
 from serve.rollout.state import AliasState, ModelState, read_state
 
@@ -48,8 +49,10 @@ class Residents:
         idle_versions: int = 2,
         retain_s: float = 600.0,
         retry_s: float = 10.0,
+        placement: Placement | None = None,
     ) -> None:
         self._store, self._retain_s, self._retry_s = store, retain_s, retry_s
+        self.placement = placement or Placement(store)
         self.versions = ResidentVersions(load, idle_versions, retain_s)
         self._states: dict[str, ModelState] = {}
         self._left_s: dict[VersionId, float] = {}
@@ -124,6 +127,9 @@ class Residents:
                 return
             for name, state in found.items():
                 await self._follow(name, state)
+            for name in set(self._states) - set(found):
+                if self.placement.pool_of(name) != self.placement.own:
+                    self._forget(name)
             await self.release_idle()
 
     async def release_idle(self) -> None:
@@ -137,6 +143,9 @@ class Residents:
         found: dict[str, ModelState] = {}
         for name in self._store.names():
             try:
+                self.placement.look(name)
+                if not self.placement.is_here(name):
+                    continue
                 state = read_state(self._store, name)
             except ModelError as error:
                 self.failures[name] = str(error)
@@ -145,6 +154,12 @@ class Residents:
             if state.aliases or name in self._states:
                 found[name] = state
         return found
+
+    def _forget(self, name: str) -> None:
+        """It has moved to another pool: its versions become idle here."""
+        self._states.pop(name, None)
+        for label in [one for one in self.failures if one.partition(":")[0] == name]:
+            del self.failures[label]
 
     async def _follow(self, name: str, state: ModelState) -> None:
         """Load what it names and switch; an alias that cannot follow stays as it was."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from model_store.deployment import DEFAULT_POOL
+from model_store.names import NAME
 from model_store.storage import absolute
 
 
@@ -30,6 +32,7 @@ class Settings(BaseSettings):
     endpoint: str = Field(
         default="", description="URL of the HTTP API of a cluster that this home did not start"
     )
+    app: str = Field(default="", description="applications, default serve/app.yaml as installed")
     address: str = Field(
         default="", description="Ray dashboard URL of a cluster 'resight up' did not start here"
     )
@@ -61,6 +64,9 @@ class Limits(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     body_mib: int = Field(default=32, ge=1)
+    body_s: int = Field(
+        default=60, ge=1, description="for a body to arrive; its place is taken meanwhile"
+    )
     megapixels: int = Field(default=100, ge=1, description="by the image header, before decoding")
     online_queue: int = Field(
         default=64, ge=1, description="images admitted at a time, per replica"
@@ -72,14 +78,11 @@ class Limits(BaseModel):
     bulk_mib: int = Field(default=2048, ge=1, description="likewise")
 
 
-class DetectArgs(BaseModel):
-    """Arguments of the `detect` application (`args:` in serve/app.yaml)."""
+class Pool(BaseModel):
+    """Replicas on like hardware."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    models: str = Field(
-        default="", description="model store; default RESIGHT_MODELS of the replica's node"
-    )
     replicas: int = Field(default=1, ge=1, description="at least; exactly, without max_replicas")
     max_replicas: int = Field(default=0, ge=0, description="Ray adds and removes up to so many")
     target_ongoing: float = Field(
@@ -89,6 +92,35 @@ class DetectArgs(BaseModel):
         0, ge=0, description="inference threads per replica; 0 = cores of the node"
     )
     threads: int = Field(default=1, ge=1, description="cores inside one inference call")
+    num_cpus: float = Field(default=0.5, gt=0, description="Ray's logical CPUs per replica")
+    num_gpus: float = Field(default=0.0, ge=0)
+    resources: dict[str, float] = Field(
+        default_factory=dict,
+        description="Ray's custom resources per replica: they choose the nodes",
+    )
+
+    @model_validator(mode="after")
+    def _at_least_before_at_most(self) -> Self:
+        if self.max_replicas and self.max_replicas < self.replicas:
+            raise ValueError(f"max_replicas {self.max_replicas} is less than replicas")
+        return self
+
+    def worker_count(self) -> int:
+        return self.workers or usable_cores()
+
+
+class DetectArgs(Pool):
+    """Arguments of the `detect` application (`args:` in serve/app.yaml): the pool `default`, which listens,
+    the other pools, and what is the same in all.
+    """
+
+    models: str = Field(
+        default="", description="model store; default RESIGHT_MODELS of the replica's node"
+    )
+    pools: dict[Annotated[str, Field(pattern=f"^{NAME.pattern}$")], Pool] = Field(
+        default_factory=dict, description="other hardware, by the name deployment.json uses"
+    )
+    _pool: str = PrivateAttr(default=DEFAULT_POOL)
     bulk_share: float = Field(
         default=0.2, gt=0, lt=1, description="of batches, while both lanes wait"
     )
@@ -98,8 +130,6 @@ class DetectArgs(BaseModel):
         default=600.0, ge=0, description="how long unused ones stay: the way back is instant"
     )
     load_timeout_s: float = Field(default=300.0, gt=0, description="of a rollout's new version")
-    num_cpus: float = Field(default=0.5, gt=0, description="Ray's logical CPUs per replica")
-    num_gpus: float = Field(default=0.0, ge=0)
     limits: Limits = Limits()
     require_token: bool = Field(
         default=True, description="even while no token exists; 'resight up' says false on loopback"
@@ -109,13 +139,22 @@ class DetectArgs(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _at_least_before_at_most(self) -> DetectArgs:
-        if self.max_replicas and self.max_replicas < self.replicas:
-            raise ValueError(f"max_replicas {self.max_replicas} is less than replicas")
+    def _one_default(self) -> Self:
+        if DEFAULT_POOL in self.pools:
+            raise ValueError(f"the pool '{DEFAULT_POOL}' is what stands beside `pools`")
         return self
 
-    def worker_count(self) -> int:
-        return self.workers or usable_cores()
+    @property
+    def pool(self) -> str:
+        """Whose arguments these are."""
+        return self._pool
+
+    def of_pool(self, name: str) -> DetectArgs:
+        """The same arguments, as the replicas of another pool get them."""
+        hardware = {field: getattr(self.pools[name], field) for field in Pool.model_fields}
+        copy = self.model_copy(update=hardware)
+        copy._pool = name
+        return copy
 
 
 def usable_cores() -> int:

@@ -108,8 +108,10 @@ def _require_rows(outputs: Sequence[Array], fed: int) -> None:
 
 def joined(parts: Sequence[Array]) -> Array:
     """Along the batch; rows of zeros fill up where images gave different numbers of detections."""
-    longest = max(part.shape[1] for part in parts) if parts[0].ndim > 1 else 0
-    if parts[0].ndim > 1:
+    if len(parts) == 1:
+        return parts[0]
+    if len({part.shape[1:2] for part in parts}) > 1:
+        longest = max(part.shape[1] for part in parts)
         fill = [(0, 0)] * (parts[0].ndim - 2)
         parts = [np.pad(p, [(0, 0), (0, longest - p.shape[1]), *fill]) for p in parts]
     return np.concatenate(parts)

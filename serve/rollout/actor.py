@@ -18,6 +18,7 @@ import ray
 import structlog
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 
+from model_store.deployment import read_pool
 from model_store.errors import ModelNotReady, ModelRefused, ResightError
 from model_store.names import VersionId
 from model_store.store import ModelStore
@@ -53,7 +54,10 @@ class RolloutActor:
         configure_logs()
         self._args = args
         self._store = ModelStore(args.models or Settings().models_url)
-        self._rollout = Rollout(self._store, RayReplicas(args.load_timeout_s), self._prove_apart)
+        replicas = RayReplicas(
+            lambda name: read_pool(self._store, name), args.pools, args.load_timeout_s
+        )
+        self._rollout = Rollout(self._store, replicas, self._prove_apart)
         self._follower = Follower(self._store)
         self._outcomes: OrderedDict[str, Outcome] = OrderedDict()
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -131,8 +135,11 @@ class RolloutActor:
             return None
 
     def _prove_apart(self, version: VersionId) -> Proof:
-        """Raises ModelError with what the process said, or how it ended."""
-        pending: Any = _prove.remote(self._store.url, version, self._args.threads)
+        """On the hardware of its pool. Raises ModelError with what the process said, or how it ended."""
+        pool = read_pool(self._store, version.name)
+        hardware = self._args.pools.get(pool, self._args)
+        there = _prove.options(resources=hardware.resources)  # GPUs belong to the replicas
+        pending: Any = there.remote(self._store.url, version, hardware.threads)
         limit_s = self._args.load_timeout_s
         try:
             return ray.get(pending, timeout=limit_s)

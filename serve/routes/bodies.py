@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
-from fastapi import Request
+from fastapi import HTTPException, Request, Response
+from fastapi.routing import APIRoute
 
-from model_store.errors import BadRequest, ImageTooLarge
+from model_store.errors import BadRequest, ImageTooLarge, TooSlow
 
 MIB = 1024 * 1024
+SMALL_BYTES, SMALL_S = 64 * 1024, 30.0
 IMAGE: dict[str, Any] = {"type": "string", "format": "binary"}
 FORM_OF_IMAGES: dict[str, Any] = {
     "type": "object",
     "description": "files under any field names; the results are in their order",
     "properties": {"image": {"type": "array", "items": IMAGE, "minItems": 1, "maxItems": 32}},
     "required": ["image"],
+    "additionalProperties": IMAGE,
 }
 IMAGE_BODY: dict[str, Any] = {
     "requestBody": {
@@ -36,35 +41,62 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         401: "a bearer token is needed",
         403: "the token has not the scope for it",
         404: "no such model; lists what exists",
+        408: "the body did not arrive in time",
         409: "it contradicts what serves now",
         413: "too many bytes or pixels",
         415: "not an image Resight decodes",
         429: "queue full, see Retry-After",
         503: "the model cannot answer now",
+        504: "the deadline passed before its turn",
     }.items()
 }
 
 
-async def read_body(request: Request, limit_mib: int) -> bytes:
-    """The raw body. Raises ImageTooLarge as soon as it is known, BadRequest for multipart or nothing."""
+async def read_body(request: Request, limit_mib: int, within_s: float) -> bytes:
+    """The raw body. Raises ImageTooLarge as soon as it is known, TooSlow, BadRequest for multipart or
+    nothing.
+    """
     if media_type(request).startswith("multipart/"):
         raise BadRequest(
             "send the image itself as the body, curl --data-binary @image.jpg, or several as "
             "multipart/form-data, curl --form image=@a.jpg --form image=@b.jpg"
         )
+    body = await read_whole(request, limit_mib, within_s)
+    if not body:
+        raise BadRequest("the body is empty: send the image itself, curl --data-binary @image.jpg")
+    return body
+
+
+async def read_whole(request: Request, limit_mib: int, within_s: float) -> bytes:
+    """Whatever it is; may be empty. Raises ImageTooLarge as soon as it is known, TooSlow."""
     too_large = ImageTooLarge(f"the body is over the limit of {limit_mib} MiB")
     if declared_bytes(request) > limit_mib * MIB:
         raise too_large
     parts: list[bytes] = []
     size = 0
-    async for part in request.stream():
+    async for part in received(request, within_s):
         size += len(part)
         if size > limit_mib * MIB:
             raise too_large
         parts.append(part)
-    if not size:
-        raise BadRequest("the body is empty: send the image itself, curl --data-binary @image.jpg")
     return b"".join(parts)
+
+
+async def received(request: Request, within_s: float) -> AsyncIterator[bytes]:
+    """The body as it arrives. Raises TooSlow: nobody keeps a place by a byte now and then."""
+    parts = request.stream()
+    ends_s = asyncio.get_running_loop().time() + within_s
+    while True:
+        try:
+            async with asyncio.timeout_at(ends_s):
+                part = await anext(parts, None)
+        except TimeoutError:
+            raise TooSlow(
+                f"the body was not here within {within_s:.0f} s (limits.body_s): send less at a time"
+            ) from None
+        if part is None:
+            return
+        yield part
 
 
 def declared_bytes(request: Request) -> int:
@@ -76,3 +108,33 @@ def declared_bytes(request: Request) -> int:
 def media_type(request: Request) -> str:
     """Of the body, without parameters."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+class SmallBodyRoute(APIRoute):
+    """For bodies that FastAPI reads itself: it would read them whole, however long they are."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def answer(request: Request) -> Response:
+            return await handle(_SmallBody(request.scope, request.receive))
+
+        return answer
+
+
+class _SmallBody(Request):
+    async def body(self) -> bytes:
+        """Raises HTTPException, the only one that FastAPI lets through here."""
+        if not hasattr(self, "_body"):
+            parts: list[bytes] = []
+            size = 0
+            try:
+                async for part in received(self, SMALL_S):
+                    size += len(part)
+                    if size > SMALL_BYTES:
+                        raise HTTPException(413, f"this takes no more than {SMALL_BYTES >> 10} KiB")
+                    parts.append(part)
+            except TooSlow as error:
+                raise HTTPException(408, str(error)) from error
+            self._body = b"".join(parts)
+        return self._body

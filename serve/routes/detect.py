@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from model_store.errors import ResightError
+from model_store.names import REF
 from serve.contract import DetectAnswer, FormResponse, FormResult, Problem, to_response
 from serve.engine import Engine
 from serve.problems import of_error, problem
@@ -31,7 +32,13 @@ def router(engine: Engine) -> APIRouter:
     )
     async def detect(
         request: Request,
-        model: Annotated[str, Query(description="name, name@version or name:alias")],
+        model: Annotated[
+            str,
+            Query(
+                description="name, name@version or name:alias",
+                json_schema_extra={"pattern": f"^{REF}$"},  # documented; parse_ref says more
+            ),
+        ],
         min_score: Annotated[
             float | None, Query(ge=0, le=1, description="default: the model's own thresholds")
         ] = None,
@@ -42,7 +49,8 @@ def router(engine: Engine) -> APIRouter:
             text = (await detect_form(engine, request, asked)).model_dump_json()
         else:
             with engine.slot():
-                body = await read_body(request, engine.args.limits.body_mib)
+                limits = engine.args.limits
+                body = await read_body(request, limits.body_mib, limits.body_s)
                 found = await engine.detect(body, model, asked.deadline_s, asked.request_id)
             text = to_response(found, min_score).model_dump_json()
         headers = {REQUEST_ID: asked.request_id}
@@ -84,7 +92,7 @@ async def detect_form(engine: Engine, request: Request, asked: Asked) -> FormRes
 
     results: list[asyncio.Task[FormResult]] = []
     try:
-        async for file in files_of(request, engine.args.limits.body_mib, engine.slot):
+        async for file in files_of(request, engine.args.limits, engine.slot):
             results.append(asyncio.create_task(result(file)))
             results[-1].add_done_callback(lambda _, file=file: file.slot.close())
         return FormResponse(results=await asyncio.gather(*results))

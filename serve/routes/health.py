@@ -6,12 +6,12 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from model_store.errors import ModelNotReady
 from serve.engine import Engine
 from serve.routes.bodies import PROBLEMS
+from serve.serving import Everywhere, serving_everywhere
 
 
-def router(engine: Engine) -> APIRouter:
+def router(engine: Engine, pools: Everywhere | None = None) -> APIRouter:
     routes = APIRouter()
 
     @routes.get("/healthz")
@@ -21,20 +21,9 @@ def router(engine: Engine) -> APIRouter:
 
     @routes.get("/readyz", responses={503: PROBLEMS[503]})
     async def readyz() -> dict[str, Any]:
-        """At least one model is loaded, and every alias points at one that is."""
-        require_ready(engine)
-        return {"status": "ready", "loaded": [str(version) for version in engine.residents.loaded]}
+        """At least one model is loaded, and every alias points at one that is, in each pool."""
+        found = await serving_everywhere(engine.residents, pools)
+        found.require_ready(engine.store.url)
+        return {"status": "ready", "loaded": sorted(set(found.loaded))}
 
     return routes
-
-
-def require_ready(engine: Engine) -> None:
-    """Raises ModelNotReady that says what is missing."""
-    residents = engine.residents
-    if residents.failures:
-        raise ModelNotReady("; ".join(f"{a}: {why}" for a, why in residents.failures.items()))
-    if not residents.loaded:
-        raise ModelNotReady(
-            f"no model is loaded: add one to {engine.store.url} with 'resight models add' and "
-            "'resight models promote'"
-        )

@@ -16,7 +16,8 @@ from serve.model_status import ModelDetail, model_detail, model_statuses
 from serve.rollout.client import Rollouts
 from serve.rollout.events import Event, events
 from serve.rollout.operations import Kind, Operation, Outcome
-from serve.routes.bodies import PROBLEMS
+from serve.routes.bodies import PROBLEMS, SmallBodyRoute
+from serve.serving import Everywhere, serving_everywhere
 
 WAIT_S = 100.0
 """Less than the proxy's own limit; what takes longer is answered 202 and goes on."""
@@ -27,7 +28,7 @@ Name = Annotated[str, Path(pattern=f"^{NAME.pattern}$")]
 class Step(BaseModel):
     """The body of a control; `alias` is production unless it is said."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     alias: str = Field(default=DEFAULT_ALIAS, pattern=f"^{NAME.pattern}$")
 
@@ -41,14 +42,19 @@ class ShareStep(Step):
     percent: float = Field(ge=0, le=100, description="of the alias's requests; 0 ends it")
 
 
-def read_router(engine: Engine, rollouts: Rollouts | None) -> APIRouter:
+def read_router(
+    engine: Engine, rollouts: Rollouts | None, pools: Everywhere | None = None
+) -> APIRouter:
     """Routes that change nothing."""
     routes = APIRouter(tags=["models"])
 
     @routes.get("/v1/models", response_model=ModelsResponse)
     async def models() -> ModelsResponse:
-        """Every READY version in the store, its aliases, and what this replica has loaded."""
-        statuses = await asyncio.to_thread(model_statuses, engine.store, engine.residents)
+        """Every READY version in the store, its aliases, and whether it is loaded: in the replica that answers,
+        or in one of its pool.
+        """
+        serving = await serving_everywhere(engine.residents, pools)
+        statuses = await asyncio.to_thread(model_statuses, engine.store, serving)
         return ModelsResponse(store=engine.store.url, models=statuses)
 
     @routes.get("/v1/models/{name}", responses={404: PROBLEMS[404]})
@@ -75,9 +81,15 @@ def read_router(engine: Engine, rollouts: Rollouts | None) -> APIRouter:
     return routes
 
 
-def control_router(engine: Engine, rollouts: Rollouts | None) -> APIRouter:
+def control_router(
+    engine: Engine, rollouts: Rollouts | None, pools: Everywhere | None = None
+) -> APIRouter:
     """Routes that move aliases; none without a rollout (an engine without a cluster)."""
-    routes = APIRouter(tags=["rollout"], responses={k: PROBLEMS[k] for k in (400, 404, 409, 503)})
+    routes = APIRouter(
+        tags=["rollout"],
+        responses={k: PROBLEMS[k] for k in (400, 404, 408, 409, 413, 503)},
+        route_class=SmallBodyRoute,
+    )
 
     @routes.post("/v1/models/reload", response_model=ModelsResponse)
     async def reload() -> ModelsResponse:
@@ -85,7 +97,8 @@ def control_router(engine: Engine, rollouts: Rollouts | None) -> APIRouter:
         if rollouts is not None:
             await rollouts.sync()
         await engine.residents.refresh()
-        statuses = await asyncio.to_thread(model_statuses, engine.store, engine.residents)
+        serving = await serving_everywhere(engine.residents, pools)
+        statuses = await asyncio.to_thread(model_statuses, engine.store, serving)
         return ModelsResponse(store=engine.store.url, models=statuses)
 
     if rollouts is None:

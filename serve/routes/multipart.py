@@ -17,7 +17,8 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from model_store.errors import BadRequest, ImageTooLarge, ResightError
-from serve.routes.bodies import MIB, declared_bytes, media_type
+from serve.routes.bodies import MIB, declared_bytes, media_type, received
+from serve.settings import Limits
 
 FORM = "multipart/form-data"
 FORM_FILES = 32
@@ -57,22 +58,22 @@ def is_form(request: Request) -> bool:
     return media_type(request) == FORM
 
 
-async def files_of(request: Request, file_mib: int, admit: Admit) -> AsyncIterator[FormFile]:
+async def files_of(request: Request, limits: Limits, admit: Admit) -> AsyncIterator[FormFile]:
     """Each file as soon as it is complete; the caller closes its slot.
 
     Raises BadRequest for what is no form, is cut short, or holds anything but 1 to FORM_FILES files,
-    and ImageTooLarge for FORM_FULL_FILES * file_mib and more; then the rest is not read.
+    ImageTooLarge for FORM_FULL_FILES * body_mib and more, and TooSlow; then the rest is not read.
     """
-    limit_mib = FORM_FULL_FILES * file_mib
+    limit_mib = FORM_FULL_FILES * limits.body_mib
     too_large = ImageTooLarge(
         f"the form is over the limit of {limit_mib} MiB: send the images in several requests"
     )
     if declared_bytes(request) > limit_mib * MIB:
         raise too_large
-    form = _Form(request, file_mib, admit)
+    form = _Form(request, limits.body_mib, admit)
     size = 0
     with contextlib.closing(form):
-        async for part in request.stream():
+        async for part in received(request, limits.body_s):
             size += len(part)
             if size > limit_mib * MIB:
                 raise too_large

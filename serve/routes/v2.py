@@ -17,7 +17,7 @@ from starlette.routing import Match
 
 from serve.engine import Engine
 from serve.routes.headers import REQUEST_ID, deadline_of, request_id_of
-from serve.routes.health import require_ready
+from serve.serving import Everywhere, serving_everywhere
 from serve.v2 import contract, repository
 from serve.v2.bodies import read_body
 from serve.v2.errors import V2Route
@@ -34,8 +34,8 @@ SMALL_MIB = 1
 S = TypeVar("S", bound=contract.Sent)
 
 
-def model_ref(request: Request) -> str:
-    """What the path names: a model as it stands, or with its version."""
+async def model_ref(request: Request) -> str:
+    """What the path names: a model as it stands, or with its version. (FastAPI runs a `def` in a thread.)"""
     name, version = request.path_params["model"], request.path_params.get("version")
     return name if version is None else f"{name}@{version}"
 
@@ -43,12 +43,14 @@ def model_ref(request: Request) -> str:
 Ref = Annotated[str, Depends(model_ref)]
 
 
-def router(engine: Engine, statistics: Statistics | None = None) -> APIRouter:
+def router(
+    engine: Engine, statistics: Statistics | None = None, pools: Everywhere | None = None
+) -> APIRouter:
     """Routes over an engine; `statistics` are its own unless others feed them too."""
     routes = APIRouter(route_class=V2Route, responses=ERRORS, tags=["v2"])
     counted = statistics or Statistics()
     raw_outputs = RawOutputs(engine)
-    residents = engine.residents
+    residents, limits = engine.residents, engine.args.limits
 
     @routes.get("/v2/health/live")
     async def live() -> contract.Live:
@@ -58,7 +60,8 @@ def router(engine: Engine, statistics: Statistics | None = None) -> APIRouter:
     @routes.get("/v2/health/ready")
     async def ready() -> contract.Ready:
         """At least one model is loaded, and every alias points at one that is."""
-        require_ready(engine)
+        found = await serving_everywhere(residents, pools)
+        found.require_ready(engine.store.url)
         return contract.Ready()
 
     @routes.get("/v2/", include_in_schema=False)
@@ -110,7 +113,7 @@ def router(engine: Engine, statistics: Statistics | None = None) -> APIRouter:
         wanted = Wanted(ref, deadline_of(request), request_id_of(request))
         with contextlib.ExitStack() as slots:
             slots.enter_context(engine.slot())
-            body = await read_body(request, engine.args.limits.body_mib)
+            body = await read_body(request, limits.body_mib, limits.body_s)
             asked = await read_request(body, request.headers.get(HEADER_LENGTH))
             outcome = await infer_asked(engine, counted, asked, wanted, slots)
             coding = request.headers.get("accept-encoding", "")
@@ -120,23 +123,24 @@ def router(engine: Engine, statistics: Statistics | None = None) -> APIRouter:
 
     @routes.post("/v2/repository/index", openapi_extra=json_body(contract.IndexRequest))
     async def index(request: Request) -> list[contract.IndexEntry]:
-        """Every version, and whether it is loaded in the replica that answers."""
-        asked = await _optional(request, contract.IndexRequest)
-        return await repository.index(engine, asked.ready)
+        """Every version, and whether it is loaded in the replica that answers, or in one of its pool."""
+        asked = await _optional(request, contract.IndexRequest, limits.body_s)
+        found = await serving_everywhere(residents, pools)
+        return await repository.index(engine.store, found, asked.ready)
 
     about_model = {"parameters": [MODEL], **json_body(contract.RepositoryRequest)}
 
     @routes.post("/v2/repository/models/{model}/load", openapi_extra=about_model)
     async def load(request: Request, ref: Ref) -> dict[str, Any]:
         """Load what the aliases mean, or the parameter `version`, into the replica that answers."""
-        asked = await _optional(request, contract.RepositoryRequest)
+        asked = await _optional(request, contract.RepositoryRequest, limits.body_s)
         await repository.load(engine, ref, asked.parameters)
         return {}
 
     @routes.post("/v2/repository/models/{model}/unload", openapi_extra=about_model)
     async def unload(request: Request, ref: Ref) -> dict[str, Any]:
         """Release versions that no alias means from the replica that answers."""
-        asked = await _optional(request, contract.RepositoryRequest)
+        asked = await _optional(request, contract.RepositoryRequest, limits.body_s)
         await repository.unload(engine, ref, asked.parameters)
         return {}
 
@@ -154,6 +158,6 @@ def router(engine: Engine, statistics: Statistics | None = None) -> APIRouter:
     return routes
 
 
-async def _optional(request: Request, kind: type[S]) -> S:
-    """A small JSON body; no body is an empty object. Raises BadRequest, ImageTooLarge."""
-    return contract.parsed(kind, await read_body(request, SMALL_MIB) or b"{}")
+async def _optional(request: Request, kind: type[S], within_s: float) -> S:
+    """A small JSON body; no body is an empty object. Raises BadRequest, ImageTooLarge, TooSlow."""
+    return contract.parsed(kind, await read_body(request, SMALL_MIB, within_s) or b"{}")

@@ -13,46 +13,35 @@ from typing import ParamSpec, TypeVar
 from fastapi import Request
 
 from model_store.errors import BadRequest, ImageTooLarge
+from serve.routes.bodies import MIB, read_whole
 
 WINDOW = {"gzip": 31, "deflate": 15}
 """zlib's `wbits` of each coding."""
 INLINE_BYTES = 64 * 1024
 """Less than this is handled on the event loop: a thread costs more than the work."""
+LOOKED_THROUGH = 1 / 64
+"""What a byte of a binary tensor costs, of what one of JSON or of a compressed body does."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-async def off_loop(size_bytes: int, work: Callable[P, R], *args: P.args, **more: P.kwargs) -> R:
+async def off_loop(size_bytes: float, work: Callable[P, R], *args: P.args, **more: P.kwargs) -> R:
     """`work(…)`, in a thread when there is much to do."""
     if size_bytes < INLINE_BYTES:
         return work(*args, **more)
     return await asyncio.to_thread(work, *args, **more)
 
 
-async def read_body(request: Request, limit_mib: int) -> bytes:
-    """The plain body; may be empty. Raises ImageTooLarge as soon as it is known, BadRequest."""
-    limit = limit_mib * 1024 * 1024
-    too_large = ImageTooLarge(f"the body is over the limit of {limit_mib} MiB")
-    declared = request.headers.get("content-length", "")
-    if (
-        declared.isdecimal() and int(declared.lstrip("0")[:18] or 0) > limit
-    ):  # 18 digits are over any
-        raise too_large
-    parts: list[bytes] = []
-    size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise too_large
-        parts.append(part)
-    body = b"".join(parts)
+async def read_body(request: Request, limit_mib: int, within_s: float) -> bytes:
+    """The plain body; may be empty. Raises ImageTooLarge as soon as it is known, TooSlow, BadRequest."""
+    body = await read_whole(request, limit_mib, within_s)
     coding = request.headers.get("content-encoding", "identity").strip().lower()
     if coding == "identity":
         return body
     if coding not in WINDOW:
         raise BadRequest(f"Content-Encoding '{coding}' is unknown; use gzip or deflate")
-    return await off_loop(size, inflated, body, coding, limit)
+    return await off_loop(len(body), inflated, body, coding, limit_mib * MIB)
 
 
 def inflated(body: bytes, coding: str, limit: int) -> bytes:

@@ -15,6 +15,7 @@ import pydantic_core
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from model_store.errors import BadRequest
+from model_store.names import VERSION
 from serve.contract import Wire
 
 Length = Annotated[int, Field(ge=0)]
@@ -86,7 +87,17 @@ class IndexRequest(Sent):
 
 
 class RepositoryRequest(Sent):
-    parameters: dict[str, Any] = Field(default={}, description="`version`: only this one")
+    parameters: dict[str, Any] = Field(
+        default={},
+        description="`version`: only this one",
+        json_schema_extra={
+            "properties": {
+                "version": {"type": ["string", "null"], "pattern": f"^{VERSION.pattern}$"},
+                "unload_dependents": {},
+            },
+            "additionalProperties": False,
+        },
+    )
 
 
 class ErrorBody(Wire):
@@ -178,6 +189,18 @@ def schema_of(kind: type[Sent]) -> dict[str, Any]:
             return value
         if "$ref" in value:
             return inlined(parts[value["$ref"].rpartition("/")[2]])
-        return {key: inlined(item) for key, item in value.items()}
+        found = {key: inlined(item) for key, item in value.items()}
+        if "properties" in found:
+            found["properties"] = _null_allowed(found["properties"], found.get("required", []))
+        return found
 
     return inlined(whole)
+
+
+def _null_allowed(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
+    """What may be absent may be null as well."""
+    null = {"type": "null"}
+    return {
+        name: one if name in required or null in one.get("anyOf", ()) else {"anyOf": [one, null]}
+        for name, one in properties.items()
+    }

@@ -25,7 +25,7 @@ from model_store.errors import BadRequest, ImageError
 from serve.answers import Answer
 from serve.engine import Engine, sample_of
 from serve.residents import Resident
-from serve.v2.bodies import off_loop
+from serve.v2.bodies import LOOKED_THROUGH, off_loop
 from serve.v2.request import Asked
 from serve.v2.response import Outcome
 from serve.v2.statistics import Spent, Statistics
@@ -66,7 +66,8 @@ async def infer(
         sample = sample_of(images[0])
         work = partial(_detect, engine, asked, images, wanted)
     else:
-        tensor = await off_loop(asked.size_bytes, floats, asked.input, asked.binary)
+        work_bytes = asked.size_bytes * (LOOKED_THROUGH if asked.binary is not None else 1)
+        tensor = await off_loop(work_bytes, floats, asked.input, asked.binary)
         sample = sample_of(tensor.reshape(-1)[-1024:].tobytes())
         work = partial(_run, engine, asked, tensor, wanted)
     resident = await engine.residents.get(wanted.ref, sample)

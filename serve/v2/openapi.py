@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 from fastapi import APIRouter
 
+from model_store.names import NAME, REF
+from model_store.names import VERSION as VERSION_NAME
 from serve.v2.contract import ErrorBody, Sent, schema_of
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -18,6 +20,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         401: "a bearer token is needed",
         403: "the token has not the scope for it",
         404: "no such model; lists what exists",
+        408: "the body did not arrive in time",
         409: "it contradicts what serves now",
         413: "too many bytes",
         429: "queue full, see Retry-After",
@@ -33,18 +36,19 @@ TENSOR_ANSWER: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _path(name: str, text: str) -> dict[str, Any]:
+def _path(name: str, text: str, pattern: str) -> dict[str, Any]:
     return {
         "name": name,
         "in": "path",
         "required": True,
         "description": text,
-        "schema": {"type": "string"},
+        "schema": {"type": "string", "pattern": f"^{pattern}$"},
     }
 
 
-MODEL = _path("model", "name, name:alias or name@version; a name is its alias `production`")
-VERSION = _path("version", "an exact version of a model named without one")
+MODEL = _path("model", "name, name:alias or name@version; a name is its alias `production`", REF)
+ALONE = _path("model", "name, without an alias or a version", NAME.pattern)
+VERSION = _path("version", "an exact version", VERSION_NAME.pattern)
 
 
 def json_body(kind: type[Sent], required: bool = False) -> dict[str, Any]:
@@ -67,7 +71,7 @@ def each(
     def register(endpoint: F) -> F:
         for path, parameters in (
             ("/v2/models/{model}", [MODEL]),
-            ("/v2/models/{model}/versions/{version}", [MODEL, VERSION]),
+            ("/v2/models/{model}/versions/{version}", [ALONE, VERSION]),
         ):
             routes.add_api_route(
                 path + tail,

@@ -6,6 +6,7 @@ Load and unload concern the replica that answers, and move no alias: that is wha
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from model_store.errors import BadRequest, Conflict, ModelNotReady
@@ -13,16 +14,17 @@ from model_store.names import ModelRef, VersionId, parse_ref, version_id
 from model_store.store import ModelStore
 from serve.engine import Engine
 from serve.residents import Residents
+from serve.serving import Serving
 from serve.v2.contract import IndexEntry
 
 
-async def index(engine: Engine, ready_only: bool) -> list[IndexEntry]:
-    """Every version in the store or in this replica, by name. Raises StorageUnreachable."""
-    stored = await asyncio.to_thread(_in_store, engine.store)
-    loaded = set(engine.residents.loaded)
+async def index(store: ModelStore, serving: Serving, ready_only: bool) -> list[IndexEntry]:
+    """Every version in the store or in memory, by name. Raises StorageUnreachable."""
+    stored = await asyncio.to_thread(_in_store, store)
+    loaded = serving.versions
     entries: list[IndexEntry] = []
     for version in sorted(stored | loaded):
-        why = _why(engine.residents, version) or "not loaded; asking for it by version loads it"
+        why = _why(serving.failures, version) or "not loaded; asking for it by version loads it"
         if version in loaded:
             entries.append(
                 IndexEntry(name=version.name, version=version.version, state="READY", reason="")
@@ -46,7 +48,7 @@ async def loaded_version(engine: Engine, ref: str) -> VersionId:
         if version.version == asked.version or asked.alias in engine.residents.aliases_of(version):
             return version
     version = await asyncio.to_thread(engine.store.resolve, asked)
-    why = _why(engine.residents, version) or "load it first"
+    why = _why(engine.residents.failures, version) or "load it first"
     raise ModelNotReady(f"{version} is not loaded in this replica: {why}")
 
 
@@ -124,7 +126,6 @@ def _loaded(residents: Residents, name: str) -> list[VersionId]:
     return [version for version in residents.loaded if version.name == name]
 
 
-def _why(residents: Residents, version: VersionId) -> str:
+def _why(failures: Mapping[str, str], version: VersionId) -> str:
     """Why it could not be loaded, as far as it was tried."""
-    reasons = residents.failures.values()
-    return next((why for why in reasons if why.startswith(f"{version}:")), "")
+    return next((why for why in failures.values() if why.startswith(f"{version}:")), "")

@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from numpy.typing import NDArray
 
 from model_store.store import ModelInfo
-from serve.v2.bodies import accepted_coding, deflated, off_loop
+from serve.v2.bodies import LOOKED_THROUGH, accepted_coding, deflated, off_loop
 from serve.v2.contract import InferResponse, OutputTensor
 from serve.v2.request import HEADER_LENGTH, Asked
 from serve.v2.tensors import written
@@ -27,7 +27,9 @@ class Outcome:
 async def infer_response(asked: Asked, outcome: Outcome, accept_encoding: str) -> Response:
     """Raises BadRequest for outputs that do not exist, or that JSON cannot hold."""
     wanted = asked.outputs(list(outcome.outputs))
-    size = sum(outcome.outputs[name].nbytes for name, _ in wanted)
+    size = sum(
+        outcome.outputs[name].nbytes * (LOOKED_THROUGH if binary else 1) for name, binary in wanted
+    )
     text, buffers = await off_loop(size, _written, asked, outcome, wanted)
     headers = {HEADER_LENGTH: str(len(text))} if buffers else {}
     body = b"".join([text, *buffers])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from model_store.config import Batch
-from model_store.deployment import Deployment, read_deployment
+from model_store.deployment import Deployment, read_deployment, read_pool
 from model_store.errors import ModelRefused
 from model_store.names import VersionId
 from model_store.store import ModelStore
@@ -39,6 +39,8 @@ def test_a_version_s_own_entry_wins(store: ModelStore) -> None:
     ("value", "said"),
     [
         ([], "must map"),
+        ({"1": {"pool": "gpu"}}, "all versions share a pool"),
+        ({"*": {"pool": "../x"}}, "deployment.json: pool: "),
         ({"*": {"batch": {"max": 0}}}, "deployment.json: batch.max: "),
         ({"*": {"threads": 4}}, "deployment.json: threads: "),
         ({"*": 7}, "deployment.json"),
@@ -54,3 +56,15 @@ def test_what_is_no_json_is_named(store: ModelStore) -> None:
     store.folder.write("deer/deployment.json", b"{")
     with pytest.raises(ModelRefused, match="is not JSON"):
         read_deployment(store, ONE)
+
+
+def test_all_versions_of_a_model_live_in_one_pool(store: ModelStore) -> None:
+    assert read_pool(store, "deer") == "default"
+    write(store, {"*": {"pool": "gpu"}, "2": {"batch": {"max": 16}}})
+    assert read_pool(store, "deer") == "gpu"
+    assert read_deployment(store, TWO).batch == Batch(max=16)
+
+
+def test_what_is_wrong_with_a_version_does_not_move_the_model(store: ModelStore) -> None:
+    write(store, {"*": {"pool": "gpu"}, "2": {"batch": {"max": 0}}})
+    assert read_pool(store, "deer") == "gpu"

@@ -64,19 +64,16 @@ async def test_and_as_a_tensor(api: FastAPI) -> None:
             assert answer.status_code in here, (name, answer.text)
 
 
-COSTLY = pytest.mark.xfail(reason="decoders see the file before its tables are bounded")
-
-
 @pytest.mark.parametrize(
     ("name", "mib"),
     [
-        pytest.param("jpeg_scans", 0.05, marks=COSTLY),
-        pytest.param("jpeg_segments", 0.1, marks=COSTLY),
-        pytest.param("jpeg_comments", 0.1, marks=COSTLY),
-        pytest.param("jpeg_fill_bytes", 0.1, marks=COSTLY),
+        ("jpeg_scans", 0.05),
+        ("jpeg_segments", 0.1),
+        ("jpeg_comments", 0.1),
+        ("jpeg_fill_bytes", 0.1),
         ("jpeg_junk", 0.1),
-        pytest.param("png_chunks", 1.3, marks=COSTLY),
-        pytest.param("tiff_tags_that_overlap", 0.03, marks=COSTLY),
+        ("png_chunks", 1.3),
+        ("tiff_tags_that_overlap", 0.03),
         ("tiff_tags_that_are_many", 0.1),
     ],
 )
@@ -111,7 +108,6 @@ def test_a_damaged_animation_does_not_end_the_process(tmp_path: Path) -> None:
     assert decoded_elsewhere(tmp_path, animated_png()).returncode == 0
 
 
-@pytest.mark.xfail(reason="Pillow warns and OpenCV logs in the file's own words, without end")
 def test_what_decoders_have_to_say_is_neither_written_nor_kept(tmp_path: Path) -> None:
     done = decoded_elsewhere(tmp_path, *talkative())
     assert done.stderr == ""

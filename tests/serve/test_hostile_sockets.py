@@ -140,7 +140,6 @@ def test_slow_bodies_take_places_that_come_back_when_they_hang_up(live: Live) ->
     live.becomes_free(PLACES)
 
 
-@pytest.mark.xfail(reason="there is no limits.body_s: a byte now and then keeps a place for ever")
 @pytest.mark.parametrize("case", HALVES)
 def test_a_body_that_does_not_arrive_in_time_gives_up_its_place(tmp_path: Path, case: str) -> None:
     engine = engine_in(tmp_path, body_s=1)

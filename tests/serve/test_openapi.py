@@ -1,6 +1,6 @@
 """Every route answers as /openapi.json says: requests that fit the schema, and requests that do not.
 
-schemathesis makes them (`pip install schemathesis`): for each operation the corners of its parameters and
+schemathesis makes them: for each operation the corners of its parameters and
 body, wrong methods, missing tokens, and some random ones, the same in every run; then its checks look at
 status, type, headers and body. A second time with a model that exists, so that there is something to answer.
 """
@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import schemathesis
 from hypothesis import HealthCheck, settings
 
 from serve.access import Access
@@ -22,8 +23,6 @@ from serve.http_api import build_http_api
 from serve.settings import DetectArgs
 from tests.fixtures_local import motion_store
 from tests.serve.idle_rollouts import IdleRollouts
-
-schemathesis = pytest.importorskip("schemathesis")
 
 TOKEN = "a-token"
 EXAMPLES = settings(
@@ -58,26 +57,6 @@ EXISTING = {
     "path.version": "1",
     "query.model": "blobs",
 }
-WRONG = {
-    "GET /v1/models/{name}": "a wrong name is 400; the schema says 422",
-    "GET /v1/models/{name}/events": "a wrong `most` is 400; the schema says 422",
-    "POST /v1/models/reload": "405 on it says Allow: GET, of the route of /v1/models/{name}",
-    "POST /v1/models/{name}/canary": "percent: false is taken for 0",
-    "POST /v1/models/{name}/shadow": "percent: false is taken for 0",
-    "GET /v2/models/{model}": "the schema allows any name",
-    "GET /v2/models/{model}/versions/{version}": "the schema allows any name and version",
-    "GET /v2/models/{model}/config": "the schema allows any name",
-    "GET /v2/models/{model}/versions/{version}/config": "the schema allows any name and version",
-    "GET /v2/models/{model}/ready": "the schema allows any name",
-    "GET /v2/models/{model}/versions/{version}/ready": "the schema allows any name and version",
-    "GET /v2/models/{model}/stats": "the schema allows any name",
-    "GET /v2/models/{model}/versions/{version}/stats": "the schema allows any name and version",
-    "POST /v2/repository/index": "null is taken as absent; the schema says boolean",
-}
-"""Operations that do not yet do what the schema says, and what it is."""
-WRONG_IF_IT_EXISTS = {
-    "POST /v2/repository/models/{model}/load": "null is taken as absent; the schema says object"
-}
 
 _place = tempfile.TemporaryDirectory(prefix="resight-openapi-")
 motion_store(Path(_place.name), "1", "2")
@@ -100,35 +79,13 @@ def _engine_runs() -> Iterator[None]:
     _place.cleanup()
 
 
-def _only(labels: Collection[str]) -> Callable[[Any], bool]:
-    """For `exclude`: all others."""
-    return lambda about: about.operation.label not in labels
-
-
-@_schema().exclude(name=list(WRONG)).parametrize()
+@_schema().parametrize()
 @EXAMPLES
 def test_what_is_documented_is_what_happens(case: Any) -> None:
     case.call_and_validate()
 
 
-@_schema(parameters=EXISTING).exclude(name=[*WRONG, *WRONG_IF_IT_EXISTS]).parametrize()
+@_schema(parameters=EXISTING).parametrize()
 @EXAMPLES
 def test_and_so_it_is_with_a_model_that_exists(case: Any) -> None:
-    case.call_and_validate()
-
-
-# not strict: schemathesis 4.32 ends the whole session at a strict one that passes
-
-
-@pytest.mark.xfail(reason="see WRONG", strict=False)
-@_schema().exclude(_only(WRONG)).parametrize()
-@EXAMPLES
-def test_what_is_documented_is_not_yet_what_happens(case: Any) -> None:
-    case.call_and_validate()
-
-
-@pytest.mark.xfail(reason="see WRONG_IF_IT_EXISTS", strict=False)
-@_schema(parameters=EXISTING).exclude(_only(WRONG_IF_IT_EXISTS)).parametrize()
-@EXAMPLES
-def test_nor_is_it_with_a_model_that_exists(case: Any) -> None:
     case.call_and_validate()

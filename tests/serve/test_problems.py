@@ -37,6 +37,7 @@ STATUS_AND_EXIT_CODE = [
     (errors.Forbidden, 403, 2),
     (errors.Conflict, 409, 2),
     (errors.DeadlinePassed, 504, 2),
+    (errors.TooSlow, 408, 2),
     (errors.Overloaded, 429, 2),
     (errors.StorageError, 503, 7),
     (errors.StorageUnreachable, 503, 7),

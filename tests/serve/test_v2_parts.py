@@ -20,10 +20,11 @@ from model_store.detections import Detections
 from model_store.errors import BadRequest, Conflict, ModelNotFound, ModelNotReady, ModelRefused
 from model_store.names import VersionId
 from serve.engine import Engine
+from serve.serving import serving_of
 from serve.settings import DetectArgs
 from serve.v2 import repository
 from serve.v2.bodies import accepted_coding, deflated, inflated
-from serve.v2.contract import InputTensor
+from serve.v2.contract import IndexEntry, InputTensor
 from serve.v2.inference import least_scores, padded, shown
 from serve.v2.statistics import Spent, Statistics
 from serve.v2.tensors import DATATYPES, byte_strings, datatype_of, floats, written
@@ -219,8 +220,12 @@ def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     engine.stop()
 
 
+async def index(engine: Engine, ready_only: bool = False) -> list[IndexEntry]:
+    return await repository.index(engine.store, serving_of(engine.residents), ready_only)
+
+
 async def states(engine: Engine, ready_only: bool = False) -> dict[str, str]:
-    return {one.version: one.state for one in await repository.index(engine, ready_only)}
+    return {one.version: one.state for one in await index(engine, ready_only)}
 
 
 async def test_the_index_says_what_is_loaded_and_why_not(engine: Engine) -> None:
@@ -228,7 +233,7 @@ async def test_the_index_says_what_is_loaded_and_why_not(engine: Engine) -> None
     assert await states(engine, ready_only=True) == {"1": "READY"}
     engine.store.set_alias("blobs", "canary", "3")
     await engine.residents.refresh()
-    reasons = {one.version: one.reason for one in await repository.index(engine, False)}
+    reasons = {one.version: one.reason for one in await index(engine)}
     assert reasons["1"] == ""
     assert "asking for it by version loads it" in reasons["2"]
     assert "READY says" in reasons["3"]

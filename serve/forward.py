@@ -1,0 +1,148 @@
+"""A model that lives in another pool is answered by a replica of that pool, whole requests at a time.
+
+request -> Forward -> PassedRequest --Pools.answer--> PassedRequest.ask(app of a replica there) -> PassedAnswer
+There everything happens that happens here for models that live here: limits, lanes, rollout, errors.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import parse_qs
+
+from fastapi import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from model_store.errors import DeadlinePassed, ResightError
+from model_store.names import NAME
+from serve.engine import Engine
+from serve.problems import refusal
+from serve.routes.bodies import read_whole
+from serve.routes.headers import TIMEOUT, deadline_of
+from serve.routes.multipart import FORM_FULL_FILES, is_form
+from serve.serving import Everywhere
+
+DETECT = "/v1/detect"
+_IN_PATH = re.compile(
+    rf"(?:/v1/models|/v2/models|/v2/repository/models)/({NAME.pattern})(?:[@:][^/]*)?(?:/.*)?"
+)
+_CONTROL = re.compile(r"/v1/models/[^/]+/.+")
+"""Controls and events are the rollout's and the store's: any replica answers."""
+NOT_PASSED = (b"authorization", b"origin", b"cookie", b"content-length", b"transfer-encoding")
+"""Who may ask was settled here; the body is whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class PassedAnswer:
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PassedRequest:
+    """An HTTP request as it travels between replicas."""
+
+    method: str
+    path: str
+    query: bytes
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+    async def ask(self, app: ASGIApp) -> PassedAnswer:
+        """The app's answer; what the app itself does not answer is raised."""
+        scope: Scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": self.method,
+            "scheme": "http",
+            "path": self.path,
+            "raw_path": self.path.encode(),
+            "query_string": self.query,
+            "root_path": "",
+            "headers": self.headers,
+            "client": None,
+            "server": None,
+        }
+        sent: list[Message] = []
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": self.body, "more_body": False}
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        await app(scope, receive, send)
+        body = b"".join(message.get("body", b"") for message in sent)
+        return PassedAnswer(sent[0]["status"], list(sent[0]["headers"]), body)
+
+
+class Pools(Everywhere, Protocol):
+    """Which answer for their models."""
+
+    async def answer(self, pool: str, request: PassedRequest) -> PassedAnswer:
+        """Raises ModelNotReady."""
+        ...
+
+
+class Forward:
+    """Middleware, behind the guard."""
+
+    def __init__(self, app: ASGIApp, engine: Engine, pools: Pools) -> None:
+        self.app, self._engine, self._pools = app, engine, pools
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        name = named(scope) if scope["type"] == "http" else None
+        placement = self._engine.placement
+        if name is None or placement.pool_of(name) == placement.own:
+            await self.app(scope, receive, send)
+            return
+        try:
+            placement.is_here(name)  # raises when there is no such pool
+            answer = await self._answer(Request(scope, receive), placement.pool_of(name))
+        except ResightError as error:
+            await refusal(error, scope["path"])(scope, receive, send)
+            return
+        response = Response(answer.body, answer.status)
+        response.raw_headers = answer.headers
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request, pool: str) -> PassedAnswer:
+        if request.method in ("GET", "HEAD"):
+            return await self._pools.answer(pool, passed(request, b"", None))
+        deadline_s, limits = deadline_of(request), self._engine.args.limits
+        most_mib = limits.body_mib * (FORM_FULL_FILES if is_form(request) else 1)
+        with self._engine.slot():
+            body = await read_whole(request, most_mib, limits.body_s)
+            return await self._pools.answer(pool, passed(request, body, deadline_s))
+
+
+def named(scope: Scope) -> str | None:
+    """The model that a request is for, where a replica that has it must answer."""
+    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+    if path == DETECT:
+        (ref, *_) = parse_qs(scope["query_string"].decode("latin-1")).get("model", [""])
+        found = NAME.match(ref)
+        return found[0] if found else None
+    match = _IN_PATH.fullmatch(path)
+    return match[1] if match and not _CONTROL.fullmatch(path) else None
+
+
+def passed(request: Request, body: bytes, deadline_s: float | None) -> PassedRequest:
+    """With what is left of its deadline. Raises DeadlinePassed."""
+    headers = [
+        (k, v) for k, v in request.scope["headers"] if k not in (*NOT_PASSED, TIMEOUT.encode())
+    ]
+    headers.append((b"content-length", str(len(body)).encode()))
+    if deadline_s is not None:
+        left_ms = int((deadline_s - time.perf_counter()) * 1e3)
+        if left_ms < 1:
+            raise DeadlinePassed("the deadline passed before the body was here")
+        headers.append((TIMEOUT.encode(), str(left_ms).encode()))
+    scope: dict[str, Any] = dict(request.scope)
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    return PassedRequest(scope["method"], path, scope["query_string"], headers, body)

@@ -1,0 +1,51 @@
+"""What is loaded and what fails, of one replica or of a replica of each pool: for lists and for /readyz."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from model_store.errors import ModelNotReady
+from model_store.names import VersionId, parse_version
+from serve.residents import Residents
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What replicas have loaded, and what they fail to serve, as in Residents."""
+
+    loaded: tuple[str, ...] = ()
+    failures: dict[str, str] = field(default_factory=dict[str, str])
+
+    def plus(self, other: Serving) -> Serving:
+        return Serving(self.loaded + other.loaded, self.failures | other.failures)
+
+    def require_ready(self, store: str) -> None:
+        """Raises ModelNotReady that says what is missing."""
+        if self.failures:
+            raise ModelNotReady("; ".join(f"{a}: {why}" for a, why in self.failures.items()))
+        if not self.loaded:
+            raise ModelNotReady(
+                f"no model is loaded: add one to {store} with 'resight models add' and 'resight models "
+                "promote'"
+            )
+
+    @property
+    def versions(self) -> frozenset[VersionId]:
+        return frozenset(map(parse_version, self.loaded))
+
+
+def serving_of(residents: Residents) -> Serving:
+    return Serving(tuple(map(str, residents.loaded)), dict(residents.failures))
+
+
+class Everywhere(Protocol):
+    """The other pools of the application."""
+
+    async def serving(self) -> Serving: ...
+
+
+async def serving_everywhere(residents: Residents, pools: Everywhere | None) -> Serving:
+    """In this replica, and in one of each other pool."""
+    here = serving_of(residents)
+    return here.plus(await pools.serving()) if pools else here

@@ -1,0 +1,221 @@
+"""Models of another pool, over the HTTP of this one: two engines over one store, without Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from ray.exceptions import ActorDiedError
+
+from model_store.errors import ModelNotReady
+from serve import placement
+from serve.access import Access
+from serve.engine import Engine
+from serve.forward import PassedAnswer, PassedRequest
+from serve.handle import RayPools
+from serve.http_api import build_http_api
+from serve.serving import Serving, serving_of
+from serve.settings import DetectArgs, Limits, Pool
+from tests.fixtures_local import motion_store, photo
+from tests.serve.test_v2_infer import of_images
+
+CAT = photo("cat")
+DETECT = "/v1/detect?model=blobs"
+SECRET = {"authorization": "Bearer a-token", "origin": "https://elsewhere"}
+
+
+class OtherPool:
+    """`Pools` over another engine of this process; remembers what was passed on."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self.passed = engine, list[PassedRequest]()
+        self._app = build_http_api(engine)
+
+    async def answer(self, pool: str, request: PassedRequest) -> PassedAnswer:
+        assert pool == "gpu"
+        self.passed.append(request)
+        return await request.ask(self._app)
+
+    async def serving(self) -> Serving:
+        return serving_of(self.engine.residents)
+
+
+class Two:
+    """The pool that listens and the pool `gpu`, where `blobs` lives."""
+
+    def __init__(self, place: Path, pool: str = "gpu", **limits: Any) -> None:
+        self.place = place
+        motion_store(place, "1", "2")
+        self.move(pool)
+        given = Limits.model_validate({"online_queue": 4, "body_mib": 1, **limits})
+        args = DetectArgs(models=str(place), workers=1, limits=given, pools={"gpu": Pool()})
+        self.here, self.there = Engine(args), Engine(args.of_pool("gpu"))
+        self.look()
+        self.pool = OtherPool(self.there)
+        access = Access(secret="a-token")
+        self.api = build_http_api(self.here, access, pools=self.pool)
+
+    def move(self, pool: str) -> None:
+        (self.place / "blobs" / "deployment.json").write_text(json.dumps({"*": {"pool": pool}}))
+
+    def look(self) -> None:
+        for engine in (self.here, self.there):
+            asyncio.run(engine.residents.refresh())
+
+    def ask(
+        self, method: str, path: str, app: FastAPI | None = None, **more: Any
+    ) -> httpx.Response:
+        async def asked() -> httpx.Response:
+            transport = httpx.ASGITransport(app or self.api)
+            async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+                headers = SECRET | more.pop("headers", {})
+                return await client.request(method, path, headers=headers, **more)
+
+        return asyncio.run(asked())
+
+    def stop(self) -> None:
+        self.here.stop()
+        self.there.stop()
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Iterator[Two]:
+    two = Two(tmp_path)
+    yield two
+    two.stop()
+
+
+def detections(answer: httpx.Response) -> Any:
+    assert answer.status_code == 200, answer.text
+    return answer.json()["detections"], answer.json()["model"]
+
+
+def test_each_pool_holds_its_own_models(two: Two) -> None:
+    assert two.here.residents.loaded == []
+    assert [str(version) for version in two.there.residents.loaded] == ["blobs@1"]
+
+
+def test_an_image_is_answered_where_its_model_lives(two: Two) -> None:
+    there = build_http_api(two.there)
+    directly = two.ask("POST", DETECT, there, content=CAT, headers={"origin": "http://x"})
+    assert detections(two.ask("POST", DETECT, content=CAT)) == detections(directly)
+    for ref in ("blobs:production", "blobs@2"):
+        answer = two.ask("POST", f"/v1/detect?model={ref}", content=CAT)
+        assert answer.status_code == 200, answer.text
+
+
+def test_so_are_forms_tensors_and_what_v2_says_of_the_model(two: Two) -> None:
+    form = two.ask("POST", DETECT, files=[("image", ("a.jpg", CAT)), ("image", ("b.jpg", b"x"))])
+    assert [one["status"] for one in form.json()["results"]] == [200, 415]
+    content, headers = of_images(CAT)
+    for path in ("/v2/models/blobs/infer", "/v2/models/blobs/versions/1/infer"):
+        assert two.ask("POST", path, content=content, headers=headers).status_code == 200
+    for path in ("/v2/models/blobs", "/v2/models/blobs/config", "/v2/models/blobs/ready"):
+        assert two.ask("GET", path).status_code == 200
+    assert two.ask("POST", "/v2/repository/models/blobs/load").status_code == 200
+
+
+def test_neither_tokens_nor_origins_travel_and_the_id_does(two: Two) -> None:
+    answer = two.ask("POST", DETECT, content=CAT, headers={"x-request-id": "seven"})
+    assert answer.headers["x-request-id"] == "seven"
+    sent = {name for name, _ in two.pool.passed[0].headers}
+    assert not sent & {b"authorization", b"origin", b"cookie"}
+
+
+def test_who_may_not_ask_is_not_passed_on(two: Two) -> None:
+    wrong = {"authorization": "Bearer another"}
+    assert two.ask("POST", DETECT, content=CAT, headers=wrong).status_code == 401
+    assert two.pool.passed == []
+
+
+def test_lists_and_readiness_are_of_all_pools(two: Two) -> None:
+    assert two.ask("GET", "/readyz").json()["loaded"] == ["blobs@1"]
+    assert two.ask("GET", "/v2/health/ready").status_code == 200
+    (model,) = two.ask("GET", "/v1/models").json()["models"]
+    assert [v["version"] for v in model["versions"] if v["resident"]] == ["1"]
+    about = two.ask("GET", "/v1/models/blobs").json()
+    assert [v["version"] for v in about["versions"] if v["resident"]] == ["1"]
+    index = two.ask("POST", "/v2/repository/index").json()
+    assert [one["state"] for one in index] == ["READY", "UNAVAILABLE"]
+
+
+def test_bodies_and_places_are_bounded_here(two: Two) -> None:
+    assert two.ask("POST", DETECT, content=bytes((1 << 20) + 1)).status_code == 413
+    with contextlib.ExitStack() as places:
+        for _ in range(4):
+            places.enter_context(two.here.slot())
+        refused = two.ask("POST", DETECT, content=CAT)
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+        assert two.ask("POST", "/v2/models/blobs/infer", content=CAT).status_code == 429
+    assert two.pool.passed == []
+
+
+def test_what_is_left_of_a_deadline_goes_along(two: Two) -> None:
+    two.ask("POST", DETECT, content=CAT, headers={"x-request-timeout-ms": "5000"})
+    (left,) = [v for k, v in two.pool.passed[0].headers if k == b"x-request-timeout-ms"]
+    assert 0 < int(left) <= 5000
+
+
+def test_a_model_moves_and_is_answered_all_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = Two(tmp_path, pool="default")
+    try:
+        before = detections(two.ask("POST", DETECT, content=CAT))
+        two.move("gpu")
+        asyncio.run(
+            two.here.residents.refresh()
+        )  # it knows first, the other pool has not looked yet
+        assert detections(two.ask("POST", DETECT, content=CAT)) == before
+        assert len(two.pool.passed) == 1
+        assert [str(version) for version in two.there.residents.loaded] == ["blobs@1"]
+        assert two.here.residents.aliases_of(two.here.residents.loaded[0]) == ["production"]
+        monkeypatch.setattr(placement, "KEEP_S", 0.0)
+        two.look()
+        assert two.here.residents.aliases_of(two.here.residents.loaded[0]) == []
+        assert detections(two.ask("POST", DETECT, content=CAT)) == before
+    finally:
+        two.stop()
+
+
+def test_a_pool_that_there_is_not_is_named(tmp_path: Path) -> None:
+    two = Two(tmp_path, pool="tpu")
+    try:
+        answer = two.ask("POST", DETECT, content=CAT)
+        assert answer.status_code == 503
+        assert "wants the pool 'tpu'" in answer.json()["detail"]
+        assert "wants the pool 'tpu'" in two.ask("GET", "/readyz").json()["detail"]
+    finally:
+        two.stop()
+
+
+class Dying:
+    """A handle whose replica dies under the first so many calls."""
+
+    def __init__(self, deaths: int) -> None:
+        self.deaths, self.calls = deaths, 0
+        self.answer = self
+
+    async def remote(self, request: PassedRequest) -> PassedAnswer:
+        self.calls += 1
+        if self.calls <= self.deaths:
+            raise ActorDiedError
+        return PassedAnswer(200, [], b"")
+
+
+REQUEST = PassedRequest("POST", DETECT, b"", [], CAT)
+
+
+def test_a_replica_that_dies_costs_a_second_try_and_no_more() -> None:
+    once, always = Dying(1), Dying(9)
+    assert asyncio.run(RayPools({"gpu": once}).answer("gpu", REQUEST)).status == 200
+    with pytest.raises(ModelNotReady, match="the pool 'gpu' cannot answer"):
+        asyncio.run(RayPools({"gpu": always}).answer("gpu", REQUEST))
+    assert (once.calls, always.calls) == (2, 2)
