@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import FastAPI
 from ray import serve as ray_serve
 
+from model_store.deployment import DEFAULT_POOL
 from model_store.names import parse_version
 from serve.access import Access
 from serve.chunks import Chunk, ChunkAnswer
@@ -36,7 +37,10 @@ class DetectorReplica:
         self._engine = Engine(args)
         self._pools = RayPools(others or {})
         await self._engine.start()
-        self._rollouts = RayRollouts(start_rollout(args))
+        rollout = start_rollout(args)
+        self._rollouts = RayRollouts(rollout)
+        if args.pool == DEFAULT_POOL:
+            await rollout.reconfigure.remote(args)
         self._inner: FastAPI | None = None
         self._engine.residents.adopts = False  # from now on the rollout proves what is new
         gc.freeze()  # a collection, as after a release, would stop all for 0.1 s over what never goes

@@ -52,18 +52,25 @@ class RolloutActor:
 
     def __init__(self, args: DetectArgs) -> None:
         configure_logs()
-        self._args = args
-        self._store = ModelStore(args.models or Settings().models_url)
-        replicas = RayReplicas(
-            lambda name: read_pool(self._store, name), args.pools, args.load_timeout_s
-        )
-        self._rollout = Rollout(self._store, replicas, self._prove_apart)
+        self._follow_arguments(args)
         self._follower = Follower(self._store)
         self._outcomes: OrderedDict[str, Outcome] = OrderedDict()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._one_at_a_time = asyncio.Lock()
         self._counts: Counter[tuple[str, str]] = Counter()
         self._polling = asyncio.get_running_loop().create_task(self._poll())
+
+    async def reconfigure(self, args: DetectArgs) -> None:
+        """The application was deployed with these: the actor outlives its replicas."""
+        if args != self._args:
+            async with self._one_at_a_time:
+                self._follow_arguments(args)
+
+    def _follow_arguments(self, args: DetectArgs) -> None:
+        self._args = args
+        store = self._store = ModelStore(args.models or Settings().models_url)
+        replicas = RayReplicas(lambda name: read_pool(store, name), args.pools, args.load_timeout_s)
+        self._rollout = Rollout(store, replicas, self._prove_apart)
 
     async def ask(self, operation: Operation) -> Outcome:
         """Begin; it waits for its turn."""

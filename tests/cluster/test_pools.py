@@ -83,7 +83,8 @@ def test_a_run_streams_through_the_pool(pooled: Any, tmp_path: Path) -> None:
     done = pooled.resight("ingest", str(archive), tables=tables)
     assert done.returncode == 0, done.stderr
     report = pooled.reprocess("--model", f"{NAME}@1", tables=tables)
-    assert report["ok"] + report["empty"] == report["requested"] > 0
+    counts = report["counts"]
+    assert counts["ok"] + counts["empty"] == counts["requested"] > 0
     text = httpx.get(f"{pooled.url}/metrics", timeout=30).text
     counted = [line for line in text.splitlines() if line.startswith("resight_bulk_images_total{")]
     assert any(f'model="{NAME}"' in line for line in counted), counted
