@@ -48,10 +48,12 @@ class Progress:
         return time.monotonic() - self._started_s
 
     def rate(self) -> float:
-        """Images per second since the first results came."""
-        if len(self._arrivals) < 2:
+        """Images per second since the first results came; since the start, when they came all at once."""
+        if not self._arrivals:
             return 0.0
         (first_s, first), (last_s, last) = self._arrivals[0], self._arrivals[-1]
+        if last_s <= first_s:
+            first_s, first = 0.0, 0
         return (last - first) / (last_s - first_s) if last_s > first_s else 0.0
 
     def steady_rate(self) -> float | None:

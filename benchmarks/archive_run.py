@@ -67,6 +67,8 @@ def measure(arguments: argparse.Namespace, archive: Path, up: Cluster) -> dict[s
         runs.append(json.loads(out) | {"end_to_end_s": elapsed, "cpu_s": share.seconds()})
         bare_rates.append(bare.run(files))
     steady = [run["steady_images_per_s"] for run in runs]
+    if None in steady:
+        raise SystemExit("too few images for a steady state: take --images 1000 or more")
     whole = [run["counts"]["requested"] / run["end_to_end_s"] for run in runs]
     base = [(a + b) / 2 for a, b in pairwise(bare_rates)]
     return {

@@ -40,6 +40,7 @@ from serve.residents import Resident, Residents
 from serve.rollout.prove import warm_up
 from serve.settings import DetectArgs, Settings
 from serve.shadows import Shadows
+from serve.traces import Traces
 from serve.work import Item, LaneKey, Rows, bytes_of, infer
 
 log = structlog.get_logger("resight.serve")
@@ -52,9 +53,9 @@ MIB = 1 << 20
 class Engine:
     """Call `start` once on the event loop that serves requests."""
 
-    def __init__(self, args: DetectArgs) -> None:
+    def __init__(self, args: DetectArgs, traces: Traces | None = None) -> None:
         cv2.setNumThreads(1)
-        self.args = args
+        self.args, self.traces = args, traces
         self.store = ModelStore(args.models or Settings().models_url)
         self.placement = Placement(self.store, args.pool, args.pools)
         self.residents = Residents(
@@ -107,6 +108,8 @@ class Engine:
             self._polling.cancel()
         self.shadows.stop()
         self.lanes.close()
+        if self.traces:
+            self.traces.stop()
         self._decoders.shutdown(wait=False, cancel_futures=True)
 
     @contextlib.contextmanager
@@ -149,6 +152,7 @@ class Engine:
 
         Raises ImageError, ModelError, BadRequest, Overloaded, DeadlinePassed.
         """
+        began_ns = time.time_ns()
         try:
             answer = await self._detect(body, ref, deadline_s)
         except BaseException as error:
@@ -156,8 +160,12 @@ class Engine:
             self._metrics.refused(None, outcome)
             asked = ref if isinstance(ref, str) else str(ref.detector.info.id)
             log.info("not_detected", request=request_id, model=asked, outcome=outcome)
+            if self.traces:
+                self.traces.refused(began_ns, request_id, asked, error)
             raise
         self._metrics.seen(answer)
+        if self.traces:
+            self.traces.answered(began_ns, request_id, answer)
         log.info("detected", request=request_id, bytes=len(body), **answer.facts())
         return answer
 

@@ -18,6 +18,7 @@ from serve.forward import Forward, Pools
 from serve.rollout.client import Rollouts
 from serve.routes import detect, health, metrics, models, v2
 from serve.routes.bodies import PROBLEMS
+from serve.traces import Incoming
 
 
 def build_http_api(
@@ -44,6 +45,8 @@ def build_http_api(
     api.include_router(health.router(engine, pools))
     if pools is not None:
         api.add_middleware(Forward, engine=engine, pools=pools)
+    if engine.traces is not None:
+        api.add_middleware(Incoming)
     api.add_middleware(Guard, access=access or Access(), origins=cors_origins)
     if cors_origins:  # in front of the guard: a browser's first question carries no token
         api.add_middleware(

@@ -26,6 +26,7 @@ from serve.rollout.client import RayRollouts
 from serve.rollout.state import ModelState
 from serve.serving import Serving, serving_of
 from serve.settings import DetectArgs, Settings
+from serve.traces import Traces
 
 
 class DetectorReplica:
@@ -34,7 +35,7 @@ class DetectorReplica:
     async def __init__(self, args: DetectArgs, others: dict[str, Any] | None = None) -> None:
         """`others` are the handles of the other pools, for the one that listens."""
         configure_logs()
-        self._engine = Engine(args)
+        self._engine = Engine(args, Traces.of_environment())
         self._pools = RayPools(others or {})
         await self._engine.start()
         rollout = start_rollout(args)

@@ -33,7 +33,7 @@ def run(clock: Clock, arrivals: list[tuple[float, int]], every_s: float = 1e9) -
 
 @pytest.mark.parametrize(
     ("arrivals", "rate"),
-    [([], 0.0), ([(5, 8)], 0.0), ([(5, 8), (5, 16)], 0.0), ([(5, 8), (7, 28)], 10.0)],
+    [([], 0.0), ([(5, 8)], 1.6), ([(5, 8), (5, 16)], 3.2), ([(5, 8), (7, 28)], 10.0)],
 )
 def test_the_rate_counts_from_the_first_results(
     clock: Clock, arrivals: list[tuple[float, int]], rate: float
