@@ -23,6 +23,7 @@ from model_store.errors import LineageMismatch, ModelNotReady, Overloaded
 from model_store.store import ModelVersion
 from serve.app_names import APP, deployment_of
 from serve.chunks import Chunk, ChunkAnswer
+from serve.priority import give_way_all
 
 RECOVERABLE = (
     Overloaded,  # a replica's bulk lane is full
@@ -41,6 +42,7 @@ class DetectStage:
 
     def __init__(self, spec: RunSpec, model: ModelVersion, pool: str) -> None:
         cv2.setNumThreads(1)
+        give_way_all()  # as the bulk lane of the replica does: who uploads meanwhile goes first
         self._spec, self._model = spec, model
         self._handle: Any = ray_serve.get_deployment_handle(deployment_of(pool), APP)
 

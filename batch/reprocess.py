@@ -36,6 +36,7 @@ from model_store.errors import ResightError
 from model_store.store import ModelStore
 from serve.cluster import join
 from serve.logs import configure_logs
+from serve.priority import give_way_all
 from serve.settings import Settings
 
 log = structlog.get_logger("resight.run")
@@ -83,6 +84,7 @@ def main(
             return
         _connect(settings)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # after Ray has set its own
+        give_way_all()
         from batch.run import execute
 
         report = execute(spec, tables, store)

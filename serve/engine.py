@@ -79,6 +79,7 @@ class Engine:
             },
             bytes_of=bytes_of,
             ran=lambda key, size: self._metrics.batch(key.version, size),
+            apart=not args.num_gpus,
         )
         self.shadows = Shadows(self._detect_in_bulk)
         self._metrics = Metrics()

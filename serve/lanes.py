@@ -1,8 +1,10 @@
 """The late-binding two-lane batcher: nothing is bound to a batch before a worker is free to run it.
 
 submit(key, items, lane) -> futures; worker thread: wait -> choose lane -> fill a batch of one key -> run
-Online goes first; while both lanes wait, bulk still gets `bulk_share` of the batches; free places of an
-online batch are filled with bulk items of the same key. Keys of a lane share the workers' time (`queues.py`).
+On a GPU, workers take either lane: online first; while both wait, bulk still gets `bulk_share` of the batches;
+free places of an online batch are filled with bulk items of the same key. On processors the lanes have workers
+`apart`, and those of bulk give way (`priority.py`): a batch that runs is no obstacle, the system interrupts it.
+Keys of a lane share the workers' time (`queues.py`).
 Cancelled items and those past their deadline are dropped before they cost anything; an item that fails alone
 fails alone. (Ray's own batcher binds early and knows no lanes: docs/decisions/0003.)
 """
@@ -19,6 +21,7 @@ from typing import Generic, TypeVar
 
 from model_store.config import Batch
 from model_store.errors import ModelNotReady, Overloaded
+from serve.priority import give_way
 from serve.queues import FairQueue, Ticket
 
 K = TypeVar("K", bound=Hashable)
@@ -40,7 +43,9 @@ class Bound:
 
 
 class Lanes(Generic[K, T, R]):
-    """`run(key, items)` is called in `workers` threads and returns one result per item."""
+    """`run(key, items)` is called in `workers` threads, of each lane where they are `apart`, and returns one
+    result per item.
+    """
 
     def __init__(
         self,
@@ -51,16 +56,28 @@ class Lanes(Generic[K, T, R]):
         bounds: Mapping[Lane, Bound],
         bytes_of: Callable[[T], int] = lambda item: 0,
         ran: Callable[[K, int], None] = lambda key, size: None,
+        apart: bool = False,
     ) -> None:
         self._run, self._batch_of, self._bytes_of, self._ran = run, batch_of, bytes_of, ran
         self._workers, self._bulk_share, self._bounds = workers, bulk_share, bounds
         self._queues: dict[Lane, FairQueue[K, T, R]] = {lane: FairQueue() for lane in Lane}
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        together = threading.Condition(self._lock)
+        self._changed = {
+            lane: threading.Condition(self._lock) if apart else together for lane in Lane
+        }
         self._bulk_credit = 0.0
         self._seconds_per_item = 0.05  # a guess until the first batch has run
         self._closed = False
+        kinds = [[Lane.ONLINE], [Lane.BULK]] if apart else [list(Lane)]
         self._threads = [
-            threading.Thread(target=self._work, name=f"lane-worker-{i}", daemon=True)
+            threading.Thread(
+                target=self._work,
+                args=(lanes,),
+                name=f"{'-'.join(lane.value for lane in lanes)}-{i}",
+                daemon=True,
+            )
+            for lanes in kinds
             for i in range(workers)
         ]
         for thread in self._threads:
@@ -78,13 +95,13 @@ class Lanes(Generic[K, T, R]):
             Ticket(item, self._bytes_of(item), deadline_s) for item in items
         ]
         size_bytes = sum(ticket.size_bytes for ticket in tickets)
-        with self._changed:
+        with self._lock:
             if self._closed:
                 raise ModelNotReady("this replica is shutting down; ask again")
             self._require_room(lane, len(tickets), size_bytes)
             for ticket in tickets:
                 self._queues[lane].push(key, ticket)
-            self._changed.notify(min(len(tickets), self._workers))
+            self._changed[lane].notify(min(len(tickets), self._workers))
         return [ticket.future for ticket in tickets]
 
     def depth(self, lane: Lane) -> int:
@@ -97,10 +114,11 @@ class Lanes(Generic[K, T, R]):
 
     def close(self) -> None:
         """Refuse new items, fail the waiting ones, let running batches finish."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             waiting = [ticket for queue in self._queues.values() for ticket in queue.drain()]
-            self._changed.notify_all()
+            for changed in self._changed.values():
+                changed.notify_all()
         for ticket in waiting:
             ticket.fail(ModelNotReady("this replica is shutting down; ask again"))
         for thread in self._threads:
@@ -116,20 +134,23 @@ class Lanes(Generic[K, T, R]):
                 self.wait_s(lane),
             )
 
-    def _work(self) -> None:
+    def _work(self, lanes: Sequence[Lane]) -> None:
+        if lanes == [Lane.BULK]:
+            give_way(self._bulk_share)
+        changed = self._changed[lanes[0]]
         while True:
-            with self._changed:
-                while not self._closed and not any(q.size for q in self._queues.values()):
-                    self._changed.wait()
+            with self._lock:
+                while not self._closed and not any(self._queues[lane].size for lane in lanes):
+                    changed.wait()
                 if self._closed:
                     return
-                lane, key, tickets = self._next_batch()
+                lane, key, tickets = self._next_batch(lanes)
             if tickets:
                 self._answer(lane, key, tickets)
 
-    def _next_batch(self) -> tuple[Lane, K, list[Ticket[T, R]]]:
+    def _next_batch(self, lanes: Sequence[Lane]) -> tuple[Lane, K, list[Ticket[T, R]]]:
         """Choose and fill a batch; called with the lock held and at least one item waiting."""
-        lane = self._choose_lane()
+        lane = self._choose_lane() if len(lanes) > 1 else lanes[0]
         key = self._queues[lane].next_key()
         try:
             batch = self._batch_of(key)
@@ -139,7 +160,7 @@ class Lanes(Generic[K, T, R]):
             return lane, key, []
         self._linger(lane, key, batch)
         tickets = self._queues[lane].take(key, batch.max)
-        if lane is Lane.ONLINE:
+        if lane is Lane.ONLINE and Lane.BULK in lanes:
             tickets += self._queues[Lane.BULK].take(key, batch.max - len(tickets))
         return lane, key, tickets
 
@@ -158,7 +179,7 @@ class Lanes(Generic[K, T, R]):
         queue = self._queues[lane]
         while batch.wait_ms and 0 < queue.waiting(key) < batch.max and not self._closed:
             left_s = queue.oldest_s(key) + batch.wait_ms / 1e3 - time.perf_counter()
-            if left_s <= 0 or not self._changed.wait(left_s):
+            if left_s <= 0 or not self._changed[lane].wait(left_s):
                 return
 
     def _answer(self, lane: Lane, key: K, tickets: list[Ticket[T, R]]) -> None:
@@ -166,7 +187,7 @@ class Lanes(Generic[K, T, R]):
         outcomes = self._outcomes(key, [ticket.item for ticket in tickets])
         elapsed = time.perf_counter() - started
         self._seconds_per_item += 0.1 * (elapsed / len(tickets) - self._seconds_per_item)
-        with self._changed:
+        with self._lock:
             self._queues[lane].charge(key, elapsed)
         self._ran(key, len(tickets))
         for ticket, outcome in zip(tickets, outcomes, strict=True):

@@ -7,21 +7,27 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import functools
 import gc
 import time
 from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
 
 import structlog
 
 from model_store.detector import LoadedDetector
 from model_store.errors import Conflict, ModelNotReady
 from model_store.names import VersionId
+from serve.priority import give_way
 
+P = ParamSpec("P")
+R = TypeVar("R")
 log = structlog.get_logger("resight.serve")
 
 
 class ResidentVersions:
-    """Loads with `load(version)` in a thread. Call it from one event loop."""
+    """Loads with `load(version)` in a thread that gives way to live requests. Call it from one event loop."""
 
     def __init__(
         self, load: Callable[[VersionId], LoadedDetector], idle_versions: int, retain_s: float
@@ -31,6 +37,7 @@ class ResidentVersions:
         self._used_s: dict[VersionId, float] = {}
         self._leases: dict[VersionId, dict[str, float]] = {}
         self._loading = asyncio.Lock()
+        self._loader = ThreadPoolExecutor(1, "load", initializer=give_way)
 
     def __contains__(self, version: object) -> bool:
         return version in self._loaded
@@ -55,7 +62,7 @@ class ResidentVersions:
         """Raises what its loading raises."""
         async with self._loading:
             if version not in self._loaded:
-                self._loaded[version] = await asyncio.to_thread(self._load, version)
+                self._loaded[version] = await self._aside(self._load, version)
         self._used_s[version] = time.monotonic()
 
     def exchange(self, version: VersionId, detector: LoadedDetector) -> None:
@@ -85,9 +92,14 @@ class ResidentVersions:
         del self._loaded[version]
         self._used_s.pop(version, None)
         self._leases.pop(version, None)
-        await asyncio.to_thread(_give_memory_back)
+        await self._aside(_give_memory_back)
         log.info("model_released", version=str(version))
         return True
+
+    async def _aside(self, work: Callable[P, R], *arguments: P.args, **more: P.kwargs) -> R:
+        return await asyncio.get_running_loop().run_in_executor(
+            self._loader, functools.partial(work, *arguments, **more)
+        )
 
     async def release_idle(
         self, active: Collection[VersionId], warm: Collection[VersionId]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +15,7 @@ import pytest
 from model_store.config import Batch
 from model_store.errors import DeadlinePassed, ModelNotReady, Overloaded
 from serve.lanes import Bound, Lane, Lanes
+from serve.priority import niceness
 
 TIMEOUT_S = 20
 FOREVER_MS = 60_000.0
@@ -306,3 +309,57 @@ def test_wait_ms_ends_with_a_batch_that_is_not_full(bench: Callable[..., Bench])
     one = bench()
     one.batch_by_key["a"] = Batch(max=3, wait_ms=1)
     assert one.run(*one.lanes.submit("a", ["x"], Lane.ONLINE)) == [("a", ["x"])]
+
+
+class Apart:
+    """Lanes with workers of their own; bulk batches are held until the gate opens."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.niceness: dict[str, int] = {}
+        bounds = dict.fromkeys(Lane, Bound(100, 1 << 30))
+        batch = Batch(max=4)
+        self.lanes: Lanes[str, str, str] = Lanes(
+            self._run, lambda _: batch, 2, 0.2, bounds, apart=True
+        )
+
+    def _run(self, key: str, items: Sequence[str]) -> Sequence[str]:
+        self.niceness[key] = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+        assert key == "online" or self.gate.wait(TIMEOUT_S)
+        return items
+
+
+@pytest.fixture
+def apart() -> Iterator[Apart]:
+    apart = Apart()
+    yield apart
+    apart.gate.set()
+    apart.lanes.close()
+
+
+def test_bulk_batches_that_run_are_no_obstacle_where_lanes_have_their_own_workers(
+    apart: Apart,
+) -> None:
+    bulk = apart.lanes.submit("bulk", ["b"] * 50, Lane.BULK)
+    for _ in range(3):
+        (online,) = apart.lanes.submit("online", ["o"], Lane.ONLINE)
+        assert online.result(TIMEOUT_S)[0] == "o"
+    assert not any(future.done() for future in bulk)
+    apart.gate.set()
+    assert not wait(bulk, TIMEOUT_S).not_done
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no niceness of their own")
+def test_and_bulk_gives_way_to_them(apart: Apart) -> None:
+    apart.gate.set()
+    futures = apart.lanes.submit("bulk", ["b"], Lane.BULK)
+    futures += apart.lanes.submit("online", ["o"], Lane.ONLINE)
+    assert not wait(futures, TIMEOUT_S).not_done
+    here = os.getpriority(os.PRIO_PROCESS, 0)
+    assert (apart.niceness["online"], apart.niceness["bulk"]) == (here, min(19, here + 6))
+
+
+@pytest.mark.parametrize(("share", "nice"), [(0.5, 0), (0.2, 6), (0.8, 0), (0.01, 19), (0.1, 10)])
+def test_a_share_of_a_processor_is_a_niceness(share: float, nice: int) -> None:
+    # kernel/sched/core.c: niceness 0 weighs 1024, 6 weighs 272, 10 weighs 110
+    assert niceness(share) == nice

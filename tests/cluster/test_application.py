@@ -1,0 +1,190 @@
+"""Another application on a real cluster: a second pool, replicas that come with the load, tokens.
+
+It is deployed over the usual one and taken back at the end; replicas are replaced both times.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from model_store.store import ModelStore
+
+pytestmark = pytest.mark.cluster
+ROOT = Path(__file__).resolve().parents[2]
+NAME = "pooled"
+
+
+class Load:
+    """Clients that ask until it ends; `statuses` in the order of the answers."""
+
+    def __init__(self, url: str, body: bytes, clients: int, model: str = "ssdlite-coco") -> None:
+        self.statuses: list[int] = []
+        self.token = ""
+        self._url, self._body, self._query = url, body, {"model": model}
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._ask) for _ in range(clients)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self) -> None:
+        with httpx.Client(base_url=self._url, timeout=60) as http:
+            while not self._stop.is_set() and len(self.statuses) < 20_000:
+                headers = {"authorization": f"Bearer {self.token}"} if self.token else {}
+                answer = http.post(
+                    "/v1/detect", content=self._body, params=self._query, headers=headers
+                )
+                self.statuses.append(answer.status_code)
+
+
+@pytest.fixture(scope="module")
+def pooled(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """With a pool `small`, in which `pooled` (the shipped weights) lives, and up to two replicas in `default`."""
+    config = yaml.safe_load((ROOT / "serve" / "app.yaml").read_text())
+    (application,) = config["applications"]
+    application["args"] |= {
+        "pools": {"small": {"workers": 1, "num_cpus": 0.3}},
+        "max_replicas": 2,
+        "target_ongoing": 2,
+    }
+    app = tmp_path_factory.mktemp("app") / "app.yaml"
+    app.write_text(yaml.safe_dump(config))
+    models = Path(cluster.settings.models_url)
+    for version in ("1", "2"):
+        shutil.copytree(models / "ssdlite-coco" / "1", models / NAME / version)
+    (models / NAME / "deployment.json").write_text(json.dumps({"*": {"pool": "small"}}))
+    port = str(cluster.state.http_port)
+    with Load(cluster.url, (ROOT / "examples" / "photos" / "cat.jpg").read_bytes(), 2) as load:
+        done = cluster.resight("up", "--port", port, RESIGHT_APP=str(app))
+    assert done.returncode == 0, done.stderr
+    assert set(load.statuses) == {200}, (
+        "replicas drain before they go, and wait until they can answer"
+    )
+    yield cluster
+    (Path(cluster.settings.home_path) / "tokens.json").unlink(missing_ok=True)
+    done = cluster.resight("up", "--port", port)
+    assert done.returncode == 0, done.stderr
+    shutil.rmtree(models / NAME)
+
+
+def answered(cluster: Any, photo: Any) -> Any:
+    answer = cluster.detect(photo("cat"), NAME)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_a_model_of_another_pool_is_promoted_and_answered_there(pooled: Any, photo: Any) -> None:
+    done = pooled.resight("models", "promote", f"{NAME}@1")
+    assert done.returncode == 0, done.stderr
+    found = answered(pooled, photo)
+    assert found["detections"] == pooled.detect(photo("cat")).json()["detections"]
+    assert found["model"]["version"] == "1"
+    assert pooled.resight("models", "promote", f"{NAME}@2").returncode == 0
+    assert answered(pooled, photo)["model"]["version"] == "2"
+    assert pooled.resight("models", "rollback", NAME).returncode == 0
+    assert answered(pooled, photo)["model"]["version"] == "1"
+
+
+def test_only_the_replicas_of_its_pool_hold_it(pooled: Any, photo: Any) -> None:
+    answered(pooled, photo)
+    there = replicas(pooled, NAME)
+    assert len(there) == 1
+    assert not there & replicas(pooled, "ssdlite-coco")
+    ready = httpx.get(f"{pooled.url}/readyz", timeout=30).json()
+    assert {f"{NAME}@1", "ssdlite-coco@1"} <= set(ready["loaded"])
+
+
+def test_a_run_streams_through_the_pool(pooled: Any, tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    shutil.copytree(ROOT / "examples" / "photos", archive)
+    tables = str(tmp_path / "tables")
+    done = pooled.resight("ingest", str(archive), tables=tables)
+    assert done.returncode == 0, done.stderr
+    report = pooled.reprocess("--model", f"{NAME}@1", tables=tables)
+    counts = report["counts"]
+    assert counts["ok"] + counts["empty"] == counts["requested"] > 0
+    text = httpx.get(f"{pooled.url}/metrics", timeout=30).text
+    counted = [line for line in text.splitlines() if line.startswith("resight_bulk_images_total{")]
+    assert any(f'model="{NAME}"' in line for line in counted), counted
+
+
+def test_a_pool_that_there_is_not_refuses_promotions_with_its_name(pooled: Any) -> None:
+    store = ModelStore(pooled.settings.models_url)
+    place = f"{NAME}/deployment.json"
+    before = store.folder.read(place)
+    store.folder.write(place, b'{"*": {"pool": "tpu"}}')
+    try:
+        done = pooled.resight("models", "promote", f"{NAME}@2")
+        assert done.returncode != 0
+        assert "wants the pool 'tpu'" in done.stderr
+    finally:
+        store.folder.write(place, before)
+
+
+def wait_until(true: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.5)
+
+
+def replicas(cluster: Any, model: str) -> set[str]:
+    text = httpx.get(f"{cluster.url}/metrics", timeout=30).text
+    held = [line for line in text.splitlines() if line.startswith("resight_loaded_versions{")]
+    mine = [line for line in held if f'model="{model}"' in line]
+    return {line.partition('replica="')[2].partition('"')[0] for line in mine}
+
+
+def test_replicas_come_with_the_load_and_no_request_is_lost(pooled: Any, photo: Any) -> None:
+    with Load(pooled.url, photo("cat"), clients=8) as load:
+        wait_until(lambda: len(replicas(pooled, "ssdlite-coco")) == 2, 180)
+        enough = len(load.statuses) + 100
+        wait_until(lambda: len(load.statuses) > enough, 60)
+    assert set(load.statuses) == {200}
+
+
+def test_a_form_is_answered_in_order_by_both_pools(pooled: Any, photo: Any) -> None:
+    files = [("image", ("a.jpg", photo("cat"))), ("image", ("b.txt", b"no image"))]
+    for model in ("ssdlite-coco", NAME):
+        query = {"model": model}
+        answer = httpx.post(f"{pooled.url}/v1/detect", params=query, files=files, timeout=60)
+        found = [(one["name"], one["status"]) for one in answer.json()["results"]]
+        assert found == [("a.jpg", 200), ("b.txt", 415)]
+
+
+def test_tokens_come_and_go_under_load(pooled: Any, photo: Any) -> None:
+    """The last one here: from now on nobody gets in without a token."""
+    with Load(pooled.url, photo("cat"), clients=2, model=NAME) as load:
+        wait_until(lambda: len(load.statuses) > 5, 60)
+        done = pooled.resight("tokens", "add", "camera", "--scope", "detect", "--format", "json")
+        assert done.returncode == 0, done.stderr
+        wait_until(lambda: load.statuses[-5:] == [401] * 5, 30)
+        assert set(load.statuses) == {200, 401}
+        load.token = json.loads(done.stdout)["token"]
+        wait_until(lambda: load.statuses[-5:] == [200] * 5, 30)
+        forbidden = httpx.post(
+            f"{pooled.url}/v1/models/reload",
+            headers={"authorization": f"Bearer {load.token}"},
+            timeout=30,
+        )
+        assert forbidden.status_code == 403
+        assert pooled.resight("tokens", "revoke", "camera").returncode == 0
+        wait_until(lambda: load.statuses[-5:] == [401] * 5, 30)
+        assert set(load.statuses) == {200, 401}
