@@ -84,6 +84,7 @@ class Engine:
         self.shadows = Shadows(self._detect_in_bulk)
         self._metrics = Metrics()
         self._admitted = 0
+        self._paying_batch: dict[tuple[str | None, tuple[int, int], int], int] = {}
         self._polling: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -224,9 +225,7 @@ class Engine:
 
     def _load(self, version: VersionId) -> LoadedDetector:
         started = time.perf_counter()
-        detector = load_detector(self.store, version, self.args.threads)
-        warm_up(detector)
-        detector = self._tuned(with_measured_batch(detector))
+        detector = self._tuned(self._sized(load_detector(self.store, version, self.args.threads)))
         seconds = round(time.perf_counter() - started, 3)
         log.info(
             "model_loaded",
@@ -235,6 +234,19 @@ class Engine:
             batch=detector.batch.max,
             s=seconds,
         )
+        return detector
+
+    def _sized(self, detector: LoadedDetector) -> LoadedDetector:
+        """With the batch that pays here, and warm; weights that were measured before are not measured again."""
+        config = detector.config
+        same = (detector.info.weights_sha256, config.preprocess.input_px, config.batch.max)
+        most = self._paying_batch.get(same)
+        if most is None:
+            detector = with_measured_batch(detector)
+            self._paying_batch[same] = detector.batch.max
+            return detector
+        detector = replace(detector, batch=config.batch.model_copy(update={"max": most}))
+        warm_up(detector)
         return detector
 
     def _tuned(self, detector: LoadedDetector) -> LoadedDetector:

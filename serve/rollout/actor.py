@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import time
 from collections import Counter, OrderedDict
 from typing import Any
@@ -24,6 +23,8 @@ from model_store.names import VersionId
 from model_store.store import ModelStore
 from serve.handle import RayReplicas
 from serve.logs import configure_logs
+from serve.priority import give_way_all
+from serve.rollout.apart import ProvingGround
 from serve.rollout.events import record
 from serve.rollout.follow import Follower
 from serve.rollout.operations import Operation, Outcome, asked
@@ -36,14 +37,11 @@ NAME, NAMESPACE = "resight-rollout", "resight"
 OUTCOMES_KEPT = 500
 log = structlog.get_logger("resight.rollout")
 
-NICENESS = 10
-"""Live answers go first: a proof runs on what they leave."""
-
 
 @ray.remote(num_cpus=0, max_calls=1, max_retries=0)
 def _prove(url: str, version: VersionId, threads: int) -> Proof:
-    """In a process that ends with the call."""
-    os.nice(NICENESS)
+    """In a process that ends with the call, on a node of a pool's hardware."""
+    give_way_all()
     return prove(url, version, threads)
 
 
@@ -52,6 +50,8 @@ class RolloutActor:
 
     def __init__(self, args: DetectArgs) -> None:
         configure_logs()
+        give_way_all()
+        self._proving_ground = ProvingGround()
         self._follow_arguments(args)
         self._follower = Follower(self._store)
         self._outcomes: OrderedDict[str, Outcome] = OrderedDict()
@@ -142,9 +142,13 @@ class RolloutActor:
             return None
 
     def _prove_apart(self, version: VersionId) -> Proof:
-        """On the hardware of its pool. Raises ModelError with what the process said, or how it ended."""
-        pool = read_pool(self._store, version.name)
-        hardware = self._args.pools.get(pool, self._args)
+        """In a throw-away process, on a node that its pool's `resources` choose, else on this one. Raises
+        ModelError with what the process said, or how it ended.
+        """
+        hardware = self._args.pools.get(read_pool(self._store, version.name), self._args)
+        if not hardware.resources:
+            limit_s = self._args.load_timeout_s
+            return self._proving_ground.prove(self._store.url, version, hardware.threads, limit_s)
         there = _prove.options(resources=hardware.resources)  # GPUs belong to the replicas
         pending: Any = there.remote(self._store.url, version, hardware.threads)
         limit_s = self._args.load_timeout_s

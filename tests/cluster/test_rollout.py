@@ -203,16 +203,22 @@ def test_a_model_that_ends_its_process_hurts_nobody(
 
     asking = threading.Thread(target=promote)
     asking.start()
-    wait_until(lambda: bool(workers(cluster, "ray::_prove")))
+    wait_until(lambda: bool(proofs(cluster)))
     assert serving(cluster)["under_way"][0]["operation"]["version"] == "endless"
     assert answering(cluster, photo) == "1"
     time.sleep(1)
-    for process in workers(cluster, "ray::_prove"):
+    for process in proofs(cluster):
         process.send_signal(signal.SIGKILL)
     asking.join(120)
     assert outcome[0].returncode != 0
     assert "ended the process that loaded it" in outcome[0].stderr
     assert answering(cluster, photo) == "1"
+
+
+def proofs(cluster: Any) -> list[psutil.Process]:
+    """Children of the process that forks one for each proof."""
+    zygotes = {process.pid for process in workers(cluster, "serve.rollout.zygote")}
+    return [p for p in workers(cluster, "serve.rollout.zygote") if p.ppid() in zygotes]
 
 
 def workers(cluster: Any, words: str) -> list[psutil.Process]:

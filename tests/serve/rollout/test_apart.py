@@ -1,0 +1,124 @@
+"""Proofs in throw-away processes: what a model does to its own hurts nobody."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+
+from model_store.errors import DigestMismatch, ModelError, ModelNotReady, ModelRefused
+from model_store.names import VersionId, version_id
+from model_store.store import ModelStore
+from serve.rollout.apart import ROOT, ProvingGround
+from tests.fixtures_local import MODELS, motion_store
+from tests.graphs import endless
+
+ONE = VersionId("ssdlite-coco", "1")
+LIMIT_S = 60.0
+
+
+@pytest.fixture
+def ground() -> Iterator[ProvingGround]:
+    ground = ProvingGround()
+    yield ground
+    ground.stop()
+
+
+@pytest.fixture
+def hanging(tmp_path: Path) -> tuple[str, VersionId]:
+    """A version of the shipped model whose graph never ends."""
+    shipped = ModelStore(str(MODELS))
+    about = shipped.describe(ONE)
+    files = {name: shipped.read_file(about, name) for name in about.digests}
+    store = ModelStore(str(tmp_path))
+    store.publish(version_id("hanging", "1"), files | {"model.onnx": endless()})
+    return store.url, VersionId("hanging", "1")
+
+
+def children(ground: ProvingGround) -> list[psutil.Process]:
+    zygote = ground._zygote
+    return [] if zygote is None else psutil.Process(zygote.pid).children()
+
+
+def wait_for_child(ground: ProvingGround) -> psutil.Process:
+    deadline = time.monotonic() + LIMIT_S
+    while not children(ground):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return children(ground)[0]
+
+
+def test_a_sound_version_is_proved_again_and_again_each_in_its_own_process(
+    ground: ProvingGround,
+) -> None:
+    first = ground.prove(str(MODELS), ONE, 1, LIMIT_S)
+    second = ground.prove(str(MODELS), ONE, 1, LIMIT_S)
+    assert first.rss_bytes > 0
+    assert second.seconds > 0
+    assert children(ground) == []
+
+
+def test_what_a_version_is_refused_with_is_said_in_our_words(
+    ground: ProvingGround, tmp_path: Path
+) -> None:
+    store = motion_store(tmp_path, "1")
+    (tmp_path / "blobs" / "1" / "config.json").write_text("{}")
+    with pytest.raises(DigestMismatch, match=r"config\.json is sha256"):
+        ground.prove(store.url, VersionId("blobs", "1"), 1, LIMIT_S)
+    with pytest.raises(ModelError, match="blobs@2"):
+        ground.prove(store.url, VersionId("blobs", "2"), 1, LIMIT_S)
+    assert ground.prove(str(MODELS), ONE, 1, LIMIT_S)
+
+
+def test_a_proof_that_does_not_end_is_ended(
+    ground: ProvingGround, hanging: tuple[str, VersionId]
+) -> None:
+    with pytest.raises(ModelNotReady, match="did not load and probe within 2 s"):
+        ground.prove(*hanging, 1, 2.0)
+    assert ground.prove(str(MODELS), ONE, 1, LIMIT_S), "the next one is not hurt"
+
+
+@pytest.mark.parametrize("who", ["child", "zygote"])
+def test_a_process_that_is_killed_is_the_version_s_fault(
+    ground: ProvingGround, hanging: tuple[str, VersionId], who: str
+) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        proof = pool.submit(ground.prove, *hanging, 1, LIMIT_S)
+        child = wait_for_child(ground)
+        victim = child if who == "child" else child.parent()
+        assert victim is not None
+        victim.send_signal(signal.SIGKILL)
+        with pytest.raises(ModelRefused, match="ended the process that loaded it"):
+            proof.result(LIMIT_S)
+    assert ground.prove(str(MODELS), ONE, 1, LIMIT_S)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_nothing_is_left_when_whoever_asked_is_gone(hanging: tuple[str, VersionId]) -> None:
+    code = (
+        "import sys, threading, time; from serve.rollout.apart import ProvingGround\n"
+        "from model_store.names import parse_version\n"
+        "ground = ProvingGround()\n"
+        "work = (sys.argv[1], parse_version(sys.argv[2]), 1, 60.0)\n"
+        "threading.Thread(target=ground.prove, args=work, daemon=True).start()\n"
+        "time.sleep(60)\n"
+    )
+    asking = subprocess.Popen([sys.executable, "-c", code, *map(str, hanging)], cwd=ROOT)
+    parent = psutil.Process(asking.pid)
+    deadline = time.monotonic() + LIMIT_S
+    while len(parent.children(recursive=True)) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    processes = parent.children(recursive=True)
+    os.kill(asking.pid, signal.SIGKILL)
+    asking.wait()
+    _, alive = psutil.wait_procs(processes, timeout=20)
+    assert alive == []
