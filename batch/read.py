@@ -94,7 +94,9 @@ def _folder(url: str) -> Folder:
 
 @tenacity.retry(
     retry=tenacity.retry_if_exception_type((OSError, StorageUnreachable))
-    & tenacity.retry_if_not_exception_type(NO_USE),
+    & tenacity.retry_if_exception(
+        lambda error: not any(isinstance(one, NO_USE) for one in (error, error.__cause__))
+    ),
     stop=tenacity.stop_after_attempt(READ_ATTEMPTS),
     wait=tenacity.wait_random_exponential(multiplier=0.2, max=5),
     reraise=True,

@@ -164,6 +164,10 @@ def _ready(state: ClusterState) -> tuple[bool, str]:
         answer = httpx.get(f"{state.reachable_url}/readyz", timeout=10)
     except httpx.HTTPError as error:
         return False, f"no: {error}"
-    if answer.status_code == 200:
-        return True, "yes: " + ", ".join(answer.json()["loaded"])
-    return False, f"no: {answer.json().get('detail', answer.text)}"
+    try:
+        said = answer.json()
+        if answer.status_code == 200:
+            return True, "yes: " + ", ".join(said["loaded"])
+        return False, f"no: {said['detail']}"
+    except (ValueError, KeyError, TypeError):  # a proxy's own page
+        return False, f"no: {answer.status_code} {answer.text[:500]}"

@@ -26,6 +26,9 @@ _END, _SCAN, _ALONE = 0xD9, 0xDA, (0x01, 0xD8)
 _SEQUENTIAL = (0xC0, 0xC1)
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _TIFF_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
+_LONGEST = (
+    8  # of LONG8, SLONG8 and IFD8, which libtiff reads in a classic TIFF too, and of unknown types
+)
 
 
 def require_bounded_jpeg(data: bytes) -> None:
@@ -67,7 +70,7 @@ def require_bounded_tiff(data: bytes) -> None:
     for _, kind, number, offset in struct.iter_unpack(
         f"{order}HHII", entries[: len(entries) // 12 * 12]
     ):
-        size = _TIFF_BYTES.get(kind, 0) * number
+        size = _TIFF_BYTES.get(kind, _LONGEST) * number
         held += size if offset + size <= len(data) else 0  # what lies outside is never read
     if count > MOST_TAGS or held > len(data):
         raise ImageUnreadable(

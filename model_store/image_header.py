@@ -31,12 +31,16 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 SUPPORTED = ("image/jpeg", "image/png", "image/webp", "image/tiff", "image/bmp")
 ORIENTATION_TAG = 0x0112  # EXIF 2.32, table 4
+BIG_TIFF = "image/tiff; BigTIFF"
+_WAYS_OUT = {BIG_TIFF: ", which is not read: save it as a classic TIFF or a PNG"}
 
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xd8\xff", "image/jpeg"),
     (b"\x89PNG\r\n\x1a\n", "image/png"),
     (b"II*\x00", "image/tiff"),
     (b"MM\x00*", "image/tiff"),
+    (b"II+\x00", BIG_TIFF),
+    (b"MM\x00+", BIG_TIFF),
     (b"BM", "image/bmp"),
     (b"GIF8", "image/gif"),
     (b"%PDF", "application/pdf"),
@@ -80,7 +84,7 @@ def read_header(data: bytes) -> ImageHeader:
     kind = media_type(data[:512])
     if kind not in SUPPORTED:
         supported = ", ".join(name.removeprefix("image/") for name in SUPPORTED)
-        what = "the file is empty" if not data else f"this is {kind}"
+        what = "the file is empty" if not data else f"this is {kind}{_WAYS_OUT.get(kind, '')}"
         raise ImageUnsupported(f"{what}; supported are {supported}")
     if kind == "image/jpeg":
         require_bounded_jpeg(data)

@@ -10,6 +10,7 @@ endpoints come from the usual AWS_* variables.
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from dataclasses import dataclass, field
@@ -52,13 +53,16 @@ class Folder:
         return f"{self.root}/{relative}" if relative else self.root
 
     def read(self, relative: str) -> bytes:
-        """Whole file. Raises FileNotFoundError, IsADirectoryError, PermissionError, or
-        StorageUnreachable when the place is away.
+        """Whole file. Raises FileNotFoundError, also below what is no folder, MemoryError, and
+        StorageUnreachable, of which a PermissionError or IsADirectoryError may be the cause.
         """
         try:
             return bytes(self.fs.cat_file(self.path(relative)))  # type: ignore[arg-type]
-        except (FileNotFoundError, IsADirectoryError, PermissionError):
+        except (FileNotFoundError, MemoryError):
             raise
+        except NotADirectoryError as error:
+            words = os.strerror(errno.ENOENT)
+            raise FileNotFoundError(errno.ENOENT, words, self.path(relative)) from error
         except Exception as error:
             raise StorageUnreachable(f"cannot read {self.url}/{relative}: {error}") from error
 
@@ -69,14 +73,16 @@ class Folder:
             raise StorageUnreachable(f"cannot look at {self.url}/{relative}: {error}") from error
 
     def names(self, relative: str = "") -> list[str]:
-        """Names directly below; empty when there is no such folder."""
+        """Names directly below; empty when there is no such folder, or a file in its place."""
+        path = self.path(relative)
         try:
-            listed = self.fs.ls(self.path(relative), detail=False)
+            listed = self.fs.ls(path, detail=False)
         except (FileNotFoundError, NotADirectoryError):
             return []
         except Exception as error:
             raise StorageUnreachable(f"cannot list {self.url}/{relative}: {error}") from error
-        return sorted({str(name).rstrip("/").rsplit("/", 1)[-1] for name in listed})
+        below = {str(name).rstrip("/") for name in listed} - {path}
+        return sorted({name.rsplit("/", 1)[-1] for name in below})
 
     def write(self, relative: str, data: bytes) -> None:
         """Replace a file in one step: readers see the old bytes or the new ones, never a part."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import ipaddress
 import re
 from collections.abc import Collection
 from time import monotonic
@@ -169,7 +170,8 @@ class Guard:
     """Middleware: a request without the right token is answered before its body is read.
 
     While no token exists, any web page could make its reader's browser post to loopback: what carries
-    the Origin of another site is refused then. With tokens, such a page does not know one.
+    the Origin of another site is refused then, and so is a site whose name could be made to mean this
+    machine. With tokens, such a page does not know one.
     """
 
     def __init__(self, app: ASGIApp, access: Access, origins: Collection[str] = ()) -> None:
@@ -201,4 +203,18 @@ class Guard:
         origin = headers.get("origin")
         if origin is None or origin in self._origins:
             return False
-        return origin.partition("://")[2] != headers.get("host")
+        host = headers.get("host", "")
+        return origin.partition("://")[2] != host or not _is_fixed(host)
+
+
+def _is_fixed(host: str) -> bool:
+    """Whether nobody's DNS says where it is: localhost, or an address; with or without a port."""
+    name = re.sub(r":[0-9]*$", "", host)
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    bracketed = name.startswith("[") and name.endswith("]")
+    try:
+        address = ipaddress.ip_address(name[1:-1] if bracketed else name)
+    except ValueError:
+        return False
+    return bracketed == (address.version == 6)

@@ -58,3 +58,8 @@ class TensorAnswer:
     alias: str | None
     outputs: dict[str, NDArray[np.float32]]
     queue_ms: float
+
+    def facts(self) -> dict[str, Any]:
+        """For its line in the log."""
+        who = {"version": str(self.model.id), "weights_sha256": self.model.weights_sha256[:12]}
+        return {**who, "alias": self.alias, "queue_ms": round(self.queue_ms, 2)}

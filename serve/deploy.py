@@ -9,7 +9,7 @@ import os
 import time
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import yaml
@@ -25,19 +25,30 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 def serve_config(settings: Settings, host: str, port: int) -> dict[str, Any]:
     """serve/app.yaml, or the file of RESIGHT_APP, with this host, port and model store.
 
+    Beyond loopback every application requires a token; on loopback those whose file says so.
     Raises ClusterError when it cannot be read.
     """
     here = Path(settings.app) if settings.app else resources.files("serve").joinpath("app.yaml")
     try:
         config: dict[str, Any] = yaml.safe_load(here.read_text(encoding="utf-8"))
         config["http_options"].update(host=host, port=port)
+        for application in _applications(config):
+            args = {"require_token": False} | (application.get("args") or {})
+            args["require_token"] = args["require_token"] or host not in LOOPBACK
+            application["args"] = args | {"models": settings.models_url}
     except (OSError, UnicodeError, yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
         raise ClusterError(
             f"{here} does not describe applications as serve/app.yaml does: {error!r}"[:1000]
         ) from error
-    for application in config["applications"]:
-        application["args"].update(models=settings.models_url, require_token=host not in LOOPBACK)
     return config
+
+
+def _applications(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """Raises KeyError, TypeError."""
+    found = config["applications"]
+    if not isinstance(found, list):
+        raise TypeError("'applications' is no list")
+    return cast(list[dict[str, Any]], found)
 
 
 def deploy(settings: Settings, state: ClusterState) -> None:

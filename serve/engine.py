@@ -14,18 +14,15 @@ import time
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import cv2
 import numpy as np
-import psutil
 import structlog
 from numpy.typing import NDArray
 
-from model_store.deployment import read_deployment
 from model_store.detections import Detections
-from model_store.detector import LoadedDetector, load_detector, with_measured_batch
-from model_store.errors import DeadlinePassed, ModelNotReady, Overloaded, ResightError
+from model_store.detector import LoadedDetector
+from model_store.errors import DeadlinePassed, Overloaded, ResightError, StorageUnreachable
 from model_store.images import ImageFacts
 from model_store.names import VersionId
 from model_store.preprocess import Prepared
@@ -34,19 +31,17 @@ from model_store.store import ModelStore
 from serve.answers import Answer, ImageResult, TensorAnswer, Timings
 from serve.chunks import Chunk, ChunkAnswer, pack_answers
 from serve.lanes import Bound, Lane, Lanes
+from serve.loading import Loader
 from serve.metrics import Metrics, exposition
 from serve.placement import Placement
 from serve.residents import Resident, Residents
-from serve.rollout.prove import warm_up
 from serve.settings import DetectArgs, Settings
 from serve.shadows import Shadows
 from serve.traces import Traces
-from serve.work import Item, LaneKey, Rows, bytes_of, infer
+from serve.work import Item, LaneKey, Rows, batch_of, infer, work
 
 log = structlog.get_logger("resight.serve")
 
-MEMORY_SHARE = 0.8
-"""Of what is free, that a new version may take."""
 MIB = 1 << 20
 
 
@@ -58,47 +53,51 @@ class Engine:
         self.args, self.traces = args, traces
         self.store = ModelStore(args.models or Settings().models_url)
         self.placement = Placement(self.store, args.pool, args.pools)
+        self._loader = Loader(self.store, args.threads)
         self.residents = Residents(
             self.store,
-            self._load,
+            self._loader.load,
             args.idle_versions,
             args.retain_s,
             placement=self.placement,
+            gives_way=args.threads == 1,  # threads that a session starts inherit it
         )
         workers = args.worker_count()
         self._decoders = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         limits = args.limits
         self.lanes: Lanes[LaneKey, Item, ImageResult | Rows] = Lanes(
             run=infer,
-            batch_of=lambda key: key.detector.lane_batch,
+            batch_of=batch_of,
             workers=workers,
             bulk_share=args.bulk_share,
             bounds={
                 Lane.ONLINE: Bound(limits.online_queue, limits.online_mib * MIB),
                 Lane.BULK: Bound(limits.bulk_queue, limits.bulk_mib * MIB),
             },
-            bytes_of=bytes_of,
+            bytes_of=lambda item: item.nbytes,
             ran=lambda key, size: self._metrics.batch(key.version, size),
             apart=not args.num_gpus,
         )
         self.shadows = Shadows(self._detect_in_bulk)
         self._metrics = Metrics()
         self._admitted = 0
-        self._paying_batch: dict[tuple[str | None, tuple[int, int], int], int] = {}
         self._polling: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Load every aliased version, then keep following the alias files."""
-        await self.residents.refresh()
+        """Load every aliased version, then keep following the alias files. Raises StorageUnreachable: who
+        cannot read the store shall not take requests from those who could.
+        """
+        if not await self.residents.refresh():
+            raise StorageUnreachable(
+                f"the model store {self.store.url} cannot be read; see the log"
+            )
         self._polling = asyncio.create_task(self._poll())
 
     async def ensure(self, version: VersionId, needs_bytes: int) -> str:
-        """Load a version unless it is here; its inference key. Raises ModelError, also where the memory
-        that it took elsewhere is not free.
+        """Load a version that was proved, unless it is here; its inference key. Raises ModelError, also where
+        the memory that it took elsewhere is not free.
         """
-        if version not in self.residents.versions:
-            require_memory(version, needs_bytes)
-            await self.residents.versions.ensure(version)
+        await self.residents.versions.ensure(version, needs_bytes)
         return self.residents.versions.use(version).info.inference_key
 
     def exposition(self) -> str:
@@ -136,7 +135,7 @@ class Engine:
     async def detect_chunk(self, chunk: Chunk) -> ChunkAnswer:
         """Raises ModelError, Overloaded; a bad image fails alone, inside the answer."""
         detector = (await self.residents.get(chunk.model)).detector
-        futures = self.lanes.submit(LaneKey.of(detector), chunk.items(), Lane.BULK)
+        futures = self.lanes.submit(*work(detector, chunk.items()), Lane.BULK)
         outcomes = await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
         self._metrics.bulk(detector.info, len(outcomes))
         return pack_answers(detector.info, outcomes)  # type: ignore[arg-type]
@@ -154,14 +153,13 @@ class Engine:
 
         Raises ImageError, ModelError, BadRequest, Overloaded, DeadlinePassed.
         """
-        began_ns = time.time_ns()
+        began_ns, sample = time.time_ns(), sample_of(body)
+        resident = None if isinstance(ref, str) else ref
         try:
-            answer = await self._detect(body, ref, deadline_s)
+            resident = await self.residents.get(ref, sample) if isinstance(ref, str) else ref
+            answer = await self._detect(body, resident, sample, deadline_s)
         except BaseException as error:
-            outcome = type(error).__name__
-            self._metrics.refused(None, outcome)
-            asked = ref if isinstance(ref, str) else str(ref.detector.info.id)
-            log.info("not_detected", request=request_id, model=asked, outcome=outcome)
+            asked = self._refused(ref, resident, request_id, error)
             if self.traces:
                 self.traces.refused(began_ns, request_id, asked, error)
             raise
@@ -171,30 +169,67 @@ class Engine:
         log.info("detected", request=request_id, bytes=len(body), **answer.facts())
         return answer
 
-    async def _detect(self, body: bytes, ref: str | Resident, deadline_s: float | None) -> Answer:
-        sample = sample_of(body)
-        resident = await self.residents.get(ref, sample) if isinstance(ref, str) else ref
+    def _refused(
+        self, ref: str | Resident, resident: Resident | None, request_id: str, error: BaseException
+    ) -> str:
+        """Count and log it; what was asked for, as far as it is known."""
+        info, outcome = resident.detector.info if resident else None, type(error).__name__
+        asked = str(info.id) if info else str(ref)
+        self._metrics.refused(info, outcome)
+        log.info("not_detected", request=request_id, model=asked, outcome=outcome)
+        return asked
+
+    @contextlib.contextmanager
+    def counted(self) -> Iterator[None]:
+        """Around what is done before there is an image to detect anything in: its refusals are counted too."""
+        try:
+            yield
+        except ResightError as error:
+            self._metrics.refused(None, type(error).__name__)
+            raise
+
+    async def _detect(
+        self, body: bytes, resident: Resident, sample: float, deadline_s: float | None
+    ) -> Answer:
         detector = resident.detector
         image, prepared, preprocess_ms = await self._decoded(body, detector, deadline_s)
-        (future,) = self.lanes.submit(LaneKey.of(detector), [prepared], Lane.ONLINE, deadline_s)
+        (future,) = self.lanes.submit(*work(detector, [prepared]), Lane.ONLINE, deadline_s)
         result, queue_ms = await asyncio.wrap_future(future)
         assert isinstance(result, ImageResult)
-        candidate = self.residents.shadow_of(detector.info.name, resident.alias, sample)
+        # from the other end: an image that the canary answers is no comparison with the active version
+        candidate = self.residents.shadow_of(detector.info.name, resident.alias, 1 - sample)
         if candidate is not None:
             self.shadows.show(body, detector, result.detections, candidate)
         timings = Timings(queue_ms, preprocess_ms, result.inference_ms, result.postprocess_ms)
         return Answer(detector.info, resident.alias, detector, image, result.detections, timings)
 
     async def infer_tensor(
-        self, tensor: NDArray[np.float32], resident: Resident, deadline_s: float | None = None
+        self,
+        tensor: NDArray[np.float32],
+        resident: Resident,
+        deadline_s: float | None = None,
+        request_id: str = "",
     ) -> TensorAnswer:
         """(n, 3, h, w) float32 through the network alone, no decoding of boxes; online lane. Rows that
-        batches made of different lengths are filled up with zeros, as within a batch.
+        batches made of different lengths are filled up with zeros, as within a batch. Counted and logged.
 
         Call it inside a `slot`. Raises ModelError, Overloaded, DeadlinePassed.
         """
-        key = LaneKey.of(resident.detector, raw=True)
-        futures = self.lanes.submit(key, list(tensor), Lane.ONLINE, deadline_s)
+        try:
+            answer = await self._infer_tensor(tensor, resident, deadline_s)
+        except BaseException as error:
+            self._refused("", resident, request_id, error)
+            raise
+        self._metrics.inferred(answer.model, len(tensor))
+        log.info("inferred", request=request_id, rows=len(tensor), **answer.facts())
+        return answer
+
+    async def _infer_tensor(
+        self, tensor: NDArray[np.float32], resident: Resident, deadline_s: float | None
+    ) -> TensorAnswer:
+        futures = self.lanes.submit(
+            *work(resident.detector, tensor, raw=True), Lane.ONLINE, deadline_s
+        )
         done = await asyncio.gather(*map(asyncio.wrap_future, futures))
         rows = [row for row, _ in done if isinstance(row, dict)]
         outputs = {name: joined([row[name][np.newaxis] for row in rows]) for name in rows[0]}
@@ -203,7 +238,7 @@ class Engine:
 
     async def _detect_in_bulk(self, body: bytes, detector: LoadedDetector) -> Detections:
         _, prepared, _ = await self._decoded(body, detector, None)
-        (future,) = self.lanes.submit(LaneKey.of(detector), [prepared], Lane.BULK)
+        (future,) = self.lanes.submit(*work(detector, [prepared]), Lane.BULK)
         result, _ = await asyncio.wrap_future(future)
         assert isinstance(result, ImageResult)
         return result.detections
@@ -223,65 +258,25 @@ class Engine:
         facts, prepared = detector.read(body, self.args.limits.megapixels * 1_000_000)
         return facts, prepared, (time.perf_counter() - started) * 1e3
 
-    def _load(self, version: VersionId) -> LoadedDetector:
-        started = time.perf_counter()
-        detector = self._tuned(self._sized(load_detector(self.store, version, self.args.threads)))
-        seconds = round(time.perf_counter() - started, 3)
-        log.info(
-            "model_loaded",
-            version=str(version),
-            device=detector.session.device,
-            batch=detector.batch.max,
-            s=seconds,
-        )
-        return detector
-
-    def _sized(self, detector: LoadedDetector) -> LoadedDetector:
-        """With the batch that pays here, and warm; weights that were measured before are not measured again."""
-        config = detector.config
-        same = (detector.info.weights_sha256, config.preprocess.input_px, config.batch.max)
-        most = self._paying_batch.get(same)
-        if most is None:
-            detector = with_measured_batch(detector)
-            self._paying_batch[same] = detector.batch.max
-            return detector
-        detector = replace(detector, batch=config.batch.model_copy(update={"max": most}))
-        warm_up(detector)
-        return detector
-
-    def _tuned(self, detector: LoadedDetector) -> LoadedDetector:
-        """With the batch of deployment.json, where it has one; a damaged file changes nothing."""
-        try:
-            batch = read_deployment(self.store, detector.info.id).batch
-        except ResightError as error:
-            log.warning("deployment_ignored", version=str(detector.info.id), error=str(error))
-            return detector
-        return replace(detector, batch=batch) if batch else detector
-
     async def _poll(self) -> None:
         while True:
             await asyncio.sleep(self.args.poll_s)
-            await self.residents.refresh()
-            await self.retune()
+            try:
+                await self.residents.refresh()
+                await self.retune()
+            except Exception:  # whatever it was, the next look may go better
+                log.exception("poll_failed")
 
     async def retune(self) -> None:
         """Take over what deployment.json says now."""
         for version in self.residents.loaded:
+            if version not in self.residents.versions:
+                continue  # released meanwhile
             now = self.residents.detector(version)
-            tuned = await asyncio.to_thread(self._tuned, now)
+            tuned = await asyncio.to_thread(self._loader.tuned, now)
             if tuned.batch != now.batch:
                 self.residents.versions.exchange(version, tuned)
                 log.info("retuned", version=str(version), **tuned.batch.model_dump())
-
-
-def require_memory(version: VersionId, needs_bytes: int) -> None:
-    """Raises ModelNotReady rather than let the machine run out."""
-    free = psutil.virtual_memory().available
-    if needs_bytes > MEMORY_SHARE * free:
-        raise ModelNotReady(
-            f"no memory for {version}: it took {needs_bytes >> 20} MiB where it was proved, "
-            f"{free >> 20} MiB are free here; release another version first"
-        )
 
 
 def sample_of(body: bytes) -> float:

@@ -6,8 +6,11 @@ There everything happens that happens here for models that live here: limits, la
 
 from __future__ import annotations
 
+import contextlib
+import math
 import re
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import parse_qs
@@ -16,11 +19,11 @@ from fastapi import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from model_store.errors import DeadlinePassed, ResightError
+from model_store.errors import DeadlinePassed, Overloaded, ResightError
 from model_store.names import NAME
 from serve.engine import Engine
 from serve.problems import refusal
-from serve.routes.bodies import read_whole
+from serve.routes.bodies import MIB, declared_bytes, read_whole
 from serve.routes.headers import TIMEOUT, deadline_of
 from serve.routes.multipart import FORM_FULL_FILES, is_form
 from serve.serving import Everywhere
@@ -94,6 +97,7 @@ class Forward:
 
     def __init__(self, app: ASGIApp, engine: Engine, pools: Pools) -> None:
         self.app, self._engine, self._pools = app, engine, pools
+        self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         name = named(scope) if scope["type"] == "http" else None
@@ -111,12 +115,30 @@ class Forward:
         response.raw_headers = answer.headers
         await response(scope, receive, send)
 
+    @contextlib.contextmanager
+    def _places(self, count: int) -> Iterator[None]:
+        """Of as many as the models that live here have, but not theirs: a pool that is slow holds up itself.
+
+        Raises Overloaded.
+        """
+        bound = self._engine.args.limits.online_queue
+        if self._under_way + count > bound:
+            raise Overloaded(
+                f"{self._under_way} images are passed on to other pools, the bound is {bound}"
+            )
+        self._under_way += count
+        try:
+            yield
+        finally:
+            self._under_way -= count
+
     async def _answer(self, request: Request, pool: str) -> PassedAnswer:
         if request.method in ("GET", "HEAD"):
             return await self._pools.answer(pool, passed(request, b"", None))
         deadline_s, limits = deadline_of(request), self._engine.args.limits
         most_mib = limits.body_mib * (FORM_FULL_FILES if is_form(request) else 1)
-        with self._engine.slot():
+        declared_mib = declared_bytes(request) / MIB or most_mib  # chunked bodies may be any size
+        with self._places(math.ceil(min(declared_mib, most_mib) / limits.body_mib)):
             body = await read_whole(request, most_mib, limits.body_s)
             return await self._pools.answer(pool, passed(request, body, deadline_s))
 
@@ -125,7 +147,7 @@ def named(scope: Scope) -> str | None:
     """The model that a request is for, where a replica that has it must answer."""
     path: str = scope["path"].removeprefix(scope.get("root_path", ""))
     if path == DETECT:
-        (ref, *_) = parse_qs(scope["query_string"].decode("latin-1")).get("model", [""])
+        (*_, ref) = parse_qs(scope["query_string"].decode("latin-1")).get("model", [""])
         found = NAME.match(ref)
         return found[0] if found else None
     match = _IN_PATH.fullmatch(path)

@@ -25,6 +25,8 @@ from serve.serving import Serving
 
 ACTIVATE_TIMEOUT_S = 30.0
 LOOK_TIMEOUT_S = 5.0
+ALIVE_S = 5.0
+"""A pool that has answered so lately is not asked whether it is there."""
 GONE = (ActorDiedError, ActorUnavailableError, DeploymentUnavailableError)
 """A replica that is gone answers nobody; its successor reads the state file. Ask those that are left."""
 
@@ -52,7 +54,7 @@ class RayReplicas:
         return all(self._home(ACTIVATE_TIMEOUT_S, version, "holds"))
 
     def ensure(self, version: VersionId, needs_bytes: int) -> None:
-        self._home(self._load_timeout_s, version, "ensure", needs_bytes)
+        self._home(self._load_timeout_s, version, "ensure", needs_bytes, deaths=1)
 
     def activate(self, name: str, state: ModelState) -> None:
         """In every pool: those where it does not live learn where it does."""
@@ -64,43 +66,58 @@ class RayReplicas:
         self._home(ACTIVATE_TIMEOUT_S, version, "release")
 
     def lease(self, version: VersionId, holder: str, for_s: float) -> None:
-        self._home(self._load_timeout_s, version, "lease", holder, for_s)
+        self._home(self._load_timeout_s, version, "lease", holder, for_s, deaths=1)
 
     async def expositions(self) -> dict[str, str]:
-        """Replica to its metrics; those that do not answer in time are left out."""
-        asked = [self._handle(pool).broadcast("exposition") for pool in self._pools]
-        answers = await asyncio.gather(
-            *(one.results_async(timeout_s=LOOK_TIMEOUT_S, return_exceptions=True) for one in asked)
-        )
-        return dict(one for pool in answers for one in pool if isinstance(one, tuple))
+        """Replica to its metrics; pools that do not answer in time are left out."""
+        pools = await asyncio.gather(*map(self._expositions, self._pools), return_exceptions=True)
+        return {
+            name: text for pool in pools if isinstance(pool, dict) for name, text in pool.items()
+        }
 
-    def _home(self, timeout_s: float, version: VersionId, method: str, *more: Any) -> list[Any]:
+    async def _expositions(self, pool: str) -> dict[str, str]:
+        asked = self._handle(pool).broadcast("exposition")
+        answers = await asked.results_async(timeout_s=LOOK_TIMEOUT_S, return_exceptions=True)
+        return dict(one for one in answers if isinstance(one, tuple))
+
+    def _home(
+        self,
+        timeout_s: float,
+        version: VersionId,
+        method: str,
+        *more: Any,
+        deaths: int | None = None,
+    ) -> list[Any]:
         pool = self._pool_of(version.name)
         if pool not in self._pools:
             raise ModelNotReady(
                 f"{version.name} wants the pool '{pool}' (deployment.json), and the application has: "
                 f"{', '.join(self._pools)}"
             )
-        return self._broadcast(timeout_s, pool, method, str(version), *more)
+        return self._broadcast(timeout_s, pool, method, str(version), *more, deaths=deaths)
 
     @functools.lru_cache  # noqa: B019  one instance a process, as long as it lives
     def _handle(self, pool: str) -> Any:
         return ray_serve.get_deployment_handle(deployment_of(pool), APP)
 
-    def _broadcast(self, timeout_s: float, pool: str, method: str, *arguments: Any) -> list[Any]:
-        """Each replica's answer; calls may be repeated, so a replica that dies costs a new try.
+    def _broadcast(
+        self, timeout_s: float, pool: str, method: str, *arguments: Any, deaths: int | None = None
+    ) -> list[Any]:
+        """Each replica's answer; calls may be repeated, so a replica that dies costs a new try. After more than
+        `deaths` of them it is the call that kills.
 
         Raises what a replica raises if it is one of ours, else ModelNotReady.
         """
         deadline = time.monotonic() + timeout_s
         words = " ".join(str(word) for word in (method, *arguments[:1]))
-        replicas = self._handle(pool)
+        replicas, died = self._handle(pool), 0
         while True:
             left_s = max(0.1, deadline - time.monotonic())
             try:
                 return list(replicas.broadcast(method, *arguments).results(timeout_s=left_s))
             except GONE as error:
-                if time.monotonic() > deadline:
+                died += isinstance(error, ActorDiedError)
+                if time.monotonic() > deadline or (deaths is not None and died > deaths):
                     raise ModelNotReady(f"no replica could {words}: {error}"[:1000]) from error
                 time.sleep(0.2)
             except TimeoutError:
@@ -117,16 +134,20 @@ class RayPools:
 
     def __init__(self, handles: Mapping[str, Any]) -> None:
         self._handles = handles
+        self._seen_s: dict[str, float] = {}
 
     async def answer(self, pool: str, request: PassedRequest) -> PassedAnswer:
         """Of any replica there; of a second one when the first dies, for what is passed on is idempotent.
 
         Raises ModelNotReady.
         """
+        await self._require_alive(pool)
         for last in (False, True):
             pending = self._handles[pool].answer.remote(request)
             try:
-                return await pending
+                answer: PassedAnswer = await pending
+                self._seen_s[pool] = time.monotonic()
+                return answer
             except asyncio.CancelledError:
                 pending.cancel()
                 raise
@@ -136,6 +157,18 @@ class RayPools:
                         f"the pool '{pool}' cannot answer: {error}"[:500]
                     ) from error
         raise AssertionError("unreachable")
+
+    async def _require_alive(self, pool: str) -> None:
+        """Raises ModelNotReady: Ray would let a request wait for a pool without replicas for ever."""
+        if time.monotonic() - self._seen_s.get(pool, -ALIVE_S) < ALIVE_S:
+            return
+        try:
+            await asyncio.wait_for(self._handles[pool].serving.remote(), LOOK_TIMEOUT_S)
+        except (TimeoutError, *GONE) as error:
+            raise ModelNotReady(
+                f"no replica of the pool '{pool}' answers; see 'resight status'"
+            ) from error
+        self._seen_s[pool] = time.monotonic()
 
     async def serving(self) -> Serving:
         """What the other pools have loaded. A pool that does not answer is a failure in it."""

@@ -44,13 +44,13 @@ class Bound:
 
 class Lanes(Generic[K, T, R]):
     """`run(key, items)` is called in `workers` threads, of each lane where they are `apart`, and returns one
-    result per item.
+    result per item. `batch_of(key, newest item)` says how a batch is filled.
     """
 
     def __init__(
         self,
         run: Callable[[K, Sequence[T]], Sequence[R]],
-        batch_of: Callable[[K], Batch],
+        batch_of: Callable[[K, T], Batch],
         workers: int,
         bulk_share: float,
         bounds: Mapping[Lane, Bound],
@@ -66,6 +66,7 @@ class Lanes(Generic[K, T, R]):
         self._changed = {
             lane: threading.Condition(self._lock) if apart else together for lane in Lane
         }
+        self._lingering: dict[Lane, set[K]] = {lane: set() for lane in Lane}
         self._bulk_credit = 0.0
         self._seconds_per_item = 0.05  # a guess until the first batch has run
         self._closed = False
@@ -101,7 +102,8 @@ class Lanes(Generic[K, T, R]):
             self._require_room(lane, len(tickets), size_bytes)
             for ticket in tickets:
                 self._queues[lane].push(key, ticket)
-            self._changed[lane].notify(min(len(tickets), self._workers))
+            lingering = len(self._lingering[lane])  # they may be woken for nothing, and wait on
+            self._changed[lane].notify(min(len(tickets), self._workers) + lingering)
         return [ticket.future for ticket in tickets]
 
     def depth(self, lane: Lane) -> int:
@@ -140,20 +142,21 @@ class Lanes(Generic[K, T, R]):
         changed = self._changed[lanes[0]]
         while True:
             with self._lock:
-                while not self._closed and not any(self._queues[lane].size for lane in lanes):
+                while not self._closed and not any(map(self._has_work, lanes)):
                     changed.wait()
                 if self._closed:
                     return
                 lane, key, tickets = self._next_batch(lanes)
             if tickets:
                 self._answer(lane, key, tickets)
+            del tickets  # nothing is kept alive while there is nothing to do
 
     def _next_batch(self, lanes: Sequence[Lane]) -> tuple[Lane, K, list[Ticket[T, R]]]:
         """Choose and fill a batch; called with the lock held and at least one item waiting."""
         lane = self._choose_lane() if len(lanes) > 1 else lanes[0]
-        key = self._queues[lane].next_key()
+        key = self._queues[lane].next_key(but=self._lingering[lane])
         try:
-            batch = self._batch_of(key)
+            batch = self._batch_of(key, self._queues[lane].newest(key))
         except Exception as error:  # whatever is wrong with this key, the worker must go on
             for ticket in self._queues[lane].take(key, self._queues[lane].size):
                 ticket.fail(error)
@@ -164,8 +167,11 @@ class Lanes(Generic[K, T, R]):
             tickets += self._queues[Lane.BULK].take(key, batch.max - len(tickets))
         return lane, key, tickets
 
+    def _has_work(self, lane: Lane) -> bool:
+        return self._queues[lane].has_other_than(self._lingering[lane])
+
     def _choose_lane(self) -> Lane:
-        online, bulk = self._queues[Lane.ONLINE].size, self._queues[Lane.BULK].size
+        online, bulk = self._has_work(Lane.ONLINE), self._has_work(Lane.BULK)
         if not (online and bulk):
             return Lane.ONLINE if online else Lane.BULK
         self._bulk_credit += self._bulk_share
@@ -175,12 +181,19 @@ class Lanes(Generic[K, T, R]):
         return Lane.BULK
 
     def _linger(self, lane: Lane, key: K, batch: Batch) -> None:
-        """With wait_ms > 0, give an unfilled batch that long, counted from its oldest item."""
+        """With wait_ms > 0, give an unfilled batch that long, counted from its oldest item; meanwhile the key is
+        this worker's own.
+        """
         queue = self._queues[lane]
+        self._lingering[lane].add(key)
         while batch.wait_ms and 0 < queue.waiting(key) < batch.max and not self._closed:
             left_s = queue.oldest_s(key) + batch.wait_ms / 1e3 - time.perf_counter()
-            if left_s <= 0 or not self._changed[lane].wait(left_s):
-                return
+            if left_s <= 0:
+                break
+            self._changed[lane].wait(left_s)
+        self._lingering[lane].discard(key)
+        if queue.waiting(key) > batch.max:
+            self._changed[lane].notify()
 
     def _answer(self, lane: Lane, key: K, tickets: list[Ticket[T, R]]) -> None:
         started = time.perf_counter()

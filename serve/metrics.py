@@ -84,6 +84,10 @@ class Metrics:
         who = (model.name, model.version) if model else ("", "")
         self._requests.labels(*who, outcome).inc()
 
+    def inferred(self, model: ModelInfo, rows: int) -> None:
+        """Raw tensors were answered."""
+        self._requests.labels(model.name, model.version, "ok").inc(rows)
+
     def bulk(self, model: ModelInfo, images: int) -> None:
         self._bulk.labels(model.name, model.version).inc(images)
 
@@ -146,8 +150,10 @@ class _Merged(Collector):
         return self._families
 
 
-def merged(texts: Mapping[str, str], swaps: Mapping[tuple[str, str], int]) -> str:
-    """One text of all replicas; `texts` by replica. `swaps` counts operations by kind and outcome."""
+def merged(texts: Mapping[str, str], swaps: Mapping[tuple[str, str], int], refused: int = 0) -> str:
+    """One text of all replicas; `texts` by replica. `swaps` counts operations by kind and outcome, `refused` the
+    aliases whose file the rollout does not follow.
+    """
     families: dict[str, Metric] = {}
     for replica, text in sorted(texts.items()):
         for family in text_string_to_metric_families(text):
@@ -162,5 +168,7 @@ def merged(texts: Mapping[str, str], swaps: Mapping[tuple[str, str], int]) -> st
     for (kind, outcome), count in sorted(swaps.items()):
         rollouts.add_sample("resight_rollouts_total", {"kind": kind, "outcome": outcome}, count)
     registry = CollectorRegistry()
-    registry.register(_Merged([*families.values(), rollouts]))
+    failing = Metric("resight_refused_aliases", "Aliases whose file is not followed", "gauge")
+    failing.add_sample(failing.name, {}, refused)
+    registry.register(_Merged([*families.values(), rollouts, failing]))
     return generate_latest(registry).decode()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -65,9 +65,13 @@ class FairQueue(Generic[K, T, R]):
         self.size += 1
         self.size_bytes += ticket.size_bytes
 
-    def next_key(self) -> K:
-        """The waiting key that has had the least time. Raises ValueError when nothing waits."""
-        key = min(self._by_key, key=self._charged_s.__getitem__)
+    def has_other_than(self, keys: Collection[K]) -> bool:
+        return any(key not in keys for key in self._by_key)
+
+    def next_key(self, but: Collection[K] = ()) -> K:
+        """The waiting key that has had the least time, but none of these. Raises ValueError when there is none."""
+        waiting = (key for key in self._by_key if key not in but)
+        key = min(waiting, key=self._charged_s.__getitem__)
         self._level_s = max(self._level_s, self._charged_s[key])
         return key
 
@@ -94,6 +98,9 @@ class FairQueue(Generic[K, T, R]):
 
     def waiting(self, key: K) -> int:
         return len(self._by_key.get(key, ()))
+
+    def newest(self, key: K) -> T:
+        return self._by_key[key][-1].item
 
     def oldest_s(self, key: K) -> float:
         return self._by_key[key][0].enqueued_s

@@ -42,6 +42,7 @@ class DetectorReplica:
         self._rollouts = RayRollouts(rollout)
         if args.pool == DEFAULT_POOL:
             await rollout.reconfigure.remote(args)
+        self._engine.residents.prove = self._rollouts.prove
         self._inner: FastAPI | None = None
         self._engine.residents.adopts = False  # from now on the rollout proves what is new
         gc.freeze()  # a collection, as after a release, would stop all for 0.1 s over what never goes
@@ -49,12 +50,12 @@ class DetectorReplica:
     def __serve_build_asgi_app__(self) -> FastAPI:
         args = self._engine.args
         access = Access.of(Settings(), args.require_token)
-        gather = RayReplicas(self._engine.placement.pool_of, args.pools).expositions
+        replicas = RayReplicas(self._engine.placement.pool_of, args.pools)
         return build_http_api(
             self._engine,
             access,
             self._rollouts,
-            gather,
+            replicas.expositions,
             args.cors_origins,
             self._pools if args.pools else None,
         )
@@ -74,17 +75,23 @@ class DetectorReplica:
     async def detect_chunk(self, chunk: Chunk) -> ChunkAnswer:
         return await self._engine.detect_chunk(chunk)
 
+    async def arguments(self) -> DetectArgs:
+        """With which this replica was deployed."""
+        return self._engine.args
+
     async def holds(self, version: str) -> bool:
-        return parse_version(version) in self._engine.residents.versions
+        """It counts as used: what a rollout builds on is not released under it."""
+        exact, versions = parse_version(version), self._engine.residents.versions
+        if exact in versions:
+            versions.use(exact)
+        return exact in versions
 
     async def ensure(self, version: str, needs_bytes: int = 0) -> str:
         """Load a version if it is not here yet; its inference key. Raises ModelError."""
         return await self._engine.ensure(parse_version(version), needs_bytes)
 
     async def activate(self, name: str, state: dict[str, Any], pool: str) -> None:
-        """Raises ModelNotReady unless everything in it is loaded; where the model does not live, all there is
-        to know is where it does.
-        """
+        """Raises ModelError; where the model does not live, all there is to know is where it does."""
         self._engine.placement.set(name, pool)
         if pool == self._engine.args.pool:
             await self._engine.residents.activate(name, ModelState.model_validate(state))
@@ -94,9 +101,11 @@ class DetectorReplica:
         return await self._engine.residents.release(parse_version(version))
 
     async def lease(self, version: str, holder: str, for_s: float) -> str:
-        """Load it if need be, and keep it; its inference key. Raises ModelError."""
-        exact = parse_version(version)
-        key = await self._engine.ensure(exact, 0) if for_s > 0 else ""
+        """Load it if need be, proved first, and keep it; its inference key. Raises ModelError."""
+        exact, key = parse_version(version), ""
+        if for_s > 0:
+            await self._engine.residents.bring(exact)
+            key = await self._engine.ensure(exact, 0)
         self._engine.residents.versions.lease(exact, holder, for_s)
         return key
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
+import psutil
 import structlog
 
 from model_store.detector import LoadedDetector
@@ -21,6 +22,8 @@ from model_store.errors import Conflict, ModelNotReady
 from model_store.names import VersionId
 from serve.priority import give_way
 
+MEMORY_SHARE = 0.8
+"""Of what is free, that a new version may take."""
 P = ParamSpec("P")
 R = TypeVar("R")
 log = structlog.get_logger("resight.serve")
@@ -30,14 +33,18 @@ class ResidentVersions:
     """Loads with `load(version)` in a thread that gives way to live requests. Call it from one event loop."""
 
     def __init__(
-        self, load: Callable[[VersionId], LoadedDetector], idle_versions: int, retain_s: float
+        self,
+        load: Callable[[VersionId], LoadedDetector],
+        idle_versions: int,
+        retain_s: float,
+        gives_way: bool = True,
     ) -> None:
         self._load, self._idle_versions, self._retain_s = load, idle_versions, retain_s
         self._loaded: dict[VersionId, LoadedDetector] = {}
         self._used_s: dict[VersionId, float] = {}
         self._leases: dict[VersionId, dict[str, float]] = {}
         self._loading = asyncio.Lock()
-        self._loader = ThreadPoolExecutor(1, "load", initializer=give_way)
+        self._loader = ThreadPoolExecutor(1, "load", initializer=give_way if gives_way else None)
 
     def __contains__(self, version: object) -> bool:
         return version in self._loaded
@@ -58,10 +65,11 @@ class ResidentVersions:
         self._used_s[version] = time.monotonic()
         return self.detector(version)
 
-    async def ensure(self, version: VersionId) -> None:
-        """Raises what its loading raises."""
+    async def ensure(self, version: VersionId, needs_bytes: int = 0) -> None:
+        """Raises what its loading raises, and ModelNotReady where the memory it needs is not free."""
         async with self._loading:
             if version not in self._loaded:
+                require_memory(version, needs_bytes)
                 self._loaded[version] = await self._aside(self._load, version)
         self._used_s[version] = time.monotonic()
 
@@ -109,12 +117,26 @@ class ResidentVersions:
         """
         now = time.monotonic()
         idle = [v for v in self._loaded if v not in active and not self.holders(v)]
-        idle.sort(key=lambda version: self._used_s[version])
+        used_s = dict(self._used_s)
+        idle.sort(key=used_s.__getitem__)
         too_many = len(idle) - self._idle_versions
         for place, version in enumerate(idle):
-            expired = now - self._used_s[version] > self._retain_s
-            if expired or (place < too_many and version not in warm):
+            expired = now - used_s[version] > self._retain_s
+            goes = expired or (place < too_many and version not in warm)
+            # much may have happened since: another release, a lease, a promotion, a request
+            untouched = self._used_s.get(version) == used_s[version] and not self.holders(version)
+            if goes and untouched:
                 await self.release(version)
+
+
+def require_memory(version: VersionId, needs_bytes: int) -> None:
+    """Raises ModelNotReady rather than let the machine run out."""
+    free = psutil.virtual_memory().available
+    if needs_bytes > MEMORY_SHARE * free:
+        raise ModelNotReady(
+            f"no memory for {version}: it took {needs_bytes >> 20} MiB where it was proved, "
+            f"{free >> 20} MiB are free here; release another version first"
+        )
 
 
 def _give_memory_back() -> None:

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import structlog
 
 from model_store.detector import LoadedDetector
-from model_store.errors import Conflict, ModelError, ModelNotReady, ResightError
+from model_store.errors import Conflict, ModelError, ModelNotReady, ResightError, StorageError
 from model_store.names import ModelRef, VersionId, parse_ref
 from model_store.store import ModelStore
 from serve.placement import Placement
@@ -29,6 +29,11 @@ log = structlog.get_logger("resight.serve")
 YOUNG_S = 10.0
 """After its first request a replica looks at the state file before each: it may have been born too late
 to hear of a switch, and after `promote` has returned no answer may come from the old version."""
+
+
+async def _trusted(version: VersionId) -> int:
+    """Where no rollout proves versions: bytes that it needs are not known."""
+    return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +55,12 @@ class Residents:
         retain_s: float = 600.0,
         retry_s: float = 10.0,
         placement: Placement | None = None,
+        gives_way: bool = True,
     ) -> None:
         self._store, self._retain_s, self._retry_s = store, retain_s, retry_s
         self.placement = placement or Placement(store)
-        self.versions = ResidentVersions(load, idle_versions, retain_s)
+        self.versions = ResidentVersions(load, idle_versions, retain_s, gives_way)
+        self.prove: Callable[[VersionId], Awaitable[int]] = _trusted
         self._states: dict[str, ModelState] = {}
         self._left_s: dict[VersionId, float] = {}
         self._failed: dict[VersionId, tuple[float, str]] = {}
@@ -94,7 +101,7 @@ class Residents:
             exact = VersionId(ref.name, ref.version or "")
             if exact not in self.versions:
                 await asyncio.to_thread(self._store.resolve, ref)
-                await self.versions.ensure(exact)
+                await self.bring(exact)
             return Resident(self.versions.use(exact), None)
         await self._grow_up(ref.name)
         version = self._meant(ref, sample)
@@ -102,13 +109,27 @@ class Residents:
             version = await self._late(text, ref, sample)
         return Resident(self.versions.use(version), ref.alias)
 
-    async def activate(self, name: str, state: ModelState) -> None:
-        """Answer by this state from now on. Raises ModelNotReady unless all of it is loaded; an older
-        generation than the one known is ignored.
+    async def bring(self, version: VersionId) -> None:
+        """Load a version that no rollout has brought: proved first, where there is a rollout.
+
+        Raises ModelError.
         """
-        missing = sorted(str(v) for v in state.versions(name) if v not in self.versions)
-        if missing:
-            raise ModelNotReady(f"{', '.join(missing)} is not loaded in this replica")
+        if version not in self.versions:
+            await self.versions.ensure(version, await self.prove(version))
+
+    async def activate(self, name: str, state: ModelState) -> None:
+        """Answer by this state from now on; what it names was proved, and is loaded if it is not yet here (a
+        replica may be younger than the rollout's first step). Raises ModelError, and Conflict when a newer state
+        is known.
+        """
+        for version in sorted(state.versions(name)):
+            if version not in self.versions:
+                await self.versions.ensure(version)
+        known = self._states.get(name, ModelState())
+        if state.generation < known.generation:
+            raise Conflict(
+                f"{name}: this replica knows state {known.generation}, which is newer than {state.generation}"
+            )
         self._switch(name, state)
 
     async def release(self, version: VersionId) -> bool:
@@ -117,20 +138,21 @@ class Residents:
             raise Conflict(f"{version} serves; promote another version first")
         return await self.versions.release(version)
 
-    async def refresh(self) -> None:
-        """Reconcile with the state files; never raises for what the store holds."""
+    async def refresh(self) -> bool:
+        """Reconcile with the state files; never raises for what the store holds. Whether it could be read."""
         async with self._refreshing:
             try:
                 found = await asyncio.to_thread(self._read_states)
             except ResightError as error:
                 log.warning("store_unreadable", store=self._store.url, error=str(error))
-                return
+                return False
             for name, state in found.items():
                 await self._follow(name, state)
             for name in set(self._states) - set(found):
                 if self.placement.pool_of(name) != self.placement.own:
                     self._forget(name)
             await self.release_idle()
+            return True
 
     async def release_idle(self) -> None:
         active = {v for name, state in self._states.items() for v in state.versions(name)}
@@ -149,6 +171,11 @@ class Residents:
                 state = read_state(self._store, name)
             except ModelError as error:
                 self.failures[name] = str(error)
+                continue
+            except StorageError as error:  # of this model's files; others may well be read
+                log.warning("model_unreadable", model=name, error=str(error))
+                if name not in self._states:
+                    self.failures[name] = str(error)
                 continue
             self.failures.pop(name, None)
             if state.aliases or name in self._states:
@@ -233,7 +260,10 @@ class Residents:
         await self.refresh()
         version = self._meant(ref, sample)
         if version is None:
-            reason = self.failures.get(f"{ref.name}:{ref.alias}", "it is being loaded")
+            reason = self.failures.get(
+                f"{ref.name}:{ref.alias}",
+                f"it is being proved, or was refused: see GET /v1/models/{ref.name}",
+            )
             raise ModelNotReady(f"{text} cannot answer yet: {reason}")
         return version
 

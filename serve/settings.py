@@ -132,7 +132,8 @@ class DetectArgs(Pool):
     load_timeout_s: float = Field(default=300.0, gt=0, description="of a rollout's new version")
     limits: Limits = Limits()
     require_token: bool = Field(
-        default=True, description="even while no token exists; 'resight up' says false on loopback"
+        default=True,
+        description="even while no token exists; 'resight up' says true beyond loopback",
     )
     cors_origins: list[Annotated[str, Field(pattern=r"^https?://[^/*\s]+$")]] = Field(
         default_factory=list, description="sites whose pages may ask: scheme://host:port, exactly"

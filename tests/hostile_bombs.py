@@ -15,7 +15,7 @@ from tests.hostile_jpegs import Bodies, encoded, picture
 SIDE = 10_000
 MIB = 1 << 20
 PRIVATE_TAGS = 52_000
-DEFLATE, LONG, SHORT, UNDEFINED = 8, 4, 3, 7
+DEFLATE, LONG, SHORT, UNDEFINED, IFD8 = 8, 4, 3, 7, 18
 
 
 def pixel_bombs() -> Bodies:
@@ -51,6 +51,10 @@ def table_bombs(mib: float) -> Bodies:
         "png_chunks": ("unreadable", tiny_png[:33] + chunk * (size // 12) + tiny_png[33:]),
         "tiff_tags_that_overlap": ("unreadable", tiff_of_tags(2000, max(size - 24_000, 1024))),
         "tiff_tags_that_are_many": ("unreadable", tiff_of_tags(13_000, 0)),
+        "tiff_long_tags_that_overlap": (
+            "unreadable",
+            tiff_of_tags(150, max(size - 2_000, 1024), IFD8),
+        ),
     }
 
 
@@ -123,13 +127,14 @@ def tiff(bits: int) -> bytes:
     return b"II*\0" + struct.pack("<I", at + 6) + data + depths + _directory(entries)
 
 
-def tiff_of_tags(count: int, size: int) -> bytes:
-    """A small picture with so many private tags, each of which holds the same `size` bytes."""
+def tiff_of_tags(count: int, size: int, kind: int = UNDEFINED) -> bytes:
+    """A small picture with so many private tags of a type, each of which holds the same `size` bytes."""
     plain = encoded(picture(), "TIFF")
     (at,) = struct.unpack_from("<I", plain, 4)
     (known,) = struct.unpack_from("<H", plain, at)
     entries = list(struct.iter_unpack("<HHII", plain[at + 2 : at + 2 + 12 * known]))
-    entries += [(PRIVATE_TAGS + i, UNDEFINED, size or 4, 0) for i in range(count)]
+    number = (size or 4) // (1 if kind == UNDEFINED else 8)
+    entries += [(PRIVATE_TAGS + i, kind, number, 0) for i in range(count)]
     body = plain.ljust(size + len(plain), b"\0")
     return body[:4] + struct.pack("<I", len(body)) + body[8:] + _directory(entries)
 

@@ -15,12 +15,15 @@ from typing import Any
 
 import ray
 import structlog
+from ray import serve as ray_serve
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 
 from model_store.deployment import read_pool
-from model_store.errors import ModelNotReady, ModelRefused, ResightError
+from model_store.errors import ModelNotFound, ModelNotReady, ModelRefused, ResightError
+from model_store.inference_key import sha256_hex
 from model_store.names import VersionId
-from model_store.store import ModelStore
+from model_store.store import READY, ModelStore
+from serve.app_names import APP, DEPLOYMENT
 from serve.handle import RayReplicas
 from serve.logs import configure_logs
 from serve.priority import give_way_all
@@ -53,24 +56,57 @@ class RolloutActor:
         give_way_all()
         self._proving_ground = ProvingGround()
         self._follow_arguments(args)
-        self._follower = Follower(self._store)
+        self._proved: dict[str, int] = {}
         self._outcomes: OrderedDict[str, Outcome] = OrderedDict()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._one_at_a_time = asyncio.Lock()
         self._counts: Counter[tuple[str, str]] = Counter()
-        self._polling = asyncio.get_running_loop().create_task(self._poll())
+        loop = asyncio.get_running_loop()
+        self._polling = loop.create_task(self._poll())
+        if (
+            ray.get_runtime_context().was_current_actor_reconstructed
+        ):  # with the first arguments there were
+            self._catching_up = loop.create_task(self._catch_up())
 
     async def reconfigure(self, args: DetectArgs) -> None:
         """The application was deployed with these: the actor outlives its replicas."""
         if args != self._args:
-            async with self._one_at_a_time:
-                self._follow_arguments(args)
+            self._follow_arguments(args)
+
+    async def prove(self, version: VersionId) -> int | ResightError:
+        """Bytes that a version takes that some replica wants outside a rollout; proved once for the same files.
+        Or what it is refused with: Ray would wrap what is raised.
+        """
+        place = f"{version.name}/{version.version}/{READY}"
+        try:
+            ready = await asyncio.to_thread(self._store.folder.read, place)
+            mark = f"{version} {sha256_hex(ready)}"
+            if mark not in self._proved:
+                proof = await asyncio.to_thread(self._prove_apart, version)
+                self._proved[mark] = proof.rss_bytes
+            return self._proved[mark]
+        except FileNotFoundError:
+            return ModelNotFound(f"{version} is not READY in {self._store.url}")
+        except ResightError as error:
+            return error
+
+    async def _catch_up(self) -> None:
+        """Ask a replica for the arguments of now."""
+        detectors = ray_serve.get_deployment_handle(DEPLOYMENT, APP)
+        while True:
+            try:
+                await self.reconfigure(await detectors.arguments.remote())
+                return
+            except Exception as error:  # none is up yet, say
+                log.warning("arguments_unknown", error=str(error)[:300])
+                await asyncio.sleep(self._args.poll_s)
 
     def _follow_arguments(self, args: DetectArgs) -> None:
         self._args = args
         store = self._store = ModelStore(args.models or Settings().models_url)
         replicas = RayReplicas(lambda name: read_pool(store, name), args.pools, args.load_timeout_s)
         self._rollout = Rollout(store, replicas, self._prove_apart)
+        self._follower = Follower(store)
 
     async def ask(self, operation: Operation) -> Outcome:
         """Begin; it waits for its turn."""
@@ -109,6 +145,10 @@ class RolloutActor:
         """Operations by kind and outcome since this actor started."""
         return dict(self._counts)
 
+    async def refused(self) -> int:
+        """Aliases whose file names a version that was refused."""
+        return self._follower.refused
+
     async def _do(self, outcome: Outcome) -> None:
         async with self._one_at_a_time:
             started = time.perf_counter()
@@ -126,10 +166,12 @@ class RolloutActor:
             done = outcome.model_copy(update=change)
             self._counts[operation.kind, done.state] += 1
             after = await asyncio.to_thread(self._alias, operation)
+            is_news = self._follower.is_news(done)
             self._follower.ended(done)
             log.info("rollout", **done.model_dump(mode="json"))
             try:
-                await asyncio.to_thread(record, self._store, done, before, after)
+                if is_news:
+                    await asyncio.to_thread(record, self._store, done, before, after)
             except Exception as error:
                 log.error("event_not_recorded", error=str(error), outcome=done.id)
             self._outcomes[outcome.id] = done
@@ -138,7 +180,7 @@ class RolloutActor:
     def _alias(self, operation: Operation) -> AliasState | None:
         try:
             return read_state(self._store, operation.name).aliases.get(operation.alias)
-        except ResightError:
+        except Exception:  # only for the event log, and whatever it is, the operation says it too
             return None
 
     def _prove_apart(self, version: VersionId) -> Proof:

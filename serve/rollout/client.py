@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from model_store.errors import ModelNotReady, ResightError
+from model_store.names import VersionId
 from serve.rollout.operations import Operation, Outcome
 
 
@@ -21,6 +23,8 @@ class Rollouts(Protocol):
     async def sync(self) -> list[Outcome]: ...
 
     async def counts(self) -> dict[tuple[str, str], int]: ...
+
+    async def refused(self) -> int: ...
 
 
 class RayRollouts:
@@ -45,3 +49,16 @@ class RayRollouts:
 
     async def counts(self) -> dict[tuple[str, str], int]:
         return await self._actor.counts.remote()
+
+    async def refused(self) -> int:
+        return await self._actor.refused.remote()
+
+    async def prove(self, version: VersionId) -> int:
+        """Bytes that the version takes; proved now unless it was. Raises ModelError."""
+        try:
+            found: int | ResightError = await self._actor.prove.remote(version)
+        except Exception as error:  # the actor is away
+            raise ModelNotReady(f"{version} cannot be proved now: {error}"[:500]) from error
+        if isinstance(found, ResightError):
+            raise found
+        return found

@@ -8,6 +8,7 @@ with each write, so that a replica never goes back to an older state than it has
 
 from __future__ import annotations
 
+import time
 from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -57,7 +58,11 @@ class ModelState(Frozen):
         aliases = {name: one for name, one in self.aliases.items() if name != alias}
         if state is not None:
             aliases[alias] = state
-        return ModelState(generation=self.generation + 1, aliases=aliases)
+        return ModelState(generation=self.next_generation(), aliases=aliases)
+
+    def next_generation(self) -> int:
+        """Milliseconds of the clock, and more than this one: replicas follow also when the file was lost."""
+        return max(self.generation + 1, time.time_ns() // 1_000_000)
 
     def versions(self, name: str) -> set[VersionId]:
         return {VersionId(name, v) for state in self.aliases.values() for v in state.versions()}

@@ -110,7 +110,7 @@ class Rollout:
             write_state(self.store, name, new)
             self.replicas.activate(name, new)
         except BaseException:
-            back = ModelState(generation=new.generation + 1, aliases=old.aliases)
+            back = ModelState(generation=new.next_generation(), aliases=old.aliases)
             self.store.set_alias(name, alias, before)
             write_state(self.store, name, back)
             with contextlib.suppress(ModelNotReady):  # who does not hear it now reads it soon

@@ -50,7 +50,8 @@ def router(engine: Engine) -> APIRouter:
         else:
             with engine.slot():
                 limits = engine.args.limits
-                body = await read_body(request, limits.body_mib, limits.body_s)
+                with engine.counted():
+                    body = await read_body(request, limits.body_mib, limits.body_s)
                 found = await engine.detect(body, model, asked.deadline_s, asked.request_id)
             text = to_response(found, min_score).model_dump_json()
         headers = {REQUEST_ID: asked.request_id}

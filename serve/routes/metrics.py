@@ -22,8 +22,9 @@ def router(engine: Engine, rollouts: Rollouts | None, gather: Gather | None) -> 
     @routes.get("/metrics", response_class=Response)
     async def metrics() -> Response:
         """Prometheus' text format; samples carry their `replica`."""
-        texts = await gather() if gather else {"": engine.exposition()}
+        texts = (await gather() if gather else {}) or {"": engine.exposition()}
         swaps = await rollouts.counts() if rollouts else {}
-        return Response(merged(texts, swaps), media_type=CONTENT_TYPE_LATEST)
+        refused = await rollouts.refused() if rollouts else 0
+        return Response(merged(texts, swaps, refused), media_type=CONTENT_TYPE_LATEST)
 
     return routes

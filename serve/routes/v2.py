@@ -113,7 +113,8 @@ def router(
         wanted = Wanted(ref, deadline_of(request), request_id_of(request))
         with contextlib.ExitStack() as slots:
             slots.enter_context(engine.slot())
-            body = await read_body(request, limits.body_mib, limits.body_s)
+            with engine.counted():
+                body = await read_body(request, limits.body_mib, limits.body_s)
             asked = await read_request(body, request.headers.get(HEADER_LENGTH))
             outcome = await infer_asked(engine, counted, asked, wanted, slots)
             coding = request.headers.get("accept-encoding", "")

@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 from fastapi import Request
@@ -21,6 +23,9 @@ INLINE_BYTES = 64 * 1024
 """Less than this is handled on the event loop: a thread costs more than the work."""
 LOOKED_THROUGH = 1 / 64
 """What a byte of a binary tensor costs, of what one of JSON or of a compressed body does."""
+LARGE_BYTES = MIB
+"""More JSON than this is read alone: as objects it takes many times its size."""
+_ALONE = ThreadPoolExecutor(1, "v2-json")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,6 +36,14 @@ async def off_loop(size_bytes: float, work: Callable[P, R], *args: P.args, **mor
     if size_bytes < INLINE_BYTES:
         return work(*args, **more)
     return await asyncio.to_thread(work, *args, **more)
+
+
+async def in_turn(size_bytes: int, work: Callable[P, R], *args: P.args, **more: P.kwargs) -> R:
+    """As `off_loop`, but large ones one after the other; one that was begun is ended, whoever waits."""
+    if size_bytes <= LARGE_BYTES:
+        return await off_loop(size_bytes, work, *args, **more)
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(_ALONE, partial(work, *args, **more))
 
 
 async def read_body(request: Request, limit_mib: int, within_s: float) -> bytes:

@@ -18,6 +18,11 @@ from model_store.errors import BadRequest
 from model_store.names import VERSION
 from serve.contract import Wire
 
+MOST_OBJECTS, MOST_LISTS = 1_000, 200_000
+"""A request has a few objects, and not more lists than its tensor has rows. Each takes 60 bytes and more."""
+MOST_FIELDS = 256
+"""Of an object that is looked at: each that is wrong costs an error."""
+
 Length = Annotated[int, Field(ge=0)]
 Name = Annotated[str, Field(max_length=256)]
 
@@ -32,6 +37,8 @@ class Sent(BaseModel):
     def _null_is_absent(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
+        if len(value) > MOST_FIELDS:
+            raise ValueError(f"{len(value)} fields are more than {MOST_FIELDS}")
         return {key: item for key, item in value.items() if item is not None}
 
 
@@ -166,6 +173,7 @@ S = TypeVar("S", bound=Sent)
 
 def parsed(kind: type[S], text: bytes) -> S:
     """The JSON object in a body. Raises BadRequest that names the wrong fields."""
+    _require_modest(text)
     try:
         return kind.model_validate(pydantic_core.from_json(text, allow_inf_nan=False))
     except ValidationError as error:
@@ -175,6 +183,16 @@ def parsed(kind: type[S], text: bytes) -> S:
         raise BadRequest("; ".join(wrong)) from error
     except ValueError as error:
         raise BadRequest(f"the body is not JSON: {error}") from error
+
+
+def _require_modest(text: bytes) -> None:
+    """Raises BadRequest for JSON that would take much more memory than any request needs."""
+    objects, lists = text.count(b"{"), text.count(b"[")
+    if objects > MOST_OBJECTS or lists > MOST_LISTS:
+        raise BadRequest(
+            f"the JSON has {objects} '{{' and {lists} '['; at most {MOST_OBJECTS} and {MOST_LISTS} are "
+            "read. Send tensors flat, or in binary"
+        )
 
 
 def schema_of(kind: type[Sent]) -> dict[str, Any]:

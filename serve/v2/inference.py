@@ -29,10 +29,8 @@ from serve.v2.bodies import LOOKED_THROUGH, off_loop
 from serve.v2.request import Asked
 from serve.v2.response import Outcome
 from serve.v2.statistics import Spent, Statistics
-from serve.v2.tensors import byte_strings, floats
+from serve.v2.tensors import IMAGE, TENSOR, byte_strings, floats
 
-IMAGE = "image"
-TENSOR = "images"
 DETECTION_OUTPUTS = ("num_detections", "boxes", "scores", "class_ids")
 FILL_CLASS = -1
 
@@ -62,12 +60,12 @@ async def infer(
     began = time.perf_counter_ns()
     if asked.input.name == IMAGE:
         asked.outputs(list(DETECTION_OUTPUTS))
-        images = await off_loop(asked.size_bytes, byte_strings, asked.input, asked.binary)
+        images = await off_loop(asked.size_bytes, byte_strings, asked.input, asked.data)
         sample = sample_of(images[0])
         work = partial(_detect, engine, asked, images, wanted)
     else:
-        work_bytes = asked.size_bytes * (LOOKED_THROUGH if asked.binary is not None else 1)
-        tensor = await off_loop(work_bytes, floats, asked.input, asked.binary)
+        work_bytes = asked.size_bytes * LOOKED_THROUGH
+        tensor = await off_loop(work_bytes, floats, asked.input, asked.data)
         sample = sample_of(tensor.reshape(-1)[-1024:].tobytes())
         work = partial(_run, engine, asked, tensor, wanted)
     resident = await engine.residents.get(wanted.ref, sample)
@@ -130,7 +128,7 @@ async def _run(
 ) -> tuple[dict[str, NDArray[Any]], Spent]:
     _require_fits(tensor.shape, resident.detector.config.preprocess)
     started = time.perf_counter_ns()
-    answer = await engine.infer_tensor(tensor, resident, wanted.deadline_s)
+    answer = await engine.infer_tensor(tensor, resident, wanted.deadline_s, wanted.request_id)
     ended = time.perf_counter_ns()
     asked.outputs(list(answer.outputs))
     queue = _ns(answer.queue_ms)

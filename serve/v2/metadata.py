@@ -16,8 +16,7 @@ from model_store.names import VersionId
 from serve.engine import Engine
 from serve.residents import Resident
 from serve.v2.contract import ModelMetadata, ServerMetadata, TensorMetadata
-from serve.v2.inference import IMAGE, TENSOR
-from serve.v2.tensors import datatype_of
+from serve.v2.tensors import IMAGE, TENSOR, datatype_of
 
 EXTENSIONS = ["model_repository", "model_configuration", "binary_tensor_data", "statistics"]
 PLATFORMS = {"onnx": "onnxruntime_onnx", "torch": "pytorch_export", "motion": "resight_motion"}

@@ -71,7 +71,7 @@ async def load(engine: Engine, ref: str, parameters: dict[str, Any]) -> None:
 async def unload(engine: Engine, ref: str, parameters: dict[str, Any]) -> None:
     """Release the version named, or all of a bare name: all of them or none.
 
-    Raises Conflict when an alias means one, ModelNotFound, BadRequest.
+    Raises Conflict when an alias means one or a run holds it, ModelNotFound, BadRequest.
     """
     residents = engine.residents
     asked = _named(ref, parameters)
@@ -83,14 +83,22 @@ async def unload(engine: Engine, ref: str, parameters: dict[str, Any]) -> None:
     if not versions:
         versions = [await asyncio.to_thread(engine.store.resolve, asked or parse_ref(ref))]
     for version in versions:
-        aliases = residents.aliases_of(version)
-        if aliases:
-            raise Conflict(
-                f"{version} answers as {', '.join(aliases)}: move the alias first, with 'resight "
-                f"models promote {version.name}@OTHER --alias {aliases[0]}', or name another version"
-            )
+        _require_free(residents, version)
     for version in versions:
         await residents.release(version)
+
+
+def _require_free(residents: Residents, version: VersionId) -> None:
+    """Raises Conflict."""
+    aliases = residents.aliases_of(version)
+    if aliases:
+        raise Conflict(
+            f"{version} answers as {', '.join(aliases)}: move the alias first, with 'resight "
+            f"models promote {version.name}@OTHER --alias {aliases[0]}', or name another version"
+        )
+    holders = residents.versions.holders(version)
+    if holders:
+        raise Conflict(f"{version} is held by {', '.join(holders)}; cancel or await them first")
 
 
 def _named(ref: str, parameters: dict[str, Any]) -> ModelRef | None:

@@ -1,4 +1,7 @@
-"""The body of an infer request: a JSON header, and behind it the binary data of its inputs in order."""
+"""The body of an infer request: a JSON header, and behind it the binary data of its inputs in order.
+
+JSON unfolds to many times its size, so it is read in turn, and its `data` is an array or bytes at once.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,9 @@ import re
 from dataclasses import dataclass
 
 from model_store.errors import BadRequest
-from serve.v2.bodies import off_loop
+from serve.v2.bodies import in_turn
 from serve.v2.contract import InferRequest, InputTensor, OutputRequest, parsed
+from serve.v2.tensors import TensorData, from_json
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _LENGTH = re.compile(r"[0-9]{1,18}")
@@ -16,11 +20,12 @@ _LENGTH = re.compile(r"[0-9]{1,18}")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Asked:
-    """One request; `binary` is a view of the body, None where the input's data is in JSON."""
+    """One request; its header and its input are without `data`."""
 
     header: InferRequest
     input: InputTensor
-    binary: memoryview | None
+    data: TensorData | None
+    """Binary as a view of the body; None where there is none that the input takes."""
     size_bytes: int
     """Of the body: about how much work its tensors are."""
 
@@ -43,13 +48,28 @@ class Asked:
 async def read_request(body: bytes, header_length: str | None) -> Asked:
     """Raises BadRequest."""
     length = _length(header_length, len(body))
-    text = body if length == len(body) else body[:length]
-    header = await off_loop(length, parsed, InferRequest, text)
+    return await in_turn(length, _asked, body, length)
+
+
+def _asked(body: bytes, length: int) -> Asked:
+    """Raises BadRequest, of its own: the traceback of the first would keep what was parsed."""
+    try:
+        return _parsed(body, length)
+    except BadRequest as error:
+        why = str(error)
+    raise BadRequest(why)
+
+
+def _parsed(body: bytes, length: int) -> Asked:
+    header = parsed(InferRequest, body if length == len(body) else body[:length])
     if len(header.inputs) > 1:
         names = ", ".join(f"'{one.name}'" for one in header.inputs)
         raise BadRequest(f"one input is answered at a time, 'image' or 'images'; got {names}")
     (tensor,) = header.inputs
-    return Asked(header, tensor, _binary(tensor, memoryview(body)[length:]), len(body))
+    binary = _binary(tensor, memoryview(body)[length:])
+    data = from_json(tensor) if binary is None else binary
+    light = tensor.model_copy(update={"data": None})
+    return Asked(header.model_copy(update={"inputs": [light]}), light, data, len(body))
 
 
 def _length(header_length: str | None, size: int) -> int:

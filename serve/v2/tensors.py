@@ -36,7 +36,13 @@ DATATYPES: dict[str, np.dtype[Any]] = {
     "FP32": np.dtype("<f4"),
     "FP64": np.dtype("<f8"),
 }
+IMAGE, TENSOR = "image", "images"
+DATATYPE_OF = {IMAGE: "BYTES", TENSOR: "FP32"}
+"""What each input takes."""
 _LENGTH_BYTES = 4
+
+TensorData = memoryview | NDArray[np.float32] | list[bytes]
+"""Of an input: in binary; or from JSON, numbers or what base64 said."""
 
 
 def require_datatype(tensor: InputTensor, wanted: str) -> None:
@@ -48,18 +54,31 @@ def require_datatype(tensor: InputTensor, wanted: str) -> None:
     raise BadRequest(f"input '{tensor.name}' is {wanted}; '{tensor.datatype[:16]}' was sent{what}")
 
 
-def floats(tensor: InputTensor, binary: memoryview | None) -> NDArray[np.float32]:
-    """An FP32 input in its shape; read-only, and a view where it came in binary. Raises BadRequest."""
+def from_json(tensor: InputTensor) -> TensorData | None:
+    """What `data` says; None without it, and for what is refused later: by its name, or its datatype.
+
+    Raises BadRequest.
+    """
+    if tensor.data is None or tensor.datatype != DATATYPE_OF.get(tensor.name):
+        return None
+    return _numbers(tensor) if tensor.name == TENSOR else _from_base64(tensor)
+
+
+def floats(tensor: InputTensor, data: TensorData | None) -> NDArray[np.float32]:
+    """An FP32 input in its shape; read-only, and a view where it came in binary. Raises BadRequest.
+
+    Without `data` it is the tensor's own.
+    """
     require_datatype(tensor, "FP32")
     count = math.prod(tensor.shape)
-    if binary is None:
-        values = _numbers(tensor)
+    if isinstance(data, memoryview):
+        sent = f"{data.nbytes} bytes"
+        fits = data.nbytes == 4 * count
+        values = np.frombuffer(data, DATATYPES["FP32"]) if fits else np.zeros(0, np.float32)
+    else:
+        values = data if isinstance(data, np.ndarray) else _numbers(tensor)
         sent = f"{values.size} numbers in `data`"
         fits = values.size == count
-    else:
-        sent = f"{binary.nbytes} bytes"
-        fits = binary.nbytes == 4 * count
-        values = np.frombuffer(binary, DATATYPES["FP32"]) if fits else np.zeros(0, np.float32)
     if not fits:
         raise BadRequest(
             f"input '{tensor.name}': shape {tensor.shape} takes {count} numbers of 4 bytes; {sent} "
@@ -70,11 +89,14 @@ def floats(tensor: InputTensor, binary: memoryview | None) -> NDArray[np.float32
     return values.reshape(tensor.shape)
 
 
-def byte_strings(tensor: InputTensor, binary: memoryview | None) -> list[bytes]:
-    """The elements of a BYTES input, row-major. Raises BadRequest."""
+def byte_strings(tensor: InputTensor, data: TensorData | None) -> list[bytes]:
+    """The elements of a BYTES input, row-major; without `data` the tensor's own. Raises BadRequest."""
     require_datatype(tensor, "BYTES")
     count = math.prod(tensor.shape)
-    found = _from_base64(tensor) if binary is None else _cut(tensor, binary, count)
+    if isinstance(data, memoryview):
+        found = _cut(tensor, data, count)
+    else:
+        found = data if isinstance(data, list) else _from_base64(tensor)
     if len(found) != count:
         raise BadRequest(
             f"input '{tensor.name}': shape {tensor.shape} takes {count} elements, {len(found)} were "

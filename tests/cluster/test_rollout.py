@@ -19,10 +19,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from examples.make_models import SSDLITE
 from model_store.add import add_version
-from model_store.errors import ResightError
+from model_store.errors import ClusterError, ResightError
 from model_store.names import version_id
 from model_store.store import READY, ModelStore
 from serve.client import Client
+from serve.problems import status_of
+from tests.cluster.late import Promotion, may_answer
 from tests.graphs import endless
 
 pytestmark = pytest.mark.cluster
@@ -30,6 +32,8 @@ pytestmark = pytest.mark.cluster
 NAME = "swapped"
 FLOORS = {"1": 0.01, "2": 0.5}
 """Versions differ in their floor, so that the number of detections says who computed an answer."""
+MOST_FAILED = 150
+"""Requests of one client while a replica starts: a minute, at 0.4 s and more for each with its retry."""
 
 
 @pytest.fixture(scope="module")
@@ -72,11 +76,11 @@ def answering(cluster: Any, photo: Any) -> str:
 
 
 class Load:
-    """A few clients that ask all the time; each answer with when it was asked."""
+    """A few clients that ask all the time; each answer with when it was asked, and when it came."""
 
     def __init__(self, cluster: Any, body: bytes, clients: int = 3) -> None:
         self.cluster, self.body = cluster, body
-        self.answers: list[tuple[float, httpx.Response]] = []
+        self.answers: list[tuple[float, float, httpx.Response]] = []
         self.errors: list[Exception] = []
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._ask) for _ in range(clients)]
@@ -99,7 +103,7 @@ class Load:
                     answer = http.post(
                         "/v1/detect", content=self.body, params={"model": NAME, "min_score": 0}
                     )
-                    self.answers.append((asked, answer))
+                    self.answers.append((asked, time.monotonic(), answer))
                 except Exception as error:
                     self.errors.append(error)
 
@@ -114,7 +118,7 @@ def test_swaps_under_load_drop_mix_and_delay_no_answer(
         answer = cluster.detect(body, f"{NAME}@{version}", min_score=0).json()
         expected[version] = len(answer["detections"])
     assert expected["1"] > expected["2"] > 0
-    returned: list[tuple[float, float, str]] = []
+    promotions = [Promotion("1", 0, 0)]
     with Load(cluster, body) as load, Client(cluster.url) as client:
         for turn in range(12):
             version = "21"[turn % 2]
@@ -122,28 +126,29 @@ def test_swaps_under_load_drop_mix_and_delay_no_answer(
             post = {"version": version}
             done = httpx.post(f"{cluster.url}/v1/models/{NAME}/promote", json=post, timeout=120)
             assert done.json()["state"] == "done", done.text
-            returned.append((asked, time.monotonic(), version))
+            promotions.append(Promotion(version, asked, time.monotonic()))
             if turn % 2 == 0:
                 freed = httpx.post(
                     f"{cluster.url}/v1/models/{NAME}/release", json={"version": "1"}, timeout=60
                 )
                 assert freed.status_code == 200, freed.text
-            time.sleep(0.3)
+            time.sleep(0.5)
         assert client.events(NAME, 1)[0].outcome.state == "done"
     assert load.errors == []
     assert len(load.answers) > 50
     seen = set()
-    for asked, answer in load.answers:
+    checked = 0
+    for asked, answered, answer in load.answers:
         assert answer.status_code == 200, answer.text
         body_ = answer.json()
         version = body_["model"]["version"]
         seen.add(version)
         assert len(body_["detections"]) == expected[version], "another version's answer"
-        before = [v for _, end, v in returned if end <= asked]
-        overlapping = any(begin <= asked + 60 and end > asked for begin, end, _ in returned)
-        if before and not overlapping:
-            assert version == before[-1], "an answer of the old version after promote returned"
+        possible = may_answer(asked, answered, promotions)
+        assert version in possible, "an answer of the old version after promote returned"
+        checked += len(possible) == 1
     assert seen == {"1", "2"}
+    assert checked > 10, "nearly every answer came while something was promoted"
 
 
 def test_an_answer_asked_for_after_promote_is_never_the_old_ones(
@@ -287,12 +292,19 @@ def test_a_canary_gets_its_share_and_one_image_always_the_same(
     assert {cluster.detect(body, NAME).json()["model"]["version"] for body in bodies} == {"1"}
 
 
+def is_503(error: ResightError) -> bool:
+    """In the words of the replica, or of the proxy in front of it."""
+    if isinstance(error, ClusterError):
+        return str(error).startswith("HTTP 503")
+    return status_of(error) == 503
+
+
 def test_a_killed_replica_costs_its_clients_a_retry_and_its_successor_serves_the_same(
     cluster: Any, store: ModelStore, photo: Any
 ) -> None:
     assert cluster.resight("models", "promote", f"{NAME}@2").returncode == 0
     (replica,) = workers(cluster, "ServeReplica:detect")
-    problems: list[Exception] = []
+    problems: list[ResightError] = []
     answers: list[str] = []
     stop = threading.Event()
 
@@ -309,6 +321,7 @@ def test_a_killed_replica_costs_its_clients_a_retry_and_its_successor_serves_the
     asking.start()
     try:
         wait_until(lambda: len(answers) > 5)
+        assert problems == []
         replica.kill()
         wait_until(lambda: not replica.is_running() or replica.status() == psutil.STATUS_ZOMBIE)
         count = len(answers)
@@ -317,7 +330,8 @@ def test_a_killed_replica_costs_its_clients_a_retry_and_its_successor_serves_the
         stop.set()
         asking.join()
     assert set(answers) == {"2"}
-    assert all(str(problem) for problem in problems)
+    assert [str(problem) for problem in problems if not is_503(problem)] == []
+    assert len(problems) < MOST_FAILED
     ready = httpx.get(f"{cluster.url}/readyz", timeout=30)
     assert ready.status_code == 200, ready.text
 

@@ -1,5 +1,6 @@
 """What the first bytes say: kind, size as displayed, orientation; cheaply, and never wrongly."""
 
+import struct
 import time
 
 import pytest
@@ -26,6 +27,8 @@ BODIES = hostile_bodies()
         (b"RIFF0000WAVEfmt ", "application/octet-stream"),
         (b"II*\0", "image/tiff"),
         (b"MM\0*", "image/tiff"),
+        (b"II+\0", "image/tiff; BigTIFF"),
+        (b"MM\0+", "image/tiff; BigTIFF"),
         (b"BM", "image/bmp"),
         (b"GIF89a", "image/gif"),
         (b"%PDF-1.7", "application/pdf"),
@@ -43,6 +46,14 @@ def test_the_kind_is_read_from_the_magic(head: bytes, kind: str) -> None:
 def test_what_is_no_picture_is_unsupported(name: str) -> None:
     with pytest.raises(ImageUnsupported, match="supported are jpeg, png, webp, tiff, bmp"):
         read_header(BODIES[name])
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_big_tiff_is_refused_with_what_to_do(order: str) -> None:
+    magic = b"II" if order == "<" else b"MM"
+    body = magic + struct.pack(f"{order}HHHQ", 43, 8, 0, 16) + bytes(64)
+    with pytest.raises(ImageUnsupported, match="BigTIFF, which is not read: save it as a classic"):
+        read_header(body)
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,44 @@ def test_what_is_written_is_read_listed_and_removed(folder: Folder) -> None:
     assert folder.read("deer/2/b.txt") == b"two"
 
 
+def test_below_a_file_there_is_nothing(folder: Folder) -> None:
+    folder.write("notes.txt", b"mine")
+    assert folder.names("notes.txt") == []
+    assert not folder.exists("notes.txt/aliases.json")
+    with pytest.raises(FileNotFoundError, match=r"notes\.txt/aliases\.json"):
+        folder.read("notes.txt/aliases.json")
+
+
+@pytest.mark.parametrize("error", [PermissionError, IsADirectoryError, BlockingIOError])
+def test_a_file_that_cannot_be_read_is_an_error_of_the_storage(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, error: type[OSError]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise error("not for you")
+
+    monkeypatch.setattr(folder.fs, "cat_file", refuse)
+    with pytest.raises(StorageUnreachable, match=r"cannot read .*/a\.txt: not for you") as raised:
+        folder.read("a.txt")
+    assert isinstance(raised.value.__cause__, error)
+
+
+def test_a_file_that_memory_cannot_hold_is_no_fault_of_the_storage(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def large(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(folder.fs, "cat_file", large)
+    with pytest.raises(MemoryError):
+        folder.read("a.txt")
+
+
+def test_a_folder_in_place_of_a_file_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "aliases.json").mkdir()
+    with pytest.raises(StorageUnreachable, match="Is a directory"):
+        Folder(str(tmp_path)).read("aliases.json")
+
+
 def test_a_folder_travels_between_processes(folder: Folder) -> None:
     folder.write("a", b"1")
     again = pickle.loads(pickle.dumps(folder))

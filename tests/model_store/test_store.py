@@ -208,6 +208,15 @@ def test_other_files_beside_the_models_are_ignored(store: ModelStore) -> None:
     assert store.versions("deer") == [DEER_1]
 
 
+def test_a_stray_file_is_a_model_without_versions(store: ModelStore) -> None:
+    store.folder.write("notes.txt", b"do not forget")
+    assert store.versions("notes.txt") == []
+    assert store.aliases("notes.txt") == {}
+    with pytest.raises(ModelNotFound, match=r"notes\.txt@1 is not in"):
+        store.digests(version_id("notes.txt", "1"))
+    assert "there is: none" in message(ModelNotFound, store.resolve, parse_ref("notes.txt"))
+
+
 def test_the_shipped_models_are_whole() -> None:
     store = ModelStore(str(MODELS))
     assert store.names() == ["motion", "ssdlite-coco"]

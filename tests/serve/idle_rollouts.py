@@ -22,3 +22,6 @@ class IdleRollouts:
 
     async def counts(self) -> dict[tuple[str, str], int]:
         return {}
+
+    async def refused(self) -> int:
+        return 0

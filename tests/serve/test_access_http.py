@@ -37,7 +37,7 @@ class Promotion(BaseModel):
     version: str
 
 
-def guarded(access: Access, *origins: str) -> httpx.AsyncClient:
+def guarded(access: Access, *origins: str, at: str = "resight:8000") -> httpx.AsyncClient:
     """An API with a JSON body, which FastAPI reads before any dependency, and a mounted app."""
     api, mounted = FastAPI(), FastAPI()
 
@@ -52,7 +52,7 @@ def guarded(access: Access, *origins: str) -> httpx.AsyncClient:
     api.mount("/metrics", mounted)
     api.add_middleware(Guard, access=access, origins=origins)
     transport = httpx.ASGITransport(api)
-    return httpx.AsyncClient(transport=transport, base_url="http://resight:8000")
+    return httpx.AsyncClient(transport=transport, base_url=f"http://{at}")
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -102,12 +102,13 @@ async def test_v2_is_refused_in_the_form_its_clients_read() -> None:
     ("origin", "status"),
     [
         (None, 200),
-        ("http://resight:8000", 200),
-        ("https://resight:8000", 200),  # behind a TLS proxy
+        ("http://localhost:8000", 200),
+        ("https://localhost:8000", 200),  # behind a TLS proxy
         ("http://allowed.example.org", 200),
-        ("http://resight", 403),
+        ("http://localhost", 403),
+        ("http://127.0.0.1:8000", 403),
         ("http://evil.example.org", 403),
-        ("http://evil.example.org/resight:8000", 403),
+        ("http://evil.example.org/localhost:8000", 403),
         ("null", 403),
         ("", 403),
     ],
@@ -116,9 +117,48 @@ async def test_without_tokens_pages_of_other_sites_are_refused(
     origin: str | None, status: int
 ) -> None:
     headers = {} if origin is None else {"origin": origin}
-    async with guarded(Access(), "http://allowed.example.org") as api:
+    async with guarded(Access(), "http://allowed.example.org", at="localhost:8000") as api:
         answer = await api.post("/v1/models/deer/promote", json={"version": "2"}, headers=headers)
     assert answer.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:8000", 200),
+        ("localhost", 200),
+        ("resight.localhost:8000", 200),
+        ("127.0.0.1:8000", 200),
+        ("192.168.1.7", 200),
+        ("[::1]:8000", 200),
+        ("[::1]", 200),
+        ("evil.example:8000", 403),
+        ("evil.example", 403),
+        ("resight:8000", 403),
+        ("localhost.evil.example:8000", 403),
+        ("evillocalhost:8000", 403),
+        ("127.0.0.1.evil.example:8000", 403),
+        ("127.0.0.1:8000:8000", 403),
+        ("[127.0.0.1]:8000", 403),
+        ("::1", 403),
+        (":8000", 403),
+        ("", 403),
+    ],
+)
+async def test_without_tokens_a_page_s_own_name_must_be_one_that_no_dns_says(
+    host: str, status: int
+) -> None:
+    headers = {"host": host, "origin": f"http://{host}"}
+    promote, body = "/v1/models/deer/promote", {"version": "2"}
+    async with guarded(Access(), at="localhost:8000") as api:
+        asked = await api.post(promote, json=body, headers=headers)
+        no_page = await api.post(promote, json=body, headers={"host": host})
+    async with guarded(Access(), f"http://{host}", at="localhost:8000") as api:
+        allowed = await api.post(promote, json=body, headers=headers)
+    async with guarded(Access("secret"), at="localhost:8000") as api:
+        known = await api.post(promote, json=body, headers=headers | bearer("secret"))
+    assert asked.status_code == status
+    assert (no_page.status_code, allowed.status_code, known.status_code) == (200, 200, 200)
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from serve.contract import to_response
 from serve.engine import Engine
 from serve.lanes import Lane
 from serve.settings import DetectArgs, Limits
-from serve.work import LaneKey
+from serve.work import work
 from tests.fixtures_local import MODELS, model_info, motion_store, photo
 from tests.graphs import constant_graph, pooling
 from tests.model_store.test_detections import rows_of
@@ -163,7 +163,7 @@ async def test_a_version_released_meanwhile_still_answers_what_it_was_asked(tmp_
     engine = Engine(DetectArgs(models=str(tmp_path), workers=1))
     gate = threading.Event()
     nothing = np.zeros(0, np.float32)
-    hold = engine.lanes.submit(LaneKey.of(Gate(gate)), [nothing], Lane.ONLINE)  # type: ignore[arg-type]
+    hold = engine.lanes.submit(*work(Gate(gate), [nothing]), Lane.ONLINE)  # type: ignore[arg-type]
     try:
         while engine.lanes.depth(Lane.ONLINE):  # until the one worker is busy with the gate
             await asyncio.sleep(0.01)

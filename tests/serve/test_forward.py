@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from ray.exceptions import ActorDiedError
 
 from model_store.errors import ModelNotReady
-from serve import placement
+from serve import handle, placement
 from serve.access import Access
 from serve.engine import Engine
 from serve.forward import PassedAnswer, PassedRequest
@@ -74,7 +74,9 @@ class Two:
     ) -> httpx.Response:
         async def asked() -> httpx.Response:
             transport = httpx.ASGITransport(app or self.api)
-            async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            async with httpx.AsyncClient(
+                transport=transport, base_url="http://localhost"
+            ) as client:
                 headers = SECRET | more.pop("headers", {})
                 return await client.request(method, path, headers=headers, **more)
 
@@ -104,7 +106,7 @@ def test_each_pool_holds_its_own_models(two: Two) -> None:
 
 def test_an_image_is_answered_where_its_model_lives(two: Two) -> None:
     there = build_http_api(two.there)
-    directly = two.ask("POST", DETECT, there, content=CAT, headers={"origin": "http://x"})
+    directly = two.ask("POST", DETECT, there, content=CAT, headers={"origin": "http://localhost"})
     assert detections(two.ask("POST", DETECT, content=CAT)) == detections(directly)
     for ref in ("blobs:production", "blobs@2"):
         answer = two.ask("POST", f"/v1/detect?model={ref}", content=CAT)
@@ -148,13 +150,18 @@ def test_lists_and_readiness_are_of_all_pools(two: Two) -> None:
 
 def test_bodies_and_places_are_bounded_here(two: Two) -> None:
     assert two.ask("POST", DETECT, content=bytes((1 << 20) + 1)).status_code == 413
+    form = {"content-type": "multipart/form-data; boundary=b", "content-length": str(5 << 20)}
+    refused = two.ask("POST", DETECT, content=b"", headers=form)
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+    assert two.pool.passed == []
+
+
+def test_a_pool_that_is_full_holds_up_nobody_else(two: Two) -> None:
     with contextlib.ExitStack() as places:
         for _ in range(4):
-            places.enter_context(two.here.slot())
-        refused = two.ask("POST", DETECT, content=CAT)
-        assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
-        assert two.ask("POST", "/v2/models/blobs/infer", content=CAT).status_code == 429
-    assert two.pool.passed == []
+            places.enter_context(two.there.slot())
+        assert two.ask("POST", DETECT, content=CAT).status_code == 429
+        assert two.here._admitted == 0
 
 
 def test_what_is_left_of_a_deadline_goes_along(two: Two) -> None:
@@ -196,12 +203,29 @@ def test_a_pool_that_there_is_not_is_named(tmp_path: Path) -> None:
         two.stop()
 
 
+class Alive:
+    async def remote(self) -> Serving:
+        return Serving()
+
+
+class Gone:
+    """A handle of a deployment without replicas: calls wait for ever."""
+
+    def __init__(self) -> None:
+        self.serving = self
+
+    async def remote(self) -> Serving:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
 class Dying:
     """A handle whose replica dies under the first so many calls."""
 
     def __init__(self, deaths: int) -> None:
         self.deaths, self.calls = deaths, 0
         self.answer = self
+        self.serving = Alive()
 
     async def remote(self, request: PassedRequest) -> PassedAnswer:
         self.calls += 1
@@ -219,3 +243,13 @@ def test_a_replica_that_dies_costs_a_second_try_and_no_more() -> None:
     with pytest.raises(ModelNotReady, match="the pool 'gpu' cannot answer"):
         asyncio.run(RayPools({"gpu": always}).answer("gpu", REQUEST))
     assert (once.calls, always.calls) == (2, 2)
+
+
+def test_a_pool_without_replicas_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handle, "LOOK_TIMEOUT_S", 0.05)
+    pools = RayPools({"gpu": Gone()})
+    with pytest.raises(ModelNotReady, match="no replica of the pool 'gpu' answers"):
+        asyncio.run(pools.answer("gpu", REQUEST))
+    assert asyncio.run(pools.serving()).failures == {
+        "pool gpu": "the pool does not answer: TimeoutError"
+    }

@@ -75,6 +75,7 @@ async def test_and_as_a_tensor(api: FastAPI) -> None:
         ("png_chunks", 1.3),
         ("tiff_tags_that_overlap", 0.03),
         ("tiff_tags_that_are_many", 0.1),
+        ("tiff_long_tags_that_overlap", 0.03),
     ],
 )
 async def test_tables_that_cost_many_times_their_size_are_refused(

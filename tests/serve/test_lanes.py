@@ -54,7 +54,7 @@ class Bench:
         assert not wait(futures, TIMEOUT_S).not_done
         return self.batches
 
-    def _batch_of(self, key: str) -> Batch:
+    def _batch_of(self, key: str, _: str) -> Batch:
         if key == "released":
             raise ModelNotReady("released")
         return self.batch_by_key.get(key, Batch(max=self._most))
@@ -172,7 +172,7 @@ def test_a_lane_is_bounded_in_bytes_too() -> None:
         return list(items)
 
     bounds = dict.fromkeys(Lane, Bound(1000, 10))
-    lanes: Lanes[str, str, str] = Lanes(run, lambda _: Batch(max=1), 1, 0.2, bounds, bytes_of=len)
+    lanes: Lanes[str, str, str] = Lanes(run, lambda *_: Batch(max=1), 1, 0.2, bounds, bytes_of=len)
     try:
         lanes.submit("a", ["running"], Lane.ONLINE)
         while lanes.depth(Lane.ONLINE):
@@ -320,7 +320,7 @@ class Apart:
         bounds = dict.fromkeys(Lane, Bound(100, 1 << 30))
         batch = Batch(max=4)
         self.lanes: Lanes[str, str, str] = Lanes(
-            self._run, lambda _: batch, 2, 0.2, bounds, apart=True
+            self._run, lambda *_: batch, 2, 0.2, bounds, apart=True
         )
 
     def _run(self, key: str, items: Sequence[str]) -> Sequence[str]:
@@ -363,3 +363,16 @@ def test_and_bulk_gives_way_to_them(apart: Apart) -> None:
 def test_a_share_of_a_processor_is_a_niceness(share: float, nice: int) -> None:
     # kernel/sched/core.c: niceness 0 weighs 1024, 6 weighs 272, 10 weighs 110
     assert niceness(share) == nice
+
+
+def test_who_lingers_for_one_key_does_not_swallow_the_call_for_another(
+    bench: Callable[..., Bench],
+) -> None:
+    """Two workers: one gives `slow` time to fill, the other one is to take `quick` at once."""
+    made = bench(workers=2)
+    made.batch_by_key = {"slow": Batch.model_construct(max=4, wait_ms=FOREVER_MS)}
+    made.lanes.submit("slow", ["s"], Lane.ONLINE)
+    for _ in range(20):
+        time.sleep(0.005)  # until the other one waits again
+        (quick,) = made.lanes.submit("quick", ["q"], Lane.ONLINE)
+        assert quick.result(TIMEOUT_S)[0] == "Q"

@@ -1,4 +1,4 @@
-"""Memory comes back after versions are loaded and released; a control that leaks is caught."""
+"""Memory comes back after versions have answered and were released; a control that leaks is caught."""
 
 from __future__ import annotations
 
@@ -11,33 +11,34 @@ WARM_UP, CYCLES = 4, 8
 MOST_OF_A_LEAK = 0.1
 """What a load may keep, as a share of what the control keeps: single sizes vary by 20 %, with no trend."""
 SCRIPT = """
-import asyncio, sys
+import asyncio, shutil, sys, tempfile
+from pathlib import Path
 import psutil
-from model_store.detector import load_detector
+from serve.engine import Engine
+from serve.settings import DetectArgs
 from model_store.names import VersionId
-from model_store.store import ModelStore
-from serve.resident_versions import ResidentVersions
-from serve.rollout.prove import warm_up
 
-store, version, kept = ModelStore("examples/models"), VersionId("ssdlite-coco", "1"), []
+kind, cycles, kept = sys.argv[1], int(sys.argv[2]), []
+photo = Path("examples/photos/cat.jpg").read_bytes()
 
-def load(which):
-    detector = load_detector(store, which)
-    warm_up(detector)
-    if sys.argv[1] == "leaking":
-        kept.append(detector)
-    return detector
-
-async def main():
-    versions = ResidentVersions(load, idle_versions=2, retain_s=600)
+async def main(store):
+    for cycle in range(cycles):
+        shutil.copytree("examples/models/ssdlite-coco/1", store / "model" / str(cycle))
+    engine = Engine(DetectArgs(models=str(store), workers=2))
     sizes = []
-    for _ in range(int(sys.argv[2])):
-        await versions.ensure(version)
-        await versions.release(version)
+    for cycle in range(cycles):
+        version = VersionId("model", str(cycle))
+        answer = await engine.detect(photo, str(version))
+        assert answer.model.version == str(cycle)
+        if kind == "leaking":
+            kept.append(engine.residents.detector(version))
+        await engine.residents.release(version)
         sizes.append(psutil.Process().memory_info().rss)
+    engine.stop()
     print(*sizes)
 
-asyncio.run(main())
+with tempfile.TemporaryDirectory() as folder:
+    asyncio.run(main(Path(folder)))
 """
 
 

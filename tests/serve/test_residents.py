@@ -11,7 +11,14 @@ from typing import Any
 
 import pytest
 
-from model_store.errors import BadRequest, Conflict, ModelNotFound, ModelNotReady, ModelRefused
+from model_store.errors import (
+    BadRequest,
+    Conflict,
+    ModelNotFound,
+    ModelNotReady,
+    ModelRefused,
+    StorageUnreachable,
+)
 from model_store.names import VersionId
 from model_store.store import ModelStore
 from serve.residents import Residents
@@ -237,14 +244,67 @@ def state(generation: int, active: str = "1", **more: Any) -> ModelState:
     return ModelState(generation=generation, aliases={"production": alias})
 
 
-async def test_activation_switches_only_to_what_is_loaded(shelf: Shelf) -> None:
+async def test_activation_loads_what_is_missing_and_switches_only_then(shelf: Shelf) -> None:
+    """A replica may have come after the rollout had all others load it."""
     await shelf.residents.refresh()
-    with pytest.raises(ModelNotReady, match="deer@2 is not loaded"):
+    shelf.broken.add("deer@2")
+    with pytest.raises(ModelRefused, match="deer@2 is broken"):
         await shelf.residents.activate("deer", state(1, "2"))
     assert await shelf.answers("deer") == "detector of deer@1"
-    await shelf.residents.versions.ensure(VersionId("deer", "2"))
+    shelf.broken.clear()
     await shelf.residents.activate("deer", state(1, "2"))
     assert await shelf.answers("deer") == "detector of deer@2"
+
+
+async def test_a_version_nobody_has_rolled_out_is_proved_before_it_is_loaded(shelf: Shelf) -> None:
+    proved: list[str] = []
+
+    async def prove(version: VersionId) -> int:
+        proved.append(str(version))
+        if version.version == "1":
+            raise ModelRefused("it ended the process that loaded it")
+        return 1 << 60 if version.version == "3" else 1000
+
+    shelf.add("deer", "3")
+    shelf.residents.prove = prove
+    assert await shelf.answers("deer@2") == "detector of deer@2"
+    with pytest.raises(ModelRefused, match="ended the process"):
+        await shelf.answers("deer@1")
+    with pytest.raises(ModelNotReady, match="no memory for deer@3"):
+        await shelf.answers("deer@3")
+    assert proved == ["deer@2", "deer@1", "deer@3"]
+    assert shelf.loads == ["deer@2"]
+
+
+async def test_what_is_used_or_leased_while_idle_ones_are_released_stays(shelf: Shelf) -> None:
+    """Each release takes time, and the world goes on meanwhile."""
+    shelf.add("deer", "3", "4")
+    shelf.residents.versions._idle_versions = 0
+    await shelf.residents.refresh()
+    for version in ("2", "3", "4"):
+        await shelf.answers(f"deer@{version}")
+    versions = shelf.residents.versions
+    real = versions.release
+
+    async def release(version: VersionId) -> bool:
+        versions.lease(VersionId("deer", "3"), "run x", 60)
+        versions.use(VersionId("deer", "4"))
+        return await real(version)
+
+    versions.release = release  # type: ignore[method-assign]
+    await shelf.residents.release_idle()
+    assert shelf.loaded == ["deer@1", "deer@3", "deer@4"]
+
+
+async def test_whether_the_store_could_be_read_is_said(tmp_path: Path) -> None:
+    assert await Shelf(tmp_path).residents.refresh()
+    nowhere = Residents(ModelStore("s3://no-such-bucket-of-ours"), lambda _: None)  # type: ignore[arg-type,return-value]
+    nowhere._read_states = _unreachable  # type: ignore[method-assign]
+    assert not await nowhere.refresh()
+
+
+def _unreachable() -> dict[str, ModelState]:
+    raise StorageUnreachable("it is away")
 
 
 async def test_no_older_state_wins(shelf: Shelf) -> None:
@@ -252,7 +312,8 @@ async def test_no_older_state_wins(shelf: Shelf) -> None:
     await shelf.residents.refresh()
     await shelf.residents.versions.ensure(VersionId("deer", "2"))
     await shelf.residents.activate("deer", state(5, "2"))
-    await shelf.residents.activate("deer", state(4, "1"))
+    with pytest.raises(Conflict, match="knows state 5, which is newer than 4"):
+        await shelf.residents.activate("deer", state(4, "1"))
     await shelf.residents.refresh()
     assert await shelf.answers("deer") == "detector of deer@2"
 
@@ -345,7 +406,7 @@ async def test_where_a_rollout_proves_first_a_new_alias_is_not_loaded_unproved(
     shelf.alias("deer", production="1", staging="2")
     await shelf.residents.refresh()
     assert shelf.loads == ["deer@1"]
-    with pytest.raises(ModelNotReady, match="it is being loaded"):
+    with pytest.raises(ModelNotReady, match="it is being proved, or was refused"):
         await shelf.answers("deer:staging")
     assert await shelf.answers("deer") == "detector of deer@1"
 

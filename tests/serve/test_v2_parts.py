@@ -262,6 +262,24 @@ async def test_loading_a_bare_name_loads_what_its_aliases_mean(engine: Engine) -
     assert (await states(engine))["2"] == "READY"
 
 
+async def test_of_a_bare_name_all_are_released_or_none(tmp_path: Path) -> None:
+    """The first could go, the last is held by a run."""
+    engine = Engine(DetectArgs(models=motion_store(tmp_path, "1", "2", alias=None).url, workers=1))
+    try:
+        for version in ("1", "2"):
+            await repository.load(engine, f"blobs@{version}", {})
+        versions = engine.residents.versions
+        versions.lease(VersionId("blobs", "2"), "run-7", 60.0)
+        with pytest.raises(Conflict, match="blobs@2 is held by run-7"):
+            await repository.unload(engine, "blobs", {})
+        assert [one.version for one in versions.names] == ["1", "2"]
+        versions.lease(VersionId("blobs", "2"), "run-7", 0.0)
+        await repository.unload(engine, "blobs", {})
+        assert versions.names == []
+    finally:
+        engine.stop()
+
+
 async def test_what_an_alias_means_is_not_unloaded_and_the_rest_stays_too(engine: Engine) -> None:
     await repository.load(engine, "blobs@2", {})
     for ref, parameters in (("blobs", {}), ("blobs@1", {}), ("blobs", {"version": "1"})):

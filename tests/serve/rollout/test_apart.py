@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -17,6 +19,7 @@ import pytest
 from model_store.errors import DigestMismatch, ModelError, ModelNotReady, ModelRefused
 from model_store.names import VersionId, version_id
 from model_store.store import ModelStore
+from serve.rollout import zygote
 from serve.rollout.apart import ROOT, ProvingGround
 from tests.fixtures_local import MODELS, motion_store
 from tests.graphs import endless
@@ -44,8 +47,8 @@ def hanging(tmp_path: Path) -> tuple[str, VersionId]:
 
 
 def children(ground: ProvingGround) -> list[psutil.Process]:
-    zygote = ground._zygote
-    return [] if zygote is None else psutil.Process(zygote.pid).children()
+    process = ground._zygote
+    return [] if process is None else psutil.Process(process.pid).children()
 
 
 def wait_for_child(ground: ProvingGround) -> psutil.Process:
@@ -84,6 +87,58 @@ def test_a_proof_that_does_not_end_is_ended(
     with pytest.raises(ModelNotReady, match="did not load and probe within 2 s"):
         ground.prove(*hanging, 1, 2.0)
     assert ground.prove(str(MODELS), ONE, 1, LIMIT_S), "the next one is not hurt"
+
+
+class Crowded(ProvingGround):
+    """As if little memory were free."""
+
+    def __init__(self, free_mib: int) -> None:
+        super().__init__()
+        self.share = free_mib * 2**20 / psutil.virtual_memory().available
+
+    def _ask(self, line: bytes, limit_s: float) -> dict[str, Any]:
+        asked = json.loads(line) | {"memory_share": self.share}
+        return super()._ask(json.dumps(asked).encode() + b"\n", limit_s)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system bounds a process's memory")
+@pytest.mark.parametrize(
+    "free_mib",
+    [
+        pytest.param(0, id="none to read the weights"),
+        pytest.param(30, id="none to load them"),
+        pytest.param(65, id="none to run them"),
+    ],
+)
+def test_a_version_that_wants_more_memory_than_is_free_is_refused(free_mib: int) -> None:
+    ground = Crowded(free_mib)
+    try:
+        with pytest.raises(ModelRefused, match="ssdlite-coco@1 needs more memory than is free"):
+            ground.prove(str(MODELS), ONE, 1, LIMIT_S)
+        ground.share = zygote.MEMORY_SHARE
+        assert ground.prove(str(MODELS), ONE, 1, LIMIT_S), "the next one is not hurt"
+    finally:
+        ground.stop()
+
+
+@pytest.mark.parametrize(
+    ("error", "is_of_memory"),
+    [
+        (ValueError("no such node"), False),
+        (MemoryError(), True),
+        (ImportError("Exception caught: std::bad_alloc"), True),
+        (RuntimeError("Failed to allocate memory for requested buffer of size 8640000"), True),
+        (RuntimeError("pthread_create failed: Cannot allocate memory"), True),
+        (RuntimeError("OpenCV: (-4:Insufficient memory) Failed to allocate 9 bytes"), True),
+    ],
+)
+def test_want_of_memory_is_known_by_the_kind_of_an_error_or_its_words(
+    error: Exception, is_of_memory: bool
+) -> None:
+    wrapped = ModelRefused("it cannot be loaded")
+    wrapped.__cause__ = error
+    for one in (error, wrapped):
+        assert ("more memory than is free" in zygote._failure("a@1", one)["says"]) is is_of_memory
 
 
 @pytest.mark.parametrize("who", ["child", "zygote"])

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from model_store.errors import StorageUnreachable
 from model_store.store import ModelStore
 from serve.rollout import follow
 from serve.rollout.events import events, record
 from serve.rollout.follow import Follower
 from serve.rollout.offline import apply_offline
-from serve.rollout.operations import Operation, asked
+from serve.rollout.operations import Operation, Outcome, asked
 from serve.rollout.state import AliasState, ModelState, read_state, write_state
 from tests.fixtures_local import motion_store
 
@@ -26,9 +27,12 @@ def store(tmp_path: Path) -> ModelStore:
     return store
 
 
+def refused(operation: Operation, why: str = "it does not load") -> Outcome:
+    return asked(operation).model_copy(update={"state": "refused", "detail": why})
+
+
 def refuse(follower: Follower, operation: Operation) -> None:
-    refused = {"state": "refused", "detail": "it does not load"}
-    follower.ended(asked(operation).model_copy(update=refused))
+    follower.ended(refused(operation))
 
 
 def test_nothing_is_due_when_the_file_says_what_serves(store: ModelStore) -> None:
@@ -79,6 +83,75 @@ def test_a_damaged_model_does_not_keep_others_from_being_followed(store: ModelSt
     store.folder.write("aaa/aliases.json", b"not JSON")
     store.set_alias("blobs", "production", "2")
     assert [one.name for one in Follower(store).due()] == ["blobs"]
+
+
+@pytest.mark.parametrize("place", ["aaa/aliases.json", "aaa/.rollout/state.json"])
+def test_nor_does_one_whose_files_cannot_be_read(
+    store: ModelStore, tmp_path: Path, place: str
+) -> None:
+    store.folder.write("aaa/aliases.json", b'{"production": "1"}')
+    (tmp_path / place).unlink(missing_ok=True)
+    (tmp_path / place).mkdir(parents=True)
+    with pytest.raises(StorageUnreachable):
+        read_state(store, "aaa")
+    store.set_alias("blobs", "production", "2")
+    assert [one.name for one in Follower(store).due()] == ["blobs"]
+
+
+def test_nor_does_a_stray_file(store: ModelStore) -> None:
+    store.folder.write("aaa.txt", b"do not forget")
+    store.set_alias("blobs", "production", "2")
+    assert [one.name for one in Follower(store).due()] == ["blobs"]
+
+
+def test_a_refusal_is_news_once(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow, "RETRY_S", -1.0)
+    store.set_alias("blobs", "production", "2")
+    follower = Follower(store)
+    for is_news in (True, False, False):
+        (operation,) = follower.due()
+        assert follower.is_news(refused(operation)) is is_news
+        follower.ended(refused(operation))
+
+
+def test_a_refusal_is_news_again_when_anything_about_it_has_changed(store: ModelStore) -> None:
+    store.set_alias("blobs", "production", "2")
+    follower = Follower(store)
+    (operation,) = follower.due()
+    follower.ended(refused(operation))
+    assert not follower.is_news(refused(operation))
+    assert follower.is_news(refused(operation, "its probe fails"))
+    assert follower.is_news(refused(operation.model_copy(update={"version": "1"})))
+    assert follower.is_news(refused(operation.model_copy(update={"alias": "staging"})))
+    ready = store.folder.read("blobs/2/READY")
+    store.folder.write("blobs/2/READY", ready + b"\n")
+    assert follower.is_news(refused(operation))
+
+
+def test_what_was_asked_for_or_was_done_is_always_news(store: ModelStore) -> None:
+    follower = Follower(store)
+    operation = Operation(kind="follow", name="blobs", version="2")
+    follower.ended(refused(operation))
+    promoted = refused(operation.model_copy(update={"kind": "promote"}))
+    done = asked(operation).model_copy(update={"state": "done"})
+    assert follower.is_news(promoted)
+    assert follower.is_news(done)
+    follower.ended(done)
+    assert follower.is_news(refused(operation))
+
+
+def test_a_refusal_is_noted_though_the_store_is_away(
+    store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(store.folder.fs, "cat_file", away)
+    follower = Follower(store)
+    operation = Operation(kind="follow", name="blobs", version="2")
+    assert follower.is_news(refused(operation))
+    follower.ended(refused(operation))
+    assert follower.failures("blobs") == {"production": "it does not load"}
 
 
 def test_without_a_cluster_a_version_is_proved_here_and_recorded(store: ModelStore) -> None:

@@ -1,0 +1,166 @@
+"""What a request of /v2 in JSON may take of memory: floods are refused, large ones are read one at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model_store.errors import BadRequest
+from serve.engine import Engine
+from serve.settings import DetectArgs
+from serve.v2 import request
+from serve.v2.bodies import LARGE_BYTES
+from serve.v2.contract import MOST_FIELDS, MOST_LISTS, MOST_OBJECTS, InferRequest, parsed
+from serve.v2.request import Asked, read_request
+from serve.v2.tensors import byte_strings, floats
+from tests.fixtures_local import motion_store, photo
+from tests.serve.test_v2_infer import PATH, client, error_of
+
+SHAPE = [1, 3, 320, 320]
+COUNT = 3 * 320 * 320
+
+
+def of_data(data: bytes, shape: list[int] | None = None) -> bytes:
+    text = b'{"inputs": [{"name": "images", "shape": %s, "datatype": "FP32", "data": %s}]}'
+    return text % (str(shape or [1]).encode(), data)
+
+
+def fields(count: int) -> bytes:
+    return b"{" + b",".join(b'"%x": 1' % i for i in range(count)) + b"}"
+
+
+NUMBERS = of_data(b"[" + b"0.125," * (COUNT - 1) + b"0.125]", SHAPE)
+
+FLOODS: dict[str, tuple[bytes, str]] = {
+    "objects": (of_data(b"[" + b"{}," * 700_000 + b"{}]"), "'{'"),
+    "lists": (of_data(b"[" + b"[]," * 700_000 + b"[]]"), "'['"),
+    "nested lists": (of_data(b"[" * 1_000_000 + b"]" * 1_000_000), "'['"),
+    "objects that are ignored": (b'{"x": [' + b"{}," * 700_000 + b"{}]}", "'{'"),
+    "parameters": (b'{"inputs": [], "parameters": %s}' % fields(200_000), "more than 256"),
+    "fields": (fields(200_000), "more than 256"),
+}
+
+
+@pytest.mark.parametrize("case", FLOODS)
+async def test_a_flood_is_a_400_that_takes_little_time_and_memory(
+    tmp_path_factory: pytest.TempPathFactory, case: str
+) -> None:
+    body, words = FLOODS[case]
+    store = motion_store(tmp_path_factory.mktemp("v2"), "1")
+    engine = Engine(DetectArgs(models=store.url, workers=1))
+    try:
+        async with client(engine) as api:
+            began = time.perf_counter()
+            assert words in error_of(await api.post(PATH, content=body), 400)
+            assert time.perf_counter() - began < 2
+    finally:
+        engine.stop()
+    tracemalloc.start()
+    with pytest.raises(BadRequest):
+        await read_request(body, None)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 16 * len(body)
+
+
+@pytest.mark.parametrize(
+    ("objects", "lists"), [(MOST_OBJECTS, 0), (MOST_OBJECTS - 1, MOST_LISTS - 2)]
+)
+def test_as_many_objects_and_lists_as_are_read(objects: int, lists: int) -> None:
+    inner = ["{}"] * (objects - 2) + ["[]"] * max(0, lists - 1)
+    parsed(InferRequest, of_data(f"[{','.join(inner)}]".encode()))
+    with pytest.raises(BadRequest, match="flat, or in binary"):
+        parsed(InferRequest, of_data(f"[{','.join([*inner, '{}', '{}', '[]', '[]'])}]".encode()))
+
+
+def test_as_many_fields_as_are_read() -> None:
+    tensor = b'"inputs": [{"name": "images", "shape": [1], "datatype": "FP32"}]'
+    parsed(InferRequest, b"{" + tensor + b"," + fields(MOST_FIELDS - 1)[1:])
+    with pytest.raises(BadRequest, match="more than"):
+        parsed(InferRequest, b"{" + tensor + b"," + fields(MOST_FIELDS)[1:])
+
+
+async def test_of_numbers_in_json_only_the_array_is_kept() -> None:
+    await read_request(NUMBERS, None)  # what is made once
+    tracemalloc.start()
+    asked = await read_request(NUMBERS, None)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert isinstance(asked.data, np.ndarray)
+    assert kept < asked.data.nbytes + 200_000
+    assert asked.input.data is None
+    assert asked.header.inputs == [asked.input]
+    values = floats(asked.input, asked.data)
+    assert values.shape == tuple(SHAPE)
+    assert (values == 0.125).all()
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [(b'["a"' + b', "ab"' * 300_000 + b"]", "must be numbers"), (b'"a"', "neither")],
+)
+async def test_of_what_is_refused_nothing_is_kept(data: bytes, words: str) -> None:
+    body = of_data(data)
+    tracemalloc.start()
+    with pytest.raises(BadRequest, match=words) as refused:
+        await read_request(body, None)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert refused.value.__context__ is None
+    assert kept < 200_000
+
+
+async def test_of_images_in_json_only_their_bytes_are_kept() -> None:
+    cat = photo("cat")
+    text = base64.b64encode(cat).decode()
+    tensor = f'{{"name": "image", "shape": [2, 1], "datatype": "BYTES", "data": [["{text}"], ["{text}"]]}}'
+    asked = await read_request(f'{{"inputs": [{tensor}]}}'.encode(), None)
+    assert asked.data == [cat, cat] == byte_strings(asked.input, asked.data)
+    assert asked.input.data is None
+    assert asked.header.inputs == [asked.input]
+
+
+@pytest.mark.parametrize(
+    ("size", "at_once"), [(LARGE_BYTES + 1, {1}), (LARGE_BYTES, {2, 3, 4})], ids=["large", "small"]
+)
+async def test_large_json_is_read_one_request_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, size: int, at_once: set[int]
+) -> None:
+    """From its text to its array, also when those that wait for it have gone."""
+    inside, most, lock = 0, 0, threading.Lock()
+
+    def watched(work: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any) -> Any:
+            nonlocal inside, most
+            with lock:
+                inside += 1
+                most = max(most, inside)
+            time.sleep(0.05)
+            try:
+                return work(*args)
+            finally:
+                with lock:
+                    inside -= 1
+
+        return run
+
+    monkeypatch.setattr(request, "parsed", watched(request.parsed))
+    monkeypatch.setattr(request, "from_json", watched(request.from_json))
+    body = of_data(b"[1]")
+    body += b" " * (size - len(body))
+    gone: list[asyncio.Task[Asked]] = []
+    for _ in range(2):
+        gone.append(asyncio.create_task(read_request(body, None)))
+        await asyncio.sleep(0.01)
+        gone[-1].cancel()
+    answers = await asyncio.gather(*(read_request(body, None) for _ in range(2)))
+    assert all(answer.data is not None for answer in answers)
+    assert most in at_once
