@@ -163,7 +163,12 @@ class Residents:
     def _read_states(self) -> dict[str, ModelState]:
         """What the files say; a damaged one is a failure of its model alone."""
         found: dict[str, ModelState] = {}
-        for name in self._store.names():
+        names = self._store.names()
+        for label in list(self.failures):
+            gone = label.partition(":")[0] not in (*names, *self._states)
+            if gone and names:
+                del self.failures[label]
+        for name in names:
             try:
                 self.placement.look(name)
                 if not self.placement.is_here(name):

@@ -125,7 +125,7 @@ def test_a_run_streams_through_the_pool(pooled: Any, tmp_path: Path) -> None:
     assert any(f'model="{NAME}"' in line for line in counted), counted
 
 
-def test_a_pool_that_there_is_not_refuses_promotions_with_its_name(pooled: Any) -> None:
+def test_a_pool_that_there_is_not_refuses_promotions_with_its_name(pooled: Any, photo: Any) -> None:
     store = ModelStore(pooled.settings.models_url)
     place = f"{NAME}/deployment.json"
     before = store.folder.read(place)
@@ -136,6 +136,7 @@ def test_a_pool_that_there_is_not_refuses_promotions_with_its_name(pooled: Any) 
         assert "wants the pool 'tpu'" in done.stderr
     finally:
         store.folder.write(place, before)
+    wait_until(lambda: bool(pooled.detect(photo("cat"), NAME).status_code == 200), 30)
 
 
 def wait_until(true: Callable[[], bool], seconds: float) -> None:

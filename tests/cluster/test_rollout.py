@@ -57,11 +57,18 @@ def back_to_1(cluster: Any, store: ModelStore) -> Iterator[None]:
     assert cluster.resight("models", "promote", f"{NAME}@1").returncode == 0
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
+def wait_until(
+    true: Callable[[], bool], seconds: float = 60, words: Callable[[], str] = lambda: ""
+) -> None:
     deadline = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < deadline, "it did not come true"
+        assert time.monotonic() < deadline, f"it did not come true {words()}"
         time.sleep(0.1)
+
+
+def not_ready(cluster: Any) -> str:
+    answer = httpx.get(f"{cluster.url}/readyz", timeout=30)
+    return "" if answer.status_code == 200 else answer.text
 
 
 def serving(cluster: Any, name: str = NAME) -> dict[str, Any]:
@@ -273,7 +280,7 @@ def test_a_store_that_goes_away_takes_nothing_with_it(
         assert answering(cluster, photo) == "1"
     finally:
         away.rename(here)
-    wait_until(lambda: httpx.get(f"{cluster.url}/readyz", timeout=30).status_code == 200)
+    wait_until(lambda: not_ready(cluster) == "", words=lambda: not_ready(cluster))
     assert answering(cluster, photo) == "1"
 
 

@@ -421,3 +421,13 @@ async def test_a_version_that_does_not_load_is_not_tried_at_every_look(tmp_path:
         await shelf.residents.refresh()
     assert shelf.loads == ["deer@1"]
     assert "is broken" in shelf.residents.failures["deer:production"]
+
+
+async def test_what_is_wrong_with_a_model_is_forgotten_when_it_is_gone(shelf: Shelf) -> None:
+    shelf.add("owl", "1")
+    (shelf.place / "owl" / "aliases.json").write_text("{")
+    await shelf.residents.refresh()
+    assert list(shelf.residents.failures) == ["owl"]
+    shutil.rmtree(shelf.place / "owl")
+    await shelf.residents.refresh()
+    assert shelf.residents.failures == {}
