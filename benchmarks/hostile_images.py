@@ -47,7 +47,8 @@ SLOWEST = 10
 
 def main() -> int:
     arguments = arguments_of()
-    result = facts("hostile_images", vars(arguments))
+    corpus = [Path(place).name for place in arguments.corpus]
+    result = facts("hostile_images", vars(arguments) | {"corpus": corpus})
     place = Path(tempfile.mkdtemp(prefix="resight-hostile-"))
     with replica(ROOT / "examples" / "models", place / "log", arguments.most_mib) as up:
         load = Load(up, place, arguments.clients)
