@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,40 +17,11 @@ import pytest
 import yaml
 
 from model_store.store import ModelStore
+from tests.cluster.load import Load
 
 pytestmark = pytest.mark.cluster
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "pooled"
-
-
-class Load:
-    """Clients that ask until it ends; `statuses` in the order of the answers."""
-
-    def __init__(self, url: str, body: bytes, clients: int, model: str = "ssdlite-coco") -> None:
-        self.statuses: list[int] = []
-        self.token = ""
-        self._url, self._body, self._query = url, body, {"model": model}
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask) for _ in range(clients)]
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _ask(self) -> None:
-        with httpx.Client(base_url=self._url, timeout=60) as http:
-            while not self._stop.is_set() and len(self.statuses) < 20_000:
-                headers = {"authorization": f"Bearer {self.token}"} if self.token else {}
-                answer = http.post(
-                    "/v1/detect", content=self._body, params=self._query, headers=headers
-                )
-                self.statuses.append(answer.status_code)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +41,8 @@ def pooled(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[A
         shutil.copytree(models / "ssdlite-coco" / "1", models / NAME / version)
     (models / NAME / "deployment.json").write_text(json.dumps({"*": {"pool": "small"}}))
     port = str(cluster.state.http_port)
-    with Load(cluster.url, (ROOT / "examples" / "photos" / "cat.jpg").read_bytes(), 2) as load:
+    cat = (ROOT / "examples" / "photos" / "cat.jpg").read_bytes()
+    with Load(cluster.url, cat, "ssdlite-coco", clients=2) as load:
         done = cluster.resight("up", "--port", port, RESIGHT_APP=str(app))
     assert done.returncode == 0, done.stderr
     assert set(load.statuses) == {200}, (
@@ -154,7 +125,7 @@ def replicas(cluster: Any, model: str) -> set[str]:
 
 
 def test_replicas_come_with_the_load_and_no_request_is_lost(pooled: Any, photo: Any) -> None:
-    with Load(pooled.url, photo("cat"), clients=8) as load:
+    with Load(pooled.url, photo("cat"), "ssdlite-coco", clients=8) as load:
         wait_until(lambda: len(replicas(pooled, "ssdlite-coco")) == 2, 180)
         enough = len(load.statuses) + 100
         wait_until(lambda: len(load.statuses) > enough, 60)
@@ -172,7 +143,7 @@ def test_a_form_is_answered_in_order_by_both_pools(pooled: Any, photo: Any) -> N
 
 def test_tokens_come_and_go_under_load(pooled: Any, photo: Any) -> None:
     """The last one here: from now on nobody gets in without a token."""
-    with Load(pooled.url, photo("cat"), clients=2, model=NAME) as load:
+    with Load(pooled.url, photo("cat"), NAME, clients=2) as load:
         wait_until(lambda: len(load.statuses) > 5, 60)
         done = pooled.resight("tokens", "add", "camera", "--scope", "detect", "--format", "json")
         assert done.returncode == 0, done.stderr

@@ -25,6 +25,7 @@ from model_store.store import READY, ModelStore
 from serve.client import Client
 from serve.problems import status_of
 from tests.cluster.late import Promotion, may_answer
+from tests.cluster.load import Load
 from tests.graphs import endless
 
 pytestmark = pytest.mark.cluster
@@ -82,39 +83,6 @@ def answering(cluster: Any, photo: Any) -> str:
     return str(answer.json()["model"]["version"])
 
 
-class Load:
-    """A few clients that ask all the time; each answer with when it was asked, and when it came."""
-
-    def __init__(self, cluster: Any, body: bytes, clients: int = 3) -> None:
-        self.cluster, self.body = cluster, body
-        self.answers: list[tuple[float, float, httpx.Response]] = []
-        self.errors: list[Exception] = []
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask) for _ in range(clients)]
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _ask(self) -> None:
-        with httpx.Client(base_url=self.cluster.url, timeout=60) as http:
-            while not self._stop.is_set() and len(self.answers) < 5000:
-                asked = time.monotonic()
-                try:
-                    answer = http.post(
-                        "/v1/detect", content=self.body, params={"model": NAME, "min_score": 0}
-                    )
-                    self.answers.append((asked, time.monotonic(), answer))
-                except Exception as error:
-                    self.errors.append(error)
-
-
 def test_swaps_under_load_drop_mix_and_delay_no_answer(
     cluster: Any, store: ModelStore, photo: Any
 ) -> None:
@@ -126,7 +94,8 @@ def test_swaps_under_load_drop_mix_and_delay_no_answer(
         expected[version] = len(answer["detections"])
     assert expected["1"] > expected["2"] > 0
     promotions = [Promotion("1", 0, 0)]
-    with Load(cluster, body) as load, Client(cluster.url) as client:
+    load = Load(cluster.url, body, NAME, min_score=0)
+    with load, Client(cluster.url) as client:
         for turn in range(12):
             version = "21"[turn % 2]
             asked = time.monotonic()
