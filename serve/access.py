@@ -27,9 +27,9 @@ from model_store.errors import (
     StorageUnreachable,
     Unauthorized,
 )
-from serve.problems import refusal
 from serve.settings import Settings
 from serve.tokens import Scope, StoredToken, TokenFile, digest
+from serve.v2.errors import refusal
 
 log = structlog.get_logger("resight.access")
 

@@ -22,11 +22,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from model_store.errors import DeadlinePassed, Overloaded, ResightError
 from model_store.names import NAME
 from serve.engine import Engine
-from serve.problems import refusal
+from serve.placement import require_pool
 from serve.routes.bodies import MIB, declared_bytes, read_whole
 from serve.routes.headers import TIMEOUT, deadline_of
 from serve.routes.multipart import FORM_FULL_FILES, is_form
 from serve.serving import Everywhere
+from serve.v2.errors import refusal
 
 DETECT = "/v1/detect"
 _IN_PATH = re.compile(
@@ -106,8 +107,9 @@ class Forward:
             await self.app(scope, receive, send)
             return
         try:
-            placement.is_here(name)  # raises when there is no such pool
-            answer = await self._answer(Request(scope, receive), placement.pool_of(name))
+            pool = placement.pool_of(name)
+            require_pool(name, pool, placement.pools)
+            answer = await self._answer(Request(scope, receive), pool)
         except ResightError as error:
             await refusal(error, scope["path"])(scope, receive, send)
             return

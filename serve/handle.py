@@ -20,6 +20,7 @@ from model_store.errors import ModelNotReady, ResightError
 from model_store.names import VersionId
 from serve.app_names import APP, deployment_of
 from serve.forward import PassedAnswer, PassedRequest
+from serve.placement import require_pool
 from serve.rollout.state import ModelState
 from serve.serving import Serving
 
@@ -89,11 +90,7 @@ class RayReplicas:
         deaths: int | None = None,
     ) -> list[Any]:
         pool = self._pool_of(version.name)
-        if pool not in self._pools:
-            raise ModelNotReady(
-                f"{version.name} wants the pool '{pool}' (deployment.json), and the application has: "
-                f"{', '.join(self._pools)}"
-            )
+        require_pool(version.name, pool, self._pools)
         return self._broadcast(timeout_s, pool, method, str(version), *more, deaths=deaths)
 
     @functools.lru_cache  # noqa: B019  one instance a process, as long as it lives

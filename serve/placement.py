@@ -20,6 +20,15 @@ log = structlog.get_logger("resight.serve")
 KEEP_S = 10.0
 
 
+def require_pool(name: str, pool: str, pools: Collection[str]) -> None:
+    """Raises ModelNotReady when a model wants a pool that the application has not."""
+    if pool not in pools:
+        raise ModelNotReady(
+            f"{name} wants the pool '{pool}' (deployment.json), and the application has: "
+            f"{', '.join(sorted(pools))}"
+        )
+
+
 class Placement:
     """As one replica sees it: `own` is its pool, `pools` are all that the application has."""
 
@@ -52,11 +61,8 @@ class Placement:
         it lives in a pool that there is not, which the default pool says.
         """
         pool = self.pool_of(name)
-        if pool not in self.pools and self.own == DEFAULT_POOL:
-            raise ModelNotReady(
-                f"{name} wants the pool '{pool}' (deployment.json), and the application has: "
-                f"{', '.join(sorted(self.pools))}"
-            )
+        if self.own == DEFAULT_POOL:
+            require_pool(name, pool, self.pools)
         if pool == self.own:
             return True
         left_s = self._left_s.get(name)

@@ -9,7 +9,7 @@ import math
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -53,17 +53,6 @@ def problem(status: int, kind: str, detail: str, headers: dict[str, str] | None 
         detail=detail,
     )
     return Response(body.model_dump_json(), status, headers, MEDIA_TYPE)
-
-
-def refusal(error: ResightError, path: str) -> Response:
-    """A problem; below /v2 the error body of that protocol, which its clients read."""
-    answer = of_error(error)
-    if not path.startswith("/v2"):
-        return answer
-    kept = {
-        n: answer.headers[n] for n in ("www-authenticate", "retry-after") if n in answer.headers
-    }
-    return JSONResponse({"error": str(error)}, answer.status_code, kept)
 
 
 def of_error(error: ResightError) -> Response:

@@ -43,6 +43,14 @@ def api_of(engine: Engine) -> FastAPI:
     return build_http_api(engine, rollouts=IdleRollouts())
 
 
+def tried(place: Path) -> Iterator[FastAPI]:
+    """For a fixture: an API that must have all its places back at the end."""
+    engine = engine_in(place)
+    yield api_of(engine)
+    assert engine._admitted == 0
+    engine.stop()
+
+
 def client(api: FastAPI) -> httpx.AsyncClient:
     """Sees a 500 as its callers do."""
     transport = httpx.ASGITransport(api, raise_app_exceptions=False)

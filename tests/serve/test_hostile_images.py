@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from tests.hostile_bombs import animated_png, table_bombs, talkative
 from tests.hostile_images import also_acceptable, expectation, hostile_bodies
-from tests.serve.hostile import DETECT, INFER, PLACES, api_of, client, engine_in
+from tests.serve.hostile import DETECT, INFER, PLACES, client, tried
 from tests.serve.test_v2_infer import of_images
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -21,10 +21,7 @@ STATUS = {"ok": 200, "note": 200, "unreadable": 400, "unsupported": 415, "too_la
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
-    engine = engine_in(tmp_path_factory.mktemp("hostile"))
-    yield api_of(engine)
-    assert engine._admitted == 0
-    engine.stop()
+    yield from tried(tmp_path_factory.mktemp("hostile"))
 
 
 def wanted(name: str) -> set[int]:

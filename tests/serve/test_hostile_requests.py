@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from fastapi import FastAPI
 
-from tests.serve.hostile import CANARY, CAT, DETECT, INFER, api_of, client, engine_in
+from tests.serve.hostile import CANARY, CAT, DETECT, INFER, client, tried
 from tests.serve.test_v2_infer import of_images
 
 DIGITS = "9" * 5000
@@ -16,10 +16,7 @@ DIGITS = "9" * 5000
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
-    engine = engine_in(tmp_path_factory.mktemp("hostile"))
-    yield api_of(engine)
-    assert engine._admitted == 0
-    engine.stop()
+    yield from tried(tmp_path_factory.mktemp("hostile"))
 
 
 async def test_every_method_on_every_path_is_answered(api: FastAPI) -> None:
