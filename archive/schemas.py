@@ -70,6 +70,7 @@ RESULTS = pa.schema(
         ("max_score", pa.float32()),
         ("saturated", pa.bool_()),
         ("detections", pa.list_(DETECTION)),
+        ("read_ms", pa.float32()),
         ("decode_ms", pa.float32()),
         ("queue_ms", pa.float32()),
         ("inference_ms", pa.float32()),
@@ -102,9 +103,84 @@ RUNS = pa.schema(
         ("spec", pa.string()),
         ("counts", COUNTS),
         ("message", pa.string()),
+        ("stages", pa.string()),
         ("resight_version", pa.string()),
     ]
 )
 
-TABLES: dict[str, pa.Schema] = {"media": MEDIA, "results": RESULTS, "runs": RUNS}
-PARTITIONS: dict[str, list[str]] = {"results": ["inference_key"]}
+ASSERTIONS = pa.schema(
+    [
+        ("assertion_id", pa.string()),
+        ("layer_id", pa.string()),
+        ("method", pa.string()),
+        ("actor", pa.string()),
+        ("action", pa.string()),
+        ("media_sha256", pa.string()),
+        ("inference_key", pa.string()),
+        ("rank", pa.int32()),
+        ("x1_px", pa.float32()),
+        ("y1_px", pa.float32()),
+        ("x2_px", pa.float32()),
+        ("y2_px", pa.float32()),
+        ("label", pa.string()),
+        ("score", pa.float32()),
+        ("score_semantics", pa.string()),
+        ("reason", pa.string()),
+        ("applied_to", pa.string()),
+        ("asserted_at", UTC),
+    ]
+)
+
+DECISIONS = pa.schema(
+    [
+        ("decision_id", pa.string()),
+        ("decided_at", UTC),
+        ("action", pa.string()),
+        ("acted", pa.bool_()),
+        ("model_name", pa.string()),
+        ("model_version", pa.string()),
+        ("inference_key", pa.string()),
+        ("published_key", pa.string()),
+        ("reasons", pa.list_(pa.string())),
+        ("facts", pa.string()),
+        ("run_id", pa.string()),
+        ("resight_version", pa.string()),
+    ]
+)
+
+EXPORTS = pa.schema(
+    [
+        ("exported_at", UTC),
+        ("relation", pa.string()),
+        ("inference_keys", pa.list_(pa.string())),
+        ("view", pa.string()),
+        ("rows", pa.int64()),
+        ("file", pa.string()),
+    ]
+)
+
+SNIPS = pa.schema(
+    [
+        ("inference_key", pa.string()),
+        ("media_sha256", pa.string()),
+        ("settings_key", pa.string()),
+        ("status", pa.string()),
+        ("error_code", pa.string()),
+        ("error_detail", pa.string()),
+        ("names", pa.list_(pa.string())),
+        ("bytes", pa.int64()),
+        ("run_id", pa.string()),
+        ("finished_at", UTC),
+    ]
+)
+
+TABLES: dict[str, pa.Schema] = {
+    "media": MEDIA,
+    "results": RESULTS,
+    "runs": RUNS,
+    "assertions": ASSERTIONS,
+    "decisions": DECISIONS,
+    "exports": EXPORTS,
+    "snips": SNIPS,
+}
+PARTITIONS: dict[str, list[str]] = {"results": ["inference_key"], "snips": ["inference_key"]}

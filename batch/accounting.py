@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from archive.scan import scan
+from archive.schemas import RESULTS
 from archive.tables import Tables
 from batch.plan import Plan
 from model_store.errors import AccountingOpen, NothingWorked
@@ -67,14 +68,14 @@ class Counts:
 
 
 _COUNT = """
-    select count(*) as n_rows, count(distinct media_sha256) as images,
+    select count(*) as n_rows, count(distinct id) as images,
         count(*) filter (run_id = $run and status = 'ok') as ok,
         count(*) filter (run_id = $run and status = 'empty') as empty,
         count(*) filter (run_id = $run and status = 'failed') as failed,
         coalesce(sum(n_detections) filter (run_id = $run), 0)::bigint as detections,
         count(*) filter (status = 'failed') as failed_ever
-    from results semi join requested using (media_sha256)
-    where inference_key = $key
+    from (select md5_number(media_sha256) as id, run_id, status, n_detections from results_now)
+        semi join wanted using (id)
 """
 
 
@@ -84,13 +85,11 @@ def read_back(tables: Tables, plan: Plan, run_id: str) -> Counts:
     Raises AccountingOpen on a missing or doubled row; NothingWorked when every image of the scope has
     failed, now or before, or every image that this run has tried.
     """
-    connection = duckdb.connect()
-    connection.register("results", tables.snapshot("results").to_pyarrow_dataset())
-    connection.register("requested", pa.table({"media_sha256": plan.requested}))
-    parameters = {"run": run_id, "key": plan.model.info.inference_key}
-    found = connection.execute(_COUNT, parameters).fetchall()[0]
+    sql = plan.scratch.sql
+    scan(sql, "results_now", tables.existing("results"), RESULTS, plan.model.info.inference_key)
+    found = sql.execute(_COUNT, {"run": run_id}).fetchall()[0]
     rows, images, ok, empty, failed, detections, failed_ever = (int(value) for value in found)
-    requested = len(plan.requested)
+    requested = plan.requested
     if rows != images:
         raise AccountingOpen(f"{rows - images} images have more than one row for this model")
     counts = Counts(

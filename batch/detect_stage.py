@@ -6,11 +6,13 @@ Several threads of the actor work on several chunks: while one waits for its ans
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cv2
 import pyarrow as pa
+import ray
 import tenacity
 from ray import serve as ray_serve
 from ray.exceptions import ActorDiedError, ActorUnavailableError
@@ -38,16 +40,33 @@ CALL_TIMEOUT_S = 600
 
 
 class DetectStage:
-    """A callable class for `map_batches`; built once per actor."""
+    """A callable class for `map_batches`; built once per actor.
 
-    def __init__(self, spec: RunSpec, model: ModelVersion, pool: str) -> None:
+    `parts` are tables of the plan in the object store; a chunk is some rows of one of them.
+    """
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        model: ModelVersion,
+        pool: str,
+        parts: Sequence[ray.ObjectRef[pa.Table]],
+    ) -> None:
         cv2.setNumThreads(1)
         give_way_all()  # as the bulk lane of the replica does: who uploads meanwhile goes first
-        self._spec, self._model = spec, model
+        self._spec, self._model, self._parts_of_plan = spec, model, parts
+        self._node = ray.get_runtime_context().get_node_id()
         self._handle: Any = ray_serve.get_deployment_handle(deployment_of(pool), APP)
 
-    def __call__(self, chunk: pa.Table) -> pa.Table:
-        return pa.concat_tables([self._detected(part) for part in self._parts(chunk.to_pylist())])
+    def __call__(self, chunks: pa.Table) -> pa.Table:
+        return pa.concat_tables([self._chunk(**chunk) for chunk in chunks.to_pylist()])
+
+    def _chunk(self, part: int, first: int, rows: int) -> pa.Table:
+        planned = ray.get(self._parts_of_plan[part]).slice(first, rows)
+        seen = pa.concat_tables([self._detected(few) for few in self._parts(planned.to_pylist())])
+        nodes = pa.array([self._node] * rows, pa.string())
+        replaces = planned["replaces"].combine_chunks()
+        return seen.append_column("replaces", replaces).append_column("node", nodes)
 
     def _parts(self, rows: Sequence[dict[str, Any]]) -> Iterator[list[ReadImage]]:
         """Images read and prepared, as many as go to a replica at once: tiled ones can be large."""
@@ -67,8 +86,11 @@ class DetectStage:
 
     def _detected(self, images: Sequence[ReadImage]) -> pa.Table:
         readable = [image.prepared for image in images if image.prepared]
+        started = time.perf_counter()
         answer = self._ask(Chunk.of(str(self._model.id), readable)) if readable else None
-        return result_table(self._spec.run_id, self._model.info, images, answer)
+        waited_ms = (time.perf_counter() - started) * 1e3 / len(images)
+        rows = result_table(self._spec.run_id, self._model.info, images, answer)
+        return rows.append_column("waited_ms", pa.array([waited_ms] * len(images), pa.float32()))
 
     @tenacity.retry(
         retry=tenacity.retry_if_exception_type(RECOVERABLE),

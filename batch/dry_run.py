@@ -19,11 +19,11 @@ def dry_run_report(spec: RunSpec, tables: Tables, store: ModelStore) -> dict[str
     return {
         "model": str(model.id),
         "inference_key": model.info.inference_key,
-        "scope": spec.scope.model_dump(exclude_none=True),
+        "scope": spec.scope.model_dump(mode="json", exclude_none=True),
         "files": plan.files,
-        "requested": len(plan.requested),
+        "requested": plan.requested,
         "reused": plan.reused,
-        "to_infer": len(plan.todo),
+        "to_infer": plan.todo,
         "bytes": plan.todo_bytes,
         "estimate_s": None if seconds is None else round(seconds, 1),
     }

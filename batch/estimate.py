@@ -20,8 +20,7 @@ SAMPLE = 8
 
 def estimate_s(plan: Plan, store: ModelStore) -> float | None:
     """Seconds on this machine's cores; None when nothing is to do or no sample can be read."""
-    step = max(1, len(plan.todo) // SAMPLE)
-    sample = plan.todo.to_pylist()[::step][:SAMPLE]
+    sample = plan.some(SAMPLE).to_pylist()
     detector = load_detector(store, plan.model.id) if sample else None
     seconds: list[float] = []
     for row in sample:
@@ -35,4 +34,4 @@ def estimate_s(plan: Plan, store: ModelStore) -> float | None:
         seconds.append(time.perf_counter() - started)
     if not seconds:
         return None
-    return sum(seconds) / len(seconds) * len(plan.todo) / usable_cores()
+    return sum(seconds) / len(seconds) * plan.todo / usable_cores()

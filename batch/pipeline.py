@@ -1,14 +1,17 @@
 """The Ray Data graph of a run, as one chain, and its results as they come.
 
-plan.todo -> blocks of one chunk each -> DetectStage actors -> tables of result rows, in any order
+windows of the plan -> parts in the object store -> chunks (part, first row, rows) -> DetectStage actors
+-> tables of result rows, in any order. Only numbers travel through Ray Data: a stage takes its rows from the
+part, so that what the driver holds does not grow with the archive.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow as pa
+import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 
@@ -21,24 +24,46 @@ STAGE_CPUS = 0.5  # logical: a fraction, so that a small cluster never waits for
 MAX_RESTARTS, MAX_TASK_RETRIES = 20, 3
 """Of an actor and of a chunk: nodes may come and go, but an image that kills its reader (Ray's default is
 to try for ever) ends the run with an error."""
+WINDOW_CHUNKS = 4096
+"""A window is one execution of Ray Data, whose actors start and end with it: at 64 images a chunk, 260,000."""
+PART_CHUNKS = 64
+"""Of one object: a megabyte or so, so that a stage on another node fetches no more than it needs."""
 
 
 def result_tables(spec: RunSpec, plan: Plan, pool: str) -> Iterator[pa.Table]:
-    """Tables in the schema of `results`. Unknown errors of a stage are raised and end the run."""
+    """Tables with the columns of `results` and of `stages.EXTRA`. Unknown errors of a stage are raised and
+    end the run.
+    """
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
-    threads = spec.threads or usable_cores() + 1
     size = images_per_chunk(spec.chunk, plan.model.config.preprocess)
-    chunks = math.ceil(len(plan.todo) / size)
+    for window in plan.windows(WINDOW_CHUNKS * size):
+        yield from _detected(spec, plan, pool, window, size)
+
+
+def stage_threads(spec: RunSpec) -> int:
+    return spec.threads or usable_cores() + 1
+
+
+def _detected(
+    spec: RunSpec, plan: Plan, pool: str, window: pa.Table, size: int
+) -> Iterator[pa.Table]:
+    threads = stage_threads(spec)
+    part_rows = PART_CHUNKS * size
+    parts = [
+        ray.put(window.slice(start, part_rows)) for start in range(0, window.num_rows, part_rows)
+    ]
+    chunks = list(_chunks(window.num_rows, part_rows, size))
     # from_items makes its blocks here; from_arrow would start a worker per block to look at it
-    todo = ray.data.from_items(plan.todo.to_pylist(), override_num_blocks=chunks)
+    todo = ray.data.from_items(chunks, override_num_blocks=len(chunks))
     detected = todo.map_batches(
         DetectStage,
-        fn_constructor_args=(spec, plan.model, pool),
+        fn_constructor_args=(spec, plan.model, pool, parts),
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=STAGE_CPUS,
+        scheduling_strategy="SPREAD",
         max_restarts=MAX_RESTARTS,
         max_task_retries=MAX_TASK_RETRIES,
         compute=ActorPoolStrategy(
@@ -49,3 +74,9 @@ def result_tables(spec: RunSpec, plan: Plan, pool: str) -> Iterator[pa.Table]:
         ),
     )
     yield from detected.iter_batches(batch_size=None, batch_format="pyarrow")
+
+
+def _chunks(rows: int, part_rows: int, size: int) -> Iterator[dict[str, Any]]:
+    for start in range(0, rows, size):
+        part, first = divmod(start, part_rows)
+        yield {"part": part, "first": first, "rows": min(size, rows - start)}

@@ -1,86 +1,131 @@
 """What a run would do, before it does anything: one anti-join of `media` against `results`.
 
-(tables, model version, scope) -> Plan(todo: one row an image, requested, reused, files, bytes)
+(tables, model version, scope) -> Plan(how many images, how many are due, and those in windows)
 Counts are of unique contents: two names of the same bytes are one image. Resume, backfill, delta and
-idempotence are all this query.
+idempotence are all this query. The driver holds counts only; rows are in a scratch database (`scratch.py`).
+In it an image is known by 128 bits of a digest of its digest: a quarter of the bytes, and by far enough.
 """
-
-# pyarrow.compute makes its functions at run time:
-# pyright: reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 from deltalake import DeltaTable
 
+from archive.scan import scan
 from archive.schemas import MEDIA, RESULTS
 from archive.tables import Tables
-from batch.spec import Scope
+from batch.sample import choose_sample
+from batch.scope import Scope
+from batch.scratch import Scratch
+from batch.select import select_scope
 from model_store.errors import BadRequest
 from model_store.names import parse_ref
 from model_store.store import ModelStore, ModelVersion
 
-_SCOPES = {
-    "all": "select * from present",
-    "latest-per-camera": """
-        select * from present qualify row_number() over (
-            partition by camera_id order by captured_at_local desc nulls last, path desc) = 1""",
-    "camera": "select * from present where camera_id = $camera",
-    "status": "select * from present",
-}
-_PLAN = """
-    with present as (select * from media where missing_since is null),
-    scoped as ({scope}),
-    wanted as (
-        select media_sha256, list({{'source_root': source_root, 'path': path}}
-                order by source_root, path) as places,
-            any_value(size_bytes) as size_bytes, count(*) as files
-        from scoped group by media_sha256),
-    done as (
-        select media_sha256, status, status = 'failed' and error_code in $tried_again as retry
-        from results where inference_key = $key)
-    select media_sha256, places[1].source_root as source_root, places[1].path as path,
-        places[2:] as elsewhere, size_bytes, files, status,
-        status is null or coalesce(retry, false) as due
-    from wanted left join done using (media_sha256)
-    order by source_root, path
-"""
-
-
 TRIED_AGAIN = ("access", "changed", "model")
 """Failures that the image may have no part in: every later run tries them again."""
+_PRESENT = """
+    create or replace temp view present as
+    select media_sha256, source_root, path, size_bytes, camera_id, captured_at_local
+    from media where missing_since is null
+"""
+_WANTED = """
+    create table wanted as
+    select md5_number(media_sha256) as id, count(*)::integer as files from scoped group by all
+"""
+_DONE = """
+    create table done as
+    select md5_number(media_sha256) as id, status,
+        status = 'failed' and error_code in (select unnest($tried_again)) as again
+    from results
+"""
+_DUE = {
+    None: "status is null or again",
+    "missing": "status is null",
+    "failed": "status = 'failed'",
+}
+_TODO = """
+    create table todo as
+    with due as (
+        select id, files, status is not null as replaces
+        from wanted left join done using (id) where {due}),
+    alone as (
+        select media_sha256, source_root, path, size_bytes, replaces
+        from scoped join due on id = md5_number(media_sha256) where files = 1),
+    several as (
+        select media_sha256, list({{'source_root': source_root, 'path': path}}
+                order by source_root, path) as places,
+            any_value(size_bytes) as size_bytes, any_value(replaces) as replaces
+        from scoped join due on id = md5_number(media_sha256) where files > 1 group by media_sha256)
+    select media_sha256, source_root, path, [] as elsewhere, size_bytes, replaces from alone
+    union all
+    select media_sha256, places[1].source_root, places[1].path, places[2:], size_bytes, replaces
+    from several
+"""
+_ONLY_DUE = "delete from wanted where id not in (select md5_number(media_sha256) from todo)"
+_FACTS = """
+    select (select count(*) from wanted), (select coalesce(sum(files), 0) from wanted),
+        count(*), coalesce(sum(size_bytes), 0) from todo
+"""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`todo` has media_sha256, source_root, path, elsewhere (other places of the same bytes),
-    size_bytes, status (null, or of the row it replaces); `base` is the snapshot it holds for.
+    """`requested`, `todo`: images; `files`: places of the requested; `base` is the snapshot of `results` that
+    it holds for. `population` is what a sample was drawn from, else `requested`.
     """
 
     model: ModelVersion
     scope: Scope
-    requested: pa.Array
-    todo: pa.Table
+    requested: int
+    todo: int
     files: int
+    todo_bytes: int
+    population: int
     base: DeltaTable
+    scratch: Scratch = field(repr=False, compare=False)
 
     @property
     def reused(self) -> int:
-        return len(self.requested) - len(self.todo)
+        return self.requested - self.todo
 
-    @property
-    def again(self) -> pa.Array:
-        """Digests of images whose row is replaced."""
-        redone = self.todo.filter(pc.is_valid(self.todo["status"]))
-        return redone["media_sha256"].combine_chunks()
+    def windows(self, images: int) -> Iterator[pa.Table]:
+        """What is to be done, at most so many images at a time: media_sha256, source_root, path, elsewhere
+        (other places of the same bytes), size_bytes, replaces (there is a failed row that it replaces).
+        """
+        held: list[pa.RecordBatch] = []
+        rows = 0
+        for batch in self.scratch.sql.sql("from todo").to_arrow_reader(min(images, 65_536)):
+            while rows + len(batch) >= images:
+                cut = images - rows
+                yield pa.Table.from_batches([*held, batch.slice(0, cut)])
+                held, rows, batch = [], 0, batch.slice(cut)
+            held, rows = [*held, batch], rows + len(batch)
+        if rows:
+            yield pa.Table.from_batches(held)
 
-    @property
-    def todo_bytes(self) -> int:
-        return sum(self.todo["size_bytes"].to_pylist())
+    def some(self, images: int) -> pa.Table:
+        """So many of them, spread over all: the same ones each time."""
+        step = max(1, self.todo // max(1, images))
+        spread = f"from todo where rowid % {step} = 0 order by rowid limit {images}"
+        return self.scratch.sql.sql(spread).to_arrow_table()
+
+    def roots(self) -> list[str]:
+        """The archives that it reads from."""
+        found = self.scratch.sql.sql("select distinct source_root from todo order by 1")
+        return [str(row[0]) for row in found.fetchall()]
+
+    def requested_ids(self) -> pa.Array:
+        """media_sha256 of every requested image, sorted: 64 characters each, all in memory."""
+        digests = self.scratch.sql.sql(
+            "select distinct media_sha256 from scoped where md5_number(media_sha256) in "
+            "(select id from wanted) order by 1"
+        )
+        return digests.to_arrow_table()["media_sha256"].combine_chunks()
 
 
 def pinned(store: ModelStore, ref: str) -> ModelVersion:
@@ -96,43 +141,56 @@ def make_plan(tables: Tables, model: ModelVersion, scope: Scope, read_only: bool
     """
     open_table = tables.existing if read_only else tables.snapshot
     media, results = open_table("media"), open_table("results")
-    connection = duckdb.connect()
-    connection.register("media", _rows(media, MEDIA))
-    connection.register("results", _rows(results, RESULTS))
-    parameters: dict[str, object] = {
-        "key": model.info.inference_key,
-        "tried_again": list(TRIED_AGAIN),
-    }
-    if scope.camera is not None:
-        parameters["camera"] = scope.camera
-    sql = _PLAN.format(scope=_SCOPES[scope.kind])
-    wanted = connection.sql(sql, params=parameters).to_arrow_table()
-    if not len(wanted):
-        raise BadRequest(_nothing(connection, tables, scope))
-    connection.register("wanted", wanted)
-    if scope.status is None:
-        todo = connection.sql("from wanted where due").to_arrow_table()
-    else:
-        chosen = "status = 'failed'" if scope.retries_failed else "status is null"
-        wanted = todo = connection.sql(f"from wanted where {chosen}").to_arrow_table()
+    scratch = Scratch()
+    sql = scratch.sql
+    scan(sql, "media", media, MEDIA)
+    scan(sql, "results", results, RESULTS, model.info.inference_key)
+    sql.execute(_PRESENT)
+    select_scope(sql, tables, scope)
+    sql.execute(_WANTED)
+    population = _count(sql, "wanted")
+    if not population:
+        raise BadRequest(_nothing(sql, tables, scope))
+    if scope.sample:
+        choose_sample(sql, scope.sample)
+    sql.execute(_DONE, {"tried_again": list(TRIED_AGAIN)})
+    sql.execute(_TODO.format(due=_DUE[scope.status]))
+    if scope.status:
+        sql.execute(_ONLY_DUE)
+    requested, files, todo, todo_bytes = sql.sql(_FACTS).fetchall()[0]
     return Plan(
         model=model,
         scope=scope,
-        requested=wanted["media_sha256"].combine_chunks(),
-        todo=todo.drop_columns(["files", "due"]),
-        files=sum(wanted["files"].to_pylist()),
+        requested=requested,
+        todo=todo,
+        files=int(files),
+        todo_bytes=int(todo_bytes),
+        population=population if scope.sample else requested,
         base=results,  # type: ignore[arg-type]  # None only when read_only
+        scratch=scratch,
     )
 
 
-def _nothing(connection: duckdb.DuckDBPyConnection, tables: Tables, scope: Scope) -> str:
+def _count(sql: duckdb.DuckDBPyConnection, relation: str) -> int:
+    return int(sql.sql(f"select count(*) from {relation}").fetchall()[0][0])
+
+
+def _nothing(sql: duckdb.DuckDBPyConnection, tables: Tables, scope: Scope) -> str:
     """Why a scope is empty, and the way out."""
-    known = connection.sql("select distinct camera_id from media where missing_since is null")
-    cameras = sorted(str(row[0]) for row in known.fetchall() if row[0] is not None)
-    if scope.camera is not None and cameras:
-        return f"no image of camera '{scope.camera}'; there is: {', '.join(cameras)}"
-    return f"no image is catalogued in {tables.url}; run 'resight ingest URL' first, or set RESIGHT_TABLES"
-
-
-def _rows(table: DeltaTable | None, schema: pa.Schema) -> object:
-    return schema.empty_table() if table is None else table.to_pyarrow_dataset()
+    cameras = sql.sql(
+        "select distinct camera_id from present where camera_id is not null order by 1"
+    ).fetchall()
+    if not _count(sql, "present"):
+        return (
+            f"no image is catalogued in {tables.url}; run 'resight ingest URL' first, or set "
+            "RESIGHT_TABLES"
+        )
+    asked = ", ".join(
+        f"{name} '{value}'" for name, value in scope.model_dump(exclude_none=True).items()
+    )
+    known = ", ".join(str(row[0]) for row in cameras[:50])
+    if scope.camera is not None:
+        return f"no image of camera '{scope.camera}'; there is: {known}"
+    return (
+        f"no image has {asked}; 'resight sql \"select * from media limit 5\"' shows what there is"
+    )

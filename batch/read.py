@@ -10,7 +10,7 @@ import functools
 import hashlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import tenacity
@@ -36,6 +36,7 @@ class ReadImage:
     facts: ImageFacts | None = None
     error_code: str | None = None
     error_detail: str | None = None
+    read_ms: float = 0.0
     decode_ms: float = 0.0
 
 
@@ -48,13 +49,15 @@ def prepare_image(row: Mapping[str, Any], spec: Preprocess, max_pixels: int) -> 
     sha256 = row["media_sha256"]
     places = [row, *(row.get("elsewhere") or ())]
     outcomes = (_bytes_of(sha256, place["source_root"], place["path"]) for place in places)
+    started = time.perf_counter()
     first: ReadImage | None = None
     for outcome in outcomes:
         if isinstance(outcome, bytes):
-            return _decoded(sha256, outcome, spec, max_pixels)
+            read_ms = (time.perf_counter() - started) * 1e3
+            return replace(_decoded(sha256, outcome, spec, max_pixels), read_ms=read_ms)
         first = first or outcome
     assert first is not None
-    return first
+    return replace(first, read_ms=(time.perf_counter() - started) * 1e3)
 
 
 def require_present(folder: Folder) -> None:

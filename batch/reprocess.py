@@ -12,26 +12,15 @@ import os
 import signal
 import sys
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
 import structlog
 import typer
 
 from archive.tables import Tables
 from batch.exit_codes import exit_code
-from batch.options import (
-    Actors,
-    Camera,
-    Chunk,
-    CommitSeconds,
-    Megapixels,
-    Model,
-    RunId,
-    ScopeKind,
-    Status,
-    Threads,
-    run_spec,
-)
+from batch.options import takes_run_options
+from batch.spec import RunSpec
 from model_store.errors import ResightError
 from model_store.store import ModelStore
 from serve.cluster import join
@@ -42,17 +31,9 @@ from serve.settings import Settings
 log = structlog.get_logger("resight.run")
 
 
+@takes_run_options
 def main(
-    model: Model,
-    scope: ScopeKind = "all",
-    camera: Camera = None,
-    status: Status = None,
-    run_id: RunId = "",
-    chunk: Chunk = 0,
-    actors: Actors = 1,
-    threads: Threads = 0,
-    commit_s: CommitSeconds = 5.0,
-    megapixels: Megapixels = 100,
+    spec: RunSpec,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="print the plan, write nothing")
     ] = False,
@@ -61,36 +42,19 @@ def main(
 
     Example: python -m batch.reprocess --model ssdlite-coco --scope camera --camera deer-north
     """
-    configure_logs()
     settings = Settings()
     tables, store = Tables(settings.tables_url), ModelStore(settings.models_url)
-    try:
-        spec = run_spec(
-            model,
-            scope,
-            camera,
-            status,
-            run_id,
-            chunk=chunk,
-            actors=actors,
-            threads=threads,
-            commit_s=commit_s,
-            megapixels=megapixels,
-        )
-        if dry_run:
-            from batch.dry_run import dry_run_report
+    if dry_run:
+        from batch.dry_run import dry_run_report
 
-            _print(dry_run_report(spec, tables, store))
-            return
-        _connect(settings)
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # after Ray has set its own
-        give_way_all()
-        from batch.run import execute
+        print(json.dumps(dry_run_report(spec, tables, store)), flush=True)
+        return
+    _connect(settings)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # after Ray has set its own
+    give_way_all()
+    from batch.run import execute
 
-        report = execute(spec, tables, store)
-    except ResightError as error:
-        log.error("run_failed", kind=type(error).__name__, error=str(error))
-        raise typer.Exit(exit_code(error)) from None
+    report = execute(spec, tables, store)
     log.info(
         "report",
         run_id=spec.run_id,
@@ -99,6 +63,9 @@ def main(
         seconds=round(report.seconds, 2),
         images_per_s=round(report.images_per_s, 2),
         steady_images_per_s=report.steady_images_per_s and round(report.steady_images_per_s, 2),
+        bottleneck=report.stages.get("bottleneck"),
+        stages=report.stages,
+        **report.more,
     )
 
 
@@ -112,11 +79,12 @@ def _connect(settings: Settings) -> None:
     ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
 
 
-def _print(value: dict[str, Any]) -> None:
-    print(json.dumps(value), flush=True)
-
-
 if __name__ == "__main__":
+    configure_logs()
     app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
     app.command()(main)
-    app()
+    try:
+        app()
+    except ResightError as error:
+        log.error("run_failed", kind=type(error).__name__, error=str(error))
+        sys.exit(exit_code(error))

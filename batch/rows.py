@@ -33,7 +33,7 @@ def result_table(
     outcomes = _outcomes(answer)
     rows = [
         {**lineage, "media_sha256": image.media_sha256, "saturated": False, "detections": []}
-        | {"n_detections": 0, "decode_ms": image.decode_ms}
+        | {"n_detections": 0, "read_ms": image.read_ms, "decode_ms": image.decode_ms}
         | (_failed(image.error_code, image.error_detail or "") if image.error_code else {})
         | (_seen(image, *next(outcomes), model.labels) if image.prepared else {})
         for image in images

@@ -1,26 +1,32 @@
 """One run, from plan to closed accounts; everything it does is in this order.
 
-pin the model -> plan -> record -> make sure a replica can answer -> stream and commit -> read back
+pin the model -> same run as before? -> plan -> record -> make sure a replica can answer -> stream and commit
+-> read back -> publish, where nothing is published yet
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
 
 from archive.tables import Tables
 from batch.accounting import Counts, read_back
+from batch.arrivals import arrivals
 from batch.commit import ResultCommitter
-from batch.pipeline import result_tables
+from batch.identity import require_same_run
+from batch.patience import Patience
+from batch.pipeline import result_tables, stage_threads
 from batch.plan import Plan, make_plan, pinned
 from batch.progress import Progress
 from batch.read import require_present
 from batch.run_log import RunLog
 from batch.spec import RunSpec
+from batch.stages import Stages
 from model_store.deployment import read_pool
 from model_store.errors import ResightError
 from model_store.storage import Folder
@@ -28,6 +34,7 @@ from model_store.store import ModelStore, ModelVersion
 from serve.handle import RayReplicas, deployed_pools
 
 HEARTBEAT_S = 30
+TICK_S = 1.0
 LEASE_S = 120
 """How long replicas keep the run's version after its last heartbeat."""
 log = structlog.get_logger("resight.run")
@@ -35,32 +42,34 @@ log = structlog.get_logger("resight.run")
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """What a finished run says of itself."""
+    """What a finished run says of itself; `stages` as in `batch/stages.py`, `more` for what only some have."""
 
     counts: Counts
     seconds: float
     images_per_s: float
     steady_images_per_s: float | None
+    stages: Mapping[str, Any]
+    more: Mapping[str, Any] = field(default_factory=dict)
 
 
 def execute(spec: RunSpec, tables: Tables, store: ModelStore) -> RunReport:
     """Do the run. Raises ResightError (recorded in `runs`) when it does not end well."""
     model = pinned(store, spec.model)
+    require_same_run(tables, spec, model)
     plan = make_plan(tables, model, spec.scope)
-    counts = Counts(len(plan.requested), reused=plan.reused, bytes=plan.todo_bytes)
+    counts = Counts(plan.requested, reused=plan.reused, bytes=plan.todo_bytes)
     run_log = RunLog(tables, spec, model.info)
-    log.info(
-        "planned", run_id=spec.run_id, model=str(model.id), todo=len(plan.todo), **_plan_facts(plan)
-    )
+    log.info("planned", run_id=spec.run_id, model=str(model.id), **_plan_facts(plan))
     run_log.write("running", counts)
-    progress = Progress(spec.run_id, counts, spec.commit_s)
+    progress, stages = Progress(spec.run_id, counts, spec.commit_s), Stages()
+    commit_s = 0.0
     try:
-        if len(plan.todo):
-            for root in plan.todo["source_root"].unique().to_pylist():
+        if plan.todo:
+            for root in plan.roots():
                 require_present(Folder(root))
             pool = read_pool(store, model.id.name)
             with _Lease(model, pool, spec.run_id) as lease:
-                _stream(spec, plan, pool, tables, run_log, progress, lease)
+                commit_s = _stream(spec, plan, pool, tables, run_log, progress, stages, lease)
         final = read_back(tables, plan, spec.run_id)
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt | SystemExit)
@@ -69,9 +78,9 @@ def execute(spec: RunSpec, tables: Tables, store: ModelStore) -> RunReport:
             "cancelled" if stopped else "failed", progress.counts, _reason(known or error)
         )
         raise known or error from None
-    run_log.write("sealed", final, final.line())
-    rate = progress.rate()
-    return RunReport(final, progress.elapsed_s(), rate, progress.steady_rate())
+    report = stages.report(progress.elapsed_s(), commit_s, spec.actors * stage_threads(spec))
+    run_log.write("sealed", final, final.line(), report)
+    return RunReport(final, progress.elapsed_s(), progress.rate(), progress.steady_rate(), report)
 
 
 def _stream(
@@ -81,14 +90,19 @@ def _stream(
     tables: Tables,
     run_log: RunLog,
     progress: Progress,
+    stages: Stages,
     lease: _Lease,
-) -> None:
-    committer = ResultCommitter(tables, spec, plan)
+) -> float:
+    """Every result from the replicas into the table; seconds that commits took."""
+    committer, patience = ResultCommitter(tables, spec, plan), Patience(spec.stop)
     beat_s = time.monotonic()
     try:
-        for rows in result_tables(spec, plan, pool):
-            committer.add(rows)
-            progress.arrived(progress.counts.plus(rows))
+        for rows in arrivals(result_tables(spec, plan, pool), TICK_S):
+            if rows is not None:
+                committer.add(rows)
+                stages.add(rows)
+                progress.arrived(progress.counts.plus(rows))
+            patience.require(progress.counts, arrived=rows is not None)
             if time.monotonic() - beat_s > HEARTBEAT_S:
                 run_log.write("running", progress.counts)
                 lease.renew()
@@ -96,6 +110,7 @@ def _stream(
     finally:  # what has been paid for is kept, also when the run is stopped
         committer.flush()
     progress.say()
+    return committer.seconds
 
 
 class _Lease:
@@ -122,8 +137,9 @@ class _Lease:
 
 def _plan_facts(plan: Plan) -> dict[str, Any]:
     return {
-        "requested": len(plan.requested),
+        "requested": plan.requested,
         "reused": plan.reused,
+        "todo": plan.todo,
         "files": plan.files,
         "todo_bytes": plan.todo_bytes,
         "inference_key": plan.model.info.inference_key,

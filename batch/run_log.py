@@ -6,10 +6,12 @@ A run that was killed stays `running`; after five minutes without an event the v
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 from deltalake import DeltaTable
@@ -38,7 +40,13 @@ class RunLog:
         written = tables.snapshot("runs").transaction_version(f"run:{spec.run_id}")
         self._events = written or 0  # a run that is resumed goes on counting
 
-    def write(self, state: State, counts: Counts, message: str = "") -> None:
+    def write(
+        self,
+        state: State,
+        counts: Counts,
+        message: str = "",
+        stages: Mapping[str, Any] | None = None,
+    ) -> None:
         row = {
             "run_id": self._spec.run_id,
             "event": self._events,
@@ -51,6 +59,7 @@ class RunLog:
             "spec": self._spec.model_dump_json(),
             "counts": asdict(counts),
             "message": message[:2000],
+            "stages": json.dumps(stages) if stages is not None else None,
             "resight_version": resight_version(),
         }
         self._events += 1

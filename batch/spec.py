@@ -4,40 +4,12 @@ from __future__ import annotations
 
 import secrets
 from datetime import UTC, datetime
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
+from batch.policy import Stop
+from batch.scope import Scope
 from model_store.config import Preprocess
-
-
-class Scope(BaseModel):
-    """Which media a run is for.
-
-    all               every file that is still there
-    latest-per-camera the newest by local time, one a camera
-    camera            one camera's (`camera`)
-    status            those without a result for this model (`missing`), or with a failed one (`failed`)
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kind: Literal["all", "latest-per-camera", "camera", "status"] = "all"
-    camera: str | None = None
-    status: Literal["failed", "missing"] | None = None
-
-    @model_validator(mode="after")
-    def _fields_go_together(self) -> Scope:
-        for field in ("camera", "status"):
-            if (getattr(self, field) is not None) != (self.kind == field):
-                raise ValueError(
-                    f"scope '{field}' and --{field} VALUE go together, and only they do"
-                )
-        return self
-
-    @property
-    def retries_failed(self) -> bool:
-        return self.status == "failed"
 
 
 class RunSpec(BaseModel):
@@ -59,6 +31,7 @@ class RunSpec(BaseModel):
         default=5.0, gt=0, description="at most this much work is redone after a crash"
     )
     megapixels: int = Field(default=100, ge=1)
+    stop: Stop = Stop()
 
 
 CHUNK_BYTES, CHUNK_IMAGES = 32 * 1024 * 1024, 64

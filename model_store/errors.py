@@ -22,10 +22,14 @@ ResightError
 |   `-- Overloaded             queue full; carries retry_after_s
 |-- StorageError
 |   |-- StorageUnreachable     a folder or bucket cannot be listed or read
+|   |-- StorageUnsafe          a store that overwrites where it was told to create: rows would be lost
 |   `-- TableConflict          a commit kept losing against other writers
 |-- RunError
 |   |-- AccountingOpen         requested != ok + empty + failed + reused
 |   |-- NothingWorked          every image of the run failed
+|   |-- TooManyFailed          a run was stopped because too large a share of its images failed
+|   |-- RunStalled             nothing came back for too long
+|   |-- GateClosed             a publication that the policy's gates do not allow
 |   `-- LineageMismatch        a replica answered with another model than the run has pinned
 `-- ClusterError               Ray could not be started, found or stopped
 
@@ -132,6 +136,10 @@ class StorageUnreachable(StorageError):
     pass
 
 
+class StorageUnsafe(StorageError):
+    pass
+
+
 class TableConflict(StorageError):
     pass
 
@@ -145,6 +153,18 @@ class AccountingOpen(RunError):
 
 
 class NothingWorked(RunError):
+    pass
+
+
+class TooManyFailed(RunError):
+    pass
+
+
+class RunStalled(RunError):
+    pass
+
+
+class GateClosed(RunError):
     pass
 
 

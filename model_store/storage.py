@@ -10,17 +10,26 @@ endpoints come from the usual AWS_* variables.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import functools
 import os
+import secrets
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import fsspec
+import tenacity
 from fsspec import AbstractFileSystem
 
-from model_store.errors import StorageUnreachable
+from model_store.errors import StorageUnreachable, StorageUnsafe
+
+CREATE_ATTEMPTS = 8
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 @dataclass(frozen=True)
@@ -92,10 +101,56 @@ class Folder:
         else:
             self.fs.pipe_file(path, data)
 
+    def create(self, relative: str, data: bytes) -> None:
+        """Write a file that is not there yet, in one step: of several writers at once, one succeeds.
+
+        Raises FileExistsError when it is there (after a lost answer it may be one's own), StorageUnsafe
+        where a disk cannot do it, StorageUnreachable. See `require_create` for what S3 must do.
+        """
+        path = self.path(relative)
+        try:
+            if is_local(self.url):
+                _write_local(Path(path), data, os.link)
+            else:
+                _create_remote(self.fs, path, data)
+        except FileExistsError:
+            raise
+        except Exception as error:
+            if getattr(error, "errno", None) in _NO_LINKS and is_local(self.url):
+                raise StorageUnsafe(
+                    f"{self.url} is on a file system without hard links, where two writers could undo each "
+                    "other: choose a folder on another"
+                ) from error
+            raise StorageUnreachable(f"cannot write {self.url}/{relative}: {error}") from error
+
+    def require_create(self) -> None:
+        """Raises StorageUnsafe when the store overwrites where it was told to create: some S3 servers
+        ignore the condition, and two writers of a table would silently undo each other.
+        """
+        probe = f".resight-probe-{secrets.token_hex(8)}"
+        try:
+            self.create(probe, b"1")
+            with contextlib.suppress(FileExistsError):
+                self.create(probe, b"2")
+                raise StorageUnsafe(
+                    f"{self.url} ignores conditional writes (If-None-Match): rows of two writers would "
+                    "silently be lost. Use a store that has them, such as S3, MinIO or Ceph"
+                )
+        finally:
+            with contextlib.suppress(Exception):
+                self.fs.rm(self.path(probe))
+
     def remove(self, relative: str) -> None:
         """Remove a file or folder with all below it."""
         if self.exists(relative):
             self.fs.rm(self.path(relative), recursive=True)
+
+
+@functools.cache
+def require_create(url: str) -> None:
+    """Before the first write of this process to a remote place: `Folder.require_create`; disks can."""
+    if not is_local(url):
+        Folder(url).require_create()
 
 
 def is_local(url: str) -> bool:
@@ -109,8 +164,12 @@ def absolute(url: str) -> str:
     return str(Path(url.removeprefix("file://")).expanduser().resolve())
 
 
-def _write_local(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _write_local(path: Path, data: bytes, place: Callable[[str, Path], None] = os.replace) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:  # which would say that `path` is there
+        words = os.strerror(errno.ENOTDIR)
+        raise NotADirectoryError(errno.ENOTDIR, words, str(path.parent)) from error
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -118,7 +177,31 @@ def _write_local(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
+        place(temporary, path)
+    finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+def _create_remote(fs: AbstractFileSystem, path: str, data: bytes) -> None:
+    """S3 answers 412 when the file is there, and 409 while another writer is at it: ask again."""
+    asked = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(lambda error: _http_status(error) == HTTPStatus.CONFLICT),
+        stop=tenacity.stop_after_attempt(CREATE_ATTEMPTS),
+        wait=tenacity.wait_random_exponential(multiplier=0.1, max=2),
+        reraise=True,
+    )
+    try:
+        asked(fs.pipe_file, path, data, mode="create")
+    except OSError as error:
+        # s3fs knows it by a field of AWS's answer that other servers leave out
+        if _http_status(error) == HTTPStatus.PRECONDITION_FAILED:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from error
         raise
+
+
+def _http_status(error: BaseException) -> int | None:
+    """Of the answer that s3fs has made an OSError of; None for all other errors."""
+    response = getattr(error.__cause__, "response", None)
+    if not isinstance(response, dict):
+        return None
+    return response.get("ResponseMetadata", {}).get("HTTPStatusCode")

@@ -29,6 +29,8 @@ class Settings(BaseSettings):
     logs: str = Field(default="", description="logs of Ray's start, default HOME/logs")
     token: str = Field(default="", repr=False, description="bearer token with all scopes")
     tokens: str = Field(default="", description="token file, default HOME/tokens.json; s3:// too")
+    policy: str = Field(default="", description="policy of runs, default HOME/policy.toml")
+    snips: str = Field(default="", description="crops, default HOME/snips; s3:// allowed")
     endpoint: str = Field(
         default="", description="URL of the HTTP API of a cluster that this home did not start"
     )
@@ -52,6 +54,14 @@ class Settings(BaseSettings):
     @property
     def tokens_url(self) -> str:
         return absolute(self.tokens or str(self.home_path / "tokens.json"))
+
+    @property
+    def policy_path(self) -> Path:
+        return Path(absolute(self.policy)) if self.policy else self.home_path / "policy.toml"
+
+    @property
+    def snips_url(self) -> str:
+        return absolute(self.snips or str(self.home_path / "snips"))
 
     @property
     def logs_path(self) -> Path:

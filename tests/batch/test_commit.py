@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -12,7 +13,8 @@ from archive.schemas import MEDIA
 from archive.tables import Tables
 from batch.commit import ResultCommitter
 from batch.plan import Plan, make_plan
-from batch.spec import RunSpec, Scope
+from batch.scope import Scope
+from batch.spec import RunSpec
 from model_store.store import ModelVersion
 from tests.fixtures_local import put_results, result_rows, rows_of
 
@@ -41,8 +43,15 @@ class Bench:
         spec = RunSpec(run_id=run_id, model="motion@1", scope=scope, commit_s=commit_s)
         return ResultCommitter(self.tables, spec, self.plan(scope))
 
-    def rows(self, images: str, status: str = "ok", run_id: str = "r1") -> pa.Table:
-        return result_rows(list(images), key=self.key, status=status, run_id=run_id)
+    def rows(
+        self, images: str, status: str = "ok", run_id: str = "r1", replaces: bool = False
+    ) -> pa.Table:
+        rows = result_rows(list(images), key=self.key, status=status, run_id=run_id)
+        return rows.append_column("replaces", pa.array([replaces] * len(rows), pa.bool_()))
+
+    def put(self, images: str, status: str, run_id: str = "r0", **more: Any) -> None:
+        rows = result_rows(list(images), key=self.key, status=status, run_id=run_id, **more)
+        put_results(self.tables, rows)
 
     @property
     def there(self) -> list[tuple[str, str, str]]:
@@ -103,33 +112,32 @@ def test_two_runs_that_commit_in_turns_double_nothing(bench: Bench) -> None:
 
 
 def test_a_retry_replaces_failed_rows_and_leaves_the_others(bench: Bench) -> None:
-    put_results(bench.tables, bench.rows("ab", "failed", "r0"))
-    put_results(bench.tables, bench.rows("c", "ok", "r0"))
+    bench.put("ab", "failed")
+    bench.put("c", "ok")
     retry = bench.committer("r1", FAILED)
-    retry.add(bench.rows("a", "ok"))
+    retry.add(bench.rows("a", "ok", replaces=True))
     retry.flush()
-    retry.add(bench.rows("b", "failed"))
+    retry.add(bench.rows("b", "failed", replaces=True))
     retry.flush()
     assert bench.there == [("a", "ok", "r1"), ("b", "failed", "r1"), ("c", "ok", "r0")]
 
 
 def test_two_retries_at_once_leave_one_row_an_image(bench: Bench) -> None:
-    put_results(bench.tables, bench.rows("ab", "failed", "r0"))
+    bench.put("ab", "failed")
     one, two = bench.committer("r1", FAILED), bench.committer("r2", FAILED)
-    one.add(bench.rows("a", "ok", "r1"))
+    one.add(bench.rows("a", "ok", "r1", replaces=True))
     one.flush()
-    two.add(bench.rows("ab", "ok", "r2"))
+    two.add(bench.rows("ab", "ok", "r2", replaces=True))
     two.flush()
     assert bench.there == [("a", "ok", "r1"), ("b", "ok", "r2")]
 
 
 def test_a_run_replaces_what_could_not_be_read_and_appends_the_rest(bench: Bench) -> None:
-    key = bench.key
-    unread = result_rows(["a"], key=key, status="failed", run_id="r0", error_code="access")
-    put_results(bench.tables, unread)
-    put_results(bench.tables, bench.rows("b", "failed", "r0"))
+    bench.put("a", "failed", error_code="access")
+    bench.put("b", "failed")
     committer = bench.committer("r1")
-    committer.add(bench.rows("acd"))
+    committer.add(bench.rows("a", replaces=True))
+    committer.add(bench.rows("cd"))
     committer.flush()
     assert bench.there == [
         (n, "failed" if n == "b" else "ok", "r0" if n == "b" else "r1") for n in "abcd"
@@ -148,9 +156,9 @@ def test_without_a_retry_failed_rows_stay(bench: Bench) -> None:
 def test_a_lost_answer_to_a_retry_is_not_written_twice(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put_results(bench.tables, bench.rows("ab", "failed", "r0"))
+    bench.put("ab", "failed")
     retry = bench.committer("r1", FAILED)
-    retry.add(bench.rows("ab", "failed"))
+    retry.add(bench.rows("ab", "failed", replaces=True))
     commit = archive.tables._commit
 
     def commit_and_lose_the_answer(*args: object) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,23 +12,27 @@ import typer
 
 import batch.reprocess
 import cli.reprocess
-from batch.options import arguments, run_spec
-from batch.spec import RunSpec, Scope
+from batch.options import arguments, run_spec, takes_run_options
+from batch.policy import Stop
+from batch.scope import Scope
+from batch.spec import RunSpec
 from model_store.errors import BadRequest
 
-
-def parsed(command_line: list[str]) -> dict[str, Any]:
-    """The values that `python -m batch.reprocess` is called with."""
-    app = typer.Typer()
-    app.command()(batch.reprocess.main)
-    command = typer.main.get_command(app)
-    return dict(command.make_context("reprocess", command_line).params)
+NOON, LATER = datetime(2026, 5, 14, 12), datetime(2026, 5, 15)
 
 
 def spec_of(command_line: list[str]) -> RunSpec:
-    values = parsed(command_line)
-    values.pop("dry_run")
-    return run_spec(**values)
+    """What a command with the options of a run is called with."""
+    seen: list[RunSpec] = []
+
+    @takes_run_options
+    def command(spec: RunSpec) -> None:
+        seen.append(spec)
+
+    app = typer.Typer()
+    app.command()(command)
+    assert typer.main.get_command(app).main(command_line, standalone_mode=False) is None
+    return seen[0]
 
 
 @pytest.mark.parametrize(
@@ -37,6 +43,13 @@ def spec_of(command_line: list[str]) -> RunSpec:
         RunSpec(run_id="r", model="m:canary", scope=Scope(kind="camera", camera="deer north")),
         RunSpec(run_id="r", model="m", scope=Scope(kind="camera", camera="--model")),
         RunSpec(run_id="r", model="m", scope=Scope(kind="camera", camera="")),
+        RunSpec(run_id="r", model="m", scope=Scope(kind="time", start=NOON, sample=9)),
+        RunSpec(run_id="r", model="m", scope=Scope(kind="time", start=NOON, end=LATER)),
+        RunSpec(run_id="r", model="m", scope=Scope(kind="path", path="a b/*")),
+        RunSpec(run_id="r", model="m", scope=Scope(kind="label", label="cat", max_score=0.5)),
+        RunSpec(run_id="r", model="m", scope=Scope(kind="label", min_score=0.25)),
+        RunSpec(run_id="r", model="m", scope=Scope(kind="ids", ids="a" * 64)),
+        RunSpec(run_id="r", model="m", stop=Stop(failed_frac=0.1, failed_after=7, stall_s=8.5)),
         RunSpec(run_id="r", model="m", scope=Scope(kind="status", status="failed")),
         RunSpec(run_id="r", model="m", scope=Scope(kind="status", status="missing")),
         RunSpec(run_id="r", model="m", chunk=7, actors=3, threads=5, commit_s=0.25, megapixels=12),
@@ -47,16 +60,37 @@ def test_the_arguments_of_a_spec_are_parsed_into_the_same_spec(spec: RunSpec) ->
 
 
 def test_every_field_of_a_spec_is_an_option_of_both_commands() -> None:
-    fields = set(RunSpec.model_fields) | set(Scope.model_fields) - {"kind"}
+    fields = {*RunSpec.model_fields, *Scope.model_fields, *Stop.model_fields} - {"kind", "stop"}
     for command in (batch.reprocess.main, cli.reprocess.reprocess):
         assert fields <= set(inspect.signature(command).parameters), command
 
 
-def test_defaults_of_the_commands_are_those_of_the_spec() -> None:
-    for command in (batch.reprocess.main, cli.reprocess.reprocess):
-        parameters = inspect.signature(command).parameters
-        for name in ("chunk", "actors", "threads", "commit_s", "megapixels"):
-            assert parameters[name].default == RunSpec.model_fields[name].default, name
+def test_defaults_of_the_options_are_those_of_the_spec() -> None:
+    asked = run_spec(model="m", run_id="r")
+    assert asked == RunSpec(run_id="r", model="m")
+
+
+def test_limits_that_are_not_given_are_those_of_the_policy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text("[stop]\nfailed_frac = 0.25\nstall_s = 60\n")
+    monkeypatch.setenv("RESIGHT_POLICY", str(policy))
+    assert run_spec(model="m").stop == Stop(failed_frac=0.25, stall_s=60)
+    assert run_spec(model="m", stall_s=5).stop == Stop(failed_frac=0.25, stall_s=5)
+
+
+def test_a_list_of_images_is_kept_with_the_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESIGHT_TABLES", str(tmp_path / "tables"))
+    listed = tmp_path / "few.csv"
+    listed.write_text("media_sha256\n" + "b" * 64 + "\n" + "a" * 64 + "\n")
+    spec = spec_of(["--model", "m", "--scope", "ids", "--ids", str(listed)])
+    assert spec.scope.ids is not None
+    kept = tmp_path / "tables" / "scopes" / f"{spec.scope.ids}.txt"
+    assert kept.read_text().split() == ["a" * 64, "b" * 64]
+    assert spec_of(arguments(spec)) == spec
 
 
 def test_a_run_without_an_id_gets_a_new_one() -> None:
@@ -67,8 +101,11 @@ def test_a_run_without_an_id_gets_a_new_one() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"scope": "camera"}, "scope 'camera' and --camera VALUE go together, and only they do"),
-        ({"camera": "north"}, "scope 'camera' and --camera VALUE go together, and only they do"),
+        ({"scope": "camera"}, "scope 'camera' needs camera"),
+        ({"camera": "north"}, "camera belongs to scope 'camera', not to 'all'"),
+        ({"model": ""}, "--model is needed: name, name@version or name:alias"),
+        ({"scope": "time", "start": "noon"}, "--from: 'noon' is no time; write 2026-05-14 or"),
+        ({"failed_frac": 2.0}, "--stop-failed-frac: Input should be less than or equal to 1"),
         ({"chunk": -1}, "--chunk: Input should be greater than or equal to 0"),
         ({"commit_s": -1.0}, "--commit-s: Input should be greater than 0"),
         (
@@ -79,7 +116,6 @@ def test_a_run_without_an_id_gets_a_new_one() -> None:
     ],
 )
 def test_wrong_options_are_named(options: dict[str, Any], words: str) -> None:
-    asked = {"model": "m", "scope": "all", "camera": None, "status": None, "run_id": ""} | options
     with pytest.raises(BadRequest) as caught:
-        run_spec(**asked)
-    assert str(caught.value) == words
+        run_spec(**{"model": "m"} | options)
+    assert str(caught.value).startswith(words)

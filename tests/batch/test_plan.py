@@ -12,7 +12,7 @@ import pytest
 from archive.schemas import MEDIA
 from archive.tables import Tables
 from batch.plan import Plan, make_plan, pinned
-from batch.spec import Scope
+from batch.scope import Scope
 from model_store.errors import BadRequest, ModelNotFound
 from model_store.store import ModelStore, ModelVersion
 from tests.batch.conftest import Catalogue
@@ -23,12 +23,21 @@ FAILED = Scope(kind="status", status="failed")
 MISSING = Scope(kind="status", status="missing")
 
 
+def rows(plan: Plan) -> list[dict[str, Any]]:
+    """What is to be done, all of it, by digest."""
+    found = [row for window in plan.windows(1000) for row in window.to_pylist()]
+    assert len(found) == plan.todo
+    return sorted(found, key=lambda row: str(row["media_sha256"]))
+
+
 def todo(plan: Plan) -> list[str]:
-    return sorted(plan.todo["media_sha256"].to_pylist())
+    return [row["media_sha256"] for row in rows(plan)]
 
 
 def requested(plan: Plan) -> list[str]:
-    return sorted(plan.requested.to_pylist())
+    found: list[str] = plan.requested_ids().to_pylist()
+    assert len(found) == plan.requested
+    return found
 
 
 def put_media(tables: Tables, *rows: dict[str, Any]) -> None:
@@ -58,7 +67,7 @@ def test_a_content_at_several_places_is_asked_for_once_with_all_of_them(
         {"path": "a/1", "media_sha256": "twice"},
         {"path": "c/1", "media_sha256": "once"},
     )
-    once, twice = make_plan(tables, motion, ALL).todo.sort_by("media_sha256").to_pylist()
+    once, twice = rows(make_plan(tables, motion, ALL))
     assert (twice["source_root"], twice["path"]) == ("/a", "a/1")
     assert twice["elsewhere"] == [{"source_root": "/a", "path": "b/1"}]
     assert once["elsewhere"] == []
@@ -77,7 +86,7 @@ def test_failures_that_are_not_the_images_own_are_due_again(
     put_results(tables, result_rows(["f"], key=key, status="failed", error_code=code))
     plan = make_plan(tables, motion, ALL)
     assert todo(plan) == (["f", "n"] if again else ["n"])
-    assert plan.again.to_pylist() == (["f"] if again else [])
+    assert [r["media_sha256"] for r in rows(plan) if r["replaces"]] == (["f"] if again else [])
     assert plan.reused == (0 if again else 1)
     assert todo(make_plan(tables, motion, MISSING)) == ["n"]
 
@@ -86,7 +95,7 @@ def test_all_is_every_content_once(catalogue: Catalogue, motion: ModelVersion) -
     plan = make_plan(catalogue.tables, motion, ALL)
     summary = catalogue.summary
     assert requested(plan) == todo(plan) == sorted(catalogue.images)
-    assert (len(plan.requested), plan.files) == (summary.unique_files, summary.files)
+    assert (plan.requested, plan.files) == (summary.unique_files, summary.files)
     sizes = {row["media_sha256"]: row["size_bytes"] for row in catalogue.media}
     assert plan.todo_bytes == sum(sizes.values())
 
@@ -95,7 +104,7 @@ def test_every_image_of_the_plan_is_where_the_plan_says(
     catalogue: Catalogue, motion: ModelVersion
 ) -> None:
     places = {(r["media_sha256"], r["source_root"], r["path"]) for r in catalogue.media}
-    for row in make_plan(catalogue.tables, motion, ALL).todo.to_pylist():
+    for row in rows(make_plan(catalogue.tables, motion, ALL)):
         assert (row["media_sha256"], row["source_root"], row["path"]) in places
 
 
@@ -105,13 +114,13 @@ def test_after_a_result_for_every_image_nothing_is_left_to_do(
     first = make_plan(catalogue.tables, motion, ALL)
     put_results(catalogue.tables, result_rows(todo(first), key=motion.info.inference_key))
     second = make_plan(catalogue.tables, motion, ALL)
-    assert (todo(second), second.reused) == ([], len(first.requested))
+    assert (todo(second), second.reused) == ([], first.requested)
     assert requested(second) == requested(first)
 
 
 def test_results_of_another_model_do_not_count(catalogue: Catalogue, motion: ModelVersion) -> None:
     put_results(catalogue.tables, result_rows(list(catalogue.images), key="another"))
-    assert len(make_plan(catalogue.tables, motion, ALL).todo) == len(catalogue.images)
+    assert make_plan(catalogue.tables, motion, ALL).todo == len(catalogue.images)
 
 
 def test_an_interrupted_run_goes_on_with_what_is_left(
@@ -212,7 +221,7 @@ def test_files_that_are_gone_are_not_asked_for_unless_a_copy_is_there(
         {"path": "b", "media_sha256": "same", "missing_since": gone},
         {"path": "c", "media_sha256": "same"},
     )
-    (row,) = make_plan(tables, motion, ALL).todo.to_pylist()
+    (row,) = rows(make_plan(tables, motion, ALL))
     assert (row["media_sha256"], row["path"]) == ("same", "c")
 
 
@@ -223,7 +232,7 @@ def test_copies_in_two_archives_are_one_image_at_one_of_its_places(
     places = [("/b", "a.jpg"), ("/a", "z.jpg"), ("/a", "y with\ttab.jpg")]
     put_media(tables, *({"source_root": r, "path": p, "media_sha256": "same"} for r, p in places))
     plan = make_plan(tables, motion, ALL)
-    (row,) = plan.todo.to_pylist()
+    (row,) = rows(plan)
     assert (row["source_root"], row["path"]) in places
     assert plan.files == 3
 
@@ -231,7 +240,7 @@ def test_copies_in_two_archives_are_one_image_at_one_of_its_places(
 def test_read_only_plans_the_same(catalogue: Catalogue, motion: ModelVersion) -> None:
     before = catalogue.tables.snapshot("media").version()
     dry, real = (make_plan(catalogue.tables, motion, ALL, read_only=b) for b in (True, False))
-    assert dry.todo.equals(real.todo)
+    assert rows(dry) == rows(real)
     assert catalogue.tables.snapshot("media").version() == before
 
 

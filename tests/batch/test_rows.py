@@ -26,7 +26,8 @@ MODEL = model_info(key="key")
 def good(sha: str, note: str | None = None) -> ReadImage:
     pixels = np.zeros((30, 40, 3), np.uint8)
     prepared = prepare(pixels, Preprocess(side_px=16))
-    return ReadImage(sha, prepared, DecodedImage(pixels, note, "image/jpeg").facts, decode_ms=2.5)
+    facts = DecodedImage(pixels, note, "image/jpeg").facts
+    return ReadImage(sha, prepared, facts, read_ms=1.5, decode_ms=2.5)
 
 
 def unreadable(sha: str) -> ReadImage:
@@ -71,6 +72,7 @@ def test_an_image_with_detections_is_ok_and_has_them_ranked() -> None:
         "n_detections": 2,
         "max_score": 0.75,
         "saturated": True,
+        "read_ms": 1.5,
         "decode_ms": 2.5,
         "queue_ms": 7.0,
         "inference_ms": 3.0,

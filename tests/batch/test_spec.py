@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from batch.spec import RunSpec, Scope, images_per_chunk, new_run_id
+from batch.scope import Scope
+from batch.spec import RunSpec, images_per_chunk, new_run_id
 from model_store.config import Preprocess, Tiling
+
+NOON = datetime(2026, 5, 14, 12)
 
 
 @pytest.mark.parametrize(
@@ -21,6 +25,11 @@ from model_store.config import Preprocess, Tiling
         {"kind": "camera", "camera": "north"},
         {"kind": "status", "status": "failed"},
         {"kind": "status", "status": "missing"},
+        {"kind": "time", "start": NOON},
+        {"kind": "time", "start": NOON, "end": NOON.replace(hour=13)},
+        {"kind": "path", "path": "*"},
+        {"kind": "label", "max_score": 0.4},
+        {"kind": "ids", "ids": "a" * 64, "sample": 3},
     ],
 )
 def test_these_scopes_are_understood(fields: dict[str, Any]) -> None:
@@ -32,13 +41,19 @@ def test_these_scopes_are_understood(fields: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"kind": ""}, "Input should be 'all', 'latest-per-camera', 'camera' or 'status'"),
+        ({"kind": ""}, "Input should be 'all', 'latest-per-camera', 'camera', 'time', 'path'"),
         ({"kind": "newest"}, "Input should be 'all'"),
-        ({"kind": "camera"}, "'camera' and --camera VALUE go together"),
-        ({"kind": "status"}, "'status' and --status VALUE go together"),
-        ({"camera": "north"}, "'camera' and --camera VALUE go together"),
-        ({"kind": "latest-per-camera", "camera": "n"}, "'camera' and --camera VALUE"),
-        ({"kind": "camera", "camera": "n", "status": "failed"}, "'status' and --status VALUE"),
+        ({"kind": "camera"}, "scope 'camera' needs camera"),
+        ({"kind": "status"}, "scope 'status' needs status"),
+        ({"kind": "time"}, "scope 'time' needs start or end"),
+        ({"kind": "label"}, "scope 'label' needs label or min_score or max_score"),
+        ({"camera": "north"}, "camera belongs to scope 'camera', not to 'all'"),
+        ({"kind": "latest-per-camera", "camera": "n"}, "camera belongs to scope 'camera'"),
+        ({"kind": "camera", "camera": "n", "status": "failed"}, "status belongs to scope 'status'"),
+        ({"kind": "time", "start": NOON, "end": NOON}, "is not before end"),
+        ({"kind": "time", "start": NOON.replace(tzinfo=UTC)}, "leave out the time zone"),
+        ({"kind": "label", "min_score": 1.5}, "less than or equal to 1"),
+        ({"sample": 0}, "greater than or equal to 1"),
         ({"kind": "status", "status": "ok"}, "Input should be 'failed' or 'missing'"),
         ({"places": "all"}, "Extra inputs are not permitted"),
     ],

@@ -1,0 +1,42 @@
+"""A Delta snapshot as a relation of DuckDB, read by DuckDB itself where it can: on a local disk.
+
+scan(connection, "media", snapshot, MEDIA) -> a view of that name; columns that a file lacks are not asked
+for here (`archive/query.py` has them as null). On s3:// it reads through pyarrow, with the same rows.
+"""
+
+from __future__ import annotations
+
+import duckdb
+import pyarrow as pa
+from deltalake import DeltaTable
+
+from model_store.storage import is_local
+
+
+def scan(
+    connection: duckdb.DuckDBPyConnection,
+    name: str,
+    table: DeltaTable | None,
+    schema: pa.Schema,
+    inference_key: str | None = None,
+) -> None:
+    """Make or replace the view `name`; with `inference_key`, of that partition alone.
+
+    Empty where the table is None. The connection must not outlive Delta's retention of the files.
+    """
+    columns = [field for field in schema.names if field != "inference_key" or not inference_key]
+    chosen = [("inference_key", "=", inference_key)] if inference_key else None
+    files = table.file_uris(file_pruning_predicate=chosen) if table is not None else []
+    if table is None or not files:
+        connection.register(name, schema.empty_table().select(columns))
+    elif is_local(table.table_uri):
+        paths = ", ".join(_quoted(file.removeprefix("file://")) for file in files)
+        connection.execute(
+            f"create or replace temp view {name} as from read_parquet([{paths}], hive_partitioning = false)"
+        )
+    else:
+        connection.register(name, table.to_pyarrow_dataset(file_pruning_predicate=chosen))
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
