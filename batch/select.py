@@ -32,8 +32,8 @@ _SHOWN = """
     with boxes as (select media_sha256, unnest(detections) as d from published),
     limits as (select unnest($labels::varchar[]) as label, unnest($scores::double[]) as least)
     select distinct media_sha256 from boxes left join limits on boxes.d.label = limits.label
-    where ($label is null or d.label = $label) and d.score >= coalesce(least, $threshold)
-        and d.score >= $min_score and d.score < $max_score
+    where ($label is null or d.label = $label) and d.score >= coalesce(least, $threshold)::float
+        and d.score >= $min_score::float and d.score < $max_score::float
 """
 EVERY_SCORE = (0.0, 2.0)
 
