@@ -63,6 +63,10 @@ def run_spec(
     ] = 0,
     actors: Annotated[int, Option("--actors", help="reading and decoding processes")] = 1,
     threads: Annotated[int, Option("--threads", help="per actor; 0 = cores + 1")] = 0,
+    decode_on: Annotated[
+        str | None,
+        Option("--decode-on", help="custom resource of the nodes that read and decode; any node"),
+    ] = None,
     commit_s: Annotated[
         float, Option("--commit-s", help="seconds between commits: the most a crash costs")
     ] = 5.0,
@@ -106,6 +110,7 @@ def run_spec(
             chunk=chunk,
             actors=actors,
             threads=threads,
+            decode_on=decode_on,
             commit_s=commit_s,
             megapixels=megapixels,
             stop=Stop.model_validate(dict(policy) | own),
@@ -150,6 +155,7 @@ def arguments(spec: RunSpec) -> list[str]:
         "--chunk": spec.chunk,
         "--actors": spec.actors,
         "--threads": spec.threads,
+        "--decode-on": spec.decode_on,
         "--commit-s": spec.commit_s,
         "--megapixels": spec.megapixels,
         "--stop-failed-frac": stop.failed_frac,

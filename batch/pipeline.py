@@ -21,6 +21,8 @@ from batch.spec import RunSpec, images_per_chunk
 from serve.settings import usable_cores
 
 STAGE_CPUS = 0.5  # logical: a fraction, so that a small cluster never waits for itself
+DECODE_SHARE = 0.001
+"""Of the custom resource that names the nodes to decode on: it chooses them, and is never used up."""
 MAX_RESTARTS, MAX_TASK_RETRIES = 20, 3
 """Of an actor and of a chunk: nodes may come and go, but an image that kills its reader (Ray's default is
 to try for ever) ends the run with an error."""
@@ -63,9 +65,8 @@ def _detected(
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=STAGE_CPUS,
-        scheduling_strategy="SPREAD",
-        max_restarts=MAX_RESTARTS,
-        max_task_retries=MAX_TASK_RETRIES,
+        resources={spec.decode_on: DECODE_SHARE} if spec.decode_on else None,
+        ray_remote_args_fn=_remote_args,
         compute=ActorPoolStrategy(
             size=spec.actors,
             max_concurrent_calls_per_actor=threads,
@@ -74,6 +75,14 @@ def _detected(
         ),
     )
     yield from detected.iter_batches(batch_size=None, batch_format="pyarrow")
+
+
+def _remote_args() -> dict[str, Any]:
+    return {
+        "scheduling_strategy": "SPREAD",
+        "max_restarts": MAX_RESTARTS,
+        "max_task_retries": MAX_TASK_RETRIES,
+    }
 
 
 def _chunks(rows: int, part_rows: int, size: int) -> Iterator[dict[str, Any]]:

@@ -27,6 +27,9 @@ class RunSpec(BaseModel):
         default=1, ge=1, description="reading and decoding processes in the cluster"
     )
     threads: int = Field(default=0, ge=0, description="per actor; 0 = cores + 1")
+    decode_on: str | None = Field(
+        default=None, min_length=1, description="custom resource of the nodes that read and decode"
+    )
     commit_s: float = Field(
         default=5.0, gt=0, description="at most this much work is redone after a crash"
     )

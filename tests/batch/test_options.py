@@ -53,6 +53,7 @@ def spec_of(command_line: list[str]) -> RunSpec:
         RunSpec(run_id="r", model="m", scope=Scope(kind="status", status="failed")),
         RunSpec(run_id="r", model="m", scope=Scope(kind="status", status="missing")),
         RunSpec(run_id="r", model="m", chunk=7, actors=3, threads=5, commit_s=0.25, megapixels=12),
+        RunSpec(run_id="r", model="m", decode_on="field-node"),
     ],
 )
 def test_the_arguments_of_a_spec_are_parsed_into_the_same_spec(spec: RunSpec) -> None:
