@@ -1,0 +1,211 @@
+"""How the archive and its cameras are: counts and newest times, for alerts (batch/run_metrics.py).
+
+(tables, published view, now) -> Health: images by what the view has of them, and for each of at most so many
+cameras the images of the last 7 days and of the 28 before, by the camera's own clock, and how many of them were
+blank. Three scans of the columns that are needed; nothing is kept in Python but a row a camera.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import duckdb
+import pyarrow as pa
+
+from archive.scan import scan
+from archive.schemas import MEDIA, RESULTS
+from archive.tables import Tables
+from archive.views import View
+from model_store.errors import StorageUnreachable
+
+RECENT_DAYS, BEFORE_DAYS = 7, 28
+MAX_CAMERAS = 5_000
+NO_CAMERA, OTHERS = "(none)", "(others)"
+MAX_NAME_CHARS = 200
+"""Of a camera as it is told: EXIF may hold a serial number of any length."""
+MEMORY_MIB = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """`images` are contents; `seen` those that the view has a result of that did not fail; `blank` those
+    of them without a detection at the view's thresholds.
+    """
+
+    images: int
+    seen: int
+    blank: int
+
+
+@dataclass(frozen=True, slots=True)
+class Camera:
+    """One camera, or those without a name, or the sum of those left out.
+
+    `newest_taken_at` is without undated files and doubtful clocks; a clock without an offset is read as if it
+    had that of `now`.
+    """
+
+    name: str
+    files: int
+    undated_files: int
+    clock_fault_files: int
+    newest_taken_at: datetime | None
+    newest_ingested_at: datetime
+    recent: Period
+    before: Period
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Files that are there, without those that are missing. `results` counts contents by ok, empty, failed and
+    none (no result of the view's inference key); `left_out` cameras are in one row, OTHERS.
+    """
+
+    files: int
+    results: dict[str, int]
+    cameras: tuple[Camera, ...]
+    left_out: int
+
+    @property
+    def images(self) -> int:
+        return sum(self.results.values())
+
+
+def health(
+    tables: Tables, view: View | None, now: datetime, max_cameras: int = MAX_CAMERAS
+) -> Health:
+    """`now` has a time zone: that in which clocks without an offset are read. Without a view no image counts
+    as seen. Raises StorageUnreachable, also when there is no table `media`: an unmounted share looks like it.
+    """
+    media = tables.existing("media")
+    if media is None:
+        raise StorageUnreachable(
+            f"there are no tables in {tables.url}; is it mounted? 'resight ingest' makes them"
+        )
+    results = tables.existing("results") if view else None
+    try:
+        with _connected() as sql:
+            scan(sql, "media", media, MEDIA)
+            scan(sql, "results", results, RESULTS, view.inference_key if view else None)
+            return _health(sql, view, now, max_cameras)
+    except (duckdb.Error, OSError) as error:
+        raise StorageUnreachable(f"cannot read the tables in {tables.url}: {error}") from error
+
+
+_FILES = """
+    create temp view files as
+    select media_sha256, left(coalesce(camera_id, getvariable('no_camera')), {chars}) as camera,
+        ingested_at::timestamp as ingested_at, captured_at_local is null as undated,
+        coalesce(len(timestamp_flags), 0) > 0 as doubtful,
+        case when undated or doubtful then null
+            else coalesce(captured_at_utc::timestamp,
+                captured_at_local::timestamp - getvariable('utc_offset')) end as taken_at
+    from media where missing_since is null
+"""
+_RESULTS = """
+    with images as (select distinct hash(media_sha256) as image from files),
+        seen as (select hash(media_sha256) as image, status from results)
+    select coalesce(status, 'none'), count(*) from images left join seen using (image) group by all
+"""  # 64 bits of 10^8 contents: one is counted too few with a chance of 1 to 4,000
+_RECENT = """
+    create temp table recent as
+    select distinct camera, media_sha256, taken_at > getvariable('since') as is_recent
+    from files where taken_at > getvariable('before_since')
+"""
+_BLANK_BY_SCORE = "coalesce(max_score, 0) < getvariable('threshold')::float"
+_BLANK_BY_LABEL = """
+    len(list_filter(detections, lambda d:
+        d.score >= coalesce(getvariable('label_thresholds')[d.label], getvariable('threshold'))::float)) = 0
+"""
+_SEEN = """
+    create temp table seen as
+    select media_sha256, status = 'empty' or {blank} as is_blank
+    from results semi join recent using (media_sha256) where status <> 'failed'
+"""
+_CAMERAS = """
+    with whole as (
+        select camera, count(*) as files, count(*) filter (undated) as undated_files,
+            count(*) filter (doubtful) as doubtful_files, max(taken_at) as newest, max(ingested_at) as ingested
+        from files group by camera),
+    periods as (
+        select camera,
+            count(*) filter (is_recent) as recent,
+            count(is_blank) filter (is_recent) as recent_seen,
+            count(*) filter (is_recent and is_blank) as recent_blank,
+            count(*) filter (not is_recent) as before,
+            count(is_blank) filter (not is_recent) as before_seen,
+            count(*) filter (not is_recent and is_blank) as before_blank
+        from recent left join seen using (media_sha256) group by camera),
+    placed as (
+        from whole left join periods using (camera) select *, row_number() over (
+            order by coalesce(recent + before, 0) desc, ingested desc, camera) as place)
+    select if(place > $most, $others, camera) as name,
+        sum(files), sum(undated_files), sum(doubtful_files), max(newest), max(ingested),
+        sum(coalesce(recent, 0)), sum(coalesce(recent_seen, 0)), sum(coalesce(recent_blank, 0)),
+        sum(coalesce(before, 0)), sum(coalesce(before_seen, 0)), sum(coalesce(before_blank, 0)),
+        count(*) filter (place > $most)
+    from placed group by name order by name
+"""
+
+
+def _health(
+    sql: duckdb.DuckDBPyConnection, view: View | None, now: datetime, max_cameras: int
+) -> Health:
+    utc = now.astimezone(UTC).replace(tzinfo=None)
+    since = utc - timedelta(days=RECENT_DAYS)
+    labels = view.label_thresholds if view else {}
+    variables = {
+        "no_camera": NO_CAMERA,
+        "utc_offset": now.utcoffset(),
+        "since": since,
+        "before_since": since - timedelta(days=BEFORE_DAYS),
+        "threshold": view.threshold if view else 0.0,
+    }
+    for name, value in variables.items():
+        sql.execute(f"set variable {name} = $value", {"value": value})
+    sql.register("labels", _label_table(labels))
+    sql.execute(
+        "set variable label_thresholds = (select map(list(label), list(score)) from labels)"
+    )
+    sql.execute(_FILES.format(chars=MAX_NAME_CHARS))
+    sql.execute(_RECENT)
+    sql.execute(_SEEN.format(blank=_BLANK_BY_LABEL if labels else _BLANK_BY_SCORE))
+    rows = sql.execute(_CAMERAS, {"most": max_cameras, "others": OTHERS}).fetchall()
+    return Health(
+        files=sum(int(row[1]) for row in rows),
+        results={status: int(images) for status, images in sql.execute(_RESULTS).fetchall()},
+        cameras=tuple(map(_camera, rows)),
+        left_out=sum(int(row[12]) for row in rows),
+    )
+
+
+def _camera(row: tuple) -> Camera:  # type: ignore[type-arg]
+    counts = [int(count) for count in row[6:12]]
+    return Camera(
+        name=row[0],
+        files=int(row[1]),
+        undated_files=int(row[2]),
+        clock_fault_files=int(row[3]),
+        newest_taken_at=row[4].replace(tzinfo=UTC) if row[4] else None,
+        newest_ingested_at=row[5].replace(tzinfo=UTC),
+        recent=Period(*counts[:3]),
+        before=Period(*counts[3:]),
+    )
+
+
+def _label_table(labels: dict[str, float]) -> pa.Table:
+    schema = pa.schema([("label", pa.string()), ("score", pa.float64())])
+    return pa.table({"label": list(labels), "score": list(labels.values())}, schema=schema)
+
+
+@contextmanager
+def _connected() -> Iterator[duckdb.DuckDBPyConnection]:
+    """What does not fit into MEMORY_MIB goes to a temporary folder."""
+    with tempfile.TemporaryDirectory(prefix="resight-health-") as spill, duckdb.connect() as sql:
+        sql.execute(f"set memory_limit = '{MEMORY_MIB}MiB'; set temp_directory = '{spill}'")
+        sql.execute("set timezone = 'UTC'; set preserve_insertion_order = false")
+        yield sql
