@@ -120,7 +120,9 @@ class Gates(Frozen):
     """What may be published; "off": no such gate. Fractions are of the images both sides have."""
 
     max_lost_verified: Annotated[int | None, Off] = Field(
-        default=0, ge=0, description="human-verified detections that the new side contradicts"
+        default=0,
+        ge=0,
+        description="human assertions that the old side has right and the new one not",
     )
     max_lost_frac: Annotated[float | None, Off] = Field(
         default=None, ge=0, le=1, description="detections of the old side without a match"
@@ -136,10 +138,23 @@ class Gates(Frozen):
     )
 
 
+class Snips(Frozen):
+    """How crops of detections are cut, by runs with --snips (docs/snips.md)."""
+
+    margin_frac: float = Field(
+        default=0.1, ge=0, le=2, description="around the box, of its longer side"
+    )
+    quality: int = Field(default=90, ge=1, le=100, description="of the JPEG")
+    min_score: Annotated[float | None, Off] = Field(
+        default=None, ge=0, le=1, description='"off": from the thresholds of the model on'
+    )
+
+
 class Policy(Frozen):
     due: Due = Due()
     stop: Stop = Stop()
     gates: Gates = Gates()
+    snips: Snips = Snips()
 
 
 def read_policy(path: Path, required: bool = False) -> Policy:

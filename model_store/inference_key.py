@@ -1,7 +1,7 @@
 """The inference key: two models with the same key give the same rows, and nothing else decides.
 
 key = sha256(canonical JSON of weights digest, labels digest, preprocess, decoder, nms, score_floor,
-numerics version); canonical = sorted keys, no spaces, UTF-8.
+numerics version, and the decoder's own where it has one); canonical = sorted keys, no spaces, UTF-8.
 """
 
 from __future__ import annotations
@@ -18,6 +18,13 @@ NUMERICS_VERSION = 2
 
 2: `fit_top_left` cuts sizes to whole pixels as YOLOX does, where it rounded them (a pixel less in half of
 all sizes); lists that a graph has filled are `saturated`.
+"""
+
+DECODER_NUMERICS = {"yolox": 1, "yolox_raw": 1}
+"""The same for one decoder alone: only archives that were seen through it are then due. A decoder that is not
+here has 0, which is left out of the key.
+
+yolox, yolox_raw 1: a score of exactly score_floor is kept, as in YOLOX's own code.
 """
 
 _NONE = object()
@@ -56,21 +63,22 @@ def weights_digest(config: ModelConfig, digests: dict[str, str]) -> str:
     return sha256_hex(canonical_json(config.runtime.model_dump(mode="json")))
 
 
-def inference_key(config: ModelConfig, weights_sha256: str) -> str:
-    """64 hex digits."""
-    return sha256_hex(
-        canonical_json(
-            {
-                "weights": weights_sha256,
-                "labels": sha256_hex(canonical_json(list(config.labels))),
-                "preprocess": _without_neutral(config.preprocess.model_dump(mode="json")),
-                "decoder": config.decoder,
-                "nms": _without_neutral(config.nms.model_dump(mode="json")),
-                "score_floor": config.score_floor,
-                "numerics": NUMERICS_VERSION,
-            }
-        )
-    )
+def inference_key(
+    config: ModelConfig, weights_sha256: str, numerics: int = NUMERICS_VERSION
+) -> str:
+    """64 hex digits; with `numerics`, the key of other code."""
+    parts: dict[str, Any] = {
+        "weights": weights_sha256,
+        "labels": sha256_hex(canonical_json(list(config.labels))),
+        "preprocess": _without_neutral(config.preprocess.model_dump(mode="json")),
+        "decoder": config.decoder,
+        "nms": _without_neutral(config.nms.model_dump(mode="json")),
+        "score_floor": config.score_floor,
+        "numerics": numerics,
+    }
+    if config.decoder in DECODER_NUMERICS:
+        parts["decoder_numerics"] = DECODER_NUMERICS[config.decoder]
+    return sha256_hex(canonical_json(parts))
 
 
 def _without_neutral(fields: dict[str, Any]) -> dict[str, Any]:

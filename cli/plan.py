@@ -1,0 +1,101 @@
+"""plan: what differs from what is published, what a run would do, and whether the policy says it is due."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from archive.tables import Tables
+from archive.views import Views
+from batch.changes import Change
+from batch.decisions import keep_decision
+from batch.facts import wanted_version
+from batch.options import run_spec
+from batch.plan_report import PlanReport, plan_report
+from batch.policy import read_policy
+from cli.output import Format, FormatOption, console, print_facts
+from model_store.store import ModelStore
+from serve.settings import Settings
+
+_SCOPE = ("scope", "camera", "start", "end", "path", "label", "min_score", "max_score", "status")
+_SCOPE += ("ids", "sample")
+"""The options of a run that say for which images."""
+_NOT_FACTS = ("changes", "reasons", "decision", "until")
+WIDEST = 44
+"""Characters of a value in a line: digests and lists of labels are longer."""
+
+
+def register(app: typer.Typer) -> None:
+    app.command("plan")(_with_scope(plan))
+
+
+def plan(
+    scope: Mapping[str, Any],
+    model: Annotated[
+        str,
+        typer.Option("--model", help="name, name@version or name:alias; default: the published"),
+    ] = "",
+    keep: Annotated[
+        bool, typer.Option("--keep", help="keep the decision in the table 'decisions'")
+    ] = False,
+    fmt: FormatOption = Format.table,
+) -> None:
+    """Say what a reprocess would change and cost, and whether the policy says that it is due. Needs no cluster.
+
+    Compares the model field by field with what is published, and counts the images without a result.
+    Example: resight plan --model ssdlite-coco --scope camera --camera north
+    """
+    settings = Settings()
+    tables, store = Tables(settings.tables_url), ModelStore(settings.models_url)
+    policy = read_policy(settings.policy_path, required=bool(settings.policy))
+    version = wanted_version(store, Views(tables.url).current(), model)
+    wanted = run_spec(model=str(version.id), **scope).scope
+    report = plan_report(tables, store, policy, version, wanted)
+    if keep:
+        keep_decision(tables, report.facts, report.decision, datetime.now(UTC), acted=False)
+    if fmt is Format.table:
+        _print(report)
+    else:
+        print_facts(report.as_dict(), fmt)
+
+
+def _print(report: PlanReport) -> None:
+    facts = report.as_dict()
+    print_facts({name: facts[name] for name in facts if name not in _NOT_FACTS}, Format.table)
+    until = f", until {report.decision.until:%Y-%m-%d %H:%M}" if report.decision.until else ""
+    width = max((len(change.needs) for change in report.changes), default=0)
+    lines = ["differs:"] if report.changes else []
+    lines += [f"  {change.needs.ljust(width)}  {_line(change)}" for change in report.changes]
+    lines += [f"the policy says: {report.decision.action}{until}"]
+    lines += [f"  {reason}" for reason in report.decision.reasons]
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _line(change: Change) -> str:
+    return f"{change.field}: {_short(change.old)} -> {_short(change.new)} ({change.why})"
+
+
+def _short(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= WIDEST else f"{text[: WIDEST - 1]}…"
+
+
+def _with_scope(command: Callable[..., None]) -> Callable[..., None]:
+    """`command(scope options, …)` for Typer, with the options of a run that choose its scope."""
+    shared = inspect.signature(run_spec, eval_str=True).parameters
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+
+    def called(**values: Any) -> None:
+        command({name: values.pop(name) for name in _SCOPE}, **values)
+
+    parameters = [own[0], *(shared[name] for name in _SCOPE), *own[1:]]
+    called.__doc__ = command.__doc__
+    called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    called.__annotations__ = {one.name: one.annotation for one in parameters}
+    return called
