@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from model_store.detections import Detections, RunLengths
+from model_store.drawing import draw_box
 from model_store.errors import BadRequest
 from model_store.images import Pixels
 from model_store.masks import bitmap_of
@@ -28,15 +29,10 @@ def draw_detections(path: Path, pixels: Pixels, shown: Detections, labels: Seque
         for counts in shown.masks.counts:
             inside = bitmap_of(counts, (width, height))
             canvas[inside] = canvas[inside] // 2 + np.array(GREEN_BGR, np.uint8) // 2
-    scale = max(width, height) / 1000
-    thick = max(1, round(2 * scale))
-    boxes = shown.boxes_xyxy.round().astype(int).tolist()
-    for box, score, class_id in zip(boxes, shown.scores, shown.class_ids, strict=True):
-        cv2.rectangle(canvas, box[:2], box[2:], GREEN_BGR, thick)
-        words = f"{labels[class_id]} {score:.2f}"
-        corner = (box[0] + thick, max(round(22 * scale), box[1] - thick))
-        font, size = cv2.FONT_HERSHEY_SIMPLEX, 0.7 * scale
-        cv2.putText(canvas, words, corner, font, size, GREEN_BGR, thick, cv2.LINE_AA)
+    for box, score, class_id in zip(
+        shown.boxes_xyxy.tolist(), shown.scores, shown.class_ids, strict=True
+    ):
+        draw_box(canvas, box, f"{labels[class_id]} {score:.2f}", GREEN_BGR)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(cv2.imencode(".jpg", canvas)[1].tobytes())

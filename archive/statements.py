@@ -1,0 +1,145 @@
+"""Files of people's statements as they are written: .csv, .json (a list) or .jsonl.
+
+file --read_file--> Statement by row number, and what is wrong by row number. Nothing is looked up here.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from model_store.errors import BadRequest
+
+BOX = ("x1_px", "y1_px", "x2_px", "y2_px")
+Named = Annotated[str, StringConstraints(min_length=1)]
+
+
+def _moment(value: object) -> datetime:
+    """A number would be read as seconds since 1970, and a time without offset as somebody's."""
+    moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    if moment.tzinfo is None:
+        raise ValueError(
+            f"{value} has no offset from UTC; write for example 2026-05-14T09:30:00+02:00"
+        )
+    return moment.astimezone(UTC)
+
+
+class Statement(BaseModel):
+    """One row: what a person says about a box, or of a whole image (suppress without a box)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    action: Literal["keep", "relabel", "suppress"]
+    media_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    path: str | None = None
+    source_root: str | None = None
+    label: str | None = None
+    x1_px: float | None = None
+    y1_px: float | None = None
+    x2_px: float | None = None
+    y2_px: float | None = None
+    inference_key: str | None = None
+    rank: int | None = Field(default=None, ge=0)
+    actor: Named
+    asserted_at: Annotated[datetime, BeforeValidator(_moment)]
+    reason: str | None = None
+
+    @property
+    def box(self) -> dict[str, float] | None:
+        return None if self.x1_px is None else {name: getattr(self, name) for name in BOX}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Statement:
+        if (self.media_sha256 is None) == (self.path is None):
+            raise ValueError("name the image by media_sha256 or by path, one of them")
+        if (self.inference_key is None) != (self.rank is None):
+            raise ValueError(
+                "inference_key and rank go together: they name the detection looked at"
+            )
+        corners = [getattr(self, name) for name in BOX]
+        if len({corner is None for corner in corners}) > 1:
+            raise ValueError(f"a box needs all of {', '.join(BOX)}")
+        if self.box and not (corners[0] < corners[2] and corners[1] < corners[3]):
+            raise ValueError("a box needs x1_px < x2_px and y1_px < y2_px")
+        if self.action != "suppress" and self.box is None and self.rank is None:
+            raise ValueError(f"{self.action} needs a box, or inference_key and rank of a detection")
+        if self.label and self.box is None and self.rank is None:
+            raise ValueError(
+                "suppress without a box says that nothing is in the image: no label then"
+            )
+        if self.action == "relabel" and not self.label:
+            raise ValueError("relabel needs the right label")
+        return self
+
+
+def read_file(
+    file: Path, defaults: Mapping[str, str | None]
+) -> tuple[dict[int, Statement], dict[int, str]]:
+    """Statements, and the words for rows that are none; both by number, from 1 without a header.
+
+    `defaults` are for fields a row leaves out. Raises BadRequest for what is no such file at all.
+    """
+    said: dict[int, Statement] = {}
+    wrong: dict[int, str] = {}
+    for number, row in enumerate(_rows(file), 1):
+        try:
+            said[number] = Statement.model_validate(_filled(row, defaults))
+        except ValidationError as error:
+            wrong[number] = _words(error)
+        except ValueError as error:
+            wrong[number] = str(error)
+    return said, wrong
+
+
+def _rows(file: Path) -> Iterable[object]:
+    try:
+        text = file.read_text("utf-8-sig")
+        match file.suffix.lower():
+            case ".csv":
+                return list(csv.DictReader(text.splitlines(keepends=True), strict=True))
+            case ".jsonl":
+                return [json.loads(line) for line in text.split("\n") if line.strip()]
+            case ".json":
+                rows = json.loads(text)
+                if isinstance(rows, list):
+                    return rows
+                raise ValueError("it must be a list of objects")
+            case _:
+                raise ValueError("its name must end in .csv, .json or .jsonl")
+    except (OSError, ValueError, csv.Error, RecursionError) as error:
+        raise BadRequest(f"cannot read {file}: {error}") from error
+
+
+def _filled(row: object, defaults: Mapping[str, str | None]) -> dict[str, Any]:
+    """Empty fields are left out, so that a CSV says what JSON says."""
+    if not isinstance(row, dict):
+        raise ValueError("it must be an object with a value for each field")
+    if None in row:
+        raise ValueError("it has more fields than the header")
+    given = {str(name): value for name, value in row.items() if value not in (None, "")}
+    return {name: value for name, value in defaults.items() if value} | given
+
+
+def _words(error: ValidationError) -> str:
+    parts: list[str] = []
+    for item in error.errors():
+        where = ".".join(map(str, item["loc"]))
+        why = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "missing" and where in ("actor", "asserted_at"):
+            why = f"missing; add the column, or give --{where.replace('_', '-')}"
+        parts.append(f"{where}: {why}" if where else why)
+    return "; ".join(parts)

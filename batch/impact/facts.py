@@ -1,0 +1,113 @@
+"""The facts of a comparison, frozen; `impact.json` is these. docs/impact.md says what each number means."""
+
+from __future__ import annotations
+
+from batch.impact.sides import Side
+from model_store.config import Frozen
+
+
+class Images(Frozen):
+    """Counts of unique contents of which a file is there."""
+
+    old: int
+    new: int
+    both: int
+    old_failed: int
+    new_failed: int
+    newly_failed: int
+    compared: int
+    changed: int
+    emptied: int
+    filled: int
+    with_lost: int
+    with_new: int
+    with_relabelled: int
+    gone: int
+
+    @property
+    def only_old(self) -> int:
+        return self.old - self.both
+
+    @property
+    def only_new(self) -> int:
+        return self.new - self.both
+
+
+class Shift(Frozen):
+    """New score minus old, of matched boxes; to 0.0001."""
+
+    mean: float
+    median: float
+    p5: float
+    p95: float
+
+
+class Boxes(Frozen):
+    """shown_old = matched + lost + relabelled_from; shown_new = matched + new + relabelled_to."""
+
+    shown_old: int
+    shown_new: int
+    matched: int
+    lost: int
+    new: int
+    relabelled_from: int
+    relabelled_to: int
+    shift: Shift | None
+
+
+class LabelBoxes(Boxes):
+    label: str
+
+
+class CameraBoxes(Boxes):
+    """`camera_id` is None for images whose camera is unknown."""
+
+    camera_id: str | None
+    compared: int
+    changed: int
+    emptied: int
+    filled: int
+
+
+class Relabelled(Frozen):
+    old_label: str
+    new_label: str
+    boxes: int
+
+
+class Verified(Frozen):
+    """Of what people said about these images: confirmed + contradicted + unseen = said.
+
+    `lost` is what the old side has right and the new one has not, `gained` the other way round.
+    """
+
+    said: int
+    confirmed: int
+    contradicted: int
+    unseen: int
+    old_confirmed: int
+    lost: int
+    gained: int
+
+
+class LostAssertion(Frozen):
+    assertion_id: str
+    media_sha256: str
+    path: str
+    action: str
+    label: str | None
+    box_px: tuple[float, float, float, float] | None
+    new: str
+
+
+class Impact(Frozen):
+    old: Side
+    new: Side
+    match_iou: float
+    images: Images
+    boxes: Boxes
+    labels: tuple[LabelBoxes, ...]
+    relabelled: tuple[Relabelled, ...]
+    cameras: tuple[CameraBoxes, ...]
+    verified: Verified
+    lost_assertions: tuple[LostAssertion, ...]

@@ -1,0 +1,116 @@
+"""The two pictures of a sample: what the old side shows, and what the new one does.
+
+Sample --draw_sample--> Pictures(old, new: JPEG bytes) | why the image cannot be shown
+Read and turned upright by the code that runs use, from the first place where the bytes are still the same.
+"""
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# (OpenCV has no complete types)
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+
+from batch.impact.samples import Said, Sample, ShownBox
+from model_store.drawing import Colour, draw_box
+from model_store.errors import ImageError, StorageUnreachable
+from model_store.images import DecodedImage, Pixels, decode
+from model_store.storage import Folder
+
+SIDE_PX = 1000
+"""The longer side of a picture, at most."""
+JPEG_QUALITY = 82
+MAX_LABEL = 60
+AROUND_PX = 4
+"""What people said is drawn around the box it is about, which may be a model's to the pixel."""
+COLOURS_RGB: dict[str, Colour] = {
+    "matched": (60, 200, 60),
+    "shown": (60, 200, 60),
+    "relabelled": (255, 165, 0),
+    "lost": (255, 60, 60),
+    "new": (70, 150, 255),
+    "said": (255, 0, 255),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """JPEG files of one size."""
+
+    old: bytes
+    new: bytes
+
+
+def draw_sample(sample: Sample) -> Pictures | str:
+    """Never raises for what the image is: then why it cannot be shown, in words."""
+    try:
+        image = decode(_bytes_of(sample), shrink=_shrink)
+    except (ImageError, OSError, StorageUnreachable, MemoryError) as error:
+        return f"the image cannot be shown: {_plain(error, sample)}"
+    canvas, scale = _small(image)
+    return Pictures(
+        old=_drawn(canvas, scale, sample.old, sample.said),
+        new=_drawn(canvas, scale, sample.new, sample.said),
+    )
+
+
+def _bytes_of(sample: Sample) -> bytes:
+    """Raises FileNotFoundError, StorageUnreachable or OSError of the first place when none has them."""
+    first: Exception | None = None
+    for root, path in sample.places:
+        try:
+            data = Folder(root).read(path)
+        except (OSError, StorageUnreachable) as error:
+            first = first or error
+            continue
+        if hashlib.sha256(data).hexdigest() == sample.media_sha256:
+            return data
+        first = first or OSError("the file has changed since it was ingested")
+    assert first is not None
+    raise first
+
+
+def _plain(error: BaseException, sample: Sample) -> str:
+    """Without the place of the archive on this machine: reports are passed on."""
+    if isinstance(error, FileNotFoundError):
+        return "the file is not there"
+    words = str(error)
+    for root, _ in sample.places:
+        words = words.replace(f"{root}/", "").replace(root, "")
+    return words[:300]
+
+
+def _shrink(width_px: int, height_px: int) -> int:
+    """A JPEG need not be decoded larger than it is shown."""
+    return max((n for n in (1, 2, 4, 8) if max(width_px, height_px) >= n * SIDE_PX), default=1)
+
+
+def _small(image: DecodedImage) -> tuple[Pixels, float]:
+    """Pixels of at most SIDE_PX, and what px of the image as displayed are multiplied by."""
+    height, width = image.pixels.shape[:2]
+    full_px = max(image.facts.width_px, image.facts.height_px)
+    pixels: Any = image.pixels
+    if max(width, height) > SIDE_PX:
+        shrink = SIDE_PX / max(width, height)
+        size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    return pixels, max(pixels.shape[:2]) / full_px
+
+
+def _drawn(pixels: Pixels, scale: float, boxes: Sequence[ShownBox], said: Sequence[Said]) -> bytes:
+    canvas: Any = pixels.copy()
+    for one in said:
+        if one.box_px is not None:
+            x1, y1, x2, y2 = (x * scale for x in one.box_px)
+            around = [x1 - AROUND_PX, y1 - AROUND_PX, x2 + AROUND_PX, y2 + AROUND_PX]
+            draw_box(canvas, around, "", COLOURS_RGB["said"])
+    for box in reversed(boxes):  # the best ones on top
+        words = f"{box.label[:MAX_LABEL]} {box.score:.2f}"
+        draw_box(canvas, [x * scale for x in box.box_px], words, COLOURS_RGB[box.outcome])
+    bgr = cv2.cvtColor(canvas, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()

@@ -1,0 +1,105 @@
+"""One side of a comparison: results of one inference key, and the scores from which they are shown.
+
+a run id | name@version | a view's name --side--> Side
+"""
+
+from __future__ import annotations
+
+import re
+
+import duckdb
+from pydantic import Field
+
+from archive.scan import scan
+from archive.schemas import RUNS
+from archive.tables import Tables
+from archive.views import PRODUCTION, View, Views
+from model_store.config import Frozen, ModelConfig
+from model_store.errors import BadRequest, ModelError
+from model_store.names import VersionId, parse_ref
+from model_store.store import ModelStore
+
+PUBLISHED = "published"
+"""Another word for the view `production`."""
+RUN_ID = re.compile(r"\d{8}T\d{6}-[0-9a-f]+")
+
+
+class Side(Frozen):
+    """`name` is what it was asked for by. A detection is shown when score >= its label's threshold, both
+    as 32-bit numbers, as in `model_store/shown.py`.
+    """
+
+    name: str
+    inference_key: str
+    model_name: str = ""
+    model_version: str = ""
+    threshold: float = 0.0
+    label_thresholds: dict[str, float] = Field(default_factory=dict)
+
+
+NOTHING = Side(name="nothing", inference_key="nothing")
+"""What is published before anything is: no key is that, so it has no results."""
+
+
+def side(tables: Tables, models: ModelStore, name: str) -> Side:
+    """Raises BadRequest that says what there is, ModelNotFound, ModelRefused, StorageUnreachable."""
+    if RUN_ID.fullmatch(name):
+        return _of_run(tables, models, name)
+    if "@" in name or ":" in name:
+        described = models.describe(models.resolve(parse_ref(name)))
+        return _of_model(name, described.info.inference_key, described.id, described.config)
+    views = Views(tables.url)
+    view = views.current(PRODUCTION if name == PUBLISHED else name)
+    if view is None:
+        there = ", ".join(views.names()) or "none"
+        raise BadRequest(
+            f"'{name}' is no run, no name@version and no published view (views: {there}); "
+            "see 'resight runs list'"
+        )
+    return side_of_view(view, name)
+
+
+def side_of_view(view: View, name: str | None = None) -> Side:
+    """Raises BadRequest for a view with layers: only what models said is compared."""
+    if view.layers:
+        raise BadRequest(
+            f"view {view.name} has layers, and views with layers cannot be compared yet"
+        )
+    return Side(
+        name=name or view.name,
+        inference_key=view.inference_key,
+        model_name=view.model_name,
+        model_version=view.model_version,
+        threshold=view.threshold,
+        label_thresholds=view.label_thresholds,
+    )
+
+
+def _of_run(tables: Tables, models: ModelStore, run_id: str) -> Side:
+    """A run stands for all results of its inference key, also those it found done."""
+    sql = duckdb.connect()
+    scan(sql, "runs", tables.existing("runs"), RUNS)
+    rows = sql.execute(
+        "select distinct inference_key, model_name, model_version from runs where run_id = $run",
+        {"run": run_id},
+    ).fetchall()
+    if not rows:
+        raise BadRequest(f"no run {run_id} in {tables.url}; see 'resight runs list'")
+    key, *version = rows[0]
+    exact = VersionId(*version)
+    try:
+        config = models.describe(exact).config
+    except ModelError as error:
+        raise type(error)(f"run {run_id} is shown by the thresholds of {exact}: {error}") from error
+    return _of_model(run_id, key, exact, config)
+
+
+def _of_model(name: str, key: str, version: VersionId, config: ModelConfig) -> Side:
+    return Side(
+        name=name,
+        inference_key=key,
+        model_name=version.name,
+        model_version=version.version,
+        threshold=config.thresholds.default,
+        label_thresholds=config.thresholds.per_label,
+    )

@@ -1,0 +1,265 @@
+"""What people say: only added, each thing once, the newest word standing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from archive.assertion_files import SHOWN_ERRORS, read_assertions
+from archive.assertions import HUMAN, append, assertion_id, human_assertions
+from archive.schemas import ASSERTIONS, MEDIA
+from archive.tables import Tables
+from model_store.errors import BadRequest
+from tests.fixtures_local import put_results, result_rows, rows_of
+
+NOON = datetime(2026, 5, 14, 12, tzinfo=UTC)
+A, B = "a" * 64, "b" * 64
+KEY = "k" * 64
+CORNERS = {"x1_px": 1.0, "y1_px": 2.0, "x2_px": 11.0, "y2_px": 12.0}
+OTHER = CORNERS | {"x1_px": 5.0}
+WHO = {"actor": "kim", "asserted_at": "2026-05-14T12:00:00Z"}
+KEEP = {"media_sha256": A, "action": "keep", "label": "deer", **CORNERS, **WHO}
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Tables:
+    """Two catalogued images; of the first, KEY has two detections."""
+    tables = Tables(str(tmp_path / "tables"))
+    media = [
+        {"media_sha256": A, "source_root": "/x", "path": "a.jpg", "width_px": 40, "height_px": 30},
+        {"media_sha256": B, "source_root": "/x", "path": "b.jpg", "width_px": None},
+        {"media_sha256": B, "source_root": "/y", "path": "a.jpg"},
+        {"media_sha256": B, "source_root": "/z", "path": "b.jpg"},
+    ]
+    rows = pa.Table.from_pylist(media, schema=MEDIA)
+    tables.append("media", rows, "test", lambda _, wanted: wanted)
+    seen = [
+        {"rank": 0, "label": "fox", "score": 0.9, **CORNERS},
+        {"rank": 1, "label": "boar", **OTHER},
+    ]
+    put_results(tables, result_rows([A], KEY, detections=seen))
+    return tables
+
+
+def said(tables: Tables, *rows: dict[str, Any], kind: str = "jsonl") -> int:
+    """Rows through a file; how many were added."""
+    file = Path(tables.url).parent / f"said.{kind}"
+    file.write_text("\n".join(json.dumps(row) for row in rows))
+    return append(tables, read_assertions(tables, file))
+
+
+def standing(tables: Tables) -> list[tuple[Any, ...]]:
+    columns = ("action", "label", "x1_px")
+    return [tuple(row[c] for c in columns) for row in human_assertions(tables).to_pylist()]
+
+
+def refused(tables: Tables, *rows: dict[str, Any]) -> str:
+    with pytest.raises(BadRequest) as error:
+        said(tables, *rows)
+    assert tables.existing("assertions") is None, "all or nothing"
+    return str(error.value)
+
+
+def test_nothing_said_is_nothing_added(tables: Tables) -> None:
+    assert append(tables, ASSERTIONS.empty_table()) == 0
+    assert said(tables) == 0
+    assert human_assertions(tables).num_rows == 0
+    assert tables.existing("assertions") is None
+
+
+def test_a_statement_is_a_row(tables: Tables) -> None:
+    assert said(tables, KEEP | {"reason": "antlers"}) == 1
+    (row,) = rows_of(tables, "assertions")
+    assert len(row.pop("assertion_id")) == 64
+    facts = {"layer_id": HUMAN, "method": HUMAN, "reason": "antlers", "asserted_at": NOON}
+    filled = {name: value for name, value in row.items() if value is not None}
+    assert filled == KEEP | facts
+
+
+def test_the_same_file_again_adds_nothing(tables: Tables) -> None:
+    rows = [KEEP, KEEP | {"label": "fox"}, KEEP]
+    assert said(tables, *rows) == 2, "a row that is in the file twice is one"
+    assert said(tables, *rows) == 0
+    assert said(tables, *rows, KEEP | {"actor": "lee"}) == 1
+    assert len(rows_of(tables, "assertions")) == 3
+
+
+def test_an_id_is_the_digest_of_the_row() -> None:
+    row = dict.fromkeys(ASSERTIONS.names) | {"method": HUMAN, "asserted_at": NOON, "x1_px": 0.5}
+    parts = ["null"] * 7 + ["0.5"] + ["null"] * 8 + ['"2026-05-14T12:00:00.000000+00:00"']
+    parts[ASSERTIONS.names.index("method") - 1] = '"human"'
+    assert assertion_id(row) == hashlib.sha256(f"[{', '.join(parts)}]".encode()).hexdigest()
+    for name in ASSERTIONS.names[1:]:
+        value = NOON + timedelta(hours=1) if name == "asserted_at" else "other"
+        assert assertion_id(row | {name: value}) != assertion_id(row), name
+    assert assertion_id(row | {"assertion_id": "x"}) == assertion_id(row)
+
+
+def test_a_layer_that_is_run_again_adds_nothing_whenever_that_is(tables: Tables) -> None:
+    def layer(when: datetime, layer_id: str = "l" * 64) -> pa.Table:
+        row = {"layer_id": layer_id, "method": "machine", "action": "suppress", "media_sha256": A}
+        return pa.Table.from_pylist([row | {"asserted_at": when, "rank": 0}], schema=ASSERTIONS)
+
+    assert append(tables, layer(NOON)) == 1
+    assert append(tables, layer(NOON + timedelta(days=7))) == 0
+    assert append(tables, layer(NOON, "m" * 64)) == 1
+    assert human_assertions(tables, history=True).num_rows == 0, "a layer is nobody"
+
+
+def test_a_later_word_takes_the_place_of_an_earlier_one_and_nothing_is_lost(tables: Tables) -> None:
+    later = {"asserted_at": "2026-05-14T12:00:01Z"}
+    said(tables, KEEP | later | {"action": "suppress"}, KEEP, KEEP | OTHER)
+    assert standing(tables) == [("keep", "deer", 5.0), ("suppress", "deer", 1.0)]
+    assert human_assertions(tables, history=True).num_rows == 3
+    said(tables, KEEP | {"asserted_at": "2026-05-14T14:00:02+02:00"})
+    assert standing(tables) == [("keep", "deer", 5.0), ("keep", "deer", 1.0)]
+
+
+def test_an_image_is_empty_until_somebody_sees_something(tables: Tables) -> None:
+    empty = {"media_sha256": A, "action": "suppress", **WHO}
+    times = [{"asserted_at": f"2026-05-14T12:0{n}:00Z"} for n in range(5)]
+    said(tables, KEEP | times[0])
+    said(tables, empty | times[1])
+    assert standing(tables) == [("suppress", None, None)]
+    said(tables, KEEP | times[2] | {"action": "suppress"} | OTHER)
+    assert standing(tables) == [("suppress", None, None), ("suppress", "deer", 5.0)]
+    said(tables, KEEP | times[3])
+    assert standing(tables) == [("suppress", "deer", 5.0), ("keep", "deer", 1.0)]
+    said(tables, KEEP | times[4] | {"media_sha256": B}, empty | times[4])
+    assert sorted(standing(tables), key=str) == [("keep", "deer", 1.0), ("suppress", None, None)]
+
+
+def test_a_detection_that_was_looked_at_brings_its_box_and_label(tables: Tables) -> None:
+    looked = {"path": "a.jpg", "source_root": "/x", "inference_key": KEY, "rank": 1, **WHO}
+    assert (
+        said(tables, looked | {"action": "keep"}, looked | {"action": "relabel", "label": "pig"})
+        == 2
+    )
+    rows = sorted(rows_of(tables, "assertions"), key=lambda row: row["action"])
+    assert [(row["label"], row["x1_px"], row["rank"]) for row in rows] == [
+        ("boar", 5.0, 1),
+        ("pig", 5.0, 1),
+    ]
+    assert said(tables, looked | {"action": "keep"} | CORNERS) == 1, "a better box stays"
+    assert ("keep", "boar", 1.0) in standing(tables)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"action": "delete"}, "row 1: action: Input should be 'keep', 'relabel' or 'suppress'"),
+        ({"media_sha256": "a"}, "row 1: media_sha256: String should match"),
+        ({"media_sha256": "c" * 64}, "row 1: no image cccc"),
+        ({"path": "a.jpg"}, "name the image by media_sha256 or by path, one of them"),
+        ({"media_sha256": None, "path": "none.jpg"}, "no image none.jpg is catalogued"),
+        ({"media_sha256": None, "path": "a.jpg"}, "several images are a.jpg; add source_root"),
+        ({"media_sha256": None, "path": "a.jpg", "source_root": "/z"}, "no image a.jpg"),
+        ({"x1_px": None}, "a box needs all of x1_px"),
+        ({"x1_px": 11.0}, "a box needs x1_px < x2_px"),
+        ({"x1_px": "left"}, "x1_px: Input should be a valid number"),
+        ({"x2_px": 41.5}, "the box lies outside the image: that is 40 x 30 px as displayed"),
+        ({"y1_px": -1.5}, "outside the image"),
+        ({"x1_px": "nan"}, "x1_px: Input should be a finite number"),
+        ({"label": None}, "keep needs the label that is right"),
+        ({"label": None, "action": "relabel"}, "relabel needs the right label"),
+        (dict.fromkeys(CORNERS), "keep needs a box, or inference_key and rank"),
+        (dict.fromkeys(CORNERS) | {"action": "suppress"}, "no label then"),
+        ({"rank": 0}, "inference_key and rank go together"),
+        ({"rank": 2, "inference_key": KEY}, "no detection 2 of that image under kkk"),
+        ({"rank": 0, "inference_key": "other"}, "no detection 0 of that image under other"),
+        ({"asserted_at": "2026-05-14T12:00:00"}, "has no offset from UTC"),
+        ({"asserted_at": "1778760000"}, "asserted_at: Invalid isoformat"),
+        ({"asserted_at": 1778760000}, "asserted_at: Invalid isoformat"),
+        ({"asserted_at": None}, "asserted_at: missing; add the column, or give --asserted-at"),
+        ({"actor": None}, "actor: missing; add the column, or give --actor"),
+        ({"confidence": 1}, "confidence: Extra inputs are not permitted"),
+    ],
+)
+def test_a_wrong_row_is_named(change: dict[str, Any], message: str, tables: Tables) -> None:
+    row = {name: value for name, value in (KEEP | change).items() if value is not None}
+    assert message in refused(tables, row)
+
+
+def test_one_wrong_row_keeps_all_out_and_every_wrong_row_is_named(tables: Tables) -> None:
+    away = KEEP | {"media_sha256": "c" * 64}
+    words = refused(tables, KEEP, KEEP | {"action": "x"}, KEEP, away)
+    assert words.splitlines()[0].endswith("nothing was added")
+    assert [line.split(":")[0] for line in words.splitlines()[1:]] == ["row 2", "row 4"]
+    words = refused(tables, *[away] * (SHOWN_ERRORS + 3))
+    assert words.splitlines()[-1] == "and 3 more"
+
+
+def test_a_box_at_the_edge_may_be_rounded(tables: Tables) -> None:
+    assert said(tables, KEEP | {"x1_px": -1.0, "x2_px": 41.0, "y2_px": 31.0}) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.csv", b"\xff\xfe", "cannot read"),
+        ("a.json", b"{", "cannot read"),
+        ("a.json", b"{}", "it must be a list of objects"),
+        ("a.json", b"[1]", "row 1: it must be an object"),
+        ("a.jsonl", b"{}\n[", "cannot read"),
+        ("a.csv", b"action,actor\nkeep,kim,more\n", "row 1: it has more fields than the header"),
+        ("a.xlsx", b"", "its name must end in .csv, .json or .jsonl"),
+        ("a.json", b"[" * 100_000, "cannot read"),
+    ],
+)
+def test_what_is_no_such_file_is_refused(
+    name: str, text: bytes, message: str, tables: Tables, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(text)
+    with pytest.raises(BadRequest, match=message):
+        read_assertions(tables, tmp_path / name)
+    with pytest.raises(BadRequest, match="cannot read"):
+        read_assertions(tables, tmp_path / "none.csv")
+
+
+def test_every_kind_of_file_says_the_same(tables: Tables, tmp_path: Path) -> None:
+    empty = {"path": "b.jpg", "source_root": "/x", "action": "suppress", "media_sha256": ""}
+    rows = [{name: str(value) for name, value in KEEP.items()}, empty | WHO]
+    columns = [*KEEP, "path", "source_root"]
+    lines = [",".join(columns), *(",".join(row.get(c, "") for c in columns) for row in rows)]
+    (tmp_path / "a.csv").write_text("\ufeff" + "\n".join(lines) + "\n")
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    (tmp_path / "a.jsonl").write_text("\n\n".join(json.dumps(row) for row in rows))
+    read = [read_assertions(tables, tmp_path / f"a.{kind}") for kind in ("csv", "json", "jsonl")]
+    assert read[0].equals(read[1])
+    assert read[1].equals(read[2])
+    assert [append(tables, one) for one in read] == [2, 0, 0]
+
+
+def test_rows_that_do_not_say_who_and_when_take_what_is_given(
+    tables: Tables, tmp_path: Path
+) -> None:
+    row = {name: value for name, value in KEEP.items() if name not in WHO}
+    (tmp_path / "a.json").write_text(json.dumps([row, KEEP]))
+    read = read_assertions(tables, tmp_path / "a.json", "lee", "2026-05-15T12:00:00Z")
+    assert read["actor"].to_pylist() == ["lee", "kim"]
+    assert read["asserted_at"].to_pylist() == [NOON + timedelta(days=1), NOON]
+
+
+def test_lists_are_by_image_and_by_label(tables: Tables) -> None:
+    said(tables, KEEP, KEEP | {"media_sha256": B, "label": "fox"})
+    assert human_assertions(tables, media="b")["path"].to_pylist() == ["a.jpg"]
+    assert human_assertions(tables, label="deer")["media_sha256"].to_pylist() == [A]
+    assert human_assertions(tables, media="b", label="deer").num_rows == 0
+
+
+def test_a_tie_in_time_is_settled_the_same_way_each_time(tables: Tables) -> None:
+    said(tables, KEEP, KEEP | {"label": "fox"}, KEEP | {"label": "boar"})
+    rows = {row["assertion_id"]: row["label"] for row in rows_of(tables, "assertions")}
+    assert standing(tables) == [("keep", rows[max(rows)], 1.0)]
+
+
+def test_reading_makes_no_table(tmp_path: Path) -> None:
+    nowhere = Tables(str(tmp_path / "none"))
+    assert human_assertions(nowhere).num_rows == 0
+    assert not (tmp_path / "none").exists()

@@ -1,0 +1,161 @@
+"""resight assertions add and list, and runs diff: from statements in a file to gates."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from archive.tables import Tables
+from archive.views import View, Views
+from cli import runs_diff
+from model_store.errors import BadRequest, GateClosed
+from tests.batch.impact.scene import NEW, OLD, Seen, World, sha
+from tests.cli.conftest import Resight
+
+BOX = (4.0, 4.0, 20.0, 20.0)
+DEER: Seen = ("deer", 0.75, BOX)
+WHO = ("--actor", "kim", "--asserted-at", "2026-05-14T09:30:00+02:00")
+
+
+@pytest.fixture
+def tables(home: Path, tmp_path: Path) -> Tables:
+    """Two images: NEW confirms the first, loses the second."""
+    world = World().image("a", [DEER], [DEER]).image("b", [DEER], [])
+    return world.write(Tables(str(home / "tables")))
+
+
+@pytest.fixture
+def views(tables: Tables) -> None:
+    for name, key in (("production", OLD), ("next", NEW)):
+        view = View(
+            name=name, inference_key=key, model_name="m", model_version="1", weights_sha256="w"
+        )
+        Views(tables.url).publish(view, after=0)
+
+
+def checked(place: Path, *rows: dict[str, Any]) -> Path:
+    file = place / "checked.json"
+    file.write_text(json.dumps(list(rows)))
+    return file
+
+
+def keep(name: str, **more: Any) -> dict[str, Any]:
+    corners = dict(zip(("x1_px", "y1_px", "x2_px", "y2_px"), BOX, strict=True))
+    return {"media_sha256": sha(name), "action": "keep", "label": "deer", **corners, **more}
+
+
+def test_a_file_is_added_once(resight: Resight, tables: Tables, tmp_path: Path) -> None:
+    file = checked(tmp_path, keep("a"), keep("b", label="[b]roe[/b]"))
+    words = ("assertions", "add", file, *WHO, "--format", "json")
+    assert json.loads(resight(*words).ok()) == {"file": str(file), "rows": 2, "added": 2}
+    assert json.loads(resight(*words).ok())["added"] == 0
+    rows = json.loads(resight("assertions", "list", "--format", "json").ok())
+    assert [(row["actor"], row["standing"], row["asserted_at"]) for row in rows] == [
+        ("kim", True, "2026-05-14 07:30:00+00:00")
+    ] * 2
+    assert "[b]roe[/b]" in resight("assertions", "list").ok()
+    (row,) = csv.DictReader(
+        io.StringIO(resight("assertions", "list", "--label", "deer", "--format", "csv").ok())
+    )
+    assert (row["media_sha256"], row["path"]) == (sha("a"), "c1/0/a.jpg")
+
+
+def test_a_list_has_a_header_before_anything_is_said(resight: Resight) -> None:
+    assert resight("assertions", "list", "--format", "csv").ok().startswith("assertion_id,action")
+
+
+def test_history_shows_what_was_superseded(
+    resight: Resight, tables: Tables, tmp_path: Path
+) -> None:
+    resight("assertions", "add", checked(tmp_path, keep("a")), *WHO).ok()
+    later = keep("a", action="suppress", asserted_at="2026-05-15T00:00:00Z")
+    resight("assertions", "add", checked(tmp_path, later), "--actor", "lee").ok()
+    assert len(json.loads(resight("assertions", "list", "--format", "json").ok())) == 1
+    words = ("assertions", "list", "--history", "--media", sha("a")[:8], "--format", "json")
+    rows = json.loads(resight(*words).ok())
+    assert [(row["action"], row["standing"]) for row in rows] == [
+        ("keep", False),
+        ("suppress", True),
+    ]
+
+
+def test_wrong_rows_are_named_and_nothing_is_added(
+    resight: Resight, tables: Tables, tmp_path: Path
+) -> None:
+    file = checked(tmp_path, keep("a"), keep("c"), keep("b", rank=1))
+    words = resight("assertions", "add", file, *WHO).refused(2)
+    assert "row 2: no image" in words
+    assert "row 3: inference_key and rank go together" in words
+    assert json.loads(resight("assertions", "list", "--format", "json").ok()) == []
+
+
+@pytest.fixture
+def diff(tables: Tables, views: None) -> Any:
+    """`resight runs diff` in a group of its own; errors of ours come through."""
+    app = typer.Typer()
+    app.callback()(lambda: None)
+    runs_diff.register(app)
+
+    def run(*words: object, code: int = 0) -> Any:
+        done = CliRunner().invoke(app, ["diff", *map(str, words)])
+        if done.exception and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        assert done.exit_code == code, done.output
+        return done
+
+    return run
+
+
+def test_diff_prints_the_facts_and_the_gates(diff: Any) -> None:
+    words = diff("published", "next").stdout
+    assert "images_emptied" in words
+    assert "open: 0 human assertions" in words
+    facts = json.loads(diff("published", "next", "--format", "json").stdout)
+    assert facts["impact"]["boxes"]["lost"] == 1
+    assert {gate["name"]: gate["open"] for gate in facts["gates"]} == {
+        "max_lost_verified": True,
+        "max_failed_frac": True,
+        "min_coverage_frac": True,
+    }
+    (row,) = csv.DictReader(io.StringIO(diff("published", "next", "--format", "csv").stdout))
+    assert (row["boxes_lost"], row["images_emptied"]) == ("1", "1")
+
+
+def test_a_closed_gate_ends_a_diff_only_when_asked(
+    resight: Resight, diff: Any, tmp_path: Path
+) -> None:
+    resight("assertions", "add", checked(tmp_path, keep("b")), *WHO).ok()
+    assert "CLOSED: 1 human assertions" in diff("published", "next").stdout
+    with pytest.raises(GateClosed, match="at most 0 .max_lost_verified."):
+        diff("published", "next", "--gate")
+    diff("next", "published", "--gate")
+
+
+def test_gates_are_those_of_the_policy(diff: Any, home: Path) -> None:
+    (home / "policy.toml").write_text("[gates]\nmax_lost_frac = 0.4\n")
+    with pytest.raises(GateClosed, match=r"1 of 2 \(50 %\) detections"):
+        diff("published", "next", "--gate")
+
+
+def test_a_report_is_written_where_it_is_asked_for(
+    diff: Any, tables: Tables, tmp_path: Path
+) -> None:
+    done = diff("published", "next", "--out", tmp_path / "out", "--samples", 2)
+    assert "1 images to look at" in done.stderr
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "the image cannot be shown" in page, "the archive of this world is nowhere"
+    with pytest.raises(BadRequest, match="not empty"):
+        diff("published", "next", "--out", tmp_path / "out")
+
+
+def test_what_cannot_be_compared_is_refused(diff: Any, tmp_path: Path) -> None:
+    with pytest.raises(BadRequest, match="views: next, production"):
+        diff("published", "nxt", "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
