@@ -24,15 +24,17 @@ def scan(
 
     Empty where the table is None. The connection must not outlive Delta's retention of the files.
     """
-    columns = [field for field in schema.names if field != "inference_key" or not inference_key]
-    chosen = [("inference_key", "=", inference_key)] if inference_key else None
+    columns = [field for field in schema.names if field != "inference_key" or inference_key is None]
+    chosen = [("inference_key", "=", inference_key)] if inference_key is not None else None
     files = table.file_uris(file_pruning_predicate=chosen) if table is not None else []
     if table is None or not files:
         connection.register(name, schema.empty_table().select(columns))
     elif is_local(table.table_uri):
         paths = ", ".join(_quoted(file.removeprefix("file://")) for file in files)
+        partitions = "false" if inference_key is not None else str("inference_key" in schema.names)
+        options = f"hive_partitioning = {partitions}, hive_types_autocast = false"
         connection.execute(
-            f"create or replace temp view {name} as from read_parquet([{paths}], hive_partitioning = false)"
+            f"create or replace temp view {name} as from read_parquet([{paths}], {options})"
         )
     else:
         connection.register(name, table.to_pyarrow_dataset(file_pruning_predicate=chosen))
