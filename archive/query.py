@@ -1,34 +1,58 @@
-"""SQL over the tables: DuckDB views media, results, detections and runs.
+"""SQL over the tables: what a published view shows, and next to it everything there is.
 
-connect(tables) -> DuckDB connection; `detections` is flat: one row a detection and file (two files
-with the same bytes both have it), with the box also as fractions of the image.
+connect(tables, view) -> DuckDB connection. `results` and `detections` are of one inference key, that of the
+view; `all_results` and `all_detections` of all. Detections are flat: one row a detection and file (two
+files with the same bytes both have it), with the box also as fractions of the image.
 """
 
 from __future__ import annotations
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import duckdb
 import pyarrow as pa
 
+from archive.dataset import dataset
+from archive.publications import publications
 from archive.schemas import TABLES
 from archive.tables import Tables
+from archive.views import View, Views
 from model_store.errors import BadRequest
 
-_VIEWS = """
+_THRESHOLDS = pa.schema([("label", pa.string()), ("score", pa.float32())])
+RELATIONS = (
+    *("media", "results", "detections", "runs", "all_results", "all_detections"),
+    *("assertions", "decisions", "exports", "snips", "views"),
+)
+_PLAIN = """
 create view media as
     select * replace (captured_at_local::timestamp as captured_at_local) from media_table;
-create view results as select * from results_table;
 create view runs as
     select * exclude (event),
+        min(event_at) over (partition by run_id) as started_at,
         if(state = 'running' and event_at < now() - interval 5 minutes, 'interrupted', state) as state_now
     from runs_table
     qualify row_number() over (partition by run_id order by event desc) = 1;
-create view detections as
+create view all_results as from results_table;
+create view assertions as from assertions_table;
+create view decisions as from decisions_table;
+create view exports as from exports_table;
+create view snips as from snips_table;
+create view views as from views_table;
+create view results as from results_table where {shown};
+"""
+_OVER_THRESHOLD = """
+    left join thresholds_table t on t.label = f.d.label
+    where f.d.score >= coalesce(t.score, {default!r}::float)
+"""
+"""Both 32-bit, as in `model_store/shown.py`: a score of 0.7 is shown from a threshold of 0.7 up."""
+_DETECTIONS = """
+create view {name} as
     with flat as (
         select inference_key, media_sha256, run_id, model_name, model_version, weights_sha256,
             width_px, height_px, unnest(detections) as d
-        from results_table
+        from {rows}
     )
     select m.source_root, m.path, m.camera_id, m.captured_at_local, m.captured_at_utc,
         f.media_sha256, f.inference_key, f.model_name, f.model_version, f.weights_sha256, f.run_id,
@@ -38,26 +62,44 @@ create view detections as
         (f.d.x2_px - f.d.x1_px) / f.width_px as w_frac,
         (f.d.y2_px - f.d.y1_px) / f.height_px as h_frac,
         f.d.mask_area_px, f.d.mask_rle
-    from flat f join media m using (media_sha256);
+    from flat f join media m using (media_sha256) {shown};
 """
 
 
-def connect(tables: Tables) -> duckdb.DuckDBPyConnection:
-    """A fresh in-memory database over the newest snapshots; nothing in it can change the tables."""
+def connect(tables: Tables, view: View | None = None) -> duckdb.DuckDBPyConnection:
+    """A fresh in-memory database over the newest snapshots; nothing in it can change the tables.
+
+    `view` None is what is published as production; where nothing is, `results` and `detections` are empty.
+    Raises StorageUnreachable.
+    """
     connection = duckdb.connect()
     connection.execute("set timezone = 'UTC'")
+    view = view or Views(tables.url).current()
+    with ThreadPoolExecutor(len(TABLES)) as opening:
+        opened = dict(zip(TABLES, opening.map(tables.existing, TABLES), strict=True))
     for name, schema in TABLES.items():
-        table = tables.existing(name)
-        rows = schema.empty_table() if table is None else table.to_pyarrow_dataset(schema=schema)
+        table = opened[name]
+        rows = schema.empty_table() if table is None else dataset(table, schema)
         connection.register(f"{name}_table", rows)
-    connection.execute(_VIEWS)
+    past = publications(Views(tables.url))
+    connection.register("views_table", past)
+    least = view.label_thresholds if view else {}
+    connection.register(
+        "thresholds_table",
+        pa.table({"label": list(least), "score": list(least.values())}, schema=_THRESHOLDS),
+    )
+    one_key = f"inference_key = {_quoted(view.inference_key)}" if view else "false"
+    over = _OVER_THRESHOLD.format(default=view.threshold if view else 0.0)
+    connection.execute(_PLAIN.format(shown=one_key))
+    connection.execute(_DETECTIONS.format(name="all_detections", rows="results_table", shown=""))
+    connection.execute(_DETECTIONS.format(name="detections", rows="results", shown=over))
     return connection
 
 
-def query(tables: Tables, sql: str) -> pa.Table:
+def query(tables: Tables, sql: str, view: View | None = None) -> pa.Table:
     """Rows of one statement. Raises BadRequest with DuckDB's words when it is wrong."""
     try:
-        found = connect(tables).sql(sql)
+        found = connect(tables, view).sql(sql)
         if found is None:
             raise BadRequest("the statement gives no rows; write for example: select * from media")
         rows = found.to_arrow_table()
@@ -86,3 +128,7 @@ def _distinct(names: list[str]) -> list[str]:
             unique = f"{name}_{next(again)}"
         taken.append(unique)
     return taken
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

@@ -60,6 +60,10 @@ class Views:
         self._folder = Folder(f"{tables_url}/views")
         self._tables_url = tables_url
 
+    @property
+    def url(self) -> str:
+        return self._folder.url
+
     def names(self) -> list[str]:
         return [name for name in self._folder.names() if NAME.fullmatch(name)]
 
@@ -117,27 +121,30 @@ class Views:
             return View.model_validate_json(self._folder.read(_file(name, serial)))
         except (FileNotFoundError, ValidationError) as error:
             raise StorageUnreachable(
-                f"{self._folder.url}/{_file(name, serial)} cannot be read: {error}"
+                f"{self.url}/{_file(name, serial)} cannot be read: {error}"
             ) from error
 
 
-def before(history: Sequence[View]) -> View:
-    """What a roll-back shows: of the publications that were not rolled back themselves, the last but one.
-
-    `history` is not empty. Raises BadRequest when there is none.
-    """
-    standing: list[View] = []
+def standing(history: Sequence[View]) -> list[View]:
+    """Publications that were not rolled back, oldest first: the last is what is shown now."""
+    left: list[View] = []
     for view in history:
         if view.rolled_back_to is None:
-            standing.append(view)
+            left.append(view)
         else:
-            standing = [kept for kept in standing if kept.serial <= view.rolled_back_to]
-    if len(standing) < 2:
+            left = [kept for kept in left if kept.serial <= view.rolled_back_to]
+    return left
+
+
+def before(history: Sequence[View]) -> View:
+    """What a roll-back shows. `history` is not empty. Raises BadRequest when there is nothing."""
+    left = standing(history)
+    if len(left) < 2:
+        now = history[-1]
         raise BadRequest(
-            f"nothing was published as {history[-1].name} before "
-            f"{history[-1].model_name}@{history[-1].model_version}"
+            f"nothing was published as {now.name} before {now.model_name}@{now.model_version}"
         )
-    return standing[-2]
+    return left[-2]
 
 
 def _file(name: str, serial: int) -> str:

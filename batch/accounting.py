@@ -115,5 +115,5 @@ def read_back(tables: Tables, plan: Plan, run_id: str) -> Counts:
 def _nothing_worked(images: int, what: str) -> NothingWorked:
     return NothingWorked(
         f'every one of {images} images {what}; see: resight sql "select error_code, '
-        "error_detail, count(*) from results where status = 'failed' group by all\""
+        "error_detail, count(*) from all_results where status = 'failed' group by all\""
     )

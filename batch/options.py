@@ -18,8 +18,9 @@ import typer
 from pydantic import ValidationError
 
 from batch.id_list import keep_ids
-from batch.policy import Stop, read_policy
+from batch.policy import Policy, Stop, read_policy
 from batch.scope import Scope, ScopeKind
+from batch.snips.options import snip_options, snips_asked
 from batch.spec import RunSpec, new_run_id
 from model_store.errors import BadRequest
 from serve.settings import Settings
@@ -82,10 +83,21 @@ def run_spec(
     stall_s: Annotated[
         float | None, Option("--stall-s", help="give up after so long without a result")
     ] = None,
+    snips: Annotated[
+        bool, Option("--snips/--no-snips", help="keep a crop of each detection as a JPEG")
+    ] = False,
+    snip_margin_frac: Annotated[
+        float | None, Option("--snip-margin-frac", help="around its box; default: the policy's")
+    ] = None,
+    snip_quality: Annotated[
+        int | None, Option("--snip-quality", help="of the JPEG; default: the policy's")
+    ] = None,
+    snip_min_score: Annotated[
+        str | None,
+        Option("--snip-min-score", help="from it on; off: from the model's thresholds on"),
+    ] = None,
 ) -> RunSpec:
     """Raises BadRequest that names the options which do not go together."""
-    if not model:
-        raise BadRequest("--model is needed: name, name@version or name:alias")
     limits = {"failed_frac": failed_frac, "failed_after": failed_after, "stall_s": stall_s}
     own = {name: value for name, value in limits.items() if value is not None}
     try:
@@ -102,7 +114,7 @@ def run_spec(
             ids=_kept(ids) if ids else None,
             sample=sample,
         )
-        policy = {} if len(own) == len(limits) else read_policy(Settings().policy_path).stop
+        policy = {} if len(own) == len(limits) else _policy().stop
         return RunSpec(
             run_id=run_id or new_run_id(),
             model=model,
@@ -114,10 +126,17 @@ def run_spec(
             commit_s=commit_s,
             megapixels=megapixels,
             stop=Stop.model_validate(dict(policy) | own),
+            snips=snips_asked(snips, snip_margin_frac, snip_quality, snip_min_score, _policy),
         )
     except ValidationError as error:
         words = (_said(item["loc"], item["msg"]) for item in error.errors())
         raise BadRequest("; ".join(words)) from error
+
+
+def require_model(spec: RunSpec) -> None:
+    """Raises BadRequest. What is asked --if-needed has a model of its own."""
+    if not spec.model:
+        raise BadRequest("--model is needed: name, name@version or name:alias; see --help")
 
 
 def takes_run_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -162,8 +181,19 @@ def arguments(spec: RunSpec) -> list[str]:
         "--stop-failed-after": stop.failed_after,
         "--stall-s": stop.stall_s,
     }
-    given = ((name, str(value)) for name, value in fields.items() if value is not None)
-    return [word for pair in given for word in pair]
+    given = (
+        (name, str(value))
+        for name, value in (fields | snip_options(spec.snips)).items()
+        if value is not None
+    )
+    flags = ["--snips"] if spec.snips else []
+    return [word for pair in given for word in pair] + flags
+
+
+def _policy() -> Policy:
+    """A file that RESIGHT_POLICY names must be there."""
+    settings = Settings()
+    return read_policy(settings.policy_path, required=bool(settings.policy))
 
 
 def _moment(option: str, text: str | None) -> datetime | None:

@@ -19,7 +19,7 @@ import typer
 
 from archive.tables import Tables
 from batch.exit_codes import exit_code
-from batch.options import takes_run_options
+from batch.options import require_model, takes_run_options
 from batch.spec import RunSpec
 from model_store.errors import ResightError
 from model_store.store import ModelStore
@@ -42,6 +42,7 @@ def main(
 
     Example: python -m batch.reprocess --model ssdlite-coco --scope camera --camera deer-north
     """
+    require_model(spec)
     settings = Settings()
     tables, store = Tables(settings.tables_url), ModelStore(settings.models_url)
     if dry_run:

@@ -1,7 +1,7 @@
 """One run, from plan to closed accounts; everything it does is in this order.
 
 pin the model -> same run as before? -> plan -> record -> make sure a replica can answer -> stream and commit
--> read back -> publish, where nothing is published yet
+-> read back -> snips, if asked for -> publish, where nothing is published yet
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import structlog
 
 from archive.tables import Tables
 from batch.accounting import Counts, read_back
+from batch.afterwards import afterwards
 from batch.arrivals import arrivals
 from batch.commit import ResultCommitter
 from batch.identity import require_same_run
@@ -24,7 +25,8 @@ from batch.pipeline import result_tables, stage_threads
 from batch.plan import Plan, make_plan, pinned
 from batch.progress import Progress
 from batch.read import require_present
-from batch.run_log import RunLog
+from batch.run_log import HEARTBEAT_S, RunLog
+from batch.snips.run import make_snips
 from batch.spec import RunSpec
 from batch.stages import Stages
 from model_store.deployment import read_pool
@@ -32,8 +34,8 @@ from model_store.errors import ResightError
 from model_store.storage import Folder
 from model_store.store import ModelStore, ModelVersion
 from serve.handle import RayReplicas, deployed_pools
+from serve.settings import Settings
 
-HEARTBEAT_S = 30
 TICK_S = 1.0
 LEASE_S = 120
 """How long replicas keep the run's version after its last heartbeat."""
@@ -71,6 +73,12 @@ def execute(spec: RunSpec, tables: Tables, store: ModelStore) -> RunReport:
             with _Lease(model, pool, spec.run_id) as lease:
                 commit_s = _stream(spec, plan, pool, tables, run_log, progress, stages, lease)
         final = read_back(tables, plan, spec.run_id)
+        report = stages.report(progress.elapsed_s(), commit_s, spec.actors * stage_threads(spec))
+        more, lines = {}, [final.line()]
+        if spec.snips:
+            snips = make_snips(spec, plan, Settings().snips_url, tables, run_log, final)
+            more = {"snips": snips.as_dict()}
+            lines.append(snips.line())
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt | SystemExit)
         known = ours(error)
@@ -78,9 +86,10 @@ def execute(spec: RunSpec, tables: Tables, store: ModelStore) -> RunReport:
             "cancelled" if stopped else "failed", progress.counts, _reason(known or error)
         )
         raise known or error from None
-    report = stages.report(progress.elapsed_s(), commit_s, spec.actors * stage_threads(spec))
-    run_log.write("sealed", final, final.line(), report)
-    return RunReport(final, progress.elapsed_s(), progress.rate(), progress.steady_rate(), report)
+    run_log.write("sealed", final, "; ".join(lines), report | more)
+    seconds = progress.elapsed_s()
+    more |= afterwards(spec, plan, tables, store, final, seconds)
+    return RunReport(final, seconds, progress.rate(), progress.steady_rate(), report, more)
 
 
 def _stream(

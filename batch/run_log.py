@@ -22,6 +22,8 @@ from batch.accounting import Counts
 from batch.spec import RunSpec
 from model_store.store import ModelInfo
 
+HEARTBEAT_S = 30
+"""How often a run that is at work says so."""
 State = Literal["running", "sealed", "failed", "cancelled"]
 
 

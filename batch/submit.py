@@ -11,6 +11,7 @@ import itertools
 import logging
 import os
 import shlex
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from model_store.errors import BadRequest, ClusterError
 from serve.cluster import read_state
 from serve.settings import Settings
 
+STOP_S = 60
 PASSED_ON = ("RESIGHT_HOME", "RESIGHT_MODELS", "RESIGHT_TABLES", "AWS_ENDPOINT_URL", "AWS_REGION")
 
 
@@ -31,6 +33,13 @@ class JobOutcome:
     exit_code: int | None
     message: str
 
+    @property
+    def never_began(self) -> bool:
+        """Ray gives up the package of the code with the last job that used it, also under the next one that
+        found it there: that job fails before any of our code has run, and can be submitted again.
+        """
+        return self.status == "FAILED" and self.message.startswith("runtime_env setup failed")
+
 
 def submit(spec: RunSpec, settings: Settings) -> str:
     """Raises ClusterError when the cluster does not take the job, BadRequest."""
@@ -39,10 +48,15 @@ def submit(spec: RunSpec, settings: Settings) -> str:
             "the cluster of RESIGHT_ADDRESS does not have this machine's folders: set RESIGHT_MODELS "
             "and RESIGHT_TABLES to places that its nodes see"
         )
+    if spec.snips and read_state(settings) is None and not settings.snips:
+        raise BadRequest(
+            "--snips on the cluster of RESIGHT_ADDRESS: set RESIGHT_SNIPS to a place that its nodes see"
+        )
     places = {
         "RESIGHT_HOME": str(settings.home_path),
         "RESIGHT_MODELS": settings.models_url,
         "RESIGHT_TABLES": settings.tables_url,
+        "RESIGHT_SNIPS": settings.snips_url,
     }
     passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     runtime_env: dict[str, Any] = {"env_vars": passed | places}
@@ -74,10 +88,46 @@ def free_submission_id(run_id: str, known: Mapping[str | None, Any]) -> str:
             return submission_id
         if not status.is_terminal():
             raise BadRequest(
-                f"run {run_id} is at work; stop it with 'ray job stop {submission_id}', or leave out "
+                f"run {run_id} is at work; stop it with 'resight runs cancel {run_id}', or leave out "
                 "--run-id to start another"
             )
     raise AssertionError("unreachable")
+
+
+def stop(run_id: str) -> str | None:
+    """Stop the job of a run and wait for its end; its id, or None when none is alive. Raises ClusterError."""
+    try:
+        client = _client()
+        alive = [
+            job.submission_id
+            for job in client.list_jobs()
+            if job.submission_id
+            and not job.status.is_terminal()
+            and is_job_of(run_id, job.entrypoint)
+        ]
+        for submission_id in alive:
+            client.stop_job(submission_id)
+        deadline = time.monotonic() + STOP_S
+        while any(not client.get_job_status(job).is_terminal() for job in alive):
+            if time.monotonic() > deadline:
+                raise ClusterError(
+                    f"job {', '.join(alive)} was told to stop {STOP_S} s ago and runs on"
+                )
+            time.sleep(0.2)
+    except (RuntimeError, ConnectionError) as error:
+        raise ClusterError(f"the cluster did not stop the job: {error}"[:1000]) from error
+    return ", ".join(alive) or None
+
+
+def is_job_of(run_id: str, entrypoint: str) -> bool:
+    """By the job's command line: ids of jobs do not tell run `a`, tried twice, from run `a-2`."""
+    try:
+        words = shlex.split(entrypoint)
+    except ValueError:  # not made here
+        return False
+    pairs = itertools.pairwise(words)
+    said = ("--run-id", run_id) in pairs or f"--run-id={run_id}" in words
+    return said and "batch.reprocess" in words
 
 
 async def tail(submission_id: str, on_line: Callable[[str], None]) -> JobOutcome:

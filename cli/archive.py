@@ -1,7 +1,8 @@
-"""ingest, sql, export: the archive and its tables; no cluster needed."""
+"""ingest, sql, export, compact: the archive and its tables; no cluster needed."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -9,20 +10,36 @@ from typing import Annotated
 import typer
 from rich.progress import Progress
 
-from archive.exports import VIEWS, export
+from archive.compact import MIN_FILES, compact, tidy
+from archive.exports import export
 from archive.ingest import IngestReport, ingest
 from archive.ingest import retire as retire_archive
 from archive.media import DEFAULT_TEMPLATE
-from archive.query import query
+from archive.publications import unpublished, view_named, view_of_run
+from archive.query import RELATIONS, query
+from archive.schemas import TABLES
 from archive.tables import Tables
+from archive.views import View
 from cli.output import Format, FormatOption, errors, note, print_facts, print_rows
+from model_store.errors import BadRequest
 from serve.settings import Settings
+
+_OF_VIEW = re.compile(r"\b(results|detections)\b", re.IGNORECASE)
+ViewOption = Annotated[
+    str | None,
+    typer.Option("--view", help="results and detections of this view, not of production"),
+]
+RunOption = Annotated[
+    str | None,
+    typer.Option("--run", help="… of this run's inference key, with every score, published or not"),
+]
 
 
 def register(app: typer.Typer) -> None:
     app.command("ingest")(ingest_command)
     app.command("sql")(sql)
     app.command("export")(export_command)
+    app.command("compact")(compact_command)
 
 
 def ingest_command(
@@ -66,29 +83,80 @@ def _explain(report: IngestReport) -> None:
 
 
 def sql(
-    statement: Annotated[
-        str, typer.Argument(help="DuckDB SQL over media, results, detections, runs")
-    ],
+    statement: Annotated[str, typer.Argument(help=f"DuckDB SQL over {', '.join(RELATIONS)}")],
+    view: ViewOption = None,
+    run: RunOption = None,
     fmt: FormatOption = Format.table,
 ) -> None:
-    """Ask the tables anything.
+    """Ask the tables anything. Results and detections are those of the published view.
 
     Example: resight sql "select label, count(*) from detections group by label" --format csv
     """
-    found = query(Tables(Settings().tables_url), statement)
+    tables = Tables(Settings().tables_url)
+    chosen = _chosen(tables, view, run)
+    found = query(tables, statement, chosen)
     print_rows(found.to_pylist(), fmt, found.column_names)
+    if chosen is None and _OF_VIEW.search(statement):
+        _say_what_is_missing(tables)
 
 
 def export_command(
-    view: Annotated[str, typer.Argument(help=", ".join(VIEWS))],
+    relation: Annotated[str, typer.Argument(help=", ".join(RELATIONS))],
     out: Annotated[Path, typer.Argument(help="a name that ends in .parquet or .csv")],
+    view: ViewOption = None,
+    run: RunOption = None,
     fmt: FormatOption = Format.table,
 ) -> None:
-    """Write a view to a file that other programs open.
+    """Write a relation to a file that other programs open. The table 'exports' keeps a record of it.
 
     Example: resight export detections deer.parquet
     """
-    print_facts(
-        {"view": view, "rows": export(Tables(Settings().tables_url), view, out), "file": str(out)},
-        fmt,
-    )
+    tables = Tables(Settings().tables_url)
+    chosen = _chosen(tables, view, run)
+    rows = export(tables, relation, out, chosen)
+    print_facts({"relation": relation, "rows": rows, "file": str(out)}, fmt)
+    if chosen is None and _OF_VIEW.search(relation):
+        _say_what_is_missing(tables)
+
+
+def compact_command(
+    names: Annotated[
+        list[str] | None, typer.Argument(help=f"which: {', '.join(TABLES)}; all of them if none")
+    ] = None,
+    min_files: Annotated[
+        int, typer.Option(min=2, help="leave alone what has fewer small files than this")
+    ] = MIN_FILES,
+    vacuum: Annotated[
+        bool, typer.Option("--vacuum", help="remove files that no reader of the last week needs")
+    ] = False,
+    fmt: FormatOption = Format.table,
+) -> None:
+    """Put the small files of the tables together. Safe while runs, ingests and others write to them.
+
+    Runs do it for their own results. Example: resight compact --vacuum
+    """
+    unknown = sorted(set(names or ()) - set(TABLES))
+    if unknown:
+        raise BadRequest(f"no table '{unknown[0]}'; there is: {', '.join(TABLES)}")
+    tables = Tables(Settings().tables_url)
+    rows = []
+    for name in names or TABLES:
+        report = asdict(compact(tables, name, min_files=min_files))
+        del report["partition"]
+        rows.append(report | {"vacuumed": tidy(tables, name, vacuum)})
+    print_rows(rows, fmt)
+
+
+def _chosen(tables: Tables, view: str | None, run: str | None) -> View | None:
+    """None: what is published as production, if anything is. Raises BadRequest."""
+    if view is not None and run is not None:
+        raise BadRequest("--view and --run exclude each other")
+    if run is not None:
+        return view_of_run(tables, run)
+    return None if view is None else view_named(tables, view)
+
+
+def _say_what_is_missing(tables: Tables) -> None:
+    words = unpublished(tables)
+    if words:
+        note(words)

@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from batch.exit_codes import exit_code
-from cli import archive, cluster, detect, models, reprocess, tokens
+from cli import archive, assertions, cluster, detect, metrics, models, plan, reprocess, runs, tokens
 from cli.output import errors
 from model_store.errors import ResightError
 
@@ -21,10 +21,14 @@ app = typer.Typer(
 )
 cluster.register(app)
 app.add_typer(models.app, name="models")
+app.add_typer(runs.app, name="runs")
 app.add_typer(tokens.app, name="tokens")
+app.add_typer(assertions.app, name="assertions")
 archive.register(app)
+plan.register(app)
 reprocess.register(app)
 detect.register(app)
+metrics.register(app)
 
 
 def main() -> None:

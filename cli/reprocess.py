@@ -1,23 +1,24 @@
-"""reprocess: plan here, and only if something is to be done submit a run to the cluster and follow it."""
+"""reprocess: see what lacks results, all of a scope or what the policy says is due."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
 from archive.tables import Tables
-from batch.accounting import Counts, read_back
 from batch.dry_run import dry_run_report
-from batch.identity import require_same_run
-from batch.options import takes_run_options
-from batch.plan import Plan, make_plan, pinned
+from batch.if_needed import Needed, if_needed
+from batch.impact.gates import closed_gates
+from batch.options import require_model, takes_run_options
+from batch.policy import read_policy
+from batch.publish import publish
+from batch.scope import Scope
 from batch.spec import RunSpec
 from cli.output import Format, FormatOption, note, print_facts
-from model_store.errors import ResightError
+from cli.run_to_end import run_to_end
+from model_store.errors import BadRequest
 from model_store.store import ModelStore
-from serve.cluster import join, read_state
 from serve.settings import Settings
 
 
@@ -31,6 +32,12 @@ def reprocess(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="print the plan, write nothing")
     ] = False,
+    needed: Annotated[
+        bool, typer.Option("--if-needed", help="only what the policy says is due; safe in cron")
+    ] = False,
+    publishes: Annotated[
+        bool, typer.Option("--publish", help="with --if-needed: publish it, if the gates are open")
+    ] = False,
     follow: Annotated[bool, typer.Option(help="wait for the end of the run")] = True,
     fmt: FormatOption = Format.table,
 ) -> None:
@@ -41,63 +48,64 @@ def reprocess(
     """
     settings = Settings()
     tables, store = Tables(settings.tables_url), ModelStore(settings.models_url)
+    if needed:
+        _require_alone(spec, dry_run, publishes, follow)
+        _if_needed(spec, settings, tables, store, publishes, follow, fmt)
+        return
+    if publishes:
+        raise BadRequest("--publish goes with --if-needed; otherwise: resight runs publish RUN")
+    require_model(spec)
     if dry_run:
         print_facts(dry_run_report(spec, tables, store), fmt)
         return
-    plan = _plan(spec, tables, store, settings)
-    if plan is not None and not plan.todo:
-        print_facts(_facts_of_nothing(read_back(tables, plan, spec.run_id), fmt), fmt)
-        return
-    join(settings)
-    from batch.submit import submit
-    from cli.follow import follow as follow_run
+    print_facts(run_to_end(spec, settings, tables, store, follow, fmt), fmt)
 
-    submission_id = submit(spec, settings)
-    if not follow:
-        print_facts({"run_id": spec.run_id, "job": submission_id}, fmt)
-        return
-    outcome, last = follow_run(submission_id, quiet=fmt is not Format.table)
-    if outcome.status == "SUCCEEDED" and not last:
-        note(
-            f"the run has succeeded, but its report did not come through: ray job logs {submission_id}"
+
+def _if_needed(
+    spec: RunSpec,
+    settings: Settings,
+    tables: Tables,
+    store: ModelStore,
+    publishes: bool,
+    follow: bool,
+    fmt: Format,
+) -> None:
+    policy = read_policy(settings.policy_path, required=bool(settings.policy))
+    due = if_needed(tables, store, policy, spec.model, publishes)
+    facts = _decision(due)
+    for reason in due.decision.reasons:
+        note(f"{due.decision.action}: {reason}")
+    if due.scope is not None and due.run_id is not None:
+        model = str(due.model.id)
+        changed = {"model": model, "scope": due.scope, "run_id": due.run_id}
+        facts |= run_to_end(spec.model_copy(update=changed), settings, tables, store, follow, fmt)
+    if due.publish:
+        view = publish(
+            tables,
+            store,
+            str(due.model.id),
+            reason=f"--if-needed, decision {due.decision_id}",
+            complete=due.scope is None,
+            check=lambda old, new: closed_gates(tables, old, new, policy.gates),
         )
-        print_facts({"run_id": spec.run_id}, fmt)
-        return
-    if outcome.status == "SUCCEEDED":
-        print_facts(_facts(last, fmt), fmt)
-        return
-    note(f"the run ended {outcome.status}: {last.get('error') or outcome.message}")
-    raise typer.Exit(outcome.exit_code or 5)
+        facts["published"] = f"{view.name} {view.serial}"
+    print_facts(facts, fmt)
 
 
-def _plan(spec: RunSpec, tables: Tables, store: ModelStore, settings: Settings) -> Plan | None:
-    """None where the tables or models are for the cluster's nodes to see, and not for this machine."""
-    try:
-        model = pinned(store, spec.model)
-        require_same_run(tables, spec, model)
-        return make_plan(tables, model, spec.scope, read_only=True)
-    except ResightError:
-        if read_state(settings) is not None or not settings.address:
-            raise
-        return None
-
-
-def _facts(last: dict[str, Any], fmt: Format) -> dict[str, Any]:
-    names = ("run_id", "accounting", "seconds", "images_per_s", "steady_images_per_s", "bottleneck")
-    more = ("published", "extrapolated", "snips")
-    facts = {name: last.get(name) for name in names} | {n: last[n] for n in more if n in last}
-    return facts | (
-        {"counts": last["counts"], "stages": last["stages"]} if fmt is Format.json else {}
-    )
-
-
-def _facts_of_nothing(counts: Counts, fmt: Format) -> dict[str, Any]:
-    facts: dict[str, Any] = {
-        "run_id": None,
-        "accounting": counts.line(),
-        "seconds": 0.0,
-        "images_per_s": 0.0,
-        "steady_images_per_s": None,
-        "bottleneck": None,
+def _decision(due: Needed) -> dict[str, Any]:
+    return {
+        "decision": due.decision.action,
+        "decision_id": due.decision_id,
+        "model": str(due.model.id),
+        "reasons": list(due.decision.reasons),
     }
-    return facts | ({"counts": asdict(counts), "stages": {}} if fmt is Format.json else {})
+
+
+def _require_alone(spec: RunSpec, dry_run: bool, publishes: bool, follow: bool) -> None:
+    """Raises BadRequest for options that contradict --if-needed, which chooses the scope itself."""
+    if dry_run:
+        raise BadRequest("--if-needed has its own dry run: resight plan")
+    if spec.scope != Scope():
+        raise BadRequest("--if-needed chooses the scope; leave out --scope, --sample and the like")
+    if publishes and not follow:
+        raise BadRequest("--publish waits for the end of the run: leave out --no-follow")

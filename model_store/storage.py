@@ -16,7 +16,6 @@ import functools
 import os
 import secrets
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -110,17 +109,12 @@ class Folder:
         path = self.path(relative)
         try:
             if is_local(self.url):
-                _write_local(Path(path), data, os.link)
+                _write_local(Path(path), data, exclusive=True)
             else:
                 _create_remote(self.fs, path, data)
-        except FileExistsError:
+        except (FileExistsError, StorageUnsafe):
             raise
         except Exception as error:
-            if getattr(error, "errno", None) in _NO_LINKS and is_local(self.url):
-                raise StorageUnsafe(
-                    f"{self.url} is on a file system without hard links, where two writers could undo each "
-                    "other: choose a folder on another"
-                ) from error
             raise StorageUnreachable(f"cannot write {self.url}/{relative}: {error}") from error
 
     def require_create(self) -> None:
@@ -164,7 +158,7 @@ def absolute(url: str) -> str:
     return str(Path(url.removeprefix("file://")).expanduser().resolve())
 
 
-def _write_local(path: Path, data: bytes, place: Callable[[str, Path], None] = os.replace) -> None:
+def _write_local(path: Path, data: bytes, exclusive: bool = False) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:  # which would say that `path` is there
@@ -177,9 +171,21 @@ def _write_local(path: Path, data: bytes, place: Callable[[str, Path], None] = o
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
-        place(temporary, path)
+        (_link if exclusive else os.replace)(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+def _link(temporary: str, path: Path) -> None:
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        raise StorageUnsafe(
+            f"{path.parent} is on a file system without hard links, where two writers could undo each "
+            "other: choose a folder on another"
+        ) from error
 
 
 def _create_remote(fs: AbstractFileSystem, path: str, data: bytes) -> None:

@@ -3,32 +3,47 @@
 from __future__ import annotations
 
 import csv
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from deltalake.exceptions import CommitFailedError
 
-from archive.exports import VIEWS, export
-from archive.query import query
+import archive.tables
+from archive.exports import export
+from archive.query import RELATIONS, query
+from archive.schemas import SNIPS
 from archive.tables import Tables
+from archive.views import View, Views
 from model_store.errors import BadRequest
-from tests.fixtures_local import put_results, result_rows
+from tests.fixtures_local import put_results, result_rows, rows_of
 
 
 @pytest.fixture
 def filled(tables: Tables) -> Tables:
     put_results(tables, result_rows(["a", "b", "c"], error_detail='it said "no", twice\nand left'))
+    put_results(tables, result_rows(["a"], key="other"))
+    Views(tables.url).publish(of_key("k"), after=0)
     return tables
 
 
-@pytest.mark.parametrize("view", VIEWS)
+def of_key(key: str, **more: Any) -> View:
+    fields = {"inference_key": key, "model_name": "m", "model_version": "1", "weights_sha256": "w"}
+    return View.model_validate({**fields, **more})
+
+
+@pytest.mark.parametrize("view", RELATIONS)
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
-def test_a_view_without_rows_is_a_file_with_its_columns(
+def test_a_relation_without_rows_is_a_file_with_its_columns(
     tables: Tables, tmp_path: Path, view: str, suffix: str
 ) -> None:
     out = tmp_path / f"{view}{suffix}"
-    assert export(tables, view, out) == 0
     columns = query(tables, f"select * from {view}").column_names
+    assert export(tables, view, out) == 0
     if suffix == ".parquet":
         assert pq.read_table(out).column_names == columns
     else:
@@ -62,8 +77,8 @@ def test_the_folder_is_made_and_nothing_else_is_left_in_it(filled: Tables, tmp_p
 @pytest.mark.parametrize(
     ("view", "name", "words"),
     [
-        ("", "x.csv", "no view ''; there is: detections, results, media, runs"),
-        ("results; drop", "x.csv", "no view"),
+        ("", "x.csv", "no relation ''; there is: media, results, detections, runs"),
+        ("results; drop", "x.csv", "no relation"),
         ("results", "x", "ends in .parquet or .csv"),
         ("results", "x.xlsx", "ends in .parquet or .csv"),
         ("results", "file/x.csv", "cannot write"),
@@ -77,3 +92,84 @@ def test_what_cannot_be_written_is_refused_and_nothing_is_left(
     with pytest.raises(BadRequest, match=words):
         export(filled, view, tmp_path / name)
     assert sorted(tmp_path.iterdir()) == before
+    assert filled.existing("exports") is None
+
+
+def test_a_copy_that_fails_leaves_no_part_and_no_record(
+    filled: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out.csv").write_text("old")
+
+    def full(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(BadRequest, match="disk full"):
+        export(filled, "results", tmp_path / "out.csv")
+    assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["out.csv"]
+    assert (tmp_path / "out.csv").read_text() == "old"
+    assert filled.existing("exports") is None
+
+
+@pytest.mark.parametrize(
+    ("relation", "view", "rows", "keys", "words"),
+    [
+        ("results", None, 3, ["k"], "production 1"),
+        ("results", of_key("other", name="trial", serial=4), 1, ["other"], "trial 4"),
+        ("results", of_key("other", run_id="r-1"), 1, ["other"], "run r-1"),
+        ("results", of_key("nobody", run_id="r-2"), 0, [], "run r-2"),
+        ("all_results", None, 4, ["k", "other"], None),
+        ("media", None, 0, [], None),
+        ("snips", None, 2, ["s", "t"], None),
+        ("views", None, 1, [], None),
+    ],
+)
+def test_what_is_exported_is_recorded(
+    filled: Tables,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    relation: str,
+    view: View | None,
+    rows: int,
+    keys: list[str],
+    words: str | None,
+) -> None:
+    snips = [{"inference_key": key, "media_sha256": "a"} for key in ("s", "t")]
+    table = pa.Table.from_pylist(snips, schema=SNIPS)
+    filled.append("snips", table, "w", lambda _, wanted: wanted)
+    monkeypatch.chdir(tmp_path)
+    asked = datetime.now(UTC)
+    assert export(filled, relation, Path("out.parquet"), view) == rows
+    (record,) = rows_of(filled, "exports")
+    assert asked <= record.pop("exported_at") <= datetime.now(UTC)
+    assert record == {
+        "relation": relation,
+        "inference_keys": keys,
+        "view": words,
+        "rows": rows,
+        "file": str(tmp_path / "out.parquet"),
+    }
+
+
+def test_of_two_exports_at_once_both_are_recorded(filled: Tables, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda i: export(filled, "results", tmp_path / f"{i}.csv"), range(8)))
+    files = sorted(row["file"] for row in rows_of(filled, "exports"))
+    assert files == [str(tmp_path / f"{i}.csv") for i in range(8)]
+
+
+def test_a_record_whose_acknowledgement_was_lost_is_there_once(
+    filled: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = archive.tables._commit
+    lost = [CommitFailedError("no answer")]
+
+    def deaf(*arguments: Any) -> None:
+        commit(*arguments)
+        if lost:
+            raise lost.pop()
+
+    monkeypatch.setattr(archive.tables, "_commit", deaf)
+    export(filled, "results", tmp_path / "out.csv")
+    assert lost == []
+    assert len(rows_of(filled, "exports")) == 1

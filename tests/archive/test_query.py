@@ -1,21 +1,30 @@
-"""The views, against counts made without SQL."""
+"""The relations, against counts made without SQL."""
 
 from __future__ import annotations
 
+import json
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 
 from archive.ingest import IngestReport
-from archive.query import query
-from archive.schemas import RUNS
+from archive.query import RELATIONS, query
+from archive.schemas import MEDIA, RUNS
 from archive.tables import Tables
+from archive.views import View, Views
 from examples.sample_archive import Summary
 from model_store.errors import BadRequest
 from tests.fixtures_local import put_results, result_rows, rows_of
+
+
+def published(key: str = "k", **more: Any) -> View:
+    fields = {"inference_key": key, "model_name": "m", "model_version": "1", "weights_sha256": "w"}
+    return View.model_validate({**fields, **more})
 
 
 def detection(rank: int) -> dict[str, Any]:
@@ -39,18 +48,155 @@ def detected(sample: tuple[Path, Summary], ingested: IngestReport, tables: Table
     parts: list[pa.Table] = []
     for i, sha in enumerate(shas):
         found = [detection(rank) for rank in range(3 if sha in copied else i % 4)]
-        size = {"width_px": 200, "height_px": 100}
+        size: dict[str, Any] = {"width_px": 200, "height_px": 100}
         parts.append(result_rows([sha], **size, n_detections=len(found), detections=found))
     put_results(tables, pa.concat_tables(parts))
+    Views(tables.url).publish(published(), after=0)
     return tables
 
 
-@pytest.mark.parametrize("view", ["media", "results", "detections", "runs"])
-def test_views_of_tables_that_do_not_exist_are_empty_and_make_none(
-    tables: Tables, view: str
+def count(tables: Tables, relation: str, view: View | None = None) -> int:
+    return query(tables, f"select count(*) as n from {relation}", view).to_pylist()[0]["n"]
+
+
+@pytest.mark.parametrize("relation", RELATIONS)
+def test_relations_of_tables_that_do_not_exist_are_empty_and_make_none(
+    tables: Tables, relation: str
 ) -> None:
-    assert query(tables, f"select count(*) as n from {view}").to_pylist() == [{"n": 0}]
-    assert tables.existing("media") is None
+    assert count(tables, relation) == 0
+    assert count(tables, relation, published()) == 0
+    assert not Path(tables.url).exists()
+
+
+@pytest.fixture
+def two_keys(tables: Tables) -> Tables:
+    """Three images; key `old` has seen all of them, `new` two, one of which failed."""
+    put_results(tables, result_rows(["a", "b", "c"], key="old"))
+    put_results(tables, result_rows(["a"], key="new"))
+    put_results(tables, result_rows(["b"], key="new", status="failed"))
+    return tables
+
+
+def shown(tables: Tables, view: View | None = None) -> list[str]:
+    rows = query(tables, "select media_sha256 from results order by 1", view).to_pylist()
+    return [row["media_sha256"] for row in rows]
+
+
+def test_what_is_not_published_is_in_all_results_only(two_keys: Tables) -> None:
+    assert shown(two_keys) == []
+    assert count(two_keys, "all_results") == 5
+    types = "select column_name, column_type from (describe {})"
+    described = [
+        query(two_keys, types.format(name)).to_pylist() for name in ("results", "all_results")
+    ]
+    assert described[0] == described[1]
+
+
+def test_what_is_published_is_in_results_until_another_is(two_keys: Tables) -> None:
+    views = Views(two_keys.url)
+    views.publish(published("old"), after=0)
+    assert shown(two_keys) == ["a", "b", "c"]
+    views.publish(published("new"), after=1)
+    assert shown(two_keys) == ["a", "b"]
+    views.rollback()
+    assert shown(two_keys) == ["a", "b", "c"]
+    views.publish(published("pruned"), after=3)
+    assert shown(two_keys) == []
+    assert count(two_keys, "all_results") == 5
+
+
+def test_a_view_that_is_given_is_shown_in_place_of_the_published_one(two_keys: Tables) -> None:
+    Views(two_keys.url).publish(published("old"), after=0)
+    assert shown(two_keys, published("new")) == ["a", "b"]
+    assert shown(two_keys, published("it's")) == []
+
+
+def test_files_of_other_keys_are_not_opened(two_keys: Tables) -> None:
+    for folder in Path(two_keys.url, "results").glob("inference_key=*"):
+        if folder.name != "inference_key=new":
+            shutil.rmtree(folder)
+    for relation in ("results", "detections"):
+        query(two_keys, f"select * from {relation}", published("new"))
+    assert shown(two_keys, published("new")) == ["a", "b"]
+    assert count(two_keys, "all_results where inference_key = 'new'") == 2
+    with pytest.raises(BadRequest):
+        query(two_keys, "select * from all_results")
+
+
+SCORES = {"cat": 0.9, "dog": 0.8, "it's": 0.7}
+
+
+@pytest.mark.parametrize(
+    ("threshold", "labels", "want"),
+    [
+        (0.0, {}, {"cat", "dog", "it's"}),
+        (0.75, {}, {"cat", "dog"}),
+        (0.95, {}, set()),
+        (0.95, {"dog": 0.1}, {"dog"}),
+        (0.1, {"dog": 0.95, "moose": 0.0}, {"cat", "it's"}),
+        (0.95, {"it's": 0.5}, {"it's"}),
+        (0.1, {"it's": 0.95}, {"cat", "dog"}),
+        (0.7999, {}, {"cat", "dog"}),
+        (1e-9, {}, {"cat", "dog", "it's"}),
+    ],
+)
+def test_detections_are_shown_from_the_threshold_of_their_label(
+    tables: Tables, threshold: float, labels: dict[str, float], want: set[str]
+) -> None:
+    media = [{"media_sha256": "a", "source_root": "/r", "path": "a.jpg"}]
+    tables.append("media", pa.Table.from_pylist(media, schema=MEDIA), "w", lambda _, rows: rows)
+    found = [detection(i) | {"label": k, "score": v} for i, (k, v) in enumerate(SCORES.items())]
+    put_results(tables, result_rows(["a"], detections=found, n_detections=3))
+    view = published(threshold=threshold, label_thresholds=labels)
+    seen = query(tables, "select label from detections", view).to_pylist()
+    assert {row["label"] for row in seen} == want
+    assert len(seen) == len(want)
+    assert count(tables, "all_detections", view) == 3
+    assert query(tables, "select n_detections as n from results", view).to_pylist() == [{"n": 3}]
+
+
+@pytest.mark.parametrize("labels", [{}, {"cat": None}])
+@pytest.mark.parametrize("score", [0.1, 0.3, 0.5, 0.7, 0.9])
+def test_a_score_that_is_exactly_the_threshold_is_shown(
+    tables: Tables, score: float, labels: dict[str, None]
+) -> None:
+    """As 32-bit numbers: 0.7 is 0.699999988 then, and means 0.7."""
+    media = [{"media_sha256": "a", "source_root": "/r", "path": "a.jpg"}]
+    tables.append("media", pa.Table.from_pylist(media, schema=MEDIA), "w", lambda _, rows: rows)
+    put_results(tables, result_rows(["a"], detections=[detection(0) | {"score": score}]))
+    for least, seen in ((score, 1), (score + 1e-6, 0)):
+        view = published(threshold=least)
+        if labels:
+            view = published(threshold=0.99, label_thresholds=dict.fromkeys(labels, least))
+        assert count(tables, "detections", view) == seen
+
+
+def test_views_are_publications_one_row_each(tables: Tables) -> None:
+    views = Views(tables.url)
+    views.publish(published("a", label_thresholds={"cat": 0.5}), after=0)
+    views.publish(published("b", name="trial", layers=("stones",)), after=0)
+    views.publish(published("b", run_id="r", reason="better"), after=1)
+    views.rollback()
+    found = query(tables, "select * from views order by name, serial").to_pylist()
+    seen = [(r["name"], r["serial"], r["inference_key"], r["current"]) for r in found]
+    assert seen == [
+        ("production", 1, "a", False),
+        ("production", 2, "b", False),
+        ("production", 3, "a", True),
+        ("trial", 1, "b", True),
+    ]
+    assert [r["rolled_back_to"] for r in found] == [None, None, 1, None]
+    assert (found[1]["reason"], found[1]["run_id"]) == ("better", "r")
+    assert json.loads(found[0]["label_thresholds"]) == {"cat": 0.5}
+    assert found[3]["layers"] == ["stones"]
+
+
+def test_a_table_that_is_older_than_a_column_has_null_there(tables: Tables) -> None:
+    old = result_rows(["a"]).drop_columns(["read_ms", "saturated"])
+    write_deltalake(f"{tables.url}/results", old, partition_by=["inference_key"])
+    put_results(tables, result_rows(["b"], read_ms=2.0))
+    rows = query(tables, "select media_sha256, read_ms from all_results order by 1").to_pylist()
+    assert rows == [{"media_sha256": "a", "read_ms": None}, {"media_sha256": "b", "read_ms": 2.0}]
 
 
 def test_detections_are_one_row_a_file_and_detection(detected: Tables) -> None:
@@ -152,7 +298,13 @@ def test_a_name_that_a_join_repeats_gets_a_number_and_its_column_is_kept(tables:
 
 def test_statements_cannot_change_the_tables(detected: Tables) -> None:
     before = rows_of(detected, "results")
-    for sql in ("delete from results", "drop table results_table", "update media set path = ''"):
+    for sql in (
+        "delete from results",
+        "delete from all_results",
+        "drop table results_table",
+        "update media set path = ''",
+        "insert into views select * from views",
+    ):
         with pytest.raises(BadRequest):
             query(detected, sql)
     assert rows_of(detected, "results") == before

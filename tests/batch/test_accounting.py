@@ -11,7 +11,7 @@ from archive.schemas import MEDIA
 from archive.tables import Tables
 from batch.accounting import Counts, read_back
 from batch.plan import Plan, make_plan
-from batch.spec import Scope
+from batch.scope import Scope
 from model_store.errors import AccountingOpen, NothingWorked
 from model_store.store import ModelVersion
 from tests.fixtures_local import put_results, result_rows

@@ -9,7 +9,8 @@ import pytest
 from archive.tables import Tables
 from batch.dry_run import dry_run_report
 from batch.plan import make_plan
-from batch.spec import RunSpec, Scope
+from batch.scope import Scope
+from batch.spec import RunSpec
 from model_store.errors import BadRequest
 from model_store.store import ModelStore, ModelVersion
 from tests.batch.conftest import Catalogue

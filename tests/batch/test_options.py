@@ -12,7 +12,7 @@ import typer
 
 import batch.reprocess
 import cli.reprocess
-from batch.options import arguments, run_spec, takes_run_options
+from batch.options import arguments, require_model, run_spec, takes_run_options
 from batch.policy import Stop
 from batch.scope import Scope
 from batch.spec import RunSpec
@@ -81,6 +81,12 @@ def test_limits_that_are_not_given_are_those_of_the_policy(
     assert run_spec(model="m", stall_s=5).stop == Stop(failed_frac=0.25, stall_s=5)
 
 
+def test_a_model_is_needed() -> None:
+    require_model(run_spec(model="m"))
+    with pytest.raises(BadRequest, match="--model is needed: name, name@version or name:alias"):
+        require_model(run_spec())
+
+
 def test_a_list_of_images_is_kept_with_the_tables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,7 +110,6 @@ def test_a_run_without_an_id_gets_a_new_one() -> None:
     [
         ({"scope": "camera"}, "scope 'camera' needs camera"),
         ({"camera": "north"}, "camera belongs to scope 'camera', not to 'all'"),
-        ({"model": ""}, "--model is needed: name, name@version or name:alias"),
         ({"scope": "time", "start": "noon"}, "--from: 'noon' is no time; write 2026-05-14 or"),
         ({"failed_frac": 2.0}, "--stop-failed-frac: Input should be less than or equal to 1"),
         ({"chunk": -1}, "--chunk: Input should be greater than or equal to 0"),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import pytest
 from ray.job_submission import JobStatus
 
-from batch.submit import free_submission_id
-from model_store.errors import BadRequest
+import batch.submit
+from batch.submit import free_submission_id, is_job_of, stop
+from model_store.errors import BadRequest, ClusterError
 
 
 @pytest.mark.parametrize(
@@ -26,5 +29,101 @@ def test_a_run_that_ended_is_resumed_under_the_next_id(
 
 @pytest.mark.parametrize("status", [JobStatus.PENDING, JobStatus.RUNNING])
 def test_a_run_at_work_is_not_started_again(status: JobStatus) -> None:
-    with pytest.raises(BadRequest, match="ray job stop resight-r-2"):
+    with pytest.raises(BadRequest, match="resight runs cancel r"):
         free_submission_id("r", {"resight-r": JobStatus.FAILED, "resight-r-2": status})
+
+
+COMMAND = "python -m batch.reprocess --model m --scope all --run-id {} --chunk 0"
+
+
+@pytest.mark.parametrize(
+    ("entrypoint", "is_ours"),
+    [
+        (COMMAND.format("r"), True),
+        (COMMAND.format("'r'"), True),
+        ("python -m batch.reprocess --run-id=r --model m", True),
+        (COMMAND.format("r-2"), False),
+        (COMMAND.format("r2"), False),
+        ("python -m batch.reprocess --model r", False),
+        ("python -m batch.reprocess --model --run-id --camera r", False),
+        ("python train.py --run-id r", False),
+        ("echo 'batch.reprocess", False),
+        ("", False),
+    ],
+)
+def test_a_job_is_of_the_run_that_its_command_names(entrypoint: str, is_ours: bool) -> None:
+    assert is_job_of("r", entrypoint) is is_ours
+
+
+@dataclass
+class Job:
+    submission_id: str | None
+    entrypoint: str
+    status: JobStatus
+
+
+@dataclass
+class Jobs:
+    """Ray's client: jobs that are told to stop do so at the second look."""
+
+    jobs: list[Job]
+    stopped: list[str] = field(default_factory=list)
+    looks: int = 0
+
+    def list_jobs(self) -> list[Job]:
+        return self.jobs
+
+    def stop_job(self, submission_id: str) -> None:
+        self.stopped.append(submission_id)
+
+    def get_job_status(self, submission_id: str) -> JobStatus:
+        self.looks += 1
+        ended = submission_id in self.stopped and self.looks > 1
+        return JobStatus.STOPPED if ended else JobStatus.RUNNING
+
+
+def cluster(monkeypatch: pytest.MonkeyPatch, *jobs: Job) -> Jobs:
+    client = Jobs(list(jobs))
+    monkeypatch.setattr(batch.submit, "_client", lambda: client)
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    return client
+
+
+def test_the_job_of_a_run_that_is_alive_is_stopped_and_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = cluster(
+        monkeypatch,
+        Job("resight-r", COMMAND.format("r"), JobStatus.FAILED),
+        Job("resight-r-2", COMMAND.format("r"), JobStatus.RUNNING),
+        Job("resight-r-2-2", COMMAND.format("r-2"), JobStatus.RUNNING),
+        Job(None, COMMAND.format("r"), JobStatus.RUNNING),
+    )
+    assert stop("r") == "resight-r-2"
+    assert client.stopped == ["resight-r-2"]
+    assert client.looks == 2
+
+
+def test_where_no_job_is_alive_none_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = cluster(monkeypatch, Job("resight-r", COMMAND.format("r"), JobStatus.SUCCEEDED))
+    assert stop("r") is None
+    assert client.stopped == []
+
+
+def test_a_job_that_does_not_stop_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = cluster(monkeypatch, Job("resight-r", COMMAND.format("r"), JobStatus.PENDING))
+    monkeypatch.setattr(client, "get_job_status", lambda _: JobStatus.RUNNING)
+    monkeypatch.setattr(batch.submit, "STOP_S", -1)
+    with pytest.raises(ClusterError, match="job resight-r was told to stop"):
+        stop("r")
+
+
+def test_a_cluster_that_does_not_answer_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = cluster(monkeypatch)
+
+    def away() -> list[Job]:
+        raise ConnectionError("refused")
+
+    monkeypatch.setattr(client, "list_jobs", away)
+    with pytest.raises(ClusterError, match="did not stop the job: refused"):
+        stop("r")

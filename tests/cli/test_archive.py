@@ -118,17 +118,17 @@ def test_export_writes_files_that_others_open(
     resight("ingest", archive).ok()
     parquet, text = tmp_path / "out" / "media.parquet", tmp_path / "out" / "media.csv"
     facts = json.loads(resight("export", "media", parquet, "--format", "json").ok())
-    assert facts == {"view": "media", "rows": 4, "file": str(parquet)}
+    assert facts == {"relation": "media", "rows": 4, "file": str(parquet)}
     assert pq.read_table(parquet).num_rows == 4
-    assert "rows  4" in resight("export", "media", text).ok()
+    assert "rows      4" in resight("export", "media", text).ok()
     assert len(list(csv.DictReader(text.open(newline="")))) == 4
 
 
 @pytest.mark.parametrize(
     ("view", "name", "message"),
     [
-        ("", "x.csv", "no view"),
-        ("deer", "x.csv", "there is: detections, results, media, runs"),
+        ("", "x.csv", "no relation"),
+        ("deer", "x.csv", "there is: media, results, detections, runs"),
         ("media", "x.xlsx", "ends in .parquet or .csv"),
     ],
 )

@@ -18,7 +18,7 @@ from serve.cluster import client_environment
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.cluster
-KEY = "select distinct inference_key from results where model_name = 'ssdlite-coco'"
+KEY = "select distinct inference_key from all_results where model_name = 'ssdlite-coco'"
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_every_file_has_one_media_row_and_through_its_digest_one_result(
     assert sorted(row["path"] for row in media) == files
     per_media = rows(
         cluster,
-        f"""select m.path, count(r.status) as results from media m left join results r
+        f"""select m.path, count(r.status) as results from media m left join all_results r
         on m.media_sha256 = r.media_sha256 and r.inference_key in ({KEY})
         where m.source_root = '{root}' group by m.path""",
     )
@@ -90,7 +90,7 @@ def test_unreadable_files_are_failed_rows_with_a_reason_and_cut_ones_have_a_note
         row["path"]: row
         for row in rows(
             cluster,
-            f"""select path, status, error_code, error_detail, decode_note from results
+            f"""select path, status, error_code, error_detail, decode_note from all_results
             join media using (media_sha256) where source_root = '{root}'""",
         )
     }
@@ -114,7 +114,7 @@ def test_archive_rows_equal_http_answers_bit_for_bit(
     stored = rows(
         cluster,
         f"""select any_value(path) as path, any_value(detections) as detections,
-            any_value(r.width_px) as width_px from results r join media m using (media_sha256)
+            any_value(r.width_px) as width_px from all_results r join media m using (media_sha256)
         where source_root = '{root}' and status != 'failed' group by media_sha256 order by path""",
     )
     assert len(stored) > 40
@@ -142,7 +142,7 @@ def test_a_second_run_infers_nothing(run: dict[str, Any], cluster: Any) -> None:
 def test_retrying_failed_images_replaces_their_rows_and_says_that_none_worked(
     run: dict[str, Any], cluster: Any
 ) -> None:
-    count = "select count(*) as n, count(distinct media_sha256) as images from results"
+    count = "select count(*) as n, count(distinct media_sha256) as images from all_results"
     (before,) = rows(cluster, count)
     retried = cluster.resight(
         "reprocess", "--model", "ssdlite-coco", "--scope", "status", "--status", "failed"

@@ -44,7 +44,7 @@ def test_the_job_runs_against_an_s3_archive_and_s3_tables(
     here = str(tmp_path / "tables")
     assert cluster.resight("ingest", str(local), tables=here).returncode == 0
     cluster.reprocess("--model", "ssdlite-coco", tables=here)
-    sql = "select media_sha256, status, detections from results order by media_sha256"
+    sql = "select media_sha256, status, detections from all_results order by media_sha256"
     assert query(Tables(tables), sql).to_pylist() == query(Tables(here), sql).to_pylist()
 
 

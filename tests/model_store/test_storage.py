@@ -1,13 +1,24 @@
 """A folder behaves the same on a disk and on an fsspec URL."""
 
+import errno
+import multiprocessing
+import os
 import pickle
+import threading
 import uuid
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
+import boto3
 import pytest
 
-from model_store.errors import StorageUnreachable
-from model_store.storage import Folder, absolute, is_local
+from model_store import storage
+from model_store.errors import ResightError, StorageUnreachable, StorageUnsafe
+from model_store.storage import Folder, absolute, is_local, require_create
+from tests.model_store.racing_creator import WRITERS, win
+from tests.s3_proxy import s3_proxy
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -123,3 +134,179 @@ def test_local_paths_become_absolute_and_urls_stay(url: str, local: bool) -> Non
     assert is_local(url) is local
     assert absolute(url) == (str(Path(url.removeprefix("file://")).resolve()) if local else url)
     assert absolute("s3://b/models/") == "s3://b/models"
+
+
+@pytest.fixture(params=["local", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A URL below which nothing is, on a disk or on an S3 server that decides one write at a time."""
+    if request.param == "local":
+        yield str(tmp_path / "place")
+        return
+    endpoint = request.getfixturevalue("s3_endpoint")
+    with s3_proxy(endpoint, careless=False) as url:
+        yield new_bucket(url)
+
+
+@pytest.fixture
+def careless(s3_endpoint: str) -> Iterator[str]:
+    """A place on an S3 server that does not know If-None-Match."""
+    with s3_proxy(s3_endpoint, careless=True) as url:
+        yield new_bucket(url)
+
+
+def new_bucket(endpoint: str) -> str:
+    name = f"b{uuid.uuid4().hex}"
+    boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket=name)
+    return f"s3://{name}/below"
+
+
+def test_what_is_there_is_never_created_again(folder: Folder) -> None:
+    folder.create("views/1.json", b"first")
+    with pytest.raises(FileExistsError):
+        folder.create("views/1.json", b"second")
+    folder.write("views/2.json", b"written")
+    with pytest.raises(FileExistsError):
+        folder.create("views/2.json", b"created")
+    assert (folder.read("views/1.json"), folder.read("views/2.json")) == (b"first", b"written")
+    assert folder.names("views") == ["1.json", "2.json"]
+
+
+@pytest.mark.parametrize("kind", ["threads", "processes"])
+def test_of_many_that_create_at_once_one_succeeds_and_its_bytes_stay(place: str, kind: str) -> None:
+    files = [f"race/{i}" for i in range(6)]
+    barrier: threading.Barrier
+    executor: Executor
+    if kind == "threads":
+        barrier, executor = threading.Barrier(WRITERS), ThreadPoolExecutor(WRITERS)
+        shared = nullcontext()
+    else:
+        spawn = multiprocessing.get_context("spawn")
+        shared = spawn.Manager()
+        barrier, executor = shared.Barrier(WRITERS), ProcessPoolExecutor(WRITERS, spawn)
+    with shared, executor:
+        writers = [executor.submit(win, place, files, str(i), barrier) for i in range(WRITERS)]
+        won = [(file, i) for i, writer in enumerate(writers) for file in writer.result(120)]
+    assert sorted(file for file, _ in won) == files
+    assert {file: Folder(place).read(file) for file in files} == {
+        file: str(i).encode() for file, i in won
+    }
+    assert Folder(place).names("race") == [str(i) for i in range(6)]
+
+
+def test_a_file_in_place_of_the_folder_is_not_taken_for_the_file(tmp_path: Path) -> None:
+    (tmp_path / "views").write_text("a file")
+    with pytest.raises(StorageUnreachable, match="Not a directory"):
+        Folder(str(tmp_path)).create("views/1.json", b"")
+
+
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [
+        (errno.EPERM, StorageUnsafe),
+        (errno.EOPNOTSUPP, StorageUnsafe),
+        (errno.ENOSPC, StorageUnreachable),
+        (errno.EACCES, StorageUnreachable),
+    ],
+)
+def test_a_disk_that_cannot_link_is_refused_and_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, error: type[ResightError]
+) -> None:
+    def no_link(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("os.link", no_link)
+    with pytest.raises(error):
+        Folder(str(tmp_path)).create("1.json", b"one")
+    assert list(tmp_path.iterdir()) == []
+
+
+class Answer(Exception):
+    """What botocore raises for an answer of S3."""
+
+    def __init__(self, status: int) -> None:
+        self.response = {"Error": {"Code": "X"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, *statuses: int) -> list[int]:
+    """The in-memory file system refuses with these, one after the other, as s3fs does; the statuses left."""
+    folder, left = Folder("memory://answers"), list(statuses)
+    real = folder.fs.pipe_file
+
+    def pipe_file(*arguments: object, **options: object) -> None:
+        if left:
+            raise OSError(errno.EINVAL, "At least one precondition failed") from Answer(left.pop(0))
+        real(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(folder.fs, "pipe_file", pipe_file)
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
+    return left
+
+
+def test_servers_that_do_not_name_the_condition_are_understood(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers(monkeypatch, 412)
+    with pytest.raises(FileExistsError):
+        Folder("memory://answers").create(uuid.uuid4().hex, b"")
+
+
+def test_a_server_that_is_busy_with_the_same_file_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = uuid.uuid4().hex
+    answers(monkeypatch, 409, 409)
+    Folder("memory://answers").create(name, b"at last")
+    assert Folder("memory://answers").read(name) == b"at last"
+    answers(monkeypatch, 409, 412)
+    with pytest.raises(FileExistsError):
+        Folder("memory://answers").create(uuid.uuid4().hex, b"")
+    left = answers(monkeypatch, *[409] * 100)
+    with pytest.raises(StorageUnreachable, match="cannot write memory://answers/"):
+        Folder("memory://answers").create(uuid.uuid4().hex, b"")
+    assert len(left) == 100 - storage.CREATE_ATTEMPTS
+
+
+@pytest.mark.parametrize("status", [403, 500, 501])
+def test_other_refusals_are_errors_of_the_storage(
+    monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    answers(monkeypatch, status)
+    with pytest.raises(StorageUnreachable):
+        Folder("memory://answers").create(uuid.uuid4().hex, b"")
+
+
+def test_a_place_with_conditional_writes_passes_the_probe_and_nothing_is_left(place: str) -> None:
+    Folder(place).create("file", b"")
+    Folder(place).require_create()
+    assert Folder(place).names() == ["file"]
+
+
+def test_a_store_that_ignores_conditions_is_refused_and_nothing_is_left(careless: str) -> None:
+    with pytest.raises(StorageUnsafe, match="ignores conditional writes"):
+        Folder(careless).require_create()
+    assert Folder(careless).names() == []
+
+
+def test_a_store_that_is_away_is_not_called_unsafe(s3_endpoint: str) -> None:
+    with pytest.raises(StorageUnreachable, match="no-such-bucket-here"):
+        Folder("s3://no-such-bucket-here/x").require_create()
+
+
+def test_each_remote_place_is_probed_once_and_again_after_a_refusal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    probed: list[str] = []
+
+    def probe(folder: Folder) -> None:
+        probed.append(folder.url)
+        if len(probed) == 1:
+            raise StorageUnreachable("away")
+
+    monkeypatch.setattr(Folder, "require_create", probe)
+    url = f"memory://{uuid.uuid4()}"
+    with pytest.raises(StorageUnreachable):
+        require_create(url)
+    for _ in range(3):
+        require_create(url)
+        require_create("/on/a/disk")
+    assert probed == [url, url]

@@ -1,0 +1,185 @@
+"""Publish what a run has seen, go back, and know why not: the one way a view is moved.
+
+run id | name@version --view_to_publish--> View --gates--> pointer written -> held against a prune at work
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from archive.dataset import partition_keys
+from archive.prune import hold
+from archive.publications import last_event, last_sealed
+from archive.tables import Tables
+from archive.views import PRODUCTION, View, Views, before
+from model_store.errors import BadRequest, Conflict, GateClosed, ModelError
+from model_store.names import parse_ref, version_id
+from model_store.store import ModelStore
+
+Check = Callable[[View | None, View], list[str]]
+"""What is published now (or None) and what shall be --> the words of each gate that is closed."""
+
+
+def no_gates(_old: View | None, _new: View) -> list[str]:
+    return []
+
+
+def publish(
+    tables: Tables,
+    store: ModelStore,
+    what: str,
+    name: str = PRODUCTION,
+    *,
+    reason: str = "",
+    override: str | None = None,
+    check: Check = no_gates,
+    complete: bool = False,
+) -> View:
+    """Show the results of a run, or of the newest sealed run of name@version; what is published then.
+
+    Layers stay as they are published. `complete`: the caller has counted that every image has a result, so that
+    name@version needs no sealed run. Raises BadRequest (no such run, not sealed, pruned), ModelNotFound, and
+    as `publish_view`.
+    """
+    now = Views(tables.url).current(name)
+    fields = {"name": name, "layers": now.layers if now else (), "reason": reason}
+    view = view_to_publish(tables, store, what, complete).model_copy(update=fields)
+    return publish_view(tables, view, after=now, override=override, check=check)
+
+
+def publish_view(
+    tables: Tables,
+    view: View,
+    *,
+    after: View | None,
+    override: str | None = None,
+    check: Check = no_gates,
+) -> View:
+    """Make `view` the successor of `after`, which is published now; what is published then.
+
+    Nothing is written when that shows the same already. `override` says why closed gates do not count; its
+    words are kept in the view's reason. Raises GateClosed, Conflict, BadRequest, StorageError.
+    """
+    if override is not None and not override.strip():
+        raise BadRequest(
+            '--override needs words: they are kept with the view, as in --override "why"'
+        )
+    if after and after.shows_the_same_as(view):
+        return after
+    closed = check(after, view)
+    if closed and override is None:
+        raise GateClosed(_refusal(view, closed))
+    why = f"gates overridden: {override} ({'; '.join(closed)})" if closed else override
+    words = "; ".join(word for word in (view.reason, why) if word)
+    new = view.model_copy(update={"reason": words})
+    written = Views(tables.url).publish(new, after=after.serial if after else 0)
+    return _held(tables, written)
+
+
+def publish_first(
+    tables: Tables, store: ModelStore, run_id: str, name: str = PRODUCTION
+) -> View | None:
+    """Publish a run where nothing is published yet, and do nothing where something is; None then.
+
+    A run over a sample is for looking at, and never published by itself. Raises as `publish`.
+    """
+    run = last_event(tables, run_id)
+    if Views(tables.url).current(name) or (run and _is_sample(run)):
+        return None
+    try:
+        return publish(tables, store, run_id, name, reason="the first")
+    except Conflict:  # another was first
+        return None
+
+
+def rollback(tables: Tables, name: str = PRODUCTION, reason: str = "") -> View:
+    """Show again what was shown before. Raises BadRequest when there is nothing, or it was pruned."""
+    views = Views(tables.url)
+    past = views.history(name)
+    if past:
+        target = before(past)
+        _require_rows(tables, target.inference_key, f"number {target.serial} of view {name}")
+    return _held(tables, views.rollback(name, reason))
+
+
+def view_to_publish(tables: Tables, store: ModelStore, what: str, complete: bool = False) -> View:
+    """With the thresholds that the model's config has now; unnumbered. Raises as `publish`."""
+    run = last_event(tables, what)
+    if run is None:
+        run = _newest_of_model(tables, store, what, complete)
+    if run["state"] != "sealed":
+        raise BadRequest(
+            f"run {run['run_id']} is {run['state']}, and only a sealed one can be published; resume it: "
+            f"resight reprocess --model {run['model_name']}@{run['model_version']} --run-id {run['run_id']}"
+        )
+    _require_rows(tables, run["inference_key"], f"run {run['run_id'] or what}")
+    version = version_id(run["model_name"], run["model_version"])
+    try:
+        thresholds = store.describe(version).config.thresholds
+    except ModelError as error:
+        raise type(error)(
+            f"run {run['run_id']} is shown by the thresholds of {version}: {error}"
+        ) from error
+    return View(
+        inference_key=run["inference_key"],
+        model_name=version.name,
+        model_version=version.version,
+        weights_sha256=run["weights_sha256"],
+        threshold=thresholds.default,
+        label_thresholds=dict(thresholds.per_label),
+        run_id=run["run_id"],
+    )
+
+
+def _newest_of_model(
+    tables: Tables, store: ModelStore, what: str, complete: bool
+) -> dict[str, Any]:
+    if "@" not in what and ":" not in what:
+        raise BadRequest(f"no run '{what}', and no name@version either; see: resight runs list")
+    described = store.describe(store.resolve(parse_ref(what)))
+    run_id = last_sealed(tables, described.info.inference_key)
+    run = last_event(tables, run_id) if run_id else None
+    if run is None and complete:
+        run = {"run_id": None, "state": "sealed", "inference_key": described.info.inference_key}
+        run["weights_sha256"] = described.info.weights_sha256
+    if run is None:
+        raise BadRequest(
+            f"no run of {described.id} is sealed; make one: resight reprocess --model {described.id}"
+        )
+    identity = {"model_name": described.id.name, "model_version": described.id.version}
+    return run | identity
+
+
+def _require_rows(tables: Tables, inference_key: str, what: str) -> None:
+    if inference_key not in partition_keys(tables.existing("results")):
+        raise BadRequest(
+            f"{what} has no results any more: its inference key {inference_key[:12]}… was pruned; "
+            "run it again with resight reprocess"
+        )
+
+
+def _held(tables: Tables, view: View) -> View:
+    """Raises Conflict when a prune took the rows before the view could hold them."""
+    hold(tables)
+    if view.inference_key not in partition_keys(tables.existing("results")):
+        raise Conflict(
+            f"the results of view {view.name} number {view.serial} were pruned at the same moment, so it "
+            "shows nothing: resight runs rollback, and run it again"
+        )
+    return view
+
+
+def _is_sample(run: dict[str, Any]) -> bool:
+    scope = json.loads(run["spec"] or "{}").get("scope", {})
+    return scope.get("sample") is not None
+
+
+def _refusal(view: View, closed: list[str]) -> str:
+    what = view.run_id or f"{view.model_name}@{view.model_version}"
+    return (
+        f"{what} is not published as {view.name}: {'; '.join(closed)}. See what would change: resight runs "
+        f'diff {view.name} {what}; the gates are in the policy file, and --override "why" publishes it '
+        "all the same"
+    )

@@ -1,0 +1,162 @@
+"""What planning and committing cost, and how that grows with the archive: 10^5, 10^6 and 10^7 images.
+
+python benchmarks/planning.py [--full]
+Synthetic catalogues (`synthetic.py`), a null detector (every image is empty), no Ray. Each size in a process of its
+own, so that the peak of memory is its own. A new model (all are due), 90 % done, nothing to do; then rows of a
+null detector through the committer of a run, and compaction. The last line of output is one JSON document.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from harness import ROOT, facts, keep
+
+from archive.compact import compact
+from archive.schemas import RESULTS
+from archive.tables import Tables
+from batch.accounting import read_back
+from batch.commit import ResultCommitter
+from batch.plan import Plan, make_plan, pinned
+from batch.scope import Scope
+from batch.spec import RunSpec
+from benchmarks.synthetic import synthetic_media, synthetic_results
+from model_store.store import ModelStore
+
+COMMIT_ROWS = 2_000
+MOST_COMMITTED = 1_000_000
+ENDS = 25
+"""Commits at the start and at the end that are compared."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--full", action="store_true", help="10^7 too: some minutes, 4 GB of disk")
+    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(measure(arguments.one)))
+        return
+    sizes = [10**5, 10**6] + ([10**7] if arguments.full else [])
+    rows = [_in_a_process(size) for size in sizes]
+    _print(rows)
+    keep(facts("planning", {"sizes": sizes, "commit_rows": COMMIT_ROWS}) | {"rows": rows})
+
+
+def measure(images: int) -> dict[str, Any]:
+    """Seconds, microseconds an image and MiB for one size; the tables are made by another process."""
+    model = pinned(ModelStore(str(ROOT / "examples" / "models")), "motion")
+    key = model.info.inference_key
+    with tempfile.TemporaryDirectory(prefix="resight-plan-bench-") as folder:
+        tables = Tables(folder)
+        _elsewhere(f"synthetic_media(tables, {images})", folder)
+        told: dict[str, Any] = {"images": images}
+        plan, told["new_model_s"] = _planned(tables, model)
+        assert plan.todo == images
+        started = time.perf_counter()
+        assert sum(len(window) for window in plan.windows(262_144)) == images
+        told["windows_s"] = time.perf_counter() - started
+        told["peak_mib"] = _peak_mib()
+        if images <= MOST_COMMITTED:
+            told |= _committed(tables, plan)
+            plan, told["nothing_to_do_s"] = _planned(tables, model)
+            assert plan.todo == 0
+        else:
+            _elsewhere(f"synthetic_results(tables, {images}, '{key}', 0.9)", folder)
+            plan, told["tenth_due_s"] = _planned(tables, model)
+            assert 0 < plan.todo < images
+        told["us_per_image"] = told["new_model_s"] / images * 1e6
+        return told
+
+
+def _planned(tables: Tables, model: Any) -> tuple[Plan, float]:
+    started = time.perf_counter()
+    plan = make_plan(tables, model, Scope())
+    return plan, time.perf_counter() - started
+
+
+def _committed(tables: Tables, plan: Plan) -> dict[str, Any]:
+    """Rows of a detector that sees nothing, in commits of COMMIT_ROWS."""
+    spec = RunSpec(run_id="bench", model="motion@1", commit_s=1e-9)
+    committer = ResultCommitter(tables, spec, plan)
+    seconds: list[float] = []
+    for window in plan.windows(COMMIT_ROWS):
+        rows = _empty_rows(window["media_sha256"].to_pylist(), plan)
+        started = time.perf_counter()
+        committer.add(rows)
+        seconds.append(time.perf_counter() - started)
+    started = time.perf_counter()
+    counts = read_back(tables, plan, "bench")
+    read_back_s = time.perf_counter() - started
+    assert counts.closed and counts.empty == plan.todo
+    files = len(tables.snapshot("results").file_uris())
+    report = compact(tables, "results", plan.model.info.inference_key, 2)
+    return {
+        "commit_first_ms": statistics.median(seconds[:ENDS]) * 1e3,
+        "commit_last_ms": statistics.median(seconds[-ENDS:]) * 1e3,
+        "read_back_s": read_back_s,
+        "files": files,
+        "files_compacted": len(tables.snapshot("results").file_uris()),
+        "compaction_s": report.seconds,
+    }
+
+
+def _empty_rows(digests: list[str], plan: Plan) -> pa.Table:
+    info = plan.model.info
+    same = {
+        "inference_key": info.inference_key,
+        "status": "empty",
+        "n_detections": 0,
+        "detections": [],
+        "run_id": "bench",
+        "model_name": info.name,
+        "model_version": info.version,
+        "finished_at": datetime.now(UTC),
+    }
+    rows = pa.Table.from_pylist([same | {"media_sha256": d} for d in digests], schema=RESULTS)
+    return rows.append_column("replaces", pa.array([False] * len(rows), pa.bool_()))
+
+
+def _elsewhere(call: str, folder: str) -> None:
+    code = (
+        "from archive.tables import Tables\n"
+        "from benchmarks.synthetic import synthetic_media, synthetic_results\n"
+        f"tables = Tables({folder!r})\n{call}\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def _in_a_process(images: int) -> dict[str, Any]:
+    command = [sys.executable, str(Path(__file__)), "--one", str(images)]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
+    names = sorted({name for row in rows for name in row} - {"images"})
+    print(f"{'':18}" + "".join(f"{row['images']:>14,}" for row in rows))
+    for name in names:
+        cells = (f"{row[name]:14.2f}" if name in row else f"{'':14}" for row in rows)
+        print(f"{name:18}" + "".join(cells))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""A run from the command line: planned here, submitted only if something is to be done, followed to its end."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import typer
+
+from archive.tables import Tables
+from batch.accounting import Counts, read_back
+from batch.identity import require_same_run
+from batch.plan import Plan, make_plan, pinned
+from batch.snips.accounting import count_snips
+from batch.snips.plan import plan_snips
+from batch.spec import RunSpec
+from cli.output import Format, note
+from model_store.errors import ResightError
+from model_store.store import ModelStore
+from serve.cluster import join, read_state
+from serve.settings import Settings
+
+NAMES = ("run_id", "accounting", "seconds", "images_per_s", "steady_images_per_s", "bottleneck")
+MORE = ("snips", "published", "extrapolated", "left_undone")
+
+
+def run_to_end(
+    spec: RunSpec, settings: Settings, tables: Tables, store: ModelStore, follow: bool, fmt: Format
+) -> dict[str, Any]:
+    """Facts of the run for print_facts. Exits with the code of the job when it fails; raises ResightError."""
+    nothing = _nothing_to_do(spec, settings, tables, store, fmt)
+    if nothing is not None:
+        return nothing
+    join(settings)
+    from batch.submit import submit
+    from cli.follow import follow as follow_run
+
+    submission_id = submit(spec, settings)
+    if not follow:
+        return {"run_id": spec.run_id, "job": submission_id}
+    outcome, last = follow_run(submission_id, quiet=fmt is not Format.table)
+    if outcome.never_began:
+        outcome, last = follow_run(submit(spec, settings), quiet=fmt is not Format.table)
+    if outcome.status != "SUCCEEDED":
+        note(f"the run ended {outcome.status}: {last.get('error') or outcome.message}")
+        raise typer.Exit(outcome.exit_code or 5)
+    if not last:
+        note(f"the run has succeeded, but its report did not come: ray job logs {submission_id}")
+        return {"run_id": spec.run_id}
+    facts = {name: last.get(name) for name in NAMES} | {n: last[n] for n in MORE if n in last}
+    return facts | _details(fmt, last["counts"], last["stages"])
+
+
+def _nothing_to_do(
+    spec: RunSpec, settings: Settings, tables: Tables, store: ModelStore, fmt: Format
+) -> dict[str, Any] | None:
+    """The closed accounts of a run that needs no cluster; None when it does."""
+    plan = _plan(spec, tables, store, settings)
+    if plan is None or plan.todo:
+        return None
+    counts = read_back(tables, plan, spec.run_id)
+    more: dict[str, Any] = {}
+    if spec.snips:
+        snips = plan_snips(tables, plan, spec, read_only=True)
+        if snips.todo:
+            return None
+        more = {"snips": count_snips(tables, snips, spec.run_id).as_dict()}
+    return _facts_of_nothing(counts) | more | _details(fmt, asdict(counts), {})
+
+
+def _plan(spec: RunSpec, tables: Tables, store: ModelStore, settings: Settings) -> Plan | None:
+    """None where the tables or models are for the cluster's nodes to see, and not for this machine."""
+    try:
+        model = pinned(store, spec.model)
+        require_same_run(tables, spec, model)
+        return make_plan(tables, model, spec.scope, read_only=True)
+    except ResightError:
+        if read_state(settings) is not None or not settings.address:
+            raise
+        return None
+
+
+def _facts_of_nothing(counts: Counts) -> dict[str, Any]:
+    told = {"accounting": counts.line(), "seconds": 0.0, "images_per_s": 0.0}
+    return dict.fromkeys(NAMES) | told
+
+
+def _details(fmt: Format, counts: dict[str, Any], stages: dict[str, Any]) -> dict[str, Any]:
+    return {"counts": counts, "stages": stages} if fmt is Format.json else {}

@@ -1,0 +1,172 @@
+"""runs list, show, log, cancel; publish, rollback, prune and diff are registered from files of their own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+
+from archive.query import connect
+from archive.tables import Tables
+from archive.views import Views
+from batch.cancel import close
+from cli import publication, runs_diff
+from cli.output import Format, FormatOption, print_facts, print_rows
+from model_store.errors import BadRequest
+from serve.cluster import join, read_state
+from serve.settings import Settings
+
+app = typer.Typer(
+    help="What was run over the archive, and which of it is published.", no_args_is_help=True
+)
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="its id, see 'resight runs list'")]
+COLUMNS = ("run_id", "state", "model", "scope", "requested", "ok", "empty", "failed", "reused")
+COLUMNS += ("started_at", "took_s", "published")
+_RUNS = "select * from runs where $run_id is null or run_id = $run_id order by started_at desc, run_id desc"
+_EVENTS = """
+    select event, event_at, state, counts, message, stages from runs_table where run_id = $run_id
+    order by event desc limit $most
+"""
+SHOWN_EVENTS = 5
+
+
+@app.command("list")
+def list_runs(
+    most: Annotated[int, typer.Option(min=1, help="runs, the newest first")] = 20,
+    fmt: FormatOption = Format.table,
+) -> None:
+    """Every run, the newest first: its state, what it did, and the views that show its results.
+
+    Example: resight runs list --format json
+    """
+    tables = Tables(Settings().tables_url)
+    shown = _shown(tables)
+    runs = _rows(tables, f"{_RUNS} limit $most", run_id=None, most=most)
+    print_rows([_row(run, shown) for run in runs], fmt, COLUMNS)
+
+
+@app.command()
+def show(run_id: RunId, fmt: FormatOption = Format.table) -> None:
+    """One run: what was asked, what came of it, where the time went, and its last events.
+
+    Example: resight runs show 20260514T031500-9f2c1a
+    """
+    tables = Tables(Settings().tables_url)
+    run = _run(tables, run_id)
+    events = _rows(tables, _EVENTS, run_id=run_id, most=SHOWN_EVENTS)
+    last = [_event(event) for event in events]
+    facts = _facts(run, _shown(tables))
+    if fmt is not Format.table:
+        print_facts(facts | {"events": last}, fmt)
+        return
+    stages = facts.pop("stages") or {}
+    print_facts(facts | {f"stage {name}": value for name, value in stages.items()}, fmt)
+    print()
+    print_rows(last, fmt)
+
+
+@app.command()
+def log(
+    run_id: RunId,
+    most: Annotated[int, typer.Option(min=1, help="events, the newest first")] = 1000,
+    fmt: FormatOption = Format.table,
+) -> None:
+    """Every event of a run, the newest first. What its job printed: ray job logs resight-RUN.
+
+    Example: resight runs log 20260514T031500-9f2c1a
+    """
+    tables = Tables(Settings().tables_url)
+    _run(tables, run_id)
+    print_rows([_event(e) for e in _rows(tables, _EVENTS, run_id=run_id, most=most)], fmt)
+
+
+@app.command()
+def cancel(run_id: RunId, fmt: FormatOption = Format.table) -> None:
+    """Stop a run; what it has committed stays. Of one that was killed, the record says so then.
+
+    To go on with it, run it again. Example: resight runs cancel 20260514T031500-9f2c1a
+    """
+    settings = Settings()
+    job = None
+    if read_state(settings) or settings.address:
+        join(settings)
+        from batch.submit import stop
+
+        job = stop(run_id)
+    state = close(Tables(settings.tables_url), run_id, job)
+    print_facts({"run_id": run_id, "state": state, "job": job}, fmt)
+
+
+def _rows(tables: Tables, sql: str, **parameters: Any) -> list[dict[str, Any]]:
+    return connect(tables).sql(sql, params=parameters).to_arrow_table().to_pylist()
+
+
+def _run(tables: Tables, run_id: str) -> dict[str, Any]:
+    found = _rows(tables, _RUNS, run_id=run_id)
+    if not found:
+        raise BadRequest(f"no run '{run_id}'; see: resight runs list")
+    return found[0]
+
+
+def _shown(tables: Tables) -> dict[str, list[str]]:
+    """Inference key to the views that show it now."""
+    views = Views(tables.url)
+    shown: dict[str, list[str]] = {}
+    for name in views.names():
+        view = views.current(name)
+        if view:
+            shown.setdefault(view.inference_key, []).append(name)
+    return shown
+
+
+def _row(run: dict[str, Any], shown: dict[str, list[str]]) -> dict[str, Any]:
+    counts = run["counts"] or {}
+    values = {
+        "run_id": run["run_id"],
+        "state": run["state_now"],
+        "model": f"{run['model_name']}@{run['model_version']}",
+        "scope": _scope(json.loads(run["spec"] or "{}")),
+        **{name: counts.get(name) for name in ("requested", "ok", "empty", "failed", "reused")},
+        "started_at": _moment(run["started_at"]),
+        "took_s": round((run["event_at"] - run["started_at"]).total_seconds(), 1),
+        "published": ", ".join(shown.get(run["inference_key"], [])),
+    }
+    return {column: values[column] for column in COLUMNS}
+
+
+def _facts(run: dict[str, Any], shown: dict[str, list[str]]) -> dict[str, Any]:
+    facts = _row(run, shown) | {"inference_key": run["inference_key"]}
+    facts |= {name: (run["counts"] or {}).get(name) for name in ("detections", "bytes")}
+    facts |= {"last_event_at": _moment(run["event_at"]), "message": run["message"]}
+    facts |= {"resight_version": run["resight_version"], "spec": json.loads(run["spec"] or "{}")}
+    return facts | {"stages": json.loads(run["stages"]) if run["stages"] else None}
+
+
+def _event(event: dict[str, Any]) -> dict[str, Any]:
+    counts = event["counts"] or {}
+    return {
+        "event": event["event"],
+        "at": _moment(event["event_at"]),
+        "state": event["state"],
+        **{name: counts.get(name) for name in ("ok", "empty", "failed", "reused")},
+        "message": event["message"] or "",
+    }
+
+
+def _scope(spec: dict[str, Any]) -> str:
+    """`camera north`, `time 2026-05-01T00:00:00 …`: the kind, and each field that was given."""
+    given: Iterable[tuple[str, Any]] = spec.get("scope", {}).items()
+    words = [str(value) for name, value in given if value is not None and name != "sample"]
+    sample = spec.get("scope", {}).get("sample")
+    return " ".join([*words, *([f"(sample of {sample})"] if sample else [])])
+
+
+def _moment(at: datetime) -> str:
+    return f"{at:%Y-%m-%dT%H:%M:%SZ}"
+
+
+runs_diff.register(app)
+publication.register(app)

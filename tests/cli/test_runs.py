@@ -1,0 +1,364 @@
+"""resight runs …, and what sql and export see of what is published; no cluster is started."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import archive.prune
+import batch.submit
+import cli.runs
+from archive.schemas import ASSERTIONS, MEDIA, RUNS
+from archive.tables import Tables
+from archive.views import Views
+from batch.spec import RunSpec
+from model_store.add import add_version
+from model_store.names import version_id
+from model_store.store import ModelStore
+from tests.cli.conftest import Resight
+from tests.fixtures_local import MOTION, put_results, result_rows, rows_of
+
+START = datetime(2026, 5, 1, 12, 0, 0, tzinfo=UTC)
+BOX = {"rank": 0, "class_id": 0, "x1_px": 1.0, "y1_px": 1.0, "x2_px": 9.0, "y2_px": 9.0}
+
+
+@pytest.fixture
+def store(home: Path) -> ModelStore:
+    """blobs@1 and blobs@2, which show blobs from 0.5 up; production is 2."""
+    made = ModelStore(str(home / "models"))
+    for version, side_px in (("1", 64), ("2", 96)):
+        preprocess = {"resize": "stretch", "side_px": side_px}
+        config = {**MOTION, "preprocess": preprocess, "thresholds": {"default": 0.5}}
+        add_version(made, version_id("blobs", version), None, config, {})
+    made.set_alias("blobs", "production", "2")
+    return made
+
+
+@pytest.fixture
+def tables(home: Path) -> Tables:
+    return Tables(str(home / "tables"))
+
+
+def key(store: ModelStore, version: str) -> str:
+    return store.describe(version_id("blobs", version)).info.inference_key
+
+
+def ran(
+    tables: Tables,
+    store: ModelStore,
+    run_id: str,
+    version: str,
+    *states: str,
+    start: datetime = START,
+    scores: tuple[float, ...] = (0.9, 0.4),
+    **more: Any,
+) -> None:
+    """A run over images a and b, which have these detections."""
+    info = store.describe(version_id("blobs", version)).info
+    spec = RunSpec.model_validate({"run_id": run_id, "model": "blobs", **more})
+    identity = {"inference_key": info.inference_key, "model_name": "blobs"}
+    identity |= {"model_version": version, "weights_sha256": info.weights_sha256}
+    counts = {"requested": 4, "ok": 2, "empty": 0, "failed": 0, "reused": 2, "detections": 4}
+    rows = [
+        {
+            "run_id": run_id,
+            "event": i,
+            "state": state,
+            "event_at": start + timedelta(seconds=30 * i),
+        }
+        | identity
+        | {"spec": spec.model_dump_json(), "counts": counts, "message": f"says [{state}]"}
+        | {
+            "stages": json.dumps({"read_s": 1.5, "bottleneck": "decode"})
+            if state == "sealed"
+            else None
+        }
+        for i, state in enumerate(states)
+    ]
+    table = pa.Table.from_pylist(rows, schema=RUNS)
+    tables.append("runs", table, f"run:{run_id}", lambda _, wanted: wanted)
+    found = [BOX | {"label": "blob", "score": score} for score in scores]
+    results = result_rows(
+        ["a", "b"], info.inference_key, detections=found, n_detections=len(found), run_id=run_id
+    )
+    put_results(tables, results)
+
+
+@pytest.fixture
+def two(tables: Tables, store: ModelStore) -> Tables:
+    """Runs `old` and `new`, of other models over the same two images; nothing is published."""
+    media = [{"media_sha256": sha, "source_root": "/r", "path": f"{sha}.jpg"} for sha in "abc"]
+    table = pa.Table.from_pylist(media, schema=MEDIA)
+    tables.append("media", table, "w", lambda _, wanted: wanted)
+    ran(tables, store, "old", "1", "running", "sealed")
+    later = START + timedelta(days=1)
+    ran(tables, store, "new", "2", "running", "running", "sealed", start=later, scores=(0.8, 0.7))
+    return tables
+
+
+def rows(done: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(done)
+    return found
+
+
+def test_nothing_was_run_yet(resight: Resight, home: Path) -> None:
+    assert rows(resight("runs", "list", "--format", "json").ok()) == []
+    assert resight("runs", "list", "--format", "csv").ok().startswith("run_id,state,model,scope,")
+    for command in ("show", "log", "cancel", "publish"):
+        assert "no run 'r'" in resight("runs", command, "r").refused(2)
+    assert "nothing is published" in resight("runs", "rollback").refused(2)
+    assert rows(resight("runs", "prune", "--format", "json").ok()) == []
+    assert not (home / "tables").exists()
+
+
+def test_runs_are_listed_newest_first_with_what_they_did(
+    resight: Resight, two: Tables, store: ModelStore
+) -> None:
+    resight("runs", "publish", "old").ok()
+    scope = {"kind": "camera", "camera": "north [1]", "sample": 50}
+    ran(two, store, "third", "2", "running", start=START + timedelta(days=2), scope=scope)
+    listed = rows(resight("runs", "list", "--format", "json").ok())
+    assert listed == [
+        {
+            "run_id": "third",
+            "state": "interrupted",
+            "model": "blobs@2",
+            "scope": "camera north [1] (sample of 50)",
+            "requested": 4,
+            "ok": 2,
+            "empty": 0,
+            "failed": 0,
+            "reused": 2,
+            "started_at": "2026-05-03T12:00:00Z",
+            "took_s": 0.0,
+            "published": "",
+        },
+        listed[1],
+        listed[2],
+    ]
+    seen = [(r["run_id"], r["state"], r["took_s"], r["published"], r["scope"]) for r in listed[1:]]
+    assert seen == [
+        ("new", "sealed", 60.0, "", "all"),
+        ("old", "sealed", 30.0, "production", "all"),
+    ]
+    (row,) = csv.DictReader(
+        io.StringIO(resight("runs", "list", "--most", 1, "--format", "csv").ok())
+    )
+    assert row["run_id"] == "third"
+    lines = resight("runs", "list").ok().splitlines()
+    assert lines[0].split()[:3] == ["run_id", "state", "model"]
+    assert [line.split()[0] for line in lines[1:]] == ["third", "new", "old"]
+
+
+def test_one_run_is_shown_with_its_stages_and_last_events(resight: Resight, two: Tables) -> None:
+    resight("runs", "publish", "new", "--view", "trial").ok()
+    shown = json.loads(resight("runs", "show", "new", "--format", "json").ok())
+    assert shown["published"] == "trial"
+    assert shown["stages"] == {"read_s": 1.5, "bottleneck": "decode"}
+    assert shown["spec"]["run_id"] == "new"
+    assert (shown["detections"], shown["message"]) == (4, "says [sealed]")
+    assert [(e["event"], e["state"]) for e in shown["events"]] == [
+        (2, "sealed"),
+        (1, "running"),
+        (0, "running"),
+    ]
+    text = resight("runs", "show", "new").ok()
+    assert "stage bottleneck  decode" in text
+    assert "says [running]" in text
+
+
+def test_the_log_has_every_event_newest_first(resight: Resight, two: Tables) -> None:
+    logged = rows(resight("runs", "log", "new", "--format", "json").ok())
+    assert [(row["event"], row["state"], row["at"]) for row in logged] == [
+        (2, "sealed", "2026-05-02T12:01:00Z"),
+        (1, "running", "2026-05-02T12:00:30Z"),
+        (0, "running", "2026-05-02T12:00:00Z"),
+    ]
+    assert len(rows(resight("runs", "log", "new", "--most", 2, "--format", "json").ok())) == 2
+
+
+LABELS = "select score from detections order by score"
+
+
+def scores(resight: Resight, *words: str) -> list[float]:
+    done = resight("sql", LABELS, *words, "--format", "json").ok()
+    return [round(row["score"], 2) for row in rows(done)]
+
+
+def test_queries_see_what_is_published_a_view_or_a_run(resight: Resight, two: Tables) -> None:
+    assert scores(resight) == []
+    assert scores(resight, "--run", "old") == [0.4, 0.4, 0.9, 0.9]
+    resight("runs", "publish", "old").ok()
+    assert scores(resight) == [0.9, 0.9]
+    resight("runs", "publish", "new", "--view", "trial").ok()
+    assert scores(resight) == [0.9, 0.9]
+    assert scores(resight, "--view", "trial") == [0.7, 0.7, 0.8, 0.8]
+    assert scores(resight, "--run", "new") == [0.7, 0.7, 0.8, 0.8]
+    assert scores(resight, "--run", "old") == [0.4, 0.4, 0.9, 0.9]
+
+
+def test_where_nothing_is_published_queries_say_what_to_do(resight: Resight, two: Tables) -> None:
+    done = resight("sql", "select count(*) as n from Results", "--format", "json")
+    assert rows(done.ok()) == [{"n": 0}]
+    assert "resight runs publish new" in done.err
+    for words in (("select * from media",), (LABELS, "--run", "old")):
+        assert resight("sql", *words).err == ""
+    assert resight("sql", "select * from all_results").err == ""
+    resight("runs", "publish", "new").ok()
+    assert resight("sql", LABELS).err == ""
+
+
+def test_where_nothing_was_run_queries_say_nothing(resight: Resight) -> None:
+    assert resight("sql", LABELS).err == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--run", "none"), "no run 'none'; see: resight runs list"),
+        (("--view", "trial"), "nothing is published as 'trial'; there is: production"),
+        (("--view", "Trial"), "no name of a view"),
+        (("--view", "production", "--run", "old"), "exclude each other"),
+    ],
+)
+def test_views_and_runs_that_are_not_there_end_with_2(
+    resight: Resight, two: Tables, tmp_path: Path, words: tuple[str, ...], message: str
+) -> None:
+    resight("runs", "publish", "old").ok()
+    assert message in resight("sql", LABELS, *words).refused(2)
+    assert message in resight("export", "results", tmp_path / "x.csv", *words).refused(2)
+
+
+def test_an_export_is_of_a_view_or_a_run_and_is_recorded(
+    resight: Resight, two: Tables, store: ModelStore, tmp_path: Path
+) -> None:
+    out = tmp_path / "x.parquet"
+    done = resight("export", "detections", out, "--format", "json")
+    assert json.loads(done.ok()) == {"relation": "detections", "rows": 0, "file": str(out)}
+    assert "resight runs publish" in done.err
+    resight("runs", "publish", "old").ok()
+    resight("export", "detections", out).ok()
+    assert pq.read_table(out).num_rows == 2
+    resight("export", "detections", out, "--run", "new").ok()
+    assert pq.read_table(out).num_rows == 4
+    sql = "select view, rows, inference_keys from exports order by exported_at"
+    assert rows(resight("sql", sql, "--format", "json").ok()) == [
+        {"view": None, "rows": 0, "inference_keys": []},
+        {"view": "production 1", "rows": 2, "inference_keys": [key(store, "1")]},
+        {"view": "run new", "rows": 4, "inference_keys": [key(store, "2")]},
+    ]
+
+
+def test_publish_and_rollback_move_the_view(resight: Resight, two: Tables) -> None:
+    facts = json.loads(
+        resight("runs", "publish", "old", "--reason", "try", "--format", "json").ok()
+    )
+    want = {"view": "production", "number": 1, "run_id": "old", "threshold": 0.5, "reason": "try"}
+    assert {name: facts[name] for name in want} == want
+    done = resight("runs", "publish", "blobs@2")
+    assert "published" in done.err
+    assert scores(resight) == [0.7, 0.7, 0.8, 0.8]
+    again = resight("runs", "publish", "new")
+    assert "that is published already" in again.err
+    assert "number            2" in again.ok()
+    back = json.loads(resight("runs", "rollback", "--format", "json").ok())
+    assert (back["number"], back["run_id"], back["rolled_back_to"]) == (3, "old", 1)
+    assert scores(resight) == [0.9, 0.9]
+    assert "nothing was published as production before" in resight("runs", "rollback").refused(2)
+
+
+def test_a_closed_gate_of_the_policy_ends_with_5_unless_it_is_overridden(
+    resight: Resight, two: Tables, store: ModelStore, home: Path
+) -> None:
+    (home / "policy.toml").write_text("[gates]\nmax_failed_frac = 0.0\n")
+    resight("runs", "publish", "old").ok()
+    put_results(two, result_rows(["c"], key(store, "2"), status="failed", run_id="new"))
+    said = resight("runs", "publish", "new").refused(5)
+    assert "max_failed_frac" in said
+    assert '--override "why"' in said
+    resight("runs", "publish", "new", "--override", "a bad card").ok()
+    current = Views(two.url).current()
+    assert current
+    assert current.run_id == "new"
+    assert current.reason.startswith("gates overridden: a bad card (1 of 3")
+
+
+def test_a_policy_that_cannot_be_read_ends_with_2(
+    resight: Resight, two: Tables, home: Path
+) -> None:
+    (home / "policy.toml").write_text("[gates]\nmax_lost = 0\n")
+    assert "policy.toml: gates.max_lost" in resight("runs", "publish", "old").refused(2)
+
+
+def test_prune_says_what_it_would_do_and_does_it_with_yes(
+    resight: Resight, two: Tables, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive.prune, "WRITTEN", timedelta(seconds=-1))
+    put_results(two, result_rows(["a", "b"], key="k" * 64))
+    resight("runs", "publish", "old").ok()
+    done = resight("runs", "prune", "--format", "json")
+    uses = {row["inference_key"]: row for row in rows(done.ok())}
+    assert uses[key(store, "1")]["kept"] == ["view production shows it"]
+    assert uses[key(store, "2")]["kept"] == ["alias blobs:production has version 2"]
+    assert (uses["k" * 64]["kept"], uses["k" * 64]["rows"]) == ([], 2)
+    assert "1 of 3 inference keys" in done.err
+    assert "add --yes" in done.err
+    assert len(rows_of(two, "results")) == 6
+    text = resight("runs", "prune").ok()
+    assert "k" * 12 in text
+    assert "k" * 13 not in text
+    gone = resight("runs", "prune", "--yes", "--keep-days", 0, "--format", "json")
+    assert [row["inference_key"] for row in rows(gone.ok())] == ["k" * 64]
+    assert "removed 1 inference keys" in gone.err
+    assert len(rows_of(two, "results")) == 4
+    assert [row["run_id"] for row in rows(resight("runs", "list", "--format", "json").ok())] == [
+        "new",
+        "old",
+    ]
+    assert rows(resight("runs", "prune", "--yes", "--format", "json").ok()) == []
+
+
+def test_prune_keeps_what_people_have_spoken_of(
+    resight: Resight, two: Tables, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive.prune, "WRITTEN", timedelta(seconds=-1))
+    said = [{"method": "human", "inference_key": key(store, "1"), "media_sha256": "a"}]
+    table = pa.Table.from_pylist(said, schema=ASSERTIONS)
+    two.append("assertions", table, "w", lambda _, wanted: wanted)
+    assert rows(resight("runs", "prune", "--yes", "--format", "json").ok()) == []
+    store.set_alias("blobs", "production", None)
+    (gone,) = rows(resight("runs", "prune", "--yes", "--format", "json").ok())
+    assert gone["inference_key"] == key(store, "2")
+
+
+def test_without_a_cluster_an_interrupted_run_is_cancelled_in_the_record(
+    resight: Resight, two: Tables, store: ModelStore
+) -> None:
+    ran(two, store, "killed", "1", "running")
+    facts = json.loads(resight("runs", "cancel", "killed", "--format", "json").ok())
+    assert facts == {"run_id": "killed", "state": "cancelled", "job": None}
+    assert "run killed has ended: it is cancelled" in resight("runs", "cancel", "killed").refused(2)
+    assert "run old has ended: it is sealed" in resight("runs", "cancel", "old").refused(2)
+    ran(two, store, "young", "1", "running", start=datetime.now(UTC))
+    assert "run young is at work" in resight("runs", "cancel", "young").refused(2)
+
+
+def test_with_a_cluster_its_job_is_stopped(
+    resight: Resight, two: Tables, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joined: list[object] = []
+    monkeypatch.setattr(cli.runs, "read_state", lambda _: object())
+    monkeypatch.setattr(cli.runs, "join", joined.append)
+    monkeypatch.setattr(batch.submit, "stop", lambda run_id: f"resight-{run_id}-2")
+    ran(two, store, "alive", "1", "running", start=datetime.now(UTC))
+    facts = json.loads(resight("runs", "cancel", "alive", "--format", "json").ok())
+    assert facts == {"run_id": "alive", "state": "cancelled", "job": "resight-alive-2"}
+    assert len(joined) == 1
