@@ -1,162 +1,204 @@
 """What decoding, suppression and masks cost per image and family, beside the time of an inference.
 
-python benchmarks/decode_and_nms.py
-Random raw outputs at the sizes of real heads (8,400 anchors of 80 classes, 25,200 for YOLOv5, 300
-queries), with about 50 boxes that survive; masks of 32 prototypes, at the size of a photograph of 12
-megapixels. Median of 30 calls of one image; one core.
+python benchmarks/decode_and_nms.py [--calls 30] [--quick]
+Random raw outputs at the sizes of real heads, 80 classes, with 50 boxes that survive: heads before suppression
+with 8,400 and with 25,200 anchors, three of them on each object; heads that rank by themselves with 300 rows, one
+on each. Masks of 32 prototypes at the sizes of two photographs. Medians of single images, on one core.
 """
 
 from __future__ import annotations
 
-import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
-import cv2
+import harness
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+import cv2  # isort: skip
+from model_store.config import Nms
+from model_store.decoders import DECODERS
+from model_store.decoders.layout import DecodeSpec, Outputs
+from model_store.decoders.yolox import grid
+from model_store.detections import Detections
+from model_store.detector import load_detector
+from model_store.fit import SizePx, fit
+from model_store.images import decode
+from model_store.masks import PrototypeMasks, run_lengths
+from model_store.names import parse_ref
+from model_store.nms import suppress
+from model_store.presets import PRESETS
+from model_store.store import ModelStore
 
-from model_store.config import Nms  # noqa: E402
-from model_store.decoders import DECODERS  # noqa: E402
-from model_store.decoders.layout import DecodeSpec, Outputs  # noqa: E402
-from model_store.decoders.yolox import grid  # noqa: E402
-from model_store.detections import Detections  # noqa: E402
-from model_store.detector import load_detector  # noqa: E402
-from model_store.fit import fit  # noqa: E402
-from model_store.masks import PrototypeMasks, run_lengths  # noqa: E402
-from model_store.names import parse_ref  # noqa: E402
-from model_store.nms import suppress  # noqa: E402
-from model_store.presets import PRESETS  # noqa: E402
-from model_store.store import ModelStore  # noqa: E402
-
-CALLS, OBJECTS, SIDE_PX, CLASSES = 30, 50, 640, 80
-PROTOTYPES, GRID_PX = 32, 160
-PHOTO_PX = (4000, 3000)
-FAMILIES = ("yolov8", "yolov5", "yolox", "yolox_raw", "ssd", "end2end", "rtdetr", "rfdetr")
-SEGMENTING = ("yolov8_seg", "yolov5_seg", "end2end_seg")
-QUERIES = ("rtdetr", "rfdetr", "end2end", "end2end_seg")
+OBJECTS, CLASSES, FLOOR = 50, 80, 0.05
+QUERIES = 300
+NETWORK_PX: dict[int, SizePx] = {8_400: (640, 640), 25_200: (1280, 960), QUERIES: (640, 640)}
+"""By rows: inputs whose cells of strides 8, 16 and 32 are as many."""
+DENSE = ("yolov8", "yolov5", "yolox", "yolox_raw", "ssd", "yolov8_seg", "yolov5_seg")
+RANKED = (
+    *("end2end", "rtdetr", "rtdetr_topk", "rtdetr_labels", "rfdetr", "tf_detection"),
+    *("torchvision", "mmdet", "end2end_seg"),
+)
+PROTOTYPES, PROTOTYPE_PX = 32, 4
+PHOTOS_PX: dict[str, SizePx] = {"masks_2mp_ms": (1920, 1080), "masks_12mp_ms": (4000, 3000)}
+TARGET_MS, TARGET_SHARE = 2.0, 0.10
 
 
-def anchors(family: str) -> int:
-    return 300 if family in QUERIES else 25_200 if "yolov5" in family else 8_400
+class Scene:
+    """Boxes (rows, 4) as centre and size in px, and scores (rows, CLASSES): objects on a lattice, each seen by
+    so many rows; noise below the floor elsewhere.
+    """
+
+    def __init__(self, rows: int, per_object: int) -> None:
+        self.random = np.random.default_rng(0)
+        across, down = self.px = NETWORK_PX[rows]
+        self.boxes = self.random.uniform(8, min(across, down), (rows, 4))
+        self.scores = self.random.uniform(0, 0.005, (rows, CLASSES))
+        self.objectness = self.random.uniform(0, 0.01, (rows, 1))
+        for k in range(OBJECTS):
+            seen = slice(per_object * k, per_object * (k + 1))
+            place = [60 * (k % 10) + 30, 110 * (k // 10) + 40, 50, 90]
+            self.boxes[seen] = place + self.random.normal(0, 0.5, (per_object, 4))
+            self.scores[seen, k % CLASSES] = self.random.uniform(0.4, 0.95, per_object)
+            self.objectness[seen] = 0.9
+
+    @property
+    def corners(self) -> np.ndarray:
+        centre, size = self.boxes[:, :2], self.boxes[:, 2:]
+        return np.hstack([centre - size / 2, centre + size / 2])
 
 
-def raw_outputs(family: str) -> Outputs:
-    """Boxes on a lattice, three rows for each of OBJECTS; noise below the floor elsewhere."""
-    random = np.random.default_rng(0)
-    rows = anchors(family)
-    boxes = random.uniform(0, SIDE_PX, (rows, 4)).astype(np.float32)
-    scores = random.uniform(0, 0.005, (rows, CLASSES)).astype(np.float32)
-    for k in range(OBJECTS):
-        place = [60 * (k % 10) + 30, 110 * (k // 10) + 40, 50, 90]
-        chosen = slice(3 * k, 3 * k + 3)
-        boxes[chosen] = np.array(place) + random.normal(0, 0.5, (3, 4))
-        scores[chosen, k % CLASSES] = random.uniform(0.4, 0.95, 3)
-    objectness = random.uniform(0, 0.01, (rows, 1)).astype(np.float32)
-    objectness[: 3 * OBJECTS] = 0.9
-    fractions, best = boxes / SIDE_PX, scores.max(axis=1)
-    x1y1x2y2 = np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], 1)
-    ranked = np.column_stack([x1y1x2y2, best, scores.argmax(axis=1)]).astype(np.float32)
-    anchored = np.concatenate([boxes, scores], 1)
-    objects = np.concatenate([boxes, objectness, scores], 1)
-    made: dict[str, dict[str, np.ndarray]] = {
-        "yolov8": {"output0": anchored.T},
-        "yolov5": {"output0": objects},
-        "yolox": {"output0": objects},
-        "end2end": {"output0": ranked},
-        "rtdetr": {"output0": np.concatenate([fractions, scores], 1)},
+def raw_outputs(family: str, scene: Scene) -> Outputs:
+    """One image of what a head of this family says of the scene."""
+    boxes, scores, corners = scene.boxes, scene.scores, scene.corners
+    of_picture = np.array(scene.px * 2)
+    fractions, best = boxes / of_picture, scores.max(axis=1)
+    labels, yxyx = scores.argmax(axis=1), (corners / of_picture)[:, [1, 0, 3, 2]]
+    plain = family.removesuffix("_seg")
+    if plain == "yolox_raw":
+        cells, strides = grid(scene.px)
+        boxes = np.hstack([boxes[:, :2] / strides - cells, np.log(boxes[:, 2:] / strides)])
+    made: dict[str, dict[str, Any]] = {
+        "yolov8": {"output0": np.hstack([boxes, scores])},
+        "end2end": {"output0": np.column_stack([corners, best, labels])},
+        "rtdetr": {"output0": np.hstack([fractions, scores])},
+        "rtdetr_topk": {"output0": np.column_stack([fractions, best, labels])},
+        "rtdetr_labels": {"labels": labels, "boxes": corners, "scores": best},
         "rfdetr": {"dets": fractions, "labels": np.log(scores / (1 - scores))},
-        "ssd": {"boxes": x1y1x2y2[:, [1, 0, 3, 2]] / SIDE_PX, "scores": scores},
+        "ssd": {"boxes": yxyx, "scores": scores},
+        "tf_detection": {
+            "detection_boxes": yxyx,
+            "detection_scores": best,
+            "detection_classes": labels + 1,
+            "num_detections": np.array(len(best)),
+        },
+        "torchvision": {"boxes": corners, "labels": labels + 1, "scores": best},
+        "mmdet": {"dets": np.column_stack([corners, best]), "labels": labels},
     }
-    if family == "yolox_raw":
-        cells, strides = grid((SIDE_PX, SIDE_PX))
-        place, size = boxes[:, :2] / strides - cells, np.log(boxes[:, 2:] / strides)
-        made[family] = {"output0": np.concatenate([place, size, objects[:, 4:]], 1)}
-    if family in SEGMENTING:
-        plain = made[family.removesuffix("_seg")]["output0"]
-        weights = random.normal(0, 1, (rows, PROTOTYPES))
-        columns = np.concatenate([plain.T if family == "yolov8_seg" else plain, weights], 1)
-        made[family] = {
-            "output0": columns.T if family == "yolov8_seg" else columns,
-            "output1": prototypes(random),
+    outputs = made.get(plain) or {"output0": np.hstack([boxes, scene.objectness, scores])}
+    if family.endswith("_seg"):
+        weights = scene.random.normal(0, 1, (len(boxes), PROTOTYPES))
+        outputs = {
+            "output0": np.hstack([outputs["output0"], weights]),
+            "output1": prototypes(scene),
         }
+    if plain == "yolov8":
+        outputs["output0"] = outputs["output0"].T
     return {
-        name: np.ascontiguousarray(raw[np.newaxis], np.float32)
-        for name, raw in made[family].items()
+        name: np.ascontiguousarray(raw[np.newaxis], np.float32) for name, raw in outputs.items()
     }
 
 
-def prototypes(random: np.random.Generator) -> np.ndarray:
-    """(PROTOTYPES, GRID_PX, GRID_PX): as smooth as a network's."""
-    coarse = random.normal(0, 1, (PROTOTYPES, 10, 10)).astype(np.float32)
-    return np.stack([cv2.resize(one, (GRID_PX, GRID_PX)) for one in coarse])
+def prototypes(scene: Scene) -> np.ndarray:
+    """(PROTOTYPES, h, w), a quarter of the input's sides: as smooth as a network's."""
+    across, down = (side // PROTOTYPE_PX for side in scene.px)
+    coarse = scene.random.normal(0, 1, (PROTOTYPES, 10, 10)).astype(np.float32)
+    return np.stack([cv2.resize(one, (across, down)) for one in coarse])
 
 
-def median_us(call: Callable[[], object]) -> float:
+def median_us(call: Callable[[], object], calls: int) -> float:
     call()
     times: list[float] = []
-    for _ in range(CALLS):
+    for _ in range(calls):
         started = time.perf_counter()
         call()
         times.append(time.perf_counter() - started)
     return statistics.median(times) * 1e6
 
 
-def masks_us(kept: Detections) -> float | None:
-    """Of all kept boxes, at the size of the photograph."""
-    masks, placed = kept.masks, fit("letterbox", PHOTO_PX, (SIDE_PX, SIDE_PX))
+def masks_ms(kept: Detections, network_px: SizePx, calls: int) -> dict[str, float | None]:
+    """Of all kept boxes, at the sizes of the photographs."""
+    masks, few = kept.masks, max(3, calls // 10)
     if not isinstance(masks, PrototypeMasks):
-        return None
-    boxes = placed.to_image(kept.boxes_xyxy)
-    return median_us(lambda: run_lengths(masks, boxes, placed, PHOTO_PX))
+        return dict.fromkeys(PHOTOS_PX)
+
+    def of(photo_px: SizePx) -> float:
+        placed = fit("letterbox", photo_px, network_px)
+        boxes = placed.to_image(kept.boxes_xyxy)
+        return median_us(lambda: run_lengths(masks, boxes, placed, photo_px), few) / 1e3
+
+    return {name: of(photo_px) for name, photo_px in PHOTOS_PX.items()}
 
 
-def main() -> None:
-    cv2.setNumThreads(1)
-    spec = DecodeSpec((SIDE_PX, SIDE_PX), CLASSES, 0.05)
-    result: dict[str, dict[str, float | None]] = {}
-    print(f"{'family':12}{'anchors':>9}{'decode µs':>11}{'nms µs':>9}{'kept':>6}{'masks µs':>10}")
-    for family in (*FAMILIES, *SEGMENTING):
-        outputs, nms = raw_outputs(family), Nms.model_validate(PRESETS[family]["nms"])
-        (found,) = DECODERS[family](outputs, spec)
-        decode_us = median_us(lambda f=family, o=outputs: DECODERS[f](o, spec))
-        nms_us = median_us(lambda d=found, n=nms: suppress(d, n))
-        kept = suppress(found, nms)
-        mask_us = masks_us(kept)
-        result[family] = {
-            "anchors": anchors(family),
-            "decode_us": decode_us,
-            "nms_us": nms_us,
-            "kept": len(kept),
-            "masks_us": mask_us,
-        }
-        print(
-            f"{family:12}{anchors(family):>9}{decode_us:>11.0f}{nms_us:>9.0f}{len(kept):>6}"
-            f"{'' if mask_us is None else round(mask_us):>10}"
-        )
-    whole = shipped()
-    result["ssdlite-coco"] = {**whole}
-    print("shipped model: " + ", ".join(f"{k} {v:.3g}" for k, v in whole.items()))
-    print(json.dumps({"benchmark": "decode_and_nms", "families": result}))
+def measured(family: str, rows: int, calls: int) -> dict[str, Any]:
+    scene = Scene(rows, 1 if family in RANKED else 3)
+    outputs, nms = raw_outputs(family, scene), Nms.model_validate(PRESETS[family]["nms"])
+    spec = DecodeSpec(scene.px, CLASSES, FLOOR)
+    (found,) = DECODERS[family](outputs, spec)
+    decode_us = median_us(lambda: DECODERS[family](outputs, spec), calls)
+    nms_us = median_us(lambda: suppress(found, nms), calls)
+    kept = suppress(found, nms)
+    assert len(kept) == OBJECTS, (family, rows, len(kept))
+    return {
+        "family": family,
+        "rows": rows,
+        "decode_us": round(decode_us),
+        "nms_us": round(nms_us),
+        "both_ms": (decode_us + nms_us) / 1e3,
+        "kept": len(kept),
+        **masks_ms(kept, scene.px, calls),
+    }
 
 
-def shipped() -> dict[str, float]:
+def shipped(calls: int) -> dict[str, float]:
     """Decoding and suppression of the shipped model on a photograph, as a share of its inference."""
-    from model_store.images import decode
-
-    store = ModelStore(str(ROOT / "examples" / "models"))
-    detector = load_detector(store, store.resolve(parse_ref("ssdlite-coco")))
-    pixels = decode((ROOT / "examples" / "photos" / "person.jpg").read_bytes()).pixels
-    prepared = detector.prepare(pixels)
-    done = [detector.infer([prepared]) for _ in range(CALLS)]
+    store = ModelStore(str(harness.ROOT / "examples" / "models"))
+    detector = load_detector(store, store.resolve(parse_ref(harness.MODEL)))
+    prepared = detector.prepare(decode(harness.PHOTO.read_bytes()).pixels)
+    done = [detector.infer([prepared]) for _ in range(calls)]
     inference = statistics.median(d.inference_ms for d in done)
     after = statistics.median(d.postprocess_ms for d in done)
     return {"inference_ms": inference, "postprocess_ms": after, "share": after / inference}
+
+
+def main() -> None:
+    options = harness.arguments_of(__doc__, calls=30)
+    calls = 3 if options.quick else options.calls
+    result = harness.facts("decode_and_nms", vars(options))
+    cv2.setNumThreads(1)
+    cases = [(family, rows) for family in DENSE for rows in (8_400, 25_200)]
+    cases += [(family, QUERIES) for family in RANKED]
+    assert {family for family, _ in cases} == set(DECODERS) - {"blobs"}
+    result["families"] = [measured(family, rows, calls) for family, rows in cases]
+    result["shipped"] = shipped(calls)
+    harness.table([{**row, "rows": f"{row['rows']:,}"} for row in result["families"]])
+    harness.table([result["shipped"]])
+    slowest = max(result["families"], key=lambda row: row["both_ms"])
+    share = result["shipped"]["share"]
+    harness.verdicts(
+        result,
+        [
+            (
+                f"slowest: {slowest['family']} of {slowest['rows']:,}, ms",
+                slowest["both_ms"],
+                f"{TARGET_MS}",
+                slowest["both_ms"] <= TARGET_MS,
+            ),
+            ("shipped model / its inference", share, f"{TARGET_SHARE}", share <= TARGET_SHARE),
+        ],
+    )
+    harness.keep(result)
 
 
 if __name__ == "__main__":

@@ -17,12 +17,14 @@ from model_store.detector import LoadedDetector, load_detector
 from model_store.errors import BadRequest, ImageError
 from model_store.images import decode
 from model_store.names import parse_ref
+from model_store.shown import least_scores, shown
 from model_store.store import ModelStore
 from serve.settings import Settings, usable_cores
 
 BOX = ("x1_px", "y1_px", "x2_px", "y2_px")
 COLUMNS = ("image", "label", "score", *BOX, "note", "mask_area_px", "mask_rle")
 WIDE = {"mask_rle"}  # in JSON and CSV only
+OF_MASKS = {"mask_area_px"}  # in a table where there are any
 
 
 def register(app: typer.Typer) -> None:
@@ -50,6 +52,7 @@ def detect(
     drawings = _drawings(files, draw) if draw is not None else {}
     store = ModelStore(Settings().models_url)
     detector = load_detector(store, store.resolve(parse_ref(model)), usable_cores())
+    least = least_scores(detector.config, min_score)
     rows: list[dict[str, Any]] = []
     unreadable = 0
     for path, name in files:
@@ -60,16 +63,21 @@ def detect(
             note(f"unreadable: {name}: {error}")
             unreadable += 1
             continue
-        shown = _shown(detector, found, min_score)
-        rows += _rows(name, detector, shown, facts.note)
+        seen = shown(found, least)
+        rows += _rows(name, detector, seen, facts.note)
         if path in drawings:
             pixels = decode(data).pixels
-            draw_detections(drawings[path], pixels, shown, detector.config.labels)
-    hidden = WIDE if fmt is Format.table else set[str]()
+            draw_detections(drawings[path], pixels, seen, detector.config.labels)
+    hidden = _hidden(rows) if fmt is Format.table else set[str]()
     columns = [column for column in COLUMNS if column not in hidden]
     print_rows([{c: row[c] for c in columns} for row in rows], fmt, columns)
     if unreadable:
         raise typer.Exit(1)
+
+
+def _hidden(rows: Sequence[dict[str, Any]]) -> set[str]:
+    """Columns that a table goes without."""
+    return WIDE | {name for name in OF_MASKS if all(row[name] is None for row in rows)}
 
 
 def _files(given: list[Path]) -> Iterator[tuple[Path, str]]:
@@ -119,15 +127,6 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
-
-
-def _shown(detector: LoadedDetector, found: Detections, min_score: float | None) -> Detections:
-    config = detector.config
-    least = [config.threshold(x) if min_score is None else min_score for x in config.labels]
-    pairs = zip(found.scores, found.class_ids, strict=True)
-    return found.select(
-        [i for i, (score, label) in enumerate(pairs) if score >= least[label]]  # type: ignore[arg-type]
-    )
 
 
 def _rows(

@@ -1,26 +1,21 @@
-"""models add, pull, list, show, verify, promote: the store, whether or not a cluster runs."""
+"""models pull, list, show, verify: the store, whether or not a cluster runs."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cli import rollout
+from cli import model_add, rollout
+from cli.model_add import identity_of, store
 from cli.output import Format, FormatOption, note, print_facts, print_rows
-from model_store.add import add_version
 from model_store.detector import load_detector
-from model_store.errors import BadRequest, ModelError
+from model_store.errors import ModelError
 from model_store.names import parse_ref, parse_version, version_id
-from model_store.probe import EXPECTED, outside_picture
 from model_store.storage import absolute
 from model_store.store import ModelStore
-from model_store.weights_file import read_weights
 from serve.model_status import model_statuses
 from serve.serving import Serving
-from serve.settings import Settings
 
 app = typer.Typer(
     help="Immutable model versions and the aliases that point at them.", no_args_is_help=True
@@ -28,57 +23,8 @@ app = typer.Typer(
 
 Version = Annotated[str, typer.Argument(metavar="NAME@VERSION")]
 
-
+model_add.register(app)
 rollout.register(app)
-
-
-def store() -> ModelStore:
-    return ModelStore(Settings().models_url)
-
-
-@app.command()
-def add(
-    name: Annotated[str, typer.Option(help="model name")],
-    version: Annotated[str, typer.Option(help="its version; never changes once added")],
-    weights: Annotated[
-        Path | None, typer.Argument(help="an .onnx or .pt2 file; none for runtime motion")
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="JSON with what the weights do not say")
-    ] = None,
-    probe: Annotated[list[Path] | None, typer.Option(help="golden image(s); repeatable")] = None,
-    readme: Annotated[Path | None, typer.Option(help="README.md of the version")] = None,
-    licence: Annotated[Path | None, typer.Option(help="licence text")] = None,
-    fmt: FormatOption = Format.table,
-) -> None:
-    """Add a version: recognise the weights, run the probe, write it with READY last.
-
-    Example: resight models add deer.onnx --name deer --version 3 --probe buck.jpg
-    """
-    extra = {f"probe/{path.name}": _bytes(path) for path in probe or []}
-    extra |= {"README.md": _bytes(readme)} if readme else {}
-    extra |= {"LICENSE": _bytes(licence)} if licence else {}
-    overrides = _json(config) if config else {}
-    data = _weights(weights) if weights else None
-    runtime = overrides.get("runtime")
-    if data is None and not (isinstance(runtime, dict) and runtime.get("kind") == "motion"):
-        raise BadRequest("name a weights file (only a config with runtime motion goes without)")
-    added = add_version(store(), version_id(name, version), data, overrides, extra)
-    if not probe:
-        note(
-            "no --probe image was given: a synthetic one guards this version, a photograph is better"
-        )
-    outside = outside_picture({EXPECTED: store().read_file(added, EXPECTED)})
-    if outside:
-        note(
-            f"{outside} detections of the probe lie beside the picture: its pixels are probably not what "
-            "the network was trained on; set preprocess (channel_order, divide_by, resize) in --config, "
-            "add another version, and look at 'resight detect --draw'"
-        )
-    if added.config.decoder == "mmdet" and "preprocess" not in overrides:
-        note("MMDetection's files do not say how pixels are prepared: give preprocess in --config")
-    note(f"added; serve it with: resight models promote {added.id}")
-    print_facts(_identity(added.id.name, added.id.version), fmt)
 
 
 @app.command()
@@ -160,33 +106,4 @@ def verify(
 
 
 def _identity(name: str, version: str) -> dict[str, Any]:
-    info = store().describe(version_id(name, version)).info
-    return {
-        "model": str(info.id),
-        "weights_sha256": info.weights_sha256,
-        "inference_key": info.inference_key,
-    }
-
-
-def _weights(path: Path) -> bytes:
-    try:
-        return read_weights(path)
-    except OSError as error:
-        raise BadRequest(f"cannot read {path}: {error.strerror}") from error
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BadRequest(f"cannot read {path}: {error.strerror}") from error
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(_bytes(path))
-    except ValueError as error:
-        raise BadRequest(f"{path} is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise BadRequest(f"{path} must hold a JSON object")
-    return value
+    return identity_of(store().describe(version_id(name, version)).info)

@@ -24,6 +24,9 @@ class Format(StrEnum):
 
 FormatOption = Annotated[Format, typer.Option("--format", help="json and csv are for programs")]
 
+WIDEST = 100_000
+"""Columns of a table that goes to no terminal; it is only as wide as its cells."""
+
 console = Console()
 errors = Console(stderr=True)
 
@@ -46,7 +49,8 @@ def print_rows(rows: Sequence[Mapping[str, Any]], fmt: Format, columns: Sequence
         table = Table(*map(escape, names), box=None, header_style="bold", pad_edge=False)
         for row in rows:
             table.add_row(*(escape(_short(row[name])) for name in names))
-        console.print(table)
+        # into a file or another program names are whole, and lines as long as they are
+        (console if console.is_terminal else Console(width=WIDEST)).print(table)
 
 
 def print_facts(facts: Mapping[str, Any], fmt: Format) -> None:

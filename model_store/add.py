@@ -14,14 +14,38 @@ import numpy as np
 
 from model_store.config import ModelConfig, MotionRuntime, parse_config
 from model_store.detector import LoadedDetector
-from model_store.errors import ModelExists, ModelRefused
+from model_store.errors import ModelError, ModelExists, ModelRefused
 from model_store.inference_key import inference_key, sha256_hex, weights_digest
-from model_store.names import VersionId
+from model_store.names import VersionId, number_of
 from model_store.probe import first_difference, record_probe
-from model_store.recognise import recognise
-from model_store.runtimes import open_session, open_weights
+from model_store.recognise import Recognised, recognise
+from model_store.runtimes import open_session
 from model_store.store import CONFIG, READY, ModelInfo, ModelStore, ModelVersion
 from model_store.weights_file import ZIP_MAGIC
+
+
+def recognised(weights: bytes | None, overrides: dict[str, Any]) -> Recognised:
+    """The config that these weights are added with, and why. Raises ModelRefused."""
+    if weights is None:
+        return Recognised(parse_config(json.dumps(overrides), "config of the new version"))
+    return recognise("torch" if weights.startswith(ZIP_MAGIC) else "onnx", weights, overrides)
+
+
+def already_there(
+    store: ModelStore, name: str, config: ModelConfig, weights: bytes | None
+) -> ModelVersion | None:
+    """A READY version with these weights and this config, the newest whole number first."""
+    given = {} if isinstance(config.runtime, MotionRuntime) else {config.runtime.weights: weights}
+    digests = {file: sha256_hex(data) for file, data in given.items() if data is not None}
+    digest = weights_digest(config, digests)
+    for version in sorted(store.versions(name), key=number_of, reverse=True):
+        try:
+            described = store.describe(version)
+        except ModelError:  # a damaged one is not what is asked for
+            continue
+        if (described.info.weights_sha256, described.config) == (digest, config):
+            return described
+    return None
 
 
 def add_version(
@@ -30,19 +54,18 @@ def add_version(
     weights: bytes | None,
     overrides: dict[str, Any],
     extra_files: Mapping[str, bytes],
+    known: Recognised | None = None,
 ) -> ModelVersion:
     """`extra_files`: README.md, LICENCE and probe/<image>; without a probe image a synthetic one is used.
 
-    Raises ModelExists, ModelRefused.
+    `known` is what `recognised` said of these weights and overrides, if it was asked. Raises ModelExists,
+    ModelRefused.
     """
     if store.folder.exists(f"{version.name}/{version.version}/{READY}"):
         raise ModelExists(f"{version} exists in {store.url}; versions never change, name another")
-    if weights is None:
-        config = parse_config(json.dumps(overrides), f"config of {version}")
-    else:
-        runtime = "torch" if weights.startswith(ZIP_MAGIC) else "onnx"
-        config = recognise(runtime, open_weights(runtime, weights, threads=1), overrides)
-    files = _files(config, weights, extra_files)
+    known = known or recognised(weights, overrides)
+    config = known.config
+    files = _files(known, weights, extra_files)
     digests = {name: sha256_hex(data) for name, data in files.items()}
     digest = weights_digest(config, digests)
     info = ModelInfo(
@@ -70,16 +93,22 @@ def _require_steady(detector: LoadedDetector, files: Mapping[str, bytes]) -> Non
 
 
 def _files(
-    config: ModelConfig, weights: bytes | None, extra: Mapping[str, bytes]
+    known: Recognised, weights: bytes | None, extra: Mapping[str, bytes]
 ) -> dict[str, bytes]:
-    files = dict(extra)
+    files, config = dict(extra), known.config
     files[CONFIG] = json.dumps(
         config.model_dump(mode="json"), indent=1, ensure_ascii=False
     ).encode()
     if weights is not None and not isinstance(config.runtime, MotionRuntime):
         files[config.runtime.weights] = weights
-    files.setdefault("README.md", b"Added with 'resight models add'.\n")
+    files.setdefault("README.md", _readme(known))
     return files
+
+
+def _readme(known: Recognised) -> bytes:
+    """What was recognised, for who looks at the version later."""
+    said = "".join(f"- {what}: {found} ({why})\n" for what, found, why in known.reasons)
+    return f"Added with 'resight models add'.\n{said and chr(10)}{said}".encode()
 
 
 def synthetic_scene() -> bytes:

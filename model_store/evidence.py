@@ -9,8 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from textwrap import shorten
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +18,13 @@ from model_store.errors import ModelRefused
 from model_store.fit import SizePx
 from model_store.runtimes import WeightsSession
 from model_store.runtimes.inputs import ImageInput
+from model_store.said import said
 
 MAX_NAMES_CHARS = 1_000_000
-DEFAULT_SIDE_PX, MAX_SIDE_PX = 640, 8192
+DEFAULT_SIDE_PX, DEFAULT_P6_SIDE_PX, MAX_SIDE_PX = 640, 1280, 8192
+P6_STRIDE_PX = 64
+"""Of networks with a fourth level (YOLOv5's P6, MegaDetector v5), which are trained at twice the size."""
+SizeFrom = Literal["graph", "config", "imgsz", "guess"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Evidence:
     network_px: SizePx
     input: ImageInput
     outputs: Mapping[str, NDArray[Any]]
+    size_from: SizeFrom = "graph"
 
     @property
     def shapes(self) -> str:
@@ -43,6 +47,14 @@ class Evidence:
             return True
         return self._args().get(key) is True
 
+    def denies(self, key: str) -> bool:
+        """Whether the metadata hold the flag, and it is false."""
+        return self.metadata.get(key, "").strip().lower() in ("false", "0")
+
+    @property
+    def imgsz(self) -> SizePx | None:
+        return _imgsz(self.metadata)
+
     @property
     def any_size(self) -> bool:
         """Whether pictures of any width and height may be fed."""
@@ -51,8 +63,7 @@ class Evidence:
     @property
     def stride_px(self) -> int | None:
         """Ultralytics writes it; sides of the input must be multiples of it."""
-        text = self.metadata.get("stride", "")
-        return int(text) if text.isdecimal() and 0 < int(text) <= 512 else None
+        return _stride(self.metadata)
 
     def _args(self) -> dict[str, Any]:
         """What Ultralytics was told to export."""
@@ -65,12 +76,25 @@ def read_evidence(session: WeightsSession, given_px: SizePx | None) -> Evidence:
     the batch is free, on two.
     """
     across, down = session.input.size_px
-    wide, high = given_px or _imgsz(session.metadata) or (DEFAULT_SIDE_PX, DEFAULT_SIDE_PX)
+    (wide, high), size_from = _free_size(session.metadata, given_px)
+    size_from = "graph" if across and down else size_from
     across, down = across or wide, down or high
     outputs = _run(session, 1, (across, down))
     if session.input.fixed_batch is None and session.input.most != 1:
         _run(session, 2, (across, down))
-    return Evidence(session.metadata, (across, down), session.input, outputs)
+    return Evidence(session.metadata, (across, down), session.input, outputs, size_from)
+
+
+def _free_size(metadata: Mapping[str, str], given_px: SizePx | None) -> tuple[SizePx, SizeFrom]:
+    """What a graph that takes any size is run at, and who says so."""
+    if given_px:
+        return given_px, "config"
+    imgsz = _imgsz(metadata)
+    if imgsz:
+        return imgsz, "imgsz"
+    p6 = _stride(metadata) == P6_STRIDE_PX
+    side = DEFAULT_P6_SIDE_PX if p6 else DEFAULT_SIDE_PX
+    return (side, side), "guess"
 
 
 def _run(session: WeightsSession, images: int, size_px: SizePx) -> Mapping[str, NDArray[Any]]:
@@ -84,9 +108,8 @@ def _run(session: WeightsSession, images: int, size_px: SizePx) -> Mapping[str, 
     except Exception as error:  # each runtime has its own kinds
         some = "one image" if images == 1 else f"{images} images at once, as its free batch allows,"
         way_out = "" if images == 1 else "; export it again, with a batch fixed to 1"
-        reason = shorten(str(error), 400, placeholder=" …")
         raise ModelRefused(
-            f"the graph does not run on {some} of {across} x {down} px{way_out}: {reason}"
+            f"the graph does not run on {some} of {across} x {down} px{way_out}: {said(error)}"
         ) from error
 
 
@@ -118,15 +141,18 @@ def literal(text: str) -> Any:
     return ast.literal_eval(text)
 
 
+def _stride(metadata: Mapping[str, str]) -> int | None:
+    text = metadata.get("stride", "")
+    return int(text) if text.isdecimal() and 0 < int(text) <= 512 else None
+
+
 def _imgsz(metadata: Mapping[str, str]) -> SizePx | None:
-    """Of Ultralytics' `imgsz`, height first: "[640, 640]"."""
+    """Of Ultralytics' `imgsz`, height first: "[640, 640]"; one number is both."""
     size = _quietly(metadata.get("imgsz", ""))
-    if not isinstance(size, list | tuple) or len(size) != 2:  # pyright: ignore[reportUnknownArgumentType]
+    sides: list[Any] = list(size) if isinstance(size, list | tuple) else [size]  # pyright: ignore[reportUnknownArgumentType]
+    if not all(type(side) is int and 0 < side <= MAX_SIDE_PX for side in sides):
         return None
-    sides: list[Any] = list(size)  # pyright: ignore[reportUnknownArgumentType]
-    if not all(isinstance(side, int) and 0 < side <= MAX_SIDE_PX for side in sides):
-        return None
-    return sides[1], sides[0]
+    return (sides[-1], sides[0]) if len(sides) in (1, 2) else None
 
 
 def _quietly(text: str) -> object:

@@ -2,12 +2,15 @@
 
 ref     := name | name "@" version | name ":" alias      "ssdlite-coco", "ssdlite-coco@1", "…:canary"
 name    := [a-z0-9] [a-z0-9._-]*     version := [A-Za-z0-9] [A-Za-z0-9._+-]*     alias := as name
-A bare name means its alias `production`. Versions are never ordered: aliases decide.
+A bare name means its alias `production`. Versions are never ordered: aliases decide. Who names none when a model
+is added gets the file's name, and whole numbers that go up.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from model_store.errors import BadRequest
@@ -69,3 +72,26 @@ def parse_version(text: str) -> VersionId:
     if ref.version is None:
         raise BadRequest(f"'{text}' names no version; write {ref.name}@VERSION")
     return VersionId(ref.name, ref.version)
+
+
+def name_of_file(stem: str) -> str:
+    """A model's name out of that of its file: "Höhle v2 (best)" is "hohle-v2-best".
+
+    Raises BadRequest when nothing is left of it.
+    """
+    plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode().lower()
+    name = re.sub(r"[^a-z0-9._-]+", "-", plain).lstrip("._-")[:64].rstrip("._-")
+    if not NAME.fullmatch(name):
+        raise BadRequest(f"no name can be made of the file's, '{stem}': give one with --name")
+    return name
+
+
+def number_of(version: VersionId) -> int:
+    """Of a version that is a whole number as `next_version` counts them; 0 for others."""
+    whole = re.fullmatch(r"[1-9][0-9]{0,8}", version.version)
+    return int(version.version) if whole else 0
+
+
+def next_version(name: str, taken: Iterable[str]) -> VersionId:
+    """One more than the highest whole number of the versions taken; 1 when there is none."""
+    return VersionId(name, str(1 + max((number_of(VersionId(name, v)) for v in taken), default=0)))

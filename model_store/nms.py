@@ -58,13 +58,15 @@ def greedy(count: int, clashes: Clashes, most: int) -> NDArray[np.intp]:
         alive = np.ones(len(block), np.bool_)
         if kept:
             alive = ~np.any(clashes(np.array(kept), block), axis=0)
-        among = clashes(block, block)
-        for i in range(len(block)):
-            if alive[i]:
-                kept.append(int(block[i]))
+        left = block[alive]
+        spared = ~clashes(left, left)
+        free = np.ones(len(left), np.bool_)
+        for i, position in enumerate(left.tolist()):
+            if free[i]:
+                kept.append(position)
                 if len(kept) > most:
                     return np.array(kept, np.intp)
-                alive[i + 1 :] &= ~among[i, i + 1 :]
+                free &= spared[i]
     return np.array(kept, np.intp)
 
 
@@ -80,14 +82,17 @@ def intersection(a: Boxes, b: Boxes, longer: float = 0.0) -> tuple[Boxes, Boxes,
 
     All sides are `longer` by so much; inverted boxes have the area 0.
     """
-    rows = a[:, np.newaxis]
-    return (
-        _area(np.maximum(rows[..., :2], b[:, :2]), np.minimum(rows[..., 2:], b[:, 2:]), longer),
-        _area(a[:, :2], a[:, 2:], longer)[:, np.newaxis],
-        _area(b[:, :2], b[:, 2:], longer)[np.newaxis],
+    rows, columns = np.ascontiguousarray(a.T)[..., np.newaxis], np.ascontiguousarray(b.T)
+    inter = _side(np.maximum(rows[0], columns[0]), np.minimum(rows[2], columns[2]), longer)
+    inter *= _side(np.maximum(rows[1], columns[1]), np.minimum(rows[3], columns[3]), longer)
+    area_a, area_b = (
+        _side(x1, x2, longer) * _side(y1, y2, longer) for x1, y1, x2, y2 in (rows, columns)
     )
+    return inter, area_a, area_b[np.newaxis]
 
 
-def _area(low: Boxes, high: Boxes, longer: float) -> Boxes:
-    sides = np.maximum(high - low + longer, 0.0)
-    return sides[..., 0] * sides[..., 1]
+def _side(low: Boxes, high: Boxes, longer: float) -> Boxes:
+    side = high - low
+    if longer:
+        side += longer
+    return np.maximum(side, 0.0, out=side)

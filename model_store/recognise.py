@@ -1,25 +1,29 @@
 """What a weights file says about itself, so that `models add` needs no words for a usual export.
 
-session of the weights + overrides -> ModelConfig. Order of evidence: the overrides (config file), the file's
-metadata, the names of its outputs, their shapes. Where several decoders fit or none does, the model is
-refused with the candidates and the line to write.
+weights + overrides -> Recognised(config, reasons). Order of evidence: the overrides (config file), the file's
+metadata, the names of its outputs, their shapes; for pixels see `preparation.py`. Where several decoders fit or
+none does, or one thing contradicts another, the model is refused with the candidates and the line to write.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
-import numpy as np
-
 from model_store.config import ModelConfig, parse_config
+from model_store.decoders import DECODERS
+from model_store.decoders.layout import DecodeSpec, OutputNonsense
+from model_store.doubts import contradiction, near_misses, possible
 from model_store.errors import ModelRefused
 from model_store.evidence import MAX_SIDE_PX, Evidence, labels_of, read_evidence
 from model_store.fit import SizePx
-from model_store.presets import PRESETS, RECT_WHERE_FREE
-from model_store.runtimes import WeightsSession
-from model_store.signs import candidates, contradicted, possible
+from model_store.preparation import Preparation, preparation
+from model_store.reasons import Reason, reasons_for
+from model_store.runtimes import WeightsSession, open_weights
+from model_store.scaling import Scaling, first_steps
+from model_store.signs import candidates
 
 OTHER_TASKS = {
     "classify": "a classifier, which names no boxes",
@@ -28,23 +32,48 @@ OTHER_TASKS = {
 }
 
 
-def recognise(runtime: str, session: WeightsSession, overrides: dict[str, Any]) -> ModelConfig:
+@dataclass(frozen=True)
+class Recognised:
+    """The config of a new version, and why it is that one: no reasons where all of it was given."""
+
+    config: ModelConfig
+    reasons: tuple[Reason, ...] = ()
+
+
+def recognise(runtime: str, weights: bytes, overrides: dict[str, Any]) -> Recognised:
     """Raises ModelRefused that says which line to put into the config file."""
     _require_kinds(overrides)
+    session = open_weights(runtime, weights, threads=1)
     evidence = read_evidence(session, _given_px(overrides))
+    scaling = first_steps(weights, session.input.name) if runtime == "onnx" else Scaling()
     labels: list[str] = overrides.get("labels") or labels_of(evidence.metadata)
+    _require_one_size(evidence, overrides)
     decoder: str = overrides.get("decoder") or _decoder(evidence, len(labels))
+    _require_readable(evidence, decoder, len(labels), session)
+    prepared = preparation(evidence, scaling, decoder, bool(_part(overrides).get("tiling")))
+    config = _config(runtime, evidence, labels, decoder, prepared, overrides)
+    return Recognised(config, reasons_for(config, evidence, prepared.why, overrides))
+
+
+def _config(
+    runtime: str,
+    evidence: Evidence,
+    labels: list[str],
+    decoder: str,
+    prepared: Preparation,
+    overrides: dict[str, Any],
+) -> ModelConfig:
     recognised: dict[str, Any] = {
         "runtime": {"kind": runtime},
         "labels": labels,
         "decoder": decoder,
-        "preprocess": _preprocess(evidence, decoder, bool(_part(overrides).get("tiling"))),
+        "preprocess": dict(prepared.preprocess),
+        "nms": dict(prepared.nms),
         "licence": evidence.metadata.get("license", ""),
         "source": evidence.metadata.get("source", ""),
         "description": evidence.metadata.get("description", ""),
     }
-    config = _merge(_merge(PRESETS.get(decoder, {}), recognised), overrides)
-    return parse_config(json.dumps(config), "config of the new version")
+    return parse_config(json.dumps(_merge(recognised, overrides)), "config of the new version")
 
 
 def _require_kinds(overrides: dict[str, Any]) -> None:
@@ -57,19 +86,6 @@ def _require_kinds(overrides: dict[str, Any]) -> None:
         )
     if decoder is not None and not isinstance(decoder, str):
         raise ModelRefused(f'decoder: {decoder!r} is no name; write {{"decoder": "yolov8"}}')
-
-
-def _preprocess(evidence: Evidence, decoder: str, tiled: bool) -> dict[str, Any]:
-    """What the graph's input says: its size, whole numbers, and padding to the stride where it is free."""
-    across, down = evidence.network_px
-    found: dict[str, Any] = {"side_px": across}
-    if down != across:
-        found["height_px"] = down
-    if evidence.input.dtype == np.uint8:
-        found |= {"divide_by": 1.0, "mean": [0.0] * 3, "std": [1.0] * 3}
-    if decoder in RECT_WHERE_FREE and evidence.any_size and evidence.stride_px and not tiled:
-        found |= {"resize": "rect", "stride_px": evidence.stride_px}
-    return found
 
 
 def _part(overrides: dict[str, Any]) -> dict[str, Any]:
@@ -86,6 +102,38 @@ def _given_px(overrides: dict[str, Any]) -> SizePx | None:
     return side, height
 
 
+def _require_one_size(evidence: Evidence, overrides: dict[str, Any]) -> None:
+    """Raises ModelRefused where the graph and its metadata name two, and the config file none."""
+    across, down = evidence.network_px
+    if evidence.size_from != "graph" or evidence.imgsz in (None, (across, down)):
+        return
+    if _given_px(overrides) is None:
+        wide, high = evidence.imgsz or (0, 0)
+        line = {"side_px": across} | ({"height_px": down} if down != across else {})
+        raise ModelRefused(
+            f"the graph's input is {across} x {down} px, but metadata 'imgsz' says {wide} x {high}: was the "
+            "right file exported? If the graph is right, say so in the config file: "
+            f"{json.dumps({'preprocess': line})}"
+        )
+
+
+def _require_readable(
+    evidence: Evidence, decoder: str, classes: int, session: WeightsSession
+) -> None:
+    """Raises ModelRefused where a decoder that the config file names cannot read the outputs at all."""
+    fixed: frozenset[str] = getattr(session, "fixed_rows", frozenset())
+    spec = DecodeSpec(evidence.network_px, classes, 1.0, fixed)
+    try:
+        if decoder in DECODERS:  # else the config says so
+            DECODERS[decoder](evidence.outputs, spec)
+    except OutputNonsense:
+        pass  # of one grey picture; the probe sees to it
+    except ModelRefused as error:
+        fitting = candidates(evidence, classes) or near_misses(evidence, classes)
+        others = f"; its outputs are rather those of {', or '.join(fitting)}" if fitting else ""
+        raise ModelRefused(f"{error}{others}") from error
+
+
 def _decoder(evidence: Evidence, classes: int) -> str:
     task = evidence.metadata.get("task", "detect")
     if task in OTHER_TASKS:
@@ -93,29 +141,25 @@ def _decoder(evidence: Evidence, classes: int) -> str:
             f"this is {OTHER_TASKS[task]} (metadata 'task': {task}); a detector is needed"
         )
     fitting = candidates(evidence, classes)
-    segments = any(name.endswith("_seg") for name in fitting)
-    if fitting and "task" in evidence.metadata and segments != (task == "segment"):
+    contradicted = contradiction(evidence, fitting)
+    if contradicted:
+        words, choice = contradicted
         raise ModelRefused(
-            f"metadata 'task' says {task}, but the outputs {evidence.shapes} are those of "
-            f"{', '.join(fitting)}; if that is right, say so in the config file: "
-            f'{{"decoder": "{fitting[0]}"}}'
-        )
-    if contradicted(evidence, fitting):
-        raise ModelRefused(
-            "the metadata ('end2end', or 'nms' in 'args') say that the graph ranks its detections, but the "
-            f"outputs {evidence.shapes} are those of {', '.join(fitting)}, before any suppression; if that "
-            f"is right, say so in the config file: {_lines(fitting)}"
+            f"{words}; if you know what is right, say so in the config file: {_lines(choice)}"
         )
     if len(fitting) == 1:
         return fitting[0]
-    shapes = f"outputs {evidence.shapes} with {classes} labels and {evidence.network_px} px"
+    across, down = evidence.network_px
+    shapes = f"outputs {evidence.shapes} with {classes} labels and an input of {across} x {down} px"
     if fitting:
         raise ModelRefused(
             f"{shapes} may mean several things; say which in the config file: {_lines(fitting)}"
         )
+    near = near_misses(evidence, classes)
+    nearest = f" Nearest: {'; or '.join(near)}." if near else ""
     raise ModelRefused(
-        f"{shapes} fit no known decoder (is the number of labels right?); if you know it, say so in "
-        f"the config file; with as many outputs there is: {_lines(possible(evidence))}"
+        f"{shapes} fit no known decoder (is the number of labels right?).{nearest} If you know the decoder, "
+        f"say so in the config file; with as many outputs there is: {_lines(possible(evidence))}"
     )
 
 

@@ -6,7 +6,8 @@ else shapes are compared with the arithmetic of anchors, and metadata with what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,10 @@ from model_store.evidence import Evidence
 from model_store.fit import SizePx
 
 STRIDES_PX = (8, 16, 32, 64)
+PYRAMID_PX = (4, 8, 16, 32, 64)
+"""Strides of the levels that heads without anchor boxes have: neighbours, one row a cell."""
 TF_NAMES = {"detection_boxes", "detection_scores", "detection_classes", "num_detections"}
+MOST_QUERIES = 1000
 
 
 def candidates(evidence: Evidence, classes: int) -> list[str]:
@@ -26,7 +30,7 @@ def candidates(evidence: Evidence, classes: int) -> list[str]:
     if names >= {"boxes", "labels", "scores"}:
         return ["rtdetr_labels" if evidence.input.sized else "torchvision"]
     if names >= {"dets", "labels"}:
-        return ["mmdet" if evidence.outputs["dets"].shape[-1] == 5 else "rfdetr"]
+        return _dets_and_labels(evidence, classes)
     if names >= {"boxes", "scores"}:
         fits = evidence.outputs["scores"].shape[-1] == classes
         return ["ssd"] if fits and evidence.outputs["boxes"].shape[-1] == 4 else []
@@ -35,25 +39,57 @@ def candidates(evidence: Evidence, classes: int) -> list[str]:
         return _segmenting(evidence, by_rank[3], by_rank[4].shape[1], classes)
     if len(names) != 1 or 3 not in by_rank:
         return []
-    return [name for name, fits in _SHAPED.items() if fits(evidence, by_rank[3], classes)]
-
-
-def possible(evidence: Evidence) -> list[str]:
-    """Decoders for graphs of as many outputs; those that read one, where there is none for so many."""
-    count = len(evidence.outputs)
-    return sorted(n for n, outputs in _OUTPUTS.items() if outputs == count) or sorted(_SHAPED)
-
-
-def contradicted(evidence: Evidence, fitting: Sequence[str]) -> bool:
-    """Whether the metadata say that the graph ranks its detections, and its outputs say it does not."""
-    return _says_ranked(evidence) and bool(fitting) and set(fitting) <= _UNRANKED
+    return [name for name, fits in SHAPED.items() if fits(evidence, by_rank[3], classes)]
 
 
 def anchors(network_px: SizePx, levels: int, per_cell: int) -> int:
     """Anchors of a pyramid with strides 8, 16, 32 (levels 3) and 64 (levels 4)."""
+    return per_cell * sum(_cells(network_px, STRIDES_PX[:levels]))
+
+
+def pyramids(network_px: SizePx, least: int = 1) -> set[int]:
+    """Rows of heads with one anchor a cell: every run of at least so many neighbouring strides from 4 to 64,
+    cells that the edge cuts counted or not.
+    """
+    ends = combinations(range(len(PYRAMID_PX) + 1), 2)
+    runs = [PYRAMID_PX[start:end] for start, end in ends if end - start >= least]
+    return {sum(_cells(network_px, run, cut)) for run in runs for cut in (False, True)}
+
+
+def says_ranked(evidence: Evidence) -> bool:
+    """Whether the exporter wrote that the graph ranks its detections."""
+    return evidence.says("end2end") or evidence.says("nms")
+
+
+def names_rtdetr(evidence: Evidence) -> bool:
+    return any("rtdetr" in word for word in _words(evidence))
+
+
+def names_yolo(evidence: Evidence) -> bool:
+    """By a head or a description as Ultralytics writes them ("Detect", "Ultralytics YOLO26n model")."""
+    head, description = _words(evidence)
+    named = head.endswith("detect") or head.startswith("segment") or "yolo" in head + description
+    return named and not names_rtdetr(evidence)
+
+
+def _words(evidence: Evidence) -> tuple[str, str]:
+    head, description = (evidence.metadata.get(key, "") for key in ("head", "description"))
+    plain = str.maketrans("", "", "-_ ")
+    return head.lower().translate(plain), description.lower().translate(plain)
+
+
+def _cells(network_px: SizePx, strides: tuple[int, ...], cut: bool = False) -> list[int]:
     across, down = network_px
-    cells = ((across // stride) * (down // stride) for stride in STRIDES_PX[:levels])
-    return per_cell * sum(cells)
+    more = 1 if cut else 0
+    return [((across - more) // s + more) * ((down - more) // s + more) for s in strides]
+
+
+def _dets_and_labels(evidence: Evidence, classes: int) -> list[str]:
+    """RF-DETR has a logit a label, and one of the background."""
+    dets, labels = evidence.outputs["dets"], evidence.outputs["labels"]
+    if dets.shape[-1] == 5:
+        return ["mmdet"]
+    return ["rfdetr"] if labels.shape[-1] - classes in (0, 1) else []
 
 
 def _segmenting(
@@ -72,17 +108,17 @@ def _yolov8(_: Evidence, out: NDArray[np.float32], classes: int) -> bool:
     return out.shape[1] == 4 + classes
 
 
-def _of_yolov5(evidence: Evidence) -> set[int]:
+def rows_of_yolov5(evidence: Evidence) -> set[int]:
     return {anchors(evidence.network_px, levels, 3) for levels in (3, 4)}
 
 
 def _anchored(evidence: Evidence, out: NDArray[np.float32]) -> bool:
-    """As many rows as a pyramid of anchors has: no list of a graph that ranks."""
-    return out.shape[1] in _of_yolov5(evidence) | {anchors(evidence.network_px, 3, 1)}
+    """As many rows as a pyramid of anchors has: no list of a graph that ranks, and no queries."""
+    return out.shape[1] in rows_of_yolov5(evidence) | pyramids(evidence.network_px, least=3)
 
 
 def _yolov5(evidence: Evidence, out: NDArray[np.float32], classes: int) -> bool:
-    return out.shape[2] == 5 + classes and out.shape[1] in _of_yolov5(evidence)
+    return out.shape[2] == 5 + classes and out.shape[1] in rows_of_yolov5(evidence)
 
 
 def _is_yolox(evidence: Evidence, out: NDArray[np.float32], classes: int) -> bool:
@@ -106,30 +142,28 @@ def _is_ranked(evidence: Evidence, out: NDArray[np.float32]) -> bool:
     return out.shape[2] == 6 and not _anchored(evidence, out)
 
 
+def _settled(evidence: Evidence) -> bool:
+    """Whether the metadata say that a list of six numbers a row is YOLO's."""
+    yolo = names_yolo(evidence) and not evidence.denies("end2end")
+    return says_ranked(evidence) or yolo
+
+
 def _end2end(evidence: Evidence, out: NDArray[np.float32], _: int) -> bool:
-    named = _says_ranked(evidence) or not _rtdetr_by_name(evidence)
+    named = says_ranked(evidence) or not names_rtdetr(evidence)
     return _is_ranked(evidence, out) and named
 
 
 def _rtdetr_topk(evidence: Evidence, out: NDArray[np.float32], _: int) -> bool:
-    return _is_ranked(evidence, out) and not _says_ranked(evidence)
+    return _is_ranked(evidence, out) and not _settled(evidence)
 
 
 def _rtdetr(evidence: Evidence, out: NDArray[np.float32], classes: int) -> bool:
-    few = out.shape[1] <= 1000
-    return out.shape[2] == 4 + classes and few and not _says_ranked(evidence)
+    few = out.shape[1] <= MOST_QUERIES and not _anchored(evidence, out)
+    fits = out.shape[2] == 4 + classes and few
+    return fits and not (_is_ranked(evidence, out) and _settled(evidence))
 
 
-def _says_ranked(evidence: Evidence) -> bool:
-    return evidence.says("end2end") or evidence.says("nms")
-
-
-def _rtdetr_by_name(evidence: Evidence) -> bool:
-    words = (evidence.metadata.get("head", ""), evidence.metadata.get("description", ""))
-    return any("rtdetr" in word.lower().replace("-", "") for word in words)
-
-
-_SHAPED: dict[str, Callable[[Evidence, NDArray[np.float32], int], bool]] = {
+SHAPED: dict[str, Callable[[Evidence, NDArray[np.float32], int], bool]] = {
     "yolov8": _yolov8,
     "yolov5": _yolov5,
     "yolox": _yolox,
@@ -138,17 +172,4 @@ _SHAPED: dict[str, Callable[[Evidence, NDArray[np.float32], int], bool]] = {
     "rtdetr": _rtdetr,
     "rtdetr_topk": _rtdetr_topk,
 }
-
-_OUTPUTS = dict.fromkeys(_SHAPED, 1) | {
-    "yolov5_seg": 2,
-    "yolov8_seg": 2,
-    "end2end_seg": 2,
-    "rfdetr": 2,
-    "ssd": 2,
-    "mmdet": 2,
-    "rtdetr_labels": 3,
-    "torchvision": 3,
-    "tf_detection": 4,
-}
-_UNRANKED = {"yolov5", "yolov5_seg", "yolov8", "yolov8_seg", "yolox", "yolox_raw"}
-"""Candidates that suppression is still to come for."""
+"""Formats of one output without a name of its own."""

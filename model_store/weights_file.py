@@ -12,16 +12,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from textwrap import shorten
 
 import onnx
 from google.protobuf.message import DecodeError, Message
 from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
 from model_store.errors import ModelRefused
+from model_store.said import said
 
 ZIP_MAGIC = b"PK\x03\x04"
 """Of a .pt2 archive; an ONNX file has no magic of its own."""
+_BEGINNINGS = {
+    b"version https://git-lfs": "the pointer that Git LFS leaves in its place: run 'git lfs pull'",
+    b"\x89HDF": "an HDF5 file, as Keras writes it: convert it with tf2onnx",
+    b"\x80": "a pickle, as old PyTorch writes it: export the model to ONNX",
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"\x1f\x8b": "compressed with gzip: unpack it first",
+    b"<": "a web page or XML",
+    b"{": "JSON",
+}
+_AT_4 = {b"TFL3": "a TensorFlow Lite file: convert it with tf2onnx"}
 
 
 def read_weights(path: Path) -> bytes:
@@ -45,8 +56,7 @@ def read_weights(path: Path) -> bytes:
             del tensor.external_data[:]
         return model.SerializeToString()
     except Exception as error:  # onnx raises its checker's and protobuf's own kinds
-        reason = shorten(str(error), 400, placeholder=" …")
-        raise ModelRefused(f"external data of {path.name} cannot be read: {reason}") from error
+        raise ModelRefused(f"external data of {path.name} cannot be read: {said(error)}") from error
 
 
 def require_whole(weights: bytes) -> None:
@@ -58,12 +68,23 @@ def require_whole(weights: bytes) -> None:
     try:
         places = sorted(set(map(_place, _external(onnx.load_model_from_string(weights)))))
     except (DecodeError, ValueError) as error:
-        raise ModelRefused(f"the weights are no ONNX file that can be read: {error}") from error
+        raise ModelRefused(no_onnx(weights)) from error
     if places:
         raise ModelRefused(
             f"the weights keep tensors in other files ({', '.join(map(repr, places[:3]))}), and a version "
             "has one: add the .onnx file from the folder that has them, 'resight models add' takes them in"
         )
+
+
+def no_onnx(data: bytes) -> str:
+    """What to say of bytes that are no ONNX graph."""
+    if not data:
+        return "this is no ONNX file: it is empty"
+    known = (what for magic, what in _BEGINNINGS.items() if data.startswith(magic))
+    what = next(known, _AT_4.get(data[4:8]))
+    if what:
+        return f"this is no ONNX file but {what}"
+    return "this is no ONNX file, or only a part of one: copy it again, or export the model to ONNX"
 
 
 def _external(message: Message) -> Iterator[onnx.TensorProto]:
@@ -84,9 +105,12 @@ def _place(tensor: onnx.TensorProto) -> str:
 
 def _require_inside(folder: Path, place: str, name: str) -> None:
     root = folder.resolve()
-    whole = bool(place) and "\0" not in place and not Path(place).is_absolute()
-    target = (root / place).resolve() if whole else root
-    if not whole or not target.is_relative_to(root):
+    if not place.strip() or "\0" in place:
+        what = "without a name" if not place.strip() else f"whose name no file can have, {place!r}"
+        raise ModelRefused(f"{name} says that its data are in a file {what}: export it again")
+    target = (root / place).resolve()
+    if Path(place).is_absolute() or not target.is_relative_to(root):
         raise ModelRefused(f"{name} wants its data from {place!r}, outside its own folder")
     if not target.is_file():
-        raise ModelRefused(f"{name} keeps its data in {place}, which is not beside it; copy both")
+        what = "a folder" if target.is_dir() else "not beside it; copy both"
+        raise ModelRefused(f"{name} keeps its data in {place}, which is {what}")

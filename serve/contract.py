@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from model_store.detections import Detections, RunLengths
+from model_store.shown import least_scores, shown
 from serve.answers import Answer
 
 
@@ -127,24 +128,25 @@ class DetectAnswer(RootModel[DetectResponse | FormResponse]):
 
 def to_response(answer: Answer, min_score: float | None) -> DetectResponse:
     """Detections from `min_score` up, or from the model's own display thresholds when it is None."""
-    found, labels = answer.detections, answer.model.labels
-    shown: list[WireDetection] = []
+    labels, config = answer.model.labels, answer.detector.config
+    found = shown(answer.detections, least_scores(config, min_score))
     size = (answer.image.height_px, answer.image.width_px)
-    for box, score, class_id, mask in zip(
-        found.boxes_xyxy.tolist(),
-        found.scores.tolist(),
-        found.class_ids.tolist(),
-        _masks(found, size),
-        strict=True,
-    ):
-        label = labels[class_id]
-        least = answer.detector.config.threshold(label) if min_score is None else min_score
-        if score >= least:
-            shown.append(
-                WireDetection(
-                    label=label, class_id=class_id, score=score, box_xyxy_px=tuple(box), mask=mask
-                )
-            )
+    detections = [
+        WireDetection(
+            label=labels[class_id],
+            class_id=class_id,
+            score=score,
+            box_xyxy_px=tuple(box),
+            mask=mask,
+        )
+        for box, score, class_id, mask in zip(
+            found.boxes_xyxy.tolist(),
+            found.scores.tolist(),
+            found.class_ids.tolist(),
+            _masks(found, size),
+            strict=True,
+        )
+    ]
     model, image, times = answer.model, answer.image, answer.timings
     return DetectResponse(
         model=WireModel(
@@ -160,7 +162,7 @@ def to_response(answer: Answer, min_score: float | None) -> DetectResponse:
             media_type=image.media_type,
             decode_note=image.note,
         ),
-        detections=shown,
+        detections=detections,
         saturated=found.saturated,
         timings_ms=WireTimings(
             queue=round(times.queue_ms, 3),

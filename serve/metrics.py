@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from model_store.names import VersionId
+from model_store.shown import least_scores, shown
 from model_store.store import ModelInfo
 from serve.lanes import Lane
 
@@ -74,10 +75,10 @@ class Metrics:
         config, labels = answer.detector.config, answer.model.labels
         scores = self._scores.labels(*who)
         found = answer.detections
-        for score, class_id in zip(found.scores.tolist(), found.class_ids.tolist(), strict=True):
+        for score in found.scores.tolist():
             scores.observe(score)
-            if score >= config.threshold(labels[class_id]):
-                self._detections.labels(*who, labels[class_id]).inc()
+        for class_id in shown(found, least_scores(config)).class_ids.tolist():
+            self._detections.labels(*who, labels[class_id]).inc()
 
     def refused(self, model: ModelInfo | None, outcome: str) -> None:
         """An online image was not; the model is unknown where none was found."""

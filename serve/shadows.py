@@ -16,6 +16,7 @@ import structlog
 from model_store.detections import Detections
 from model_store.detector import LoadedDetector
 from model_store.names import VersionId
+from model_store.shown import least_scores, shown
 from serve.agreement import Agreement, compare
 
 MOST_WAITING = 8
@@ -71,16 +72,14 @@ class Shadows:
             return
         tally.agreement = tally.agreement.plus(
             compare(
-                shown(seen, active),
-                shown(found, candidate),
+                _shown(seen, active),
+                _shown(found, candidate),
                 active.info.labels,
                 candidate.info.labels,
             )
         )
 
 
-def shown(found: Detections, detector: LoadedDetector) -> Detections:
+def _shown(found: Detections, detector: LoadedDetector) -> Detections:
     """What a version shows by its own thresholds."""
-    least = [detector.config.threshold(label) for label in detector.info.labels]
-    kept = [i for i, class_id in enumerate(found.class_ids) if found.scores[i] >= least[class_id]]
-    return found.select(kept)  # type: ignore[arg-type]
+    return shown(found, least_scores(detector.config))

@@ -1,57 +1,65 @@
-"""Raw network outputs to boxes in network px: one pure function per family.
+"""Raw network outputs to boxes in network px: one pure function per format.
 
-decode(outputs by name, DecodeSpec) -> list of Detections, one per image, scores > score_floor, before
-NMS. DECODERS is the only list of formats: a new one is a function, a line here, its signs in
-`recognise.py`, and a test against an oracle.
+decode(outputs by name, DecodeSpec) -> list of Detections, one per image, scores above score_floor (at or above
+it where the format's own code keeps those), before NMS. DECODERS is the only list of formats: a new one is a
+function, a line here, its signs in `signs.py`, and a test against an oracle.
+
+A file is a head. Formats that are one head in several exports share it, since they share its arithmetic:
+YOLOX with its grid decoded or not, the three exports of RT-DETR, and masks, which three heads end with alike.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from model_store.decoders.blobs import decode_blobs
-from model_store.decoders.detr import (
-    decode_rfdetr,
-    decode_rtdetr,
-    decode_rtdetr_labels,
-    decode_rtdetr_topk,
-)
 from model_store.decoders.end2end import decode_end2end
 from model_store.decoders.layout import DecodeSpec, Outputs
+from model_store.decoders.mmdet import decode_mmdet
+from model_store.decoders.rfdetr import decode_rfdetr
+from model_store.decoders.rtdetr import decode_rtdetr, decode_rtdetr_labels, decode_rtdetr_topk
 from model_store.decoders.segment import (
     decode_end2end_seg,
     decode_yolov5_seg,
     decode_yolov8_seg,
 )
-from model_store.decoders.ssd import (
-    decode_mmdet,
-    decode_ssd,
-    decode_tf_detection,
-    decode_torchvision,
-)
+from model_store.decoders.ssd import decode_ssd
+from model_store.decoders.tf_detection import decode_tf_detection
+from model_store.decoders.torchvision import decode_torchvision
 from model_store.decoders.yolov5 import decode_yolov5
 from model_store.decoders.yolov8 import decode_yolov8
 from model_store.decoders.yolox import decode_yolox, decode_yolox_raw
 from model_store.detections import Detections
 
-Decoder = Callable[[Outputs, DecodeSpec], list[Detections]]
+
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    """A format: its function, and whether a score of exactly score_floor is kept (`>=`) or not (`>`)."""
+
+    decode: Callable[[Outputs, DecodeSpec], list[Detections]]
+    keeps_floor: bool = False
+
+    def __call__(self, outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
+        return self.decode(outputs, replace(spec, keeps_floor=self.keeps_floor))
+
 
 DECODERS: Mapping[str, Decoder] = {
-    "yolov5": decode_yolov5,
-    "yolov5_seg": decode_yolov5_seg,
-    "yolov8": decode_yolov8,
-    "yolov8_seg": decode_yolov8_seg,
-    "end2end": decode_end2end,
-    "end2end_seg": decode_end2end_seg,
-    "yolox": decode_yolox,
-    "yolox_raw": decode_yolox_raw,
-    "rtdetr": decode_rtdetr,
-    "rtdetr_topk": decode_rtdetr_topk,
-    "rtdetr_labels": decode_rtdetr_labels,
-    "rfdetr": decode_rfdetr,
-    "ssd": decode_ssd,
-    "tf_detection": decode_tf_detection,
-    "torchvision": decode_torchvision,
-    "mmdet": decode_mmdet,
-    "blobs": decode_blobs,
+    "yolov5": Decoder(decode_yolov5),
+    "yolov5_seg": Decoder(decode_yolov5_seg),
+    "yolov8": Decoder(decode_yolov8),
+    "yolov8_seg": Decoder(decode_yolov8_seg),
+    "end2end": Decoder(decode_end2end),
+    "end2end_seg": Decoder(decode_end2end_seg),
+    "yolox": Decoder(decode_yolox, keeps_floor=True),  # `postprocess`: obj * cls >= conf_thre
+    "yolox_raw": Decoder(decode_yolox_raw, keeps_floor=True),
+    "rtdetr": Decoder(decode_rtdetr),
+    "rtdetr_topk": Decoder(decode_rtdetr_topk),
+    "rtdetr_labels": Decoder(decode_rtdetr_labels),
+    "rfdetr": Decoder(decode_rfdetr),
+    "ssd": Decoder(decode_ssd),
+    "tf_detection": Decoder(decode_tf_detection),
+    "torchvision": Decoder(decode_torchvision),
+    "mmdet": Decoder(decode_mmdet),
+    "blobs": Decoder(decode_blobs),
 }

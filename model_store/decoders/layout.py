@@ -37,6 +37,13 @@ class DecodeSpec:
     score_floor: float
     fixed_rows: frozenset[str] = frozenset()
     """Outputs of which the graph declares how many rows an image has."""
+    keeps_floor: bool = False
+    """Whether a score of exactly `score_floor` is kept: the decoder's line in DECODERS says it."""
+
+    def passes(self, scores: Array) -> NDArray[np.bool_]:
+        """Which scores count, compared as float32."""
+        floor = np.float32(self.score_floor)
+        return scores >= floor if self.keeps_floor else scores > floor
 
     @property
     def corner_px(self) -> Array:
@@ -58,7 +65,7 @@ def named(outputs: Outputs, decoder: str, *names: str) -> list[Array]:
     if missing:
         raise ModelRefused(
             f"decoder {decoder} needs the outputs {', '.join(names)}; the model has "
-            f"{', '.join(outputs)}"
+            f"{', '.join(outputs)}, so {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
         )
     return [outputs[name].astype(np.float32, copy=False) for name in names]
 
@@ -69,26 +76,40 @@ def corners(cxcywh: Array) -> FloatArray:
     return np.stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], axis=1)
 
 
-def best_class(boxes_xyxy: FloatArray, scores: Array, floor: float) -> Detections:
-    """One detection per row whose best class is over `floor` (strictly); ties to the lower index.
+def from_yxyx(boxes: Array, spec: DecodeSpec) -> FloatArray:
+    """(k, 4) fractions y1, x1, y2, x2 to corners in network px."""
+    return np.ascontiguousarray(boxes[:, [1, 0, 3, 2]]) * spec.corner_px
+
+
+def rows_that_pass(scores: Array, spec: DecodeSpec) -> NDArray[np.intp]:
+    """Rows of (k, classes) in which any score passes the floor, in their order.
+
+    Comparing all of them is several times as fast as the maximum of each short row.
+    """
+    passing = np.flatnonzero(spec.passes(np.ascontiguousarray(scores)))
+    return np.unique(passing // max(1, scores.shape[1]))
+
+
+def best_class(boxes_xyxy: FloatArray, scores: Array, spec: DecodeSpec) -> Detections:
+    """One detection per row whose best class passes the floor; ties to the lower index.
 
     boxes (k, 4), scores (k, classes)
     """
-    kept = np.flatnonzero(scores.max(axis=1, initial=0.0) > floor)
+    kept = rows_that_pass(scores, spec)
     scores = scores[kept]
     class_ids = scores.argmax(axis=1)
     best = scores[np.arange(len(scores)), class_ids]
     return Detections(boxes_xyxy[kept], best, class_ids.astype(np.int32))
 
 
-def with_objectness(image: Array, floor: float) -> Detections:
+def with_objectness(image: Array, spec: DecodeSpec) -> Detections:
     """Rows (anchors, 5 + classes): cx, cy, w, h in network px, objectness, class scores (at most 1).
 
-    An anchor is a candidate when its objectness alone is over the floor; its score is objectness
+    An anchor is a candidate when its objectness alone passes the floor; its score is objectness
     times the best class.
     """
-    candidates = image[np.flatnonzero(image[:, 4] > floor)]
-    return best_class(corners(candidates[:, :4]), candidates[:, 5:] * candidates[:, 4:5], floor)
+    candidates = image[np.flatnonzero(spec.passes(image[:, 4]))]
+    return best_class(corners(candidates[:, :4]), candidates[:, 5:] * candidates[:, 4:5], spec)
 
 
 def listed(
@@ -99,7 +120,7 @@ def listed(
     Rows of a negative class are filler. A list of `fixed` length with no filler is saturated: there may
     have been more to say. Raises OutputNonsense for a class that the model has not.
     """
-    kept = np.flatnonzero((scores > spec.score_floor) & (class_ids >= 0))
+    kept = np.flatnonzero(spec.passes(scores) & (class_ids >= 0))
     ids = class_ids[kept]
     wrong = ids[(ids >= spec.classes) | (ids != np.floor(ids))]
     if len(wrong):

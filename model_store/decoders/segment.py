@@ -47,22 +47,22 @@ def decode_end2end_seg(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
 
 def _objects(raw: Array, prototypes: Array, spec: DecodeSpec) -> Detections:
     end = 5 + spec.classes
-    rows = raw[raw[:, 4] > spec.score_floor]
+    rows = raw[spec.passes(raw[:, 4])]
     scores = rows[:, 5:end] * rows[:, 4:5]
-    rows = rows[scores.max(axis=1, initial=0.0) > spec.score_floor]
-    found = with_objectness(rows[:, :end], spec.score_floor)
+    rows = rows[spec.passes(scores.max(axis=1, initial=0.0))]
+    found = with_objectness(rows[:, :end], spec)
     return replace(found, masks=PrototypeMasks(rows[:, end:], prototypes, spec.network_px))
 
 
 def _anchors(raw: Array, prototypes: Array, spec: DecodeSpec) -> Detections:
     end = 4 + spec.classes
-    over = np.flatnonzero(raw[4:end].max(axis=0) > spec.score_floor)
-    found = best_class(corners(raw[:4, over].T), raw[4:end, over].T, spec.score_floor)
+    over = np.flatnonzero(spec.passes(raw[4:end].max(axis=0)))
+    found = best_class(corners(raw[:4, over].T), raw[4:end, over].T, spec)
     return replace(found, masks=PrototypeMasks(raw[end:, over].T, prototypes, spec.network_px))
 
 
 def _ranked(raw: Array, prototypes: Array, spec: DecodeSpec) -> Detections:
-    rows = raw[(raw[:, 4] > spec.score_floor) & (raw[:, 5] >= 0)]
+    rows = raw[spec.passes(raw[:, 4]) & (raw[:, 5] >= 0)]
     found = listed(raw[:, :4], raw[:, 4], raw[:, 5], spec, fixed=True)
     return replace(found, masks=PrototypeMasks(rows[:, 6:], prototypes, spec.network_px))
 

@@ -1,30 +1,20 @@
-"""SSD heads and the TensorFlow Object Detection API, torchvision and MMDetection.
+"""SSD heads before suppression, as their own exports have them.
 
-ssd           boxes (n, anchors, 4): y1, x1, y2, x2 as fractions; scores (n, anchors, classes)
-tf_detection  detection_boxes (n, k, 4): y1, x1, y2, x2 as fractions; detection_scores (n, k);
-              detection_classes (n, k), from 1; num_detections (n,): rows beyond it are filler;
-              k is fixed
-torchvision   boxes (n, k, 4) x1, y1, x2, y2 in network px, labels (n, k) from 1 (0 is background),
-              scores (n, k); the graphs have no batch dimension, so sessions run image by image and
-              fill up with rows of score 0; k is as many as were found
-mmdet         dets (n, k, 5): x1, y1, x2, y2 in network px, score; labels (n, k); k is either
-A list of fixed k with no filler is saturated.
+boxes (n, anchors, 4): y1, x1, y2, x2 as fractions; scores (n, anchors, classes), background left out
 """
 
 from __future__ import annotations
-
-import numpy as np
 
 from model_store.decoders.layout import (
     Array,
     DecodeSpec,
     Outputs,
     best_class,
-    listed,
+    from_yxyx,
     named,
-    require_lists,
+    rows_that_pass,
 )
-from model_store.detections import Detections, FloatArray
+from model_store.detections import Detections
 from model_store.errors import ModelRefused
 
 
@@ -37,46 +27,9 @@ def decode_ssd(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
             f"decoder ssd needs boxes (n, anchors, 4) and scores (n, anchors, {spec.classes}); "
             f"the model gave {boxes.shape} and {scores.shape}"
         )
-    return [
-        best_class(_from_yxyx(box, spec), score, spec.score_floor)
-        for box, score in zip(boxes, scores, strict=True)
-    ]
+    return [_decode_one(box, score, spec) for box, score in zip(boxes, scores, strict=True)]
 
 
-def decode_tf_detection(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
-    """Raises ModelRefused when one of the four outputs is missing or not as long as the others."""
-    names = ("detection_boxes", "detection_scores", "detection_classes", "num_detections")
-    boxes, scores, classes, counts = named(outputs, "tf_detection", *names)
-    require_lists("tf_detection", boxes, 4, detection_scores=scores, detection_classes=classes)
-    if counts.size != len(boxes):
-        raise ModelRefused(
-            f"decoder tf_detection needs num_detections (n,); the model gave {counts.shape} for "
-            f"{len(boxes)} images"
-        )
-    decoded: list[Detections] = []
-    for i, count in enumerate(counts.reshape(-1).clip(0, boxes.shape[1]).astype(int)):
-        xyxy = _from_yxyx(boxes[i, :count], spec)
-        full = bool(count == boxes.shape[1])
-        decoded.append(listed(xyxy, scores[i, :count], classes[i, :count] - 1, spec, fixed=full))
-    return decoded
-
-
-def decode_torchvision(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
-    """Raises ModelRefused when boxes, labels or scores is missing or not as long as the others."""
-    boxes, labels, scores = named(outputs, "torchvision", "boxes", "labels", "scores")
-    require_lists("torchvision", boxes, 4, labels=labels, scores=scores)
-    rows = zip(boxes, scores, labels, strict=True)
-    return [listed(box, score, label - 1, spec, fixed=False) for box, score, label in rows]
-
-
-def decode_mmdet(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
-    """Raises ModelRefused when dets or labels is missing or not as long as the other."""
-    dets, labels = named(outputs, "mmdet", "dets", "labels")
-    require_lists("mmdet", dets, 5, labels=labels)
-    fixed = "dets" in spec.fixed_rows
-    rows = zip(dets, labels, strict=True)
-    return [listed(det[:, :4], det[:, 4], label, spec, fixed) for det, label in rows]
-
-
-def _from_yxyx(boxes: Array, spec: DecodeSpec) -> FloatArray:
-    return np.ascontiguousarray(boxes[:, [1, 0, 3, 2]]) * spec.corner_px
+def _decode_one(boxes: Array, scores: Array, spec: DecodeSpec) -> Detections:
+    kept = rows_that_pass(scores, spec)  # few: only their boxes are turned
+    return best_class(from_yxyx(boxes[kept], spec), scores[kept], spec)

@@ -13,4 +13,4 @@ def decode_yolov5(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
     """Raises ModelRefused when the first output is not (n, anchors, 5 + classes)."""
     columns = 5 + spec.classes
     raw = only(outputs, "yolov5", f"(n, anchors, {columns})", columns)
-    return [with_objectness(image, spec.score_floor) for image in raw]
+    return [with_objectness(image, spec) for image in raw]

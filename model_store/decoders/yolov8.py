@@ -19,10 +19,10 @@ def decode_yolov8(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
     raw = only(outputs, "yolov8", wanted)
     if raw.shape[1] != 4 + spec.classes:
         raise ModelRefused(f"decoder yolov8 needs {wanted}; the model gave {raw.shape}")
-    return [_decode_one(image, spec.score_floor) for image in raw]
+    return [_decode_one(image, spec) for image in raw]
 
 
-def _decode_one(raw: Array, floor: float) -> Detections:
+def _decode_one(raw: Array, spec: DecodeSpec) -> Detections:
     scores = raw[4:]
-    anchors = np.flatnonzero(scores.max(axis=0) > floor)  # few: only these are transposed
-    return best_class(corners(raw[:4, anchors].T), scores[:, anchors].T, floor)
+    anchors = np.flatnonzero(spec.passes(scores.max(axis=0)))  # few: only these are transposed
+    return best_class(corners(raw[:4, anchors].T), scores[:, anchors].T, spec)

@@ -3,6 +3,7 @@
 output (n, anchors, 5 + classes): x, y, w, h, objectness, one score per class
 raw: centre = (xy + cell) * stride, size = exp(wh) * stride, cells row by row, strides 8, 16, 32
 decoded: cx, cy, w, h in network px
+A score at the floor is kept, as YOLOX's own `postprocess` keeps it.
 """
 
 from __future__ import annotations
@@ -29,16 +30,16 @@ def decode_yolox_raw(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
             f"decoder yolox_raw expects {len(cells)} anchors for {spec.network_px} px "
             f"(strides {STRIDES_PX}); the model gave {raw.shape[1]}"
         )
-    return [_on_grid(image, cells, strides, spec.score_floor) for image in raw]
+    return [_on_grid(image, cells, strides, spec) for image in raw]
 
 
-def _on_grid(raw: Array, cells: Array, strides: Array, floor: float) -> Detections:
+def _on_grid(raw: Array, cells: Array, strides: Array, spec: DecodeSpec) -> Detections:
     """Only rows that can be candidates are decoded: they are few."""
-    over = np.flatnonzero(raw[:, 4] > floor)
+    over = np.flatnonzero(spec.passes(raw[:, 4]))
     rows, stride = raw[over], strides[over]
     centre = (rows[:, :2] + cells[over]) * stride
     size = np.exp(np.minimum(rows[:, 2:4], 20.0)) * stride  # exp(20) px: still finite
-    return with_objectness(np.concatenate([centre, size, rows[:, 4:]], axis=1), floor)
+    return with_objectness(np.concatenate([centre, size, rows[:, 4:]], axis=1), spec)
 
 
 def decode_yolox(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
@@ -65,4 +66,4 @@ def _raw(outputs: Outputs, spec: DecodeSpec, decoder: str) -> Array:
 
 
 def _scored(decoded: Array, spec: DecodeSpec) -> list[Detections]:
-    return [with_objectness(image, spec.score_floor) for image in decoded]
+    return [with_objectness(image, spec) for image in decoded]

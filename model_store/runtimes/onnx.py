@@ -11,7 +11,6 @@ is off: a replica shares its cores with decoding (measured in docs/decisions/000
 from __future__ import annotations
 
 import re
-from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,8 @@ from numpy.typing import NDArray
 
 from model_store.errors import ModelRefused
 from model_store.runtimes.inputs import ImageInput, run_in_steps
-from model_store.weights_file import require_whole
+from model_store.said import said
+from model_store.weights_file import no_onnx, require_whole
 
 try:
     import onnxruntime as ort
@@ -32,6 +32,8 @@ except ModuleNotFoundError as missing:
 SIZE_INPUT = "orig_target_sizes"
 """Second input of RT-DETR exports: the width and height that boxes are scaled to; the input's, here."""
 DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
+
+_UNREADABLE = re.compile("protobuf parsing failed|No graph was found in the protobuf")
 
 
 class OnnxSession:
@@ -48,6 +50,8 @@ class OnnxSession:
         try:
             self._session = ort.InferenceSession(weights, options, providers=wanted)
         except Exception as error:  # onnxruntime raises a dozen unrelated kinds
+            if _UNREADABLE.search(str(error)):
+                raise ModelRefused(no_onnx(weights)) from error
             raise ModelRefused(f"ONNX Runtime cannot load the weights: {_words(error)}") from error
         self.input = _image_input(self._session)
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
@@ -120,4 +124,4 @@ def _words(error: Exception) -> str:
             f"their IR version {newest[1]} is too new: save them again with IR version {newest[2]} or "
             "older, or upgrade onnxruntime"
         )
-    return shorten(text, 400, placeholder=" …")
+    return said(error)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from model_store.errors import ModelRefused
 from model_store.runtimes.inputs import ImageInput, run_in_steps
 from model_store.runtimes.torch_archive import read_archive
+from model_store.said import said
 
 try:
     import torch
@@ -51,7 +52,9 @@ class TorchSession:
         except ModelRefused:
             raise
         except Exception as error:  # whatever a damaged graph makes of the reader, and of torch
-            raise ModelRefused(f"PyTorch cannot load the weights: {error!r}"[:500]) from error
+            raise ModelRefused(
+                f"PyTorch cannot load the weights: {type(error).__name__}: {said(error)}"
+            ) from error
         self.metadata = archive.metadata
         self.input = _image_input(signature)
         self._names = signature.outputs

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from model_store.errors import ModelRefused
+from model_store.said import said
 
 RECORD = re.compile(
     r"models/[\w-]+\.json|data/(weights|constants)/([\w-]+_config\.json|(weight|tensor)_\d+)"
@@ -83,7 +84,7 @@ def _records(weights: bytes) -> dict[str, bytes]:
     except ModelRefused:
         raise
     except Exception as error:  # zipfile raises a dozen kinds, one of them where it is encrypted
-        refuse(f"it is damaged: {error}")
+        refuse(f"it is damaged: {said(error)}")
     records = dict(named)
     if len({name.casefold() for name in records}) != len(named):
         refuse("it has two records of one name")
@@ -108,7 +109,7 @@ def _tensors(
                 refuse(f"{config} asks for a pickle")
             yield name, Stored(records[folder + payload["path_name"]], dict(payload["tensor_meta"]))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        refuse(f"{config} is missing or damaged: {error!r}")
+        refuse(f"{config} is missing or damaged: {type(error).__name__}: {said(error)}")
 
 
 def read_json(name: str, data: bytes) -> dict[str, Any]:

@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.config import ModelConfig, Preprocess
+from model_store.config import Preprocess
 from model_store.detections import Detections
 from model_store.errors import BadRequest, ImageError
+from model_store.shown import least_scores, shown
 from serve.answers import Answer
 from serve.engine import Engine, sample_of
 from serve.residents import Resident
@@ -169,17 +170,6 @@ def _require_fits(shape: Sequence[int], spec: Preprocess) -> None:
         wanted = f"[n, 3, {high}, {wide}]"
     if not fits or channels != 3:
         raise BadRequest(f"input '{TENSOR}' has the shape {wanted}; {list(shape)} was sent")
-
-
-def least_scores(config: ModelConfig, min_score: float | None) -> NDArray[np.float64]:
-    """(labels,) score from which each class is shown."""
-    least = [config.threshold(label) if min_score is None else min_score for label in config.labels]
-    return np.array(least, np.float64)
-
-
-def shown(found: Detections, least: NDArray[np.float64]) -> Detections:
-    """Compared in float64, as /v1 does: 0.7 of a threshold is more than 0.7 in float32."""
-    return found.select(found.scores.astype(np.float64) >= least[found.class_ids])
 
 
 def padded(found: Sequence[Detections]) -> dict[str, NDArray[Any]]:

@@ -15,6 +15,7 @@ from tests.cli.conftest import Resight
 from tests.fixtures_local import MODELS, photo, write_files
 from tests.graphs import constant_graph
 from tests.oracles.tensors import example
+from tests.shared_data import shared
 
 
 @pytest.fixture
@@ -69,6 +70,57 @@ def test_what_is_not_there_is_refused(
     resight: Resight, pictures: Path, words: list[str], code: int, message: str
 ) -> None:
     assert message in resight("detect", pictures / words[0], *words[1:]).refused(code)
+
+
+BEAR = ("american_black_bear.jpg", 862, 656, 1566, 1185)  # the box by eye, rounded
+
+
+@pytest.mark.parametrize(
+    ("file", "bear", "box_off_px"),
+    [
+        ("ssdlite_coco_300.yolov8-layout", "horse", 30),
+        ("ssdlite_coco_300.ssd-layout", "horse", 30),
+        ("nanodet_coco_416.yolov8-layout", "dog", 40),
+        ("trailcam_yolox_tiny_640.yolox-raw", "animal", 10),
+    ],
+)
+def test_detectors_added_without_flags_see_animals_and_nothing_on_blanks(
+    resight: Resight, home: Path, file: str, bear: str, box_off_px: int
+) -> None:
+    """What each calls a bear is its own affair (COCO's mean little by night); where it is, is not."""
+    resight("models", "add", shared(f"models/{file}.fp16.onnx"), "--name", "m").ok()
+    photos = [shared(f"camera_trap/{name}.jpg") for name in ("blank", "blank2", "blank3")]
+    photos.append(shared(f"camera_trap/{BEAR[0]}"))
+    rows = json.loads(resight("detect", *photos, "--model", "m@1", "--format", "json").ok())
+    assert [row["label"] for row in rows] == [None, None, None, bear]
+    corners = [rows[-1][f"{corner}_px"] for corner in ("x1", "y1", "x2", "y2")]
+    assert np.abs(np.array(corners) - BEAR[1:]).max() < box_off_px
+    if bear == "animal":
+        assert rows[-1]["score"] == pytest.approx(0.80, abs=0.01)
+
+
+def test_names_are_whole_where_no_terminal_is(
+    resight: Resight, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    name = f"{'long-' * 30}name.jpg"
+    write_files(pictures, {name: photo("cat")})
+    table = resight("detect", pictures / name, "--model", "ssdlite-coco").ok()
+    header, *lines = table.splitlines()
+    assert all(line.startswith(name) for line in lines)
+    assert header.split() == ["image", "label", "score", "x1_px", "y1_px", "x2_px", "y2_px", "note"]
+
+
+def test_a_score_at_min_score_is_shown(resight: Resight, pictures: Path) -> None:
+    """Scores are float32; 0.7 as one is a little less than 0.7."""
+    rows = np.zeros((1, 3, 6), np.float32)
+    rows[0] = [[1, 1, 30, 30, score, 0] for score in (0.7, np.nextafter(np.float32(0.7), 0), 0.9)]
+    metadata = {"names": "['deer']", "end2end": "True"}
+    (pictures / "deer.onnx").write_bytes(constant_graph({"output0": rows}, 64, metadata))
+    resight("models", "add", pictures / "deer.onnx").ok()
+    words = ("detect", pictures / "cat.jpg", "--model", "deer@1", "--format", "json")
+    assert len(json.loads(resight(*words, "--min-score", "0.7").ok())) == 2
+    assert len(json.loads(resight(*words, "--min-score", "0.6999").ok())) == 3
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

@@ -10,7 +10,8 @@ import pytest
 from model_store.names import VersionId
 from model_store.store import ModelStore
 from tests.cli.conftest import Resight
-from tests.fixtures_local import MODELS, MOTION, PHOTOS, photo, write_json
+from tests.fixtures_local import MODELS, MOTION, PHOTOS, photo, write_files, write_json
+from tests.graphs import pooling
 from tests.shared_data import shared
 
 SSDLITE = {
@@ -54,11 +55,14 @@ def test_onnx_weights_are_added_with_probe_readme_and_licence(
     more = ("--probe", PHOTOS / "cat.jpg", "--readme", readme, "--licence", readme)
     facts = json.loads(resight(*words, *more, "--format", "json").ok())
     added = store.verify(VersionId("deer", "3"))
+    recognised = facts.pop("recognised")
     assert facts == {
         "model": "deer@3",
         "weights_sha256": added.info.weights_sha256,
         "inference_key": added.info.inference_key,
     }
+    assert recognised["decoder"]["found"] == "yolov8"
+    assert recognised["resize"] == {"found": "stretch", "why": "the config file"}
     assert store.read_file(added, "probe/cat.jpg") == photo("cat")
     assert store.read_file(added, "README.md") == store.read_file(added, "LICENSE") == b"# deer"
 
@@ -68,6 +72,81 @@ def test_a_model_without_weights_is_added_from_its_config(
 ) -> None:
     add_motion(resight, motion_config)
     assert [str(version) for version in store.versions("blobs")] == ["blobs@1"]
+
+
+def test_a_standard_export_needs_no_flags(
+    resight: Resight, store: ModelStore, tmp_path: Path
+) -> None:
+    weights = write_files(tmp_path, {"SSDLite COCO.v1.onnx": WEIGHTS.read_bytes()})
+    done = resight("models", "add", weights / "SSDLite COCO.v1.onnx")
+    assert [str(version) for version in store.versions("ssdlite-coco.v1")] == ["ssdlite-coco.v1@1"]
+    lines = {line.split("  ")[0]: line for line in done.ok().splitlines()}
+    assert lines["model"].endswith("ssdlite-coco.v1@1")
+    assert lines["decoder"].split()[1] == "yolov8"
+    assert "4 + 80 numbers for each anchor" in lines["decoder"]
+    assert "80: person, bicycle, car, motorcycle, airplane and 75 more" in lines["labels"]
+    assert lines["input"].endswith("300 x 300 px  (fixed by the graph)")
+    assert "RGB, 0 to 1  (the graph begins with Mul 2, Sub 1)" in lines["pixels"]
+    assert "stretch  (1,917 anchors are no cells" in lines["resize"]
+    assert "over IoU 0.6, within a class, at most 300" in lines["suppression"]
+    assert "promote ssdlite-coco.v1@1" in done.err
+
+
+def test_versions_are_counted_and_the_same_one_is_not_added_twice(
+    resight: Resight, store: ModelStore, tmp_path: Path
+) -> None:
+    words = ("models", "add", WEIGHTS, "--name", "deer", "--format", "json")
+    config = write_json(tmp_path / "c.json", {"thresholds": {"default": 0.4}})
+    for more, version in (
+        ((), "1"),
+        (("--config", config), "2"),
+        ((), "1"),
+        (("--config", config), "2"),
+    ):
+        facts = json.loads(resight(*words, *more).ok())
+        assert facts["model"] == f"deer@{version}"
+        assert facts["recognised"]["labels"]["why"] == "'names' in the metadata"
+    assert [version.version for version in store.versions("deer")] == ["1", "2"]
+    again = resight(*words)
+    assert "deer@1 is there already, with these weights and this config" in again.err
+    assert "once more" not in again.err
+    probed = resight(*words, "--probe", PHOTOS / "cat.jpg")
+    assert "to add it once more, with probe/cat.jpg, name another --version" in probed.err
+    assert len(store.versions("deer")) == 2
+    resight(*words, "--version", "3", "--probe", PHOTOS / "cat.jpg").ok()
+    kept = resight(*words, "--probe", PHOTOS / "cat.jpg")
+    assert json.loads(kept.ok())["model"] == "deer@3"
+    assert "once more" not in kept.err
+
+
+def test_a_model_without_a_file_needs_a_name_and_no_version(
+    resight: Resight, motion_config: Path, store: ModelStore
+) -> None:
+    refused = resight("models", "add", "--config", motion_config).refused(2)
+    assert "give one with --name" in refused
+    words = ("models", "add", "--name", "blobs", "--config", motion_config)
+    assert "blobs@1" in resight(*words).ok()
+    assert "blobs@1 is there already" in resight(*words).err
+    assert [str(version) for version in store.versions("blobs")] == ["blobs@1"]
+
+
+def test_a_file_without_a_usable_name_needs_one(resight: Resight, tmp_path: Path) -> None:
+    folder = write_files(tmp_path, {"().onnx": WEIGHTS.read_bytes()})
+    assert "give one with --name" in resight("models", "add", folder / "().onnx").refused(2)
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        (pooling(5, {"names": "['animal']", "stride": "64"}), "1280 is usual for stride 64"),
+        (pooling(5, {"names": "['animal']"}), "640 is usual"),
+    ],
+)
+def test_a_guess_is_said(resight: Resight, tmp_path: Path, weights: bytes, said: str) -> None:
+    folder = write_files(tmp_path, {"md_v5a.onnx": weights})
+    out = resight("models", "add", folder / "md_v5a.onnx").ok()
+    assert "guessed: neither graph nor metadata say it" in out
+    assert said in out
 
 
 def test_adding_without_a_probe_says_so(resight: Resight, motion_config: Path) -> None:
@@ -82,7 +161,7 @@ def test_adding_without_a_probe_says_so(resight: Resight, motion_config: Path) -
     [
         ([], 2, "name a weights file"),
         (["away.onnx"], 2, "cannot read away.onnx: No such file"),
-        ([PHOTOS / "cat.jpg"], 6, ""),
+        ([PHOTOS / "cat.jpg"], 6, "this is no ONNX file but a JPEG picture"),
         ([WEIGHTS, "--config", "away.json"], 2, "cannot read away.json"),
         ([WEIGHTS, "--config", PHOTOS / "README.md"], 2, "is not JSON"),
         ([WEIGHTS, "--probe", "away.jpg"], 2, "cannot read away.jpg"),
@@ -232,10 +311,10 @@ def test_pull_refuses_a_damaged_source(
 def test_detections_beside_the_picture_are_a_doubt_that_is_said(
     resight: Resight, tmp_path: Path
 ) -> None:
-    """YOLOX as its authors train it takes BGR 0 to 255; these weights take RGB 0 to 1."""
+    """These weights take RGB from 0 to 1, as their graph says; fed from 0 to 255 they see things anywhere."""
     weights = shared("models/trailcam_yolox_tiny_640.yolox-raw.fp16.onnx")
     words = ("models", "add", weights, "--name", "trailcam", "--probe", PHOTOS / "cat.jpg")
-    assert "lie beside the picture" in resight(*words, "--version", "1").err
-    right = {"preprocess": {"channel_order": "RGB", "divide_by": 255, "pad_value": 0}}
-    config = write_json(tmp_path / "trailcam.json", right)
-    assert "beside" not in resight(*words, "--version", "2", "--config", config).err
+    assert "beside" not in resight(*words).err
+    wrong = {"preprocess": {"channel_order": "BGR", "divide_by": 1, "pad_value": 114}}
+    config = write_json(tmp_path / "trailcam.json", wrong)
+    assert "lie beside the picture" in resight(*words, "--config", config).err

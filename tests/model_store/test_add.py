@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model_store.add import add_version, synthetic_scene
+from model_store.add import add_version, already_there, recognised, synthetic_scene
 from model_store.detector import load_detector
 from model_store.errors import ImageError, ModelExists, ModelRefused
 from model_store.images import decode
@@ -44,6 +44,11 @@ def test_a_version_needs_no_more_than_weights_with_names(store: ModelStore) -> N
         "probe/synthetic.png",
     }
     assert store.read_file(added, "model.onnx") == weights
+    readme = store.read_file(added, "README.md").decode()
+    assert readme.startswith(
+        "Added with 'resight models add'.\n\n- decoder: yolov8 (outputs output0 "
+    )
+    assert "- input: 10 x 10 px (fixed by the graph)\n" in readme
     assert load_detector(store, DEER).info == added.info
 
 
@@ -117,3 +122,34 @@ def test_a_version_is_added_once(store: ModelStore) -> None:
 def test_the_synthetic_scene_is_the_same_each_time() -> None:
     assert synthetic_scene() == synthetic_scene()
     assert decode(synthetic_scene()).pixels.shape == (480, 640, 3)
+
+
+def test_what_was_recognised_once_is_not_asked_again(store: ModelStore) -> None:
+    weights = averaging(metadata={"names": "['deer']"})
+    known = recognised(weights, {"labels": ["elk"]})
+    assert add_version(store, DEER, weights, {}, {}, known).config.labels == ("elk",)
+    assert [reason.what for reason in known.reasons][:2] == ["decoder", "labels"]
+    assert recognised(None, MOTION).reasons == ()
+
+
+def test_the_same_weights_with_the_same_config_are_there_already(store: ModelStore) -> None:
+    deer, elk = (averaging(metadata={"names": f"['{name}']"}) for name in ("deer", "elk"))
+    config = recognised(deer, {}).config
+    assert already_there(store, "deer", config, deer) is None
+    for version in ("2026-11", "9", "10"):
+        add_version(store, version_id("deer", version), deer, {}, {})
+    found = already_there(store, "deer", config, deer)
+    assert found is not None
+    assert str(found.id) == "deer@10"
+    assert already_there(store, "fox", config, deer) is None
+    assert already_there(store, "deer", config, elk) is None
+    other = recognised(deer, {"thresholds": {"default": 0.5}}).config
+    assert already_there(store, "deer", other, deer) is None
+
+
+def test_a_damaged_version_is_not_what_is_there(store: ModelStore) -> None:
+    add_version(store, DEER, None, MOTION, {})
+    config = recognised(None, MOTION).config
+    assert already_there(store, "deer", config, None) is not None
+    store.folder.write("deer/1/config.json", b"{}")
+    assert already_there(store, "deer", config, None) is None

@@ -9,6 +9,9 @@ import pytest
 from model_store.config import ModelConfig
 from model_store.errors import ModelRefused
 from model_store.inference_key import NUMERICS_VERSION, inference_key, weights_digest
+from model_store.names import version_id
+from model_store.store import ModelStore
+from tests.shared_data import MODELS
 
 WEIGHTS = "11" * 32
 BASE: dict[str, Any] = {
@@ -30,6 +33,12 @@ CANONICAL = (
     '"score_floor":0.05,'
     f'"weights":"{WEIGHTS}"}}'
 )
+
+SHIPPED = {
+    "motion": "eb77a74c7c6e47e9841d86714db704761177af1c848b1aa0e034b791af498a7f",
+    "ssdlite-coco": "e7b18947027a2ea08145d8329150796d140ea042cbcb246d178a25a085a0f34d",
+}
+"""Results of archives everywhere stand under these."""
 
 
 def key(weights: str = WEIGHTS, **changes: Any) -> str:
@@ -65,6 +74,21 @@ def test_the_key_is_the_hash_of_the_canonical_text() -> None:
 )
 def test_it_changes_with_what_changes_rows(changes: dict[str, Any]) -> None:
     assert key(**changes) != key()
+
+
+@pytest.mark.parametrize("decoder", ["yolox", "yolox_raw"])
+def test_a_decoder_that_changed_has_a_numerics_version_of_its_own(decoder: str) -> None:
+    """Of the others nothing is added to the text: their archives are not due."""
+    own = CANONICAL.replace('"decoder":"yolov8",', f'"decoder":"{decoder}","decoder_numerics":1,')
+    assert key(decoder=decoder) == hashlib.sha256(own.encode()).hexdigest()
+
+
+def test_the_keys_of_the_shipped_models_are_what_they_always_were() -> None:
+    keys = {
+        name: ModelStore(str(MODELS)).describe(version_id(name, "1")).info.inference_key
+        for name in ("motion", "ssdlite-coco")
+    }
+    assert keys == SHIPPED
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ from model_store.names import (
     DEFAULT_ALIAS,
     ModelRef,
     VersionId,
+    name_of_file,
+    next_version,
     parse_ref,
     parse_version,
     version_id,
@@ -82,3 +84,43 @@ def test_an_exact_version_reads_back_as_it_is_written(text: str) -> None:
 def test_an_alias_is_no_exact_version(text: str) -> None:
     with pytest.raises(BadRequest, match="deer@VERSION"):
         parse_version(text)
+
+
+@pytest.mark.parametrize(
+    ("stem", "name"),
+    [
+        ("deer", "deer"),
+        ("Deer_v2.fp16", "deer_v2.fp16"),
+        ("H\u00f6hle v2 (best)", "hohle-v2-best"),
+        (".hidden-", "hidden"),
+        ("a" * 80, "a" * 64),
+        ("x" * 63 + "-y", "x" * 63),
+        ("deer@3", "deer-3"),
+    ],
+)
+def test_a_file_names_its_model(stem: str, name: str) -> None:
+    assert name_of_file(stem) == name
+    assert version_id(name, "1").name == name
+
+
+@pytest.mark.parametrize("stem", ["", "...", "\u9e7f", "()"])
+def test_a_file_of_which_no_name_can_be_made_is_refused(stem: str) -> None:
+    with pytest.raises(BadRequest, match="give one with --name"):
+        name_of_file(stem)
+
+
+@pytest.mark.parametrize(
+    ("taken", "next_one"),
+    [
+        ([], "1"),
+        (["1"], "2"),
+        (["1", "9", "10"], "11"),
+        (["1", "3"], "4"),
+        (["2026-11", "v7", "007", "1.5", "aliases.json", "0"], "1"),
+        (["4", "2026-11"], "5"),
+    ],
+)
+def test_the_next_version_is_one_more_than_the_highest_number(
+    taken: list[str], next_one: str
+) -> None:
+    assert next_version("deer", taken) == VersionId("deer", next_one)

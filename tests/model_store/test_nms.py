@@ -18,6 +18,7 @@ boxes = st.tuples(corners, corners, corners, corners)
 rows = st.tuples(st.sampled_from([0.25, 0.5, 0.75]), st.integers(0, 2), boxes)
 thresholds = st.sampled_from([0.0, 0.25, 1 / 3, 0.5, 2 / 3, 1.0])
 
+Row = tuple[float, int, tuple[float, ...]]
 SAME = (0.0, 0.0, 4.0, 4.0)
 
 
@@ -114,3 +115,37 @@ def test_inclusive_pixels_are_the_oracles(
         one_px=pixel,
     )
     assert rows_of(kept) == rows_of(found.select(np.array(every, np.intp)).ranked())
+
+
+@st.composite
+def shuffled(draw: st.DrawFn, distinct: bool) -> tuple[list[Row], list[Row]]:
+    """Candidates, and the same in another order; where scores are equal, in the same order."""
+    found: list[Row] = draw(st.lists(rows, max_size=24))
+    if distinct:
+        found = [((i + 1) / 32, class_id, box) for i, (_, class_id, box) in enumerate(found)]
+    order = draw(st.permutations(range(len(found))))
+    by_score: dict[float, list[int]] = {}
+    for i, (score, _, _) in enumerate(found):
+        by_score.setdefault(score, []).append(i)
+    return found, [found[by_score[found[i][0]].pop(0)] for i in order]
+
+
+@pytest.mark.parametrize("distinct", [True, False], ids=["distinct scores", "ties in their order"])
+@given(data=st.data(), iou=thresholds, aware=st.booleans(), most=st.integers(1, 12))
+@settings(deadline=None, max_examples=300)
+def test_the_order_of_candidates_decides_nothing_but_ties(
+    distinct: bool, data: st.DataObject, iou: float, aware: bool, most: int
+) -> None:
+    """Candidates of one score keep their order, so only others are moved about."""
+    found, moved = data.draw(shuffled(distinct))
+    spec = Nms(iou=iou, class_aware=aware, max_detections=most)
+    one, other = suppress(detections(found), spec), suppress(detections(moved), spec)
+    assert rows_of(one) == rows_of(other)
+    assert one.saturated == other.saturated
+
+
+def test_of_equal_scores_the_first_candidate_stays() -> None:
+    apart, near = (0.0, 0.0, 4.0, 4.0), (1.0, 0.0, 5.0, 4.0)
+    for first, second in ((apart, near), (near, apart)):
+        found = detections([(0.5, 0, first), (0.5, 0, second)])
+        assert rows_of(suppress(found, Nms(iou=0.5))) == [(0.5, 0, first)]

@@ -13,7 +13,7 @@ from model_store.evidence import MAX_NAMES_CHARS
 from tests.graphs import constant_graph
 from tests.model_store.recognised import recognised
 from tests.model_store.tiny_graphs import SIDE_PX, averaging, passing_on, same_answer
-from tests.shared_data import MODELS
+from tests.shared_data import MODELS, photo
 
 
 def refusal(weights: bytes, overrides: dict[str, Any] | None = None) -> str:
@@ -26,9 +26,26 @@ def named(names: str) -> bytes:
     return averaging(metadata={"names": names})
 
 
-@pytest.mark.parametrize("weights", [b"", b"\0", b"not onnx", b"\x89PNG\r\n\x1a\n"])
-def test_what_is_no_onnx_file_is_refused(weights: bytes) -> None:
-    assert "cannot load the weights" in refusal(weights)
+@pytest.mark.parametrize(
+    ("weights", "what"),
+    [
+        (b"", ": it is empty"),
+        (b"\0", ", or only a part of one"),
+        (b"not onnx", ", or only a part of one"),
+        (averaging()[:-20], ", or only a part of one"),
+        (b"\x89PNG\r\n\x1a\n", " but a PNG picture"),
+        (photo("cat"), " but a JPEG picture"),
+        (b"<!DOCTYPE html>", " but a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "run 'git lfs pull'"),
+        (b"\x1c\0\0\0TFL3", "TensorFlow Lite"),
+        (b"\x80\x02}q", " but a pickle"),
+    ],
+)
+def test_what_is_no_onnx_file_is_refused_in_plain_words(weights: bytes, what: str) -> None:
+    said = refusal(weights)
+    assert said.startswith("this is no ONNX file")
+    assert what in said
+    assert "proto" not in said.lower()
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,16 @@ import pytest
 from model_store.errors import ModelRefused
 from model_store.presets import PRESETS
 from tests.graphs import constant_graph, pooling
-from tests.model_store.recognised import recognised
+from tests.model_store.recognised import reasons, recognised
 from tests.oracles.families import FAMILIES
 from tests.oracles.tensors import example
 from tests.shared_data import shared
 
 SEGMENTING = ["yolov5_seg", "yolov8_seg", "end2end_seg"]
 NAMES = ("deer", "fox", "hare", "elk", "lynx")
+NAMED = str(NAMES[:3])
+RT_RANKED = {"description": "Ultralytics rtdetr-l model", "end2end": "True"}
+LINES = re.compile(r'{"decoder": "(\w+)"}')
 
 
 def export(family: str, classes: int = 3, **metadata: str) -> bytes:
@@ -52,11 +55,20 @@ def test_a_usual_export_needs_no_words(family: str, classes: int) -> None:
 
 @pytest.mark.parametrize(
     "metadata",
-    [{"end2end": "True"}, {"args": "{'batch': 1, 'nms': True, 'half': False}"}],
-    ids=["end2end", "nms=True"],
+    [
+        {"end2end": "True"},
+        {"args": "{'batch': 1, 'nms': True, 'half': False}"},
+        {"head": "v10Detect"},
+        {"head": "Detect"},
+        {"description": "Ultralytics YOLOv10n model trained on coco.yaml"},
+        {"description": "Ultralytics YOLO26n model"},
+        {"description": "Ultralytics YOLO11n model", "end2end": "False", "args": "{'nms': True}"},
+    ],
 )
 def test_ranked_rows_are_recognised_by_what_the_exporter_wrote(metadata: dict[str, str]) -> None:
-    assert recognised(export("end2end", 2, **metadata), {}).decoder == "end2end"
+    """Also with two classes, where RT-DETR's rows are as long."""
+    for classes in (2, 3):
+        assert recognised(export("end2end", classes, **metadata), {}).decoder == "end2end"
 
 
 def test_rows_of_six_have_three_meanings_and_are_refused_with_them() -> None:
@@ -67,8 +79,123 @@ def test_rows_of_six_have_three_meanings_and_are_refused_with_them() -> None:
     nothing = {"args": "{'batch': 1, 'nms': False}", "end2end": "False"}
     assert "may mean several things" in refusal(export("end2end", 2, **nothing))
     assert recognised(export("end2end", 2), {"decoder": "end2end"}).decoder == "end2end"
-    named = export("rtdetr_topk", 3, description="Ultralytics RT-DETR-l model")
-    assert recognised(named, {}).decoder == "rtdetr_topk"
+    denied = {"description": "Ultralytics YOLO26n model", "end2end": "False"}
+    assert "may mean several things" in refusal(export("end2end", 2, **denied))
+
+
+@pytest.mark.parametrize(
+    "words", [{"description": "Ultralytics RT-DETR-l model"}, {"head": "RTDETRDecoder"}]
+)
+def test_rtdetr_is_recognised_by_its_name(words: dict[str, str]) -> None:
+    assert recognised(export("rtdetr_topk", 3, **words), {}).decoder == "rtdetr_topk"
+    assert recognised(export("rtdetr", 3, **words, end2end="False"), {}).decoder == "rtdetr"
+    said = refusal(export("rtdetr", 2, **words))  # rows of six, ranked or not
+    assert set(LINES.findall(said)) == {"rtdetr", "rtdetr_topk"}
+
+
+@pytest.mark.parametrize(
+    ("family", "words", "said", "choice"),
+    [
+        ("yolov8", {"head": "RTDETRDecoder"}, "name RT-DETR, but", {"yolov8"}),
+        ("yolov8", {"description": "RT-DETR x"}, "name RT-DETR, but", {"yolov8"}),
+        ("end2end", RT_RANKED, "name RT-DETR .* and say that", {"end2end", "rtdetr_topk"}),
+        ("rtdetr", RT_RANKED, "name RT-DETR .* and say that", {"end2end", "rtdetr", "rtdetr_topk"}),
+        ("rtdetr", {"end2end": "True"}, "say that the graph ranks its", {"rtdetr"}),
+        ("rtdetr", {"head": "Detect"}, "name a YOLO, but", {"rtdetr"}),
+        ("rtdetr", {"description": "Ultralytics YOLO11n"}, "name a YOLO, but", {"rtdetr"}),
+        ("rtdetr_labels", {"head": "Detect"}, "name a YOLO, but", {"rtdetr_labels"}),
+    ],
+)
+def test_metadata_that_contradict_outputs_or_each_other_are_refused(
+    family: str, words: dict[str, str], said: str, choice: set[str]
+) -> None:
+    refused = refusal(export(family, 3, **words))
+    assert re.search(said, refused)
+    assert set(LINES.findall(refused)) == choice
+    assert recognised(export(family, 3, **words), {"decoder": family}).decoder == family
+
+
+@pytest.mark.parametrize("side_px", [64, 96, 160, 320])
+def test_anchors_whose_axes_were_exchanged_are_no_queries(side_px: int) -> None:
+    """(1, anchors, 4 + classes) is what rtdetr's queries look like, but for their number."""
+    rows = sum((side_px // stride) ** 2 for stride in (8, 16, 32))
+    weights = constant_graph({"output0": np.zeros((1, rows, 4 + 3))}, side_px, {"names": NAMED})
+    said = refusal(weights)
+    assert "yolov8, with 3 labels, if its last two axes were exchanged" in said
+    queries = constant_graph({"output0": np.zeros((1, 300, 4 + 3))}, side_px, {"names": NAMED})
+    assert recognised(queries, {}).decoder == "rtdetr"
+
+
+@pytest.mark.parametrize(
+    ("outputs", "said"),
+    [
+        ({"output0": (84, 5)}, "yolov8, with 1 labels, if its last two axes were exchanged"),
+        ({"output0": (9, 84)}, "yolov8, with 5 labels"),
+        ({"output0": (252, 9)}, "yolov5, with 4 labels"),
+        ({"output0": (84, 9)}, "yolox, with 4 labels"),
+        ({"output0": (300, 9)}, "rtdetr, with 5 labels"),
+        ({"boxes": (9, 4), "labels": (9,)}, "torchvision or rtdetr_labels, but scores is missing"),
+        ({"boxes": (9, 4)}, "ssd, but scores is missing"),
+        ({"dets": (9, 5)}, "rfdetr or mmdet, but labels is missing"),
+        ({"boxes": (9, 4), "scores": (9, 7)}, "ssd, with 7 labels"),
+        (
+            {"detection_boxes": (9, 4), "detection_scores": (9,), "num_detections": ()},
+            "tf_detection, but detection_classes is missing",
+        ),
+        (
+            {"detection_boxes": (9, 4), "detection_scores": (9,)},
+            "tf_detection, but detection_classes and num_detections are missing",
+        ),
+        ({"output0": (9 + 8, 84), "output1": (8, 16, 16)}, "yolov8_seg, with 5 labels"),
+        ({"output0": (252, 9 + 8), "output1": (8, 16, 16)}, "yolov5_seg, with 4 labels"),
+    ],
+)
+def test_what_is_nearly_a_known_format_is_named(
+    outputs: dict[str, tuple[int, ...]], said: str
+) -> None:
+    arrays = {name: np.zeros((1, *shape), np.float32) for name, shape in outputs.items()}
+    refused = refusal(constant_graph(arrays, 64, {"names": NAMED}))
+    assert "fit no known decoder (is the number of labels right?)" in refused
+    assert said in refused.split("Nearest: ")[1]
+
+
+@pytest.mark.parametrize("logits", [3, 4])
+def test_rfdetr_has_a_logit_a_label_and_one_more(logits: int) -> None:
+    assert recognised(queries_of(logits), {}).decoder == "rfdetr"
+
+
+def test_rfdetr_of_more_logits_is_refused_and_taken_with_a_word() -> None:
+    """Its COCO models have 91 logits, numbered by COCO: with 80 names most would be wrong."""
+    said = refusal(queries_of(91))
+    assert "rfdetr, with 90 or 91 labels; COCO's own class numbers have gaps" in said
+    assert "rfdetr, with 1 or 2 labels." in refusal(queries_of(2))
+    given = {"decoder": "rfdetr"}
+    assert recognised(queries_of(91), given).decoder == "rfdetr"
+    assert "88 logits beyond the labels" in reasons(queries_of(91), given)["decoder"][1]
+    assert reasons(queries_of(4), given)["decoder"][1] == "the config file"
+
+
+def queries_of(logits: int) -> bytes:
+    outputs = {"dets": np.zeros((1, 300, 4)), "labels": np.full((1, 300, logits), -9.0)}
+    floats = {name: rows.astype(np.float32) for name, rows in outputs.items()}
+    return constant_graph(floats, 64, {"names": NAMED})
+
+
+@pytest.mark.parametrize(
+    ("family", "decoder", "said"),
+    [
+        ("yolov8", "yolov5", r"needs \(n, anchors, 8\); .*rather those of yolov8$"),
+        ("yolov5", "ssd", "so boxes and scores are missing; .*rather those of yolov5$"),
+        ("torchvision", "ssd", "needs boxes .*rather those of torchvision$"),
+        ("mmdet", "torchvision", "so boxes and scores are missing; .*those of mmdet$"),
+        ("rfdetr", "mmdet", "needs boxes .*those of rfdetr$"),
+    ],
+)
+def test_a_decoder_that_cannot_read_the_outputs_is_refused_with_one_that_can(
+    family: str, decoder: str, said: str
+) -> None:
+    with pytest.raises(ModelRefused, match=said):
+        recognised(export(family, 3), {"decoder": decoder})
 
 
 @pytest.mark.parametrize("family", ["yolov8", "yolov5", "yolox", "yolox_raw", "rtdetr", "ssd"])
@@ -196,21 +323,6 @@ def test_the_config_file_is_stronger_than_any_sign() -> None:
     assert config.decoder == "yolox_raw"
     assert (config.nms.iou, config.nms.class_aware) == (0.3, False)
     assert (config.preprocess.resize, config.preprocess.channel_order) == ("stretch", "BGR")
-
-
-@pytest.mark.parametrize(
-    ("file", "decoder", "side_px", "labels"),
-    [
-        ("ssdlite_coco_300.yolov8-layout", "yolov8", 300, 80),
-        ("ssdlite_coco_300.ssd-layout", "ssd", 300, 90),
-        ("nanodet_coco_416.yolov8-layout", "yolov8", 416, 80),
-        ("trailcam_yolox_tiny_640.yolox-raw", "yolox_raw", 640, 1),
-    ],
-)
-def test_real_weights_are_recognised(file: str, decoder: str, side_px: int, labels: int) -> None:
-    config = recognised(shared(f"models/{file}.fp16.onnx").read_bytes(), {})
-    assert (config.decoder, config.preprocess.side_px) == (decoder, side_px)
-    assert len(config.labels) == labels
 
 
 def test_a_real_classifier_is_refused() -> None:

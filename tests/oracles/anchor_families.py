@@ -4,7 +4,8 @@ outputs {name: (n, ...) float32}  --f(outputs, side_px, classes, score_floor)-->
 
 boxes in network px before any NMS, in the order of the anchors. The best class of an anchor is the
 one with the highest score, the lowest index among equals. A box is kept when its score, as float32,
-is strictly greater than the floor, as float32; NaN never passes. Columns after the last class (mask
+is strictly greater than the floor, as float32; of YOLOX, whose own code says `>=`, when it is at least
+the floor. NaN never passes. Columns after the last class (mask
 coefficients) are not looked at. Written from the formats alone; knows nothing of the product.
 """
 
@@ -39,6 +40,11 @@ def boxed(corners: Sequence[float], score: float, class_id: int) -> Box:
 def passes(score: float, floor: float) -> bool:
     """Strictly greater, both as the float32 a network speaks."""
     return bool(np.float32(score) > np.float32(floor))
+
+
+def reaches(score: float, floor: float) -> bool:
+    """At least, both as float32."""
+    return bool(np.float32(score) >= np.float32(floor))
 
 
 def product(a: float, b: float) -> float:
@@ -144,14 +150,14 @@ def yolox_raw(
 def yolox(
     outputs: dict[str, np.ndarray], side_px: int, classes: int, score_floor: float
 ) -> list[list[Box]]:
-    """output0 (n, A, 5+C) as YOLOv5's, but objectness alone decides nothing."""
+    """output0 (n, A, 5+C) as YOLOv5's, but objectness alone decides nothing, and the floor passes."""
     images: list[list[Box]] = []
     for image in outputs["output0"]:
         found: list[Box] = []
         for row in image.tolist():
             best, highest = best_of(row[5 : 5 + classes])
             score = product(row[4], highest)
-            if passes(score, score_floor):
+            if reaches(score, score_floor):
                 found.append(boxed(from_centre(*row[:4]), score, best))
         images.append(found)
     return images

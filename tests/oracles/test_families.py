@@ -25,7 +25,8 @@ def yolox_rows() -> np.ndarray:
     rows[9] = (0.5, 0.5, math.log(2), 0, 0.5, 0.5, 0.75)  # cell (1, 1): (12, 12), 16 x 8
     rows[70] = (0, 0, 0, math.log(2), 0.5, 1, 1)  # cell (2, 1): (32, 16), 16 x 32; a tie
     rows[83] = (-0.5, 0.25, math.log(0.5), 0, 0.75, 0.5, 0.25)  # cell (1, 1): (16, 40), 16 x 32
-    rows[0] = (0, 0, 0, 0, 0.25, 1, 0)  # .25 is not above .25
+    rows[0] = (0, 0, 0, 0, 0.25, 1, 0)  # .25 is not above .25, but at it: (0, 0), 8 x 8
+    rows[1] = (0, 0, 0, 0, 0.25, 0.99, 0)
     return rows
 
 
@@ -127,6 +128,7 @@ CASES: dict[str, tuple[dict[str, Any], list[Box]]] = {
     "yolox_raw": (
         {"output0": yolox_rows()},
         [
+            Box(-4, -4, 4, 4, 0.25, 0),
             Box(4, 8, 20, 16, 0.375, 1),
             Box(24, 0, 40, 32, 0.5, 0),
             Box(8, 24, 24, 56, 0.375, 0),
@@ -137,11 +139,12 @@ CASES: dict[str, tuple[dict[str, Any], list[Box]]] = {
             "output0": [
                 (32, 32, 16, 8, 0.75, 0.25, 0.5),
                 (10, 20, 4, 8, 0.5, 1, 1),
-                (16, 16, 32, 32, 0.5, 0.125, 0.5),
+                (16, 16, 32, 32, 0.5, 0.125, 0.5),  # .5 * .5 is at .25
+                (16, 16, 32, 32, 0.5, 0.125, 0.49),
                 (16, 16, 32, 32, 0.125, 4, 0),  # 0.5: objectness alone decides nothing
             ]
         },
-        [Box(*WIDE, 0.375, 1), Box(*TALL, 0.5, 0), Box(*CORNER, 0.5, 0)],
+        [Box(*WIDE, 0.375, 1), Box(*TALL, 0.5, 0), Box(*CORNER, 0.25, 1), Box(*CORNER, 0.5, 0)],
     ),
     "ssd": (  # y first: 28/64, 24/64, 36/64, 40/64
         {

@@ -35,7 +35,7 @@ def decode(
     """[1, 4+C, A] -> xyxy boxes in network px (float64), best scores, classes; anchors in order.
 
     The best class of an anchor is the one with the highest score, the lowest index among equals;
-    it is kept when its score, as stored, is >= the floor. NaN never wins and never passes.
+    it is kept when its score is strictly greater than the floor, both as float32. NaN never wins and never passes.
     """
     if output.ndim != 3 or output.shape[0] != 1 or output.shape[1] < 5:
         raise ValueError(f"wanted [1, 4+C, A], found {output.shape}")
@@ -48,7 +48,7 @@ def decode(
         for index, score in enumerate(column[4:]):
             if score > best_score:
                 best_class, best_score = index, score
-        if best_class >= 0 and best_score >= score_floor:
+        if best_class >= 0 and np.float32(best_score) > np.float32(score_floor):
             boxes.append((cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2))
             scores.append(best_score)
             classes.append(best_class)

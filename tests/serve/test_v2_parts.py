@@ -19,13 +19,14 @@ from model_store.config import ModelConfig
 from model_store.detections import Detections
 from model_store.errors import BadRequest, Conflict, ModelNotFound, ModelNotReady, ModelRefused
 from model_store.names import VersionId
+from model_store.shown import least_scores, shown
 from serve.engine import Engine
 from serve.serving import serving_of
 from serve.settings import DetectArgs
 from serve.v2 import repository
 from serve.v2.bodies import accepted_coding, deflated, inflated
 from serve.v2.contract import IndexEntry, InputTensor
-from serve.v2.inference import least_scores, padded, shown
+from serve.v2.inference import padded
 from serve.v2.statistics import Spent, Statistics
 from serve.v2.tensors import DATATYPES, byte_strings, datatype_of, floats, written
 from tests.fixtures_local import MOTION, motion_store
@@ -150,9 +151,9 @@ def test_no_image_has_any() -> None:
     assert padded([found(), found()])["boxes"].shape == (2, 0, 4)
 
 
-@pytest.mark.parametrize(("least", "kept"), [(0.0, 2), (0.6, 1), (0.7, 0), (1.0, 0)])
+@pytest.mark.parametrize(("least", "kept"), [(0.0, 2), (0.6, 1), (0.7, 1), (0.70001, 0), (1.0, 0)])
 def test_scores_are_compared_as_v1_compares_them(least: float, kept: int) -> None:
-    """float32(0.7) is less than 0.7."""
+    """float32(0.7) is less than 0.7, and is shown from 0.7 up."""
     config = ModelConfig.model_validate(MOTION)
     assert len(shown(found(0.7, 0.5), least_scores(config, least))) == kept
 

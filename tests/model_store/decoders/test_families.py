@@ -101,12 +101,22 @@ def test_what_suppression_keeps_is_what_the_oracle_keeps(family: str, class_awar
         assert (columns(kept) == columns(image.select(np.array(order, np.intp)))).all()
 
 
+KEEPING_THE_FLOOR = {"yolox", "yolox_raw"}
+"""YOLOX's `postprocess` says `>= conf_thre`; all other frameworks say `>`."""
+
+
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_score_at_the_floor_is_left_out(family: str) -> None:
+def test_a_score_at_the_floor_is_kept_or_left_out_as_in_the_framework(family: str) -> None:
     outputs = example(family, np.random.default_rng(9), 1, 3, SIDE_PX)
     (image,) = DECODERS[family](outputs, DecodeSpec((SIDE_PX, SIDE_PX), 3, FLOOR))
     lowest = float(image.scores.min())
     (fewer,) = DECODERS[family](outputs, DecodeSpec((SIDE_PX, SIDE_PX), 3, lowest))
+    (wanted_fewer,) = FAMILIES[family](outputs, SIDE_PX, 3, lowest)
+    left_out = 0 if family in KEEPING_THE_FLOOR else 1
+    assert len(fewer) == len(wanted_fewer) == len(image) - left_out
+    assert DECODERS[family].keeps_floor is (family in KEEPING_THE_FLOOR)
+    above = float(np.nextafter(np.float32(lowest), np.float32(1)))
+    (fewer,) = DECODERS[family](outputs, DecodeSpec((SIDE_PX, SIDE_PX), 3, above))
     assert len(fewer) == len(image) - 1
 
 

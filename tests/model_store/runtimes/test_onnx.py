@@ -62,8 +62,8 @@ def test_the_device_is_named_shortly() -> None:
 @pytest.mark.parametrize(
     ("weights", "said"),
     [
-        (b"", "cannot load the weights"),
-        (b"no onnx", "cannot load the weights"),
+        (b"", "no ONNX file: it is empty"),
+        (b"no onnx", "no ONNX file, or only a part of one"),
         (two_inputs(), r"2 inputs \(left, right\)"),
         (passing_on([]), "is needed"),
         (passing_on(None), "is needed"),

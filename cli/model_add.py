@@ -1,0 +1,141 @@
+"""models add: a weights file becomes a version, with what was recognised of it and why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli.output import Format, FormatOption, note, print_facts
+from model_store.add import add_version, already_there, recognised
+from model_store.errors import BadRequest
+from model_store.inference_key import sha256_hex
+from model_store.names import name_of_file, next_version, version_id
+from model_store.probe import EXPECTED, outside_picture
+from model_store.recognise import Recognised
+from model_store.store import ModelInfo, ModelStore, ModelVersion
+from model_store.weights_file import read_weights
+from serve.settings import Settings
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(add)
+
+
+def store() -> ModelStore:
+    return ModelStore(Settings().models_url)
+
+
+def identity_of(info: ModelInfo) -> dict[str, Any]:
+    return {
+        "model": str(info.id),
+        "weights_sha256": info.weights_sha256,
+        "inference_key": info.inference_key,
+    }
+
+
+def add(
+    weights: Annotated[
+        Path | None, typer.Argument(help="an .onnx or .pt2 file; none for runtime motion")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="model name; default: the file's")] = None,
+    version: Annotated[
+        str | None,
+        typer.Option(help="its version, never changed once added; default: the next whole number"),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="JSON with what the weights do not say")
+    ] = None,
+    probe: Annotated[list[Path] | None, typer.Option(help="golden image(s); repeatable")] = None,
+    readme: Annotated[Path | None, typer.Option(help="README.md of the version")] = None,
+    licence: Annotated[Path | None, typer.Option(help="licence text")] = None,
+    fmt: FormatOption = Format.table,
+) -> None:
+    """Add a version: recognise the weights, run the probe, write it with READY last.
+
+    It prints what was recognised, and why. The same weights with the same config are added once only, unless
+    another --version is named.
+
+    Example: resight models add deer.onnx --probe buck.jpg
+    """
+    extra = {f"probe/{path.name}": _bytes(path) for path in probe or []}
+    extra |= {"README.md": _bytes(readme)} if readme else {}
+    extra |= {"LICENSE": _bytes(licence)} if licence else {}
+    overrides = _json(config) if config else {}
+    name = version_id(_name(name, weights), version or "1").name
+    data = _weights(weights) if weights else None
+    runtime = overrides.get("runtime")
+    if data is None and not (isinstance(runtime, dict) and runtime.get("kind") == "motion"):
+        raise BadRequest("name a weights file (only a config with runtime motion goes without)")
+    models, known = store(), recognised(data, overrides)
+    there = already_there(models, name, known.config, data) if version is None else None
+    if there is not None:
+        print_facts(_added(there.info, known, fmt), fmt)
+        _note_there(there, extra)
+        return
+    wanted = version_id(name, version) if version else next_version(name, models.folder.names(name))
+    added = add_version(models, wanted, data, overrides, extra, known)
+    print_facts(_added(added.info, known, fmt), fmt)
+    if not probe:
+        note(
+            "no --probe image was given: a synthetic one guards this version, a photograph is better"
+        )
+    outside = outside_picture({EXPECTED: models.read_file(added, EXPECTED)})
+    if outside:
+        note(
+            f"{outside} detections of the probe lie beside the picture: its pixels are probably not what "
+            "the network was trained on; set preprocess (channel_order, divide_by, resize) in --config, "
+            "add another version, and look at 'resight detect --draw'"
+        )
+    note(f"added; serve it with: resight models promote {added.id}")
+
+
+def _added(info: ModelInfo, known: Recognised, fmt: Format) -> dict[str, Any]:
+    """Who it is, and what was recognised: a line each for people, one object for programs."""
+    if fmt is Format.table:
+        lines = {reason.what: f"{reason.found}  ({reason.why})" for reason in known.reasons}
+        return identity_of(info) | lines
+    reasons = {one.what: {"found": one.found, "why": one.why} for one in known.reasons}
+    return identity_of(info) | {"recognised": reasons}
+
+
+def _note_there(there: ModelVersion, extra: Mapping[str, bytes]) -> None:
+    note(f"{there.id} is there already, with these weights and this config: nothing was added")
+    others = [name for name, data in extra.items() if there.digests.get(name) != sha256_hex(data)]
+    if others:
+        note(f"to add it once more, with {', '.join(others)}, name another --version")
+
+
+def _name(given: str | None, weights: Path | None) -> str:
+    if given is not None:
+        return given
+    if weights is None:
+        raise BadRequest("without a weights file a model has no name: give one with --name")
+    return name_of_file(weights.stem)
+
+
+def _weights(path: Path) -> bytes:
+    try:
+        return read_weights(path)
+    except OSError as error:
+        raise BadRequest(f"cannot read {path}: {error.strerror}") from error
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadRequest(f"cannot read {path}: {error.strerror}") from error
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(_bytes(path))
+    except ValueError as error:
+        raise BadRequest(f"{path} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise BadRequest(f"{path} must hold a JSON object")
+    return value
