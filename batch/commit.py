@@ -1,4 +1,4 @@
-"""Result rows to the table, every few seconds, exactly once; the driver of a run is the only caller.
+"""Rows of a run to their table, every few seconds, exactly once; the driver of the run is the only caller.
 
 add(rows) -> buffered; committed when `commit_s` has passed since the last commit, and by `flush`.
 """
@@ -9,39 +9,42 @@ add(rows) -> buffered; committed when `commit_s` has passed since the last commi
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
-from archive.schemas import RESULTS
+from archive.schemas import TABLES
 from archive.tables import Tables
 from batch.plan import Plan
 from batch.rivals import Rivals
 from batch.spec import RunSpec
 
-SAME_RESULT = ("inference_key", "media_sha256")
 
-
-class ResultCommitter:
+class Committer:
     """Rows another writer has committed first are dropped, never doubled.
 
     A row that `replaces` takes the place of a failed one; all others are appended. `commits` and `seconds`
     are what it has done so far.
     """
 
-    def __init__(self, tables: Tables, spec: RunSpec, plan: Plan) -> None:
-        self._tables, self._spec = tables, spec
-        self._key = plan.model.info.inference_key
-        self._base = plan.base
-        self._rivals = Rivals(plan.base, self._key, spec.run_id)
+    def __init__(
+        self, tables: Tables, spec: RunSpec, table: str, key: Mapping[str, str], base: DeltaTable
+    ) -> None:
+        """`key`: the columns, `inference_key` first, that have one value in all rows of this run and with
+        `media_sha256` name a row. No row is in the snapshot `base`, but failed ones that are replaced.
+        """
+        self._tables, self._spec, self._table, self._key = tables, spec, table, key
+        self._base = base
+        self._rivals = Rivals(base, key, spec.run_id)
         self._buffer: list[pa.Table] = []
         self._last_s = time.monotonic()
         self.commits = 0
         self.seconds = 0.0
 
     def add(self, rows: pa.Table) -> None:
-        """Rows of `results` with `replaces`. Raises TableConflict when commits are refused for good."""
+        """Rows of the table with `replaces`. Raises TableConflict when commits are refused for good."""
         self._buffer.append(rows)
         if time.monotonic() - self._last_s >= self._spec.commit_s:
             self.flush()
@@ -51,9 +54,9 @@ class ResultCommitter:
             return
         started = time.monotonic()
         rows = pa.concat_tables(self._buffer)
-        results = rows.select(RESULTS.names)
-        self._commit(results.filter(pc.invert(rows["replaces"])), replace=False)
-        self._commit(results.filter(rows["replaces"]), replace=True)
+        own = rows.select(TABLES[self._table].names)
+        self._commit(own.filter(pc.invert(rows["replaces"])), replace=False)
+        self._commit(own.filter(rows["replaces"]), replace=True)
         self._buffer.clear()
         self._last_s = time.monotonic()
         self.seconds += self._last_s - started
@@ -66,11 +69,19 @@ class ResultCommitter:
             return self._rivals.without(snapshot, wanted, replace)
 
         self._base = self._tables.append(
-            "results",
+            self._table,
             rows,
-            writer=f"results:{self._key}",
+            writer=f"{self._table}:{self._key['inference_key']}",
             missing=missing,
             base=self._base,
-            replace=SAME_RESULT if replace else (),
+            replace=(*self._key, "media_sha256") if replace else (),
         )
         self.commits += 1
+
+
+class ResultCommitter(Committer):
+    """Of result rows."""
+
+    def __init__(self, tables: Tables, spec: RunSpec, plan: Plan) -> None:
+        key = {"inference_key": plan.model.info.inference_key}
+        super().__init__(tables, spec, "results", key, plan.base)

@@ -7,6 +7,7 @@ from typing import Any
 from archive.tables import Tables
 from batch.estimate import estimate_s
 from batch.plan import make_plan, pinned
+from batch.snips.dry_run import snips_report
 from batch.spec import RunSpec
 from model_store.store import ModelStore
 
@@ -26,4 +27,5 @@ def dry_run_report(spec: RunSpec, tables: Tables, store: ModelStore) -> dict[str
         "to_infer": plan.todo,
         "bytes": plan.todo_bytes,
         "estimate_s": None if seconds is None else round(seconds, 1),
+        **(snips_report(spec, plan, tables) if spec.snips else {}),
     }

@@ -1,7 +1,7 @@
 """Whether a run that is resumed by its id is still the same run.
 
-The last event of the run in `runs` against what is asked now: another model, scope or limit would mix two runs
-under one name. Its pace (chunks, actors, threads, commits) may differ.
+The last event of the run in `runs` against what is asked now: another model, scope, limit or kind of snips would
+mix two runs under one name. Its pace (chunks, actors, threads, commits) may differ.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LAST = """
     select model_name, model_version, inference_key, spec from runs where run_id = $run
     order by event desc limit 1
 """
-SAME = ("scope", "megapixels")
+SAME = ("scope", "megapixels", "snips")
 
 
 def require_same_run(tables: Tables, spec: RunSpec, model: ModelVersion) -> None:

@@ -14,10 +14,12 @@ from model_store.errors import RunStalled, TooManyFailed
 
 
 class Patience:
-    """Of one run; `now_s` is a clock that only grows."""
+    """Of one run; `now_s` is a clock that only grows, `table` the one that failed rows are in."""
 
-    def __init__(self, stop: Stop, now_s: Callable[[], float] = time.monotonic) -> None:
-        self._stop, self._now_s = stop, now_s
+    def __init__(
+        self, stop: Stop, now_s: Callable[[], float] = time.monotonic, table: str = "results"
+    ) -> None:
+        self._stop, self._now_s, self._table = stop, now_s, table
         self._arrived_s = now_s()
 
     def require(self, counts: Counts, arrived: bool) -> None:
@@ -29,7 +31,7 @@ class Patience:
         if tried >= self._stop.failed_after and counts.failed > limit * tried:
             raise TooManyFailed(
                 f"{counts.failed} of the first {tried} images failed, over the limit of {limit:.0%}; what was "
-                "done is kept. See error_code in results, mend the cause and run again, or raise "
+                f"done is kept. See error_code in {self._table}, mend the cause and run again, or raise "
                 "--stop-failed-frac"
             )
         if now_s - self._arrived_s > self._stop.stall_s:

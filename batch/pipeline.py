@@ -36,21 +36,22 @@ def result_tables(spec: RunSpec, plan: Plan, pool: str) -> Iterator[pa.Table]:
     """Tables with the columns of `results` and of `stages.EXTRA`. Unknown errors of a stage are raised and
     end the run.
     """
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.execution_options.preserve_order = False
     size = images_per_chunk(spec.chunk, plan.model.config.preprocess)
     for window in plan.windows(WINDOW_CHUNKS * size):
-        yield from _detected(spec, plan, pool, window, size)
+        yield from through(DetectStage, (spec, plan.model, pool), spec, window, size)
 
 
 def stage_threads(spec: RunSpec) -> int:
     return spec.threads or usable_cores() + 1
 
 
-def _detected(
-    spec: RunSpec, plan: Plan, pool: str, window: pa.Table, size: int
+def through(
+    stage: type, arguments: tuple[Any, ...], spec: RunSpec, window: pa.Table, size: int
 ) -> Iterator[pa.Table]:
+    """What a stage makes of the window, `size` rows at a time. It is made of `arguments` and the parts."""
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = False
     threads = stage_threads(spec)
     part_rows = PART_CHUNKS * size
     parts = [
@@ -59,9 +60,9 @@ def _detected(
     chunks = list(_chunks(window.num_rows, part_rows, size))
     # from_items makes its blocks here; from_arrow would start a worker per block to look at it
     todo = ray.data.from_items(chunks, override_num_blocks=len(chunks))
-    detected = todo.map_batches(
-        DetectStage,
-        fn_constructor_args=(spec, plan.model, pool, parts),
+    done = todo.map_batches(
+        stage,
+        fn_constructor_args=(*arguments, parts),
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=STAGE_CPUS,
@@ -74,7 +75,7 @@ def _detected(
             enable_true_multi_threading=True,
         ),
     )
-    yield from detected.iter_batches(batch_size=None, batch_format="pyarrow")
+    yield from done.iter_batches(batch_size=None, batch_format="pyarrow")
 
 
 def _remote_args() -> dict[str, Any]:

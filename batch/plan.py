@@ -48,16 +48,12 @@ _DUE = {
     "missing": "status is null",
     "failed": "status = 'failed'",
 }
-_TODO = """
-    create table todo as
-    with due as (
-        select id, files, status is not null as replaces
-        from wanted left join done using (id) where {due}),
+PLACES_OF_DUE = """
     alone as (
         select media_sha256, source_root, path, size_bytes, replaces
         from scoped join due on id = md5_number(media_sha256) where files = 1),
     several as (
-        select media_sha256, list({{'source_root': source_root, 'path': path}}
+        select media_sha256, list({'source_root': source_root, 'path': path}
                 order by source_root, path) as places,
             any_value(size_bytes) as size_bytes, any_value(replaces) as replaces
         from scoped join due on id = md5_number(media_sha256) where files > 1 group by media_sha256)
@@ -65,6 +61,13 @@ _TODO = """
     union all
     select media_sha256, places[1].source_root, places[1].path, places[2:], size_bytes, replaces
     from several
+"""
+"""Of a relation `due` (id, files, replaces): where its images are, one row an image. To stand after it."""
+_TODO = """
+    create table todo as
+    with due as (
+        select id, files, status is not null as replaces
+        from wanted left join done using (id) where {due}), {places}
 """
 _ONLY_DUE = "delete from wanted where id not in (select md5_number(media_sha256) from todo)"
 _FACTS = """
@@ -97,16 +100,7 @@ class Plan:
         """What is to be done, at most so many images at a time: media_sha256, source_root, path, elsewhere
         (other places of the same bytes), size_bytes, replaces (there is a failed row that it replaces).
         """
-        held: list[pa.RecordBatch] = []
-        rows = 0
-        for batch in self.scratch.sql.sql("from todo").to_arrow_reader(min(images, 65_536)):
-            while rows + len(batch) >= images:
-                cut = images - rows
-                yield pa.Table.from_batches([*held, batch.slice(0, cut)])
-                held, rows, batch = [], 0, batch.slice(cut)
-            held, rows = [*held, batch], rows + len(batch)
-        if rows:
-            yield pa.Table.from_batches(held)
+        return self.scratch.windows("todo", images)
 
     def some(self, images: int) -> pa.Table:
         """So many of them, spread over all: the same ones each time."""
@@ -154,7 +148,7 @@ def make_plan(tables: Tables, model: ModelVersion, scope: Scope, read_only: bool
     if scope.sample:
         choose_sample(sql, scope.sample)
     sql.execute(_DONE, {"tried_again": list(TRIED_AGAIN)})
-    sql.execute(_TODO.format(due=_DUE[scope.status]))
+    sql.execute(_TODO.format(due=_DUE[scope.status], places=PLACES_OF_DUE))
     if scope.status:
         sql.execute(_ONLY_DUE)
     requested, files, todo, todo_bytes = sql.sql(_FACTS).fetchall()[0]

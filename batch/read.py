@@ -46,18 +46,28 @@ def prepare_image(row: Mapping[str, Any], spec: Preprocess, max_pixels: int) -> 
     Never raises for what the file is. Raises StorageUnreachable when the archive itself is away;
     that and unknown errors stop the run.
     """
-    sha256 = row["media_sha256"]
-    places = [row, *(row.get("elsewhere") or ())]
-    outcomes = (_bytes_of(sha256, place["source_root"], place["path"]) for place in places)
     started = time.perf_counter()
+    outcome = image_bytes(row)
+    read_ms = (time.perf_counter() - started) * 1e3
+    if isinstance(outcome, bytes):
+        outcome = _decoded(row["media_sha256"], outcome, spec, max_pixels)
+    return replace(outcome, read_ms=read_ms)
+
+
+def image_bytes(row: Mapping[str, Any]) -> bytes | ReadImage:
+    """The bytes that the row means, from its place or another; else what is wrong at its own place.
+
+    Raises StorageUnreachable when the archive itself is away.
+    """
+    places = [row, *(row.get("elsewhere") or ())]
     first: ReadImage | None = None
-    for outcome in outcomes:
+    for place in places:
+        outcome = _bytes_of(row["media_sha256"], place["source_root"], place["path"])
         if isinstance(outcome, bytes):
-            read_ms = (time.perf_counter() - started) * 1e3
-            return replace(_decoded(sha256, outcome, spec, max_pixels), read_ms=read_ms)
+            return outcome
         first = first or outcome
     assert first is not None
-    return replace(first, read_ms=(time.perf_counter() - started) * 1e3)
+    return first
 
 
 def require_present(folder: Folder) -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import tempfile
 import weakref
+from collections.abc import Iterator
 
 import duckdb
+import pyarrow as pa
 
 SCRATCH_MIB = 2048
 
@@ -24,6 +26,19 @@ class Scratch:
         self.sql.execute(f"set temp_directory = '{folder.name}/spill'")
         self.sql.execute("set preserve_insertion_order = false; set timezone = 'UTC'")
         self._close = weakref.finalize(self, _close, self.sql, folder)
+
+    def windows(self, relation: str, rows: int) -> Iterator[pa.Table]:
+        """All of a relation, so many rows at a time."""
+        held: list[pa.RecordBatch] = []
+        there = 0
+        for batch in self.sql.sql(f"from {relation}").to_arrow_reader(min(rows, 65_536)):
+            while there + len(batch) >= rows:
+                cut = rows - there
+                yield pa.Table.from_batches([*held, batch.slice(0, cut)])
+                held, there, batch = [], 0, batch.slice(cut)
+            held, there = [*held, batch], there + len(batch)
+        if there:
+            yield pa.Table.from_batches(held)
 
     def close(self) -> None:
         self._close()

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from batch.policy import Stop
+from batch.policy import Snips, Stop
 from batch.scope import Scope
 from model_store.config import Preprocess
 
@@ -35,6 +35,7 @@ class RunSpec(BaseModel):
     )
     megapixels: int = Field(default=100, ge=1)
     stop: Stop = Stop()
+    snips: Snips | None = Field(default=None, description="crops of what is seen; None: none")
 
 
 CHUNK_BYTES, CHUNK_IMAGES = 32 * 1024 * 1024, 64

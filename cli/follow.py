@@ -37,6 +37,12 @@ def follow(submission_id: str, quiet: bool) -> tuple[JobOutcome, dict[str, Any]]
                     completed=done,
                     words=_words(event),
                 )
+            elif kind == "snips_progress":
+                done = sum(event[k] for k in ("done", "failed", "reused"))
+                words = f"{event['files']} files"
+                bar.update(
+                    task, description="snips", total=event["wanted"], completed=done, words=words
+                )
             elif kind in ("report", "run_failed"):
                 last.update(event)
 

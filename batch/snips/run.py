@@ -1,0 +1,70 @@
+"""The pass over snips of one run, after its images have been seen: plan, stream and commit, count.
+
+It may also be all that a run does: where everything was seen before, only snips are made.
+"""
+
+from __future__ import annotations
+
+import time
+
+import structlog
+
+from archive.tables import Tables
+from batch.accounting import Counts
+from batch.arrivals import arrivals
+from batch.commit import Committer
+from batch.patience import Patience
+from batch.plan import Plan
+from batch.read import require_present
+from batch.run_log import HEARTBEAT_S, RunLog
+from batch.snips.accounting import SnipCounts, count_snips
+from batch.snips.plan import SnipPlan, plan_snips
+from batch.snips.stage import snip_tables
+from batch.spec import RunSpec
+from model_store.storage import Folder, require_create
+
+TICK_S = 1.0
+log = structlog.get_logger("resight.run")
+
+
+def make_snips(
+    spec: RunSpec, plan: Plan, url: str, tables: Tables, run_log: RunLog, seen: Counts
+) -> SnipCounts:
+    """Make what is not there yet in the folder at `url`; what is there then.
+
+    `seen` are the counts of the run so far, for its record. Raises ResightError; rows until then are kept.
+    """
+    todo = plan_snips(tables, plan, spec)
+    log.info("snips_planned", run_id=spec.run_id, wanted=todo.wanted, todo=todo.todo)
+    if todo.todo:
+        require_create(url)
+        for root in todo.roots():
+            require_present(Folder(root))
+        _stream(spec, todo, url, tables, run_log, seen)
+    return count_snips(tables, todo, spec.run_id)
+
+
+def _stream(
+    spec: RunSpec, plan: SnipPlan, url: str, tables: Tables, run_log: RunLog, seen: Counts
+) -> None:
+    """Every row from the stage into the table."""
+    committer = Committer(tables, spec, "snips", plan.key, plan.base)
+    patience = Patience(spec.stop, table="snips")
+    counts = SnipCounts(plan.wanted, reused=plan.wanted - plan.todo)
+    beat_s = said_s = time.monotonic()
+    try:
+        for rows in arrivals(snip_tables(spec, plan, url), TICK_S):
+            if rows is not None:
+                committer.add(rows)
+                counts = counts.plus(rows)
+            patience.require(counts.as_images(), arrived=rows is not None)
+            now_s = time.monotonic()
+            if rows is not None and now_s - said_s > spec.commit_s:
+                log.info("snips_progress", run_id=spec.run_id, **counts.as_dict())
+                said_s = now_s
+            if now_s - beat_s > HEARTBEAT_S:
+                run_log.write("running", seen)
+                beat_s = now_s
+    finally:  # what has been written is kept, also when the run is stopped
+        committer.flush()
+    log.info("snips_progress", run_id=spec.run_id, **counts.as_dict())

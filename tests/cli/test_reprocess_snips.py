@@ -1,0 +1,88 @@
+"""`resight reprocess --snips` plans here: the cluster is only asked for when something is to be made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from archive.schemas import SNIPS
+from archive.tables import Tables
+from batch.policy import Snips
+from batch.snips.settings import cut_of
+from model_store.store import ModelStore, ModelVersion
+from tests.cli.conftest import Resight
+from tests.fixtures_local import (
+    MODELS,
+    copy_of_models,
+    photo,
+    put_results,
+    result_rows,
+    write_files,
+)
+
+RUN = ("reprocess", "--model", "motion", "--scope", "latest-per-camera")
+NO_CLUSTER = 8
+
+
+@pytest.fixture
+def seen(resight: Resight, home: Path, tmp_path: Path) -> Tables:
+    """Three pictures of two cameras, and of each the motion model has seen one blob."""
+    copy_of_models(home)
+    files = {"north/1.jpg": "cat", "north/2.jpg": "panda", "south/1.jpg": "moose"}
+    archive = write_files(tmp_path / "archive", {p: photo(name) for p, name in files.items()})
+    resight("ingest", archive).ok()
+    tables = Tables(str(home / "tables"))
+    media = tables.snapshot("media").to_pyarrow_table().to_pylist()
+    box = {"rank": 0, "label": "blob", "class_id": 0, "score": 0.9}
+    box |= {"x1_px": 10.0, "y1_px": 20.0, "x2_px": 110.0, "y2_px": 70.0}
+    for row in media:
+        size = {"width_px": row["width_px"], "height_px": row["height_px"]}
+        key = version().info.inference_key
+        put_results(tables, result_rows([row["media_sha256"]], key, detections=[box], **size))
+    return tables
+
+
+def version() -> ModelVersion:
+    store = ModelStore(str(MODELS))
+    return store.describe(store.versions("motion")[0])
+
+
+def done(tables: Tables) -> None:
+    """All snips have been made."""
+    model = version()
+    row = {"inference_key": model.info.inference_key, "status": "ok", "run_id": "r0"}
+    row |= {"settings_key": cut_of(Snips(), model.config).key, "names": ["x.jpg"], "bytes": 9}
+    media = tables.snapshot("media").to_pyarrow_table()["media_sha256"].to_pylist()
+    rows = pa.Table.from_pylist([row | {"media_sha256": sha} for sha in media], schema=SNIPS)
+    tables.append("snips", rows, "test", lambda _, wanted: wanted)
+
+
+def test_the_dry_run_counts_and_writes_nothing(resight: Resight, seen: Tables, home: Path) -> None:
+    facts = json.loads(resight(*RUN, "--snips", "--dry-run", "--format", "json").ok())
+    assert (facts["requested"], facts["to_infer"]) == (2, 0)
+    assert (facts["snip_images_to_do"], facts["snips_to_write"]) == (2, 2)
+    assert facts["snips_bytes_estimate"] > 1000
+    assert not (home / "snips").exists()
+    assert seen.existing("snips") is None
+
+
+def test_snips_to_make_are_something_to_do(resight: Resight, seen: Tables) -> None:
+    json.loads(resight(*RUN, "--format", "json").ok())
+    resight(*RUN, "--snips").refused(NO_CLUSTER)
+
+
+def test_with_all_of_them_there_it_ends_without_a_cluster(resight: Resight, seen: Tables) -> None:
+    done(seen)
+    before = seen.snapshot("snips").version()
+    facts = json.loads(resight(*RUN, "--snips", "--format", "json").ok())
+    nothing = {"done": 0, "failed": 0, "files": 0, "bytes": 0}
+    assert facts["snips"] == {"wanted": 2, "reused": 2} | nothing
+    assert seen.snapshot("snips").version() == before
+    resight(*RUN, "--snips", "--snip-quality", "50").refused(NO_CLUSTER)
+
+
+def test_a_setting_without_snips_is_refused(resight: Resight, seen: Tables) -> None:
+    assert "--snip-quality needs --snips" in resight(*RUN, "--snip-quality", "50").refused(2)
