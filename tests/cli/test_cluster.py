@@ -13,7 +13,7 @@ import pytest
 from cli import cluster
 from serve.cluster import ClusterState
 from tests.cli.conftest import Resight
-from tests.fixtures_local import MODELS, jpeg, write_files
+from tests.fixtures_local import MODELS, PHOTOS, jpeg, write_files
 
 
 @pytest.fixture
@@ -99,9 +99,13 @@ def test_env_without_a_cluster_prints_nothing_that_a_shell_would_run(resight: Re
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["--model", "motion"], 8, "start one with 'resight up'"),
-        (["--model", "motion", "--scope", "camera"], 2, "--camera VALUE go together"),
-        (["--model", "motion", "--camera", "n"], 2, "--camera VALUE go together"),
+        (["--model", "motion"], 2, "run 'resight ingest URL' first"),
+        (["--model", "motion", "--publish"], 2, "--publish goes with --if-needed"),
+        (["--if-needed", "--dry-run"], 2, "its own dry run: resight plan"),
+        (["--if-needed", "--sample", "3"], 2, "--if-needed chooses the scope"),
+        (["--if-needed", "--publish", "--no-follow"], 2, "leave out --no-follow"),
+        (["--model", "motion", "--scope", "camera"], 2, "scope 'camera' needs camera"),
+        (["--model", "motion", "--camera", "n"], 2, "camera belongs to scope 'camera'"),
         (["--model", "motion", "--chunk", "-1"], 2, "--chunk: "),
         (["--model", "Motion", "--dry-run"], 2, "is not a model"),
         (["--model", "deer", "--dry-run"], 6, "there is: motion, ssdlite-coco"),
@@ -112,6 +116,12 @@ def test_a_run_that_cannot_start_says_why(
 ) -> None:
     shutil.copytree(MODELS, home / "models")
     assert message in resight("reprocess", *words).refused(code)
+
+
+def test_a_run_with_something_to_do_needs_a_cluster(resight: Resight, home: Path) -> None:
+    shutil.copytree(MODELS, home / "models")
+    resight("ingest", str(PHOTOS)).ok()
+    assert "start one with 'resight up'" in resight("reprocess", "--model", "motion").refused(8)
 
 
 def test_a_dry_run_needs_no_cluster_and_writes_nothing(

@@ -1,0 +1,34 @@
+"""resight compact: what people and cron run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.cli.conftest import Resight
+from tests.fixtures_local import jpeg, write_files
+
+
+def files_of(resight: Resight, *words: str) -> dict[str, tuple[int, int]]:
+    rows = json.loads(resight("compact", *words, "--format", "json").ok())
+    return {row["table"]: (row["files_before"], row["files_after"]) for row in rows}
+
+
+def test_small_files_are_put_together_where_there_are_enough(
+    resight: Resight, tmp_path: Path
+) -> None:
+    for i in range(3):
+        root = write_files(tmp_path / f"archive-{i}", {"north/1.jpg": jpeg(shade=i)})
+        resight("ingest", root).ok()
+    assert files_of(resight)["media"] == (3, 3)
+    assert files_of(resight, "results", "--min-files", "2") == {"results": (0, 0)}
+    found = files_of(resight, "--min-files", "2", "--vacuum")
+    assert found["media"] == (3, 1)
+    assert {"results", "runs", "assertions"} < set(found)
+    count = "select count(*) as n, count(distinct source_root) as roots from media"
+    assert json.loads(resight("sql", count, "--format", "json").ok()) == [{"n": 3, "roots": 3}]
+    assert "files_after" in resight("compact").ok()
+
+
+def test_a_table_that_is_not_there_is_named(resight: Resight) -> None:
+    assert "no table 'medias'; there is: media" in resight("compact", "medias").refused(2)
