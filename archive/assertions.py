@@ -16,9 +16,11 @@ import duckdb
 import pyarrow as pa
 from deltalake import DeltaTable
 
+from archive.prune import lost
 from archive.scan import scan
 from archive.schemas import ASSERTIONS, MEDIA
 from archive.tables import Tables
+from model_store.errors import Conflict
 
 HUMAN = "human"
 """Both the method and the layer of what people say; other layers have `method` machine and a digest."""
@@ -66,7 +68,8 @@ def assertion_id(row: Mapping[str, Any]) -> str:
 def append(tables: Tables, rows: pa.Table) -> int:
     """Add rows of one layer, in the schema of `assertions` with any `assertion_id`; how many were new.
 
-    Raises StorageUnreachable, TableConflict.
+    From then on no prune takes the results that people have spoken of. Raises Conflict when one has just done
+    so (the rows are there, and hold without), StorageUnreachable, TableConflict.
     """
     if not len(rows):
         return 0
@@ -80,7 +83,20 @@ def append(tables: Tables, rows: pa.Table) -> int:
         return todo
 
     tables.append("assertions", identified, f"assertions:{layer}", missing)
+    if layer == HUMAN and max(new):
+        _require_kept(tables, identified)
     return max(new)  # a lost acknowledgement finds its own rows when it looks again
+
+
+def _require_kept(tables: Tables, rows: pa.Table) -> None:
+    keys = set(rows["inference_key"].to_pylist()) - {None}
+    gone = lost(tables, keys)
+    if gone:
+        raise Conflict(
+            f"what was said is recorded with its boxes and labels, but the results it looked at were pruned "
+            f"at the same moment (inference key {', '.join(key[:12] for key in gone)}…): to have them again, "
+            "run resight reprocess"
+        )
 
 
 def make_standing(sql: duckdb.DuckDBPyConnection, tables: Tables) -> None:

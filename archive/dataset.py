@@ -7,9 +7,12 @@ other filters are for the footers.
 
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow.compute makes its functions at run time)
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -24,9 +27,17 @@ from archive.tables import storage_options
 _KEY = "partition.inference_key"
 
 
-def dataset(table: DeltaTable, schema: pa.Schema) -> FileSystemDataset:
-    """All rows of the snapshot in the columns of `schema`; null where a file is older than a column."""
+def dataset(
+    table: DeltaTable, schema: pa.Schema, without: Collection[str] = frozenset()
+) -> FileSystemDataset:
+    """All rows of the snapshot in the columns of `schema`; null where a file is older than a column.
+
+    Files `without`, by their names in the log, are left out.
+    """
     adds = pa.table(table.get_add_actions(flatten=True))
+    if without:
+        known = pa.array(list(without), pa.string())
+        adds = adds.filter(pc.invert(pc.is_in(adds["path"].cast(pa.string()), known)))
     paths = [unquote(path) for path in adds["path"].to_pylist()]
     sizes = dict(zip(paths, adds["size_bytes"].to_pylist(), strict=True))
     files = PyFileSystem(
@@ -43,6 +54,13 @@ def dataset(table: DeltaTable, schema: pa.Schema) -> FileSystemDataset:
         for path, key in zip(paths, keys, strict=True)
     ]
     return FileSystemDataset(fragments, schema, parquet, files)
+
+
+def files(table: DeltaTable, inference_key: str) -> frozenset[str]:
+    """Of one partition, by their names in the log."""
+    adds = pa.table(table.get_add_actions(flatten=True))
+    mine = adds.filter(pc.equal(adds[_KEY].cast(pa.string()), inference_key))
+    return frozenset(mine["path"].to_pylist())
 
 
 def partition_keys(table: DeltaTable | None) -> list[str]:

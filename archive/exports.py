@@ -1,77 +1,123 @@
 """Write a relation to a file others open: Parquet or CSV by the file's extension, and keep a record of it.
 
-relation --copy--> .NAME.part --rename--> NAME, then a row in `exports`: inference keys that files hold elsewhere
-are never pruned here.
+relation --copy--> .NAME.part, a row in `exports`, --held against a prune at work, rename--> NAME: inference keys
+that files hold elsewhere are never pruned here. Where the last steps fail, the row is taken back.
 """
 
 from __future__ import annotations
 
 import contextlib
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
 from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 
-from archive.dataset import dataset, partition_keys
-from archive.query import RELATIONS, connect
+from archive.dataset import dataset
+from archive.prune import lost
+from archive.query import RELATIONS, connect, is_of_storage
 from archive.schemas import EXPORTS
-from archive.tables import Tables
+from archive.tables import MAINTENANCE, Tables, properties_of
 from archive.views import View, Views
-from model_store.errors import BadRequest
+from model_store.errors import BadRequest, Conflict, StorageUnreachable
 
 _FORMATS = {".parquet": "format parquet, compression zstd", ".csv": "format csv, header"}
+_KEYS = "select distinct inference_key from {} order by all"
 OF_VIEW, OF_ALL = ("results", "detections"), ("all_results", "all_detections")
 
 
 def export(tables: Tables, relation: str, out: Path, view: View | None = None) -> int:
     """Rows written, of `view` as in `archive/query.py`. The file appears whole or not at all.
 
-    Raises BadRequest; TableConflict or StorageUnreachable when the file is there and its record is not.
+    Of a process that is killed a record may stay, and no file: too much is kept then, never too little.
+    Raises BadRequest, StorageUnreachable, TableConflict, and Conflict when a prune took the rows meanwhile.
     """
     if relation not in RELATIONS:
         raise BadRequest(f"no relation '{relation}'; there is: {', '.join(RELATIONS)}")
     if out.suffix.lower() not in _FORMATS:
         raise BadRequest(f"{out}: write to a name that ends in .parquet or .csv")
     view = view or Views(tables.url).current()
-    rows = _copy(connect(tables, view), relation, out)
-    record = {
-        "exported_at": datetime.now(UTC),
-        "relation": relation,
-        "inference_keys": _keys(tables, relation, view) if rows else [],
-        "view": _words(view) if view and relation in OF_VIEW else None,
-        "rows": rows,
-        "file": str(out.resolve()),
-    }
-    recorded = pa.Table.from_pylist([record], schema=EXPORTS)
-    tables.append("exports", recorded, "exports", _not_recorded)
-    return rows
+    connection, part = connect(tables, view), out.with_name(f".{out.name}.part")
+    try:
+        rows = _copy(connection, relation, out, part)
+        keys = _keys(connection, relation, view) if rows else []
+        record = {
+            "exported_at": datetime.now(UTC),
+            "relation": relation,
+            "inference_keys": keys,
+            "view": _words(view) if view and relation in OF_VIEW else None,
+            "rows": rows,
+            "file": str(out.resolve()),
+        }
+        recorded = pa.Table.from_pylist([record], schema=EXPORTS)
+        tables.append("exports", recorded, "exports", _not_recorded)
+        try:
+            _require_kept(tables, relation, keys, out)
+            part.replace(out)
+        except Exception as error:
+            _take_back(tables, record)
+            if isinstance(error, OSError):
+                raise BadRequest(f"cannot write {out}: {error}") from error
+            raise
+        return rows
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
 
 
-def _copy(connection: duckdb.DuckDBPyConnection, relation: str, out: Path) -> int:
-    part = out.with_name(f".{out.name}.part")
+def _require_kept(tables: Tables, relation: str, keys: list[str], out: Path) -> None:
+    gone = lost(tables, keys, "snips" if relation == "snips" else "results")
+    if gone:
+        raise Conflict(
+            f"{out} was not written: results it would hold were pruned at the same moment (inference key "
+            f"{', '.join(key[:12] for key in gone)}…); export again"
+        )
+
+
+def _take_back(tables: Tables, record: dict[str, Any]) -> None:
+    """The record of a file that is not there. Where that fails it stays: too much is kept, never too little."""
+    with contextlib.suppress(StorageUnreachable, DeltaError, OSError):
+        table = tables.snapshot("exports")
+        file, at = str(record["file"]).replace("'", "''"), record["exported_at"]
+        table.delete(
+            f"file = '{file}' and exported_at = to_timestamp_micros({_micros(at)})",
+            commit_properties=properties_of(table, MAINTENANCE),
+        )
+
+
+def _micros(at: datetime) -> int:
+    return (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def _copy(connection: duckdb.DuckDBPyConnection, relation: str, out: Path, part: Path) -> int:
     target = str(part).replace("'", "''")
     copy = f"copy {relation} to '{target}' ({_FORMATS[out.suffix.lower()]})"
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         written = connection.execute(copy).fetchall()
-        part.replace(out)
-    except (OSError, duckdb.IOException) as error:
+    except OSError as error:
         raise BadRequest(f"cannot write {out}: {error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
+    except duckdb.Error as error:
+        if part.name in str(error):
+            raise BadRequest(f"cannot write {out}: {error}") from error
+        if is_of_storage(error):
+            raise StorageUnreachable(f"cannot read {relation} for {out}: {error}") from error
+        raise
     return int(written[0][0])
 
 
-def _keys(tables: Tables, relation: str, view: View | None) -> list[str]:
+def _keys(connection: duckdb.DuckDBPyConnection, relation: str, view: View | None) -> list[str]:
+    """Of the very snapshots that were copied."""
     if relation in OF_VIEW:
         return [view.inference_key] if view else []
-    if relation in OF_ALL:
-        return partition_keys(tables.existing("results"))
-    return partition_keys(tables.existing("snips")) if relation == "snips" else []
+    if relation not in OF_ALL and relation != "snips":
+        return []
+    table = "snips_table" if relation == "snips" else "results_table"
+    return [row[0] for row in connection.execute(_KEYS.format(table)).fetchall()]
 
 
 def _words(view: View) -> str:

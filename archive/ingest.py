@@ -2,7 +2,7 @@
 
 listing - known rows (same path and content tag) --threads: read, hash, header, EXIF--> append/replace
 An unchanged file is not read again. An archive that suddenly lists nothing is an error, never "all
-gone". Interrupted, it goes on where it stopped.
+gone". Interrupted, it goes on where it stopped. Memory does not grow with the number of files.
 """
 
 # pyarrow.compute makes its functions at run time:
@@ -11,6 +11,7 @@ gone". Interrupted, it goes on where it stopped.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
+from archive.dataset import dataset
+from archive.difference import Difference, difference
 from archive.listing import ArchiveFile, list_files
 from archive.media import DEFAULT_TEMPLATE, compile_template, media_row
 from archive.schemas import MEDIA
@@ -32,6 +35,8 @@ from model_store.storage import Folder, absolute
 COMMIT_ROWS = 5_000
 READERS = 8
 SAME_FILE = ("source_root", "path")
+_Outcome = tuple[ArchiveFile, bool, dict[str, Any] | Exception]
+"""A file, whether it has a row already, and the row it shall have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,35 +67,39 @@ def ingest(
     """
     pattern = compile_template(template)
     root = Folder(absolute(url))
-    listing = list_files(root)
-    known = _known(tables.snapshot("media"), root.url)
-    if known and not listing.files:
-        raise StorageUnreachable(
-            f"{root.url} lists no images, but {len(known)} are known from it; is it mounted? "
-            "Nothing was changed. If it is gone for good: resight ingest --retire"
-        )
-    tags = {path: row["content_tag"] for path, row in known.items() if row["missing_since"] is None}
-    todo = [f for f in listing.files if verify or tags.get(f.path) != f.content_tag]
-    outcomes = _read_all(root, todo, pattern)
-    unreadable: dict[str, str] = {}
-    rows_written = bytes_read = 0
-    while part := list(islice(outcomes, COMMIT_ROWS)):
-        rows = [row for _, row in part if isinstance(row, dict)]
-        unreadable |= {_shown(f.path): _shown(str(e)) for f, e in part if isinstance(e, Exception)}
-        _write(tables, root.url, rows, known)
-        rows_written += len(rows)
-        bytes_read += sum(row["size_bytes"] for row in rows)
-        progress(rows_written + len(unreadable), len(todo))
-    gone = _mark_missing(tables, root.url, known, {f.path for f in listing.files})
-    new = sum(1 for f in todo if f.path not in known and _shown(f.path) not in unreadable)
+    with difference(root.url) as found:
+        unreadable, files, others = _list(root, found)
+        base = tables.snapshot("media")
+        known = found.know(base)
+        if known and not files:
+            raise StorageUnreachable(
+                f"{root.url} lists no images, but {known} are known from it; is it mounted? "
+                "Nothing was changed. If it is gone for good: resight ingest --retire"
+            )
+        todo = found.plan(verify)
+        total = todo.files + len(unreadable)
+        outcomes = _read_all(root, found.todo(), pattern)
+        written: Counter[bool] = Counter()
+        bytes_read = 0
+        while part := list(islice(outcomes, COMMIT_ROWS)):
+            unreadable |= {
+                _shown(f.path): _shown(str(e)) for f, _, e in part if isinstance(e, Exception)
+            }
+            for has_row in (False, True):
+                rows = [row for _, k, row in part if k is has_row and isinstance(row, dict)]
+                base = _write(tables, root.url, rows, has_row, base)
+                written[has_row] += len(rows)
+                bytes_read += sum(row["size_bytes"] for row in rows)
+            progress(written.total() + len(unreadable), total)
+        gone = _mark_missing(tables, root.url, found, base)
     return IngestReport(
         root=root.url,
-        files=len(listing.files),
-        new=new,
-        changed=len(todo) - new - len(unreadable),
-        unchanged=len(listing.files) - len(todo),
+        files=files,
+        new=written[False],
+        changed=written[True],
+        unchanged=files - total,
         missing=gone,
-        others=listing.others,
+        others=others,
         bytes_read=bytes_read,
         unreadable=unreadable,
     )
@@ -103,34 +112,47 @@ def retire(tables: Tables, url: str) -> int:
     raises BadRequest when none is known from there.
     """
     root_url = absolute(url)
-    known = _known(tables.snapshot("media"), root_url)
-    if not known:
-        raise BadRequest(f"no file is known from {root_url}; 'resight status' lists the archives")
-    return _mark_missing(tables, root_url, known, set())
+    with difference(root_url) as nothing_listed:
+        base = tables.snapshot("media")
+        if not nothing_listed.know(base):
+            raise BadRequest(
+                f"no file is known from {root_url}; 'resight status' lists the archives"
+            )
+        return _mark_missing(tables, root_url, nothing_listed, base)
 
 
-def _known(snapshot: DeltaTable, root_url: str) -> dict[str, dict[str, Any]]:
-    table = snapshot.to_pyarrow_dataset().to_table(filter=pc.field("source_root") == root_url)
-    return {row["path"]: row for row in table.to_pylist()}
+def _list(root: Folder, into: Difference) -> tuple[dict[str, str], int, int]:
+    """(names that no table can hold with the reason, number of images with these, of other files)."""
+    unnamed: dict[str, str] = {}
+    files = others = 0
+    for found in list_files(root):
+        into.list(found.files)
+        files += len(found.files) + len(found.unnamed)
+        others += found.others
+        for path in found.unnamed:
+            try:
+                path.encode()
+            except UnicodeEncodeError as error:
+                unnamed[_shown(path)] = _shown(str(error))
+    return unnamed, files, others
 
 
 def _read_all(
-    root: Folder, files: Iterable[ArchiveFile], pattern: re.Pattern[str]
-) -> Iterator[tuple[ArchiveFile, dict[str, Any] | Exception]]:
+    root: Folder, files: Iterable[tuple[ArchiveFile, bool]], pattern: re.Pattern[str]
+) -> Iterator[_Outcome]:
     """Rows in any order, with a bounded number of files in memory."""
 
-    def read(file: ArchiveFile) -> tuple[ArchiveFile, dict[str, Any] | Exception]:
+    def read(file: ArchiveFile, has_row: bool) -> _Outcome:
         try:
-            file.path.encode()
-            return file, media_row(root.url, file, root.read(file.path), pattern)
-        except (OSError, StorageUnreachable, UnicodeEncodeError) as error:
-            return file, error
+            return file, has_row, media_row(root.url, file, root.read(file.path), pattern)
+        except (OSError, StorageUnreachable) as error:
+            return file, has_row, error
 
-    pending: set[Future[tuple[ArchiveFile, dict[str, Any] | Exception]]] = set()
+    pending: set[Future[_Outcome]] = set()
     queue = iter(files)
     with ThreadPoolExecutor(READERS) as pool:
         while True:
-            pending |= {pool.submit(read, f) for f in islice(queue, 2 * READERS - len(pending))}
+            pending |= {pool.submit(read, *f) for f in islice(queue, 2 * READERS - len(pending))}
             if not pending:
                 return
             done, pending = wait(pending, return_when=FIRST_COMPLETED)
@@ -143,30 +165,42 @@ def _shown(text: str) -> str:
 
 
 def _write(
-    tables: Tables, root_url: str, rows: list[dict[str, Any]], known: dict[str, dict[str, Any]]
-) -> None:
+    tables: Tables, root_url: str, rows: list[dict[str, Any]], has_row: bool, base: DeltaTable
+) -> DeltaTable:
     """New paths are appended; changed ones replace their row in the same commit."""
     if not rows:
-        return
+        return base
     table = pa.Table.from_pylist(rows, schema=MEDIA)
-    changed = any(row["path"] in known for row in rows)
+    if has_row:
+        return _replace(tables, root_url, table, base)
 
     def missing(snapshot: DeltaTable, wanted: pa.Table) -> pa.Table:
-        if changed:
-            return wanted
-        paths = pa.array(_known(snapshot, root_url), pa.string())
-        return wanted.filter(pc.invert(pc.is_in(wanted["path"], paths)))
+        return wanted.filter(
+            pc.invert(pc.is_in(wanted["path"], _paths_there(snapshot, root_url, wanted)))
+        )
 
-    tables.append(
-        "media", table, f"media:{root_url}", missing, replace=SAME_FILE if changed else ()
+    return tables.append("media", table, f"media:{root_url}", missing, base)
+
+
+def _paths_there(snapshot: DeltaTable, root_url: str, wanted: pa.Table) -> pa.Array:
+    """Paths of this archive that have a row, between the first and the last of those wanted."""
+    ends = pc.min_max(wanted["path"]).as_py()
+    path = pc.field("path")
+    near = (pc.field("source_root") == root_url) & (path >= ends["min"]) & (path <= ends["max"])
+    found = dataset(snapshot, MEDIA).to_table(columns=["path"], filter=near)
+    return found["path"].combine_chunks()
+
+
+def _replace(tables: Tables, root_url: str, rows: pa.Table, base: DeltaTable) -> DeltaTable:
+    return tables.append(
+        "media", rows, f"media:{root_url}", lambda _, wanted: wanted, base, replace=SAME_FILE
     )
 
 
-def _mark_missing(
-    tables: Tables, root_url: str, known: dict[str, dict[str, Any]], present: set[str]
-) -> int:
+def _mark_missing(tables: Tables, root_url: str, found: Difference, base: DeltaTable) -> int:
     """Set missing_since on rows whose file is gone; the rows and their results stay."""
-    gone = [row for path, row in known.items() if path not in present]
-    fresh = [row | {"missing_since": datetime.now(UTC)} for row in gone if not row["missing_since"]]
-    _write(tables, root_url, fresh, known)
-    return len(gone)
+    place = MEDIA.get_field_index("missing_since")
+    for rows in found.newly_gone(base):
+        now = pa.array([datetime.now(UTC)] * len(rows), MEDIA.field(place).type)
+        base = _replace(tables, root_url, rows.set_column(place, MEDIA.field(place), now), base)
+    return found.gone()

@@ -1,21 +1,32 @@
-"""Walk an archive once: which files there are, without reading them.
+"""Walk an archive once: which files there are, without reading them, a few thousand at a time.
 
-Folder --list_files--> Listing(files with size and content tag, number of other files)
-A file belongs to the archive by its extension; what it really is, its bytes decide later.
+Folder --list_files--> Found(files: path, size and content tag; number of other files), ...
+A file belongs to the archive by its extension; what it really is, its bytes decide later. A local disk is
+walked, S3 is listed in several places at once (s3_listing.py); nothing holds all names.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import Any
 
+import pyarrow as pa
+
+from archive.s3_listing import list_keys
 from model_store.errors import StorageUnreachable
 from model_store.storage import Folder, is_local
 
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".tif", ".tiff", ".bmp")
+FILES = pa.schema([("path", pa.string()), ("size_bytes", pa.int64()), ("content_tag", pa.string())])
+FOUND_FILES = 20_000
+_HIDDEN = re.compile(r"(^|/)\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,66 +39,112 @@ class ArchiveFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
-    files: list[ArchiveFile]
+class Found:
+    """A part of an archive. `files` has the columns of FILES, in no order."""
+
+    files: pa.Table
     others: int  # files that are no images by name, hidden ones included
+    unnamed: tuple[str, ...]  # images whose name is not UTF-8: no table can hold them
 
 
-def list_files(root: Folder) -> Listing:
-    """Raises StorageUnreachable when the folder does not exist or cannot be read."""
+def list_files(root: Folder) -> Iterator[Found]:
+    """Every file below, once.
+
+    Raises StorageUnreachable when the folder does not exist or cannot be read: half a listing must not
+    be taken for the whole.
+    """
     try:
         if not root.fs.exists(root.root):
             raise StorageUnreachable(
                 f"{root.url} does not exist; is it mounted, is the name right?"
             )
-        found = _walk_local(root.root) if is_local(root.url) else _find(root)
+        entries = _entries(root)
+        while part := list(islice(entries, FOUND_FILES)):
+            yield _found(part)
     except StorageUnreachable:
         raise
     except Exception as error:
         raise StorageUnreachable(f"cannot list {root.url}: {error}") from error
-    files: list[ArchiveFile] = []
-    for name in sorted(found):
-        path = name[len(root.root) :].lstrip("/")
-        hidden = any(part.startswith(".") for part in path.split("/"))
-        if not hidden and path.lower().endswith(EXTENSIONS):
-            info = found[name]
-            files.append(ArchiveFile(path, int(info.get("size") or 0), _content_tag(info)))
-    return Listing(files, len(found) - len(files))
 
 
-def _find(root: Folder) -> dict[str, Any]:
-    found: Any = root.fs.find(root.root, detail=True)
-    return dict(found)
+def _found(entries: Iterable[ArchiveFile]) -> Found:
+    others, files, unnamed = 0, [], []
+    for entry in entries:
+        if not entry.path.lower().endswith(EXTENSIONS) or _HIDDEN.search(entry.path):
+            others += 1
+        elif _is_utf8(entry.path):
+            files.append(entry)
+        else:
+            unnamed.append(entry.path)
+    columns = [[getattr(file, name) for file in files] for name in FILES.names]
+    return Found(pa.table(columns, schema=FILES), others, tuple(unnamed))
 
 
-def _walk_local(top: str) -> dict[str, Any]:
-    """Path to size and mtime of every file below. Links to folders are followed, each folder once.
+def _is_utf8(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _entries(root: Folder) -> Iterator[ArchiveFile]:
+    if is_local(root.url):
+        return _walk_local(root.root)
+    if root.url.startswith(("s3://", "s3a://")):
+        return _s3_entries(root)
+    return _walk_other(root)
+
+
+def _walk_local(top: str) -> Iterator[ArchiveFile]:
+    """Links to folders are followed, each folder once.
 
     Raises OSError for a folder that cannot be listed: files in it must not be taken for missing.
     """
-
-    def stop(error: OSError) -> None:
-        raise error
-
-    found: dict[str, Any] = {}
+    cut = len(top) + 1 if top else 1
     seen: set[str] = set()
-    for folder, below, names in os.walk(top, followlinks=True, onerror=stop):
+    waiting = [top or "/"]
+    while waiting:
+        folder = waiting.pop()
         real = os.path.realpath(folder)
         if real in seen:
-            below.clear()
             continue
         seen.add(real)
-        below.sort()  # which of two ways to a linked folder counts does not depend on the disk
-        for name in names:
-            path = os.path.join(folder, name)
-            with contextlib.suppress(FileNotFoundError):  # gone meanwhile, or a link to nothing
-                facts = os.stat(path)
-                if stat.S_ISREG(facts.st_mode):
-                    found[path] = {"size": facts.st_size, "mtime": facts.st_mtime}
-    return found
+        below: list[str] = []
+        with os.scandir(folder) as names:
+            for name in names:
+                if name.is_dir():
+                    below.append(name.path)
+                    continue
+                with contextlib.suppress(FileNotFoundError):  # gone meanwhile, or a link to nothing
+                    facts = name.stat()
+                    if stat.S_ISREG(facts.st_mode):
+                        tag = f"size:{facts.st_size}:mtime:{facts.st_mtime}"
+                        yield ArchiveFile(name.path[cut:], facts.st_size, tag)
+        waiting += sorted(
+            below, reverse=True
+        )  # which way to a linked folder counts is not up to the disk
 
 
-def _content_tag(info: dict[str, Any]) -> str:
+def _s3_entries(root: Folder) -> Iterator[ArchiveFile]:
+    bucket, _, inside = root.root.partition("/")
+    prefix = f"{inside}/" if inside else ""
+    fs: Any = root.fs
+    call = partial(fs.call_s3, "list_objects_v2", Bucket=bucket, **fs.req_kw)
+    for entries in list_keys(call, prefix):
+        for entry in entries:
+            yield ArchiveFile(entry["Key"][len(prefix) :], int(entry["Size"]), _tag(entry))
+
+
+def _walk_other(root: Folder) -> Iterator[ArchiveFile]:
+    walked: Any = root.fs.walk(root.root, detail=True, on_error="raise")
+    for _, _, files in walked:
+        for info in files.values():
+            path = info["name"][len(root.root) :].lstrip("/")
+            yield ArchiveFile(path, int(info.get("size") or 0), _tag(info))
+
+
+def _tag(info: dict[str, Any]) -> str:
     etag = info.get("ETag")
     if etag:
         return f"etag:{str(etag).strip(chr(34))}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import duckdb
@@ -18,7 +18,7 @@ from archive.tables import Tables
 from archive.views import View, Views, standing
 
 RECENT = timedelta(days=1)
-"""A run that gave a sign so lately may be at work, or about to be resumed."""
+"""A run that gave a sign so lately may be at work, however few days are to be kept."""
 Reason = tuple[str, str]
 _READ = ("exports", "assertions", "runs")
 _EXPORTED = """
@@ -34,8 +34,18 @@ _AT_WORK = """
     select inference_key, 'run ' || arg_max(run_id, event_at) || ' was at work on '
         || strftime(max(event_at), '%Y-%m-%d %H:%M') || ' UTC'
     from runs where inference_key is not null group by inference_key
-    having max(event_at) >= $since
+    having max(event_at) >= $recent
 """
+_ENDED = """
+    with last as (
+        from runs where inference_key is not null
+        qualify row_number() over (partition by run_id order by event desc) = 1)
+    select inference_key, 'run ' || arg_max(run_id, event_at) || ' was '
+        || replace(arg_max(state, event_at), 'running', 'interrupted') || ' on ' || max(event_at)::date
+    from last where state <> 'sealed' or inference_key not in (select unnest($published)) group by inference_key
+    having max(event_at) < $recent and max(event_at) >= $since
+"""
+"""What a run did may still be published, or gone on with. Of what was published its views say how long."""
 
 
 def reasons(
@@ -46,10 +56,14 @@ def reasons(
     """
     found: dict[str, list[str]] = defaultdict(list)
     views = Views(tables.url)
+    published: set[str] = set()
     for name in views.names():
-        for key, words in of_view(views.history(name), keep_days, now):
+        history = views.history(name)
+        published.update(view.inference_key for view in history)
+        for key, words in of_view(history, keep_days, now):
             found[key].append(words)
-    for key, words in [*_of_tables(tables, now), *aliased.items()]:
+    of_runs = _of_runs(tables, published, keep_days, now)
+    for key, words in [*_of_tables(tables, now), *of_runs, *aliased.items()]:
         found[key].append(words)
     return dict(found)
 
@@ -73,13 +87,27 @@ def of_view(history: Sequence[View], keep_days: float, now: datetime) -> Iterato
 
 
 def _of_tables(tables: Tables, now: datetime) -> list[Reason]:
-    connection = duckdb.connect()
-    connection.execute("set timezone = 'UTC'")
-    for name in _READ:
-        table, schema = tables.existing(name), TABLES[name]
-        connection.register(name, schema.empty_table() if table is None else dataset(table, schema))
+    connection = _connect(tables, _READ)
     return [
         *connection.execute(_EXPORTED).fetchall(),
         *connection.execute(_ASSERTED).fetchall(),
-        *connection.execute(_AT_WORK, {"since": now - RECENT}).fetchall(),
+        *connection.execute(_AT_WORK, {"recent": now - RECENT}).fetchall(),
     ]
+
+
+def _of_runs(
+    tables: Tables, published: Collection[str], keep_days: float, now: datetime
+) -> list[Reason]:
+    """Runs that ended, or fell silent, in the last `keep_days`."""
+    moments = {"recent": now - RECENT, "since": now - timedelta(days=keep_days)}
+    asked = moments | {"published": sorted(published)}
+    return _connect(tables, ("runs",)).execute(_ENDED, asked).fetchall()
+
+
+def _connect(tables: Tables, names: Sequence[str]) -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect()
+    connection.execute("set timezone = 'UTC'")
+    for name in names:
+        table, schema = tables.existing(name), TABLES[name]
+        connection.register(name, schema.empty_table() if table is None else dataset(table, schema))
+    return connection

@@ -107,7 +107,19 @@ def prune(tables: Tables, aliased: Mapping[str, str], keep_days: float = KEEP_DA
     raise TableConflict(f"{tables.url}: {COMMIT_ATTEMPTS} prunes were refused; try again later")
 
 
-def hold(tables: Tables) -> None:
+def lost(tables: Tables, keys: Collection[str], name: str = "results") -> list[str]:
+    """Whoever has just recorded why these keys are needed: those of which a prune has taken the rows.
+
+    The others stay. Raises TableConflict, StorageUnreachable.
+    """
+    if not keys:
+        return []
+    if tables.existing(name) is not None:
+        hold(tables, name)
+    return sorted(set(keys).difference(partition_keys(tables.existing(name))))
+
+
+def hold(tables: Tables, name: str = "results") -> None:
     """Whoever has just made a key needed: a prune that was planned before this is refused.
 
     Look afterwards whether the key's rows are still there. Raises TableConflict, StorageUnreachable.
@@ -115,7 +127,7 @@ def hold(tables: Tables) -> None:
     last: Exception | None = None
     for attempt in range(COMMIT_ATTEMPTS):
         try:
-            table = tables.snapshot("results")
+            table = tables.snapshot(name)
             table.create_write_transaction(
                 [], "append", table.schema(), commit_properties=properties_of(table, MAINTENANCE)
             )
@@ -123,7 +135,7 @@ def hold(tables: Tables) -> None:
         except (CommitFailedError, DeltaError, OSError) as error:
             last = error
             time.sleep(0.05 * 2 ** min(attempt, 6))
-    raise TableConflict(f"{tables.url}/results: {COMMIT_ATTEMPTS} commits refused: {last}")
+    raise TableConflict(f"{tables.url}/{name}: {COMMIT_ATTEMPTS} commits refused: {last}")
 
 
 def _snapshots(tables: Tables) -> dict[str, DeltaTable]:

@@ -12,19 +12,22 @@ from concurrent.futures import ThreadPoolExecutor
 
 import duckdb
 import pyarrow as pa
+from deltalake.exceptions import DeltaError
 
 from archive.dataset import dataset
 from archive.publications import publications
 from archive.schemas import TABLES
 from archive.tables import Tables
 from archive.views import View, Views
-from model_store.errors import BadRequest
+from model_store.errors import BadRequest, StorageUnreachable
 
 _THRESHOLDS = pa.schema([("label", pa.string()), ("score", pa.float32())])
 RELATIONS = (
     *("media", "results", "detections", "runs", "all_results", "all_detections"),
     *("assertions", "decisions", "exports", "snips", "views"),
 )
+_FIRST = ("media", "results", "runs")
+"""Of which one is there wherever anything was done; the others are made by commands that only look, too."""
 _PLAIN = """
 create view media as
     select * replace (captured_at_local::timestamp as captured_at_local) from media_table;
@@ -70,13 +73,17 @@ def connect(tables: Tables, view: View | None = None) -> duckdb.DuckDBPyConnecti
     """A fresh in-memory database over the newest snapshots; nothing in it can change the tables.
 
     `view` None is what is published as production; where nothing is, `results` and `detections` are empty.
-    Raises StorageUnreachable.
+    Raises StorageUnreachable, also where no table is: that is most often a place that is not mounted.
     """
     connection = duckdb.connect()
     connection.execute("set timezone = 'UTC'")
     view = view or Views(tables.url).current()
     with ThreadPoolExecutor(len(TABLES)) as opening:
         opened = dict(zip(TABLES, opening.map(tables.existing, TABLES), strict=True))
+    if all(opened[name] is None for name in _FIRST):
+        raise StorageUnreachable(
+            f"no table is in {tables.url}; run 'resight ingest' first, or is it mounted?"
+        )
     for name, schema in TABLES.items():
         table = opened[name]
         rows = schema.empty_table() if table is None else dataset(table, schema)
@@ -97,25 +104,38 @@ def connect(tables: Tables, view: View | None = None) -> duckdb.DuckDBPyConnecti
 
 
 def query(tables: Tables, sql: str, view: View | None = None) -> pa.Table:
-    """Rows of one statement. Raises BadRequest with DuckDB's words when it is wrong."""
+    """Rows of one statement. Raises BadRequest with DuckDB's words when it is wrong, StorageUnreachable."""
     try:
         found = connect(tables, view).sql(sql)
         if found is None:
             raise BadRequest("the statement gives no rows; write for example: select * from media")
         rows = found.to_arrow_table()
     except duckdb.Error as error:
+        if is_of_storage(error):
+            raise StorageUnreachable(f"cannot read from {tables.url}: {error}") from error
         raise BadRequest(str(error)) from error
     return rows.rename_columns(_distinct(rows.column_names))
 
 
 def archives(tables: Tables) -> dict[str, int]:
     """Every archive root that was ingested, with the number of its files that are there."""
+    if tables.existing("media") is None:
+        return {}
     found = query(
         tables,
         "select source_root, count(*) filter (missing_since is null) as files from media "
         "group by all order by all",
     )
     return {row["source_root"]: row["files"] for row in found.to_pylist()}
+
+
+def is_of_storage(error: Exception) -> bool:
+    """A library's word that a file is missing, damaged or out of reach, or that memory or disk is full."""
+    if isinstance(error, duckdb.IOException | duckdb.OutOfMemoryException):
+        return True
+    if isinstance(error, duckdb.InvalidInputException):
+        return any(words in str(error) for words in ("reading the stream", "magic bytes"))
+    return isinstance(error, DeltaError | pa.ArrowException | FileNotFoundError)
 
 
 def _distinct(names: list[str]) -> list[str]:

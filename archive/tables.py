@@ -2,12 +2,14 @@
 
 Tables(url).append(name, rows, writer, missing) writes rows exactly once: the commit carries a Delta
 app transaction one above the snapshot's, so a writer with a stale snapshot is refused; it then reloads
-and keeps only what is still missing. A lost acknowledgement is the same case. (Never use
-Dataset.write_delta, optimize.compact or Ray checkpoints here: docs/decisions/0006.)
+and keeps only what is still missing. A lost acknowledgement is the same case. Whatever takes a file out
+of a table carries MAINTENANCE besides. (Never use Dataset.write_delta, optimize.compact or Ray
+checkpoints here: docs/decisions/0006.)
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import time
@@ -21,9 +23,18 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 
 from archive.schemas import PARTITIONS, TABLES
 from model_store.errors import StorageUnreachable, TableConflict
-from model_store.storage import is_local
+from model_store.storage import is_local, require_create
 
 COMMIT_ATTEMPTS = 20
+MAINTENANCE = "resight:maintenance"
+"""App transaction of every commit that takes files out of a table: of two at once, one is refused. Without
+it, both of two that replace the same file would commit, and each row of it would be there twice.
+"""
+KEYS_PER_COMMIT = 5_000
+"""Keys of one replacement: delta-rs walks the list of them by recursion, and 8 MB of stack end between
+20,000 and 50,000."""
+FRESH_EVERY = 25
+"""Commits on one snapshot object, in the mean: each makes the next one 0.35 ms slower, until it is opened anew."""
 _MERGE: Literal["merge"] = "merge"
 """Columns that came later are added to an older table; its rows have null there."""
 Missing = Callable[[DeltaTable, pa.Table], pa.Table]
@@ -35,15 +46,17 @@ class Tables:
     def __init__(self, url: str) -> None:
         self.url = url
         self._options = storage_options(url)
+        self._raced: set[tuple[str, str]] = set()  # tables and writers that have lost a race
 
     def snapshot(self, name: str) -> DeltaTable:
         """The newest snapshot; an empty table is created when there is none yet.
 
-        Raises StorageUnreachable.
+        Raises StorageUnreachable, StorageUnsafe.
         """
         found = self.existing(name)
         if found is not None:
             return found
+        require_create(self.url)
         try:
             if is_local(self.url):
                 Path(self.url).mkdir(parents=True, exist_ok=True)
@@ -56,6 +69,9 @@ class Tables:
             )
             return DeltaTable(self._path(name), storage_options=self._options)
         except (OSError, DeltaError) as error:
+            found = self.existing(name)  # made by another in the same moment
+            if found is not None:
+                return found
             raise StorageUnreachable(f"cannot make table {self._path(name)}: {error}") from error
 
     def existing(self, name: str) -> DeltaTable | None:
@@ -80,28 +96,54 @@ class Tables:
 
         `missing(snapshot, rows)` drops rows the snapshot has; it runs again after every lost race.
         With `base`, the caller vouches that `rows` are missing from that very snapshot, so that the
-        first try need not look (the snapshot returned is the next `base`). `replace` names
-        the key columns: rows of the table with the same key go in the same commit. Raises
-        TableConflict after COMMIT_ATTEMPTS lost races.
+        first try need not look. The snapshot returned is the next `base`: it has gained own rows alone, or
+        a race was lost, after which every try looks. `replace` names
+        the key columns: rows of the table with the same key go in the same commit, of which there is one
+        for KEYS_PER_COMMIT rows. Raises TableConflict after COMMIT_ATTEMPTS lost races, StorageUnsafe.
         """
-        table = base or self.snapshot(name)
-        todo = rows if base is not None else None
+        require_create(self.url)
+        parts = _parts(rows, KEYS_PER_COMMIT) if replace else [rows]
+        table = base
+        for part in parts:
+            table = self._append(name, part, writer, missing, table if base else None, replace)
+        return table or self.snapshot(name)
+
+    def _append(
+        self,
+        name: str,
+        rows: pa.Table,
+        writer: str,
+        missing: Missing,
+        base: DeltaTable | None,
+        replace: Sequence[str],
+    ) -> DeltaTable:
+        table = base
+        todo = None if (name, writer) in self._raced else rows
         last: Exception | None = None
         for attempt in range(COMMIT_ATTEMPTS):
             try:
-                if todo is None:
+                if table is None or todo is None:
                     table = self.snapshot(name)
                     todo = missing(table, rows)
                 if not len(todo):
                     return table
                 _commit(table, todo, writer, replace)
-                return table  # delta-rs has moved it to the version just written
+                return self._fresh(table)  # delta-rs has moved it to the version just written
             except (CommitFailedError, DeltaError, OSError, StorageUnreachable) as error:
                 last, todo = error, None
+                self._raced.add((name, writer))
                 time.sleep(random.uniform(0.5, 1.5) * min(5.0, 0.05 * 2**attempt))
         raise TableConflict(
             f"{self._path(name)}: {COMMIT_ATTEMPTS} commits refused: {last}"
         ) from last
+
+    def _fresh(self, table: DeltaTable) -> DeltaTable:
+        """The same version, now and then opened anew."""
+        if random.randrange(FRESH_EVERY):
+            return table
+        with contextlib.suppress(OSError, DeltaError):
+            return DeltaTable(table.table_uri, table.version(), storage_options=self._options)
+        return table
 
     def _path(self, name: str) -> str:
         return f"{self.url}/{name}"
@@ -115,9 +157,18 @@ def storage_options(url: str) -> dict[str, str]:
     return {"AWS_ALLOW_HTTP": "true", "AWS_ENDPOINT_URL": endpoint}
 
 
+def properties_of(table: DeltaTable, *writers: str) -> CommitProperties:
+    """A commit on this snapshot in the names of these writers; refused when one of them was faster."""
+    versions = [(name, (table.transaction_version(name) or 0) + 1) for name in writers]
+    return CommitProperties(app_transactions=[Transaction(*one) for one in versions])
+
+
+def _parts(rows: pa.Table, size: int) -> list[pa.Table]:
+    return [rows.slice(start, size) for start in range(0, len(rows), size)]
+
+
 def _commit(table: DeltaTable, rows: pa.Table, writer: str, replace: Sequence[str]) -> None:
-    version = (table.transaction_version(writer) or 0) + 1
-    properties = CommitProperties(app_transactions=[Transaction(writer, version)])
+    properties = properties_of(table, writer, *([MAINTENANCE] if replace else []))
     if not replace:
         write_deltalake(
             table, rows, mode="append", schema_mode=_MERGE, commit_properties=properties

@@ -18,6 +18,7 @@ from model_store.storage import Folder, require_create
 
 PRODUCTION = "production"
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_POINTER = re.compile(r"[0-9]{8,}\.json")
 READERS = 16
 """Pointer files read at a time: on S3 each is a round trip."""
 
@@ -113,8 +114,8 @@ class Views:
             raise BadRequest(
                 f"'{name}' is no name of a view: small letters, digits, - and _, at most 64"
             )
-        found = (file.partition(".")[0] for file in self._folder.names(name))
-        return sorted(int(stem) for stem in found if stem.isdecimal())
+        pointers = (file for file in self._folder.names(name) if _POINTER.fullmatch(file))
+        return sorted(int(file.removesuffix(".json")) for file in pointers)
 
     def _read(self, name: str, serial: int) -> View:
         try:

@@ -7,20 +7,27 @@ from __future__ import annotations
 
 from typing import Any
 
+import duckdb
 import structlog
+from deltalake.exceptions import DeltaError
 
 from archive.compact import compact
+from archive.publications import last_event, last_sealed
 from archive.tables import Tables
-from archive.views import Views
+from archive.views import View, Views
 from batch.accounting import Counts
 from batch.impact.compare import compare
 from batch.impact.expect import extrapolate
+from batch.impact.gates import closed_gates
 from batch.impact.sides import side, side_of_view
 from batch.plan import Plan
+from batch.policy import read_policy
 from batch.publish import publish_first
+from batch.run_log import RunLog
 from batch.spec import RunSpec
 from model_store.errors import ResightError
 from model_store.store import ModelStore
+from serve.settings import Settings
 
 COMPACTED_FROM = 64
 """Small files of a partition: a run of an hour leaves some 700."""
@@ -30,32 +37,56 @@ log = structlog.get_logger("resight.run")
 def afterwards(
     spec: RunSpec, plan: Plan, tables: Tables, store: ModelStore, final: Counts, seconds: float
 ) -> dict[str, Any]:
-    """Facts for the report: `published` and `extrapolated`, where there is something to say."""
+    """Facts for the report: `published`, `extrapolated` and `left_undone`, where there is something to say."""
     told: dict[str, Any] = {}
     try:
         if spec.scope.sample:
             told["extrapolated"] = extrapolated(plan, tables, store, final, seconds)
-        elif view := publish_first(tables, store, spec.run_id):
-            told["published"] = f"{view.name} {view.serial}: nothing was published before"
-        for table in ("results", "snips") if spec.snips else ("results",):
-            compact(tables, table, plan.model.info.inference_key, COMPACTED_FROM)
-    except ResightError as error:  # the run is sealed; say what is left to do
+        else:
+            told |= publish_if_first(tables, store, spec.run_id)
+        key = plan.model.info.inference_key
+        for table, partition in (("results", key), ("snips", key), ("runs", None)):
+            compact(tables, table, partition, COMPACTED_FROM)
+    except (ResightError, DeltaError, OSError, duckdb.Error) as error:  # the run is sealed
         log.warning("afterwards", run_id=spec.run_id, error=str(error))
         told["left_undone"] = str(error)
     return told
 
 
+def publish_if_first(tables: Tables, store: ModelStore, run_id: str) -> dict[str, Any]:
+    """The fact that it was published, as the first of all and with open gates. Raises GateClosed."""
+
+    def check(old: View | None, new: View) -> list[str]:
+        return closed_gates(tables, old, new, read_policy(Settings().policy_path).gates)
+
+    view = publish_first(tables, store, run_id, check=check)
+    return {"published": f"{view.name} {view.serial}: nothing was published before"} if view else {}
+
+
+def seal_what_is_there(
+    spec: RunSpec, plan: Plan, tables: Tables, store: ModelStore, counts: Counts
+) -> dict[str, Any]:
+    """A plan with nothing to do, whose accounts are closed, where no run of its inference key is sealed: it was
+    killed after its last commit. This run is, so that the results can be published. Facts, or none.
+    """
+    event, key = last_event(tables, spec.run_id), plan.model.info.inference_key
+    if spec.scope.sample or (event["state"] == "sealed" if event else last_sealed(tables, key)):
+        return {}
+    RunLog(tables, spec, plan.model.info).write("sealed", counts, counts.line())
+    return {"run_id": spec.run_id, **publish_if_first(tables, store, spec.run_id)}
+
+
 def extrapolated(
     plan: Plan, tables: Tables, store: ModelStore, final: Counts, seconds: float
 ) -> dict[str, Any]:
-    """What the whole scope would cost, at the rate of this sample, and what would change in the published view
-    (`batch/impact/expect.py`: with 95 % intervals).
+    """What the rest of the scope would cost, at the rate of this sample, and what would change in the published
+    view (`batch/impact/expect.py`: with 95 % intervals).
     """
     each_s = seconds / final.inferred if final.inferred else None
     told: dict[str, Any] = {
         "sampled": plan.requested,
         "population": plan.population,
-        "seconds": None if each_s is None else round(each_s * plan.population, 1),
+        "seconds": None if each_s is None else round(each_s * plan.population_todo, 1),
     }
     view = Views(tables.url).current()
     if view is None or view.inference_key == plan.model.info.inference_key:

@@ -45,7 +45,14 @@ def close(tables: Tables, run_id: str, job: str | None) -> str:
     return str(_state(tables, run_id))
 
 
+def is_interrupted(tables: Tables, run_id: str) -> bool:
+    """It was at work, and gave no sign for five minutes."""
+    return _state(tables, run_id) == "interrupted"
+
+
 def _state(tables: Tables, run_id: str) -> str | None:
+    if tables.existing("runs") is None:
+        return None
     states = query(tables, "select run_id, state_now from runs").to_pylist()
     return {row["run_id"]: row["state_now"] for row in states}.get(run_id)
 

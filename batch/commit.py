@@ -49,6 +49,11 @@ class Committer:
         if time.monotonic() - self._last_s >= self._spec.commit_s:
             self.flush()
 
+    def tick(self) -> None:
+        """While nothing arrives, what has arrived is not kept waiting."""
+        if time.monotonic() - self._last_s >= self._spec.commit_s:
+            self.flush()
+
     def flush(self) -> None:
         if not self._buffer:
             return
@@ -76,6 +81,7 @@ class Committer:
             base=self._base,
             replace=(*self._key, "media_sha256") if replace else (),
         )
+        self._rivals.know(self._base)
         self.commits += 1
 
 

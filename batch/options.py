@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 import typer
 from pydantic import ValidationError
 
-from batch.id_list import keep_ids
+from batch.id_list import name_ids
 from batch.policy import Policy, Stop, read_policy
 from batch.scope import Scope, ScopeKind
 from batch.snips.options import snip_options, snips_asked
@@ -111,7 +111,7 @@ def run_spec(
             min_score=min_score,
             max_score=max_score,
             status=status,
-            ids=_kept(ids) if ids else None,
+            ids=_named(ids) if ids else None,
             sample=sample,
         )
         policy = {} if len(own) == len(limits) else _policy().stop
@@ -205,9 +205,9 @@ def _moment(option: str, text: str | None) -> datetime | None:
         ) from error
 
 
-def _kept(ids: str) -> str:
-    """A list that is kept already, by its name, or a file to keep."""
-    return ids if re.fullmatch(r"[0-9a-f]{64}", ids) else keep_ids(Settings().tables_url, Path(ids))
+def _named(ids: str) -> str:
+    """A list that is kept already, by its name, or that of a file."""
+    return ids if re.fullmatch(r"[0-9a-f]{64}", ids) else name_ids(Path(ids))
 
 
 def _said(place: tuple[int | str, ...], message: str) -> str:

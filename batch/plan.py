@@ -48,10 +48,7 @@ _DUE = {
     "missing": "status is null",
     "failed": "status = 'failed'",
 }
-PLACES_OF_DUE = """
-    alone as (
-        select media_sha256, source_root, path, size_bytes, replaces
-        from scoped join due on id = md5_number(media_sha256) where files = 1),
+_SEVERAL = """
     several as (
         select media_sha256, list({'source_root': source_root, 'path': path}
                 order by source_root, path) as places,
@@ -62,6 +59,11 @@ PLACES_OF_DUE = """
     select media_sha256, places[1].source_root, places[1].path, places[2:], size_bytes, replaces
     from several
 """
+PLACES_OF_DUE = f"""
+    alone as (
+        select media_sha256, source_root, path, size_bytes, replaces
+        from scoped join due on id = md5_number(media_sha256) where files = 1), {_SEVERAL}
+"""
 """Of a relation `due` (id, files, replaces): where its images are, one row an image. To stand after it."""
 _TODO = """
     create table todo as
@@ -69,7 +71,15 @@ _TODO = """
         select id, files, status is not null as replaces
         from wanted left join done using (id) where {due}), {places}
 """
-_ONLY_DUE = "delete from wanted where id not in (select md5_number(media_sha256) from todo)"
+_ALL = f"""
+    create table todo as
+    with due as (select id, files, false as replaces from wanted where files > 1),
+    alone as (
+        select media_sha256, source_root, path, size_bytes, false as replaces from scoped
+        where md5_number(media_sha256) not in (select id from due)), {_SEVERAL}
+"""
+"""The same where nothing is done yet: without a join of everything with itself."""
+_ONLY = "delete from wanted where id not in (select id from wanted left join done using (id) where {due})"
 _FACTS = """
     select (select count(*) from wanted), (select coalesce(sum(files), 0) from wanted),
         count(*), coalesce(sum(size_bytes), 0) from todo
@@ -79,7 +89,7 @@ _FACTS = """
 @dataclass(frozen=True)
 class Plan:
     """`requested`, `todo`: images; `files`: places of the requested; `base` is the snapshot of `results` that
-    it holds for. `population` is what a sample was drawn from, else `requested`.
+    it holds for. `population` is what a sample was drawn from, `population_todo` how many of it are due.
     """
 
     model: ModelVersion
@@ -89,6 +99,7 @@ class Plan:
     files: int
     todo_bytes: int
     population: int
+    population_todo: int
     base: DeltaTable
     scratch: Scratch = field(repr=False, compare=False)
 
@@ -142,15 +153,20 @@ def make_plan(tables: Tables, model: ModelVersion, scope: Scope, read_only: bool
     sql.execute(_PRESENT)
     select_scope(sql, tables, scope)
     sql.execute(_WANTED)
-    population = _count(sql, "wanted")
-    if not population:
+    if not _count(sql, "wanted"):
         raise BadRequest(_nothing(sql, tables, scope))
-    if scope.sample:
-        choose_sample(sql, scope.sample)
+    due = _DUE[scope.status]
     sql.execute(_DONE, {"tried_again": list(TRIED_AGAIN)})
-    sql.execute(_TODO.format(due=_DUE[scope.status], places=PLACES_OF_DUE))
     if scope.status:
-        sql.execute(_ONLY_DUE)
+        sql.execute(_ONLY.format(due=due))
+    population, population_todo = _count(sql, "wanted"), None
+    if scope.sample:
+        population_todo = _count(sql, f"wanted left join done using (id) where {due}")
+        choose_sample(sql, scope.sample)
+    if not (scope.status or scope.sample or _count(sql, "done")):
+        sql.execute(_ALL)
+    else:
+        sql.execute(_TODO.format(due=due, places=PLACES_OF_DUE))
     requested, files, todo, todo_bytes = sql.sql(_FACTS).fetchall()[0]
     return Plan(
         model=model,
@@ -159,7 +175,8 @@ def make_plan(tables: Tables, model: ModelVersion, scope: Scope, read_only: bool
         todo=todo,
         files=int(files),
         todo_bytes=int(todo_bytes),
-        population=population if scope.sample else requested,
+        population=population,
+        population_todo=todo if population_todo is None else population_todo,
         base=results,  # type: ignore[arg-type]  # None only when read_only
         scratch=scratch,
     )

@@ -75,11 +75,15 @@ def publish_view(
     words = "; ".join(word for word in (view.reason, why) if word)
     new = view.model_copy(update={"reason": words})
     written = Views(tables.url).publish(new, after=after.serial if after else 0)
-    return _held(tables, written)
+    return _held(tables, written, after)
 
 
 def publish_first(
-    tables: Tables, store: ModelStore, run_id: str, name: str = PRODUCTION
+    tables: Tables,
+    store: ModelStore,
+    run_id: str,
+    name: str = PRODUCTION,
+    check: Check = no_gates,
 ) -> View | None:
     """Publish a run where nothing is published yet, and do nothing where something is; None then.
 
@@ -88,10 +92,15 @@ def publish_first(
     run = last_event(tables, run_id)
     if Views(tables.url).current(name) or (run and _is_sample(run)):
         return None
+    view = view_to_publish(tables, store, run_id)
+    view = view.model_copy(update={"name": name, "reason": "the first"})
     try:
-        return publish(tables, store, run_id, name, reason="the first")
-    except Conflict:  # another was first
-        return None
+        return publish_view(tables, view, after=None, check=check)
+    except Conflict:
+        now = Views(tables.url).current(name)
+        if now and now.inference_key in partition_keys(tables.existing("results")):
+            return None  # another was first
+        raise
 
 
 def rollback(tables: Tables, name: str = PRODUCTION, reason: str = "") -> View:
@@ -101,7 +110,8 @@ def rollback(tables: Tables, name: str = PRODUCTION, reason: str = "") -> View:
     if past:
         target = before(past)
         _require_rows(tables, target.inference_key, f"number {target.serial} of view {name}")
-    return _held(tables, views.rollback(name, reason))
+    back = views.rollback(name, reason)
+    return _held(tables, back, past[-1])
 
 
 def view_to_publish(tables: Tables, store: ModelStore, what: str, complete: bool = False) -> View:
@@ -160,15 +170,31 @@ def _require_rows(tables: Tables, inference_key: str, what: str) -> None:
         )
 
 
-def _held(tables: Tables, view: View) -> View:
-    """Raises Conflict when a prune took the rows before the view could hold them."""
+def _held(tables: Tables, view: View, former: View | None) -> View:
+    """Raises Conflict when a prune took the rows before the view could hold them; what was shown before,
+    if anything, is published again then.
+    """
     hold(tables)
-    if view.inference_key not in partition_keys(tables.existing("results")):
-        raise Conflict(
-            f"the results of view {view.name} number {view.serial} were pruned at the same moment, so it "
-            "shows nothing: resight runs rollback, and run it again"
-        )
-    return view
+    if view.inference_key in partition_keys(tables.existing("results")):
+        return view
+    after = "nothing was shown before" if former is None else _back(tables, view, former)
+    raise Conflict(
+        f"the results of view {view.name} number {view.serial} were pruned at the same moment, and {after}: "
+        "run it again with resight reprocess"
+    )
+
+
+def _back(tables: Tables, view: View, former: View) -> str:
+    """What is shown in place of a view that has lost its results, in words."""
+    again = {
+        "rolled_back_to": former.rolled_back_to or former.serial,
+        "reason": f"the results of number {view.serial} were pruned",
+    }
+    try:
+        shown = Views(tables.url).publish(former.model_copy(update=again), after=view.serial)
+    except Conflict:
+        return "another hand has published since"
+    return f"what was shown before is shown again (number {shown.serial})"
 
 
 def _is_sample(run: dict[str, Any]) -> bool:

@@ -14,7 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
+from archive.dataset import dataset, files
+from archive.schemas import RESULTS
+
 _COLUMNS = ["media_sha256", "status", "run_id", "finished_at"]
+_SCHEMA = pa.schema(
+    [RESULTS.field(name) for name in ("inference_key", *_COLUMNS)] + [("settings_key", pa.string())]
+)
+"""Of the tables that runs write: `results`, and `snips` with its settings."""
 
 
 class Rivals:
@@ -23,31 +30,32 @@ class Rivals:
     """
 
     def __init__(self, base: DeltaTable, key: Mapping[str, str], run_id: str) -> None:
-        self._of_key = pc.field("inference_key") == key["inference_key"]
-        self._same = pc.scalar(True)
+        self._key = key["inference_key"]
+        self._same = pc.field("inference_key") == self._key
         for column, value in key.items():
-            if column != "inference_key":  # the partition: no file has it
-                self._same = self._same & (pc.field(column) == value)
-        self._read = {fragment.path for fragment in self._fragments(base)}
+            self._same = self._same & (pc.field(column) == value)
+        self._read: frozenset[str] = files(base, self._key)
         self._rows: list[pa.Table] = []
         self._run_id = run_id
+
+    def know(self, snapshot: DeltaTable) -> None:
+        """After a commit of this run: what is new in the snapshot is its own."""
+        self._read |= files(snapshot, self._key)
 
     def without(self, snapshot: DeltaTable, rows: pa.Table, replace: bool) -> pa.Table:
         """The rows whose image has none in the snapshot. To a writer that replaces failed rows, a failed one
         counts as none, unless it is the very row (its answer was lost).
         """
-        for fragment in self._fragments(snapshot):
-            if fragment.path not in self._read:
-                self._read.add(fragment.path)
-                self._rows.append(fragment.to_table(columns=_COLUMNS, filter=self._same))
-        return self.left(rows, replace)
-
-    def left(self, rows: pa.Table, replace: bool) -> pa.Table:
-        """The same, as of the last snapshot that was looked at: rivals may have come in before these rows."""
-        there = [self._done(part, rows) if replace else part for part in self._rows]
+        if new := files(snapshot, self._key) - self._read:
+            others = dataset(snapshot, _SCHEMA, without=self._read)
+            self._rows.append(others.to_table(columns=_COLUMNS, filter=self._same))
+            self._read |= new
+        asked = rows["media_sha256"].combine_chunks()  # few: those that are there may be very many
+        there = [part.filter(pc.is_in(part["media_sha256"], asked)) for part in self._rows]
+        if replace:
+            there = [self._done(part, rows) for part in there]
         chunks = [chunk for part in there for chunk in part["media_sha256"].chunks]
-        digests = pa.chunked_array(chunks, pa.string()).combine_chunks()
-        return rows.filter(pc.invert(pc.is_in(rows["media_sha256"], digests)))
+        return rows.filter(pc.invert(pc.is_in(asked, pa.chunked_array(chunks, pa.string()))))
 
     def _done(self, part: pa.Table, rows: pa.Table) -> pa.Table:
         moments = rows["finished_at"].combine_chunks()
@@ -55,6 +63,3 @@ class Rivals:
             pc.equal(part["run_id"], self._run_id), pc.is_in(part["finished_at"], moments)
         )
         return part.filter(pc.or_(pc.not_equal(part["status"], "failed"), very))
-
-    def _fragments(self, snapshot: DeltaTable) -> list[pa.dataset.Fragment]:
-        return list(snapshot.to_pyarrow_dataset().get_fragments(filter=self._of_key))

@@ -14,11 +14,13 @@ from typing import Any
 
 import structlog
 
+from archive.compact import compact
 from archive.tables import Tables
 from batch.accounting import Counts, read_back
 from batch.afterwards import afterwards
 from batch.arrivals import arrivals
 from batch.commit import ResultCommitter
+from batch.id_list import keep_ids
 from batch.identity import require_same_run
 from batch.patience import Patience
 from batch.pipeline import result_tables, stage_threads
@@ -30,13 +32,15 @@ from batch.snips.run import make_snips
 from batch.spec import RunSpec
 from batch.stages import Stages
 from model_store.deployment import read_pool
-from model_store.errors import ResightError
+from model_store.errors import ResightError, StorageError
 from model_store.storage import Folder
 from model_store.store import ModelStore, ModelVersion
 from serve.handle import RayReplicas, deployed_pools
 from serve.settings import Settings
 
 TICK_S = 1.0
+COMPACT_EVERY = 500
+"""Commits of a long run, after which their files are put together: the log and its readers stay quick."""
 LEASE_S = 120
 """How long replicas keep the run's version after its last heartbeat."""
 log = structlog.get_logger("resight.run")
@@ -58,14 +62,15 @@ def execute(spec: RunSpec, tables: Tables, store: ModelStore) -> RunReport:
     """Do the run. Raises ResightError (recorded in `runs`) when it does not end well."""
     model = pinned(store, spec.model)
     require_same_run(tables, spec, model)
-    plan = make_plan(tables, model, spec.scope)
-    counts = Counts(plan.requested, reused=plan.reused, bytes=plan.todo_bytes)
+    keep_ids(tables.url, spec.scope.ids)
     run_log = RunLog(tables, spec, model.info)
-    log.info("planned", run_id=spec.run_id, model=str(model.id), **_plan_facts(plan))
-    run_log.write("running", counts)
-    progress, stages = Progress(spec.run_id, counts, spec.commit_s), Stages()
+    progress, stages = Progress(spec.run_id, Counts(), spec.commit_s), Stages()
+    run_log.write("running", progress.counts)  # before planning: others shall see it at once
     commit_s = 0.0
     try:
+        plan = make_plan(tables, model, spec.scope)
+        log.info("planned", run_id=spec.run_id, model=str(model.id), **_plan_facts(plan))
+        progress.counts = Counts(plan.requested, reused=plan.reused, bytes=plan.todo_bytes)
         if plan.todo:
             for root in plan.roots():
                 require_present(Folder(root))
@@ -82,9 +87,10 @@ def execute(spec: RunSpec, tables: Tables, store: ModelStore) -> RunReport:
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt | SystemExit)
         known = ours(error)
-        run_log.write(
-            "cancelled" if stopped else "failed", progress.counts, _reason(known or error)
-        )
+        with contextlib.suppress(StorageError):  # what went wrong first is told
+            run_log.write(
+                "cancelled" if stopped else "failed", progress.counts, _reason(known or error)
+            )
         raise known or error from None
     run_log.write("sealed", final, "; ".join(lines), report | more)
     seconds = progress.elapsed_s()
@@ -104,13 +110,18 @@ def _stream(
 ) -> float:
     """Every result from the replicas into the table; seconds that commits took."""
     committer, patience = ResultCommitter(tables, spec, plan), Patience(spec.stop)
-    beat_s = time.monotonic()
+    beat_s, compacted = time.monotonic(), 0
     try:
         for rows in arrivals(result_tables(spec, plan, pool), TICK_S):
             if rows is not None:
                 committer.add(rows)
                 stages.add(rows)
                 progress.arrived(progress.counts.plus(rows))
+            else:
+                committer.tick()
+            if committer.commits > compacted + COMPACT_EVERY:
+                compacted = committer.commits
+                compact(tables, "results", plan.model.info.inference_key, COMPACT_EVERY)
             patience.require(progress.counts, arrived=rows is not None)
             if time.monotonic() - beat_s > HEARTBEAT_S:
                 run_log.write("running", progress.counts)

@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from archive.schemas import RUNS
@@ -64,12 +65,19 @@ class RunLog:
             "stages": json.dumps(stages) if stages is not None else None,
             "resight_version": resight_version(),
         }
-        self._events += 1
         rows = pa.Table.from_pylist([row], schema=RUNS)
-        self._tables.append("runs", rows, f"run:{self._spec.run_id}", _not_yet_there)
+        self._tables.append("runs", rows, f"run:{self._spec.run_id}", self._not_yet_there)
+        self._events += 1
 
-
-def _not_yet_there(snapshot: DeltaTable, rows: pa.Table) -> pa.Table:
-    """This run's event is absent unless its own commit was acknowledged too late."""
-    written = snapshot.transaction_version(f"run:{rows['run_id'][0].as_py()}") or 0
-    return rows if written <= rows["event"][0].as_py() else rows.slice(0, 0)
+    def _not_yet_there(self, snapshot: DeltaTable, rows: pa.Table) -> pa.Table:
+        """None where its own commit was acknowledged too late; else the event, numbered after those that another
+        driver of this run has written meanwhile.
+        """
+        mine = (pc.field("run_id") == self._spec.run_id) & (
+            pc.field("event_at") == rows["event_at"][0]
+        )
+        if snapshot.to_pyarrow_dataset().count_rows(filter=mine):
+            return rows.slice(0, 0)
+        self._events = snapshot.transaction_version(f"run:{self._spec.run_id}") or 0
+        column = rows.schema.get_field_index("event")
+        return rows.set_column(column, "event", pa.array([self._events], pa.int32()))

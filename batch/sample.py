@@ -15,12 +15,14 @@ DAY_STARTS_H, NIGHT_STARTS_H = 6, 18
 """By the camera's clock; where it has none the image is in a stratum of its own."""
 _STRATA = """
     create table strata as
-    select id, any_value(camera_id) as camera_id, any_value(case
+    select id, min(camera_id) as camera_id, min(case
         when captured_at_local is null then 'undated'
         when substr(captured_at_local, 12, 2)::integer >= {day}
             and substr(captured_at_local, 12, 2)::integer < {night} then 'day'
         else 'night' end) as light
-    from (select md5_number(media_sha256) as id, camera_id, captured_at_local from scoped) group by id
+    from (select md5_number(media_sha256) as id, camera_id, captured_at_local from scoped)
+        semi join wanted using (id)
+    group by id
 """
 _CUT = """
     delete from wanted where id not in (

@@ -63,10 +63,12 @@ class Scope(BaseModel):
             raise ValueError(f"{field} belongs to scope '{kind}', not to '{self.kind}'")
         if own and not given:
             raise ValueError(f"scope '{self.kind}' needs {' or '.join(own)}")
-        if self.start and self.end and self.start >= self.end:
-            raise ValueError(f"start {self.start} is not before end {self.end}")
         if any(moment and moment.tzinfo for moment in (self.start, self.end)):
             raise ValueError("start and end are by the camera's clock: leave out the time zone")
+        if self.start and self.end and self.start >= self.end:
+            raise ValueError(f"start {self.start} is not before end {self.end}")
+        if None not in (self.min_score, self.max_score) and self.min_score >= self.max_score:  # type: ignore[operator]
+            raise ValueError(f"min_score {self.min_score} is not below max_score {self.max_score}")
         return self
 
     @property

@@ -17,7 +17,7 @@ class RunSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    run_id: str
+    run_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     model: str = Field(description="name, name@version or name:alias; pinned when the run starts")
     scope: Scope = Scope()
     chunk: int = Field(
@@ -31,7 +31,7 @@ class RunSpec(BaseModel):
         default=None, min_length=1, description="custom resource of the nodes that read and decode"
     )
     commit_s: float = Field(
-        default=5.0, gt=0, description="at most this much work is redone after a crash"
+        default=5.0, gt=0, le=3600, description="at most this much work is redone after a crash"
     )
     megapixels: int = Field(default=100, ge=1)
     stop: Stop = Stop()

@@ -72,7 +72,7 @@ def submit(spec: RunSpec, settings: Settings) -> str:
             submission_id=free_submission_id(spec.run_id, known),
             runtime_env=runtime_env,
         )
-    except (RuntimeError, ConnectionError) as error:
+    except _ray_errors() as error:
         raise ClusterError(f"the cluster did not take the job: {error}"[:1000]) from error
 
 
@@ -92,6 +92,14 @@ def free_submission_id(run_id: str, known: Mapping[str | None, Any]) -> str:
                 "--run-id to start another"
             )
     raise AssertionError("unreachable")
+
+
+def require_answer() -> None:
+    """Raises ClusterError when no cluster answers."""
+    try:
+        _client().list_jobs()
+    except _ray_errors() as error:
+        raise ClusterError(f"the cluster does not answer: {error}"[:1000]) from error
 
 
 def stop(run_id: str) -> str | None:
@@ -114,7 +122,7 @@ def stop(run_id: str) -> str | None:
                     f"job {', '.join(alive)} was told to stop {STOP_S} s ago and runs on"
                 )
             time.sleep(0.2)
-    except (RuntimeError, ConnectionError) as error:
+    except _ray_errors() as error:
         raise ClusterError(f"the cluster did not stop the job: {error}"[:1000]) from error
     return ", ".join(alive) or None
 
@@ -143,6 +151,13 @@ async def tail(submission_id: str, on_line: Callable[[str], None]) -> JobOutcome
         if info.status.is_terminal():
             return JobOutcome(str(info.status.value), info.driver_exit_code, info.message or "")
         await asyncio.sleep(0.2)
+
+
+def _ray_errors() -> tuple[type[Exception], ...]:
+    """What Ray's client raises: also OSError, of which requests' errors are, and one of its own for a token."""
+    from ray.exceptions import RayError
+
+    return RuntimeError, OSError, RayError
 
 
 def _client() -> Any:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 import typer
 from rich.markup import escape
 
+from archive.query import is_of_storage
 from batch.exit_codes import exit_code
 from cli import archive, assertions, cluster, detect, metrics, models, plan, reprocess, runs, tokens
 from cli.output import errors
-from model_store.errors import ResightError
+from model_store.errors import ResightError, StorageUnreachable
 
 app = typer.Typer(
     help="Detect in field-camera images: over HTTP now, over the whole archive again at any time.",
@@ -32,9 +34,20 @@ metrics.register(app)
 
 
 def main() -> None:
-    """Entry point. Exit codes: batch/exit_codes.py, docs/operating.md."""
+    """Entry point. Exit codes: batch/exit_codes.py, docs/operating.md.
+
+    What DuckDB, Delta or Arrow say of a file that is missing or damaged counts as StorageUnreachable.
+    """
     try:
         app()
     except ResightError as error:
-        errors.print(f"[red]error[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(exit_code(error))
+        _end(error)
+    except Exception as error:
+        if not is_of_storage(error):
+            raise
+        _end(StorageUnreachable(" ".join(str(error).split())))
+
+
+def _end(error: ResightError) -> NoReturn:
+    errors.print(f"[red]error[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+    sys.exit(exit_code(error))

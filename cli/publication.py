@@ -14,6 +14,7 @@ from batch import publish as publishing
 from batch.impact.gates import closed_gates
 from batch.policy import read_policy
 from cli.output import Format, FormatOption, note, print_facts, print_rows
+from model_store.errors import StorageUnreachable
 from model_store.names import version_id
 from model_store.store import ModelStore
 from serve.rollout.state import read_state
@@ -99,7 +100,12 @@ def prune_command(
 
 
 def _aliased(store: ModelStore) -> dict[str, str]:
-    """Inference key to the alias that means it, or tries it (canary, shadow). Raises ModelError."""
+    """Inference key to the alias that means it, or tries it (canary, shadow).
+
+    Raises ModelError; StorageUnreachable where no model is at all, for then no alias can be seen.
+    """
+    if not any(store.versions(name) for name in store.names()):
+        raise StorageUnreachable(f"no model is in {store.url}; is it mounted?")
     found: dict[str, str] = {}
     for name in store.names():
         for alias, state in read_state(store, name).aliases.items():

@@ -9,6 +9,8 @@ import typer
 
 from archive.tables import Tables
 from batch.accounting import Counts, read_back
+from batch.afterwards import seal_what_is_there
+from batch.id_list import keep_ids
 from batch.identity import require_same_run
 from batch.plan import Plan, make_plan, pinned
 from batch.snips.accounting import count_snips
@@ -31,6 +33,7 @@ def run_to_end(
     nothing = _nothing_to_do(spec, settings, tables, store, fmt)
     if nothing is not None:
         return nothing
+    keep_ids(settings.tables_url, spec.scope.ids)
     join(settings)
     from batch.submit import submit
     from cli.follow import follow as follow_run
@@ -65,6 +68,7 @@ def _nothing_to_do(
         if snips.todo:
             return None
         more = {"snips": count_snips(tables, snips, spec.run_id).as_dict()}
+    more |= seal_what_is_there(spec, plan, tables, store, counts)
     return _facts_of_nothing(counts) | more | _details(fmt, asdict(counts), {})
 
 

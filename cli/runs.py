@@ -12,10 +12,10 @@ import typer
 from archive.query import connect
 from archive.tables import Tables
 from archive.views import Views
-from batch.cancel import close
+from batch.cancel import close, is_interrupted
 from cli import publication, runs_diff
-from cli.output import Format, FormatOption, print_facts, print_rows
-from model_store.errors import BadRequest
+from cli.output import Format, FormatOption, note, print_facts, print_rows
+from model_store.errors import BadRequest, ClusterError
 from serve.cluster import join, read_state
 from serve.settings import Settings
 
@@ -91,16 +91,36 @@ def cancel(run_id: RunId, fmt: FormatOption = Format.table) -> None:
     """
     settings = Settings()
     job = None
-    if read_state(settings) or settings.address:
-        join(settings)
+    tables = Tables(settings.tables_url)
+    if (read_state(settings) or settings.address) and _answers(settings, tables, run_id):
         from batch.submit import stop
 
         job = stop(run_id)
-    state = close(Tables(settings.tables_url), run_id, job)
+    state = close(tables, run_id, job)
     print_facts({"run_id": run_id, "state": state, "job": job}, fmt)
 
 
+def _answers(settings: Settings, tables: Tables, run_id: str) -> bool:
+    """False where no cluster answers and the run is interrupted: then the record alone is closed.
+
+    Raises ClusterError where another run may be at work there.
+    """
+    from batch.submit import require_answer
+
+    try:
+        join(settings)
+        require_answer()
+    except ClusterError as error:
+        if not is_interrupted(tables, run_id):
+            raise
+        note(f"{error}; the run gave no sign for five minutes, so the record alone is closed")
+        return False
+    return True
+
+
 def _rows(tables: Tables, sql: str, **parameters: Any) -> list[dict[str, Any]]:
+    if tables.existing("runs") is None:
+        return []
     return connect(tables).sql(sql, params=parameters).to_arrow_table().to_pylist()
 
 

@@ -37,11 +37,13 @@ _IMAGES = """
 _BOXES = """
     create table {side}_boxes as
     with flat as (
-        select md5_number(media_sha256) as id, unnest(detections) as d from {side}_results)
+        select md5_number(media_sha256) as id, unnest(detections) as d from {side}_results
+        where media_sha256 in (select media_sha256 from images))
     select id, d.rank, d.label, d.score, d.x1_px as x1, d.y1_px as y1, d.x2_px as x2, d.y2_px as y2
     from flat left join {side}_limits limits on d.label = limits.label
-    where d.score >= coalesce(least, $threshold)::float and id in (select id from images)
+    where d.score >= coalesce(least, $threshold)::float
 """
+"""Only the lists of images that are compared are taken apart: those of a sample are few."""
 
 
 def load(

@@ -1,11 +1,10 @@
 """One side of a comparison: results of one inference key, and the scores from which they are shown.
 
-a run id | name@version | a view's name --side--> Side
+a run id | name@version | a view's name --side--> Side. What is a run is that run, also where a view has its name;
+`published` is never one.
 """
 
 from __future__ import annotations
-
-import re
 
 import duckdb
 from pydantic import Field
@@ -13,7 +12,7 @@ from pydantic import Field
 from archive.scan import scan
 from archive.schemas import RUNS
 from archive.tables import Tables
-from archive.views import PRODUCTION, View, Views
+from archive.views import NAME, PRODUCTION, View, Views
 from model_store.config import Frozen, ModelConfig
 from model_store.errors import BadRequest, ModelError
 from model_store.names import VersionId, parse_ref
@@ -21,7 +20,6 @@ from model_store.store import ModelStore
 
 PUBLISHED = "published"
 """Another word for the view `production`."""
-RUN_ID = re.compile(r"\d{8}T\d{6}-[0-9a-f]+")
 
 
 class Side(Frozen):
@@ -43,13 +41,15 @@ NOTHING = Side(name="nothing", inference_key="nothing")
 
 def side(tables: Tables, models: ModelStore, name: str) -> Side:
     """Raises BadRequest that says what there is, ModelNotFound, ModelRefused, StorageUnreachable."""
-    if RUN_ID.fullmatch(name):
-        return _of_run(tables, models, name)
+    found = None if name == PUBLISHED else _of_run(tables, models, name)
+    if found is not None:
+        return found
     if "@" in name or ":" in name:
         described = models.describe(models.resolve(parse_ref(name)))
         return _of_model(name, described.info.inference_key, described.id, described.config)
     views = Views(tables.url)
-    view = views.current(PRODUCTION if name == PUBLISHED else name)
+    view_name = PRODUCTION if name == PUBLISHED else name
+    view = views.current(view_name) if NAME.fullmatch(name) else None
     if view is None:
         there = ", ".join(views.names()) or "none"
         raise BadRequest(
@@ -75,8 +75,8 @@ def side_of_view(view: View, name: str | None = None) -> Side:
     )
 
 
-def _of_run(tables: Tables, models: ModelStore, run_id: str) -> Side:
-    """A run stands for all results of its inference key, also those it found done."""
+def _of_run(tables: Tables, models: ModelStore, run_id: str) -> Side | None:
+    """A run stands for all results of its inference key, also those it found done. None: no such run."""
     sql = duckdb.connect()
     scan(sql, "runs", tables.existing("runs"), RUNS)
     rows = sql.execute(
@@ -84,7 +84,7 @@ def _of_run(tables: Tables, models: ModelStore, run_id: str) -> Side:
         {"run": run_id},
     ).fetchall()
     if not rows:
-        raise BadRequest(f"no run {run_id} in {tables.url}; see 'resight runs list'")
+        return None
     key, *version = rows[0]
     exact = VersionId(*version)
     try:

@@ -57,6 +57,8 @@ def _stream(
             if rows is not None:
                 committer.add(rows)
                 counts = counts.plus(rows)
+            else:
+                committer.tick()
             patience.require(counts.as_images(), arrived=rows is not None)
             now_s = time.monotonic()
             if rows is not None and now_s - said_s > spec.commit_s:

@@ -1,11 +1,16 @@
-"""A writer for tests that race processes; here, because spawned processes import it by name."""
+"""Those who write at once in tests that race processes; here, because spawned processes import them by name."""
 
 from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
+from archive.compact import compact
 from archive.tables import Tables
 from tests.fixtures_local import result_rows
 
@@ -21,3 +26,28 @@ def write_commits(url: str, writer: str, name: str, commits: int) -> None:
     tables = Tables(url)
     for i in range(commits):
         tables.append("results", result_rows([f"{name}-{i}", f"shared-{i}"]), writer, absent)
+
+
+def append_rows(url: str, writer: str, name: str, commits: int) -> None:
+    """`commits` commits of one row each on the snapshot of the one before."""
+    tables = Tables(url)
+    base = tables.snapshot("results")
+    for i in range(commits):
+        base = tables.append("results", result_rows([f"{name}-{i}"]), writer, absent, base=base)
+
+
+def replace_rows(url: str, writer: str, shas: Sequence[str], rounds: int) -> None:
+    """Each of the rows replaced so many times; `run_id` says in which round."""
+    tables = Tables(url)
+    for number in range(rounds):
+        for sha in shas:
+            rows = result_rows([sha], run_id=f"round-{number}")
+            key = ("inference_key", "media_sha256")
+            tables.append("results", rows, writer, lambda _, wanted: wanted, replace=key)
+
+
+def compact_until(url: str, stop: str) -> None:
+    """Compact again and again until there is a file `stop`."""
+    while not Path(stop).exists():
+        compact(Tables(url), "results", min_files=2)
+        time.sleep(0.2)  # or those who replace rows never have their turn

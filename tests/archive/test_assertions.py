@@ -10,12 +10,14 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from deltalake.exceptions import CommitFailedError
 
+import archive.prune
 from archive.assertion_files import SHOWN_ERRORS, read_assertions
 from archive.assertions import HUMAN, append, assertion_id, human_assertions
 from archive.schemas import ASSERTIONS, MEDIA
 from archive.tables import Tables
-from model_store.errors import BadRequest
+from model_store.errors import BadRequest, Conflict
 from tests.fixtures_local import put_results, result_rows, rows_of
 
 NOON = datetime(2026, 5, 14, 12, tzinfo=UTC)
@@ -263,3 +265,30 @@ def test_reading_makes_no_table(tmp_path: Path) -> None:
     nowhere = Tables(str(tmp_path / "none"))
     assert human_assertions(nowhere).num_rows == 0
     assert not (tmp_path / "none").exists()
+
+
+LOOKED_AT = {"media_sha256": A, "action": "keep", "inference_key": KEY, "rank": 0, **WHO}
+
+
+def test_a_prune_that_was_planned_before_a_statement_is_refused_by_it(tables: Tables) -> None:
+    planned = tables.snapshot("results")
+    assert said(tables, LOOKED_AT) == 1
+    with pytest.raises(CommitFailedError):
+        archive.prune._delete(planned, [KEY])
+
+
+def test_statements_without_a_detection_hold_nothing(tables: Tables) -> None:
+    before = tables.snapshot("results").version()
+    assert said(tables, KEEP) == 1
+    assert tables.snapshot("results").version() == before
+
+
+def test_a_statement_that_loses_to_a_prune_is_recorded_and_told_so(tables: Tables) -> None:
+    file = Path(tables.url).parent / "said.jsonl"
+    file.write_text(json.dumps(LOOKED_AT))
+    rows = read_assertions(tables, file)
+    tables.snapshot("results").delete(f"inference_key = '{KEY}'")
+    with pytest.raises(Conflict, match="pruned at the same moment"):
+        append(tables, rows)
+    assert standing(tables) == [("keep", "fox", 1.0)]
+    assert append(tables, rows) == 0

@@ -13,14 +13,23 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake.exceptions import CommitFailedError
 
+import archive.prune
 import archive.tables
 from archive.exports import export
 from archive.query import RELATIONS, query
-from archive.schemas import SNIPS
+from archive.schemas import MEDIA, SNIPS
 from archive.tables import Tables
 from archive.views import View, Views
-from model_store.errors import BadRequest
+from model_store.errors import BadRequest, Conflict, StorageUnreachable
 from tests.fixtures_local import put_results, result_rows, rows_of
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Tables:
+    """With an archive in it, of no file yet."""
+    tables = Tables(str(tmp_path / "tables"))
+    tables.snapshot("media")
+    return tables
 
 
 @pytest.fixture
@@ -29,6 +38,12 @@ def filled(tables: Tables) -> Tables:
     put_results(tables, result_rows(["a"], key="other"))
     Views(tables.url).publish(of_key("k"), after=0)
     return tables
+
+
+def add_snips(tables: Tables) -> None:
+    snips = [{"inference_key": key, "media_sha256": "a"} for key in ("s", "t")]
+    table = pa.Table.from_pylist(snips, schema=SNIPS)
+    tables.append("snips", table, "w", lambda _, wanted: wanted)
 
 
 def of_key(key: str, **more: Any) -> View:
@@ -108,7 +123,86 @@ def test_a_copy_that_fails_leaves_no_part_and_no_record(
         export(filled, "results", tmp_path / "out.csv")
     assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["out.csv"]
     assert (tmp_path / "out.csv").read_text() == "old"
+    assert rows_of(filled, "exports") == []
+
+
+def test_only_the_record_of_the_export_that_failed_is_taken_back(
+    filled: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "it's.csv"
+    export(filled, "results", out)
+    export(filled, "media", out)
+    before, text = rows_of(filled, "exports"), out.read_text()
+
+    def full(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(BadRequest, match="disk full"):
+        export(filled, "results", out)
+    assert len(before) == 2
+    assert sorted(rows_of(filled, "exports"), key=str) == sorted(before, key=str)
+    assert out.read_text() == text
+
+
+@pytest.mark.parametrize("lose", ["remove", "damage"])
+def test_results_that_cannot_be_read_leave_the_old_file_and_are_told_of(
+    filled: Tables, tmp_path: Path, lose: str
+) -> None:
+    out = tmp_path / "out.csv"
+    out.write_text("old")
+    for file in Path(filled.url, "results").glob("*/*.parquet"):
+        file.unlink() if lose == "remove" else file.write_bytes(b"x" * 100)
+    with pytest.raises(StorageUnreachable, match="cannot read results for"):
+        export(filled, "results", out)
+    assert out.read_text() == "old"
     assert filled.existing("exports") is None
+
+
+def test_tables_that_are_away_leave_the_old_file(tmp_path: Path) -> None:
+    out = tmp_path / "out.csv"
+    out.write_text("old")
+    with pytest.raises(StorageUnreachable, match="is it mounted"):
+        export(Tables(str(tmp_path / "away")), "media", out)
+    assert out.read_text() == "old"
+    assert not (tmp_path / "away").exists()
+
+
+@pytest.mark.parametrize(
+    ("relation", "table", "keys"), [("all_results", "results", "k"), ("snips", "snips", "s")]
+)
+def test_a_prune_that_was_planned_before_an_export_is_refused_by_it(
+    filled: Tables, tmp_path: Path, relation: str, table: str, keys: str
+) -> None:
+    add_snips(filled)
+    planned = filled.snapshot(table)
+    export(filled, relation, tmp_path / "out.parquet")
+    with pytest.raises(CommitFailedError):
+        archive.prune._delete(planned, keys)
+
+
+@pytest.mark.parametrize("relation", ["results", "all_results", "detections", "snips"])
+def test_an_export_that_loses_to_a_prune_is_told_so_and_leaves_nothing(
+    filled: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, relation: str
+) -> None:
+    add_snips(filled)
+    media = [{"media_sha256": "a", "source_root": "/r", "path": "a.jpg"}]
+    filled.append("media", pa.Table.from_pylist(media, schema=MEDIA), "w", lambda _, rows: rows)
+    box = {"rank": 0, "label": "deer", "score": 0.9}
+    put_results(filled, result_rows(["a"], detections=[box]))
+    (tmp_path / "out.csv").write_text("old")
+    hold = archive.prune.hold
+
+    def pruned_before(tables: Tables, name: str = "results") -> None:
+        tables.snapshot(name).delete("inference_key in ('k', 's')")
+        hold(tables, name)
+
+    monkeypatch.setattr(archive.prune, "hold", pruned_before)
+    with pytest.raises(Conflict, match="pruned at the same moment"):
+        export(filled, relation, tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["out.csv"]
+    assert rows_of(filled, "exports") == []
 
 
 @pytest.mark.parametrize(
@@ -134,9 +228,7 @@ def test_what_is_exported_is_recorded(
     keys: list[str],
     words: str | None,
 ) -> None:
-    snips = [{"inference_key": key, "media_sha256": "a"} for key in ("s", "t")]
-    table = pa.Table.from_pylist(snips, schema=SNIPS)
-    filled.append("snips", table, "w", lambda _, wanted: wanted)
+    add_snips(filled)
     monkeypatch.chdir(tmp_path)
     asked = datetime.now(UTC)
     assert export(filled, relation, Path("out.parquet"), view) == rows

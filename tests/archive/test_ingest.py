@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 
 from archive.ingest import IngestReport, ingest, retire
@@ -233,3 +234,111 @@ def test_a_retired_archive_is_left_out_and_comes_back_when_it_is_ingested_again(
     assert archives(tables) == {str(small): 3}
     with pytest.raises(BadRequest, match="no file is known from"):
         retire(tables, "/never/ingested")
+
+
+def test_many_changes_at_once_are_each_in_the_report_and_the_table(
+    tmp_path: Path, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """New, changed, unchanged, gone, back and unreadable files in one ingest, in parts of every size."""
+    monkeypatch.setattr("archive.tables.KEYS_PER_COMMIT", 2)
+    monkeypatch.setattr("archive.difference.WINDOW_ROWS", 3)
+    monkeypatch.setattr("archive.ingest.COMMIT_ROWS", 5)
+    kinds = ["same", "changed", "gone", "back", "long-gone"]
+    root = write_files(
+        tmp_path / "many", {f"{k}/{i}.jpg": jpeg(shade=i) for k in kinds for i in range(7)}
+    )
+    ingest(tables, str(root))
+    for kind in ("back", "long-gone"):
+        shutil.rmtree(root / kind)
+    ingest(tables, str(root))
+    shutil.rmtree(root / "gone")
+    later = {f"{k}/{i}.jpg": jpeg(shade=i + 100) for k in ("changed", "new") for i in range(7)}
+    write_files(root, later | {f"back/{i}.jpg": jpeg(shade=i) for i in range(7)})
+    for i in range(7):
+        os.utime(root / f"changed/{i}.jpg", (5, 5))
+    read = Folder.read
+
+    def read_all_but_two(folder: Folder, path: str) -> bytes:
+        if path in ("new/3.jpg", "changed/3.jpg"):
+            raise StorageUnreachable("input/output error")
+        return read(folder, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "read", read_all_but_two)
+        report = ingest(tables, str(root))
+    assert counts(report) == (6, 6 + 7, 7, 7 + 7)
+    assert (report.files, set(report.unreadable)) == (28, {"new/3.jpg", "changed/3.jpg"})
+    rows = media(tables)
+    assert {path.split("/")[0] for path, row in rows.items() if row["missing_since"]} == {
+        "gone",
+        "long-gone",
+    }
+    assert len(rows) == 5 * 7 + 6
+    for path, data in later.items():
+        if path not in report.unreadable:
+            assert rows[path]["media_sha256"] == hashlib.sha256(data).hexdigest()
+    assert counts(ingest(tables, str(root))) == (1, 1, 26, 14)
+
+
+def test_two_ingests_of_one_archive_at_once_give_every_file_one_row(
+    tmp_path: Path, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("archive.tables.time.sleep", lambda _: None)
+    monkeypatch.setattr("archive.ingest.COMMIT_ROWS", 2)
+    root = write_files(tmp_path / "both", {f"{i}.jpg": jpeg(shade=i) for i in range(9)})
+    others = [lambda: ingest(tables, str(root))]
+
+    def other_comes_between(done: int, _: int) -> None:
+        if done >= 4 and others:
+            others.pop()()
+
+    ingest(tables, str(root), progress=other_comes_between)
+    assert sorted(media(tables)) == sorted(f"{i}.jpg" for i in range(9))
+
+
+def test_a_commit_does_not_look_at_the_table_again_unless_it_lost_a_race(
+    tmp_path: Path, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("archive.ingest.COMMIT_ROWS", 2)
+    root = write_files(tmp_path / "own", {f"{i}.jpg": jpeg(shade=i) for i in range(9)})
+    opened: list[str] = []
+    snapshot = Tables.snapshot
+    monkeypatch.setattr(
+        Tables, "snapshot", lambda self, name: opened.append(name) or snapshot(self, name)
+    )
+    assert counts(ingest(tables, str(root))) == (9, 0, 0, 0)
+    assert opened == ["media"]
+    assert tables.snapshot("media").version() == 5
+
+
+def test_nothing_is_left_in_the_temporary_folder(
+    small: Path, tmp_path: Path, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    ingest(tables, str(small))
+    shutil.rmtree(small)
+    with pytest.raises(StorageUnreachable):
+        ingest(tables, str(small))
+    retire(tables, str(small))
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_an_archive_on_s3_is_catalogued_as_one_on_a_disk(
+    small: Path, tables: Tables, s3_endpoint: str
+) -> None:
+    client = boto3.client("s3", endpoint_url=s3_endpoint)
+    client.create_bucket(Bucket="catalogued")
+    for file in small.rglob("*.jpg"):
+        client.upload_file(str(file), "catalogued", f"field/{file.relative_to(small)}")
+    there = Tables("s3://catalogued/tables")
+    assert counts(ingest(there, "s3://catalogued/field")) == (3, 0, 0, 0)
+    assert counts(ingest(there, "s3://catalogued/field/")) == (0, 0, 3, 0)
+    client.put_object(Bucket="catalogued", Key="field/north/1.jpg", Body=jpeg(shade=8))
+    client.delete_object(Bucket="catalogued", Key="field/north/2.jpg")
+    assert counts(ingest(there, "s3://catalogued/field")) == (0, 1, 1, 1)
+    ingest(tables, str(small))
+    here, rows = media(tables), media(there)
+    assert rows["north/0.jpg"]["media_sha256"] == here["north/0.jpg"]["media_sha256"]
+    assert rows["north/1.jpg"]["media_sha256"] == hashlib.sha256(jpeg(shade=8)).hexdigest()
+    assert [path for path, row in rows.items() if row["missing_since"]] == ["north/2.jpg"]

@@ -1,16 +1,31 @@
-"""What a walk over an archive finds."""
+"""What a walk over an archive finds: on a disk, on S3, and in any other file system."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+import boto3
+import fsspec
 import pytest
 
-from archive.listing import list_files
+from archive.listing import ArchiveFile, list_files
 from model_store.errors import StorageUnreachable
 from model_store.storage import Folder
 from tests.fixtures_local import write_files
+
+
+def listed(url: str | Path) -> tuple[list[ArchiveFile], int]:
+    """Files by path, and the number of others."""
+    files, others = [], 0
+    for found in list_files(Folder(str(url))):
+        files += [ArchiveFile(**row) for row in found.files.to_pylist()]
+        others += found.others
+    return sorted(files, key=lambda file: file.path), others
+
+
+def paths(url: str | Path) -> list[str]:
+    return [file.path for file in listed(url)[0]]
 
 
 @pytest.mark.parametrize(
@@ -30,9 +45,7 @@ def test_images_are_known_by_extension_and_the_rest_is_counted(
     tmp_path: Path, names: list[str], images: list[str], others: int
 ) -> None:
     write_files(tmp_path, dict.fromkeys(names, b"x"))
-    listing = list_files(Folder(str(tmp_path)))
-    assert [file.path for file in listing.files] == images
-    assert listing.others == others
+    assert (paths(tmp_path), listed(tmp_path)[1]) == (images, others)
 
 
 def test_the_content_tag_changes_with_size_and_time(tmp_path: Path) -> None:
@@ -41,7 +54,7 @@ def test_the_content_tag_changes_with_size_and_time(tmp_path: Path) -> None:
     def tag(data: bytes, time_s: int) -> str:
         file.write_bytes(data)
         os.utime(file, (time_s, time_s))
-        return list_files(Folder(str(tmp_path))).files[0].content_tag
+        return listed(tmp_path)[0][0].content_tag
 
     first = tag(b"x", 1000)
     assert tag(b"y", 1000) == first
@@ -51,12 +64,12 @@ def test_the_content_tag_changes_with_size_and_time(tmp_path: Path) -> None:
 
 def test_sizes_are_in_the_listing(tmp_path: Path) -> None:
     write_files(tmp_path, {"a.jpg": b"12345"})
-    assert list_files(Folder(str(tmp_path))).files[0].size_bytes == 5
+    assert listed(tmp_path)[0][0].size_bytes == 5
 
 
 def test_a_root_that_is_not_there_is_unreachable_and_not_empty(tmp_path: Path) -> None:
     with pytest.raises(StorageUnreachable, match="does not exist; is it mounted"):
-        list_files(Folder(str(tmp_path / "away")))
+        listed(tmp_path / "away")
 
 
 @pytest.mark.parametrize("folder", ["", "deer-north"])
@@ -73,7 +86,7 @@ def test_a_folder_that_cannot_be_listed_is_unreachable_and_not_empty(
 
     monkeypatch.setattr("os.scandir", refusing)
     with pytest.raises(StorageUnreachable, match=r"cannot list .* not yours"):
-        list_files(Folder(str(tmp_path)))
+        listed(tmp_path)
 
 
 def test_a_linked_camera_folder_belongs_to_the_archive_once(tmp_path: Path) -> None:
@@ -83,9 +96,65 @@ def test_a_linked_camera_folder_belongs_to_the_archive_once(tmp_path: Path) -> N
     (root / "deer-south-again").symlink_to(elsewhere)
     (root / "deer-north" / "loop").symlink_to(root)
     (root / "deer-north" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
-    found = list_files(Folder(str(root)))
-    assert [file.path for file in found.files] == [
+    assert paths(root) == [
         "deer-north/1.jpg",
         "deer-south/1.jpg",
         "deer-south/2.jpg",
     ]
+
+
+@pytest.mark.parametrize("part", [1, 2, 100])
+def test_a_large_folder_comes_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: int
+) -> None:
+    monkeypatch.setattr("archive.listing.FOUND_FILES", part)
+    names = [f"{camera}/{i}.jpg" for camera in "ab" for i in range(5)] + ["notes.txt"]
+    write_files(tmp_path, dict.fromkeys(names, b"x"))
+    assert (paths(tmp_path), listed(tmp_path)[1]) == (sorted(names[:-1]), 1)
+    assert max(len(found.files) for found in list_files(Folder(str(tmp_path)))) <= part
+
+
+def test_a_name_that_is_not_utf8_is_told_apart(tmp_path: Path) -> None:
+    for name in (b"B\xe4r.jpg", b"B\xe4r.txt", b"deer.jpg"):
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(b"x")
+    (found,) = list_files(Folder(str(tmp_path)))
+    assert found.files["path"].to_pylist() == ["deer.jpg"]
+    assert (found.others, found.unnamed) == (1, ("B\udce4r.jpg",))
+
+
+@pytest.mark.parametrize("below", ["", "field/2025"])
+def test_on_s3_a_file_is_every_key_below_the_prefix(s3_endpoint: str, below: str) -> None:
+    client = boto3.client("s3", endpoint_url=s3_endpoint)
+    bucket = f"listing-{len(below)}"
+    client.create_bucket(Bucket=bucket)
+    prefix = f"{below}/" if below else ""
+    images = ["1.jpg", "a/1.JPG", "a/b/ü +&%2F'q.png", "a.jpg/2.jpg", "a//3.jpg"]
+    others = ["notes.txt", "a/", "empty/", ".cache/1.jpg", "a/.b.jpg", "a/1.jpg/"]
+    for key in [*images, *others]:
+        client.put_object(Bucket=bucket, Key=prefix + key, Body=key.encode())
+    if prefix:
+        for beside in (prefix, below, f"{below}-more/1.jpg", "1.jpg"):
+            client.put_object(Bucket=bucket, Key=beside, Body=b"")
+    root = f"s3://{bucket}/{below}"
+    files, rest = listed(root)
+    assert [file.path for file in files] == sorted(images)
+    assert rest == len(others) + bool(prefix)
+    for file in files:
+        data = Folder(root).read(file.path)
+        assert (data.decode(), len(data)) == (file.path, file.size_bytes)
+        head = client.head_object(Bucket=bucket, Key=prefix + file.path)
+        assert file.content_tag == "etag:" + head["ETag"].strip('"')
+
+
+def test_an_s3_prefix_without_keys_is_unreachable(s3_endpoint: str) -> None:
+    boto3.client("s3", endpoint_url=s3_endpoint).create_bucket(Bucket="nothing")
+    with pytest.raises(StorageUnreachable, match="does not exist"):
+        listed("s3://nothing/here")
+
+
+def test_any_other_file_system_is_walked() -> None:
+    memory = fsspec.filesystem("memory")
+    memory.pipe({"/away/a/1.jpg": b"1", "/away/2.jpg": b"22", "/away/a/.b/3.jpg": b""})
+    files, others = listed("memory://away")
+    assert [(file.path, file.size_bytes) for file in files] == [("2.jpg", 2), ("a/1.jpg", 1)]
+    assert others == 1

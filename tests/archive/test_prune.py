@@ -201,6 +201,36 @@ def test_a_key_is_kept_for_each_of_these_reasons_and_the_others_go(
     assert prune(four, {}, 0) == []
 
 
+@pytest.mark.parametrize(
+    ("days", "state", "keep_days", "words"),
+    [
+        (80, "sealed", 90, "sealed"),
+        (100, "sealed", 90, None),
+        (80, "cancelled", 90, "cancelled"),
+        (80, "failed", 90, "failed"),
+        (80, "running", 90, "interrupted"),
+        (80, "sealed", 70, None),
+    ],
+)
+def test_what_a_run_did_is_kept_for_as_long_as_what_was_shown(
+    four: Tables, days: float, state: str, keep_days: float, words: str | None
+) -> None:
+    started = event("a", days + 1, "running", run_id="x")
+    add(four, "runs", RUNS, started, event("a", days, state, run_id="x") | {"event": 1})
+    want = {"a": (f"run x-a was {words} on {days_ago(days):%Y-%m-%d}",)} if words else {}
+    assert kept(four, keep_days=keep_days) == want
+
+
+@pytest.mark.parametrize(("state", "kept_too"), [("sealed", set()), ("cancelled", {"a"})])
+def test_of_a_sealed_run_that_was_published_its_views_decide(
+    four: Tables, monkeypatch: pytest.MonkeyPatch, state: str, kept_too: set[str]
+) -> None:
+    add(four, "runs", RUNS, event("a", 2, state))
+    monkeypatch.setattr(Views, "history", lambda *_: shown(500, 400, 300))
+    publish(four, "d")
+    assert set(kept(four)) == {"b", "c"} | kept_too
+
+
 def test_what_an_alias_means_is_kept(four: Tables) -> None:
     uses = plan_prune(four, {"b": "alias m:production has version 2", "unknown": "…"})
     assert {use.inference_key: use.kept for use in uses if use.kept} == {

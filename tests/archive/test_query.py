@@ -13,13 +13,21 @@ import pytest
 from deltalake import write_deltalake
 
 from archive.ingest import IngestReport
-from archive.query import RELATIONS, query
+from archive.query import RELATIONS, archives, query
 from archive.schemas import MEDIA, RUNS
 from archive.tables import Tables
 from archive.views import View, Views
 from examples.sample_archive import Summary
-from model_store.errors import BadRequest
+from model_store.errors import BadRequest, StorageUnreachable
 from tests.fixtures_local import put_results, result_rows, rows_of
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Tables:
+    """With an archive in it, of no file yet."""
+    tables = Tables(str(tmp_path / "tables"))
+    tables.snapshot("media")
+    return tables
 
 
 def published(key: str = "k", **more: Any) -> View:
@@ -65,7 +73,22 @@ def test_relations_of_tables_that_do_not_exist_are_empty_and_make_none(
 ) -> None:
     assert count(tables, relation) == 0
     assert count(tables, relation, published()) == 0
-    assert not Path(tables.url).exists()
+    assert [folder.name for folder in Path(tables.url).iterdir()] == ["media"]
+
+
+def test_a_place_without_a_table_is_not_an_empty_archive(tmp_path: Path) -> None:
+    away = Tables(str(tmp_path / "away"))
+    with pytest.raises(StorageUnreachable, match="no table is in .*away; run 'resight ingest' first"):
+        query(away, "select count(*) from media")
+    assert archives(away) == {}
+    assert not (tmp_path / "away").exists()
+
+
+def test_a_table_that_commands_make_which_only_look_is_no_archive(tmp_path: Path) -> None:
+    away = Tables(str(tmp_path / "away"))
+    away.snapshot("exports")
+    with pytest.raises(StorageUnreachable, match="is it mounted"):
+        query(away, "select count(*) from exports")
 
 
 @pytest.fixture
@@ -119,7 +142,14 @@ def test_files_of_other_keys_are_not_opened(two_keys: Tables) -> None:
         query(two_keys, f"select * from {relation}", published("new"))
     assert shown(two_keys, published("new")) == ["a", "b"]
     assert count(two_keys, "all_results where inference_key = 'new'") == 2
-    with pytest.raises(BadRequest):
+    with pytest.raises(StorageUnreachable, match="cannot read from"):
+        query(two_keys, "select * from all_results")
+
+
+def test_a_damaged_file_is_no_fault_of_the_statement(two_keys: Tables) -> None:
+    for file in Path(two_keys.url, "results").glob("*/*.parquet"):
+        file.write_bytes(b"x" * 100)
+    with pytest.raises(StorageUnreachable, match="cannot read from"):
         query(two_keys, "select * from all_results")
 
 

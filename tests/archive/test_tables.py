@@ -17,7 +17,7 @@ from deltalake.exceptions import CommitFailedError
 import archive.tables
 from archive.query import query
 from archive.schemas import TABLES
-from archive.tables import COMMIT_ATTEMPTS, Tables, storage_options
+from archive.tables import COMMIT_ATTEMPTS, MAINTENANCE, Tables, storage_options
 from model_store.errors import StorageUnreachable, TableConflict
 from tests.archive.racing_writer import absent, write_commits
 from tests.fixtures_local import result_rows, rows_of
@@ -89,6 +89,16 @@ def test_of_two_writers_with_stale_snapshots_the_second_looks_again(
     append(tables, "a", "b", base=first)
     append(tables, "b", "c", base=second)
     assert images(tables) == ["a", "b", "c"]
+
+
+def test_rows_another_has_written_before_a_lost_race_are_not_written_after_it(
+    tables: Tables, no_waiting: None
+) -> None:
+    base = tables.snapshot("results")
+    append(Tables(tables.url), "a", "b", "c")  # all before our first commit
+    for sha in "abcd":
+        base = append(tables, sha, base=base)
+    assert images(tables) == ["a", "b", "c", "d"]
 
 
 def test_the_snapshot_that_comes_back_is_a_base_for_the_next_rows(tables: Tables) -> None:
@@ -179,7 +189,7 @@ def test_replaced_rows_can_be_filtered_like_any_other(tables: Tables) -> None:
     snapshot = tables.snapshot("results")
     found = snapshot.to_pyarrow_dataset().to_table(filter=pc.field("run_id") == long)
     assert sorted(found["media_sha256"].to_pylist()) == ["a", "c", "it's b"]
-    sql = f"select count(*) as n from results where run_id = '{long}' and status like 'o%'"
+    sql = f"select count(*) as n from all_results where run_id = '{long}' and status like 'o%'"
     assert query(tables, sql).to_pylist() == [{"n": 3}]
     for file in snapshot.file_uris():
         assert "string_view" not in str(pq.read_schema(file))
@@ -214,6 +224,67 @@ def test_a_replacement_that_lost_its_race_is_made_again_on_the_new_snapshot(
         ("b", "ok"),
         ("c", "ok"),
     ]
+
+
+SAME_RESULT = ("inference_key", "media_sha256")
+
+
+def test_what_takes_files_out_of_a_table_is_maintenance(tables: Tables) -> None:
+    assert append(tables, "a", "b").transaction_version(MAINTENANCE) is None
+    for turn in (1, 2):
+        rows = result_rows(["a"], status="failed")
+        snapshot = tables.append(
+            "results", rows, WRITER, lambda _, wanted: wanted, replace=SAME_RESULT
+        )
+        assert snapshot.transaction_version(MAINTENANCE) == turn
+
+
+@pytest.mark.parametrize("vouched", [False, True])
+def test_many_rows_are_replaced_a_few_thousand_keys_at_a_time(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch, vouched: bool
+) -> None:
+    monkeypatch.setattr("archive.tables.KEYS_PER_COMMIT", 2)
+    shas = [f"{i}" for i in range(7)]
+    base = append(tables, *shas)
+    rows = result_rows(shas[:5], status="failed")
+    after = tables.append(
+        "results",
+        rows,
+        WRITER,
+        lambda _, wanted: wanted,
+        base=base if vouched else None,
+        replace=SAME_RESULT,
+    )
+    assert (after.version(), images(tables)) == (1 + 3, shas)
+    found = {row["media_sha256"]: row["status"] for row in rows_of(tables, "results")}
+    assert found == {sha: "failed" if int(sha) < 5 else "ok" for sha in shas}
+
+
+def test_no_rows_are_replaced_by_nothing(tables: Tables) -> None:
+    append(tables, "a")
+    after = tables.append(
+        "results", result_rows([]), WRITER, lambda _, wanted: wanted, replace=SAME_RESULT
+    )
+    assert (after.version(), images(tables)) == (1, ["a"])
+
+
+def test_a_snapshot_that_is_opened_anew_is_still_the_one_that_was_vouched_for(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch, no_waiting: None
+) -> None:
+    monkeypatch.setattr("archive.tables.FRESH_EVERY", 1)
+    commit = archive.tables._commit
+    others = ["b"]
+
+    def commit_and_another_writes(*args: Any) -> None:
+        commit(*args)
+        if others:
+            append(tables, others.pop())
+
+    monkeypatch.setattr("archive.tables._commit", commit_and_another_writes)
+    base = append(tables, "a", base=tables.snapshot("results"))
+    assert base.version() == 1
+    append(tables, "b", "c", base=base)
+    assert images(tables) == ["a", "b", "c"]
 
 
 def test_racing_processes_lose_nothing_and_double_nothing(tables: Tables) -> None:
@@ -272,9 +343,7 @@ def test_an_older_table_gains_the_columns_that_came_later(
         older.setitem(TABLES, "results", without_masks())
         rows = pa.Table.from_pylist([one], schema=without_masks())
         tables.append("results", rows, WRITER, absent)
-    flat = (
-        "select d.label, d.mask_rle from (select unnest(detections) d from results) order by 1, 2"
-    )
+    flat = "select d.label, d.mask_rle from (select unnest(detections) d from all_results) order by 1, 2"
     assert query(tables, flat).to_pylist() == [{"label": "deer", "mask_rle": None}]
     masked = one | {"media_sha256": "b", "detections": [{**detection("fox"), "mask_rle": "04"}]}
     tables.append(

@@ -12,6 +12,7 @@ import typer
 
 import batch.reprocess
 import cli.reprocess
+from batch.id_list import keep_ids
 from batch.options import arguments, require_model, run_spec, takes_run_options
 from batch.policy import Stop
 from batch.scope import Scope
@@ -96,6 +97,8 @@ def test_a_list_of_images_is_kept_with_the_tables(
     spec = spec_of(["--model", "m", "--scope", "ids", "--ids", str(listed)])
     assert spec.scope.ids is not None
     kept = tmp_path / "tables" / "scopes" / f"{spec.scope.ids}.txt"
+    assert not kept.exists(), "who only plans writes nothing"
+    keep_ids(str(tmp_path / "tables"), spec.scope.ids)
     assert kept.read_text().split() == ["a" * 64, "b" * 64]
     assert spec_of(arguments(spec)) == spec
 

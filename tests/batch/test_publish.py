@@ -359,8 +359,76 @@ def test_a_prune_at_the_same_moment_either_keeps_the_results_or_is_told(
         hold(tables)
 
     monkeypatch.setattr(batch.publish, "hold", pruned_before)
-    with pytest.raises(Conflict, match="were pruned at the same moment"):
+    words = "were pruned at the same moment, and what was shown before is shown again .number 3."
+    with pytest.raises(Conflict, match=words):
         publish(tables, store, "r3")
+    current = Views(tables.url).current()
+    assert current
+    assert (current.serial, current.run_id, current.rolled_back_to) == (3, "r1", 1)
+    assert query(tables, "select count(*) as n from results").to_pylist() == [{"n": 3}]
+
+
+def pruned_first(tables: Tables, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    hold = batch.publish.hold
+
+    def late(tables: Tables) -> None:
+        tables.snapshot("results").delete(f"inference_key = '{key}'")
+        hold(tables)
+
+    monkeypatch.setattr(batch.publish, "hold", late)
+
+
+def test_a_rollback_that_loses_to_a_prune_leaves_what_was_shown(
+    tables: Tables, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for run_id, version in (("r1", "1"), ("r3", "3")):
+        ran(tables, store, run_id, version, "running", "sealed")
+        publish(tables, store, run_id)
+    pruned_first(tables, key(store, "1"), monkeypatch)
+    with pytest.raises(Conflict, match="what was shown before is shown again"):
+        rollback(tables)
+    past = Views(tables.url).history()
+    assert [(view.run_id, view.rolled_back_to) for view in past] == [
+        ("r1", None),
+        ("r3", None),
+        ("r1", 1),
+        ("r3", 2),
+    ]
+
+
+def test_a_first_publication_that_loses_to_a_prune_is_no_success(
+    tables: Tables, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran(tables, store, "r1", "1", "running", "sealed")
+    pruned_first(tables, key(store, "1"), monkeypatch)
+    with pytest.raises(Conflict, match="nothing was shown before"):
+        publish_first(tables, store, "r1")
+
+
+def test_a_run_that_publishes_itself_goes_through_the_gates(
+    tables: Tables, store: ModelStore
+) -> None:
+    ran(tables, store, "r1", "1", "running", "sealed")
+    with pytest.raises(GateClosed, match="all failed"):
+        publish_first(tables, store, "r1", check=shut("all failed"))
+    assert Views(tables.url).current() is None
+
+
+def test_what_a_person_publishes_before_the_first_run_does_is_never_replaced(
+    tables: Tables, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran(tables, store, "r1", "1", "running", "sealed")
+    ran(tables, store, "r3", "3", "running", "sealed")
+    real = batch.publish.view_to_publish
+
+    def slow(*arguments: Any) -> View:
+        monkeypatch.setattr(batch.publish, "view_to_publish", real)
+        publish(tables, store, "r1", reason="by hand")
+        return real(*arguments)
+
+    monkeypatch.setattr(batch.publish, "view_to_publish", slow)
+    assert publish_first(tables, store, "r3") is None
+    assert [view.reason for view in Views(tables.url).history()] == ["by hand"]
 
 
 def test_the_spec_of_older_runs_is_no_sample(tables: Tables, store: ModelStore) -> None:

@@ -88,3 +88,12 @@ def test_an_event_whose_answer_was_lost_is_there_once(
         log.write("running", Counts())
     log.write("sealed", Counts())
     assert [state for _, _, state in events(tables)] == ["running", "running", "sealed"]
+
+
+def test_of_two_drivers_of_one_run_no_event_is_lost(tables: Tables) -> None:
+    one, two = (RunLog(tables, SPEC, model_info()) for _ in range(2))
+    for _ in range(3):
+        one.write("running", Counts())
+    two.write("sealed", Counts())
+    assert [event for _, event, _ in events(tables)] == [0, 1, 2, 3]
+    assert query(tables, "select state from runs").to_pylist() == [{"state": "sealed"}]

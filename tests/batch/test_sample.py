@@ -17,6 +17,7 @@ from batch.plan import make_plan
 from batch.sample import shares
 from batch.scope import Scope
 from model_store.store import ModelVersion
+from tests.fixtures_local import put_results, result_rows
 
 SIZES = st.lists(st.integers(1, 500), min_size=1, max_size=12).map(
     lambda sizes: sorted(sizes, reverse=True)
@@ -99,3 +100,16 @@ def test_a_sample_is_the_same_each_time_and_a_larger_one_has_it(
     small, again, large = (drawn(tables, motion, n) for n in (20, 20, 40))
     assert small == again
     assert set(small) < set(large)
+
+
+def test_a_sample_of_what_lacks_results_is_drawn_from_that(
+    tables: Tables, motion: ModelVersion
+) -> None:
+    rows = [row for w in make_plan(tables, motion, Scope()).windows(99) for row in w.to_pylist()]
+    done = sorted(row["media_sha256"] for row in rows)[:90]
+    put_results(tables, result_rows(done, key=motion.info.inference_key))
+    plan = make_plan(tables, motion, Scope(kind="status", status="missing", sample=5))
+    assert (plan.requested, plan.todo, plan.population, plan.population_todo) == (5, 5, 10, 10)
+    assert not set(done) & set(plan.requested_ids().to_pylist())
+    plan = make_plan(tables, motion, Scope(sample=5))
+    assert (plan.requested, plan.population, plan.population_todo) == (5, 100, 10)

@@ -12,7 +12,7 @@ import pytest
 from archive.schemas import MEDIA
 from archive.tables import Tables
 from archive.views import View, Views
-from batch.id_list import keep_ids
+from batch.id_list import keep_ids, name_ids, read_ids
 from batch.plan import make_plan
 from batch.scope import Scope
 from model_store.errors import BadRequest
@@ -144,7 +144,7 @@ def test_labels_need_a_published_view(tables: Tables, motion: ModelVersion) -> N
 def listed(tables: Tables, folder: Path, *names: str) -> Scope:
     file = folder / "list.txt"
     file.write_text("\n".join(names))
-    return Scope(kind="ids", ids=keep_ids(tables.url, file))
+    return Scope(kind="ids", ids=name_ids(file))
 
 
 def test_a_list_is_those_images(tables: Tables, motion: ModelVersion, tmp_path: Path) -> None:
@@ -176,8 +176,20 @@ def test_a_list_that_is_none_names_the_line(tmp_path: Path, text: str, words: st
     file = tmp_path / "list"
     file.write_text(text)
     with pytest.raises(BadRequest, match=words):
-        keep_ids(str(tmp_path / "tables"), file)
-    assert not (tmp_path / "tables").exists()
+        name_ids(file)
+
+
+def test_other_processes_find_a_list_that_is_kept(tmp_path: Path, monkeypatch: Any) -> None:
+    file, url = tmp_path / "list", str(tmp_path / "tables")
+    file.write_text("b" * 64 + "\n" + "a" * 64)
+    name = name_ids(file)
+    for _ in range(2):
+        keep_ids(url, name)
+    monkeypatch.setattr("batch.id_list._named", {})
+    keep_ids(url, name)
+    assert read_ids(url, name).to_pylist() == ["a" * 64, "b" * 64]
+    with pytest.raises(BadRequest, match="no list of images other"):
+        read_ids(url, "other")
 
 
 def test_windows_are_all_there_is_in_pieces(tables: Tables, motion: ModelVersion) -> None:

@@ -54,6 +54,8 @@ def test_these_scopes_are_understood(fields: dict[str, Any]) -> None:
         ({"kind": "time", "start": NOON.replace(tzinfo=UTC)}, "leave out the time zone"),
         ({"kind": "label", "min_score": 1.5}, "less than or equal to 1"),
         ({"sample": 0}, "greater than or equal to 1"),
+        ({"kind": "time", "start": NOON.replace(tzinfo=UTC), "end": NOON}, "leave out the time"),
+        ({"kind": "label", "min_score": 0.9, "max_score": 0.1}, "min_score 0.9 is not below"),
         ({"kind": "status", "status": "ok"}, "Input should be 'failed' or 'missing'"),
         ({"places": "all"}, "Extra inputs are not permitted"),
     ],
@@ -71,12 +73,15 @@ def test_a_scope_that_makes_no_sense_says_why(fields: dict[str, Any], words: str
         ({"actors": 0}, "actors"),
         ({"threads": -1}, "threads"),
         ({"commit_s": 0}, "commit_s"),
+        ({"commit_s": float("inf")}, "commit_s"),
+        ({"run_id": "../x"}, "run_id"),
+        ({"run_id": ""}, "run_id"),
         ({"megapixels": 0}, "megapixels"),
     ],
 )
 def test_a_pace_out_of_bounds_names_its_field(pace: dict[str, Any], field: str) -> None:
     with pytest.raises(ValidationError, match=field):
-        RunSpec(run_id="r", model="m", **pace)
+        RunSpec(**{"run_id": "r", "model": "m"} | pace)
 
 
 def test_a_spec_survives_as_json() -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pytest
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus
 
 import batch.submit
-from batch.submit import free_submission_id, is_job_of, stop
+from batch.submit import free_submission_id, is_job_of, require_answer, stop
 from model_store.errors import BadRequest, ClusterError
 
 
@@ -127,3 +128,18 @@ def test_a_cluster_that_does_not_answer_is_an_error(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(client, "list_jobs", away)
     with pytest.raises(ClusterError, match="did not stop the job: refused"):
         stop("r")
+    with pytest.raises(ClusterError, match="does not answer: refused"):
+        require_answer()
+
+
+@pytest.mark.parametrize("error", [AuthenticationError("no token"), OSError("no route")])
+def test_what_ray_s_client_raises_is_an_error_of_the_cluster(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def away() -> Jobs:
+        raise error
+
+    monkeypatch.setattr(batch.submit, "_client", away)
+    for act in (require_answer, lambda: stop("r")):
+        with pytest.raises(ClusterError, match=r"no token|no route"):
+            act()

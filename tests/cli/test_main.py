@@ -8,8 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import duckdb
+import pyarrow as pa
 import pytest
 import typer
+from deltalake.exceptions import DeltaError
 
 import cli.main
 from batch.exit_codes import EXIT_CODES
@@ -131,6 +134,28 @@ def test_an_error_of_ours_is_one_line_and_its_exit_code(
     monkeypatch.setattr("cli.archive.query", fail)
     text = resight("sql", "select 1").refused(EXIT_CODES[kind])
     assert text == "error cam[1]/[/x] is [bold]odd[/bold]\n"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        duckdb.IOException("IO Error:\n  no\n  file"),
+        duckdb.OutOfMemoryException("no file"),
+        DeltaError("no file"),
+        pa.ArrowInvalid("no file"),
+        FileNotFoundError("no file"),
+    ],
+)
+def test_what_a_library_says_of_files_is_one_line_and_exit_code_7(
+    resight: Resight, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("cli.archive.query", fail)
+    text = resight("sql", "select 1").refused(7)
+    assert text.endswith("no file\n")
+    assert text.count("\n") == 1
 
 
 def test_an_error_that_is_not_ours_is_not_hidden(

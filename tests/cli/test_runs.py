@@ -115,8 +115,20 @@ def test_nothing_was_run_yet(resight: Resight, home: Path) -> None:
     for command in ("show", "log", "cancel", "publish"):
         assert "no run 'r'" in resight("runs", command, "r").refused(2)
     assert "nothing is published" in resight("runs", "rollback").refused(2)
-    assert rows(resight("runs", "prune", "--format", "json").ok()) == []
     assert not (home / "tables").exists()
+
+
+@pytest.mark.parametrize("words", [(), ("--yes",)])
+def test_where_no_model_is_nothing_is_pruned(
+    resight: Resight, two: Tables, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    """Its aliases keep results: a store that is not mounted would set them free."""
+    monkeypatch.setattr(archive.prune, "WRITTEN", timedelta(seconds=-1))
+    monkeypatch.setenv("RESIGHT_MODELS", str(Path(two.url).parent / "away"))
+    said = resight("runs", "prune", *words).refused(7)
+    assert "no model is in " in said
+    assert "is it mounted?" in said
+    assert len(rows_of(two, "results")) == 4
 
 
 def test_runs_are_listed_newest_first_with_what_they_did(
@@ -216,8 +228,35 @@ def test_where_nothing_is_published_queries_say_what_to_do(resight: Resight, two
     assert resight("sql", LABELS).err == ""
 
 
-def test_where_nothing_was_run_queries_say_nothing(resight: Resight) -> None:
+def test_where_no_table_is_queries_and_exports_are_refused(
+    resight: Resight, tmp_path: Path
+) -> None:
+    out = tmp_path / "x.csv"
+    out.write_text("old")
+    for words in (("sql", LABELS), ("export", "detections", out)):
+        assert "run 'resight ingest' first, or is it mounted?" in resight(*words).refused(7)
+    assert out.read_text() == "old"
+
+
+def test_where_nothing_was_run_queries_say_nothing(resight: Resight, tables: Tables) -> None:
+    tables.snapshot("media")
     assert resight("sql", LABELS).err == ""
+
+
+@pytest.mark.parametrize("lose", ["remove", "damage"])
+@pytest.mark.parametrize("table", ["results", "runs"])
+def test_a_file_that_is_lost_ends_with_7_in_every_command(
+    resight: Resight, two: Tables, tmp_path: Path, table: str, lose: str
+) -> None:
+    for file in Path(two.url, table).rglob("*.parquet"):
+        file.unlink() if lose == "remove" else file.write_bytes(b"x" * 100)
+    commands: list[tuple[object, ...]] = [("runs", "diff", "old", "new")]
+    if table == "runs":
+        commands += [("runs", "list"), ("runs", "publish", "old"), ("runs", "prune")]
+    else:
+        commands += [("export", "results", tmp_path / "x.csv", "--run", "old")]
+    for words in commands:
+        resight(*words).refused(7)
 
 
 @pytest.mark.parametrize(
@@ -351,12 +390,32 @@ def test_without_a_cluster_an_interrupted_run_is_cancelled_in_the_record(
     assert "run young is at work" in resight("runs", "cancel", "young").refused(2)
 
 
+def test_where_no_cluster_answers_only_an_interrupted_run_is_cancelled(
+    resight: Resight, two: Tables, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESIGHT_ADDRESS", "http://127.0.0.1:9")
+    monkeypatch.setattr(cli.runs, "join", lambda _: None)
+    monkeypatch.setattr(batch.submit, "_client", no_cluster)
+    ran(two, store, "young", "1", "running", start=datetime.now(UTC))
+    ran(two, store, "killed", "1", "running")
+    for run_id in ("young", "nobody", "old"):
+        assert "does not answer: refused" in resight("runs", "cancel", run_id).refused(8)
+    done = resight("runs", "cancel", "killed", "--format", "json")
+    assert json.loads(done.ok()) == {"run_id": "killed", "state": "cancelled", "job": None}
+    assert "does not answer: refused" in done.err
+
+
+def no_cluster() -> None:
+    raise ConnectionError("refused")
+
+
 def test_with_a_cluster_its_job_is_stopped(
     resight: Resight, two: Tables, store: ModelStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     joined: list[object] = []
     monkeypatch.setattr(cli.runs, "read_state", lambda _: object())
     monkeypatch.setattr(cli.runs, "join", joined.append)
+    monkeypatch.setattr(batch.submit, "require_answer", lambda: None)
     monkeypatch.setattr(batch.submit, "stop", lambda run_id: f"resight-{run_id}-2")
     ran(two, store, "alive", "1", "running", start=datetime.now(UTC))
     facts = json.loads(resight("runs", "cancel", "alive", "--format", "json").ok())

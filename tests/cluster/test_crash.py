@@ -1,77 +1,179 @@
-"""kill -9 of the job's driver at about half, run again: the table is that of an undisturbed run."""
+"""kill -9 of a run's driver, of its worker and of a detector replica: the table is that of an undisturbed run."""
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import boto3
 import psutil
 import pytest
 
-from archive.query import query
+from archive.ingest import ingest
 from archive.tables import Tables
 from examples.sample_archive import build
+from tests.fixtures_local import rows_of
 
 pytestmark = pytest.mark.cluster
-WHAT_WAS_SEEN = """
-    select media_sha256, inference_key, status, error_code, error_detail, decode_note, width_px,
-        height_px, n_detections, max_score, saturated, detections, model_name, model_version,
-        weights_sha256
-    from results order by media_sha256
-"""
+ROOT = Path(__file__).resolve().parent.parent.parent
+IMAGES, KILLED_AT = 96, 16
+PACE = ("--model", "ssdlite-coco", "--chunk", "4", "--threads", "1", "--commit-s", "0.1")
+WAIT_S = 120
+OF_THE_RUN = {"run_id", "finished_at", *(f"{n}_ms" for n in ("read", "decode", "queue"))} | {
+    "inference_ms",
+    "postprocess_ms",
+}
 
 
-def test_a_killed_run_resumes_to_the_rows_of_an_undisturbed_one(
-    cluster: Any, tmp_path: Path
+class Driver:
+    """`python -m batch.reprocess` from a shell of this machine."""
+
+    def __init__(self, tables: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "batch.reprocess", *PACE],
+            cwd=ROOT,
+            env=os.environ | {"RESIGHT_TABLES": tables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.communicate(timeout=WAIT_S)
+
+    def report(self) -> dict[str, Any]:
+        """Of a run that must succeed."""
+        said, warned = self._process.communicate(timeout=WAIT_S)
+        assert self._process.returncode == 0, said + warned
+        events = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+        (report,) = [event for event in events if event["event"] == "report"]
+        return report
+
+
+@pytest.fixture(scope="module")
+def catalogued(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tables with media and nothing else; only to copy."""
+    place = tmp_path_factory.mktemp("crash")
+    build(place / "cameras", IMAGES, seed=7)
+    ingest(Tables(str(place / "tables")), str(place / "cameras"))
+    return place / "tables"
+
+
+@pytest.fixture
+def tables(catalogued: Path, tmp_path: Path) -> str:
+    return str(shutil.copytree(catalogued, tmp_path / "tables"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    cluster: Any, catalogued: Path, tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[str, Any]]:
+    tables = str(shutil.copytree(catalogued, tmp_path_factory.mktemp("undisturbed") / "tables"))
+    Driver(tables).report()
+    return seen(tables)
+
+
+@pytest.fixture
+def s3_tables(s3_endpoint: str, catalogued: Path) -> str:
+    """The same catalogue in a bucket."""
+    bucket = f"crash-{uuid4().hex}"
+    client = boto3.client("s3", endpoint_url=s3_endpoint)
+    client.create_bucket(Bucket=bucket)
+    for file in (one for one in catalogued.rglob("*") if one.is_file()):
+        client.upload_file(str(file), bucket, f"tables/{file.relative_to(catalogued)}")
+    return f"s3://{bucket}/tables"
+
+
+def test_a_killed_job_is_gone_on_with(
+    cluster: Any, tables: str, undisturbed: list[dict[str, Any]]
 ) -> None:
-    archive = tmp_path / "cameras"
-    build(archive, 200, seed=7)
-    disturbed, undisturbed = str(tmp_path / "disturbed"), str(tmp_path / "undisturbed")
-    for tables in (disturbed, undisturbed):
-        assert cluster.resight("ingest", str(archive), tables=tables).returncode == 0
-    pace = ("--model", "ssdlite-coco", "--chunk", "4", "--threads", "1", "--commit-s", "0.1")
-    started = cluster.resight(
-        "reprocess", *pace, "--run-id", "victim", "--no-follow", tables=disturbed
-    )
+    words = ("reprocess", *PACE, "--run-id", "victim", "--no-follow")
+    started = cluster.resight(*words, tables=tables)
     assert started.returncode == 0, started.stderr
-
-    committed = _kill_driver_at(90, "victim", disturbed)
-    assert 0 < committed < 190, "the run was to die in its middle"
-    resumed = cluster.reprocess(*pace, tables=disturbed)
-    assert resumed["counts"]["reused"] >= committed
-    assert resumed["counts"]["reused"] < resumed["counts"]["requested"]
-    cluster.reprocess(*pace, tables=undisturbed)
-
-    after_crash, reference = (_seen(tables) for tables in (disturbed, undisturbed))
-    assert len(after_crash) == len({row["media_sha256"] for row in after_crash})
-    assert after_crash == reference
+    wait_for(lambda: committed(tables) >= KILLED_AT)
+    drivers = processes(cluster, lambda words: {"batch.reprocess", "victim"} <= set(words))
+    assert drivers
+    for process in drivers:
+        os.kill(process.pid, signal.SIGKILL)
+    psutil.wait_procs(drivers, WAIT_S)
+    require_gone_on_with(tables, undisturbed)
 
 
-def _kill_driver_at(images: int, run_id: str, tables: str) -> int:
-    """SIGKILL the process of the job once so many rows are committed; the rows it left."""
-    deadline = time.monotonic() + 120
-    drivers: list[psutil.Process] = []
-    while time.monotonic() < deadline:
-        drivers = drivers or _processes_of(run_id)
-        results = Tables(tables).existing("results")
-        if drivers and results and results.to_pyarrow_dataset().count_rows() >= images:
-            for process in drivers:
-                os.kill(process.pid, signal.SIGKILL)
-            time.sleep(1)
-            return len(_seen(tables))
-    raise AssertionError("the run did not get that far")
+def test_a_killed_driver_is_gone_on_with_on_s3(
+    cluster: Any, s3_tables: str, undisturbed: list[dict[str, Any]]
+) -> None:
+    driver = Driver(s3_tables)
+    wait_for(lambda: committed(s3_tables) >= KILLED_AT)
+    driver.kill()
+    require_gone_on_with(s3_tables, undisturbed)
 
 
-def _processes_of(run_id: str) -> list[psutil.Process]:
-    return [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if {"batch.reprocess", run_id} <= set(process.info["cmdline"] or [])
+@pytest.mark.parametrize("title", ["DetectStage", "ray::ServeReplica:detect:Detector"])
+def test_a_run_outlives_its_worker_and_a_replica(
+    cluster: Any, tables: str, undisturbed: list[dict[str, Any]], title: str
+) -> None:
+    driver = Driver(tables)
+    wait_for(lambda: committed(tables) >= KILLED_AT)
+    victims = processes(cluster, lambda words: title in " ".join(words))
+    assert victims
+    for process in victims:
+        os.kill(process.pid, signal.SIGKILL)
+    assert committed(tables) < len(undisturbed), "it was to die in its middle"
+    report = driver.report()
+    assert report["counts"]["requested"] == len(undisturbed)
+    assert seen(tables) == undisturbed
+    photo = (ROOT / "examples" / "photos" / "cat.jpg").read_bytes()
+    wait_for(lambda: cluster.detect(photo).status_code == 200)
+
+
+def require_gone_on_with(tables: str, undisturbed: list[dict[str, Any]]) -> None:
+    there = committed(tables)
+    assert there < len(undisturbed), "it was to die in its middle"
+    counts = Driver(tables).report()["counts"]
+    assert there <= counts["reused"] < counts["requested"] == len(undisturbed)
+    assert seen(tables) == undisturbed
+    states = sorted(row["state"] for row in rows_of(Tables(tables), "runs"))
+    assert states == ["running", "running", "sealed"]
+
+
+def processes(cluster: Any, is_one: Callable[[list[str]], bool]) -> list[psutil.Process]:
+    """Of this cluster alone."""
+    found: list[psutil.Process] = []
+    for process in psutil.Process(cluster.state.pid).children(recursive=True):
+        try:
+            found += [process] if is_one(process.cmdline()) else []
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def committed(tables: str) -> int:
+    results = Tables(tables).existing("results")
+    return results.to_pyarrow_dataset().count_rows() if results else 0
+
+
+def seen(tables: str) -> list[dict[str, Any]]:
+    """All rows by image, without what is of their run."""
+    rows = [
+        {name: value for name, value in row.items() if name not in OF_THE_RUN}
+        for row in rows_of(Tables(tables), "results")
     ]
+    assert len(rows) == len({row["media_sha256"] for row in rows})
+    return sorted(rows, key=lambda row: row["media_sha256"])
 
 
-def _seen(tables: str) -> list[dict[str, Any]]:
-    return query(Tables(tables), WHAT_WAS_SEEN).to_pylist()
+def wait_for(is_so: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + WAIT_S
+    while not is_so():
+        assert time.monotonic() < deadline_s, "it never came to that"
+        time.sleep(0.1)

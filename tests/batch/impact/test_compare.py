@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 
 from archive.tables import Tables
+from batch.impact import load
 from batch.impact.compare import compare
 from tests.batch.impact.scene import Seen, World, new_side, old_side, sha
 
@@ -75,3 +80,27 @@ def test_only_the_images_asked_for_are_compared(tables: Tables) -> None:
     assert impact.verified.said == 1
     none = compare(tables, old_side(), new_side(), pa.array([], pa.string()))
     assert none.images.old == 0
+
+
+def test_only_the_detections_of_images_asked_for_are_taken_apart(
+    tables: Tables,
+) -> None:
+    """As DuckDB counted the rows that come into `unnest`."""
+    world = World()
+    for i in range(20):
+        world.image(f"i{i}", [DEER, FOX], [DEER])
+    world.write(tables)
+    sql = duckdb.connect()
+    load.load(sql, tables, old_side(), new_side(), pa.array([sha("i1"), sha("i2"), sha("none")]))
+    assert sql.sql("select count(*) from old_boxes").fetchall() == [(4,)]
+    sql.execute("pragma enable_profiling = 'json'")
+    asked = "explain analyze " + load._BOXES.format(side="old").partition(" as\n")[2]
+    profile = json.loads(sql.execute(asked, {"threshold": 0.0}).fetchall()[0][1])
+    (unnest,) = [node for node in nodes(profile) if node.get("type") == "UNNEST"]
+    assert unnest["intermediate_rows"] == 4
+
+
+def nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
+    for child in node.get("children", []):
+        yield from nodes(child)

@@ -70,6 +70,21 @@ def test_a_run_is_the_key_it_had_then(tables: Tables, models: ModelStore) -> Non
     assert (found.inference_key, found.model_version, found.threshold) == ("then", "2", 0.25)
 
 
+@pytest.mark.parametrize("run_id", ["night-1", "production"])
+def test_a_run_may_have_any_id_and_comes_before_a_view_of_that_name(
+    run_id: str, tables: Tables, models: ModelStore
+) -> None:
+    published(tables)
+    ran(tables, run_id, "2")
+    assert side(tables, models, run_id).inference_key == "then"
+
+
+def test_published_is_never_a_run(tables: Tables, models: ModelStore) -> None:
+    published(tables)
+    ran(tables, "published", "2")
+    assert side(tables, models, "published").inference_key == "published key"
+
+
 @pytest.mark.parametrize("name", ["published", "production"])
 def test_a_view_is_its_key_and_its_thresholds(
     name: str, tables: Tables, models: ModelStore
@@ -90,12 +105,12 @@ def test_views_have_names(tables: Tables, models: ModelStore) -> None:
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [
-        ("20260101T000000-ffffff", BadRequest, "no run 20260101T000000-ffffff in"),
+        ("20260101T000000-ffffff", BadRequest, "'20260101T000000-ffffff' is no run, no name"),
         ("published", BadRequest, "no published view .views: none."),
         ("blobs@9", ModelError, "no READY version blobs@9"),
         ("b l o b s@9", BadRequest, "is not a model"),
-        ("../../x", BadRequest, "no name of a view"),
-        ("", BadRequest, "no name of a view"),
+        ("../../x", BadRequest, "is no run, no name@version and no published view"),
+        ("", BadRequest, "is no run, no name@version and no published view"),
         ("nobody", BadRequest, "no published view"),
     ],
 )

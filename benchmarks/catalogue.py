@@ -1,0 +1,233 @@
+"""What does an archive of 10^5, 10^6 and 10^7 files cost the catalogue, and does any step grow faster?
+
+python benchmarks/catalogue.py --quick (10^5) | python benchmarks/catalogue.py | … --full 1 (10^7, half an hour)
+The archives do not exist (synthetic.py): names and tags are made up as they are listed, so that listing costs
+the processor's part alone. Each step is a process of its own; `rss_mib` is its peak, less what it had after
+its imports. `us_a_file` is per file of the archive, or per file that the step is about (`of`).
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from harness import ROOT, arguments_of, facts, keep, table
+
+from archive.compact import compact
+from archive.ingest import ingest, retire
+from archive.s3_listing import list_keys
+from archive.schemas import RESULTS
+from archive.tables import Tables
+from benchmarks.synthetic import (
+    Simulated,
+    SimulatedS3,
+    synthetic_media,
+    synthetic_results,
+    url_of,
+)
+
+S3_PAGE_S = 0.1
+COMMIT_ROWS = 5_000
+
+
+def main() -> None:
+    if len(sys.argv) > 1 and sys.argv[1] == "step":
+        step(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]))
+        return
+    arguments = arguments_of(__doc__, full=0, commits=2000)
+    sizes = [10**5] if arguments.quick else [10**5, 10**6, *([10**7] if arguments.full else [])]
+    result = facts("catalogue", vars(arguments) | {"s3_page_s": S3_PAGE_S})
+    rows: list[dict[str, Any]] = []
+    for images in sizes:
+        with tempfile.TemporaryDirectory(prefix="resight-catalogue-") as home:
+            for name in STEPS:
+                rows.append({"images": images, **in_a_process(name, Path(home), images)})
+                print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+    columns = ("images", "step", "s", "of", "us_a_file", "cpu_s", "rss_mib", "files", "mib", "note")
+    table([{column: row.get(column) for column in columns} for row in rows])
+    with tempfile.TemporaryDirectory(prefix="resight-catalogue-") as home:
+        commits = arguments.commits if not arguments.quick else 200
+        log = in_a_process("log", Path(home), commits)
+    table(log["marks"])
+    keep(result | {"steps": rows, "log": log["marks"]})
+
+
+def in_a_process(name: str, home: Path, images: int) -> dict[str, Any]:
+    words = [sys.executable, __file__, "step", name, str(home), str(images)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{name} of {images} failed:\n{done.stderr}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def step(name: str, home: Path, images: int) -> None:
+    tables = Tables(str(home / "tables"))
+    before_mib = peak_mib()
+    cpu, started = time.process_time(), time.perf_counter()
+    found = (STEPS | {"log": growth_of_the_log})[name](tables, images)
+    elapsed = found.pop("s", time.perf_counter() - started)
+    of = found.setdefault("of", images)
+    measured = {
+        "step": name.replace("_", " "),
+        "s": round(elapsed, 2),
+        "us_a_file": round(elapsed / max(1, of) * 1e6, 2),
+        "cpu_s": round(time.process_time() - cpu, 2),
+        "rss_mib": round(peak_mib() - before_mib),
+    }
+    print(json.dumps(measured | found))
+
+
+def peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def fill(tables: Tables, images: int) -> dict[str, Any]:
+    synthetic_media(tables, images)
+    return size_of(tables, "media")
+
+
+def size_of(tables: Tables, name: str) -> dict[str, Any]:
+    sizes = pa.table(tables.snapshot(name).get_add_actions())["size_bytes"].to_pylist()
+    return {"files": len(sizes), "mib": round(sum(sizes) / 2**20, 1)}
+
+
+def list_s3(_: Tables, images: int) -> dict[str, Any]:
+    """The stretches of an S3 listing at 100 ms a call; one after the other would be pages x 100 ms."""
+    server = SimulatedS3(images, lambda: time.sleep(S3_PAGE_S))
+    found = sum(len(entries) for entries in list_keys(server, ""))
+    assert found == images, found
+    pages = -(-images // 1000)
+    return {"note": f"{server.calls} calls, {pages} pages: {pages * S3_PAGE_S:.0f} s in one chain"}
+
+
+def ingest_unchanged(tables: Tables, images: int) -> dict[str, Any]:
+    report = ingest(tables, url_of(images))
+    assert (report.unchanged, report.files) == (images, images), report
+    return {}
+
+
+def ingest_one_in_a_hundred_new(tables: Tables, images: int) -> dict[str, Any]:
+    Simulated.new_each = 100
+    report = ingest(tables, url_of(images))
+    assert (report.new, report.unchanged) == (images // 100, images), report
+    return {"of": report.new, **size_of(tables, "media")}
+
+
+def compact_media(tables: Tables, images: int) -> dict[str, Any]:
+    report = compact(tables, "media", min_files=2)
+    return {
+        "of": report.rows,
+        **size_of(tables, "media"),
+        "note": f"{report.files_before} files before, {report.commits} commits",
+    }
+
+
+def ingest_one_in_a_hundred_changed(tables: Tables, images: int) -> dict[str, Any]:
+    Simulated.new_each, Simulated.changed = 100, images // 100
+    report = ingest(tables, url_of(images))
+    assert report.changed == images // 100, report
+    return {"of": report.changed, **size_of(tables, "media")}
+
+
+def ingest_one_in_a_hundred_gone(tables: Tables, images: int) -> dict[str, Any]:
+    """Those that were new are away again."""
+    Simulated.changed = images // 100
+    report = ingest(tables, url_of(images))
+    assert report.missing == images // 100, report
+    return {"of": report.missing, **size_of(tables, "media")}
+
+
+def commit_results(tables: Tables, images: int) -> dict[str, Any]:
+    """As a run does: 5,000 rows a commit, half a million at most."""
+    rows = min(images, 500_000)
+    synthetic_results(tables, rows, "k", file_rows=COMMIT_ROWS)
+    return {"of": rows, **size_of(tables, "results")}
+
+
+def compact_results(tables: Tables, images: int) -> dict[str, Any]:
+    report = compact(tables, "results", "k", min_files=2)
+    return {
+        "of": report.rows,
+        **size_of(tables, "results"),
+        "note": f"{report.files_before} files, {report.bytes_before / 2**20:.0f} MiB before",
+    }
+
+
+def growth_of_the_log(tables: Tables, commits: int) -> dict[str, Any]:
+    """Commits of one row each, without compaction and with it at every 64 small files."""
+    marks: list[dict[str, Any]] = []
+    for every in (0, 64):
+        marks += small_commits(Tables(f"{tables.url}-{every}"), commits, every)
+    return {"marks": marks}
+
+
+def small_commits(tables: Tables, commits: int, compact_every: int) -> list[dict[str, Any]]:
+    base = tables.snapshot("results")
+    seconds: list[float] = []
+    marks: list[dict[str, Any]] = []
+    log = Path(tables.url, "results", "_delta_log")
+    for i in range(1, commits + 1):
+        row = {"inference_key": "k", "media_sha256": f"{i:064d}", "status": "ok"}
+        rows = pa.Table.from_pylist([row], schema=RESULTS)
+        started = time.perf_counter()
+        base = tables.append("results", rows, "w", lambda _, wanted: wanted, base=base)
+        seconds.append(time.perf_counter() - started)
+        if compact_every and i % compact_every == 0:
+            compact(tables, "results", "k", min_files=2)
+        if i in {commits // 20, commits // 4, commits // 2, commits}:
+            marks.append(
+                {"commits": i, "compacted every": compact_every or "-", **log_facts(tables, log)}
+                | {"commit p50 ms": round(statistics.median(seconds[-50:]) * 1e3, 1)}
+            )
+    return marks
+
+
+def log_facts(tables: Tables, log: Path) -> dict[str, Any]:
+    started = time.perf_counter()
+    files = len(tables.snapshot("results").file_uris())
+    opened = time.perf_counter() - started
+    sizes = {file.name: file.stat().st_size for file in log.iterdir()}
+    checkpoints = [size for name, size in sizes.items() if "checkpoint.parquet" in name]
+    return {
+        "open ms": round(opened * 1e3, 1),
+        "data files": files,
+        "log files": len(sizes),
+        "log KiB": round(sum(sizes.values()) / 1024),
+        "checkpoints": len(checkpoints),
+        "largest KiB": round(max(checkpoints, default=0) / 1024),
+    }
+
+
+def retire_all(tables: Tables, images: int) -> dict[str, Any]:
+    """Marks every row missing; of 10^5 at most, or it would be all there is to wait for."""
+    if images > 10**5:
+        return {"of": 0, "note": "not at this size"}
+    return {"of": retire(tables, url_of(images)), **size_of(tables, "media")}
+
+
+STEPS: dict[str, Callable[[Tables, int], dict[str, Any]]] = {
+    "fill": fill,
+    "list_s3": list_s3,
+    "ingest_unchanged": ingest_unchanged,
+    "ingest_one_in_a_hundred_new": ingest_one_in_a_hundred_new,
+    "compact_media": compact_media,
+    "ingest_one_in_a_hundred_changed": ingest_one_in_a_hundred_changed,
+    "ingest_one_in_a_hundred_gone": ingest_one_in_a_hundred_gone,
+    "retire_all": retire_all,
+    "commit_results": commit_results,
+    "compact_results": compact_results,
+}
+
+
+if __name__ == "__main__":
+    main()

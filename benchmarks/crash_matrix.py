@@ -1,0 +1,110 @@
+"""Does a run that dies, at any point and on any store, ever lose or double a row, and what is done again?
+
+python benchmarks/crash_matrix.py
+Every case of tests/batch/crash, on a local folder and on an S3 server behind a proxy that fails on purpose. What is
+killed is the driver, in the middle of its commits; the stage before it is a fake one that infers nothing, so that
+images done again can be counted. `redone`: images inferred more than once in all; `interval`: images of a commit.
+Drivers of the same work at once each do all of it, which is no redoing after a crash. `seconds` are those of its
+drivers, one after the other. Prints the table; the last line of standard output is its JSON.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+from harness import arguments_of, facts, keep, table, verdicts
+
+from serve.ports import preferred_or_free
+from tests.batch.crash import places
+from tests.batch.crash.cases import cases
+from tests.batch.crash.driver import INTERVAL_IMAGES
+from tests.batch.crash.matrix import Case, Place, expected_exits, play
+
+START_S = 60
+
+
+def main() -> None:
+    arguments = arguments_of(__doc__)
+    result = facts("crash_matrix", vars(arguments))
+    with tempfile.TemporaryDirectory(prefix="resight-crash-") as folder:
+        local, remote = Path(folder) / "local", Path(folder) / "s3"
+        local.mkdir()
+        remote.mkdir()
+        rows = played(places.local(local), arguments.quick)
+        with s3_server() as endpoint, places.s3(remote, endpoint) as place:
+            rows += played(place, arguments.quick)
+    table(rows)
+    result["rows"] = rows
+    total = {name: sum(row[name] for row in rows) for name in ("duplicates", "lost", "wrong")}
+    more = [row for row in rows if not row["held"]]
+    verdicts(
+        result,
+        [
+            *((name, value, "0", value == 0) for name, value in total.items()),
+            ("cases that did not end as they must", len(more), "0", not more),
+        ],
+    )
+    keep(result)
+    sys.exit(bool(more))
+
+
+def played(place: Place, quick: bool) -> list[dict[str, Any]]:
+    return [row(case, place) for case in cases(place.store)[:: 8 if quick else 1]]
+
+
+def row(case: Case, place: Place) -> dict[str, Any]:
+    found = play(case, place)
+    most = found.redone if case.redone is None else case.redone
+    held = (
+        (found.duplicates, found.lost, found.wrong) == (0, 0, 0)
+        and found.redone <= most
+        and found.exits == expected_exits(case)
+        and found.states == list(case.states)
+    )
+    print(f"{place.store}  {case.name}: {'holds' if held else 'DOES NOT HOLD'}", file=sys.stderr)
+    return {
+        "case": case.name,
+        "store": place.store,
+        "rows": found.rows,
+        "duplicates": found.duplicates,
+        "lost": found.lost,
+        "wrong": found.wrong,
+        "redone": found.redone,
+        "interval": INTERVAL_IMAGES,
+        "seconds": round(found.seconds, 2),
+        "held": held,
+    }
+
+
+@contextmanager
+def s3_server() -> Iterator[str]:
+    """moto's, in its own process, with AWS_ENDPOINT_URL set to it in this one."""
+    port = preferred_or_free(0)
+    words = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    server = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    endpoint = f"http://127.0.0.1:{port}"
+    os.environ.update(places.KEYS, AWS_ENDPOINT_URL=endpoint)
+    try:
+        for _ in range(START_S * 5):
+            try:
+                httpx.get(endpoint, timeout=2)
+                break
+            except httpx.HTTPError:
+                time.sleep(0.2)
+        yield endpoint
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+"""Archives of any size that do not exist: rows of `media` and `results`, and the file system they came from.
+
+synthetic_media(tables, 10**6); ingest(tables, url_of(10**6)) finds every file unchanged.
+Image i lies at CAMERA/MONTH/IMG_i.jpg, 1,000 a folder, 10 folders a camera; its digest is sha256(i).
+"""
+
+# pyright: reportMissingTypeStubs=false
+# ruff: noqa: N803
+# (the parameters are those of S3)
+
+from __future__ import annotations
+
+import io
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import duckdb
+import fsspec
+import numpy as np
+import pyarrow as pa
+from deltalake import write_deltalake
+from fsspec import AbstractFileSystem
+from PIL import Image
+
+from archive.schemas import MEDIA, RESULTS
+from archive.tables import Tables
+
+FOLDER_IMAGES = 1000
+CAMERA_FOLDERS = 10
+FILE_ROWS = 1_000_000
+_MEDIA = """
+    select sha256(i::varchar) as media_sha256, $root as source_root,
+        format('camera-{:05d}/2025-{:02d}/IMG_{:08d}.jpg', i // 10000, i // 1000 % 10 + 1, i) as path,
+        800000 + i % 400000 as size_bytes, format('etag:{:032x}', i) as content_tag,
+        'image/jpeg' as media_type, 1920 as width_px, 1080 as height_px, 1 as exif_orientation,
+        strftime(timestamp '2025-01-01' + to_minutes(i % 525600), '%Y-%m-%dT%H:%M:%S')
+            as captured_at_local,
+        'exif' as timestamp_source, format('camera-{:05d}', i // 10000) as camera_id,
+        'path' as camera_source, now() as ingested_at
+    from range($first, $last) as numbers(i)
+"""
+_RESULTS = """
+    select $key as inference_key, sha256(i::varchar) as media_sha256,
+        case i % 3 when 0 then 'ok' else 'empty' end as status, 1920 as width_px, 1080 as height_px,
+        if(i % 3 = 0, 1, 0) as n_detections, if(i % 3 = 0, hash(i) % 1000 / 1000, null) as max_score,
+        false as saturated,
+        if(i % 3 = 0, [{'rank': 0, 'label': 'deer', 'class_id': 1, 'score': hash(i) % 1000 / 1000,
+            'x1_px': hash(i) % 900, 'y1_px': hash(i + 1) % 500, 'x2_px': 900 + hash(i + 2) % 900,
+            'y2_px': 500 + hash(i + 3) % 500, 'mask_rle': null, 'mask_area_px': null}], []) as detections,
+        3.0 as read_ms, 20.0 as decode_ms, 5.0 as queue_ms, 25.0 as inference_ms,
+        1.0 as postprocess_ms, 'run-1' as run_id, 'model' as model_name, '1' as model_version,
+        repeat('w', 64) as weights_sha256, now() as finished_at
+    from range($first, $last) as numbers(i) where hash(i) % 1000000 < $millionths
+"""
+
+
+def url_of(images: int) -> str:
+    return f"simulated://{images}"
+
+
+def synthetic_media(tables: Tables, images: int, file_rows: int = FILE_ROWS) -> None:
+    """Rows as an ingest of `url_of(images)` would have left them; nothing asks whether they are there."""
+    _fill(tables, "media", MEDIA, _MEDIA, images, file_rows, root=url_of(images))
+
+
+def synthetic_results(
+    tables: Tables, images: int, key: str, frac: float = 1.0, file_rows: int = FILE_ROWS
+) -> None:
+    """Results of a share of the images under one inference key; a third have a detection."""
+    millionths = round(frac * 1e6)
+    _fill(tables, "results", RESULTS, _RESULTS, images, file_rows, key=key, millionths=millionths)
+
+
+def _fill(
+    tables: Tables, name: str, schema: pa.Schema, sql: str, images: int, file_rows: int, **more: Any
+) -> None:
+    with duckdb.connect() as connection:
+        connection.execute("set timezone = 'UTC'")
+        for first in range(0, images, file_rows):
+            bounds = {"first": first, "last": min(first + file_rows, images)}
+            rows = connection.sql(sql, params=bounds | more).to_arrow_table()
+            write_deltalake(tables.snapshot(name), _as(rows, schema), mode="append")
+
+
+def _as(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """All columns of the schema; null where there is none."""
+    columns = [
+        rows[field.name].cast(field.type)
+        if field.name in rows.column_names
+        else pa.nulls(len(rows), field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def path_of(image: int) -> str:
+    camera, month = divmod(image // FOLDER_IMAGES, CAMERA_FOLDERS)
+    return f"camera-{camera:05d}/2025-{month + 1:02d}/IMG_{image:08d}.jpg"
+
+
+class Simulated(AbstractFileSystem):
+    """The files of `url_of(images)`, made up when asked for.
+
+    Of every `new_each` images one has a new one beside it; the first `changed` have another content tag.
+    """
+
+    protocol = "simulated"
+    new_each: ClassVar[int] = 0
+    changed: ClassVar[int] = 0
+    jpeg: ClassVar[bytes] = b""
+
+    def exists(self, path: str, **_: Any) -> bool:
+        return True
+
+    def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
+        root, *below = path.strip("/").split("/")
+        images, here = int(root), f"{root}/{'/'.join(below)}".rstrip("/")
+        if len(below) == 2:
+            camera, month = int(below[0].removeprefix("camera-")), int(below[1][-2:]) - 1
+            first = (camera * CAMERA_FOLDERS + month) * FOLDER_IMAGES
+            last = min(first + FOLDER_IMAGES, images)
+            return [info for i in range(first, last) for info in self._files(here, i)]
+        folders = -(-images // FOLDER_IMAGES)
+        if below:
+            first = int(below[0].removeprefix("camera-")) * CAMERA_FOLDERS
+            months = range(min(CAMERA_FOLDERS, folders - first))
+            names = [f"2025-{month + 1:02d}" for month in months]
+        else:
+            names = [f"camera-{camera:05d}" for camera in range(-(-folders // CAMERA_FOLDERS))]
+        return [{"name": f"{here}/{name}", "type": "directory", "size": 0} for name in names]
+
+    def cat_file(self, path: str, start: Any = None, end: Any = None, **_: Any) -> bytes:
+        """A small JPEG, for each image another."""
+        kind = type(self)
+        if not kind.jpeg:
+            file = io.BytesIO()
+            Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(file, "JPEG")
+            kind.jpeg = file.getvalue()
+        return kind.jpeg + path.encode()
+
+    def _files(self, folder: str, image: int) -> list[dict[str, Any]]:
+        name, size, tag = f"{folder}/IMG_{image:08d}", 800_000 + image % 400_000, f"{image:032x}"
+        found = [{"name": f"{name}.jpg", "type": "file", "size": size, "ETag": f'"{tag}"'}]
+        if self.new_each and image % self.new_each == 0:
+            found.append({**found[0], "name": f"{name}-new.jpg", "ETag": f'"{tag}-new"'})
+        if image < self.changed:
+            found[0]["ETag"] = f'"{tag}-changed"'
+        return found
+
+
+fsspec.register_implementation("simulated", Simulated, clobber=True)
+
+
+class Keys(Sequence[str]):
+    """The paths of so many images, in their order; none is kept."""
+
+    def __init__(self, images: int) -> None:
+        self._images = images
+
+    def __len__(self) -> int:
+        return self._images
+
+    def __getitem__(self, image: Any) -> Any:
+        return path_of(image)
+
+
+class SimulatedS3:
+    """ListObjectsV2 over `Keys(images)`: 1,000 a page. `calls` counts them."""
+
+    def __init__(self, images: int, wait: Any) -> None:
+        self._keys, self._wait = Keys(images), wait
+        self.calls = 0
+
+    def __call__(
+        self,
+        *,
+        Prefix: str = "",
+        Delimiter: str = "",
+        StartAfter: str = "",
+        ContinuationToken: str = "",
+    ) -> dict[str, Any]:
+        self.calls += 1
+        self._wait()
+        after = ContinuationToken or StartAfter
+        first = bisect_right(self._keys, max(after, Prefix))
+        if Delimiter:
+            return self._folders(Prefix, first, after)
+        last = min(first + 1000, bisect_right(self._keys, Prefix + "\U0010ffff"))
+        keys = [self._keys[i] for i in range(first, last)]
+        entries = [{"Key": k, "Size": 8 * 10**5, "ETag": f'"{k[-12:-4]:0>32}"'} for k in keys]
+        more = last < bisect_right(self._keys, Prefix + "\U0010ffff")
+        return {
+            "Contents": entries,
+            "IsTruncated": more,
+            "NextContinuationToken": keys[-1] if more else "",
+        }
+
+    def _folders(self, level: str, place: int, after: str) -> dict[str, Any]:
+        found: list[str] = []
+        while place < len(self._keys) and len(found) < 1000:
+            key = self._keys[place]
+            if not key.startswith(level):
+                break
+            name, slash, _ = key[len(level) :].partition("/")
+            if slash and level + name + "/" > after:
+                found.append(level + name + "/")
+            place = bisect_right(self._keys, f"{level}{name}{slash}\U0010ffff" if slash else key)
+        more = place < len(self._keys) and len(found) == 1000
+        return {
+            "CommonPrefixes": [{"Prefix": name} for name in found],
+            "IsTruncated": more,
+            "NextContinuationToken": found[-1] + "\U0010ffff" if more else "",
+        }
