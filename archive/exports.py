@@ -7,7 +7,7 @@ that files hold elsewhere are never pruned here. Where the last steps fail, the 
 from __future__ import annotations
 
 import contextlib
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -82,15 +82,12 @@ def _take_back(tables: Tables, record: dict[str, Any]) -> None:
     """The record of a file that is not there. Where that fails it stays: too much is kept, never too little."""
     with contextlib.suppress(StorageUnreachable, DeltaError, OSError):
         table = tables.snapshot("exports")
-        file, at = str(record["file"]).replace("'", "''"), record["exported_at"]
+        file = str(record["file"]).replace("'", "''")
+        at = record["exported_at"].isoformat(timespec="microseconds")
         table.delete(
-            f"file = '{file}' and exported_at = to_timestamp_micros({_micros(at)})",
+            f"file = '{file}' and exported_at = '{at}'",
             commit_properties=properties_of(table, MAINTENANCE),
         )
-
-
-def _micros(at: datetime) -> int:
-    return (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
 def _copy(connection: duckdb.DuckDBPyConnection, relation: str, out: Path, part: Path) -> int:

@@ -31,7 +31,6 @@ from batch.commit import ResultCommitter
 from batch.plan import Plan, make_plan, pinned
 from batch.scope import Scope
 from batch.spec import RunSpec
-from benchmarks.synthetic import synthetic_media, synthetic_results
 from model_store.store import ModelStore
 
 COMMIT_ROWS = 2_000
@@ -101,7 +100,8 @@ def _committed(tables: Tables, plan: Plan) -> dict[str, Any]:
     started = time.perf_counter()
     counts = read_back(tables, plan, "bench")
     read_back_s = time.perf_counter() - started
-    assert counts.closed and counts.empty == plan.todo
+    assert counts.closed
+    assert counts.empty == plan.todo
     files = len(tables.snapshot("results").file_uris())
     report = compact(tables, "results", plan.model.info.inference_key, 2)
     return {

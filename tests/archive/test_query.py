@@ -78,7 +78,9 @@ def test_relations_of_tables_that_do_not_exist_are_empty_and_make_none(
 
 def test_a_place_without_a_table_is_not_an_empty_archive(tmp_path: Path) -> None:
     away = Tables(str(tmp_path / "away"))
-    with pytest.raises(StorageUnreachable, match="no table is in .*away; run 'resight ingest' first"):
+    with pytest.raises(
+        StorageUnreachable, match="no table is in .*away; run 'resight ingest' first"
+    ):
         query(away, "select count(*) from media")
     assert archives(away) == {}
     assert not (tmp_path / "away").exists()

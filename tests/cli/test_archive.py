@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from archive.tables import Tables
 from tests.cli.conftest import Resight
 from tests.fixtures_local import jpeg, write_files
 
@@ -95,8 +96,9 @@ def test_sql_answers_in_every_format(resight: Resight, archive: Path) -> None:
 
 
 def test_sql_over_nothing_has_a_header_and_makes_no_table(resight: Resight, home: Path) -> None:
+    Tables(str(home / "tables")).snapshot("media")
     assert resight("sql", SQL, "--format", "csv").ok().split() == ["path,width_px,sound"]
-    assert not (home / "tables").exists()
+    assert [folder.name for folder in (home / "tables").iterdir()] == ["media"]
 
 
 def test_sums_are_numbers_in_json(resight: Resight, archive: Path) -> None:
@@ -108,7 +110,8 @@ def test_sums_are_numbers_in_json(resight: Resight, archive: Path) -> None:
 
 
 @pytest.mark.parametrize("statement", ["", "selec 1", "select * from deer", "drop table media"])
-def test_wrong_sql_ends_with_2(resight: Resight, statement: str) -> None:
+def test_wrong_sql_ends_with_2(resight: Resight, home: Path, statement: str) -> None:
+    Tables(str(home / "tables")).snapshot("media")
     resight("sql", statement).refused(2)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray.exceptions  # before the fixture forbids processes
 
 import archive.prune
 import batch.submit
@@ -406,7 +407,7 @@ def test_where_no_cluster_answers_only_an_interrupted_run_is_cancelled(
 
 
 def no_cluster() -> None:
-    raise ConnectionError("refused")
+    raise ray.exceptions.AuthenticationError("refused")
 
 
 def test_with_a_cluster_its_job_is_stopped(

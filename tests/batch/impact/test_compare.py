@@ -100,7 +100,11 @@ def test_only_the_detections_of_images_asked_for_are_taken_apart(
     assert unnest["intermediate_rows"] == 4
 
 
-def nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield node
-    for child in node.get("children", []):
-        yield from nodes(child)
+def nodes(found: Any) -> Iterator[dict[str, Any]]:
+    """Every object of a JSON document."""
+    if isinstance(found, dict):
+        yield found
+        found = list(found.values())
+    if isinstance(found, list):
+        for below in found:
+            yield from nodes(below)
