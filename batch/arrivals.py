@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import TypeVar
 
 AHEAD = 4
 T = TypeVar("T")
 
 
-def arrivals(items: Iterable[T], tick_s: float) -> Iterator[T | None]:
+def arrivals(items: Iterable[T], tick_s: float) -> Generator[T | None]:
     """Items in their order; None after every `tick_s` without one. Raises what the iterator raises.
 
     The thread ends with the iterator, or, when this one is closed, after the next item.

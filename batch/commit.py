@@ -36,7 +36,7 @@ class Committer:
         `media_sha256` name a row. No row is in the snapshot `base`, but failed ones that are replaced.
         """
         self._tables, self._spec, self._table, self._key = tables, spec, table, key
-        self._base = base
+        self._base: DeltaTable | None = base
         self._rivals = Rivals(base, key, spec.run_id)
         self._buffer: list[pa.Table] = []
         self._last_s = time.monotonic()
@@ -60,28 +60,36 @@ class Committer:
         started = time.monotonic()
         rows = pa.concat_tables(self._buffer)
         own = rows.select(TABLES[self._table].names)
-        self._commit(own.filter(pc.invert(rows["replaces"])), replace=False)
-        self._commit(own.filter(rows["replaces"]), replace=True)
-        self._buffer.clear()
+        self._commit(
+            own.filter(pc.invert(rows["replaces"])), False, [rows.filter(rows["replaces"])]
+        )
+        self._commit(own.filter(rows["replaces"]), True, [])
         self._last_s = time.monotonic()
         self.seconds += self._last_s - started
 
-    def _commit(self, rows: pa.Table, replace: bool) -> None:
+    def _commit(self, rows: pa.Table, replace: bool, rest: list[pa.Table]) -> None:
+        """`rest` is what the buffer still holds afterwards. SIGTERM may come at any moment in here: who then
+        flushes again looks, finds the rows of a commit that was made, or has them no more.
+        """
         if not len(rows):
+            self._buffer = rest
             return
+        base, self._base = self._base, None
 
         def missing(snapshot: DeltaTable, wanted: pa.Table) -> pa.Table:
             return self._rivals.without(snapshot, wanted, replace)
 
-        self._base = self._tables.append(
+        committed = self._tables.append(
             self._table,
             rows,
             writer=f"{self._table}:{self._key['inference_key']}",
             missing=missing,
-            base=self._base,
+            base=base,
             replace=(*self._key, "media_sha256") if replace else (),
         )
-        self._rivals.know(self._base)
+        self._buffer = rest
+        self._rivals.know(committed)
+        self._base = committed
         self.commits += 1
 
 

@@ -111,8 +111,9 @@ def _stream(
     """Every result from the replicas into the table; seconds that commits took."""
     committer, patience = ResultCommitter(tables, spec, plan), Patience(spec.stop)
     beat_s, compacted = time.monotonic(), 0
+    coming = arrivals(result_tables(spec, plan, pool), TICK_S)
     try:
-        for rows in arrivals(result_tables(spec, plan, pool), TICK_S):
+        for rows in coming:
             if rows is not None:
                 committer.add(rows)
                 stages.add(rows)
@@ -128,6 +129,7 @@ def _stream(
                 lease.renew()
                 beat_s = time.monotonic()
     finally:  # what has been paid for is kept, also when the run is stopped
+        coming.close()
         committer.flush()
     progress.say()
     return committer.seconds
