@@ -32,7 +32,7 @@ _KNOWN = """
     insert into known select path, content_tag, missing_since is not null
     from media where source_root = $root
 """
-_TODO = """
+_ROWS_DUE = """
     create table todo as
     select path, size_bytes, listed.content_tag as content_tag, known.path is not null as known
     from listed left join known using (path)
@@ -86,7 +86,7 @@ class Difference:
 
     def plan(self, verify: bool) -> Todo:
         """What `todo` will give: all that is listed with `verify`, else what is new or changed."""
-        self._sql.execute(_TODO, {"verify": verify})
+        self._sql.execute(_ROWS_DUE, {"verify": verify})
         return Todo(self._count("todo"), self._count("todo where not known"))
 
     def todo(self) -> Iterator[tuple[ArchiveFile, bool]]:

@@ -65,7 +65,7 @@ PLACES_OF_DUE = f"""
         from scoped join due on id = md5_number(media_sha256) where files = 1), {_SEVERAL}
 """
 """Of a relation `due` (id, files, replaces): where its images are, one row an image. To stand after it."""
-_TODO = """
+_ROWS_DUE = """
     create table todo as
     with due as (
         select id, files, status is not null as replaces
@@ -166,7 +166,7 @@ def make_plan(tables: Tables, model: ModelVersion, scope: Scope, read_only: bool
     if not (scope.status or scope.sample or _count(sql, "done")):
         sql.execute(_ALL)
     else:
-        sql.execute(_TODO.format(due=due, places=PLACES_OF_DUE))
+        sql.execute(_ROWS_DUE.format(due=due, places=PLACES_OF_DUE))
     requested, files, todo, todo_bytes = sql.sql(_FACTS).fetchall()[0]
     return Plan(
         model=model,

@@ -39,7 +39,7 @@ _DONE = """
     select md5_number(media_sha256) as id, status, error_code from snips_rows
     where settings_key = $settings_key
 """
-_TODO = """
+_ROWS_DUE = """
     create or replace table snips_todo as
     select p.*, w.width_px, w.height_px, w.boxes from (
         with due as (
@@ -106,7 +106,7 @@ def plan_snips(tables: Tables, plan: Plan, spec: RunSpec, read_only: bool = Fals
     sql.execute(_WANTED)
     sql.execute(_DONE, {"settings_key": cut.key})
     limits = {"tried_again": list(TRIED_AGAIN), "max_pixels": spec.megapixels * 1_000_000}
-    sql.execute(_TODO % PLACES_OF_DUE, limits)
+    sql.execute(_ROWS_DUE % PLACES_OF_DUE, limits)
     wanted, todo, files, todo_bytes = (int(value) for value in sql.sql(_FACTS).fetchall()[0])
     return SnipPlan(
         model=plan.model,
