@@ -181,7 +181,7 @@ def test_an_unknown_model_ends_the_run_before_it_starts(run: dict[str, Any], clu
     assert "ssdlite-coco" in done.stderr
 
 
-def test_from_another_home_an_address_is_enough_and_a_run_id_resumes(
+def test_from_another_home_an_address_is_enough_and_a_run_id_is_one_run(
     run: dict[str, Any], cluster: Any, tmp_path: Path
 ) -> None:
     elsewhere = {
@@ -193,14 +193,17 @@ def test_from_another_home_an_address_is_enough_and_a_run_id_resumes(
     status = cluster.resight("status", "--format", "json", **elsewhere)
     assert status.returncode == 0, status.stderr
     assert json.loads(status.stdout)["app_detect"] == "RUNNING"
-    words = ("reprocess", "--model", "ssdlite-coco", "--run-id", run["run_id"], "--format", "json")
+    words = ("reprocess", "--model", "motion", "--run-id", "from-afar", "--format", "json")
     done = cluster.resight(*words, **elsewhere)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert report["run_id"] == run["run_id"]
-    again = report["counts"]
-    assert again["requested"] == run["counts"]["requested"]
-    states = rows(
-        cluster, f"select state from runs_table where run_id = '{run['run_id']}' order by event"
-    )
-    assert [row["state"] for row in states][-2:] == ["running", "sealed"]
+    assert report["run_id"] == "from-afar"
+    assert report["counts"]["requested"] == run["counts"]["requested"]
+    states = "select state from runs_table where run_id = 'from-afar' order by event"
+    assert [row["state"] for row in rows(cluster, states)][-2:] == ["running", "sealed"]
+
+    again = cluster.resight(*words, **elsewhere)
+    assert json.loads(again.stdout)["counts"]["reused"] == run["counts"]["requested"]
+    other = cluster.resight(*words, "--scope", "latest-per-camera", **elsewhere)
+    assert other.returncode == 2
+    assert "scope.kind was 'all', now 'latest-per-camera'" in other.stderr
