@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -54,20 +55,32 @@ def decoding_node(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Ite
         shutil.rmtree(place, ignore_errors=True)
 
 
-def node_ids(cluster: Any) -> list[str]:
-    from ray.util.state import list_nodes  # once the cluster's token is known
+def told(cluster: Any, what: str) -> Any:
+    """Of Ray's state, by a process of its own: Ray reads the token when it is imported, here long ago."""
+    code = (
+        "import json, sys; from ray.util.state import list_actors, list_nodes; "
+        f"print(json.dumps([{what}]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, cluster.state.dashboard_url],
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
 
-    return [
-        node.node_id for node in list_nodes(cluster.state.dashboard_url) if node.state == "ALIVE"
-    ]
+
+def node_ids(cluster: Any) -> list[str]:
+    found: list[str] = told(
+        cluster, "n.node_id for n in list_nodes(sys.argv[1]) if n.state == 'ALIVE'"
+    )
+    return found
 
 
 def replica_nodes(cluster: Any) -> set[str]:
-    from ray.util.state import list_actors
-
-    actors = list_actors(cluster.state.dashboard_url, limit=1000)
-    mine = (a for a in actors if a.class_name.startswith("ServeReplica") and a.state == "ALIVE")
-    return {actor.node_id for actor in mine}
+    mine = "a.class_name.startswith('ServeReplica') and a.state == 'ALIVE'"
+    return set(told(cluster, f"a.node_id for a in list_actors(sys.argv[1], limit=1000) if {mine}"))
 
 
 def test_decoding_is_done_on_other_nodes_than_inference(
