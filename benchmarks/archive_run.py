@@ -1,6 +1,6 @@
 """How much of this machine does an archive run get, against a bare decode + ONNX loop on all cores?
 
-python benchmarks/archive_run.py --images 2000
+python benchmarks/archive_run.py --images 5000 --size 1920x1080
 A (bare loop) and B (a run: `resight reprocess` on its own cluster) alternate on the same files in this
 one call: A B A B … A, and each B is compared with the mean of the A before and after it, because
 machines drift. Prints a table; the last line of standard output is one JSON document, which is also
@@ -22,10 +22,11 @@ from typing import Any
 
 from harness import MODEL, WEIGHTS, facts, keep
 
+from benchmarks import sized_archive
 from benchmarks.bare_loop import BareLoop
 from benchmarks.cpu_share import CpuShare
 from benchmarks.own_cluster import Cluster, cluster
-from examples.sample_archive import build
+from examples import sample_archive
 from serve.settings import usable_cores
 
 SIDE_PX = 300  # of the shipped model
@@ -37,15 +38,21 @@ def main() -> None:
     )
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3, help="how often B runs (A runs once more)")
+    parser.add_argument("--size", default="", help="1920x1080: all of one size (a mixed archive)")
     parser.add_argument("--data", type=Path, help="keep the sample archive here for the next time")
     parser.add_argument("--chunk", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="resight-bench-") as folder:
         archive = arguments.data or Path(folder) / "archive"
-        print(f"sample archive of {arguments.images} images …", file=sys.stderr)
-        build(archive, arguments.images)
-        config = {"images": arguments.images, "model": MODEL, "chunk": arguments.chunk}
+        print(f"archive of {arguments.images} images …", file=sys.stderr)
+        if arguments.size:
+            width, height = arguments.size.split("x")
+            sized_archive.build(archive, arguments.images, (int(width), int(height)))
+        else:
+            sample_archive.build(archive, arguments.images)
+        asked = ("images", "size", "chunk", "threads")
+        config = {"model": MODEL} | {name: getattr(arguments, name) for name in asked}
         result = facts("archive_run", config)
         with cluster() as up:
             result |= measure(arguments, archive, up)
@@ -60,11 +67,13 @@ def measure(arguments: argparse.Namespace, archive: Path, up: Cluster) -> dict[s
         tables = {"RESIGHT_TABLES": str(up.home / f"tables-{turn}")}
         up.resight("ingest", str(archive), **tables)
         pace = ("--chunk", str(arguments.chunk), "--threads", str(arguments.threads))
-        started = time.perf_counter()
+        began, started = time.time(), time.perf_counter()
         with CpuShare(up.head_pid) as share:
             out = up.resight("reprocess", "--model", MODEL, "--format", "json", *pace, **tables)
         elapsed = time.perf_counter() - started
-        runs.append(json.loads(out) | {"end_to_end_s": elapsed, "cpu_s": share.seconds()})
+        more = {"end_to_end_s": elapsed, "cpu_s": share.seconds()}
+        more["first_row_s"] = first_commit(up.home / f"tables-{turn}" / "results") - began
+        runs.append(json.loads(out) | more)
         bare_rates.append(bare.run(files))
     steady = [run["steady_images_per_s"] for run in runs]
     if None in steady:
@@ -75,10 +84,22 @@ def measure(arguments: argparse.Namespace, archive: Path, up: Cluster) -> dict[s
         "bare_images_per_s": bare_rates,
         "steady_images_per_s": steady,
         "end_to_end_images_per_s": whole,
+        "first_row_s": [run["first_row_s"] for run in runs],
+        "bottlenecks": [run["bottleneck"] for run in runs],
         "cpu_ms_per_image": cpu_per_image(runs),
         "steady_ratios": [b / a for a, b in zip(base, steady, strict=True)],
         "end_to_end_ratios": [b / a for a, b in zip(base, whole, strict=True)],
     }
+
+
+def first_commit(table: Path) -> float:
+    """When the first rows were there for all to see, seconds since 1970: Delta's own log says it."""
+    for entry in sorted((table / "_delta_log").glob("*.json")):
+        actions = [json.loads(line) for line in entry.read_text().splitlines()]
+        if any("add" in action for action in actions):
+            info = next(action["commitInfo"] for action in actions if "commitInfo" in action)
+            return float(info["timestamp"]) / 1e3
+    raise SystemExit(f"no rows in {table}")
 
 
 def cpu_per_image(runs: list[dict[str, Any]]) -> dict[str, float]:
@@ -100,6 +121,8 @@ def report(result: dict[str, Any]) -> None:
         ratios = result[name]
         spread = " ".join(f"{ratio:.3f}" for ratio in ratios)
         print(f"{words:26} median {statistics.median(ratios):6.3f}   samples {spread}")
+    first = " ".join(f"{seconds:.1f}" for seconds in result["first_row_s"])
+    print(f"{'first committed row, s':26} {first}   bottlenecks {result['bottlenecks']}")
     parts = "  ".join(f"{part} {ms}" for part, ms in result["cpu_ms_per_image"].items())
     print(f"{'CPU ms per image':26} {parts}")
     keep(result)

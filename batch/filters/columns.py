@@ -1,0 +1,74 @@
+"""Rows from an Arrow table, in the columns that `batch/filters/load.py` reads. Nothing is copied twice.
+
+pa.Table (schema COLUMNS) --rows_of_table--> Rows
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from batch.filters.contract import NO_RANK, Rows
+
+COLUMNS = pa.schema(
+    [
+        ("media_sha256", pa.string()),
+        ("path", pa.string()),
+        ("camera_id", pa.string()),
+        ("taken_local", pa.timestamp("us")),
+        ("taken_utc", pa.timestamp("us")),
+        ("clock_flags", pa.string()),
+        ("width_px", pa.float64()),
+        ("height_px", pa.float64()),
+        ("rank", pa.int32()),
+        ("label", pa.string()),
+        ("score", pa.float32()),
+        ("x1_px", pa.float64()),
+        ("y1_px", pa.float64()),
+        ("x2_px", pa.float64()),
+        ("y2_px", pa.float64()),
+        ("human", pa.bool_()),
+        ("group_id", pa.string()),
+        ("event_id", pa.string()),
+    ]
+)
+_BOX = ("x1_px", "y1_px", "x2_px", "y2_px")
+
+
+def rows_of_table(
+    table: pa.Table, classes: tuple[str, ...] = (), lineage: tuple[str, ...] = ()
+) -> Rows:
+    """`logits` of the table, where it has them, are lists of one length or null."""
+
+    def of(name: str) -> np.ndarray:
+        return table.column(name).to_numpy(zero_copy_only=False)
+
+    return Rows(
+        media_sha256=of("media_sha256"),
+        path=of("path"),
+        camera_id=of("camera_id"),
+        taken_local=of("taken_local").astype("datetime64[us]"),
+        taken_utc=of("taken_utc").astype("datetime64[us]"),
+        clock_flags=of("clock_flags"),
+        width_px=of("width_px"),
+        height_px=of("height_px"),
+        rank=table.column("rank").fill_null(NO_RANK).to_numpy(),
+        label=of("label"),
+        score=of("score").astype(np.float32),
+        boxes_px=np.stack([of(name) for name in _BOX], axis=1).astype(np.float64),
+        human=of("human").astype(bool),
+        group_id=of("group_id"),
+        event_id=of("event_id"),
+        logits=_logits(table, len(classes)) if "logits" in table.column_names else None,
+        classes=classes,
+        class_lineage=lineage,
+    )
+
+
+def _logits(table: pa.Table, n: int) -> np.ndarray:
+    """(rows, n) float32; NaN where a row has none, or not as many as there are classes."""
+    out = np.full((len(table), n), np.nan, np.float32)
+    for place, values in enumerate(table.column("logits").to_pylist()):
+        if values is not None and len(values) == n:
+            out[place] = values
+    return out

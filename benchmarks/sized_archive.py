@@ -1,0 +1,49 @@
+"""An archive of one picture size, as one make of camera writes it: what throughput is measured on.
+
+build(OUT, 5000, (4000, 3000))  ->  OUT/camera_00/00000.jpg …   JPEGs that differ in their bytes
+
+DISTINCT frames of the sample archive's scenes are scaled to the size and encoded; each file is one of them with
+its number as a comment (a COM segment), so that no two have the same digest and all cost the same to decode.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+
+from examples.archive_plan import plan
+from examples.scenes import render
+
+DISTINCT = 48
+PER_CAMERA = 500
+QUALITY = 88
+GRAIN = 6.0  # standard deviation, levels: an enlarged frame alone would be smoother than a sensor's
+
+
+def build(out: Path, images: int, size_px: tuple[int, int]) -> None:
+    """Writes `images` files of (width, height) px to `out`; does nothing if it holds that many."""
+    if out.is_dir() and sum(1 for _ in out.rglob("*.jpg")) == images:
+        return
+    shots = [shot for shot in plan(DISTINCT * 4, seed=0) if shot.kind == "jpeg"][:DISTINCT]
+    frames = [_encoded(render(shot, 0), size_px) for shot in shots]
+    for number in range(images):
+        file = out / f"camera_{number // PER_CAMERA:02d}" / f"{number:05d}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(_numbered(frames[number % len(frames)], number))
+
+
+def _encoded(frame: cv2.typing.MatLike, size_px: tuple[int, int]) -> bytes:
+    large = cv2.resize(frame, size_px, interpolation=cv2.INTER_CUBIC)
+    noise = cv2.randn(large.astype("int16"), (0, 0, 0), (GRAIN, GRAIN, GRAIN))
+    noisy = cv2.add(large, noise, dtype=cv2.CV_8U)
+    done, data = cv2.imencode(
+        ".jpg", cv2.cvtColor(noisy, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
+    )
+    assert done
+    return data.tobytes()
+
+
+def _numbered(jpeg: bytes, number: int) -> bytes:
+    words = f"frame {number}".encode()
+    return jpeg[:2] + b"\xff\xfe" + (len(words) + 2).to_bytes(2, "big") + words + jpeg[2:]
