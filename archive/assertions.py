@@ -61,6 +61,8 @@ def assertion_id(row: Mapping[str, Any]) -> str:
     names = [name for name in ASSERTIONS.names if name != "assertion_id"]
     if row["method"] != HUMAN:
         names.remove("asserted_at")
+    if row["group_id"] is None:  # a column that came later: rows without it keep their id
+        names.remove("group_id")
     said = json.dumps([row[name] for name in names], default=_moment, ensure_ascii=False)
     return hashlib.sha256(said.encode()).hexdigest()
 
@@ -107,6 +109,11 @@ def make_standing(sql: duckdb.DuckDBPyConnection, tables: Tables) -> None:
     way to a later keep or relabel of any box.
     """
     scan(sql, "assertion_rows", tables.existing("assertions"), ASSERTIONS)
+    stand(sql)
+
+
+def stand(sql: duckdb.DuckDBPyConnection) -> None:
+    """The same, out of relation `assertion_rows`."""
     sql.execute(_STANDING)
 
 

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 import duckdb
 
 from archive.dataset import dataset
+from archive.run_kinds import DETECTS
 from archive.schemas import TABLES
 from archive.tables import Tables
 from archive.views import View, Views, standing
@@ -36,16 +37,17 @@ _AT_WORK = """
     from runs where inference_key is not null group by inference_key
     having max(event_at) >= $recent
 """
-_ENDED = """
+_ENDED = f"""
     with last as (
-        from runs where inference_key is not null
+        from runs where inference_key is not null and {DETECTS}
         qualify row_number() over (partition by run_id order by event desc) = 1)
     select inference_key, 'run ' || arg_max(run_id, event_at) || ' was '
         || replace(arg_max(state, event_at), 'running', 'interrupted') || ' on ' || max(event_at)::date
     from last where state <> 'sealed' or inference_key not in (select unnest($published)) group by inference_key
     having max(event_at) < $recent and max(event_at) >= $since
 """
-"""What a run did may still be published, or gone on with. Of what was published its views say how long."""
+"""What a run did may still be published, or gone on with. Of what was published its views say how long. What
+other runs than those that detect did is a layer, or classifications: these are of what a view shows."""
 
 
 def reasons(

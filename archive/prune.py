@@ -20,6 +20,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 
 from archive.dataset import dataset, partition_keys
 from archive.needs import RECENT, reasons
+from archive.run_kinds import DETECTS
 from archive.schemas import RUNS
 from archive.tables import COMMIT_ATTEMPTS, MAINTENANCE, Tables, properties_of
 from model_store.errors import StorageUnreachable, TableConflict
@@ -38,7 +39,7 @@ _FILES = pa.schema(
         ("modification_time", pa.int64()),
     ]
 )
-_HELD = """
+_HELD = f"""
     with held as (
         select inference_key,
             coalesce(sum(num_records) filter (kind = 'results'), 0)::bigint as rows,
@@ -48,7 +49,7 @@ _HELD = """
     newest as (
         select inference_key, max(event_at) as last_run_at,
             arg_max(model_name || '@' || model_version, event_at) as model
-        from runs group by inference_key)
+        from runs where {DETECTS} group by inference_key)
     select held.*, newest.model, newest.last_run_at from held left join newest using (inference_key)
     order by last_run_at desc nulls last, inference_key
 """

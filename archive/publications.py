@@ -12,6 +12,7 @@ import duckdb
 import pyarrow as pa
 
 from archive.dataset import dataset
+from archive.run_kinds import DETECTS, in_words
 from archive.schemas import RUNS, UTC
 from archive.tables import Tables
 from archive.views import View, Views
@@ -36,11 +37,12 @@ PUBLICATIONS = pa.schema(
     ]
 )
 _LAST_EVENT = """
-    select run_id, state, inference_key, model_name, model_version, weights_sha256, spec from runs
+    select run_id, state, inference_key, model_name, model_version, weights_sha256, spec,
+        coalesce(kind, 'detect') as kind from runs
     where run_id = $run_id order by event desc limit 1
 """
-_LAST_SEALED = """
-    with last as (from runs qualify row_number() over (partition by run_id order by event desc) = 1)
+_LAST_SEALED = f"""
+    with last as (from runs where {DETECTS} qualify row_number() over (partition by run_id order by event desc) = 1)
     select run_id from last where state = 'sealed' and ($key is null or inference_key = $key)
     order by event_at desc limit 1
 """
@@ -73,23 +75,29 @@ def view_named(tables: Tables, name: str) -> View:
 def view_of_run(tables: Tables, run_id: str) -> View:
     """All that the run's inference key has said, whichever run wrote it, with every score.
 
-    What a run reused it does not write again, so its own rows would be a part only. Raises BadRequest.
+    What a run reused it does not write again, so its own rows would be a part only. Raises BadRequest, also for
+    a run that detects nothing (`archive/run_kinds.py`).
     """
     run = last_event(tables, run_id)
     if run is None:
         raise BadRequest(f"no run '{run_id}'; see: resight runs list")
+    if run["kind"] != "detect":
+        raise BadRequest(
+            f"run {run_id} is {in_words(run['kind'])}: it has no results of its own. What it did: resight runs "
+            f"show {run_id}"
+        )
     fields = ("inference_key", "model_name", "model_version", "weights_sha256", "run_id")
     return View.model_validate({field: run[field] for field in fields})
 
 
 def last_event(tables: Tables, run_id: str) -> dict[str, Any] | None:
-    """run_id, state, identity of the model, spec (JSON); None when there is no such run."""
+    """run_id, state, identity of the model, spec (JSON), kind; None when there is no such run."""
     found = _runs(tables).sql(_LAST_EVENT, params={"run_id": run_id}).to_arrow_table()
     return found.to_pylist()[0] if len(found) else None
 
 
 def last_sealed(tables: Tables, inference_key: str | None = None) -> str | None:
-    """The run that was sealed last, of one key or of any."""
+    """The detection run that was sealed last, of one key or of any."""
     found = _runs(tables).execute(_LAST_SEALED, {"key": inference_key}).fetchall()
     return found[0][0] if found else None
 

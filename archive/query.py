@@ -15,7 +15,9 @@ import pyarrow as pa
 from deltalake.exceptions import DeltaError
 
 from archive.dataset import dataset
+from archive.layers import layers_of
 from archive.publications import publications
+from archive.resolve import resolve
 from archive.schemas import TABLES
 from archive.tables import Tables
 from archive.views import View, Views
@@ -24,7 +26,8 @@ from model_store.errors import BadRequest, StorageUnreachable
 _THRESHOLDS = pa.schema([("label", pa.string()), ("score", pa.float32())])
 RELATIONS = (
     *("media", "results", "detections", "runs", "all_results", "all_detections"),
-    *("assertions", "decisions", "exports", "snips", "views"),
+    *("assertions", "decisions", "exports", "snips", "views", "layers"),
+    *("hidden", "orphaned", "events", "occurrences"),
 )
 _FIRST = ("media", "results", "runs")
 """Of which one is there wherever anything was done; the others are made by commands that only look, too."""
@@ -42,16 +45,17 @@ create view assertions as from assertions_table;
 create view decisions as from decisions_table;
 create view exports as from exports_table;
 create view snips as from snips_table;
+create view layers as from layers_table;
 create view views as from views_table;
 create view results as from results_table where {shown};
 """
-_OVER_THRESHOLD = """
-    left join thresholds_table t on t.label = f.d.label
-    where f.d.score >= coalesce(t.score, {default!r}::float)
+_BOXES = """
+create view boxes as
+    with flat as (select media_sha256, unnest(detections) as d from results)
+    select media_sha256, d.rank, d.label, d.score, d.x1_px, d.y1_px, d.x2_px, d.y2_px from flat;
+create view assertion_rows as from assertions_table;
 """
-"""Both 32-bit, as in `model_store/shown.py`: a score of 0.7 is shown from a threshold of 0.7 up."""
-_DETECTIONS = """
-create view {name} as
+_FLAT = """
     with flat as (
         select inference_key, media_sha256, run_id, model_name, model_version, weights_sha256,
             width_px, height_px, unnest(detections) as d
@@ -59,13 +63,69 @@ create view {name} as
     )
     select m.source_root, m.path, m.camera_id, m.captured_at_local, m.captured_at_utc,
         f.media_sha256, f.inference_key, f.model_name, f.model_version, f.weights_sha256, f.run_id,
-        f.d.rank, f.d.label, f.d.class_id, f.d.score,
+        f.d.rank, {label} as label, f.d.class_id, {score} as score,
         f.d.x1_px, f.d.y1_px, f.d.x2_px, f.d.y2_px,
         f.d.x1_px / f.width_px as x_frac, f.d.y1_px / f.height_px as y_frac,
         (f.d.x2_px - f.d.x1_px) / f.width_px as w_frac,
         (f.d.y2_px - f.d.y1_px) / f.height_px as h_frac,
-        f.d.mask_area_px, f.d.mask_rle
-    from flat f join media m using (media_sha256) {shown};
+        f.d.mask_area_px, f.d.mask_rle {more}
+    from flat f join media m using (media_sha256)
+"""
+_ALL_DETECTIONS = "create view all_detections as" + _FLAT.format(
+    rows="results_table", label="f.d.label", score="f.d.score", more=""
+)
+_SAID = _FLAT.format(
+    rows="results",
+    label="coalesce(r.label, f.d.label)",
+    score="coalesce(r.score, f.d.score)",
+    more=""", f.d.label as model_label, f.d.score as model_score, r.score_semantics, r.said_by, r.reason,
+        g.event_id, r.occurrence_id, r.slot_id""",
+)
+_SHOWN = """
+create view detections as {said}
+    left join resolved r on r.media_sha256 = f.media_sha256 and r.rank = f.d.rank
+    left join image_groups g on g.media_sha256 = f.media_sha256
+    left join thresholds_table t on t.label = coalesce(r.label, f.d.label)
+    where not coalesce(r.hidden, false)
+        and (coalesce(r.human, false) or coalesce(r.score, f.d.score) >= coalesce(t.score, {default!r}::float));
+create view hidden as {said}
+    join resolved r on r.media_sha256 = f.media_sha256 and r.rank = f.d.rank and r.hidden
+    left join image_groups g on g.media_sha256 = f.media_sha256;
+"""
+"""Scores and thresholds are both 32-bit, as in `model_store/shown.py`: a score of 0.7 is shown from a threshold of
+0.7 up. What a person keeps is shown whatever its score."""
+_GROUPS = """
+create view events as
+    with frames as (
+        select distinct on (g.media_sha256) g.event_id, g.event_note, g.media_sha256, m.camera_id,
+            m.captured_at_local
+        from image_groups g join media m using (media_sha256) order by g.media_sha256, m.source_root, m.path),
+    shown as (select distinct media_sha256, rank, label from detections),
+    counts as (
+        select event_id, label, media_sha256, count(*) as n from frames join shown using (media_sha256)
+        group by all),
+    most as (select event_id, label, max(n) as n from counts group by all),
+    max_n as (select event_id, map_from_entries(list((label, n) order by label)) as max_n from most group by event_id)
+    select event_id, min(camera_id) as camera_id, min(captured_at_local) as start_local,
+        max(captured_at_local) as end_local, count(*) as n_images,
+        string_agg(distinct nullif(event_note, ''), '; ') as notes, any_value(max_n) as max_n
+    from frames left join max_n using (event_id) group by event_id;
+create view occurrences as
+    with members as (
+        select distinct on (media_sha256, rank) occurrence_id, event_id, camera_id, captured_at_local, media_sha256,
+            label, score, said_by
+        from detections where occurrence_id is not null order by media_sha256, rank, source_root, path),
+    votes as (
+        select occurrence_id, label, sum(score) as weight, max(score) as best,
+            bool_or(coalesce(said_by = 'human', false)) as by_person
+        from members group by all)
+    select occurrence_id, min(event_id) as event_id, min(camera_id) as camera_id,
+        min(captured_at_local) as start_local, max(captured_at_local) as end_local,
+        count(*) as n_detections, any_value(v.label) as label, any_value(v.best) as score
+    from members join (
+        from votes qualify row_number() over (
+            partition by occurrence_id order by by_person desc, weight desc, label) = 1) v using (occurrence_id)
+    group by occurrence_id;
 """
 
 
@@ -96,10 +156,12 @@ def connect(tables: Tables, view: View | None = None) -> duckdb.DuckDBPyConnecti
         pa.table({"label": list(least), "score": list(least.values())}, schema=_THRESHOLDS),
     )
     one_key = f"inference_key = {_quoted(view.inference_key)}" if view else "false"
-    over = _OVER_THRESHOLD.format(default=view.threshold if view else 0.0)
     connection.execute(_PLAIN.format(shown=one_key))
-    connection.execute(_DETECTIONS.format(name="all_detections", rows="results_table", shown=""))
-    connection.execute(_DETECTIONS.format(name="detections", rows="results", shown=over))
+    connection.execute(_BOXES)
+    resolve(connection, view.inference_key if view else "", layers_of(tables, view))
+    connection.execute(_ALL_DETECTIONS)
+    connection.execute(_SHOWN.format(said=_SAID, default=view.threshold if view else 0.0))
+    connection.execute(_GROUPS)
     return connection
 
 

@@ -105,6 +105,8 @@ RUNS = pa.schema(
         ("message", pa.string()),
         ("stages", pa.string()),
         ("resight_version", pa.string()),
+        ("kind", pa.string()),
+        ("metrics", pa.string()),
     ]
 )
 
@@ -128,6 +130,20 @@ ASSERTIONS = pa.schema(
         ("reason", pa.string()),
         ("applied_to", pa.string()),
         ("asserted_at", UTC),
+        ("group_id", pa.string()),
+    ]
+)
+
+LAYERS = pa.schema(
+    [
+        ("layer_id", pa.string()),
+        ("kind", pa.string()),
+        ("filter_version", pa.int32()),
+        ("config", pa.string()),
+        ("input_layers", pa.list_(pa.string())),
+        ("groups", pa.string()),
+        ("made_at", UTC),
+        ("resight_version", pa.string()),
     ]
 )
 
@@ -179,6 +195,7 @@ TABLES: dict[str, pa.Schema] = {
     "results": RESULTS,
     "runs": RUNS,
     "assertions": ASSERTIONS,
+    "layers": LAYERS,
     "decisions": DECISIONS,
     "exports": EXPORTS,
     "snips": SNIPS,

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from archive.recent import recent_rows
+from archive.run_kinds import kind_of
 from archive.scan import scan
 from archive.schemas import MEDIA, RESULTS
 from archive.tables import Tables
@@ -86,11 +87,11 @@ def wanted_side(model: ModelVersion, layers: tuple[str, ...] = ()) -> Side:
 
 
 def running_run(tables: Tables, key: str, now: datetime) -> str | None:
-    """A run of this inference key with an event in the last minutes, and no end."""
-    columns = ("run_id", "event", "state")
+    """A detection run of this inference key with an event in the last minutes, and no end."""
+    columns = ("run_id", "event", "state", "kind")
     events = recent_rows(tables.existing("runs"), "event_at", now - SILENT, columns, key)
     events.sort(key=lambda row: row["event"])
-    last = {row["run_id"]: row["state"] for row in events}
+    last = {row["run_id"]: row["state"] for row in events if kind_of(row) == "detect"}
     return next((run for run, state in sorted(last.items()) if state == "running"), None)
 
 

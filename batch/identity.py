@@ -7,37 +7,51 @@ mix two runs under one name. Its pace (chunks, actors, threads, commits) may dif
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from archive.scan import scan
+from archive.dataset import dataset
+from archive.run_kinds import RunKind, in_words
 from archive.schemas import RUNS
 from archive.tables import Tables
+from batch.run_log import RecordedSpec
 from batch.scratch import Scratch
-from batch.spec import RunSpec
 from model_store.errors import Conflict
 from model_store.store import ModelVersion
 
 _LAST = """
-    select model_name, model_version, inference_key, spec from runs where run_id = $run
-    order by event desc limit 1
+    select model_name, model_version, inference_key, spec, coalesce(kind, 'detect') from runs
+    where run_id = $run order by event desc limit 1
 """
 SAME = ("scope", "megapixels", "snips")
 
 
-def require_same_run(tables: Tables, spec: RunSpec, model: ModelVersion) -> None:
-    """Nothing for a new id. Raises Conflict that names each field that differs, old and new."""
+def require_same_run(
+    tables: Tables,
+    spec: RecordedSpec,
+    model: ModelVersion,
+    kind: RunKind = "detect",
+    same: Sequence[str] = SAME,
+) -> None:
+    """Nothing for a new id. `same`: fields of the spec that make it the run it is.
+
+    Raises Conflict that names each field that differs, old and new.
+    """
     known = tables.existing("runs")
     if known is None:
         return
     scratch = Scratch()
-    scan(scratch.sql, "runs", known, RUNS)
+    scratch.sql.register("runs", dataset(known, RUNS))
     found = scratch.sql.execute(_LAST, {"run": spec.run_id}).fetchall()
     scratch.close()
     if not found:
         return
-    name, version, key, text = found[0]
-    differs = list(_differences(json.loads(text), spec.model_dump(mode="json")))
+    name, version, key, text, was = found[0]
+    if was != kind:
+        raise Conflict(
+            f"run {spec.run_id} is {in_words(was)} and cannot be resumed as {in_words(kind)}: leave out --run-id"
+        )
+    differs = list(_differences(json.loads(text), json.loads(spec.model_dump_json()), same))
     if key != model.info.inference_key:
         differs.insert(0, f"model was {name}@{version} ({key[:12]}…), now {_named(model)}")
     if differs:
@@ -47,9 +61,11 @@ def require_same_run(tables: Tables, spec: RunSpec, model: ModelVersion) -> None
         )
 
 
-def _differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def _differences(
+    was: Mapping[str, Any], now: Mapping[str, Any], same: Sequence[str]
+) -> list[str]:
     found: list[str] = []
-    for field in SAME:
+    for field in same:
         old, new = was.get(field), now.get(field)
         if isinstance(new, Mapping):
             old = old or {}

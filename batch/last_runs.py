@@ -1,4 +1,4 @@
-"""The newest run of each model, from its events; what alerts are about (batch/run_metrics.py).
+"""The newest detection run of each model, from its events; what alerts are about (batch/run_metrics.py).
 
 `runs` -> LastRun by model: the run that was started last, as its last event has it. Older ones are history: a run
 that failed yesterday and went well today is no trouble.
@@ -13,7 +13,8 @@ from typing import Any
 
 import duckdb
 
-from archive.scan import scan
+from archive.dataset import dataset
+from archive.run_kinds import DETECTS
 from archive.schemas import RUNS
 from archive.tables import Tables
 from batch.facts import SILENT
@@ -38,11 +39,11 @@ class LastRun:
         return self.state == "interrupted"
 
 
-_LAST_RUNS = """
+_LAST_RUNS = f"""
     with said as (
         select *, event_at::timestamp as said_at, min(event_at) over (partition by run_id) as began,
             max(event_at::timestamp) filter (state = 'sealed') over (partition by model_name) as sealed_at
-        from runs)
+        from runs where {DETECTS})
     select model_name, model_version, state, said_at, sealed_at, counts from said
     qualify row_number() over (partition by model_name order by began desc, run_id desc, event desc) = 1
     order by model_name
@@ -50,11 +51,12 @@ _LAST_RUNS = """
 
 
 def last_runs(tables: Tables, now: datetime) -> list[LastRun]:
-    """Of each model that has run, the run that was started last. Raises StorageUnreachable."""
+    """Of each model that has run, the detection run that was started last. Raises StorageUnreachable."""
+    table = tables.existing("runs")
     try:
         with duckdb.connect() as sql:
             sql.execute("set timezone = 'UTC'")
-            scan(sql, "runs", tables.existing("runs"), RUNS)
+            sql.register("runs", RUNS.empty_table() if table is None else dataset(table, RUNS))
             return [_last_run(row, now) for row in sql.execute(_LAST_RUNS).fetchall()]
     except (duckdb.Error, OSError) as error:
         raise StorageUnreachable(f"cannot read the runs in {tables.url}: {error}") from error

@@ -12,6 +12,7 @@ from typing import Any
 from archive.dataset import partition_keys
 from archive.prune import hold
 from archive.publications import last_event, last_sealed
+from archive.run_kinds import in_words
 from archive.tables import Tables
 from archive.views import PRODUCTION, View, Views, before
 from model_store.errors import BadRequest, Conflict, GateClosed, ModelError
@@ -87,10 +88,11 @@ def publish_first(
 ) -> View | None:
     """Publish a run where nothing is published yet, and do nothing where something is; None then.
 
-    A run over a sample is for looking at, and never published by itself. Raises as `publish`.
+    A run over a sample is for looking at, and never published by itself; nor is one that detects nothing.
+    Raises as `publish`.
     """
     run = last_event(tables, run_id)
-    if Views(tables.url).current(name) or (run and _is_sample(run)):
+    if Views(tables.url).current(name) or (run and (run["kind"] != "detect" or _is_sample(run))):
         return None
     view = view_to_publish(tables, store, run_id)
     view = view.model_copy(update={"name": name, "reason": "the first"})
@@ -119,6 +121,11 @@ def view_to_publish(tables: Tables, store: ModelStore, what: str, complete: bool
     run = last_event(tables, what)
     if run is None:
         run = _newest_of_model(tables, store, what, complete)
+    if run["kind"] != "detect":
+        raise BadRequest(
+            f"run {run['run_id']} is {in_words(run['kind'])}, and has no results that a view could show: publish a "
+            "run of resight reprocess"
+        )
     if run["state"] != "sealed":
         raise BadRequest(
             f"run {run['run_id']} is {run['state']}, and only a sealed one can be published; resume it: "
@@ -152,7 +159,8 @@ def _newest_of_model(
     run_id = last_sealed(tables, described.info.inference_key)
     run = last_event(tables, run_id) if run_id else None
     if run is None and complete:
-        run = {"run_id": None, "state": "sealed", "inference_key": described.info.inference_key}
+        run = {"run_id": None, "state": "sealed", "kind": "detect"}
+        run["inference_key"] = described.info.inference_key
         run["weights_sha256"] = described.info.weights_sha256
     if run is None:
         raise BadRequest(

@@ -1,6 +1,7 @@
 """The record of a run in `runs`: append-only events, the last one is its state.
 
 planned facts + state running | sealed | failed | cancelled + counts -> one row an event
+All kinds of runs keep their record here (`archive/run_kinds.py`): whatever has an id and can be written as JSON.
 A run that was killed stays `running`; after five minutes without an event the view `runs` says so.
 """
 
@@ -11,16 +12,16 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
+from archive.run_kinds import RunKind
 from archive.schemas import RUNS
 from archive.tables import Tables
 from batch.accounting import Counts
-from batch.spec import RunSpec
 from model_store.store import ModelInfo
 
 HEARTBEAT_S = 30
@@ -35,11 +36,22 @@ def resight_version() -> str:
         return "uninstalled"
 
 
-class RunLog:
-    """Events of one run."""
+class RecordedSpec(Protocol):
+    """What a run was asked to do, as far as its record needs it: a frozen pydantic model with an id."""
 
-    def __init__(self, tables: Tables, spec: RunSpec, model: ModelInfo) -> None:
-        self._tables, self._spec, self._model = tables, spec, model
+    @property
+    def run_id(self) -> str: ...
+
+    def model_dump_json(self) -> str: ...
+
+
+class RunLog:
+    """Events of one run. `model` is the one that it ran; of a filter run, the one whose detections it was about."""
+
+    def __init__(
+        self, tables: Tables, spec: RecordedSpec, model: ModelInfo, kind: RunKind = "detect"
+    ) -> None:
+        self._tables, self._spec, self._model, self._kind = tables, spec, model, kind
         written = tables.snapshot("runs").transaction_version(f"run:{spec.run_id}")
         self._events = written or 0  # a run that is resumed goes on counting
 
@@ -49,7 +61,9 @@ class RunLog:
         counts: Counts,
         message: str = "",
         stages: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, Any] | None = None,
     ) -> None:
+        """Append one event. `metrics`: what a run of this kind counts besides, JSON in the table."""
         row = {
             "run_id": self._spec.run_id,
             "event": self._events,
@@ -64,6 +78,8 @@ class RunLog:
             "message": message[:2000],
             "stages": json.dumps(stages) if stages is not None else None,
             "resight_version": resight_version(),
+            "kind": self._kind,
+            "metrics": json.dumps(metrics) if metrics is not None else None,
         }
         rows = pa.Table.from_pylist([row], schema=RUNS)
         self._tables.append("runs", rows, f"run:{self._spec.run_id}", self._not_yet_there)

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from archive.query import connect
+from archive.run_kinds import kind_of
 from archive.tables import Tables
 from archive.views import Views
 from batch.cancel import close, is_interrupted
@@ -23,7 +24,7 @@ app = typer.Typer(
     help="What was run over the archive, and which of it is published.", no_args_is_help=True
 )
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="its id, see 'resight runs list'")]
-COLUMNS = ("run_id", "state", "model", "scope", "requested", "ok", "empty", "failed", "reused")
+COLUMNS = ("run_id", "kind", "state", "model", "scope", "requested", "ok", "empty", "failed", "reused")
 COLUMNS += ("started_at", "took_s", "published")
 _RUNS = "select * from runs where $run_id is null or run_id = $run_id order by started_at desc, run_id desc"
 _EVENTS = """
@@ -62,7 +63,8 @@ def show(run_id: RunId, fmt: FormatOption = Format.table) -> None:
     if fmt is not Format.table:
         print_facts(facts | {"events": last}, fmt)
         return
-    stages = facts.pop("stages") or {}
+    metrics, stages = (facts.pop(name) or {} for name in ("metrics", "stages"))
+    facts |= {f"metric {name}": value for name, value in metrics.items()}
     print_facts(facts | {f"stage {name}": value for name, value in stages.items()}, fmt)
     print()
     print_rows(last, fmt)
@@ -143,16 +145,17 @@ def _shown(tables: Tables) -> dict[str, list[str]]:
 
 
 def _row(run: dict[str, Any], shown: dict[str, list[str]]) -> dict[str, Any]:
-    counts = run["counts"] or {}
+    counts, detects = run["counts"] or {}, kind_of(run) == "detect"
     values = {
         "run_id": run["run_id"],
+        "kind": kind_of(run),
         "state": run["state_now"],
         "model": f"{run['model_name']}@{run['model_version']}",
         "scope": _scope(json.loads(run["spec"] or "{}")),
         **{name: counts.get(name) for name in ("requested", "ok", "empty", "failed", "reused")},
         "started_at": _moment(run["started_at"]),
         "took_s": round((run["event_at"] - run["started_at"]).total_seconds(), 1),
-        "published": ", ".join(shown.get(run["inference_key"], [])),
+        "published": ", ".join(shown.get(run["inference_key"], [])) if detects else "",
     }
     return {column: values[column] for column in COLUMNS}
 
@@ -162,7 +165,8 @@ def _facts(run: dict[str, Any], shown: dict[str, list[str]]) -> dict[str, Any]:
     facts |= {name: (run["counts"] or {}).get(name) for name in ("detections", "bytes")}
     facts |= {"last_event_at": _moment(run["event_at"]), "message": run["message"]}
     facts |= {"resight_version": run["resight_version"], "spec": json.loads(run["spec"] or "{}")}
-    return facts | {"stages": json.loads(run["stages"]) if run["stages"] else None}
+    told = {name: json.loads(run[name]) if run[name] else None for name in ("metrics", "stages")}
+    return facts | told
 
 
 def _event(event: dict[str, Any]) -> dict[str, Any]:

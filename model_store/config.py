@@ -1,13 +1,14 @@
 """config.json of a model version: everything that decides its rows, typed and frozen.
 
-Unknown fields are refused. The fields that change results go into the inference key
-(`inference_key.py`); thresholds, batch, licence, source and description do not.
+`kind` says which of two it is: ModelConfig of a detector (the default: files without it are detectors) or
+ClassifierConfig; AnyConfig is either. Unknown fields are refused. The fields that change results go into the
+inference key (`inference_key.py`); thresholds, batch, licence, source and description do not.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -152,8 +153,9 @@ class Batch(Frozen):
 
 
 class ModelConfig(Frozen):
-    """A model version's config.json."""
+    """config.json of a detector."""
 
+    kind: Literal["detector"] = "detector"
     runtime: Annotated[OnnxRuntime | TorchRuntime | MotionRuntime, Field(discriminator="kind")]
     decoder: DecoderName
     preprocess: Preprocess = Preprocess()
@@ -171,9 +173,7 @@ class ModelConfig(Frozen):
         unknown = sorted(set(self.thresholds.per_label) - set(self.labels))
         if unknown:
             raise ValueError(f"thresholds.per_label names labels the model lacks: {unknown}")
-        if len(set(self.labels)) != len(self.labels):
-            repeated = sorted({x for x in self.labels if self.labels.count(x) > 1})
-            raise ValueError(f"labels are repeated: {repeated}")
+        _require_distinct(self.labels)
         if (self.runtime.kind == "motion") != (self.decoder == "blobs"):
             raise ValueError(
                 f"runtime {self.runtime.kind} does not go with decoder {self.decoder}: "
@@ -188,16 +188,57 @@ class ModelConfig(Frozen):
         return self.thresholds.per_label.get(label, self.thresholds.default)
 
 
+class ClassifierConfig(Frozen):
+    """config.json of a classifier: one score a label for a whole picture, or a crop of one. No boxes, so
+    neither decoder nor suppression.
+    """
+
+    kind: Literal["classifier"]
+    runtime: Annotated[OnnxRuntime | TorchRuntime, Field(discriminator="kind")]
+    preprocess: Preprocess = Preprocess(resize="stretch", side_px=224)
+    labels: tuple[str, ...] = Field(min_length=2)
+    scores: Literal["logits", "probabilities"] = Field(
+        default="logits", description="what the graph gives: before its softmax, or after"
+    )
+    batch: Batch = Batch()
+    licence: str = ""
+    source: str = ""
+    description: str = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ClassifierConfig:
+        _require_distinct(self.labels)
+        spec = self.preprocess
+        if spec.tiling or spec.resize == "rect" or spec.jpeg_shrink > 1:
+            raise ValueError(
+                "a classifier sees crops, all of one size: preprocess goes without tiling, rect and jpeg_shrink"
+            )
+        return self
+
+
+AnyConfig = ModelConfig | ClassifierConfig
+KINDS: dict[str, type[ModelConfig] | type[ClassifierConfig]] = {
+    "detector": ModelConfig,
+    "classifier": ClassifierConfig,
+}
+
+
+def _require_distinct(labels: tuple[str, ...]) -> None:
+    if len(set(labels)) != len(labels):
+        repeated = sorted({x for x in labels if labels.count(x) > 1})
+        raise ValueError(f"labels are repeated: {repeated}")
+
+
 def _unions(tiling: Tiling | None) -> bool:
     return tiling is not None and tiling.merge.kind == "union"
 
 
-def parse_config(text: str | bytes, where: str) -> ModelConfig:
+def parse_config(text: str | bytes, where: str) -> AnyConfig:
     """Read config.json. Raises ModelRefused that names the file and each wrong field."""
     try:
         value = json.loads(text)
         _require_whole_characters(value, where)
-        return ModelConfig.model_validate(value)
+        return _class_of(value, where).model_validate(value)
     except ValidationError as error:
         wrong = "; ".join(
             f"{'.'.join(str(part) for part in item['loc']) or 'config'}: {item['msg']}"
@@ -206,6 +247,14 @@ def parse_config(text: str | bytes, where: str) -> ModelConfig:
         raise ModelRefused(f"{where}: {wrong}") from error
     except ValueError as error:
         raise ModelRefused(f"{where} is not JSON: {error}") from error
+
+
+def _class_of(value: Any, where: str) -> type[ModelConfig] | type[ClassifierConfig]:
+    """By `kind`; of what says none, or is no object, a detector's. Raises ModelRefused for an unknown kind."""
+    kind: object = cast(dict[str, object], value).get("kind") if isinstance(value, dict) else None
+    if kind is None or kind in ("detector", "classifier"):
+        return KINDS[str(kind or "detector")]
+    raise ModelRefused(f"{where}: kind: {kind!r} is unknown; there is: {', '.join(KINDS)}")
 
 
 def _require_whole_characters(value: object, where: str) -> None:

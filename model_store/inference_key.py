@@ -2,6 +2,7 @@
 
 key = sha256(canonical JSON of weights digest, labels digest, preprocess, decoder, nms, score_floor,
 numerics version, and the decoder's own where it has one); canonical = sorted keys, no spaces, UTF-8.
+Of a classifier: kind, weights digest, labels digest, preprocess, scores, and its own numerics version.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 import json
 from typing import Any
 
-from model_store.config import ModelConfig, MotionRuntime
+from model_store.config import AnyConfig, ClassifierConfig, MotionRuntime
 from model_store.errors import ModelRefused
 
 NUMERICS_VERSION = 2
@@ -26,6 +27,9 @@ here has 0, which is left out of the key.
 
 yolox, yolox_raw 1: a score of exactly score_floor is kept, as in YOLOX's own code.
 """
+
+CLASSIFIER_NUMERICS = 1
+"""The same for all classifiers: raise both where reading, cutting or resizing pictures changes."""
 
 _NONE = object()
 NEUTRAL: dict[str, Any] = {
@@ -48,7 +52,7 @@ def canonical_json(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def weights_digest(config: ModelConfig, digests: dict[str, str]) -> str:
+def weights_digest(config: AnyConfig, digests: dict[str, str]) -> str:
     """sha256 of the weights file, or of the settings where a runtime has no weights.
 
     Raises ModelRefused when the config names a weights file that is not there.
@@ -64,9 +68,11 @@ def weights_digest(config: ModelConfig, digests: dict[str, str]) -> str:
 
 
 def inference_key(
-    config: ModelConfig, weights_sha256: str, numerics: int = NUMERICS_VERSION
+    config: AnyConfig, weights_sha256: str, numerics: int = NUMERICS_VERSION
 ) -> str:
-    """64 hex digits; with `numerics`, the key of other code."""
+    """64 hex digits; with `numerics`, the key of other code (of detectors)."""
+    if isinstance(config, ClassifierConfig):
+        return _key_of_classifier(config, weights_sha256)
     parts: dict[str, Any] = {
         "weights": weights_sha256,
         "labels": sha256_hex(canonical_json(list(config.labels))),
@@ -78,6 +84,18 @@ def inference_key(
     }
     if config.decoder in DECODER_NUMERICS:
         parts["decoder_numerics"] = DECODER_NUMERICS[config.decoder]
+    return sha256_hex(canonical_json(parts))
+
+
+def _key_of_classifier(config: ClassifierConfig, weights_sha256: str) -> str:
+    parts: dict[str, Any] = {
+        "kind": config.kind,
+        "weights": weights_sha256,
+        "labels": sha256_hex(canonical_json(list(config.labels))),
+        "preprocess": _without_neutral(config.preprocess.model_dump(mode="json")),
+        "scores": config.scores,
+        "numerics": CLASSIFIER_NUMERICS,
+    }
     return sha256_hex(canonical_json(parts))
 
 

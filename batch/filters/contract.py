@@ -133,6 +133,7 @@ class Filter:
     `version`   part of the layer's id: raised when the same config begins to say other things
     `groups`    what a `group_id` of it is: None, or "event" (of images), "occurrence", "slot" (of detections)
     `classes`   whether it needs classifications
+    `invalid`   which rows it cannot judge, (n,) bool: counted as skipped_invalid, and nothing is said of them
     """
 
     config: type[FilterConfig]
@@ -142,6 +143,7 @@ class Filter:
     version: int = 1
     groups: Literal["event", "occurrence", "slot"] | None = None
     classes: bool = False
+    invalid: Callable[[Any, Rows], NDArray[np.bool_]] | None = None
 
     @property
     def kind(self) -> str:

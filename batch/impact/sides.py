@@ -6,11 +6,10 @@ a run id | name@version | a view's name --side--> Side. What is a run is that ru
 
 from __future__ import annotations
 
-import duckdb
 from pydantic import Field
 
-from archive.scan import scan
-from archive.schemas import RUNS
+from archive.publications import last_event
+from archive.run_kinds import in_words
 from archive.tables import Tables
 from archive.views import NAME, PRODUCTION, View, Views
 from model_store.config import Frozen, ModelConfig
@@ -77,21 +76,19 @@ def side_of_view(view: View, name: str | None = None) -> Side:
 
 def _of_run(tables: Tables, models: ModelStore, run_id: str) -> Side | None:
     """A run stands for all results of its inference key, also those it found done. None: no such run."""
-    sql = duckdb.connect()
-    scan(sql, "runs", tables.existing("runs"), RUNS)
-    rows = sql.execute(
-        "select distinct inference_key, model_name, model_version from runs where run_id = $run",
-        {"run": run_id},
-    ).fetchall()
-    if not rows:
+    run = last_event(tables, run_id)
+    if run is None:
         return None
-    key, *version = rows[0]
-    exact = VersionId(*version)
+    if run["kind"] != "detect":
+        raise BadRequest(
+            f"run {run_id} is {in_words(run['kind'])}: it has no results that could be compared"
+        )
+    exact = VersionId(run["model_name"], run["model_version"])
     try:
         config = models.describe(exact).config
     except ModelError as error:
         raise type(error)(f"run {run_id} is shown by the thresholds of {exact}: {error}") from error
-    return _of_model(run_id, key, exact, config)
+    return _of_model(run_id, run["inference_key"], exact, config)
 
 
 def _of_model(name: str, key: str, version: VersionId, config: ModelConfig) -> Side:

@@ -20,6 +20,8 @@ import cli.runs
 from archive.schemas import ASSERTIONS, MEDIA, RUNS
 from archive.tables import Tables
 from archive.views import Views
+from batch.accounting import Counts
+from batch.run_log import RunLog
 from batch.spec import RunSpec
 from model_store.add import add_version
 from model_store.names import version_id
@@ -112,7 +114,7 @@ def rows(done: str) -> list[dict[str, Any]]:
 
 def test_nothing_was_run_yet(resight: Resight, home: Path) -> None:
     assert rows(resight("runs", "list", "--format", "json").ok()) == []
-    assert resight("runs", "list", "--format", "csv").ok().startswith("run_id,state,model,scope,")
+    assert resight("runs", "list", "--format", "csv").ok().startswith("run_id,kind,state,model,scope,")
     for command in ("show", "log", "cancel", "publish"):
         assert "no run 'r'" in resight("runs", command, "r").refused(2)
     assert "nothing is published" in resight("runs", "rollback").refused(2)
@@ -142,6 +144,7 @@ def test_runs_are_listed_newest_first_with_what_they_did(
     assert listed == [
         {
             "run_id": "third",
+            "kind": "detect",
             "state": "interrupted",
             "model": "blobs@2",
             "scope": "camera north [1] (sample of 50)",
@@ -167,7 +170,7 @@ def test_runs_are_listed_newest_first_with_what_they_did(
     )
     assert row["run_id"] == "third"
     lines = resight("runs", "list").ok().splitlines()
-    assert lines[0].split()[:3] == ["run_id", "state", "model"]
+    assert lines[0].split()[:4] == ["run_id", "kind", "state", "model"]
     assert [line.split()[0] for line in lines[1:]] == ["third", "new", "old"]
 
 
@@ -186,6 +189,24 @@ def test_one_run_is_shown_with_its_stages_and_last_events(resight: Resight, two:
     text = resight("runs", "show", "new").ok()
     assert "stage bottleneck  decode" in text
     assert "says [running]" in text
+
+
+def test_runs_of_other_kinds_are_told_apart_and_show_what_they_counted(
+    resight: Resight, two: Tables, store: ModelStore
+) -> None:
+    """They have the key of what is published, and no results of their own."""
+    resight("runs", "publish", "new").ok()
+    info = store.describe(version_id("blobs", "2")).info
+    log = RunLog(two, RunSpec(run_id="sized", model="blobs"), info, kind="filter")
+    log.write("sealed", Counts(requested=2), metrics={"checked": 4, "flagged": 1})
+    first, second, *_ = rows(resight("runs", "list", "--format", "json").ok())
+    assert (first["run_id"], first["kind"], first["published"]) == ("sized", "filter", "")
+    assert (second["run_id"], second["kind"], second["published"]) == ("new", "detect", "production")
+    shown = json.loads(resight("runs", "show", "sized", "--format", "json").ok())
+    assert (shown["kind"], shown["metrics"]) == ("filter", {"checked": 4, "flagged": 1})
+    assert "metric flagged" in resight("runs", "show", "sized").ok()
+    assert "run sized is a filter run" in resight("runs", "publish", "sized").refused(2)
+    assert "run sized is a filter run" in resight("sql", LABELS, "--run", "sized").refused(2)
 
 
 def test_the_log_has_every_event_newest_first(resight: Resight, two: Tables) -> None:
