@@ -28,6 +28,8 @@ from model_store.errors import BadRequest, Conflict, StorageUnreachable
 _FORMATS = {".parquet": "format parquet, compression zstd", ".csv": "format csv, header"}
 _KEYS = "select distinct inference_key from {} order by all"
 OF_VIEW, OF_ALL = ("results", "detections"), ("all_results", "all_detections")
+BESIDE = ("snips", "classifications")
+"""Tables that hang on results, by inference key."""
 
 
 def export(tables: Tables, relation: str, out: Path, view: View | None = None) -> int:
@@ -70,7 +72,7 @@ def export(tables: Tables, relation: str, out: Path, view: View | None = None) -
 
 
 def _require_kept(tables: Tables, relation: str, keys: list[str], out: Path) -> None:
-    gone = lost(tables, keys, "snips" if relation == "snips" else "results")
+    gone = lost(tables, keys, relation if relation in BESIDE else "results")
     if gone:
         raise Conflict(
             f"{out} was not written: results it would hold were pruned at the same moment (inference key "
@@ -111,9 +113,9 @@ def _keys(connection: duckdb.DuckDBPyConnection, relation: str, view: View | Non
     """Of the very snapshots that were copied."""
     if relation in OF_VIEW:
         return [view.inference_key] if view else []
-    if relation not in OF_ALL and relation != "snips":
+    if relation not in (*OF_ALL, *BESIDE):
         return []
-    table = "snips_table" if relation == "snips" else "results_table"
+    table = f"{relation}_table" if relation in BESIDE else "results_table"
     return [row[0] for row in connection.execute(_KEYS.format(table)).fetchall()]
 
 

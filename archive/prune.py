@@ -1,4 +1,4 @@
-"""Remove results that nothing needs: whole partitions of `results` and `snips`, by inference key.
+"""Remove results that nothing needs: whole partitions of `results` and of what hangs on them, by inference key.
 
 tables --plan_prune--> every key, with what it holds and why it is kept --prune--> those without a reason are
 gone. It deletes from the snapshot that was read before the reasons; whoever comes to need a key then takes the
@@ -21,7 +21,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from archive.dataset import dataset, partition_keys
 from archive.needs import RECENT, reasons
 from archive.run_kinds import DETECTS
-from archive.schemas import RUNS
+from archive.schemas import BY_KEY, RUNS
 from archive.tables import COMMIT_ATTEMPTS, MAINTENANCE, Tables, properties_of
 from model_store.errors import StorageUnreachable, TableConflict
 from model_store.storage import require_create
@@ -44,6 +44,7 @@ _HELD = f"""
         select inference_key,
             coalesce(sum(num_records) filter (kind = 'results'), 0)::bigint as rows,
             coalesce(sum(num_records) filter (kind = 'snips'), 0)::bigint as snips,
+            coalesce(sum(num_records) filter (kind = 'classifications'), 0)::bigint as classifications,
             count(*) as files, sum(size_bytes)::bigint as bytes, max(modification_time) as written_ms
         from files group by inference_key),
     newest as (
@@ -57,15 +58,16 @@ _HELD = f"""
 
 @dataclass(frozen=True)
 class KeyUse:
-    """What the tables hold of one inference key; `rows` of `results`, `snips` of that table.
+    """What the tables hold of one inference key; `rows` of `results`, the others of the tables of their name.
 
-    `files` and `bytes` are of both. `model` is that of its newest run. `kept` says why; empty: it may go.
+    `files` and `bytes` are of all of them. `model` is that of its newest run. `kept` says why; empty: it may go.
     """
 
     inference_key: str
     model: str | None
     rows: int
     snips: int
+    classifications: int
     files: int
     bytes: int
     last_run_at: datetime | None
@@ -140,7 +142,7 @@ def hold(tables: Tables, name: str = "results") -> None:
 
 
 def _snapshots(tables: Tables) -> dict[str, DeltaTable]:
-    found = {name: tables.existing(name) for name in ("results", "snips")}
+    found = {name: tables.existing(name) for name in BY_KEY}
     return {name: table for name, table in found.items() if table is not None}
 
 

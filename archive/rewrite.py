@@ -30,6 +30,7 @@ _ORDER = {
     "media": ("source_root", "path"),
     "results": ("media_sha256",),
     "snips": ("media_sha256",),
+    "classifications": ("media_sha256", "rank"),
     "assertions": ("media_sha256",),
     "runs": ("run_id", "event"),
     "decisions": ("decided_at",),

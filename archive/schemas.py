@@ -190,6 +190,34 @@ SNIPS = pa.schema(
     ]
 )
 
+CLASSIFICATIONS = pa.schema(
+    [
+        ("inference_key", pa.string()),
+        ("media_sha256", pa.string()),
+        ("rank", pa.int32()),
+        ("detection_id", pa.string()),
+        ("classifier_key", pa.string()),
+        ("margin_frac", pa.float64()),
+        ("status", pa.string()),
+        ("error_code", pa.string()),
+        ("error_detail", pa.string()),
+        ("label", pa.string()),
+        ("score", pa.float32()),
+        ("logits", pa.list_(pa.float32())),
+        ("labels_digest", pa.string()),
+        ("crop_x1_px", pa.int32()),
+        ("crop_y1_px", pa.int32()),
+        ("crop_x2_px", pa.int32()),
+        ("crop_y2_px", pa.int32()),
+        ("run_id", pa.string()),
+        ("model_name", pa.string()),
+        ("model_version", pa.string()),
+        ("weights_sha256", pa.string()),
+        ("finished_at", UTC),
+    ]
+)
+"""`logits` are numbers of 16 bits in a column of 32: Delta has no type for them, and compresses the rest away."""
+
 TABLES: dict[str, pa.Schema] = {
     "media": MEDIA,
     "results": RESULTS,
@@ -199,5 +227,8 @@ TABLES: dict[str, pa.Schema] = {
     "decisions": DECISIONS,
     "exports": EXPORTS,
     "snips": SNIPS,
+    "classifications": CLASSIFICATIONS,
 }
-PARTITIONS: dict[str, list[str]] = {"results": ["inference_key"], "snips": ["inference_key"]}
+BY_KEY = ("results", "snips", "classifications")
+"""Partitioned by the inference key of the detections: what is pruned with it."""
+PARTITIONS: dict[str, list[str]] = {name: ["inference_key"] for name in BY_KEY}

@@ -7,8 +7,6 @@ application is; places come from RESIGHT_* variables. Output: JSON lines, the la
 from __future__ import annotations
 
 import json
-import logging
-import os
 import signal
 import sys
 from dataclasses import asdict
@@ -19,11 +17,11 @@ import typer
 
 from archive.tables import Tables
 from batch.exit_codes import exit_code
+from batch.join import connect
 from batch.options import require_model, takes_run_options
 from batch.spec import RunSpec
 from model_store.errors import ResightError
 from model_store.store import ModelStore
-from serve.cluster import join
 from serve.logs import configure_logs
 from serve.priority import give_way_all
 from serve.settings import Settings
@@ -50,7 +48,7 @@ def main(
 
         print(json.dumps(dry_run_report(spec, tables, store)), flush=True)
         return
-    _connect(settings)
+    connect(settings)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # after Ray has set its own
     give_way_all()
     from batch.run import execute
@@ -68,16 +66,6 @@ def main(
         stages=report.stages,
         **report.more,
     )
-
-
-def _connect(settings: Settings) -> None:
-    """Inside a Ray job everything is set; from a shell, join the cluster of this home."""
-    if "RAY_ADDRESS" not in os.environ:
-        join(settings)  # before Ray is imported: it reads its authentication mode then
-    import ray
-
-    address = os.environ.get("RAY_ADDRESS", "auto")
-    ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
 
 
 if __name__ == "__main__":

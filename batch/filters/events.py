@@ -90,9 +90,7 @@ def _order(images: Rows, place: NDArray[np.int64]) -> NDArray[np.intp]:
     return np.lexsort((time, undated, place))
 
 
-def _gaps(
-    local: NDArray[np.datetime64], utc: NDArray[np.datetime64]
-) -> NDArray[np.timedelta64]:
+def _gaps(local: NDArray[np.datetime64], utc: NDArray[np.datetime64]) -> NDArray[np.timedelta64]:
     """To the image before, in UTC where both have it; NaT of the first and next to the undated."""
     none = np.array(["NaT"], "datetime64[us]")
     in_utc = np.diff(utc, prepend=none)

@@ -3,13 +3,13 @@
 labels of an image --counts--> labels of the image --counts of the event--> final labels; a Said for each that changed
 
 The counts decide and nothing else: a score stays that of the model for the old label (`inherited`). Each flip
-is said, with the counts that made it.
+is said, with the counts that made it. Two labels that are equally frequent change nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -28,7 +28,7 @@ class SmoothingConfig(FilterConfig):
         default=0.5,
         ge=0,
         le=1,
-        description="score, 0 to 1: rows below it are neither counted nor changed (inclusive: at it they are)",
+        description="score, 0 to 1: rows below it are neither counted nor changed; at it they are",
     )
     other_labels: tuple[str, ...] = Field(
         default=OTHER,
@@ -41,27 +41,35 @@ class SmoothingConfig(FilterConfig):
         default=True, description="whether other labels become the dominant one"
     )
     min_dominant_others: int = Field(
-        default=2, ge=1, description="detections of the dominant label, at least, for others_to_dominant"
+        default=2,
+        ge=1,
+        description="detections: others_to_dominant needs so many of the dominant label, or more",
     )
     flip_rare: bool = Field(
         default=False,
         description="whether rare labels become the dominant one: the one deer among 900 cows becomes a cow",
     )
     min_dominant_rare: int = Field(
-        default=4, ge=2, description="detections of the dominant label, at least, for flip_rare"
+        default=4,
+        ge=2,
+        description="detections: flip_rare needs so many of the dominant label, or more",
     )
     max_rare: int = Field(
-        default=1, ge=1, description="detections of a label, at most, for which flip_rare calls it rare"
+        default=1,
+        ge=1,
+        description="detections: a label with so many, or fewer, is rare to flip_rare",
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Names:
-    """Labels by number, and what is known of each; `contains[a, b]`: a is an ancestor of b."""
+class _Labels:
+    """Labels of the rows that are considered, by number; `of_row` changes as flips are made, and `reasons` grows."""
 
+    of_row: NDArray[np.int64]
     names: list[str]
     other: NDArray[np.bool_]
-    contains: NDArray[np.bool_]
+    taxa: list[list[str]]
+    reasons: dict[int, list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,38 +84,37 @@ class _Count:
 
 def say(config: SmoothingConfig, rows: Rows) -> Iterator[Said]:
     """`relabel` for each row whose label changes, e.g. with the reason "event: 5 deer of 6; was animal"."""
-    index = _considered(config, rows)
-    if not len(index):
-        return
-    label, names = _names(config, rows, index)
-    before = label.copy()
-    reasons: dict[int, list[str]] = {}
-    image = _numbered(rows.media_sha256[index])[0]
-    _smooth(config, "image", image, np.arange(len(index)), label, names, reasons)
-    event, ids = _numbered(rows.event_id[index])
-    inside = np.flatnonzero(event != ids.get(None, -1))
-    _smooth(config, "event", event[inside], inside, label, names, reasons)
-    for at in np.flatnonzero(label != before).tolist():
+    index, labels = _considered(config, rows)
+    before = labels.of_row.copy()
+    everywhere = np.arange(len(index))
+    image, _ = _numbered(rows.media_sha256[index])
+    _smooth(config, "image", image, everywhere, labels)
+    event, numbers = _numbered(rows.event_id[index])
+    inside = everywhere[event != numbers.get(None, -1)]
+    _smooth(config, "event", event[inside], inside, labels)
+    for at in np.flatnonzero(labels.of_row != before).tolist():
         row = index[at]
         yield Said(
             rows.media_sha256[row],
             int(rows.rank[row]),
             "relabel",
-            "; ".join(reasons[at]),
-            label=names.names[label[at]],
+            "; ".join(labels.reasons[at]),
+            label=labels.names[labels.of_row[at]],
             score=float(rows.score[row]),
             score_semantics="inherited",
         )
 
 
-def _considered(config: SmoothingConfig, rows: Rows) -> NDArray[np.intp]:
-    ignored = {name.casefold() for name in config.ignored_labels}
-    spoken = np.fromiter(
-        (label is not None and label.casefold() not in ignored for label in rows.label),
-        np.bool_,
-        len(rows),
-    )
-    return np.flatnonzero(spoken & (rows.rank != NO_RANK) & (rows.score >= config.min_score))
+def _considered(config: SmoothingConfig, rows: Rows) -> tuple[NDArray[np.intp], _Labels]:
+    """Which rows count, and their labels."""
+    label, numbers = _numbered(rows.label)
+    names = ["" if name is None else name for name in numbers]
+    ignored = _any_of(names, (*config.ignored_labels, ""))
+    counted = (rows.rank != NO_RANK) & (rows.score >= config.min_score)
+    index = np.flatnonzero(counted & ~ignored[label])
+    lineage = dict(zip(rows.classes, rows.class_lineage, strict=False))
+    taxa = [_taxa(lineage.get(name, "")) for name in names]
+    return index, _Labels(label[index], names, _any_of(names, config.other_labels), taxa)
 
 
 def _smooth(
@@ -115,85 +122,67 @@ def _smooth(
     level: str,
     group: NDArray[np.int64],
     at: NDArray[np.intp],
-    label: NDArray[np.int64],
-    names: _Names,
-    reasons: dict[int, list[str]],
+    labels: _Labels,
 ) -> None:
-    """Both steps over the rows `at`, which are in `group`; changes `label` and adds to `reasons`."""
-    if config.others_to_dominant and len(at):
-        count = _count(group, label[at], names.other)
+    """Both steps over the rows `at`, which are in `group`; what the first changes the second counts."""
+    if config.others_to_dominant:
+        own = labels.of_row[at]
+        count = _count(group, own, labels.other)
         enough = (count.dominant >= 0) & (count.of_dominant >= config.min_dominant_others)
-        _flip(level, at, enough & names.other[label[at]], count, label, names, reasons)
-    if config.flip_rare and len(at):
-        count = _count(group, label[at], names.other)
+        _flip(level, at, enough & labels.other[own], count, labels)
+    if config.flip_rare:
+        own = labels.of_row[at]
+        count = _count(group, own, labels.other)
         enough = (count.dominant >= 0) & (count.of_dominant >= config.min_dominant_rare)
-        rare = (count.of_own <= config.max_rare) & (count.dominant != label[at])
-        finer = names.contains[count.dominant, label[at]]
-        flips = enough & rare & ~finer & ~names.other[label[at]]
-        _flip(level, at, flips, count, label, names, reasons)
+        rare = (count.dominant != own) & (count.of_own <= config.max_rare) & ~labels.other[own]
+        flips = enough & rare
+        for place in np.flatnonzero(flips).tolist():
+            flips[place] = not _is_ancestor(labels, count.dominant[place], own[place])
+        _flip(level, at, flips, count, labels)
 
 
 def _flip(
-    level: str,
-    at: NDArray[np.intp],
-    flips: NDArray[np.bool_],
-    count: _Count,
-    label: NDArray[np.int64],
-    names: _Names,
-    reasons: dict[int, list[str]],
+    level: str, at: NDArray[np.intp], flips: NDArray[np.bool_], count: _Count, labels: _Labels
 ) -> None:
     for place in np.flatnonzero(flips).tolist():
         row, new = int(at[place]), int(count.dominant[place])
-        of = f"{count.of_dominant[place]} {names.names[new]} of {count.of_all[place]}"
-        reasons.setdefault(row, []).append(f"{level}: {of}; was {names.names[label[row]]}")
-        label[row] = new
+        counts = f"{count.of_dominant[place]} {labels.names[new]} of {count.of_all[place]}"
+        was = labels.names[labels.of_row[row]]
+        labels.reasons.setdefault(row, []).append(f"{level}: {counts}; was {was}")
+        labels.of_row[row] = new
 
 
-def _count(
-    group: NDArray[np.int64], label: NDArray[np.int64], other: NDArray[np.bool_]
-) -> _Count:
-    """The dominant label of a group is its most frequent one. An other label never is: it stands back when it is as
-    frequent as one real label, and leaves the group without one when it is more frequent, as two real ones do.
+def _count(group: NDArray[np.int64], label: NDArray[np.int64], other: NDArray[np.bool_]) -> _Count:
+    """The dominant label of a group is its most frequent one, but never an other label: it gives way to a real one
+    as frequent as itself, and when it is more frequent there is none. Nor is there when two real ones are.
     """
-    pairs, own, n = np.unique(group * len(other) + label, return_inverse=True, return_counts=True)
-    groups, labels = np.divmod(pairs, len(other))
-    size = int(group.max()) + 1
-    most = np.zeros(size, np.int64)
+    n_labels = max(1, len(other))
+    pairs, own, n = np.unique(group * n_labels + label, return_inverse=True, return_counts=True)
+    groups, names = np.divmod(pairs, n_labels)
+    total = np.bincount(group)
+    most = np.zeros(len(total), np.int64)
     np.maximum.at(most, groups, n)
-    top = (n == most[groups]) & ~other[labels]
-    dominant = np.full(size, -1, np.int64)
-    dominant[groups[top]] = labels[top]
-    dominant[np.bincount(groups[top], minlength=size) != 1] = -1
-    total = np.bincount(group, minlength=size)
+    top = (n == most[groups]) & ~other[names]
+    dominant = np.full(len(total), -1, np.int64)
+    dominant[groups[top]] = names[top]
+    dominant[np.bincount(groups[top], minlength=len(total)) != 1] = -1
     return _Count(dominant[group], most[group], total[group], n[own])
 
 
-def _names(
-    config: SmoothingConfig, rows: Rows, index: NDArray[np.intp]
-) -> tuple[NDArray[np.int64], _Names]:
-    label, numbers = _numbered(rows.label[index])
-    names = [str(name) for name in numbers]
-    others = {name.casefold() for name in config.other_labels}
-    other = np.array([name.casefold() in others for name in names])
-    contains = np.zeros((len(names), len(names)), bool)
-    if config.flip_rare:
-        lineage = dict(zip(rows.classes, rows.class_lineage, strict=False))
-        for fine, name in enumerate(names):
-            for coarse, candidate in enumerate(names):
-                contains[coarse, fine] = _is_ancestor(candidate, name, lineage)
-    return label, _Names(names, other, contains)
-
-
-def _is_ancestor(coarse: str, fine: str, lineage: dict[str, str]) -> bool:
-    """Whether `coarse` is one of the taxa that `fine` lies in, by name or by its own lineage."""
-    taxa = _taxa(lineage.get(fine, ""))
-    above = _taxa(lineage.get(coarse, ""))
-    by_name = coarse.casefold() in taxa and coarse.casefold() != fine.casefold()
-    return by_name or (0 < len(above) < len(taxa) and taxa[: len(above)] == above)
+def _is_ancestor(labels: _Labels, coarse: int, fine: int) -> bool:
+    """Whether `coarse` is a taxon that `fine` lies in: by its name, or by its own lineage where it has one."""
+    above, below = labels.taxa[coarse], labels.taxa[fine]
+    by_name = labels.names[coarse].casefold() in below[:-1]
+    return by_name or (0 < len(above) < len(below) and below[: len(above)] == above)
 
 
 def _taxa(lineage: str) -> list[str]:
     return [name.strip().casefold() for name in lineage.split(";") if name.strip()]
+
+
+def _any_of(names: list[str], wanted: tuple[str, ...]) -> NDArray[np.bool_]:
+    folded = {name.casefold() for name in wanted}
+    return np.array([name.casefold() in folded for name in names], bool)
 
 
 def _numbered(

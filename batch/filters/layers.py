@@ -1,0 +1,75 @@
+"""Layers of a view, switched on and off: a new number of the view, and nothing else. The rows stay as they are.
+
+on   a layer takes its place by the order of its kind (batch/filters/registry.py), in place of one of its kind
+off  it is left out; on again shows the same rows again
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from archive.layers import Layer, layer_named, read_layers
+from archive.tables import Tables
+from archive.views import PRODUCTION, View, Views
+from batch.filters.registry import FILTERS
+from batch.publish import publish_view
+from model_store.errors import BadRequest
+
+
+def switch(
+    tables: Tables,
+    view_name: str = PRODUCTION,
+    *,
+    on: Sequence[str] = (),
+    off: Sequence[str] = (),
+    reason: str = "",
+) -> View:
+    """What is published then. Layers by id, its first digits, or a kind that the view has.
+
+    Raises BadRequest for a layer or a view that is not there, Conflict, StorageError.
+    """
+    now = Views(tables.url).current(view_name)
+    if now is None:
+        raise BadRequest(f"nothing is published as {view_name}: resight runs publish RUN")
+    known = read_layers(tables)
+    layers = now.layers
+    for name in off:
+        gone = layer_named(known, name, layers)
+        if gone.layer_id not in layers:
+            raise BadRequest(f"view {view_name} does not show {gone.kind} {gone.layer_id[:12]}")
+        layers = tuple(one for one in layers if one != gone.layer_id)
+    for name in on:
+        layers = _with(layers, layer_named(known, name, layers), known)
+    words = reason or "; ".join(
+        [*(f"layer {name} on" for name in on), *(f"layer {name} off" for name in off)]
+    )
+    return publish_view(
+        tables,
+        now.model_copy(update={"layers": layers, "reason": words, "rolled_back_to": None}),
+        after=now,
+    )
+
+
+def _with(layers: tuple[str, ...], new: Layer, known: dict[str, Layer]) -> tuple[str, ...]:
+    kept = [one for one in layers if known[one].kind != new.kind]
+    order = FILTERS[new.kind].order
+    place = sum(FILTERS[known[one].kind].order <= order for one in kept)
+    return (*kept[:place], new.layer_id, *kept[place:])
+
+
+def unfounded(tables: Tables, view: View) -> list[str]:
+    """Words for each layer of the view that was made over other layers than those now below it."""
+    known = read_layers(tables)
+    words: list[str] = []
+    for place, one in enumerate(view.layers):
+        layer = known[one]
+        below = tuple(
+            b
+            for b in view.layers[:place]
+            if FILTERS[known[b].kind].order < FILTERS[layer.kind].order
+        )
+        if layer.input_layers != below:
+            words.append(
+                f"{layer.kind} {one[:12]} was made over other layers than those below it now: run it again"
+            )
+    return words

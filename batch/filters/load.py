@@ -1,0 +1,224 @@
+"""The rows of a filter run, in order, cut into parts that a filter can judge one by one.
+
+(tables, key, layers below, layer, scope) --load--> Loaded: parts of whole images, or of whole cameras, as tables of
+schema PART, out of a scratch database; so the process holds one part at a time, however large the archive is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import duckdb
+import pyarrow as pa
+
+from archive.dataset import dataset
+from archive.layers import Layer, newest
+from archive.resolve import resolve
+from archive.scan import scan
+from archive.schemas import ASSERTIONS, MEDIA, RESULTS
+from archive.tables import Tables
+from batch.filters.contract import Context
+from batch.filters.evaluate import PART
+from batch.filters.scope import FilterScope
+from batch.id_list import read_ids
+from model_store.errors import BadRequest
+
+PART_ROWS = 20_000
+"""Of a part, about: at 400 bytes a row 8 MB; a part with logits of 1,000 classes is CLASSES_SHARE of it."""
+CLASSES_SHARE = 10
+_CONTENTS = """
+    create table contents as
+    with placed as (
+        select *, (missing_since is not null)::int || source_root || chr(0) || path as place from media_rows),
+    first as (
+        select media_sha256, arg_min({
+            'path': path, 'camera_id': camera_id, 'local': captured_at_local, 'utc': captured_at_utc,
+            'flags': array_to_string(timestamp_flags, ','), 'w': width_px, 'h': height_px}, place) as f
+        from placed group by media_sha256)
+    select media_sha256, f.path as path, f.camera_id as camera_id, f.local::timestamp as taken_local,
+        f.utc::timestamp as taken_utc, coalesce(f.flags, '') as clock_flags, f.w as width_px, f.h as height_px,
+        f.camera_id is null as unknown,
+        if(f.camera_id is null, regexp_replace(f.path, '[^/]*$', ''), f.camera_id) as place
+    from first
+"""
+_CHOSEN = {
+    "run": "select media_sha256 from contents",
+    "camera": "select media_sha256 from contents where camera_id = $camera",
+    "time": """select media_sha256 from contents
+        where taken_local >= $start::timestamp and taken_local < $end::timestamp""",
+    "ids": "select media_sha256 from listed",
+    "occurrence": "select distinct media_sha256 from layered where occurrence_id = $occurrence",
+}
+_WIDENED = """
+    create or replace table chosen as
+    select c.media_sha256 from contents c where (unknown, place) in (
+        select (unknown, place) from contents join chosen using (media_sha256))
+"""
+_BOXES = """
+    create or replace table boxes as
+    with flat as (
+        select media_sha256, unnest(detections) as d from result_rows
+        where media_sha256 in (select media_sha256 from chosen))
+    select media_sha256, d.rank, d.label, d.score, d.x1_px, d.y1_px, d.x2_px, d.y2_px from flat
+"""
+_ORDERED = """
+    create table ordered as
+    select c.media_sha256, c.path, c.camera_id, c.taken_local, c.taken_utc, c.clock_flags,
+        coalesce(s.width_px, c.width_px)::double as width_px, coalesce(s.height_px, c.height_px)::double as height_px,
+        b.rank, coalesce(l.label, b.label) as label, coalesce(l.score, b.score)::float as score,
+        b.x1_px::double as x1_px, b.y1_px::double as y1_px, b.x2_px::double as x2_px, b.y2_px::double as y2_px,
+        h.action is not null as human, l.group_id, g.event_id,
+        coalesce(l.hidden, false) as hidden_below, l.determined_by,
+        t.assertion_id as standing_id, t.action as standing_action, t.label as standing_label,
+        t.score as standing_score, i.assertion_id as image_standing_id,
+        {group} as part_of
+    from chosen
+        join result_rows s using (media_sha256)
+        join contents c using (media_sha256)
+        left join boxes b using (media_sha256)
+        left join layered l on l.media_sha256 = b.media_sha256 and l.rank = b.rank
+        left join image_groups g on g.media_sha256 = c.media_sha256
+        left join heard h on h.media_sha256 = b.media_sha256 and h.rank = b.rank
+        left join by_layer t on t.media_sha256 = b.media_sha256 and t.rank = b.rank
+        left join by_layer i on i.media_sha256 = c.media_sha256 and i.rank is null
+    where s.status in ('ok', 'empty')
+    order by c.unknown, c.place, c.taken_local is null, c.taken_local, c.path, c.media_sha256, b.rank
+"""
+_CUTS = """
+    select min(first) from (
+        select rowid as first, part_of, lag(part_of) over (order by rowid) as before from ordered)
+    where part_of is distinct from before group by first // $rows order by 1
+"""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """`images` and `rows` of it all; `cameras` (or folders, where the camera is unknown) that it is about."""
+
+    images: int
+    rows: int
+    cameras: int
+    starts: tuple[int, ...]
+    sql: duckdb.DuckDBPyConnection
+    classifier_key: str | None
+
+    def parts(self) -> Iterator[pa.Table]:
+        """In order; other statements may run between."""
+        names = ", ".join(PART.names)
+        for first, end in zip(self.starts, (*self.starts[1:], self.rows), strict=True):
+            found = self.sql.sql(
+                f"select {names} from ordered where rowid between {first} and {end - 1} order by rowid"
+            )
+            yield self._with_logits(found.to_arrow_table().cast(PART))
+
+    def labels_digest(self) -> str:
+        """Of the classifier's rows. Raises BadRequest where there is none."""
+        found = self.sql.sql("select distinct labels_digest from classified").fetchall()
+        if len(found) != 1:
+            raise BadRequest(
+                f"classifier {(self.classifier_key or '')[:12]} has classified nothing here; first: resight classify"
+            )
+        return str(found[0][0])
+
+    def _with_logits(self, part: pa.Table) -> pa.Table:
+        if self.classifier_key is None:
+            return part
+        numbered = part.append_column("place", pa.array(range(len(part)), pa.int64()))
+        self.sql.register("part", numbered)
+        found = self.sql.sql(
+            "select p.* exclude (place), c.logits from part p left join classified c "
+            "on c.media_sha256 = p.media_sha256 and c.rank = p.rank order by p.place"
+        ).to_arrow_table()
+        self.sql.unregister("part")
+        return found
+
+
+def load(
+    sql: duckdb.DuckDBPyConnection,
+    tables: Tables,
+    inference_key: str,
+    view_layers: Sequence[Layer],
+    below: Sequence[Layer],
+    layer_id: str,
+    scope: FilterScope,
+    context: Context,
+    classifier_key: str | None = None,
+) -> Loaded:
+    """`sql` is a scratch database, which is filled. Raises BadRequest for a scope of nothing, StorageUnreachable."""
+    scan(sql, "media_rows", tables.existing("media"), MEDIA)
+    scan(sql, "result_rows", tables.existing("results"), RESULTS, inference_key)
+    said = tables.existing("assertions")
+    sql.register(
+        "said_rows", ASSERTIONS.empty_table() if said is None else dataset(said, ASSERTIONS)
+    )
+    sql.execute("create view assertion_rows as from said_rows")
+    sql.execute(_CONTENTS)
+    if scope.kind == "occurrence":
+        _know_occurrences(sql, inference_key, view_layers)
+    _choose(sql, tables, scope)
+    if context == "camera":
+        sql.execute(_WIDENED)
+    sql.execute(_BOXES)
+    resolve(sql, inference_key, below, "temp table")
+    sql.execute(
+        f"create table by_layer_rows as {newest('assertion_rows')}",
+        {"layer": layer_id, "key": inference_key},
+    )
+    sql.execute("create view by_layer as from by_layer_rows where action <> 'withdraw'")
+    group = "c.media_sha256" if context == "image" else "c.unknown::text || c.place"
+    sql.execute(_ORDERED.format(group=group))
+    if classifier_key:
+        from archive.schemas import CLASSIFICATIONS
+
+        scan(
+            sql,
+            "classification_rows",
+            tables.existing("classifications"),
+            CLASSIFICATIONS,
+            inference_key,
+        )
+        sql.execute(
+            "create table classified as select media_sha256, rank, logits, labels_digest from classification_rows "
+            "where classifier_key = $classifier and status = 'ok'",
+            {"classifier": classifier_key},
+        )
+    rows = PART_ROWS // (CLASSES_SHARE if classifier_key else 1)
+    starts = tuple(int(row[0]) for row in sql.execute(_CUTS, {"rows": rows}).fetchall())
+    counts = sql.sql(
+        "select count(distinct media_sha256), count(*), count(distinct part_of) from ordered"
+    ).fetchall()[0]
+    images, total, groups = (int(count) for count in counts)
+    return Loaded(images, total, groups, starts, sql, classifier_key)
+
+
+def _know_occurrences(
+    sql: duckdb.DuckDBPyConnection, inference_key: str, layers: Sequence[Layer]
+) -> None:
+    """Relation `layered`, of the whole view; boxes do not matter to it."""
+    sql.execute("create table boxes as from said_rows limit 0")
+    resolve(sql, inference_key, layers, "temp table")
+
+
+def _choose(sql: duckdb.DuckDBPyConnection, tables: Tables, scope: FilterScope) -> None:
+    parameters: dict[str, object] = {}
+    if scope.kind == "time":
+        parameters = {
+            "start": (scope.start.isoformat() if scope.start else "-infinity"),
+            "end": (scope.end.isoformat() if scope.end else "infinity"),
+        }
+    elif scope.kind in ("camera", "occurrence"):
+        parameters = {scope.kind: getattr(scope, scope.kind)}
+    elif scope.kind == "ids":
+        assert scope.ids is not None
+        sql.register("listed", pa.table({"media_sha256": read_ids(tables.url, scope.ids)}))
+    sql.execute(f"create table chosen as {_CHOSEN[scope.kind]}", parameters or None)
+    ((count, known),) = sql.sql(
+        "select count(*), count(*) filter (media_sha256 in (select media_sha256 from contents)) from chosen"
+    ).fetchall()
+    if known < count:
+        raise BadRequest(f"{count - known} of {count} listed images are not in the catalogue")
+    if not count:
+        raise BadRequest(
+            f"no image is in the scope {scope.words()}; see: resight sql, relation media"
+        )

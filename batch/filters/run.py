@@ -1,0 +1,209 @@
+"""One filter run, from its rows to closed accounts.
+
+FilterSpec -> rows of its scope, in parts -> judged -> rows of `assertions`, exactly once -> counted again, plainly
+A run that was stopped is run again: what it has said already holds, and only the rest is added.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import structlog
+
+from archive.dataset import dataset
+from archive.layers import Layer, append_said, keep_layer, newest, read_layers
+from archive.schemas import ASSERTIONS
+from archive.scratch import scratch
+from archive.tables import Tables
+from batch.accounting import Counts
+from batch.filters.evaluate import Evaluated, Question, Tally
+from batch.filters.load import Loaded, load
+from batch.filters.registry import config_of, filter_of
+from batch.filters.spec import FilterSpec
+from batch.run_log import HEARTBEAT_S, RunLog, resight_version
+from model_store.errors import AccountingOpen, BadRequest, ResightError, StorageError
+
+Judge = Callable[[Iterable[pa.Table], Question, int], Iterator[Evaluated]]
+COMMIT_ROWS, COMMIT_S = 200_000, 10.0
+log = structlog.get_logger("resight.filter")
+
+
+@dataclass(frozen=True, slots=True)
+class FilterReport:
+    """`standing`: what the layer says of the scope by now, counted from the table."""
+
+    run_id: str
+    layer_id: str
+    kind: str
+    images: int
+    cameras: int
+    tally: Tally
+    standing: int | None
+    seconds: float
+
+    def metrics(self) -> dict[str, Any]:
+        facts = {"layer_id": self.layer_id, "filter": self.kind, "images": self.images}
+        return facts | self.tally.as_dict() | {"standing": self.standing}
+
+    def line(self) -> str:
+        words = ", ".join(f"{name} {count}" for name, count in self.tally.as_dict().items())
+        return f"{self.kind} {self.layer_id[:12]}: {words}"
+
+
+def dry_run(spec: FilterSpec, tables: Tables, judge: Judge) -> FilterReport:
+    """The same figures; nothing is written. Raises BadRequest, StorageUnreachable."""
+    started = time.monotonic()
+    layer = spec.layer()
+    with scratch("filter") as sql:
+        loaded, question = _loaded(sql, spec, tables, layer)
+        tally = Tally()
+        for found in judge(loaded.parts(), question, spec.actors):
+            tally = tally.plus(found.tally)
+    return _report(spec, layer, loaded, tally, None, started)
+
+
+def execute(spec: FilterSpec, tables: Tables, judge: Judge) -> FilterReport:
+    """Raises ResightError (recorded in `runs`) when it does not end well."""
+    started = time.monotonic()
+    layer = spec.layer()
+    run_log = RunLog(tables, spec, spec.model, "filter")
+    run_log.write("running", Counts())
+    try:
+        keep_layer(tables, layer, resight_version())
+        with scratch("filter") as sql:
+            loaded, question = _loaded(sql, spec, tables, layer)
+            log.info("planned", run_id=spec.run_id, images=loaded.images, rows=loaded.rows)
+            tally = _say(spec, tables, layer, loaded, question, judge, run_log)
+            standing = _recount(sql, tables, layer, spec.inference_key)
+        if standing != tally.flagged:
+            raise AccountingOpen(
+                f"run {spec.run_id} was told {tally.flagged} things, and layer {layer.layer_id[:12]} says "
+                f"{standing} of the same rows: another run of it may be at work; run it again"
+            )
+    except BaseException as error:
+        with contextlib.suppress(StorageError):  # what went wrong first is told
+            stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+            known = str(error) if isinstance(error, ResightError) else repr(error)
+            run_log.write("cancelled" if stopped else "failed", Counts(), known)
+        raise
+    report = _report(spec, layer, loaded, tally, standing, started)
+    counts = Counts(requested=loaded.images, reused=loaded.images)
+    run_log.write("sealed", counts, report.line(), metrics=report.metrics())
+    return report
+
+
+def _loaded(
+    sql: duckdb.DuckDBPyConnection, spec: FilterSpec, tables: Tables, layer: Layer
+) -> tuple[Loaded, Question]:
+    one, config = filter_of(spec.kind), config_of(spec.kind, spec.config)
+    known = read_layers(tables)
+    lost = [name for name in (*spec.input_layers, *spec.view_layers) if name not in known]
+    if lost:
+        raise BadRequest(f"layer {lost[0]} is not in {tables.url}/layers")
+    classifier = getattr(config, "classifier", None) if one.classes else None
+    loaded = load(
+        sql,
+        tables,
+        spec.inference_key,
+        [known[name] for name in spec.view_layers],
+        [known[name] for name in spec.input_layers],
+        layer.layer_id,
+        spec.scope,
+        one.context,
+        classifier,
+    )
+    names, lineage = ((), ())
+    if classifier:
+        from archive.classes import read_classes
+
+        names, lineage = read_classes(tables.url, loaded.labels_digest())
+    later = _after(sql)
+    question = Question(one, config, layer, spec.inference_key, later, tuple(names), tuple(lineage))
+    return loaded, question
+
+
+def _after(sql: duckdb.DuckDBPyConnection) -> datetime:
+    """Now, or just after the last word of the layer where that driver's clock was ahead."""
+    last = sql.sql("select max(asserted_at)::timestamp from by_layer_rows").fetchall()[0][0]
+    now = datetime.now(UTC)
+    return max(now, last.replace(tzinfo=UTC) + timedelta(microseconds=1)) if last else now
+
+
+def _say(
+    spec: FilterSpec,
+    tables: Tables,
+    layer: Layer,
+    loaded: Loaded,
+    question: Question,
+    judge: Judge,
+    run_log: RunLog,
+) -> Tally:
+    tally, parts = Tally(), 0
+    held: list[pa.Table] = []
+    saved_s = beat_s = time.monotonic()
+    for found in judge(loaded.parts(), question, spec.actors):
+        tally, parts = tally.plus(found.tally), parts + 1
+        if len(found.rows):
+            held.append(found.rows)
+        now_s = time.monotonic()
+        if sum(map(len, held)) >= COMMIT_ROWS or now_s - saved_s > COMMIT_S:
+            _commit(tables, layer, spec, held)
+            held, saved_s = [], now_s
+            log.info(
+                "filter_progress",
+                run_id=spec.run_id,
+                parts=parts,
+                of=len(loaded.starts),
+                **tally.as_dict(),
+            )
+        if now_s - beat_s > HEARTBEAT_S:
+            run_log.write("running", Counts(), metrics=tally.as_dict())
+            beat_s = now_s
+    _commit(tables, layer, spec, held)
+    return tally
+
+
+def _commit(tables: Tables, layer: Layer, spec: FilterSpec, held: list[pa.Table]) -> None:
+    if held:
+        append_said(tables, layer, spec.inference_key, pa.concat_tables(held))
+
+
+def _recount(
+    sql: duckdb.DuckDBPyConnection, tables: Tables, layer: Layer, inference_key: str
+) -> int:
+    """Plainly, from the newest snapshot: what the layer says of the images of this run."""
+    sql.register("there", dataset(tables.snapshot("assertions"), ASSERTIONS))
+    asked = {"layer": layer.layer_id, "key": inference_key}
+    rows = sql.execute(
+        f"select count(*) from ({newest('there')}) where action <> 'withdraw' "
+        "and media_sha256 in (select media_sha256 from ordered)",
+        asked,
+    )
+    return int(rows.fetchall()[0][0])
+
+
+def _report(
+    spec: FilterSpec,
+    layer: Layer,
+    loaded: Loaded,
+    tally: Tally,
+    standing: int | None,
+    started: float,
+) -> FilterReport:
+    return FilterReport(
+        spec.run_id,
+        layer.layer_id,
+        spec.kind,
+        loaded.images,
+        loaded.cameras,
+        tally,
+        standing,
+        time.monotonic() - started,
+    )

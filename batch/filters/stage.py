@@ -1,0 +1,67 @@
+"""Parts of a filter run judged by processes of the cluster: Ray Data over references to parts.
+
+parts (pa.Table) -> object store, WINDOW at a time -> JudgeStage actors -> Evaluated, in any order
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy, DataContext
+
+from batch.filters.evaluate import Evaluated, Question, Tally, evaluate
+from serve.priority import give_way_all
+from serve.settings import usable_cores
+
+JUDGE_CPUS = 0.5  # logical: a fraction, so that a small cluster never waits for itself
+WINDOW = 64
+"""Parts in the object store at a time: about half a gigabyte. Actors start and end with a window."""
+
+
+class JudgeStage:
+    """A callable class for `map_batches`: part numbers in; what is to be added, and its tally, out."""
+
+    def __init__(self, question: Question, parts: list[ray.ObjectRef[pa.Table]]) -> None:
+        give_way_all()
+        self._question, self._parts = question, parts
+
+    def __call__(self, numbers: pa.Table) -> pa.Table:
+        judged = [self._judged(number) for number in numbers["part"].to_pylist()]
+        return pa.Table.from_pylist(judged)
+
+    def _judged(self, number: int) -> dict[str, Any]:
+        found = evaluate(ray.get(self._parts[number]), self._question)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, found.rows.schema) as writer:
+            writer.write_table(found.rows)
+        return {"rows": sink.getvalue().to_pybytes(), **found.tally.as_dict()}
+
+
+def on_cluster(parts: Iterable[pa.Table], question: Question, actors: int) -> Iterator[Evaluated]:
+    """Unknown errors of a filter are raised and end the run."""
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = False
+    coming = iter(parts)
+    while window := [ray.put(part) for part in islice(coming, WINDOW)]:
+        numbers = [{"part": number} for number in range(len(window))]
+        judged = ray.data.from_items(numbers, override_num_blocks=len(numbers)).map_batches(
+            JudgeStage,
+            fn_constructor_args=(question, window),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=JUDGE_CPUS,
+            compute=ActorPoolStrategy(size=min(len(window), actors or usable_cores())),
+        )
+        for batch in judged.iter_batches(batch_size=None, batch_format="pyarrow"):
+            yield from map(_evaluated, batch.to_pylist())
+
+
+def _evaluated(row: dict[str, Any]) -> Evaluated:
+    with pa.ipc.open_stream(row.pop("rows")) as reader:
+        return Evaluated(reader.read_all(), Tally(**row))

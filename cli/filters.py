@@ -1,0 +1,258 @@
+"""filters list, show, run, rerun, review; layers list, on, off: what is corrected, and which of it is shown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from archive.layers import read_layers
+from archive.query import query
+from archive.tables import Tables
+from archive.views import PRODUCTION, Views
+from batch.filters.layers import switch, unfounded
+from batch.filters.prepare import prepare
+from batch.filters.registry import FILTERS, filter_of
+from batch.filters.scope import FilterScope, parse_scope
+from batch.filters.spec import FilterSpec
+from cli.output import Format, FormatOption, note, print_facts, print_rows
+from model_store.errors import BadRequest
+from serve.cluster import join
+from serve.settings import Settings
+
+app = typer.Typer(
+    help="Correct what a view shows of detections, in layers; the detections stay.",
+    no_args_is_help=True,
+)
+layers_app = typer.Typer(help="Layers of a view: which are shown.", no_args_is_help=True)
+Kind = Annotated[str, typer.Argument(help="of filter, see 'resight filters list'")]
+ViewName = Annotated[str, typer.Option("--view", help="name of the view")]
+FIGURES = ("checked", "flagged", "grouped", "changed", "skipped_human", "skipped_invalid")
+FIGURES += ("added", "withdrawn")
+
+
+@app.command("list")
+def list_filters(fmt: FormatOption = Format.table) -> None:
+    """Every kind of filter, in the order of their layers. Example: resight filters list"""
+    rows = [
+        {
+            "kind": one.kind,
+            "order": one.order,
+            "judges": {"image": "images", "camera": "whole cameras"}[one.context],
+            "groups": one.groups or "",
+            "what": (one.config.__doc__ or "").strip().split("\n")[0],
+        }
+        for one in sorted(FILTERS.values(), key=lambda one: one.order)
+    ]
+    print_rows(rows, fmt)
+
+
+@app.command()
+def show(kind: Kind, fmt: FormatOption = Format.table) -> None:
+    """A filter's fields with their defaults and units; as JSON, its schema besides.
+
+    Example: resight filters show small-size
+    """
+    one = filter_of(kind)
+    if fmt is Format.json:
+        schema = one.config.model_json_schema()
+        print_facts({"kind": kind, "fields": _fields(kind), "schema": schema}, fmt)
+        return
+    note((one.config.__doc__ or "").strip())
+    print_rows(_fields(kind), fmt)
+
+
+@app.command()
+def run(
+    kind: Kind,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(help="run=ID|published, camera=ID, time=FROM..UNTIL, ids=FILE, occurrence=ID"),
+    ] = None,
+    values: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="field=value; field=@FILE: a line each, or JSON"),
+    ] = None,
+    view: ViewName = PRODUCTION,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="the same figures; nothing is written")
+    ] = False,
+    show_it: Annotated[
+        bool, typer.Option("--show", help="then show the layer in the view")
+    ] = False,
+    follow: Annotated[bool, typer.Option(help="wait for the end of the run")] = True,
+    fmt: FormatOption = Format.table,
+) -> None:
+    """Run a filter over detections; what it says is a layer. With several scopes all start, or none.
+
+    Example: resight filters run small-size --set min_area_frac=0.001 --scope camera=deer-north --dry-run
+    """
+    settings = Settings()
+    tables = Tables(settings.tables_url)
+    fields = dict(_value(kind, text) for text in values or ())
+    scopes: list[FilterScope] = [parse_scope(text) for text in scope or ()]
+    specs = prepare(tables, kind, fields, scopes, view)
+    rows = _run(specs, settings, tables, dry_run, follow)
+    if show_it and not dry_run and follow:
+        shown = switch(tables, view, on=[specs[0].layer().layer_id])
+        note(f"{view} {shown.serial} shows it")
+    print_rows(rows, fmt)
+
+
+@app.command()
+def rerun(
+    scope: Annotated[str, typer.Option(help="as of 'resight filters run'")] = "run=published",
+    view: ViewName = PRODUCTION,
+    fmt: FormatOption = Format.table,
+) -> None:
+    """Run every layer of a view again, from the lowest up: for new images, or another model's run.
+
+    What holds already is not said again. Example: resight filters rerun --scope run=20260514T031500-9f2c1a
+    """
+    settings = Settings()
+    tables = Tables(settings.tables_url)
+    current = Views(tables.url).current(view)
+    known = read_layers(tables)
+    specs: list[FilterSpec] = []
+    for name in current.layers if current else ():
+        layer = known[name]
+        fields = {field: value for field, value in layer.config.items() if field != "kind"}
+        specs += prepare(tables, layer.kind, fields, [parse_scope(scope)], view)
+    if not specs:
+        raise BadRequest(f"view {view} has no layers; see: resight filters run --help")
+    print_rows(_run(specs, settings, tables, False, True), fmt)
+
+
+def _run(
+    specs: list[FilterSpec], settings: Settings, tables: Tables, dry_run: bool, follow: bool
+) -> list[dict[str, Any]]:
+    if dry_run:
+        from batch.filters import run as runs
+        from batch.filters.here import here
+
+        return [_row(spec, runs.dry_run(spec, tables, here).metrics()) for spec in specs]
+    join(settings)
+    from batch.filters.submit import submit_filters
+    from cli.follow_jobs import follow_reports
+
+    job = submit_filters(specs, settings)
+    if not follow:
+        return [{"run_id": spec.run_id, "job": job} for spec in specs]
+    reports = follow_reports(job)
+    return [_row(spec, reports[spec.run_id]) for spec in specs if spec.run_id in reports]
+
+
+def _row(spec: FilterSpec, metrics: dict[str, Any]) -> dict[str, Any]:
+    told = {"run_id": spec.run_id, "filter": spec.kind, "scope": spec.scope.words()}
+    told |= {"layer": metrics["layer_id"][:12], "images": metrics["images"]}
+    return told | {name: metrics[name] for name in FIGURES}
+
+
+@layers_app.command("list")
+def list_layers(view: ViewName = PRODUCTION, fmt: FormatOption = Format.table) -> None:
+    """Every layer that was made, and its place in a view. Example: resight layers list"""
+    tables = Tables(Settings().tables_url)
+    current = Views(tables.url).current(view)
+    shown = current.layers if current else ()
+    counts = _counts(tables)
+    rows = [
+        {
+            "layer": one.layer_id if fmt is not Format.table else one.layer_id[:12],
+            "kind": one.kind,
+            "on": shown.index(one.layer_id) + 1 if one.layer_id in shown else "",
+            "says": counts.get(one.layer_id, 0),
+            "config": {k: v for k, v in one.config.items() if k != "kind"},
+        }
+        for one in read_layers(tables).values()
+    ]
+    print_rows(rows, fmt, ("layer", "kind", "on", "says", "config"))
+    for words in unfounded(tables, current) if current else ():
+        note(words)
+
+
+@layers_app.command()
+def on(
+    layer: Annotated[list[str], typer.Argument(help="its id, or its first digits")],
+    view: ViewName = PRODUCTION,
+    reason: Annotated[str, typer.Option(help="kept with the view")] = "",
+    fmt: FormatOption = Format.table,
+) -> None:
+    """Show layers in a view, each in the place of one of its kind. Example: resight layers on 5d41402abc4b"""
+    _switched(view, on=layer, reason=reason, fmt=fmt)
+
+
+@layers_app.command()
+def off(
+    layer: Annotated[list[str], typer.Argument(help="its id, its first digits, or its kind")],
+    view: ViewName = PRODUCTION,
+    reason: Annotated[str, typer.Option(help="kept with the view")] = "",
+    fmt: FormatOption = Format.table,
+) -> None:
+    """Show a view without layers; their rows stay. Example: resight layers off small-size"""
+    _switched(view, off=layer, reason=reason, fmt=fmt)
+
+
+def _switched(view: str, *, reason: str, fmt: Format, **which: list[str]) -> None:
+    tables = Tables(Settings().tables_url)
+    shown = switch(tables, view, reason=reason, **which)
+    known = read_layers(tables)
+    layers = [f"{known[one].kind} {one[:12]}" for one in shown.layers]
+    print_facts({"view": shown.name, "number": shown.serial, "layers": layers}, fmt)
+    for words in unfounded(tables, shown):
+        note(words)
+
+
+def _counts(tables: Tables) -> dict[str, int]:
+    if tables.existing("assertions") is None:
+        return {}
+    sql = (
+        "with newest as (from assertions where method = 'machine' qualify row_number() over (partition by "
+        "layer_id, inference_key, media_sha256, rank order by asserted_at desc, assertion_id desc) = 1) "
+        "select layer_id, count(*) as n from newest where action <> 'withdraw' group by all"
+    )
+    return {row["layer_id"]: row["n"] for row in query(tables, sql).to_pylist()}
+
+
+def _fields(kind: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "field": name,
+            "default": "" if info.is_required() else info.get_default(call_default_factory=True),
+            "meaning": info.description or "",
+        }
+        for name, info in filter_of(kind).config.model_fields.items()
+        if name != "kind"
+    ]
+
+
+def _value(kind: str, text: str) -> tuple[str, Any]:
+    """`min_area_frac=0.001`; JSON where it is JSON, else the words themselves; @FILE reads them from a file."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise BadRequest(
+            f"--set: '{text}' has no '='; write field=value, see: resight filters show {kind}"
+        )
+    if value.startswith("@"):
+        return name, _read(Path(value[1:]))
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _read(file: Path) -> Any:
+    """A JSON file's value, a review's accepted slots, or the lines of a text file."""
+    try:
+        text = file.read_text("utf-8-sig")
+        if file.suffix.lower() != ".json":
+            return [line.strip() for line in text.splitlines() if line.strip()]
+        value = json.loads(text)
+    except (OSError, ValueError) as error:
+        raise BadRequest(f"cannot read {file}: {error}") from error
+    if isinstance(value, dict) and "slots" in value:
+        from batch.filters.review import read_accepted
+
+        return list(read_accepted(file))
+    return value

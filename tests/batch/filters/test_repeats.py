@@ -1,0 +1,472 @@
+"""Repeat detections against quadratic loops, at each boundary: IoU, images, span, days, score, area; durable ids."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from batch.filters.contract import Said
+from batch.filters.exemplars import LEAST_IOU, match
+from batch.filters.repeats import FILTER, RepeatsConfig
+from tests.batch.filters.make import NOTHING, detection, image, rows
+
+START = datetime(2026, 5, 1, 12, 0, 0)
+DAY = timedelta(days=1)
+Row = dict[str, Any]
+
+
+def seen(number: int, taken: datetime | None = START, **more: Any) -> Row:
+    """A box of image `number`, the plain one unless told otherwise."""
+    plain = {
+        "media_sha256": image(number),
+        "path": f"north/{number:05}.jpg",
+        "taken_local": taken,
+    }
+    return detection(**(plain | more))
+
+
+def branch(images: int, days: float = 5.0, **more: Any) -> list[Row]:
+    """The same box in so many images, evenly over the days, the first and the last at the ends."""
+    return [seen(n, START + timedelta(days=days) * n / max(images - 1, 1), **more) for n in range(images)]
+
+
+def say(*given: Row, **config: Any) -> list[Said]:
+    table = rows(*given)
+    found = list(FILTER.apply(RepeatsConfig(**config), table))
+    assert found == list(FILTER.apply(RepeatsConfig(**config), table)), "the same is said of the same"
+    assert len({(one.media_sha256, one.rank) for one in found}) == len(found)
+    return found
+
+
+def slots(*given: Row, **config: Any) -> list[list[tuple[int, int | None]]]:
+    """Image and rank of the boxes of each suspicious slot."""
+    found = defaultdict(list)
+    for one in say(*given, **config):
+        found[one.group_id].append((int(one.media_sha256, 16), one.rank))
+    return sorted(sorted(slot) for slot in found.values())
+
+
+# The oracle: what the filter says it does, in quadratic loops, with exact fractions
+
+
+@dataclass
+class Slot:
+    row: Row
+    members: list[Row]
+
+
+def rational_iou(a: Row, b: Row) -> Fraction:
+    """Of boxes as shares of their images, clipped to them."""
+    sides: list[Fraction] = []
+    areas = [Fraction(1), Fraction(1)]
+    for low, high, size in (("x1_px", "x2_px", "width_px"), ("y1_px", "y2_px", "height_px")):
+        ends = [
+            [min(max(Fraction(one[name]), Fraction(0)), Fraction(one[size])) / Fraction(one[size])
+             for name in (low, high)]
+            for one in (a, b)
+        ]  # fmt: skip
+        areas = [area * (end - start) for area, (start, end) in zip(areas, ends, strict=True)]
+        sides.append(max(min(ends[0][1], ends[1][1]) - max(ends[0][0], ends[1][0]), Fraction(0)))
+    shared = sides[0] * sides[1]
+    return shared / (areas[0] + areas[1] - shared)
+
+
+def share(row: Row) -> Fraction | None:
+    """Of the image; None where it cannot be told, or no part of the box lies in it."""
+    numbers = [row[name] for name in ("x1_px", "y1_px", "x2_px", "y2_px", "width_px", "height_px")]
+    if any(number is None or number != number for number in numbers):
+        return None
+    x1, y1, x2, y2, width, height = map(Fraction, numbers)
+    wide, high = min(x2, width) - max(x1, 0), min(y2, height) - max(y1, 0)
+    return wide * high / (width * height) if wide > 0 and high > 0 else None
+
+
+def oracle(given: list[Row], config: RepeatsConfig) -> dict[tuple[str, int], tuple[str, int]]:
+    """Image and rank of each box of a suspicious slot -> of the slot's first box."""
+    ordered = sorted(
+        given,
+        key=lambda row: (
+            row["taken_local"] is None,
+            row["taken_local"] or START,
+            row["path"],
+            row["media_sha256"],
+            -1 if row["rank"] is None else row["rank"],
+        ),
+    )
+    found: list[Slot] = []
+    for row in ordered:
+        area = None if row["rank"] is None else share(row)
+        if area is None or not Fraction(config.min_area_frac) <= area <= Fraction(config.max_area_frac):
+            continue
+        if not config.min_score <= row["score"] <= config.max_score or row["label"] in config.exclude_labels:
+            continue
+        best: Slot | None = None
+        for slot in found:
+            if place(slot.row) == place(row) and slot.row["label"] == row["label"]:
+                iou = rational_iou(slot.row, row)
+                if iou >= Fraction(str(config.min_iou)) and (
+                    best is None or iou > rational_iou(best.row, row)
+                ):
+                    best = slot
+        if best is None:
+            found.append(Slot(row, [row]))
+        else:
+            best.members.append(row)
+    return {
+        (row["media_sha256"], row["rank"]): (slot.row["media_sha256"], slot.row["rank"])
+        for slot in found
+        if suspicious(slot.members, config)
+        for row in slot.members
+    }
+
+
+def place(row: Row) -> str:
+    return "camera " + row["camera_id"] if row["camera_id"] else "/".join(row["path"].split("/")[:-1])
+
+
+def suspicious(members: list[Row], config: RepeatsConfig) -> bool:
+    images = {row["media_sha256"] for row in members}
+    taken = [row["taken_local"] for row in members if row["taken_local"] and not row["clock_flags"]]
+    days: set[date] = {moment.date() for moment in taken}
+    span = (max(taken) - min(taken)) if taken else timedelta(0)
+    return (
+        len(images) >= config.min_images
+        and len(days) >= config.min_days
+        and span >= timedelta(days=config.min_span_days)
+    )
+
+
+SHIFTS = st.integers(-6, 6)
+BOXES = st.tuples(st.sampled_from([(20, 20), (300, 40), (640, 400)]), SHIFTS, SHIFTS, SHIFTS, SHIFTS)
+WORDS: dict[str, st.SearchStrategy[Any]] = {
+    "taken_local": st.none() | st.integers(0, 200).map(lambda hour: START + timedelta(hours=hour)),
+    "camera_id": st.sampled_from(["north", "south", None]),
+    "clock_flags": st.sampled_from(["", "", "", "before_2001"]),
+}
+OF_BOX = st.fixed_dictionaries(
+    {
+        "label": st.sampled_from(["deer", "deer", "fox"]),
+        "score": st.sampled_from([0.0625, 0.125, 0.5, 1.0]),
+        "box": BOXES,
+        "unknown": st.sampled_from([None, None, None, None, "x2_px", "width_px"]),
+    }
+)
+IMAGE = st.tuples(
+    st.fixed_dictionaries(WORDS), st.sampled_from(["a", "b/c", ""]), st.lists(OF_BOX, max_size=3)
+)
+
+
+def image_rows(number: int, words: Row, folder: str, boxes: list[Row]) -> list[Row]:
+    path = f"{folder}/{number}.jpg" if folder else f"{number}.jpg"
+    common = words | {"media_sha256": image(number), "path": path}
+    found = []
+    for rank, one in enumerate(boxes):
+        (x, y), *moved = one["box"]
+        corners = (x + moved[0], y + moved[1], x + 100 + moved[2], y + 80 + moved[3])
+        names = ("x1_px", "y1_px", "x2_px", "y2_px")
+        more = {"rank": rank, "label": one["label"], "score": one["score"]}
+        box = {name: float(corner) for name, corner in zip(names, corners, strict=True)}
+        unknown = {one["unknown"]: None} if one["unknown"] else {}
+        size = {"width_px": 700.0, "height_px": 450.0}  # some boxes reach over its edge
+        found.append(detection(**(common | size | more | box | unknown)))
+    return found or [detection(**(common | NOTHING))]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(IMAGE, max_size=25),
+    st.sampled_from([0.7, 0.8, 0.9]),
+    st.integers(2, 4),
+    st.sampled_from([0.0, 0.5, 2.0]),
+    st.integers(0, 3),
+    st.sampled_from([(), ("fox",)]),
+)
+def test_it_says_what_quadratic_loops_say(
+    images: list[Any],
+    min_iou: float,
+    min_images: int,
+    min_span_days: float,
+    min_days: int,
+    exclude_labels: tuple[str, ...],
+) -> None:
+    given = [row for number, one in enumerate(images) for row in image_rows(number, *one)]
+    config = RepeatsConfig(
+        min_iou=min_iou,
+        min_images=min_images,
+        min_span_days=min_span_days,
+        min_days=min_days,
+        exclude_labels=exclude_labels,
+        max_area_frac=0.03,
+    )
+    wanted = oracle(given, config)
+    found = list(FILTER.apply(config, rows(*given)))
+    assert {(one.media_sha256, one.rank) for one in found} == wanted.keys()
+    firsts = defaultdict(set)
+    for one in found:
+        assert one.rank is not None
+        firsts[one.group_id].add(wanted[one.media_sha256, one.rank])
+    assert all(len(slot) == 1 for slot in firsts.values()), "a slot has one first box"
+    assert len(firsts) == len(set(wanted.values())), "and a first box one slot"
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.tuples(*[st.floats(0, 60)] * 2, *[st.floats(0.01, 300)] * 2, st.integers(0, 1)), max_size=40
+    ),
+    st.floats(LEAST_IOU, 1),
+)
+def test_the_grid_finds_what_a_look_at_all_exemplars_finds(
+    given: list[tuple[float, float, float, float, int]], min_iou: float
+) -> None:
+    boxes = np.array([(x, y, x + w, y + h) for x, y, w, h, _ in given]).reshape(-1, 4)
+    # more boxes like them: alike ones are rare by chance
+    boxes = np.concatenate((boxes, boxes * 1.01, boxes + [0.5, 0, 0, 0], boxes + 0.2))
+    boxes = boxes[(boxes[:, 2] > boxes[:, 0])]
+    labels = np.resize(np.array([one[4] for one in given] or [0]), len(boxes))
+    exemplars: list[int] = []
+    wanted = []
+    for i, (x1, y1, x2, y2) in enumerate(boxes.tolist()):
+        best, best_iou = i, 0.0
+        for j in exemplars:
+            a1, b1, a2, b2 = boxes[j].tolist()
+            wide, high = min(x2, a2) - max(x1, a1), min(y2, b2) - max(y1, b1)
+            shared = max(wide, 0) * max(high, 0)
+            iou = shared / ((a2 - a1) * (b2 - b1) + (x2 - x1) * (y2 - y1) - shared)
+            if labels[i] == labels[j] and iou >= min_iou and iou > best_iou:
+                best, best_iou = j, iou
+        exemplars += [i] if best == i else []
+        wanted.append((best, best_iou if best != i else 1.0))
+    found, overlap = match(boxes, labels, min_iou)
+    assert list(zip(found.tolist(), overlap.tolist(), strict=True)) == wanted
+
+
+# At the boundaries
+
+
+@pytest.mark.parametrize("given", [[], [seen(0, **NOTHING)]], ids=["no rows", "no detections"])
+def test_nothing_is_said_of_nothing(given: list[Row]) -> None:
+    assert say(*given) == []
+
+
+@pytest.mark.parametrize(("images", "slot"), [(19, False), (20, True)])
+def test_twenty_images_are_enough(images: int, slot: bool) -> None:
+    assert [len(one) for one in slots(*branch(images))] == ([images] if slot else [])
+
+
+def test_twenty_boxes_in_ten_images_are_not_twenty_images() -> None:
+    twice = [*branch(10, rank=0), *branch(10, rank=1)]
+    assert say(*twice) == []
+    assert [len(one) for one in slots(*twice, min_images=10)] == [20], "both boxes belong to it"
+
+
+def test_two_files_with_the_same_bytes_are_one_image() -> None:
+    """A table may hold a content once only; if not, it still counts once."""
+    assert say(*branch(19), seen(18, START + 5 * DAY, rank=1)) == []
+
+
+@pytest.mark.parametrize(
+    ("last", "slot"),
+    [(2 * DAY, True), (2 * DAY - timedelta(microseconds=1), False)],
+    ids=["two days", "a microsecond less"],
+)
+def test_the_span_is_inclusive(last: timedelta, slot: bool) -> None:
+    given = [seen(n, START + DAY) for n in range(18)]
+    given += [seen(98, START), seen(99, START + last)]
+    assert bool(say(*given)) is slot
+
+
+def test_a_deer_that_sleeps_is_no_branch() -> None:
+    asleep = [seen(n, START + timedelta(seconds=15 * n)) for n in range(40)]
+    assert say(*asleep) == []
+    assert len(say(*asleep, min_span_days=0, min_days=0)) == 40
+
+
+@pytest.mark.parametrize(("days", "slot"), [({0, 1, 4}, True), ({0, 4}, False)])
+def test_three_days_must_have_an_image(days: set[int], slot: bool) -> None:
+    """A long span alone may be a visit and, days later, one box that is alike by chance."""
+    given = [seen(n, START) for n in range(20)]
+    given += [seen(100 + day, START + day * DAY) for day in days - {0}]
+    assert bool(say(*given)) is slot
+
+
+def test_undated_images_count_but_have_no_day() -> None:
+    undated = [seen(1000 + n, None) for n in range(17)]
+    three = [seen(n, START + n * DAY) for n in range(3)]
+    assert len(say(*three, *undated)) == 20
+    assert say(*three[:2], *undated, seen(2000, None)) == []
+    assert say(*undated, *(seen(2000 + n, None) for n in range(20))) == []
+    assert len(say(*undated, min_images=17, min_span_days=0, min_days=0)) == 17
+
+
+def test_a_clock_in_doubt_gives_no_span() -> None:
+    """After a change of batteries it is 2000 again: the images are years apart on paper alone."""
+    day = [seen(n, START) for n in range(19)]
+    reset = [seen(50 + n, datetime(2000, 1, 1 + n), clock_flags="before_2001") for n in range(3)]
+    assert say(*day, *reset) == []
+    assert len(say(*day, *(row | {"clock_flags": ""} for row in reset))) == 22
+
+
+def test_an_iou_of_exactly_the_limit_is_a_match() -> None:
+    narrow, narrower = {"x2_px": 280.0}, {"x2_px": 279.0}  # of 200 px: 0.9, 0.895
+    assert len(say(seen(0), *(row | narrow for row in branch(19)[1:]), *branch(20)[19:])) == 20
+    found = slots(*(row | ({} if n % 2 else narrower) for n, row in enumerate(branch(40))))
+    assert [len(one) for one in found] == [20, 20]
+
+
+def test_the_first_box_counts_and_no_average() -> None:
+    """A box that creeps along is not that of the slot when it has left its first box behind."""
+    creeping = [
+        row | {"x1_px": 100.0 + 2 * n, "x2_px": 300.0 + 2 * n} for n, row in enumerate(branch(40))
+    ]
+    found = slots(*creeping, min_images=2)
+    assert found[0] == [(n, 0) for n in range(6)], "10 px of 200: IoU 190 / 210 = 0.905; 12 px: 0.887"
+
+
+def test_a_box_between_two_slots_belongs_to_the_nearer_and_of_equals_to_the_older() -> None:
+    def at(number: int, x: float) -> Row:
+        return seen(number, START + number * DAY, x1_px=x, x2_px=x + 200)
+
+    apart = {"min_images": 2, "min_span_days": 0, "min_days": 0, "min_iou": 0.9}
+    assert slots(at(0, 100), at(1, 112), at(2, 107), at(3, 100), **apart)[0] == [(0, 0), (3, 0)]
+    assert slots(at(0, 100), at(1, 112), at(2, 106), **apart) == [[(0, 0), (2, 0)]]
+    assert slots(at(0, 112), at(1, 100), at(2, 106), **apart) == [[(0, 0), (2, 0)]]
+
+
+@pytest.mark.parametrize(
+    ("more", "config", "looked_at"),
+    [
+        ({"score": 0.1}, {}, True),
+        ({"score": 0.0999}, {}, False),
+        ({"score": 1.0}, {}, True),
+        ({"score": 0.7}, {"max_score": 0.7}, True),
+        ({"score": 0.7}, {"min_score": 0.7}, True),
+        ({"score": 0.7001}, {"max_score": 0.7}, False),
+        ({"x1_px": 0.0, "x2_px": 200.0, "y1_px": 0.0, "y2_px": 1000.0}, {}, True),
+        ({"x1_px": 0.0, "x2_px": 200.5, "y1_px": 0.0, "y2_px": 1000.0}, {}, False),
+        ({"x1_px": -99.0, "x2_px": 200.0, "y1_px": -9.0, "y2_px": 1009.0}, {}, True),
+        ({}, {"min_area_frac": 0.04}, True),
+        ({}, {"min_area_frac": 0.0401}, False),
+        ({}, {"exclude_labels": ["deer"]}, False),
+        ({}, {"exclude_labels": ["fox"]}, True),
+        ({"x2_px": 100.0}, {}, False),
+        ({"x1_px": 1000.0, "x2_px": 1200.0}, {}, False),
+        ({"x1_px": float("nan")}, {}, False),
+        ({"width_px": None}, {}, False),
+        ({"height_px": 0.0}, {}, False),
+    ],
+)
+def test_what_is_looked_at(more: Row, config: dict[str, Any], looked_at: bool) -> None:
+    assert len(say(*branch(20, **more), **config)) == (20 if looked_at else 0)
+
+
+def test_what_cannot_be_measured_is_counted_and_the_rest_stands() -> None:
+    given = [*branch(20), seen(99, START + 9 * DAY, x2_px=float("nan")), seen(100, None, width_px=None)]
+    given += [seen(101, None, **NOTHING)]
+    assert len(say(*given)) == 20
+    assert FILTER.invalid is not None
+    assert FILTER.invalid(RepeatsConfig(), rows(*given)).tolist() == [False] * 20 + [True, True, False]
+
+
+def test_labels_and_cameras_are_apart() -> None:
+    half = [row | ({"label": "fox"} if n % 2 else {}) for n, row in enumerate(branch(38))]
+    assert say(*half) == []
+    half = [row | ({"camera_id": "south"} if n % 2 else {}) for n, row in enumerate(branch(38))]
+    assert say(*half) == []
+
+
+def test_images_of_unknown_camera_are_of_their_folder() -> None:
+    def of(folder: str) -> list[Row]:
+        return [row | {"camera_id": None, "path": f"{folder}/{n}.jpg"} for n, row in enumerate(branch(38))]
+
+    assert len(say(*of("card 1/100"))) == 38
+    apart = [one if n % 2 else two for n, (one, two) in enumerate(zip(of("x/a"), of("x/b"), strict=True))]
+    assert say(*apart) == []
+    named = [row | {"camera_id": "x/a"} for row in branch(20)]
+    assert {one.group_id for one in say(*named)} != {one.group_id for one in say(*of("x/a"))}
+
+
+def test_images_of_another_size_are_compared_by_their_shares() -> None:
+    size = {"width_px": 2000.0, "height_px": 500.0}
+    box = {"x1_px": 200.0, "x2_px": 600.0, "y1_px": 50.0, "y2_px": 150.0}
+    given = [row | (size | box if n % 2 else {}) for n, row in enumerate(branch(20))]
+    assert len(say(*given)) == 20
+    assert say(*(row | (size if n % 2 else {}) for n, row in enumerate(branch(20)))) == []
+
+
+# What is said
+
+
+def test_nothing_is_hidden_unless_it_is_accepted() -> None:
+    other = branch(20, rank=1, x1_px=600.0, x2_px=800.0)
+    found = say(*branch(20), *other)
+    assert {one.action for one in found} == {"group"}
+    first, second = sorted({str(one.group_id) for one in found})
+    hidden = say(*branch(20), *other, accepted=[second])
+    assert {(one.group_id, one.action) for one in hidden} == {(first, "group"), (second, "suppress")}
+    automatic = say(*branch(20), *other, auto=True)
+    assert {(one.group_id, one.action) for one in automatic} == {
+        (first, "suppress"),
+        (second, "suppress"),
+    }
+    assert say(*branch(19), accepted=[first]) == [], "what is no slot is not hidden by its id"
+
+
+def test_ids_and_reasons_stay_when_images_are_added() -> None:
+    """Else a review would be void, and all be said again, after each new card."""
+    before = say(*branch(20))
+    later = [seen(500 + n, START + timedelta(days=30 + n)) for n in range(5)]
+    undated = [seen(600 + n, None) for n in range(5)]
+    elsewhere = [row | {"camera_id": "a"} for row in branch(30)]
+    after = {(one.media_sha256, one.rank): one for one in say(*branch(20), *later, *undated)}
+    assert len(after) == 30
+    assert all(after[one.media_sha256, one.rank] == one for one in before)
+    ids = {one.group_id for one in say(*elsewhere, *branch(20))}
+    assert len(ids) == 2
+    assert {one.group_id for one in before} < ids
+
+
+def test_an_id_is_that_of_the_first_box() -> None:
+    assert {one.group_id for one in say(*branch(20))} == {one.group_id for one in say(*branch(25))}
+    assert {one.group_id for one in say(*branch(20))} != {one.group_id for one in say(*branch(21)[1:])}
+    second = [row | {"rank": 1} for row in branch(20)]
+    assert {one.group_id for one in say(*branch(20))} != {one.group_id for one in say(*second)}
+
+
+def test_the_reason_says_how_much_of_what() -> None:
+    given = [row | {"x2_px": 285.0} for row in branch(20)]
+    given[0] |= {"x2_px": 300.0}
+    reasons = {one.media_sha256: one.reason for one in say(*given)}
+    rule = "with the first box, in >= 20 images over >= 2 days, >= 3 of them with images"
+    assert reasons[image(7)] == f"IoU 0.93 >= 0.9 {rule}"
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"min_score": 0.5, "max_score": 0.4}, "min_score 0.5 is above max_score 0.4"),
+        ({"min_area_frac": 0.5}, "min_area_frac 0.5 is above max_area_frac 0.2"),
+        ({"accepted": ["nonsense"]}, "accepted.0"),
+        ({"min_iou": 0.5}, "min_iou"),
+        ({"min_images": 1}, "min_images"),
+        ({"min_span_days": float("nan")}, "min_span_days"),
+    ],
+)
+def test_a_config_that_makes_no_sense_is_refused(config: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        RepeatsConfig(**config)
+
+
+def test_the_order_of_lists_makes_no_other_config() -> None:
+    one, other = "a" * 32, "b" * 32
+    a = RepeatsConfig(accepted=(other, one, one), exclude_labels=("fox", "deer"))
+    assert a == RepeatsConfig(accepted=(one, other), exclude_labels=("deer", "fox", "fox"))

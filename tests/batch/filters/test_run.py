@@ -1,0 +1,371 @@
+"""Filter runs over real tables: what they say, that it is said once, and that a view can do without it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from pydantic import Field
+
+from archive.assertions import append
+from archive.assertion_files import read_assertions
+from archive.layers import read_layers
+from archive.query import query
+from archive.tables import Tables
+from archive.views import Views
+from batch.filters import load, registry
+from batch.filters.contract import Filter, FilterConfig, Rows, Said
+from batch.filters.here import here
+from batch.filters.layers import switch, unfounded
+from batch.filters.prepare import prepare
+from batch.filters.run import FilterReport, dry_run, execute
+from batch.filters.scope import parse_scope
+from batch.publish import rollback
+from model_store.errors import AccountingOpen, BadRequest
+from tests.batch.filters.scene import KEY, NOON, box, publish, put, sha, shown, tables_at
+from tests.fixtures_local import rows_of
+
+ALL = "run=published"
+SMALL, LARGE = 20.0, 200.0  # 400 and 40,000 px2 of 800,000: 0.0005 and 0.05
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Tables:
+    """Two cameras; every image has a large box, every second one a small one besides, one is empty."""
+    tables = tables_at(tmp_path)
+    images: dict[int, Any] = {}
+    for n in range(8):
+        found = [box(0, 10, 10, LARGE)] + ([box(1, 500, 500, SMALL, "fox", 0.5)] if n % 2 else [])
+        images[n] = ("north" if n < 4 else "south", 60.0 * n, found)
+    images[8] = ("south", 480.0, [])
+    put(tables, images)
+    publish(tables)
+    return tables
+
+
+def run(tables: Tables, kind: str, scope: str = ALL, **fields: Any) -> FilterReport:
+    (spec,) = prepare(tables, kind, fields, [parse_scope(scope)])
+    return execute(spec, tables, here)
+
+
+def said(tables: Tables) -> list[dict[str, Any]]:
+    return [row for row in rows_of(tables, "assertions") if row["method"] == "machine"]
+
+
+def human(tables: Tables, **row: Any) -> None:
+    file = Path(tables.url).parent / "said.jsonl"
+    who = {"actor": "kim", "asserted_at": datetime.now(UTC).isoformat()}
+    file.write_text(json.dumps({**who, **row}))
+    append(tables, read_assertions(tables, file))
+
+
+def test_a_filter_says_what_a_plain_count_finds(tables: Tables) -> None:
+    report = run(tables, "small-size")
+    small = [(sha(n), 1) for n in range(8) if n % 2]
+    assert sorted((row["media_sha256"], row["rank"]) for row in said(tables)) == small
+    tally = report.tally
+    assert (tally.checked, tally.flagged, tally.changed, tally.added) == (12, 4, 4, 4)
+    assert report.standing == 4
+    assert report.images == 9
+
+
+def test_a_dry_run_has_the_same_figures_and_writes_nothing(tables: Tables) -> None:
+    (spec,) = prepare(tables, "small-size", {}, [parse_scope(ALL)])
+    before = sorted(path.name for path in Path(tables.url).rglob("*"))
+    dry = dry_run(spec, tables, here)
+    assert sorted(path.name for path in Path(tables.url).rglob("*")) == before
+    wet = execute(spec, tables, here)
+    assert dry.tally == wet.tally
+    assert dry.layer_id == wet.layer_id
+
+
+def test_running_it_again_adds_nothing(tables: Tables) -> None:
+    run(tables, "small-size")
+    rows = said(tables)
+    again = run(tables, "small-size")
+    assert (again.tally.added, again.tally.changed) == (0, 0)
+    assert again.tally.flagged == 4
+    assert said(tables) == rows
+
+
+def test_a_layer_off_shows_the_rows_of_before_exactly(tables: Tables) -> None:
+    before = shown(tables)
+    layer = run(tables, "small-size").layer_id
+    assert shown(tables) == before, "a layer that no view shows changes nothing"
+    switch(tables, on=[layer])
+    assert len(shown(tables)) == len(before) - 4
+    assert query(
+        tables, "select count(*) as n from hidden where said_by = $$" + layer + "$$"
+    ).to_pylist() == [{"n": 4}]
+    switch(tables, off=["small-size"])
+    assert shown(tables) == before
+    rollback(tables)
+    assert len(shown(tables)) == len(before) - 4, "the view is a pointer like any other"
+
+
+def test_new_images_are_added_and_what_holds_is_not_said_again(tables: Tables) -> None:
+    run(tables, "small-size")
+    put(tables, {20: ("north", 900.0, [box(0, 1, 1, SMALL)])})
+    again = run(tables, "small-size")
+    assert (again.tally.flagged, again.tally.added, again.tally.changed) == (5, 1, 1)
+
+
+def test_scopes_of_one_layer_add_up(tables: Tables) -> None:
+    first = run(tables, "small-size", "camera=north")
+    assert (first.images, first.tally.flagged) == (4, 2)
+    rest = run(tables, "small-size", ALL)
+    assert (rest.layer_id, rest.tally.added) == (first.layer_id, 2)
+
+
+@pytest.mark.parametrize(
+    ("scope", "images"),
+    [
+        ("time=2026-05-14T12:01:00..2026-05-14T12:03:00", 2),
+        ("time=..2026-05-14T12:01:00", 1),
+        ("time=2026-05-14T12:08:00..", 1),
+        ("camera=south", 5),
+        (ALL, 9),
+    ],
+)
+def test_each_scope_is_its_images(tables: Tables, scope: str, images: int) -> None:
+    assert run(tables, "small-size", scope).images == images
+
+
+def test_a_list_of_images_is_a_scope(tables: Tables, tmp_path: Path) -> None:
+    file = tmp_path / "ids.txt"
+    file.write_text(f"{sha(1)}\n{sha(2)}\n")
+    from batch.id_list import keep_ids
+
+    scope = parse_scope(f"ids={file}")
+    keep_ids(tables.url, scope.ids)
+    (spec,) = prepare(tables, "small-size", {}, [scope])
+    report = execute(spec, tables, here)
+    assert (report.images, report.tally.flagged) == (2, 1)
+
+
+def test_a_filter_that_needs_whole_cameras_gets_them(tables: Tables) -> None:
+    """A time range touches one camera; its events are judged over all of that camera's images."""
+    report = run(tables, "events", "time=2026-05-14T12:00:00..2026-05-14T12:01:00", gap_s=60.0)
+    assert (report.images, report.cameras) == (4, 1)
+    assert len({row["group_id"] for row in said(tables)}) == 1
+
+
+def test_people_outrank_layers_before_and_after(tables: Tables) -> None:
+    corners = {"x1_px": 501.0, "y1_px": 500.0, "x2_px": 521.0, "y2_px": 520.0}
+    human(tables, action="relabel", media_sha256=sha(1), label="hare", **corners)
+    report = run(tables, "small-size")
+    assert (report.tally.flagged, report.tally.changed, report.tally.skipped_human) == (4, 3, 1)
+    switch(tables, on=[report.layer_id])
+    kept = [row for row in shown(tables) if row[:2] == (sha(1), 1)]
+    assert [row[2] for row in kept] == ["hare"]
+    human(tables, action="suppress", media_sha256=sha(0), x1_px=10, y1_px=10, x2_px=210, y2_px=210)
+    assert not [row for row in shown(tables) if row[0] == sha(0)]
+
+
+def test_what_people_said_survives_a_new_model_or_is_listed(tables: Tables) -> None:
+    corners = {"x1_px": 10.0, "y1_px": 10.0, "x2_px": 210.0, "y2_px": 210.0}
+    for n in (0, 1):
+        human(tables, action="relabel", media_sha256=sha(n), label="roe deer", **corners)
+    other = "z" * 64
+    put(
+        tables,
+        {
+            0: ("north", 0.0, [box(0, 20, 20, LARGE, "cow", 0.4)]),
+            1: ("north", 60.0, [box(0, 700, 500, SMALL)]),
+        },
+        other,
+    )
+    publish(tables, other, threshold=0.5)
+    assert shown(tables, ("media_sha256", "label", "model_label", "said_by"))[0] == (
+        sha(0),
+        "roe deer",
+        "cow",
+        "human",
+    )
+    orphans = query(tables, "select media_sha256, label from orphaned").to_pylist()
+    assert orphans == [{"media_sha256": sha(1), "label": "roe deer"}]
+
+
+def test_the_best_box_takes_what_was_said_and_ties_go_to_the_newer(tables: Tables) -> None:
+    publish(tables)
+    put(
+        tables,
+        {30: ("west", 0.0, [box(0, 100, 100, 100), box(1, 105, 100, 100), box(2, 600, 600, 100)])},
+    )
+    human(
+        tables,
+        action="relabel",
+        media_sha256=sha(30),
+        label="boar",
+        x1_px=105,
+        y1_px=101,
+        x2_px=205,
+        y2_px=201,
+    )
+    labels = {row[1]: row[2] for row in shown(tables) if row[0] == sha(30)}
+    assert labels == {0: "deer", 1: "boar", 2: "deer"}
+
+
+class _Newest(FilterConfig):
+    """Hides the newest image of each camera: what it says depends on all of them."""
+
+    kind: Literal["newest"] = "newest"
+    label: str = Field(default="", description="none")
+
+
+def _newest(config: _Newest, rows: Rows) -> Iterable[Said]:
+    del config
+    for camera in rows.cameras():
+        last = rows.media_sha256[camera][-1]
+        for place in range(*camera.indices(len(rows))):
+            if rows.media_sha256[place] == last and rows.rank[place] >= 0:
+                yield Said(last, int(rows.rank[place]), "suppress", "newest")
+
+
+@pytest.fixture
+def newest(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Filter(config=_Newest, apply=_newest, context="camera", order=5)
+    monkeypatch.setitem(registry.FILTERS, "newest", one)
+
+
+@pytest.mark.usefixtures("newest")
+def test_what_is_no_longer_said_is_withdrawn_and_can_be_said_again(tables: Tables) -> None:
+    layer = run(tables, "newest", "camera=north").layer_id
+    switch(tables, on=[layer])
+    before = shown(tables)
+    assert not [row for row in before if row[0] == sha(3)]
+    put(tables, {20: ("north", 900.0, [box(0, 1, 1, LARGE)])})
+    again = run(tables, "newest", "camera=north")
+    assert (again.tally.added, again.tally.withdrawn, again.tally.changed) == (3, 2, 3)
+    assert [row for row in shown(tables) if row[0] == sha(3)], "shown again"
+    assert run(tables, "newest", "camera=north").tally.added == 0
+    assert len(said(tables)) == 5, "nothing is deleted"
+
+
+@pytest.mark.usefixtures("newest")
+def test_parts_do_not_show_in_the_result(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = {kind: run(tables, kind).tally for kind in ("small-size", "newest", "events")}
+    rows = sorted(row["assertion_id"] for row in said(tables))
+    monkeypatch.setattr(load, "PART_ROWS", 1)
+    for kind, tally in whole.items():
+        again = run(tables, kind).tally
+        assert (again.checked, again.flagged, again.added) == (tally.checked, tally.flagged, 0)
+    assert sorted(row["assertion_id"] for row in said(tables)) == rows
+
+
+def test_a_layer_is_made_over_those_below_it(tables: Tables) -> None:
+    put(tables, {20: ("north", 900.0, [box(0, 1, 1, LARGE), box(1, 2, 1, LARGE, score=0.8)])})
+    dupes = run(tables, "duplicates")
+    assert dupes.tally.flagged == 1
+    switch(tables, on=[dupes.layer_id])
+    small = run(tables, "small-size", min_area_frac=0.4)
+    layer = read_layers(tables)[small.layer_id]
+    assert layer.input_layers == (dupes.layer_id,)
+    assert (sha(20), 1) not in {
+        (row["media_sha256"], row["rank"])
+        for row in said(tables)
+        if row["layer_id"] == small.layer_id
+    }
+    view = switch(tables, on=[small.layer_id])
+    assert view.layers == (dupes.layer_id, small.layer_id)
+    assert unfounded(tables, view) == []
+    assert len(unfounded(tables, switch(tables, off=["duplicates"]))) == 1
+
+
+def test_two_layers_of_a_kind_take_each_others_place(tables: Tables) -> None:
+    one, other = run(tables, "small-size"), run(tables, "small-size", min_area_frac=0.4)
+    assert one.layer_id != other.layer_id
+    switch(tables, on=[one.layer_id])
+    assert switch(tables, on=[other.layer_id]).layers == (other.layer_id,)
+
+
+def test_accounts_that_do_not_close_end_the_run(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batch.filters.run.append_said", lambda *_: 0)
+    with pytest.raises(AccountingOpen, match="was told 4 things"):
+        run(tables, "small-size")
+    states = [row["state"] for row in sorted(rows_of(tables, "runs"), key=lambda row: row["event"])]
+    assert states == ["running", "failed"]
+
+
+def test_a_run_is_a_run_like_any_other(tables: Tables) -> None:
+    report = run(tables, "small-size")
+    (row,) = query(tables, "select * from runs").to_pylist()
+    assert (row["kind"], row["state"], row["inference_key"]) == ("filter", "sealed", KEY)
+    assert json.loads(row["metrics"])["flagged"] == 4
+    assert report.line() == row["message"]
+
+
+@pytest.mark.parametrize(
+    ("scopes", "message"),
+    [
+        ([], "a scope is needed"),
+        (["camera=nowhere"], "no image is of camera 'nowhere'"),
+        (["camera=north", "camera=nowhere"], "no image is of camera 'nowhere'"),
+        (["occurrence=none"], "no occurrence 'none'"),
+        (["run=none"], "no run 'none'"),
+        (["north"], "write run=ID"),
+        (["time=2026-05-14"], "needs two dots"),
+        (["time=2026-05-14..2026-05-13"], "is not before"),
+    ],
+)
+def test_a_scope_that_is_none_stops_all_before_anything_starts(
+    tables: Tables, scopes: list[str], message: str
+) -> None:
+    with pytest.raises(BadRequest, match=message):
+        prepare(tables, "small-size", {}, [parse_scope(text) for text in scopes])
+    assert tables.existing("runs") is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "message"),
+    [
+        ("small", {}, "no filter 'small'; there is: duplicates"),
+        ("small-size", {"size": 1}, "size: Extra inputs"),
+        ("small-size", {"min_area_frac": 2}, "min_area_frac"),
+    ],
+)
+def test_a_config_that_is_none_is_refused_by_its_fields(
+    tables: Tables, kind: str, fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BadRequest, match=message):
+        prepare(tables, kind, fields, [parse_scope(ALL)])
+
+
+def test_nothing_published_is_said(tmp_path: Path) -> None:
+    with pytest.raises(BadRequest, match="nothing is: resight runs publish"):
+        prepare(tables_at(tmp_path), "small-size", {}, [parse_scope("camera=north")])
+
+
+def test_events_and_max_n_are_those_of_what_is_shown(tables: Tables) -> None:
+    put(
+        tables,
+        {
+            20: ("west", 0.0, [box(0, 1, 1, LARGE), box(1, 500, 1, LARGE)]),
+            21: ("west", 5.0, [box(0, 1, 1, LARGE)]),
+        },
+    )
+    switch(tables, on=[run(tables, "events").layer_id])
+    rows = query(tables, "select * from events where camera_id = 'west'").to_pylist()
+    assert [(row["n_images"], row["max_n"]) for row in rows] == [(2, [("deer", 2)])]
+    assert rows[0]["start_local"] == NOON
+    assert rows[0]["end_local"] == NOON + timedelta(seconds=5)
+    human(tables, action="suppress", media_sha256=sha(20), x1_px=1, y1_px=1, x2_px=201, y2_px=201)
+    rows = query(tables, "select * from events where camera_id = 'west'").to_pylist()
+    assert [row["max_n"] for row in rows] == [[("deer", 1)]]
+
+
+def test_the_view_that_a_layer_is_switched_in_must_be_there(tmp_path: Path) -> None:
+    tables = tables_at(tmp_path)
+    with pytest.raises(BadRequest, match="nothing is published"):
+        switch(tables, on=["abcd"])
+    put(tables, {1: ("north", 0.0, [])})
+    publish(tables)
+    with pytest.raises(BadRequest, match="no layer 'abcd'"):
+        switch(tables, on=["abcd"])
+    assert Views(tables.url).current() is not None
