@@ -13,9 +13,10 @@ from cli.drawing import draw_detections
 from cli.output import Format, FormatOption, note, print_rows
 from model_store.decoders.layout import OutputNonsense
 from model_store.detections import Detections, RunLengths
-from model_store.detector import LoadedDetector, load_detector
+from model_store.detector import LoadedDetector
 from model_store.errors import BadRequest, ImageError
 from model_store.images import decode
+from model_store.loaded import load_detector
 from model_store.names import parse_ref
 from model_store.shown import least_scores, shown
 from model_store.store import ModelStore

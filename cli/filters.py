@@ -42,7 +42,7 @@ def list_filters(fmt: FormatOption = Format.table) -> None:
             "order": one.order,
             "judges": {"image": "images", "camera": "whole cameras"}[one.context],
             "groups": one.groups or "",
-            "what": (one.config.__doc__ or "").strip().split("\n")[0],
+            "what": one.what,
         }
         for one in sorted(FILTERS.values(), key=lambda one: one.order)
     ]
@@ -60,7 +60,7 @@ def show(kind: Kind, fmt: FormatOption = Format.table) -> None:
         schema = one.config.model_json_schema()
         print_facts({"kind": kind, "fields": _fields(kind), "schema": schema}, fmt)
         return
-    note((one.config.__doc__ or "").strip())
+    note(one.what)
     print_rows(_fields(kind), fmt)
 
 

@@ -66,5 +66,7 @@ def _parser(on_event: Callable[[dict[str, Any]], None]) -> Callable[[str], None]
 
 def _words(event: dict[str, Any]) -> str:
     counts = " ".join(f"{k} {event[k]}" for k in ("ok", "empty", "failed", "reused") if k in event)
-    rate = event.get("images_per_s")
-    return f"{counts} · {rate:.0f} img/s" if rate else counts
+    for name, unit in (("images_per_s", "img/s"), ("detections_per_s", "det/s")):
+        if event.get(name):
+            return f"{counts} · {event[name]:.0f} {unit}"
+    return counts

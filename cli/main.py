@@ -10,7 +10,20 @@ from rich.markup import escape
 
 from archive.query import is_of_storage
 from batch.exit_codes import exit_code
-from cli import archive, assertions, cluster, detect, metrics, models, plan, reprocess, runs, tokens
+from cli import (
+    archive,
+    assertions,
+    classify,
+    cluster,
+    detect,
+    filters,
+    metrics,
+    models,
+    plan,
+    reprocess,
+    runs,
+    tokens,
+)
 from cli.output import errors
 from model_store.errors import ResightError, StorageUnreachable
 
@@ -26,9 +39,12 @@ app.add_typer(models.app, name="models")
 app.add_typer(runs.app, name="runs")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(assertions.app, name="assertions")
+app.add_typer(filters.app, name="filters")
+app.add_typer(filters.layers_app, name="layers")
 archive.register(app)
 plan.register(app)
 reprocess.register(app)
+classify.register(app)
 detect.register(app)
 metrics.register(app)
 

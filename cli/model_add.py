@@ -83,7 +83,9 @@ def add(
         note(
             "no --probe image was given: a synthetic one guards this version, a photograph is better"
         )
-    outside = outside_picture({EXPECTED: models.read_file(added, EXPECTED)})
+    outside = 0
+    if known.config.kind == "detector":
+        outside = outside_picture({EXPECTED: models.read_file(added, EXPECTED)})
     if outside:
         note(
             f"{outside} detections of the probe lie beside the picture: its pixels are probably not what "

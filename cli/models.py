@@ -9,8 +9,8 @@ import typer
 from cli import model_add, rollout
 from cli.model_add import identity_of, store
 from cli.output import Format, FormatOption, note, print_facts, print_rows
-from model_store.detector import load_detector
 from model_store.errors import ModelError
+from model_store.loaded import load_model
 from model_store.names import parse_ref, parse_version, version_id
 from model_store.storage import absolute
 from model_store.store import ModelStore
@@ -60,6 +60,7 @@ def list_models(fmt: FormatOption = Format.table) -> None:
     rows = [
         {
             "model": f"{status.name}@{version.version}",
+            "kind": version.kind,
             "aliases": ", ".join(version.aliases),
             "weights_sha256": version.weights_sha256[:12],
             "inference_key": version.inference_key[:12],
@@ -67,7 +68,7 @@ def list_models(fmt: FormatOption = Format.table) -> None:
         for status in statuses
         for version in status.versions
     ]
-    print_rows(rows, fmt, ("model", "aliases", "weights_sha256", "inference_key"))
+    print_rows(rows, fmt, ("model", "kind", "aliases", "weights_sha256", "inference_key"))
     for status in statuses:
         for what, why in status.failures.items():
             note(f"damaged: {what}: {why}")
@@ -100,7 +101,7 @@ def verify(
     """
     models = store()
     version = models.resolve(parse_ref(model))
-    load_detector(models, version)
+    load_model(models, version)
     note(f"{version} is sound: every digest matches, and the probe is reproduced")
     print_facts(_identity(version.name, version.version), fmt)
 

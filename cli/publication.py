@@ -22,7 +22,8 @@ from serve.settings import Settings
 
 Name = Annotated[str, typer.Option("--view", help="name of the view")]
 Reason = Annotated[str, typer.Option(help="kept with the publication")]
-COLUMNS = ("inference_key", "model", "rows", "snips", "files", "bytes", "last_run_at", "kept")
+COLUMNS = ("inference_key", "model", "rows", "snips", "classifications", "files", "bytes")
+COLUMNS += ("last_run_at", "kept")
 
 
 def register(app: typer.Typer) -> None:

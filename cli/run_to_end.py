@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -36,22 +37,40 @@ def run_to_end(
     keep_ids(settings.tables_url, spec.scope.ids)
     join(settings)
     from batch.submit import submit
+
+    def facts(last: dict[str, Any]) -> dict[str, Any]:
+        told = {name: last.get(name) for name in NAMES} | {n: last[n] for n in MORE if n in last}
+        return told | _details(fmt, last["counts"], last["stages"])
+
+    return job_to_end(lambda: submit(spec, settings), spec.run_id, follow, fmt, facts)
+
+
+def job_to_end(
+    start: Callable[[], str],
+    run_id: str,
+    follow: bool,
+    fmt: Format,
+    facts: Callable[[dict[str, Any]], dict[str, Any]],
+) -> dict[str, Any]:
+    """Submit the job of a run with `start`, and follow it; `facts` of its report, for print_facts.
+
+    Exits with the code of the job when it fails. Raises what `start` raises.
+    """
     from cli.follow import follow as follow_run
 
-    submission_id = submit(spec, settings)
+    submission_id = start()
     if not follow:
-        return {"run_id": spec.run_id, "job": submission_id}
+        return {"run_id": run_id, "job": submission_id}
     outcome, last = follow_run(submission_id, quiet=fmt is not Format.table)
     if outcome.never_began:
-        outcome, last = follow_run(submit(spec, settings), quiet=fmt is not Format.table)
+        outcome, last = follow_run(start(), quiet=fmt is not Format.table)
     if outcome.status != "SUCCEEDED":
         note(f"the run ended {outcome.status}: {last.get('error') or outcome.message}")
         raise typer.Exit(outcome.exit_code or 5)
     if not last:
         note(f"the run has succeeded, but its report did not come: ray job logs {submission_id}")
-        return {"run_id": spec.run_id}
-    facts = {name: last.get(name) for name in NAMES} | {n: last[n] for n in MORE if n in last}
-    return facts | _details(fmt, last["counts"], last["stages"])
+        return {"run_id": run_id}
+    return facts(last)
 
 
 def _nothing_to_do(

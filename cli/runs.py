@@ -24,7 +24,18 @@ app = typer.Typer(
     help="What was run over the archive, and which of it is published.", no_args_is_help=True
 )
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="its id, see 'resight runs list'")]
-COLUMNS = ("run_id", "kind", "state", "model", "scope", "requested", "ok", "empty", "failed", "reused")
+COLUMNS = (
+    "run_id",
+    "kind",
+    "state",
+    "model",
+    "scope",
+    "requested",
+    "ok",
+    "empty",
+    "failed",
+    "reused",
+)
 COLUMNS += ("started_at", "took_s", "published")
 _RUNS = "select * from runs where $run_id is null or run_id = $run_id order by started_at desc, run_id desc"
 _EVENTS = """

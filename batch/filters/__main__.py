@@ -1,6 +1,7 @@
-"""The job: `ray job submit --working-dir . -- python -m batch.filters --spec JSON …`, one spec for each run.
+"""The job: `ray job submit --working-dir . -- python -m batch.filters --run-id ID …`.
 
-What `resight filters run` and POST /runs/filters/{kind} submit. Output: JSON lines, the last of each run its report.
+What `resight filters run` and POST /runs/filters/{kind} submit; the specs are files beside the tables. Output: JSON
+lines, the last of each run is its report.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import typer
 
 from archive.tables import Tables
 from batch.exit_codes import exit_code
-from batch.filters.spec import FilterSpec
+from batch.filters.submit import read_spec
 from batch.join import connect
 from model_store.errors import ResightError
 from serve.logs import configure_logs
@@ -25,20 +26,20 @@ log = structlog.get_logger("resight.filter")
 
 
 def main(
-    specs: Annotated[list[str], typer.Option("--spec", help="a FilterSpec as JSON")],
-    run_id: Annotated[list[str], typer.Option("--run-id", help="of each, for whoever lists jobs")],
+    run_id: Annotated[
+        list[str], typer.Option("--run-id", help="what was asked for, in this order")
+    ],
 ) -> None:
-    """Run filters, one after the other. Example: resight filters run small-size --scope run=published"""
-    del run_id
-    asked = [FilterSpec.model_validate_json(text) for text in specs]
+    """Run filters, one after the other. To ask for one: resight filters run small-size --scope run=published"""
     settings = Settings()
+    specs = [read_spec(settings.tables_url, one) for one in run_id]
     connect(settings)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # after Ray has set its own
     give_way_all()
     from batch.filters.run import execute
     from batch.filters.stage import on_cluster
 
-    for spec in asked:
+    for spec in specs:
         report = execute(spec, Tables(settings.tables_url), on_cluster)
         log.info("report", run_id=spec.run_id, seconds=round(report.seconds, 2), **report.metrics())
 

@@ -85,7 +85,7 @@ def say(config: ClassMaskConfig, rows: Rows) -> Iterator[Said]:
         place, score = _best(among, among if config.reweight else logits)
         top = kept[place]
         for at in np.flatnonzero(top != first) if config.emit == "changed" else range(len(part)):
-            row, label = part[at], rows.classes[top[at]]
+            row, label = int(part[at]), rows.classes[top[at]]
             reason = f"{score[at]:.2f} {semantics}, best of {len(kept)} classes"
             if masked:
                 reason += f" kept of {len(rows.classes)}; of all: {rows.classes[first[at]]} {first_score[at]:.2f}"

@@ -8,6 +8,7 @@ is no longer said, and counts. A filter reads no table and no clock, and says th
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -27,8 +28,6 @@ class FilterConfig(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    kind: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +147,12 @@ class Filter:
     @property
     def kind(self) -> str:
         return str(self.config.model_fields["kind"].default)
+
+    @property
+    def what(self) -> str:
+        """The first line of its file."""
+        words = sys.modules[self.config.__module__].__doc__ or ""
+        return words.strip().partition("\n")[0]
 
 
 def _stretches(values: NDArray[np.object_]) -> Iterator[slice]:

@@ -57,13 +57,14 @@ def say(config: EventsConfig, rows: Rows) -> Iterator[Said]:
     if config.max_event_s is not None:
         cut = _cuts(begins, gap, _duration(config.max_event_s))
     event = ""
+    media, flags = images.media_sha256.tolist(), images.clock_flags.tolist()
     for at, image in enumerate(order.tolist()):
-        digest = images.media_sha256[image]
+        digest = media[image]
         if begins[at] or cut[at]:
             event = group_id("events", *names[place[image]], digest)
         doubts = (
             "undated" if undated[at] else "",
-            _clock(images.clock_flags[image]),
+            _clock(flags[image]),
             f"clock went back {-gap[at] / np.timedelta64(US, 'us'):g} s" if back[at] else "",
             f"cut after {config.max_event_s:g} s" if cut[at] else "",
         )

@@ -143,7 +143,7 @@ def say(config: RankRollupConfig, rows: Rows) -> Iterator[Said]:
         stands = [place.get(rows.label[row], top) for row, top in zip(part, best, strict=True)]
         top = np.array(stands, np.intp)
         for at, level, taxon, total in _winners(config, levels, shares, top):
-            row, label = part[at], level.names[taxon]
+            row, label = int(part[at]), level.names[taxon]
             if label == rows.label[row]:
                 continue
             reason = (

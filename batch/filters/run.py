@@ -79,7 +79,13 @@ def execute(spec: FilterSpec, tables: Tables, judge: Judge) -> FilterReport:
         keep_layer(tables, layer, resight_version())
         with scratch("filter") as sql:
             loaded, question = _loaded(sql, spec, tables, layer)
-            log.info("planned", run_id=spec.run_id, images=loaded.images, rows=loaded.rows)
+            log.info(
+                "planned",
+                run_id=spec.run_id,
+                images=loaded.images,
+                rows=loaded.rows,
+                parts=len(loaded.starts),
+            )
             tally = _say(spec, tables, layer, loaded, question, judge, run_log)
             standing = _recount(sql, tables, layer, spec.inference_key)
         if standing != tally.flagged:

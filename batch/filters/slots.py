@@ -177,7 +177,7 @@ def _follow(
     found = _Found(rows.copy(), np.ones(n), np.ones(n, np.intp), np.zeros((n, 2)))
     places, shift_px = _Places(), np.zeros(2)
     begins = np.flatnonzero(np.append(True, image[1:] != image[:-1])[:n]).tolist()
-    for start, end in zip(begins, [*begins[1:], n], strict=True):
+    for start, end in zip(begins, [*begins, n][1:], strict=True):
         here, now = slice(start, end), int(image[start])
         missing = now - places.last_image - 1
         places.keep(

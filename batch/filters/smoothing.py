@@ -92,10 +92,11 @@ def say(config: SmoothingConfig, rows: Rows) -> Iterator[Said]:
     event, numbers = _numbered(rows.event_id[index])
     inside = everywhere[event != numbers.get(None, -1)]
     _smooth(config, "event", event[inside], inside, labels)
+    media = rows.media_sha256.tolist()
     for at in np.flatnonzero(labels.of_row != before).tolist():
-        row = index[at]
+        row = int(index[at])
         yield Said(
-            rows.media_sha256[row],
+            media[row],
             int(rows.rank[row]),
             "relabel",
             "; ".join(labels.reasons[at]),

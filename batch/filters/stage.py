@@ -58,8 +58,9 @@ def on_cluster(parts: Iterable[pa.Table], question: Question, actors: int) -> It
             num_cpus=JUDGE_CPUS,
             compute=ActorPoolStrategy(size=min(len(window), actors or usable_cores())),
         )
-        for batch in judged.iter_batches(batch_size=None, batch_format="pyarrow"):
-            yield from map(_evaluated, batch.to_pylist())
+        tables: Iterable[Any] = judged.iter_batches(batch_size=None, batch_format="pyarrow")
+        for table in tables:
+            yield from map(_evaluated, table.to_pylist())
 
 
 def _evaluated(row: dict[str, Any]) -> Evaluated:

@@ -51,7 +51,7 @@ def closed_gates(
 ) -> list[str]:
     """What speaks against publishing the new view in place of the old one (None: nothing is published).
 
-    Raises BadRequest for views with layers, StorageUnreachable.
+    Raises StorageUnreachable.
     """
     old = NOTHING if old_view is None else side_of_view(old_view)
     return closed(judge(compare(tables, old, side_of_view(new_view), media), gates))

@@ -45,7 +45,7 @@ def side(tables: Tables, models: ModelStore, name: str) -> Side:
         return found
     if "@" in name or ":" in name:
         described = models.describe(models.resolve(parse_ref(name)))
-        return _of_model(name, described.info.inference_key, described.id, described.config)
+        return _of_model(name, described.info.inference_key, described.id, described.detector_config)
     views = Views(tables.url)
     view_name = PRODUCTION if name == PUBLISHED else name
     view = views.current(view_name) if NAME.fullmatch(name) else None
@@ -59,11 +59,7 @@ def side(tables: Tables, models: ModelStore, name: str) -> Side:
 
 
 def side_of_view(view: View, name: str | None = None) -> Side:
-    """Raises BadRequest for a view with layers: only what models said is compared."""
-    if view.layers:
-        raise BadRequest(
-            f"view {view.name} has layers, and views with layers cannot be compared yet"
-        )
+    """What its model said, from its thresholds up. Layers are the same over both sides, and are not compared."""
     return Side(
         name=name or view.name,
         inference_key=view.inference_key,
@@ -85,7 +81,7 @@ def _of_run(tables: Tables, models: ModelStore, run_id: str) -> Side | None:
         )
     exact = VersionId(run["model_name"], run["model_version"])
     try:
-        config = models.describe(exact).config
+        config = models.describe(exact).detector_config
     except ModelError as error:
         raise type(error)(f"run {run_id} is shown by the thresholds of {exact}: {error}") from error
     return _of_model(run_id, run["inference_key"], exact, config)

@@ -188,7 +188,7 @@ def test_a_burst_is_one_event() -> None:
 
 
 def test_events_of_an_archive_are_those_of_the_people_who_keep_it() -> None:
-    """The tables of the burst hold 18 deployments' sequences as Agouti made them, with a gap of two minutes."""
+    """The tables beside the burst hold the sequences of four deployments, which Agouti cut at two minutes."""
     with shared("burst/media.csv").open() as lines:
         media = list(csv.DictReader(lines))
     with shared("burst/observations.csv").open() as lines:

@@ -36,13 +36,18 @@ def seen(number: int, taken: datetime | None = START, **more: Any) -> Row:
 
 def branch(images: int, days: float = 5.0, **more: Any) -> list[Row]:
     """The same box in so many images, evenly over the days, the first and the last at the ends."""
-    return [seen(n, START + timedelta(days=days) * n / max(images - 1, 1), **more) for n in range(images)]
+    return [
+        seen(n, START + timedelta(days=days) * n / max(images - 1, 1), **more)
+        for n in range(images)
+    ]
 
 
 def say(*given: Row, **config: Any) -> list[Said]:
     table = rows(*given)
     found = list(FILTER.apply(RepeatsConfig(**config), table))
-    assert found == list(FILTER.apply(RepeatsConfig(**config), table)), "the same is said of the same"
+    assert found == list(FILTER.apply(RepeatsConfig(**config), table)), (
+        "the same is said of the same"
+    )
     assert len({(one.media_sha256, one.rank) for one in found}) == len(found)
     return found
 
@@ -105,9 +110,14 @@ def oracle(given: list[Row], config: RepeatsConfig) -> dict[tuple[str, int], tup
     found: list[Slot] = []
     for row in ordered:
         area = None if row["rank"] is None else share(row)
-        if area is None or not Fraction(config.min_area_frac) <= area <= Fraction(config.max_area_frac):
+        if area is None or not Fraction(config.min_area_frac) <= area <= Fraction(
+            config.max_area_frac
+        ):
             continue
-        if not config.min_score <= row["score"] <= config.max_score or row["label"] in config.exclude_labels:
+        if (
+            not config.min_score <= row["score"] <= config.max_score
+            or row["label"] in config.exclude_labels
+        ):
             continue
         best: Slot | None = None
         for slot in found:
@@ -130,7 +140,9 @@ def oracle(given: list[Row], config: RepeatsConfig) -> dict[tuple[str, int], tup
 
 
 def place(row: Row) -> str:
-    return "camera " + row["camera_id"] if row["camera_id"] else "/".join(row["path"].split("/")[:-1])
+    return (
+        "camera " + row["camera_id"] if row["camera_id"] else "/".join(row["path"].split("/")[:-1])
+    )
 
 
 def suspicious(members: list[Row], config: RepeatsConfig) -> bool:
@@ -146,7 +158,9 @@ def suspicious(members: list[Row], config: RepeatsConfig) -> bool:
 
 
 SHIFTS = st.integers(-6, 6)
-BOXES = st.tuples(st.sampled_from([(20, 20), (300, 40), (640, 400)]), SHIFTS, SHIFTS, SHIFTS, SHIFTS)
+BOXES = st.tuples(
+    st.sampled_from([(20, 20), (300, 40), (640, 400)]), SHIFTS, SHIFTS, SHIFTS, SHIFTS
+)
 WORDS: dict[str, st.SearchStrategy[Any]] = {
     "taken_local": st.none() | st.integers(0, 200).map(lambda hour: START + timedelta(hours=hour)),
     "camera_id": st.sampled_from(["north", "south", None]),
@@ -221,7 +235,8 @@ def test_it_says_what_quadratic_loops_say(
 @settings(max_examples=150, deadline=None)
 @given(
     st.lists(
-        st.tuples(*[st.floats(0, 60)] * 2, *[st.floats(0.01, 300)] * 2, st.integers(0, 1)), max_size=40
+        st.tuples(*[st.floats(0, 60)] * 2, *[st.floats(0.01, 300)] * 2, st.integers(0, 1)),
+        max_size=40,
     ),
     st.floats(LEAST_IOU, 1),
 )
@@ -328,8 +343,10 @@ def test_the_first_box_counts_and_no_average() -> None:
     creeping = [
         row | {"x1_px": 100.0 + 2 * n, "x2_px": 300.0 + 2 * n} for n, row in enumerate(branch(40))
     ]
-    found = slots(*creeping, min_images=2)
-    assert found[0] == [(n, 0) for n in range(6)], "10 px of 200: IoU 190 / 210 = 0.905; 12 px: 0.887"
+    found = slots(*creeping, min_images=2, min_span_days=0, min_days=0)
+    assert found[0] == [(n, 0) for n in range(6)], (
+        "10 px of 200: IoU 190 / 210 = 0.905; 12 px: 0.887"
+    )
 
 
 def test_a_box_between_two_slots_belongs_to_the_nearer_and_of_equals_to_the_older() -> None:
@@ -370,11 +387,19 @@ def test_what_is_looked_at(more: Row, config: dict[str, Any], looked_at: bool) -
 
 
 def test_what_cannot_be_measured_is_counted_and_the_rest_stands() -> None:
-    given = [*branch(20), seen(99, START + 9 * DAY, x2_px=float("nan")), seen(100, None, width_px=None)]
+    given = [
+        *branch(20),
+        seen(99, START + 9 * DAY, x2_px=float("nan")),
+        seen(100, None, width_px=None),
+    ]
     given += [seen(101, None, **NOTHING)]
     assert len(say(*given)) == 20
     assert FILTER.invalid is not None
-    assert FILTER.invalid(RepeatsConfig(), rows(*given)).tolist() == [False] * 20 + [True, True, False]
+    assert FILTER.invalid(RepeatsConfig(), rows(*given)).tolist() == [False] * 20 + [
+        True,
+        True,
+        False,
+    ]
 
 
 def test_labels_and_cameras_are_apart() -> None:
@@ -386,10 +411,15 @@ def test_labels_and_cameras_are_apart() -> None:
 
 def test_images_of_unknown_camera_are_of_their_folder() -> None:
     def of(folder: str) -> list[Row]:
-        return [row | {"camera_id": None, "path": f"{folder}/{n}.jpg"} for n, row in enumerate(branch(38))]
+        return [
+            row | {"camera_id": None, "path": f"{folder}/{n}.jpg"}
+            for n, row in enumerate(branch(38))
+        ]
 
     assert len(say(*of("card 1/100"))) == 38
-    apart = [one if n % 2 else two for n, (one, two) in enumerate(zip(of("x/a"), of("x/b"), strict=True))]
+    apart = [
+        one if n % 2 else two for n, (one, two) in enumerate(zip(of("x/a"), of("x/b"), strict=True))
+    ]
     assert say(*apart) == []
     named = [row | {"camera_id": "x/a"} for row in branch(20)]
     assert {one.group_id for one in say(*named)} != {one.group_id for one in say(*of("x/a"))}
@@ -412,7 +442,10 @@ def test_nothing_is_hidden_unless_it_is_accepted() -> None:
     assert {one.action for one in found} == {"group"}
     first, second = sorted({str(one.group_id) for one in found})
     hidden = say(*branch(20), *other, accepted=[second])
-    assert {(one.group_id, one.action) for one in hidden} == {(first, "group"), (second, "suppress")}
+    assert {(one.group_id, one.action) for one in hidden} == {
+        (first, "group"),
+        (second, "suppress"),
+    }
     automatic = say(*branch(20), *other, auto=True)
     assert {(one.group_id, one.action) for one in automatic} == {
         (first, "suppress"),
@@ -426,7 +459,9 @@ def test_ids_and_reasons_stay_when_images_are_added() -> None:
     before = say(*branch(20))
     later = [seen(500 + n, START + timedelta(days=30 + n)) for n in range(5)]
     undated = [seen(600 + n, None) for n in range(5)]
-    elsewhere = [row | {"camera_id": "a"} for row in branch(30)]
+    elsewhere = [
+        row | {"camera_id": "a", "media_sha256": image(900 + n)} for n, row in enumerate(branch(30))
+    ]
     after = {(one.media_sha256, one.rank): one for one in say(*branch(20), *later, *undated)}
     assert len(after) == 30
     assert all(after[one.media_sha256, one.rank] == one for one in before)
@@ -437,7 +472,9 @@ def test_ids_and_reasons_stay_when_images_are_added() -> None:
 
 def test_an_id_is_that_of_the_first_box() -> None:
     assert {one.group_id for one in say(*branch(20))} == {one.group_id for one in say(*branch(25))}
-    assert {one.group_id for one in say(*branch(20))} != {one.group_id for one in say(*branch(21)[1:])}
+    assert {one.group_id for one in say(*branch(20))} != {
+        one.group_id for one in say(*branch(21)[1:])
+    }
     second = [row | {"rank": 1} for row in branch(20)]
     assert {one.group_id for one in say(*branch(20))} != {one.group_id for one in say(*second)}
 

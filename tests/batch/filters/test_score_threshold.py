@@ -85,7 +85,7 @@ def test_the_order_of_the_rows_changes_nothing(
 def test_the_threshold_itself_is_shown_as_float32() -> None:
     assert said(rows(scored(1, 0.7)), min_score=0.7) == {}
     assert said(rows(scored(1, BELOW_07)), min_score=0.7, almost=0) == {
-        image(1): ("score 0.69999993 < 0.7", None)
+        image(1): ("score 0.6999999 < 0.7", None)
     }
 
 

@@ -48,7 +48,7 @@ def is_valid(row: dict[str, Any]) -> bool:
 
 def is_flagged(row: dict[str, Any], config: dict[str, Any]) -> bool:
     own = config.get("per_camera", {}).get(row["camera_id"], {})
-    limits = {
+    limits: dict[str, Any] = {
         name: config.get(name) if own.get(name) is None else own[name]
         for name in ("min_area_frac", "min_side_px", "max_area_frac")
     }

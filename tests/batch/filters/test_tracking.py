@@ -39,7 +39,7 @@ def box(frame: int, rank: int, x: float, y: float = 0, side: float = 100, **more
 
 
 def nothing(frame: int) -> Any:
-    return box(frame, 0, 0, **NOTHING)
+    return box(frame, 0, 0) | NOTHING
 
 
 def said(*given: dict[str, Any], **config: Any) -> list[Said]:

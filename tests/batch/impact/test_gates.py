@@ -124,6 +124,6 @@ def test_where_nothing_is_published_nothing_can_be_lost(tables: Tables) -> None:
     assert words.startswith("1 of 3 (33.33 %) images of the new side failed")
 
 
-def test_views_with_layers_are_refused(tables: Tables) -> None:
-    with pytest.raises(BadRequest, match="layers"):
-        closed_gates(tables, view(OLD, layers=("x",)), view(NEW), Gates())
+def test_layers_are_over_both_sides_and_change_nothing(tables: Tables) -> None:
+    plain = closed_gates(tables, view(OLD), view(NEW), Gates())
+    assert closed_gates(tables, view(OLD, layers=("x",)), view(NEW, layers=("x",)), Gates()) == plain

@@ -1,0 +1,50 @@
+"""Filter runs as one job of the cluster: all of what was asked together, in its order, or none.
+
+FilterSpecs -> <tables>/filter_runs/<run_id>.json, because lists may be long -> `python -m batch.filters --run-id …`
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+
+from pydantic import ValidationError
+
+from batch.filters.spec import FilterSpec
+from batch.id_list import keep_ids
+from batch.submit import submit_job
+from model_store.errors import BadRequest
+from model_store.storage import Folder
+from serve.settings import Settings
+
+MODULE = "batch.filters"
+_FOLDER = "filter_runs"
+
+
+def submit_filters(specs: Sequence[FilterSpec], settings: Settings) -> str:
+    """The job's submission id, by the first of them. Raises ClusterError, BadRequest, StorageError."""
+    for spec in specs:
+        keep_ids(settings.tables_url, spec.scope.ids)
+        keep_spec(settings.tables_url, spec)
+    words = [word for spec in specs for word in ("--run-id", spec.run_id)]
+    return submit_job(MODULE, specs[0].run_id, words, settings)
+
+
+def keep_spec(tables_url: str, spec: FilterSpec) -> None:
+    """Written once. Raises StorageUnreachable, StorageUnsafe."""
+    with contextlib.suppress(FileExistsError):  # its own: an id is made for each
+        Folder(tables_url).create(_file(spec.run_id), spec.model_dump_json().encode())
+
+
+def read_spec(tables_url: str, run_id: str) -> FilterSpec:
+    """Raises BadRequest when no such run was asked for, StorageUnreachable."""
+    try:
+        return FilterSpec.model_validate_json(Folder(tables_url).read(_file(run_id)))
+    except (FileNotFoundError, ValidationError) as error:
+        raise BadRequest(
+            f"{tables_url}/{_file(run_id)} is no filter run: {error}; start one with resight filters run"
+        ) from error
+
+
+def _file(run_id: str) -> str:
+    return f"{_FOLDER}/{run_id}.json"

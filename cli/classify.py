@@ -1,0 +1,107 @@
+"""classify: a classifier over crops of what the published view shows; nothing is detected again."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from archive.tables import Tables
+from batch.classify.accounting import CropCounts, count_classified
+from batch.classify.dry_run import dry_run_report
+from batch.classify.options import classify_arguments, takes_classify_options
+from batch.classify.plan import CropPlan, plan_crops, view_to_classify
+from batch.classify.spec import SAME, ClassifySpec
+from batch.id_list import keep_ids
+from batch.identity import require_same_run
+from batch.options import require_model
+from batch.plan import pinned
+from cli.output import Format, FormatOption, print_facts
+from cli.run_to_end import job_to_end
+from model_store.errors import ResightError
+from model_store.store import ModelStore
+from serve.cluster import join, read_state
+from serve.settings import Settings
+
+NAMES = ("run_id", "accounting", "seconds", "detections_per_s", "bottleneck", "view")
+NAMES += ("classifier_key",)
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(classify)
+
+
+@takes_classify_options
+def classify(
+    spec: ClassifySpec,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print the plan, write nothing")
+    ] = False,
+    follow: Annotated[bool, typer.Option(help="wait for the end of the run")] = True,
+    fmt: FormatOption = Format.table,
+) -> None:
+    """Run a classifier over crops of the detections that are shown. To resume, run it again.
+
+    Plans first; with nothing to do it ends there. Else it submits `python -m batch.classify` to the cluster;
+    exit codes are that job's. Example: resight classify --model efficientnet-lite0@1 --labels animal --dry-run
+    """
+    require_model(spec)
+    settings = Settings()
+    tables, store = Tables(settings.tables_url), ModelStore(settings.models_url)
+    if dry_run:
+        print_facts(dry_run_report(spec, tables, store), fmt)
+        return
+    print_facts(_to_end(spec, settings, tables, store, follow, fmt), fmt)
+
+
+def _to_end(
+    spec: ClassifySpec,
+    settings: Settings,
+    tables: Tables,
+    store: ModelStore,
+    follow: bool,
+    fmt: Format,
+) -> dict[str, Any]:
+    plan = _plan(spec, settings, tables, store)
+    if plan is not None and not plan.todo:
+        return _nothing(count_classified(tables, plan, spec.run_id), plan, fmt)
+    keep_ids(settings.tables_url, spec.scope.ids)
+    join(settings)
+    from batch.submit import submit_job
+
+    def start() -> str:
+        return submit_job("batch.classify", spec.run_id, classify_arguments(spec), settings)
+
+    def facts(last: dict[str, Any]) -> dict[str, Any]:
+        told = {name: last.get(name) for name in NAMES}
+        return told | _details(fmt, last["counts"], last["stages"])
+
+    return job_to_end(start, spec.run_id, follow, fmt, facts)
+
+
+def _plan(
+    spec: ClassifySpec, settings: Settings, tables: Tables, store: ModelStore
+) -> CropPlan | None:
+    """None where the tables or models are for the cluster's nodes to see, and not for this machine."""
+    try:
+        model = pinned(store, spec.model, "classifier")
+        require_same_run(tables, spec, model, "classify", SAME)
+        view = view_to_classify(tables, store, spec)
+        return plan_crops(tables, view, model, spec, read_only=True)
+    except ResightError:
+        if read_state(settings) is not None or not settings.address:
+            raise
+        return None
+
+
+def _nothing(counts: CropCounts, plan: CropPlan, fmt: Format) -> dict[str, Any]:
+    told: dict[str, Any] = dict.fromkeys(NAMES)
+    told |= {"accounting": counts.line(), "seconds": 0.0, "detections_per_s": 0.0}
+    told |= {"view": f"{plan.view.name} {plan.view.serial}"}
+    told |= {"classifier_key": plan.target.classifier_key}
+    return told | _details(fmt, asdict(counts), {})
+
+
+def _details(fmt: Format, counts: dict[str, Any], stages: dict[str, Any]) -> dict[str, Any]:
+    return {"counts": counts, "stages": stages} if fmt is Format.json else {}
