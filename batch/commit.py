@@ -19,7 +19,7 @@ from archive.schemas import TABLES
 from archive.tables import Tables
 from batch.plan import Plan
 from batch.rivals import Rivals
-from batch.spec import RunSpec
+from batch.spec import PassSpec
 
 
 class Committer:
@@ -30,14 +30,21 @@ class Committer:
     """
 
     def __init__(
-        self, tables: Tables, spec: RunSpec, table: str, key: Mapping[str, str], base: DeltaTable
+        self,
+        tables: Tables,
+        spec: PassSpec,
+        table: str,
+        key: Mapping[str, str],
+        base: DeltaTable,
+        row: str = "media_sha256",
     ) -> None:
-        """`key`: the columns, `inference_key` first, that have one value in all rows of this run and with
-        `media_sha256` name a row. No row is in the snapshot `base`, but failed ones that are replaced.
+        """`key`: the columns, `inference_key` first, that have one value in all rows of this run and with the
+        column `row` name one. No row is in the snapshot `base`, but failed ones that are replaced.
         """
+        self._row = row
         self._tables, self._spec, self._table, self._key = tables, spec, table, key
         self._base: DeltaTable | None = base
-        self._rivals = Rivals(base, key, spec.run_id)
+        self._rivals = Rivals(base, key, spec.run_id, row)
         self._buffer: list[pa.Table] = []
         self._last_s = time.monotonic()
         self.commits = 0
@@ -85,7 +92,7 @@ class Committer:
             writer=f"{self._table}:{self._key['inference_key']}",
             missing=missing,
             base=base,
-            replace=(*self._key, "media_sha256") if replace else (),
+            replace=(*self._key, self._row) if replace else (),
         )
         self._buffer = rest
         self._rivals.know(committed)
@@ -96,6 +103,6 @@ class Committer:
 class ResultCommitter(Committer):
     """Of result rows."""
 
-    def __init__(self, tables: Tables, spec: RunSpec, plan: Plan) -> None:
+    def __init__(self, tables: Tables, spec: PassSpec, plan: Plan) -> None:
         key = {"inference_key": plan.model.info.inference_key}
         super().__init__(tables, spec, "results", key, plan.base)

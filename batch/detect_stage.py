@@ -22,7 +22,7 @@ from batch.read import ReadImage, prepare_image
 from batch.rows import result_table
 from batch.spec import CHUNK_BYTES, RunSpec
 from model_store.errors import LineageMismatch, ModelNotReady, Overloaded
-from model_store.store import ModelVersion
+from model_store.store import ModelInfo, ModelVersion
 from serve.app_names import APP, deployment_of
 from serve.chunks import Chunk, ChunkAnswer
 from serve.priority import give_way_all
@@ -37,6 +37,12 @@ RECOVERABLE = (
 )
 RETRY_FOR_S = 600
 CALL_TIMEOUT_S = 600
+patiently = tenacity.retry(
+    retry=tenacity.retry_if_exception_type(RECOVERABLE),
+    stop=tenacity.stop_after_delay(RETRY_FOR_S),
+    wait=tenacity.wait_random_exponential(multiplier=0.2, max=10),
+    reraise=True,
+)
 
 
 class DetectStage:
@@ -92,20 +98,20 @@ class DetectStage:
         rows = result_table(self._spec.run_id, self._model.info, images, answer)
         return rows.append_column("waited_ms", pa.array([waited_ms] * len(images), pa.float32()))
 
-    @tenacity.retry(
-        retry=tenacity.retry_if_exception_type(RECOVERABLE),
-        stop=tenacity.stop_after_delay(RETRY_FOR_S),
-        wait=tenacity.wait_random_exponential(multiplier=0.2, max=10),
-        reraise=True,
-    )
+    @patiently
     def _ask(self, chunk: Chunk) -> ChunkAnswer:
         answer: ChunkAnswer = self._handle.detect_chunk.remote(chunk).result(
             timeout_s=CALL_TIMEOUT_S
         )
-        if answer.model.inference_key != self._model.info.inference_key:
-            raise LineageMismatch(
-                f"asked for {self._model.id} with inference key "
-                f"{self._model.info.inference_key[:12]}…, a replica answered with "
-                f"{answer.model.inference_key[:12]}…; its store or code differs from this run's"
-            )
+        require_same_model(self._model, answer.model)
         return answer
+
+
+def require_same_model(asked: ModelVersion, answered: ModelInfo) -> None:
+    """Raises LineageMismatch."""
+    if answered.inference_key != asked.info.inference_key:
+        raise LineageMismatch(
+            f"asked for {asked.id} with inference key "
+            f"{asked.info.inference_key[:12]}…, a replica answered with "
+            f"{answered.inference_key[:12]}…; its store or code differs from this run's"
+        )

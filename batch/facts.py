@@ -62,7 +62,7 @@ def gather(tables: Tables, model: ModelVersion, now: datetime) -> Facts:
         wanted=_wanted(model),
         published=view,
         published_numerics=_published_numerics(model, view),
-        taken_back=back and _taken_back(views.history(), key, model.config.thresholds),
+        taken_back=back and _taken_back(views.history(), key, model.detector_config.thresholds),
         running=running_run(tables, key, now) or started_run(tables, key, now),
         **_counts(tables, key),
     )
@@ -74,7 +74,7 @@ def published_side(store: ModelStore, view: View) -> Side | None:
         version = store.describe(VersionId(view.model_name, view.model_version))
     except ModelError:
         return None
-    config, weights = version.config, version.info.weights_sha256
+    config, weights = version.detector_config, version.info.weights_sha256
     numerics = numerics_of(config, weights, view.inference_key)
     if numerics is None:
         return None
@@ -82,7 +82,7 @@ def published_side(store: ModelStore, view: View) -> Side | None:
 
 
 def wanted_side(model: ModelVersion, layers: tuple[str, ...] = ()) -> Side:
-    config = model.config
+    config = model.detector_config
     return Side(config, model.info.weights_sha256, config.thresholds, NUMERICS_VERSION, layers)
 
 
@@ -101,14 +101,14 @@ def _wanted(model: ModelVersion) -> Wanted:
         version=model.info.version,
         inference_key=model.info.inference_key,
         numerics=NUMERICS_VERSION,
-        thresholds=model.config.thresholds,
+        thresholds=model.detector_config.thresholds,
     )
 
 
 def _published_numerics(model: ModelVersion, view: View | None) -> int | None:
     if view is None:
         return None
-    return numerics_of(model.config, model.info.weights_sha256, view.inference_key)
+    return numerics_of(model.detector_config, model.info.weights_sha256, view.inference_key)
 
 
 def _taken_back(history: list[View], key: str, thresholds: Thresholds) -> bool:

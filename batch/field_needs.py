@@ -21,6 +21,7 @@ _WORDS = "words for people: no row comes of them"
 _PACE = "how images are put together for one call: rows are the same"
 
 FIELD_NEEDS: dict[str, tuple[Need, str]] = {
+    "kind": ("inference", "a classifier gives no boxes: nothing of a detector's rows is its own"),
     "runtime.kind": (
         "nothing",
         "the digest of the weights tells runtimes apart; which one reads them is not in the key",

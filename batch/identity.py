@@ -61,9 +61,7 @@ def require_same_run(
         )
 
 
-def _differences(
-    was: Mapping[str, Any], now: Mapping[str, Any], same: Sequence[str]
-) -> list[str]:
+def _differences(was: Mapping[str, Any], now: Mapping[str, Any], same: Sequence[str]) -> list[str]:
     found: list[str] = []
     for field in same:
         old, new = was.get(field), now.get(field)

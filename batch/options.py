@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,7 +21,7 @@ from batch.id_list import name_ids
 from batch.policy import Policy, Stop, read_policy
 from batch.scope import Scope, ScopeKind
 from batch.snips.options import snip_options, snips_asked
-from batch.spec import RunSpec, new_run_id
+from batch.spec import PassSpec, RunSpec, new_run_id
 from model_store.errors import BadRequest
 from serve.settings import Settings
 
@@ -129,11 +129,10 @@ def run_spec(
             snips=snips_asked(snips, snip_margin_frac, snip_quality, snip_min_score, _policy),
         )
     except ValidationError as error:
-        words = (_said(item["loc"], item["msg"]) for item in error.errors())
-        raise BadRequest("; ".join(words)) from error
+        raise BadRequest(said(error)) from error
 
 
-def require_model(spec: RunSpec) -> None:
+def require_model(spec: PassSpec) -> None:
     """Raises BadRequest. What is asked --if-needed has a model of its own."""
     if not spec.model:
         raise BadRequest("--model is needed: name, name@version or name:alias; see --help")
@@ -141,17 +140,28 @@ def require_model(spec: RunSpec) -> None:
 
 def takes_run_options(command: Callable[..., None]) -> Callable[..., None]:
     """`command(spec, …)` for Typer: `spec` is made from the options of a run."""
-    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
     shared = inspect.signature(run_spec, eval_str=True).parameters
+    return takes_options(run_spec, list(shared.values()))(command)
 
-    @functools.wraps(command)
-    def called(**values: Any) -> None:
-        command(run_spec(**{name: values.pop(name) for name in shared}), **values)
 
-    parameters = [*shared.values(), *own]
-    called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    called.__annotations__ = {one.name: one.annotation for one in parameters}
-    return called
+def takes_options(
+    make: Callable[..., PassSpec], shared: Sequence[inspect.Parameter]
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A command that has the options `shared` before its own, and is called with what `make` makes of them."""
+
+    def taking(command: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+
+        @functools.wraps(command)
+        def called(**values: Any) -> None:
+            command(make(**{one.name: values.pop(one.name) for one in shared}), **values)
+
+        parameters = [*shared, *own]
+        called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        called.__annotations__ = {one.name: one.annotation for one in parameters}
+        return called
+
+    return taking
 
 
 def arguments(spec: RunSpec) -> list[str]:
@@ -208,6 +218,11 @@ def _moment(option: str, text: str | None) -> datetime | None:
 def _named(ids: str) -> str:
     """A list that is kept already, by its name, or that of a file."""
     return ids if re.fullmatch(r"[0-9a-f]{64}", ids) else name_ids(Path(ids))
+
+
+def said(error: ValidationError) -> str:
+    """What is wrong, by the names of the options."""
+    return "; ".join(_said(item["loc"], item["msg"]) for item in error.errors())
 
 
 def _said(place: tuple[int | str, ...], message: str) -> str:

@@ -17,7 +17,7 @@ from ray.data import ActorPoolStrategy, DataContext
 
 from batch.detect_stage import DetectStage
 from batch.plan import Plan
-from batch.spec import RunSpec, images_per_chunk
+from batch.spec import PassSpec, RunSpec, images_per_chunk
 from serve.settings import usable_cores
 
 STAGE_CPUS = 0.5  # logical: a fraction, so that a small cluster never waits for itself
@@ -41,12 +41,12 @@ def result_tables(spec: RunSpec, plan: Plan, pool: str) -> Iterator[pa.Table]:
         yield from through(DetectStage, (spec, plan.model, pool), spec, window, size)
 
 
-def stage_threads(spec: RunSpec) -> int:
+def stage_threads(spec: PassSpec) -> int:
     return spec.threads or usable_cores() + 1
 
 
 def through(
-    stage: type, arguments: tuple[Any, ...], spec: RunSpec, window: pa.Table, size: int
+    stage: type, arguments: tuple[Any, ...], spec: PassSpec, window: pa.Table, size: int
 ) -> Iterator[pa.Table]:
     """What a stage makes of the window, `size` rows at a time. It is made of `arguments` and the parts."""
     context = DataContext.get_current()

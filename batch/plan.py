@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 import duckdb
 import pyarrow as pa
@@ -133,28 +134,44 @@ class Plan:
         return digests.to_arrow_table()["media_sha256"].combine_chunks()
 
 
-def pinned(store: ModelStore, ref: str) -> ModelVersion:
-    """The exact version `ref` means now. Raises BadRequest, ModelNotFound, ModelRefused."""
-    return store.describe(store.resolve(parse_ref(ref)))
-
-
-def make_plan(tables: Tables, model: ModelVersion, scope: Scope, read_only: bool = False) -> Plan:
-    """With `read_only`, no table is created.
-
-    Raises StorageUnreachable, and BadRequest when the scope has no image at all: a slip of the
-    pen must not look like a run that had nothing to do.
+def pinned(
+    store: ModelStore, ref: str, kind: Literal["detector", "classifier"] = "detector"
+) -> ModelVersion:
+    """The exact version `ref` means now. Raises BadRequest, also for a model of the other kind, ModelNotFound,
+    ModelRefused.
     """
-    open_table = tables.existing if read_only else tables.snapshot
-    media, results = open_table("media"), open_table("results")
-    scratch = Scratch()
-    sql = scratch.sql
+    found = store.describe(store.resolve(parse_ref(ref)))
+    if found.config.kind != kind:
+        command = "classify" if found.config.kind == "classifier" else "reprocess"
+        raise BadRequest(
+            f"{found.id} is a {found.config.kind}, and a {kind} is needed here; see: resight {command} --help"
+        )
+    return found
+
+
+def scope_images(
+    sql: duckdb.DuckDBPyConnection, tables: Tables, media: DeltaTable | None, scope: Scope
+) -> None:
+    """Make relations `scoped` (files) and `wanted` (id, files) of the images of a scope.
+
+    Raises BadRequest when it has none at all: a slip of the pen must not look like a run that had nothing to do.
+    """
     scan(sql, "media", media, MEDIA)
-    scan(sql, "results", results, RESULTS, model.info.inference_key)
     sql.execute(_PRESENT)
     select_scope(sql, tables, scope)
     sql.execute(_WANTED)
     if not _count(sql, "wanted"):
         raise BadRequest(_nothing(sql, tables, scope))
+
+
+def make_plan(tables: Tables, model: ModelVersion, scope: Scope, read_only: bool = False) -> Plan:
+    """With `read_only`, no table is created. Raises StorageUnreachable, and as `scope_images`."""
+    open_table = tables.existing if read_only else tables.snapshot
+    media, results = open_table("media"), open_table("results")
+    scratch = Scratch()
+    sql = scratch.sql
+    scope_images(sql, tables, media, scope)
+    scan(sql, "results", results, RESULTS, model.info.inference_key)
     due = _DUE[scope.status]
     sql.execute(_DONE, {"tried_again": list(TRIED_AGAIN)})
     if scope.status:

@@ -96,7 +96,7 @@ def compare(store: ModelStore, view: View | None, model: ModelVersion) -> tuple[
         return "field by field", changes(side, wanted_side(model, view.layers))
     published = f"{view.model_name}@{view.model_version}"
     how = f"by inference key and thresholds: {store.url} has not {published} as it was published"
-    config = model.config
+    config = model.detector_config
     found = list(threshold_changes(shown_by(view), config.thresholds, config.score_floor))
     if view.inference_key != key:
         why = "some field that decides the rows differs"

@@ -16,10 +16,10 @@ log = structlog.get_logger("resight.run")
 
 
 class Progress:
-    """Counts only grow; times are seconds since the pipeline was started."""
+    """Counts only grow, in `unit`; times are seconds since the pipeline was started."""
 
-    def __init__(self, run_id: str, counts: Counts, every_s: float) -> None:
-        self.counts = counts
+    def __init__(self, run_id: str, counts: Counts, every_s: float, unit: str = "images") -> None:
+        self.counts, self._unit = counts, unit
         self._run_id, self._every_s = run_id, every_s
         self._started_s = time.monotonic()
         self._said_s = 0.0
@@ -40,7 +40,7 @@ class Progress:
             "progress",
             run_id=self._run_id,
             **asdict(self.counts),
-            images_per_s=round(rate, 2),
+            **{f"{self._unit}_per_s": round(rate, 2)},
             eta_s=round(todo / rate) if rate else None,
         )
 
@@ -48,7 +48,7 @@ class Progress:
         return time.monotonic() - self._started_s
 
     def rate(self) -> float:
-        """Images per second since the first results came; since the start, when they came all at once."""
+        """Per second, since the first results came; since the start, when they came all at once."""
         if not self._arrivals:
             return 0.0
         (first_s, first), (last_s, last) = self._arrivals[0], self._arrivals[-1]
@@ -57,7 +57,7 @@ class Progress:
         return (last - first) / (last_s - first_s) if last_s > first_s else 0.0
 
     def steady_rate(self) -> float | None:
-        """Images per second between 10 % and 90 % of the images; None for a run too short to tell."""
+        """Per second, between 10 % and 90 % of the images; None for a run too short to tell."""
         if len(self._arrivals) < 10:
             return None
         total = self._arrivals[-1][1]

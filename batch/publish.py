@@ -134,7 +134,7 @@ def view_to_publish(tables: Tables, store: ModelStore, what: str, complete: bool
     _require_rows(tables, run["inference_key"], f"run {run['run_id'] or what}")
     version = version_id(run["model_name"], run["model_version"])
     try:
-        thresholds = store.describe(version).config.thresholds
+        thresholds = store.describe(version).detector_config.thresholds
     except ModelError as error:
         raise type(error)(
             f"run {run['run_id']} is shown by the thresholds of {version}: {error}"

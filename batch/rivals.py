@@ -17,19 +17,23 @@ from deltalake import DeltaTable
 from archive.dataset import dataset, files
 from archive.schemas import RESULTS
 
-_COLUMNS = ["media_sha256", "status", "run_id", "finished_at"]
+_COLUMNS = ["status", "run_id", "finished_at"]
 _SCHEMA = pa.schema(
-    [RESULTS.field(name) for name in ("inference_key", *_COLUMNS)] + [("settings_key", pa.string())]
+    [RESULTS.field(name) for name in ("inference_key", "media_sha256", *_COLUMNS)]
+    + [(name, pa.string()) for name in ("settings_key", "classifier_key", "detection_id")]
 )
-"""Of the tables that runs write: `results`, and `snips` with its settings."""
+"""Of the tables that runs write: `results`, `snips` with its settings, and `classifications`."""
 
 
 class Rivals:
-    """Of rows with one `key` (column to value, `inference_key` among them); `base` is the plan's snapshot of
-    their table, `run_id` the run that asks.
+    """Of rows with one `key` (column to value, `inference_key` among them), each known by its column `row`; `base`
+    is the plan's snapshot of their table, `run_id` the run that asks.
     """
 
-    def __init__(self, base: DeltaTable, key: Mapping[str, str], run_id: str) -> None:
+    def __init__(
+        self, base: DeltaTable, key: Mapping[str, str], run_id: str, row: str = "media_sha256"
+    ) -> None:
+        self._row = row
         self._key = key["inference_key"]
         self._same = pc.field("inference_key") == self._key
         for column, value in key.items():
@@ -43,18 +47,18 @@ class Rivals:
         self._read |= files(snapshot, self._key)
 
     def without(self, snapshot: DeltaTable, rows: pa.Table, replace: bool) -> pa.Table:
-        """The rows whose image has none in the snapshot. To a writer that replaces failed rows, a failed one
+        """The rows that have none of their name in the snapshot. To a writer that replaces failed rows, a failed one
         counts as none, unless it is the very row (its answer was lost).
         """
         if new := files(snapshot, self._key) - self._read:
             others = dataset(snapshot, _SCHEMA, without=self._read)
-            self._rows.append(others.to_table(columns=_COLUMNS, filter=self._same))
+            self._rows.append(others.to_table(columns=[self._row, *_COLUMNS], filter=self._same))
             self._read |= new
-        asked = rows["media_sha256"].combine_chunks()  # few: those that are there may be very many
-        there = [part.filter(pc.is_in(part["media_sha256"], asked)) for part in self._rows]
+        asked = rows[self._row].combine_chunks()  # few: those that are there may be very many
+        there = [part.filter(pc.is_in(part[self._row], asked)) for part in self._rows]
         if replace:
             there = [self._done(part, rows) for part in there]
-        chunks = [chunk for part in there for chunk in part["media_sha256"].chunks]
+        chunks = [chunk for part in there for chunk in part[self._row].chunks]
         return rows.filter(pc.invert(pc.is_in(asked, pa.chunked_array(chunks, pa.string()))))
 
     def _done(self, part: pa.Table, rows: pa.Table) -> pa.Table:

@@ -22,6 +22,7 @@ from batch.arrivals import arrivals
 from batch.commit import ResultCommitter
 from batch.id_list import keep_ids
 from batch.identity import require_same_run
+from batch.lease import Lease
 from batch.patience import Patience
 from batch.pipeline import result_tables, stage_threads
 from batch.plan import Plan, make_plan, pinned
@@ -34,15 +35,12 @@ from batch.stages import Stages
 from model_store.deployment import read_pool
 from model_store.errors import ResightError, StorageError
 from model_store.storage import Folder
-from model_store.store import ModelStore, ModelVersion
-from serve.handle import RayReplicas, deployed_pools
+from model_store.store import ModelStore
 from serve.settings import Settings
 
 TICK_S = 1.0
 COMPACT_EVERY = 500
 """Commits of a long run, after which their files are put together: the log and its readers stay quick."""
-LEASE_S = 120
-"""How long replicas keep the run's version after its last heartbeat."""
 log = structlog.get_logger("resight.run")
 
 
@@ -75,7 +73,7 @@ def execute(spec: RunSpec, tables: Tables, store: ModelStore) -> RunReport:
             for root in plan.roots():
                 require_present(Folder(root))
             pool = read_pool(store, model.id.name)
-            with _Lease(model, pool, spec.run_id) as lease:
+            with Lease(model, pool, spec.run_id) as lease:
                 commit_s = _stream(spec, plan, pool, tables, run_log, progress, stages, lease)
         final = read_back(tables, plan, spec.run_id)
         report = stages.report(progress.elapsed_s(), commit_s, spec.actors * stage_threads(spec))
@@ -89,7 +87,7 @@ def execute(spec: RunSpec, tables: Tables, store: ModelStore) -> RunReport:
         known = ours(error)
         with contextlib.suppress(StorageError):  # what went wrong first is told
             run_log.write(
-                "cancelled" if stopped else "failed", progress.counts, _reason(known or error)
+                "cancelled" if stopped else "failed", progress.counts, in_words(known or error)
             )
         raise known or error from None
     run_log.write("sealed", final, "; ".join(lines), report | more)
@@ -106,7 +104,7 @@ def _stream(
     run_log: RunLog,
     progress: Progress,
     stages: Stages,
-    lease: _Lease,
+    lease: Lease,
 ) -> float:
     """Every result from the replicas into the table; seconds that commits took."""
     committer, patience = ResultCommitter(tables, spec, plan), Patience(spec.stop)
@@ -135,28 +133,6 @@ def _stream(
     return committer.seconds
 
 
-class _Lease:
-    """Every replica of the pool loads and probes the version before the first image is read, and keeps it
-    while the run lasts, whatever is promoted meanwhile. Raises ModelError on entering.
-    """
-
-    def __init__(self, model: ModelVersion, pool: str, run_id: str) -> None:
-        self._replicas, self._version = RayReplicas(lambda _: pool, deployed_pools()), model.id
-        self._holder = f"run {run_id}"
-
-    def __enter__(self) -> _Lease:
-        self._replicas.lease(self._version, self._holder, LEASE_S)
-        return self
-
-    def renew(self) -> None:
-        with contextlib.suppress(ResightError):  # replicas come and go; chunks load it again
-            self._replicas.lease(self._version, self._holder, LEASE_S)
-
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(ResightError):
-            self._replicas.lease(self._version, self._holder, 0.0)
-
-
 def _plan_facts(plan: Plan) -> dict[str, Any]:
     return {
         "requested": plan.requested,
@@ -168,7 +144,7 @@ def _plan_facts(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _reason(error: BaseException) -> str:
+def in_words(error: BaseException) -> str:
     return str(error) if isinstance(error, ResightError) else f"{type(error).__name__}: {error}"
 
 

@@ -12,17 +12,14 @@ from batch.scope import Scope
 from model_store.config import Preprocess
 
 
-class RunSpec(BaseModel):
-    """Everything a run needs to know; the same spec again resumes it."""
+class PassSpec(BaseModel):
+    """What every run over images has: which model, which images, and at what pace."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     run_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     model: str = Field(description="name, name@version or name:alias; pinned when the run starts")
     scope: Scope = Scope()
-    chunk: int = Field(
-        default=0, ge=0, le=1024, description="images per call to a replica; 0 = by their size"
-    )
     actors: int = Field(
         default=1, ge=1, description="reading and decoding processes in the cluster"
     )
@@ -35,6 +32,14 @@ class RunSpec(BaseModel):
     )
     megapixels: int = Field(default=100, ge=1)
     stop: Stop = Stop()
+
+
+class RunSpec(PassSpec):
+    """Everything a run that detects needs to know; the same spec again resumes it."""
+
+    chunk: int = Field(
+        default=0, ge=0, le=1024, description="images per call to a replica; 0 = by their size"
+    )
     snips: Snips | None = Field(default=None, description="crops of what is seen; None: none")
 
 

@@ -1,6 +1,7 @@
 """Submit the job and follow its log; for the command line.
 
 RunSpec --submit--> submission id of `python -m batch.reprocess …` --tail--> lines, then JobOutcome
+Other runs are jobs of other modules: `submit_job`, JOBS.
 The process must have joined the cluster (`serve.cluster.join`) before.
 """
 
@@ -12,7 +13,7 @@ import logging
 import os
 import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from model_store.errors import BadRequest, ClusterError
 from serve.cluster import read_state
 from serve.settings import Settings
 
+JOBS = ("batch.reprocess", "batch.classify", "batch.filters")
+"""Modules whose command line names its run with --run-id."""
 STOP_S = 60
 PASSED_ON = ("RESIGHT_HOME", "RESIGHT_MODELS", "RESIGHT_TABLES", "AWS_ENDPOINT_URL", "AWS_REGION")
 
@@ -42,15 +45,23 @@ class JobOutcome:
 
 
 def submit(spec: RunSpec, settings: Settings) -> str:
-    """Raises ClusterError when the cluster does not take the job, BadRequest."""
+    """Of a run that detects. Raises as `submit_job`."""
+    if spec.snips and read_state(settings) is None and not settings.snips:
+        raise BadRequest(
+            "--snips on the cluster of RESIGHT_ADDRESS: set RESIGHT_SNIPS to a place that its nodes see"
+        )
+    return submit_job("batch.reprocess", spec.run_id, arguments(spec), settings)
+
+
+def submit_job(module: str, run_id: str, words: Sequence[str], settings: Settings) -> str:
+    """`python -m MODULE WORDS` as the job of a run; `module` is one of JOBS, and the words name the run.
+
+    Raises ClusterError when the cluster does not take the job, BadRequest.
+    """
     if read_state(settings) is None and not (settings.models and settings.tables):
         raise BadRequest(
             "the cluster of RESIGHT_ADDRESS does not have this machine's folders: set RESIGHT_MODELS "
             "and RESIGHT_TABLES to places that its nodes see"
-        )
-    if spec.snips and read_state(settings) is None and not settings.snips:
-        raise BadRequest(
-            "--snips on the cluster of RESIGHT_ADDRESS: set RESIGHT_SNIPS to a place that its nodes see"
         )
     places = {
         "RESIGHT_HOME": str(settings.home_path),
@@ -63,13 +74,13 @@ def submit(spec: RunSpec, settings: Settings) -> str:
     checkout = Path(__file__).resolve().parent.parent
     if (checkout / "pyproject.toml").exists():  # a checkout travels; an installed wheel is there
         runtime_env["working_dir"] = str(checkout)
-    command = shlex.join(["python", "-m", "batch.reprocess", *arguments(spec)])
+    command = shlex.join(["python", "-m", module, *words])
     try:
         client = _client()
         known = {job.submission_id: job.status for job in client.list_jobs()}
         return client.submit_job(
             entrypoint=command,
-            submission_id=free_submission_id(spec.run_id, known),
+            submission_id=free_submission_id(run_id, known),
             runtime_env=runtime_env,
         )
     except _ray_errors() as error:
@@ -133,9 +144,9 @@ def is_job_of(run_id: str, entrypoint: str) -> bool:
         words = shlex.split(entrypoint)
     except ValueError:  # not made here
         return False
-    pairs = itertools.pairwise(words)
+    pairs = set(itertools.pairwise(words))
     said = ("--run-id", run_id) in pairs or f"--run-id={run_id}" in words
-    return said and "batch.reprocess" in words
+    return said and any(("-m", module) in pairs for module in JOBS)
 
 
 async def tail(submission_id: str, on_line: Callable[[str], None]) -> JobOutcome:

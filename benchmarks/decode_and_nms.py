@@ -22,9 +22,9 @@ from model_store.decoders import DECODERS
 from model_store.decoders.layout import DecodeSpec, Outputs
 from model_store.decoders.yolox import grid
 from model_store.detections import Detections
-from model_store.detector import load_detector
 from model_store.fit import SizePx, fit
 from model_store.images import decode
+from model_store.loaded import load_detector
 from model_store.masks import PrototypeMasks, run_lengths
 from model_store.names import parse_ref
 from model_store.nms import suppress

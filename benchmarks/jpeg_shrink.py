@@ -22,7 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from model_store.detections import Detections  # noqa: E402
-from model_store.detector import LoadedDetector, load_detector  # noqa: E402
+from model_store.detector import LoadedDetector  # noqa: E402
+from model_store.loaded import load_detector  # noqa: E402
 from model_store.names import parse_ref  # noqa: E402
 from model_store.nms import iou  # noqa: E402
 from model_store.preprocess import read_image  # noqa: E402

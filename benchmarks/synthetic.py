@@ -80,10 +80,10 @@ def _fill(
         for first in range(0, images, file_rows):
             bounds = {"first": first, "last": min(first + file_rows, images)}
             rows = connection.sql(sql, params=bounds | more).to_arrow_table()
-            write_deltalake(tables.snapshot(name), _as(rows, schema), mode="append")
+            write_deltalake(tables.snapshot(name), as_schema(rows, schema), mode="append")
 
 
-def _as(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+def as_schema(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     """All columns of the schema; null where there is none."""
     columns = [
         rows[field.name].cast(field.type)

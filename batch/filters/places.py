@@ -42,7 +42,7 @@ def views(rows: Rows) -> Iterator[View]:
     for part in rows.cameras():
         camera = rows.camera_id[part.start]
         if camera is not None:
-            yield _view(("camera", camera), rows.take(part))
+            yield _view(("camera", str(camera)), rows.take(part))
         else:
             for folder, index in _folders(rows.path[part]):
                 yield _view(("folder", folder), rows.take(part.start + index))

@@ -10,22 +10,17 @@ when images are added after them.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, model_validator
 
-from batch.filters.boxes import Floats
 from batch.filters.contract import Filter, FilterConfig, Rows, Said
+from batch.filters.fixed_places import Found, Rules, follow
 from batch.filters.group_id import group_id
 from batch.filters.places import View, labels_as_numbers, unmeasurable, views
 from batch.filters.reasons import compared
-from model_store.nms import iou
-
-Pairs = list[tuple[int, int]]
-"""Number of a box in its image, number of a slot."""
 
 
 def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -84,41 +79,6 @@ class SlotsConfig(FilterConfig):
         return self
 
 
-@dataclass(slots=True)
-class _Places:
-    """All places of a view that may be seen again, the oldest first; arrays of one length."""
-
-    boxes_px: Floats = field(default_factory=lambda: np.empty((0, 4)))
-    labels: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, np.intp))
-    sightings: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, np.intp))
-    last_image: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, np.intp))
-    first_row: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, np.intp))
-
-    def add(
-        self, boxes_px: Floats, labels: NDArray[np.intp], image: int, row: NDArray[np.intp]
-    ) -> None:
-        n = len(row)
-        self.boxes_px = np.concatenate((self.boxes_px, boxes_px))
-        self.labels = np.append(self.labels, labels)
-        self.sightings = np.append(self.sightings, np.ones(n, np.intp))
-        self.last_image = np.append(self.last_image, np.full(n, image))
-        self.first_row = np.append(self.first_row, row)
-
-    def keep(self, which: NDArray[np.bool_]) -> None:
-        for name in ("boxes_px", "labels", "sightings", "last_image", "first_row"):
-            setattr(self, name, getattr(self, name)[which])
-
-
-@dataclass(slots=True, eq=False)
-class _Found:
-    """Of each box: the row that its place was first seen in, how it lies there, and how often the place was seen."""
-
-    first_row: NDArray[np.intp]
-    iou: Floats
-    sighting: NDArray[np.intp]
-    shift_px: Floats
-
-
 def invalid(config: SlotsConfig, rows: Rows) -> NDArray[np.bool_]:
     """(n,): detections whose box cannot be measured, or whose image's size is not known."""
     return unmeasurable(rows)
@@ -139,7 +99,14 @@ def _of_view(config: SlotsConfig, view: View) -> Iterator[Said]:
     labels = np.zeros(len(index), np.intp)
     if config.by_label:
         labels = labels_as_numbers(rows.label)
-    found = _follow(config, view.boxes_px[index], labels, image)
+    rules = Rules(
+        min_iou=config.min_iou,
+        shift_iou=config.shift_iou,
+        min_shift_pairs=config.min_shift_pairs,
+        min_sightings=config.min_sightings,
+        forget_after_images=config.forget_after_images,
+    )
+    found = follow(rules, view.boxes_px[index], labels, image)
     is_slot = np.bincount(found.first_row, minlength=len(index)) >= config.min_sightings
     slot_ids: dict[int, str] = {}
     for i in np.flatnonzero(is_slot[found.first_row]).tolist():
@@ -152,7 +119,7 @@ def _of_view(config: SlotsConfig, view: View) -> Iterator[Said]:
         yield Said(rows.media_sha256[i], int(rows.rank[i]), "group", reason, group_id=slot)
 
 
-def _reason(config: SlotsConfig, found: _Found, i: int) -> str:
+def _reason(config: SlotsConfig, found: Found, i: int) -> str:
     sighting = f"sighting {found.sighting[i]}"
     if found.first_row[i] == i:
         return sighting
@@ -166,80 +133,6 @@ def _used(config: SlotsConfig, view: View) -> NDArray[np.bool_]:
     excluded = set(config.exclude_labels)
     wanted = np.fromiter((name not in excluded for name in view.rows.label), bool, len(view.rows))
     return wanted & (view.rows.score >= np.float32(config.min_score)) & (view.area_frac > 0)
-
-
-def _follow(
-    config: SlotsConfig, boxes_px: Floats, labels: NDArray[np.intp], image: NDArray[np.intp]
-) -> _Found:
-    """One image after another: where the camera is, then which place each box is; the rest are new places."""
-    n = len(boxes_px)
-    rows = np.arange(n)
-    found = _Found(rows.copy(), np.ones(n), np.ones(n, np.intp), np.zeros((n, 2)))
-    places, shift_px = _Places(), np.zeros(2)
-    begins = np.flatnonzero(np.append(True, image[1:] != image[:-1])[:n]).tolist()
-    for start, end in zip(begins, [*begins, n][1:], strict=True):
-        here, now = slice(start, end), int(image[start])
-        missing = now - places.last_image - 1
-        places.keep(
-            (places.sightings >= config.min_sightings) | (missing <= config.forget_after_images)
-        )
-        shift_px = shift_px + _moved(
-            config, boxes_px[here] - np.tile(shift_px, 2), labels[here], places
-        )
-        straight_px = boxes_px[here] - np.tile(shift_px, 2)
-        overlap = _overlap(straight_px, labels[here], places)
-        free = np.ones(end - start, bool)
-        for box, place in _pairs(overlap, config.min_iou, places.sightings >= config.min_sightings):
-            free[box] = False
-            places.sightings[place] += 1
-            places.last_image[place] = now
-            found.first_row[start + box] = places.first_row[place]
-            found.sighting[start + box] = places.sightings[place]
-            found.iou[start + box] = overlap[box, place]
-        found.shift_px[here] = shift_px
-        if free.any():
-            places.add(straight_px[free], labels[here][free], now, rows[here][free])
-    return found
-
-
-def _moved(
-    config: SlotsConfig, boxes_px: Floats, labels: NDArray[np.intp], places: _Places
-) -> Floats:
-    """(2,) x, y: median over the coarse pairs of how far a box's centre is from its place's."""
-    overlap = _overlap(boxes_px, labels, places)
-    pairs = _pairs(overlap, config.shift_iou, places.sightings >= config.min_sightings)
-    if len(pairs) < config.min_shift_pairs:
-        return np.zeros(2)
-    box, place = np.array(pairs).T
-    return np.median(_centres(boxes_px[box]) - _centres(places.boxes_px[place]), axis=0)
-
-
-def _centres(boxes_px: Floats) -> Floats:
-    return (boxes_px[:, :2] + boxes_px[:, 2:]) / 2
-
-
-def _overlap(boxes_px: Floats, labels: NDArray[np.intp], places: _Places) -> Floats:
-    """(boxes, places) IoU; 0 of another label."""
-    found = iou(boxes_px, places.boxes_px)
-    found[labels[:, np.newaxis] != places.labels] = 0.0
-    return found
-
-
-def _pairs(overlap: Floats, least: float, is_slot: NDArray[np.bool_]) -> Pairs:
-    """Each box and each place once: places that are slots by now come first, then the highest IoU, then the
-    oldest place, then the lowest rank.
-    """
-    box, place = np.nonzero(overlap >= least)
-    order = np.lexsort((box, place, -overlap[box, place], ~is_slot[place]))
-    found: Pairs = []
-    boxes: set[int] = set()
-    taken: set[int] = set()
-    for one, its in zip(box[order].tolist(), place[order].tolist(), strict=True):
-        if one not in boxes and its not in taken:
-            boxes.add(one)
-            taken.add(its)
-            found.append((one, its))
-    return found
 
 
 FILTER = Filter(

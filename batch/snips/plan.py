@@ -96,7 +96,10 @@ def plan_snips(tables: Tables, plan: Plan, spec: RunSpec, read_only: bool = Fals
 
     With `read_only`, no table is created. Raises StorageUnreachable.
     """
-    key, cut = plan.model.info.inference_key, cut_of(spec.snips or Snips(), plan.model.config)
+    key, cut = (
+        plan.model.info.inference_key,
+        cut_of(spec.snips or Snips(), plan.model.detector_config),
+    )
     rows = (tables.existing if read_only else tables.snapshot)("snips")
     sql = plan.scratch.sql
     scan(sql, "snips_results", tables.existing("results"), RESULTS, key)

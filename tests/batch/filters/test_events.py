@@ -149,6 +149,12 @@ def test_an_event_is_cut_after_its_longest_time() -> None:
     assert groups(table, max_event_s=210) == [list(range(8))]
 
 
+def test_an_event_of_exactly_its_longest_time_is_whole_and_a_microsecond_more_is_cut() -> None:
+    options = {"gap_s": 120, "max_event_s": 60}
+    assert groups(rows(taken(1, 0), taken(2, 60)), **options) == [[1, 2]]
+    assert groups(rows(taken(1, 0), taken(2, 60.000001)), **options) == [[1], [2]]
+
+
 def test_names_stay_when_images_come_after() -> None:
     old = [taken(1, 0), taken(2, 10), taken(3, 500)]
     new = [taken(4, 540), taken(5, 9000)]

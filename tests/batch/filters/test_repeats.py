@@ -245,8 +245,7 @@ def test_the_grid_finds_what_a_look_at_all_exemplars_finds(
 ) -> None:
     boxes = np.array([(x, y, x + w, y + h) for x, y, w, h, _ in given]).reshape(-1, 4)
     # more boxes like them: alike ones are rare by chance
-    boxes = np.concatenate((boxes, boxes * 1.01, boxes + [0.5, 0, 0, 0], boxes + 0.2))
-    boxes = boxes[(boxes[:, 2] > boxes[:, 0])]
+    boxes = np.concatenate((boxes, boxes * 1.01, boxes + 0.2, boxes + np.array([0, 0, 0.5, 0])))
     labels = np.resize(np.array([one[4] for one in given] or [0]), len(boxes))
     exemplars: list[int] = []
     wanted = []

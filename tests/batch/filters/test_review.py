@@ -104,7 +104,8 @@ def test_a_slot_is_on_the_page_with_its_facts_and_its_box(archive: Path, tmp_pat
     ):
         assert words in page.text
     (picture,) = page.pictures()
-    drawn = cv2.imread(str(tmp_path / "out" / picture))[:, :, ::-1]
+    data = np.fromfile(tmp_path / "out" / picture, np.uint8)
+    drawn = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))[:, :, ::-1]
     assert drawn.shape == (400, 600, 3)
     for line in (drawn[300, 120:480], drawn[120:280, 500]):
         assert np.abs(line.astype(int) - COLOURS_RGB["shown"]).mean() < 60, "the box is drawn"

@@ -1,0 +1,163 @@
+"""One classify run, from plan to closed accounts; everything it does is in this order.
+
+pin the classifier and the view -> same run as before? -> plan -> record -> make sure a replica can answer
+-> names of the classes -> stream and commit -> read back -> compact
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from deltalake.exceptions import DeltaError
+
+from archive.classes import write_classes
+from archive.compact import compact
+from archive.tables import Tables
+from batch.afterwards import COMPACTED_FROM
+from batch.arrivals import arrivals
+from batch.classify.accounting import CropCounts, count_classified, planned_counts
+from batch.classify.plan import CropPlan, plan_crops, view_to_classify
+from batch.classify.spec import SAME, ClassifySpec
+from batch.classify.stage import classification_tables
+from batch.commit import Committer
+from batch.id_list import keep_ids
+from batch.identity import require_same_run
+from batch.lease import Lease
+from batch.patience import Patience
+from batch.pipeline import stage_threads
+from batch.plan import pinned
+from batch.progress import Progress
+from batch.read import require_present
+from batch.run import COMPACT_EVERY, TICK_S, in_words, ours
+from batch.run_log import HEARTBEAT_S, RunLog
+from batch.stages import Stages
+from model_store.deployment import read_pool
+from model_store.errors import ResightError, StorageError
+from model_store.storage import Folder
+from model_store.store import ModelStore
+
+log = structlog.get_logger("resight.run")
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifyReport:
+    """What a finished classify run says of itself; `stages` as in `batch/stages.py`, with crops by node."""
+
+    counts: CropCounts
+    seconds: float
+    detections_per_s: float
+    stages: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+
+
+def execute(spec: ClassifySpec, tables: Tables, store: ModelStore) -> ClassifyReport:
+    """Do the run. Raises ResightError (recorded in `runs`) when it does not end well."""
+    model = pinned(store, spec.model, "classifier")
+    require_same_run(tables, spec, model, "classify", SAME)
+    view = view_to_classify(tables, store, spec)
+    keep_ids(tables.url, spec.scope.ids)
+    run_log = RunLog(tables, spec, model.info, "classify")
+    counts, stages = CropCounts(), Stages()
+    progress = _progress(spec, counts)
+    run_log.write("running", counts.as_counts())  # before planning: others shall see it at once
+    commit_s = 0.0
+    try:
+        plan = plan_crops(tables, view, model, spec)
+        log.info("planned", run_id=spec.run_id, model=str(model.id), **plan_facts(plan))
+        progress = _progress(spec, planned_counts(plan))
+        if plan.todo:
+            for root in plan.roots():
+                require_present(Folder(root))
+            target = plan.target
+            write_classes(
+                tables.url, target.names, target.lineage
+            )  # before the first row needs them
+            pool = read_pool(store, model.id.name)
+            with Lease(model, pool, spec.run_id) as lease:
+                commit_s = _stream(spec, plan, pool, tables, run_log, progress, stages, lease)
+        final = count_classified(tables, plan, spec.run_id)
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+        known = ours(error)
+        with contextlib.suppress(StorageError):  # what went wrong first is told
+            state = "cancelled" if stopped else "failed"
+            run_log.write(state, progress.counts, in_words(known or error))
+        raise known or error from None
+    report = stages.report(progress.elapsed_s(), commit_s, spec.actors * stage_threads(spec))
+    report["crops_by_node"] = report.pop("images_by_node")
+    metrics = plan_facts(plan)
+    run_log.write("sealed", final.as_counts(), final.line(), report, metrics)
+    _tidy(spec, tables, plan)
+    return ClassifyReport(final, progress.elapsed_s(), progress.rate(), report, metrics)
+
+
+def plan_facts(plan: CropPlan) -> dict[str, Any]:
+    """What the run is about, for its log, its record and the dry run."""
+    return {
+        "view": f"{plan.view.name} {plan.view.serial}",
+        "inference_key": plan.target.inference_key,
+        "classifier_key": plan.target.classifier_key,
+        "labels_digest": plan.target.labels_digest,
+        "requested": plan.requested,
+        "reused": plan.reused,
+        "to_classify": plan.todo,
+        "images": plan.images,
+        "bytes": plan.todo_bytes,
+    }
+
+
+def _progress(spec: ClassifySpec, counts: CropCounts) -> Progress:
+    return Progress(spec.run_id, counts.as_counts(), spec.commit_s, "detections")
+
+
+def _stream(
+    spec: ClassifySpec,
+    plan: CropPlan,
+    pool: str,
+    tables: Tables,
+    run_log: RunLog,
+    progress: Progress,
+    stages: Stages,
+    lease: Lease,
+) -> float:
+    """Every row from the stage into the table; seconds that commits took."""
+    key = plan.target.key
+    committer = Committer(tables, spec, "classifications", key, plan.base, "detection_id")
+    patience, counts = Patience(spec.stop, table="classifications"), planned_counts(plan)
+    beat_s, compacted = time.monotonic(), 0
+    coming = arrivals(classification_tables(spec, plan, pool), TICK_S)
+    try:
+        for rows in coming:
+            if rows is not None:
+                committer.add(rows)
+                stages.add(rows)
+                counts = counts.plus(rows)
+                progress.arrived(counts.as_counts())
+            else:
+                committer.tick()
+            if committer.commits > compacted + COMPACT_EVERY:
+                compacted = committer.commits
+                compact(tables, "classifications", key["inference_key"], COMPACT_EVERY)
+            patience.require(counts.as_counts(), arrived=rows is not None)
+            if time.monotonic() - beat_s > HEARTBEAT_S:
+                run_log.write("running", progress.counts)
+                lease.renew()
+                beat_s = time.monotonic()
+    finally:  # what has been paid for is kept, also when the run is stopped
+        coming.close()
+        committer.flush()
+    progress.say()
+    return committer.seconds
+
+
+def _tidy(spec: ClassifySpec, tables: Tables, plan: CropPlan) -> None:
+    try:
+        compact(tables, "classifications", plan.target.inference_key, COMPACTED_FROM)
+        compact(tables, "runs", None, COMPACTED_FROM)
+    except (ResightError, DeltaError, OSError) as error:  # the run is sealed
+        log.warning("afterwards", run_id=spec.run_id, error=str(error))

@@ -1,0 +1,118 @@
+"""Filters over HTTP, with jobs caught before they reach a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from archive.tables import Tables
+from batch.filters.here import here
+from batch.filters.http_api import build_runs_api
+from batch.filters.run import execute
+from batch.filters.spec import FilterSpec
+from serve.access import Access
+from serve.settings import Settings
+from tests.batch.filters.scene import box, publish, put, tables_at
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Tables:
+    tables = tables_at(tmp_path)
+    put(tables, {1: ("north", 0.0, [box(0, 1, 1, 10.0)]), 2: ("south", 5.0, [box(0, 1, 1, 300.0)])})
+    publish(tables)
+    return tables
+
+
+@pytest.fixture
+def started() -> list[FilterSpec]:
+    return []
+
+
+@pytest.fixture
+def client(tables: Tables, started: list[FilterSpec]) -> TestClient:
+    def submit(specs: Sequence[FilterSpec], settings: Settings) -> str:
+        assert settings.tables_url == tables.url
+        started.extend(specs)
+        return "job-1"
+
+    return TestClient(build_runs_api(Settings(tables=tables.url), submit=submit))
+
+
+def test_what_is_asked_is_what_is_started(
+    client: TestClient, started: list[FilterSpec], tables: Tables
+) -> None:
+    asked: dict[str, Any] = {"config": {"min_area_frac": 0.001}, "scopes": [{"camera": "north"}]}
+    answer = client.post("/filters/small-size", json=asked)
+    assert answer.status_code == 202
+    (told,) = answer.json()
+    (spec,) = started
+    assert (told["run_id"], told["job"], told["scope"]) == (spec.run_id, "job-1", "camera north")
+    report = execute(spec, tables, here)
+    assert (report.images, report.tally.flagged, report.layer_id) == (1, 1, told["layer_id"])
+    state = client.get(f"/{spec.run_id}").json()
+    assert (state["state"], state["kind"], state["metrics"]["flagged"]) == ("sealed", "filter", 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "words"),
+    [
+        (
+            "small-size",
+            {"scopes": [{"camera": "north"}, {"camera": "none"}]},
+            "no image is of camera",
+        ),
+        ("small-size", {"scopes": [{"camera": "north", "ids": "a" * 64}]}, "camera, ids are given"),
+        ("small-size", {"scopes": [{}]}, "none is given"),
+        ("small-size", {"scopes": []}, "scopes"),
+        ("small-size", {"scopes": [{"camera": "north"}], "config": {"x": 1}}, "x: Extra inputs"),
+        ("small", {"scopes": [{"camera": "north"}]}, "no filter 'small'"),
+        ("small-size", {"scope": {"camera": "north"}}, "scope"),
+    ],
+)
+def test_one_wrong_thing_and_nothing_is_started(
+    client: TestClient, started: list[FilterSpec], kind: str, body: dict[str, Any], words: str
+) -> None:
+    answer = client.post(f"/filters/{kind}", json=body)
+    assert answer.status_code == 400
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert words in answer.json()["detail"]
+    assert started == []
+
+
+def test_a_dry_run_starts_nothing(client: TestClient, started: list[FilterSpec]) -> None:
+    asked = {"scopes": [{"run": "published"}], "dry_run": True}
+    answer = client.post("/filters/small-size", json=asked)
+    assert (answer.status_code, started) == (202, [])
+    assert answer.json()[0]["job"] is None
+
+
+def test_kinds_are_described_with_their_schema(client: TestClient) -> None:
+    kinds = {row["kind"]: row for row in client.get("/filters").json()}
+    assert {"duplicates", "small-size", "events", "tracking", "fixed-slots"} <= kinds.keys()
+    schema = client.get("/filters/small-size").json()["schema"]
+    assert schema["additionalProperties"] is False
+    assert all(
+        "description" in field for name, field in schema["properties"].items() if name != "kind"
+    )
+
+
+def test_who_changes_something_needs_a_token_and_who_only_reads_another(tables: Tables) -> None:
+    api = build_runs_api(
+        Settings(tables=tables.url), Access("secret", required=True), submit=lambda *_: "job"
+    )
+    client = TestClient(api)
+    asked = {"scopes": [{"run": "published"}]}
+    assert client.post("/filters/small-size", json=asked).status_code == 401
+    assert client.get("/filters").status_code == 401
+    bearer = {"Authorization": "Bearer secret"}
+    assert client.post("/filters/small-size", json=asked, headers=bearer).status_code == 202
+
+
+def test_a_run_that_never_began_is_said(client: TestClient) -> None:
+    answer = client.get("/nothing")
+    assert answer.status_code in (400, 404)
+    assert "no run 'nothing'" in answer.json()["detail"]
