@@ -4,6 +4,9 @@ pa.Table (schema PART) --evaluate--> Evaluated: what is to be added, so that wha
 filter says now. What holds already is not said again, and what it says no longer is withdrawn.
 """
 
+# pyarrow.compute makes its functions at run time:
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -36,6 +39,7 @@ PART = pa.schema(
 """What a filter sees, and what the layer says of the same targets by now (null: nothing)."""
 Target = tuple[str, int]
 _ID_COLUMNS = ("x1_px", "y1_px", "x2_px", "y2_px")
+_OF_DETECTION = {"rank", "label", "score", "group_id", "logits", *_ID_COLUMNS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +98,7 @@ class Evaluated:
 
 def evaluate(part: pa.Table, question: Question) -> Evaluated:
     """Raises ValueError when the filter says two things about one target, or speaks of what it was not asked."""
-    seen = part.filter(pc.invert(part["hidden_below"]))
-    rows = rows_of_table(seen.select(_names(seen)), question.classes, question.class_lineage)
+    rows = rows_of_table(_seen(part), question.classes, question.class_lineage)
     said = _by_target(question.filter.apply(question.config, rows))
     places = _places(part, question.of_images)
     foreign = said.keys() - places.keys()
@@ -134,8 +137,24 @@ _READ = (
 )
 
 
-def _names(part: pa.Table) -> list[str]:
-    return [n for n in part.column_names if n in COLUMNS.names or n == "logits"]
+def _seen(part: pa.Table) -> pa.Table:
+    """Without what layers below hide; an image of which all is hidden has one row left, without a detection."""
+    names = [name for name in part.column_names if name in COLUMNS.names or name == "logits"]
+    if not len(part):
+        return part.select(names)
+    hidden = part["hidden_below"].to_numpy(zero_copy_only=False).astype(bool)
+    media = part["media_sha256"].to_numpy(zero_copy_only=False)
+    starts = np.flatnonzero(np.concatenate([[True], media[1:] != media[:-1]]))
+    emptied = np.zeros(len(part), bool)
+    emptied[starts[np.logical_and.reduceat(hidden, starts)]] = True
+    seen = part.select(names).filter(pa.array(~hidden | emptied))
+    empty = pa.array(emptied[~hidden | emptied])
+    for name in _OF_DETECTION & set(names):
+        column = seen[name]
+        nothing = pa.nulls(len(seen), column.type)
+        place = seen.schema.get_field_index(name)
+        seen = seen.set_column(place, name, pc.if_else(empty, nothing, column))
+    return seen
 
 
 def _by_target(said: Iterable[Said]) -> dict[Target, Said]:

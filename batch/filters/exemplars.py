@@ -63,7 +63,7 @@ def _best(
             continue
         shared = wide * high
         iou = shared / (its_area + area - shared)
-        if iou >= least and iou > best:
+        if iou >= least and iou >= best:
             found, best = exemplar, iou
     return found, best
 

@@ -167,7 +167,7 @@ def _suspicious(
     np.maximum.at(last_us, slot, taken_us)
     days = _count_distinct(slot, taken_us // DAY_US, n)
     span_days = np.where(days > 0, last_us - first_us, 0) / DAY_US
-    enough = (images > config.min_images) & (days >= config.min_days)
+    enough = (images >= config.min_images) & (days >= config.min_days)
     return enough & (span_days >= config.min_span_days)
 
 

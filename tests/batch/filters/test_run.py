@@ -276,6 +276,18 @@ def test_a_layer_is_made_over_those_below_it(tables: Tables) -> None:
     assert len(unfounded(tables, switch(tables, off=["duplicates"]))) == 1
 
 
+def test_an_image_of_which_all_is_hidden_is_still_an_image(tables: Tables) -> None:
+    """Three frames a minute apart; the middle one shows only what the layer below hides."""
+    found = [[box(0, 1, 1, LARGE)], [box(0, 1, 1, SMALL)], [box(0, 1, 1, LARGE)]]
+    put(tables, {40 + n: ("west", 50.0 * n, found[n]) for n in range(3)})
+    before = run(tables, "events", "camera=west")
+    switch(tables, on=[run(tables, "small-size").layer_id])
+    after = run(tables, "events", "camera=west")
+    assert (before.tally.checked, after.tally.checked) == (3, 3)
+    events = {row["group_id"] for row in said(tables) if row["layer_id"] == after.layer_id}
+    assert len(events) == 1
+
+
 def test_two_layers_of_a_kind_take_each_others_place(tables: Tables) -> None:
     one, other = run(tables, "small-size"), run(tables, "small-size", min_area_frac=0.4)
     assert one.layer_id != other.layer_id
