@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from archive.layers import read_layers
+from archive.layers import layer_named, read_layers
+from archive.publications import view_named, view_of_run
 from archive.query import query
 from archive.tables import Tables
 from archive.views import PRODUCTION, Views
@@ -123,6 +124,40 @@ def rerun(
     if not specs:
         raise BadRequest(f"view {view} has no layers; see: resight filters run --help")
     print_rows(_run(specs, settings, tables, False, True), fmt)
+
+
+@app.command()
+def review(
+    layer: Annotated[
+        str, typer.Argument(help="a repeat-detections layer: id, first digits, or kind")
+    ],
+    out: Annotated[str, typer.Option(help="a new or empty folder, s3:// included")],
+    view: ViewName = PRODUCTION,
+    run_id: Annotated[
+        str, typer.Option("--run", help="of this run's results; else the view's")
+    ] = "",
+    fmt: FormatOption = Format.table,
+) -> None:
+    """Pictures of the slots that come back for days, and a review.json in which to accept them.
+
+    Then: resight filters run repeat-detections --set accepted=@review/review.json --scope run=published --show
+    Example: resight filters review repeat-detections --out review
+    """
+    from batch.filters.candidates import candidates
+    from batch.filters.review import write_review
+
+    tables = Tables(Settings().tables_url)
+    shown = view_of_run(tables, run_id) if run_id else view_named(tables, view)
+    known = read_layers(tables)
+    one = layer_named(known, layer, shown.layers or known)
+    found = candidates(tables, one, shown.inference_key)
+    done = write_review(one.layer_id, found, out, one.config.get("accepted", ()))
+    note(f"{out}/index.html shows {len(found)} slots; accept in {out}/review.json")
+    print_rows(
+        [slot.model_dump() for slot in done.slots],
+        fmt,
+        ("id", "camera", "label", "images", "days", "accepted"),
+    )
 
 
 def _run(

@@ -76,12 +76,15 @@ def _keepers(config: DuplicatesConfig, rows: Rows) -> NDArray[np.intp]:
     position = np.arange(n) - start
     label = _numbers(rows.label) if config.class_aware else np.zeros(n, np.intp)
     keeper = np.full(n, KEPT, np.intp)
+    x1, x2 = np.ascontiguousarray(rows.boxes_px[:, ::2].T)
     left = np.flatnonzero(position > 0)
     step = 0
     while len(left):
         against = start[left] + step
-        asked = (keeper[against] == KEPT) & (label[against] == label[left])
-        rival, against = left[asked], against[asked]
+        beside = (x2[against] <= x1[left]) | (x2[left] <= x1[against])
+        rival, against = left[~beside], against[~beside]
+        asked = (keeper[against] == KEPT) & (label[against] == label[rival])
+        rival, against = rival[asked], against[asked]
         same = _duplicate(config, rows.boxes_px[rival], rows.boxes_px[against])
         keeper[rival[same]] = against[same]
         step += 1

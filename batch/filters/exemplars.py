@@ -63,7 +63,7 @@ def _best(
             continue
         shared = wide * high
         iou = shared / (its_area + area - shared)
-        if iou >= least and iou >= best:
+        if iou >= least and iou > best:
             found, best = exemplar, iou
     return found, best
 
@@ -89,11 +89,11 @@ def _reached(label: int, box: list[float], min_iou: float) -> Iterator[_Cell]:
 def _along(low: float, high: float, min_iou: float) -> Iterator[tuple[int, int]]:
     """Powers of two and cells, on one axis, of all boxes whose IoU with this one can be `min_iou`.
 
-    With IoU t, sides a and b share t of the longer one. So b is from t a to a / t long, and the centres are at
-    most (1 - t) of the longer one apart, which is (1 - t) a / t at most.
+    The IoU along an axis is no less than that of the boxes. With t of it, sides a and b share t (a + b) / (1 + t) or
+    more: b is from t a to a / t long, and the centres are (a + b) / 2 less that apart at most, (1 - t) a / 2 t.
     """
     side, centre = high - low, (low + high) / 2
-    apart = side * (1 - min_iou) / min_iou + SLACK * (side + abs(centre))
+    apart = side * (1 - min_iou) / (2 * min_iou) + SLACK * (side + abs(centre))
     shortest, longest = side * (min_iou - SLACK), side * (1 / min_iou + SLACK)
     for power in range(math.frexp(shortest)[1], math.frexp(longest)[1] + 1):
         size = math.ldexp(1.0 / CELLS, power)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from pydantic import Field, ValidationError, field_validator
@@ -49,17 +49,19 @@ class Review(Frozen):
         return slots
 
 
-def write_review(layer_id: str, candidates: Iterable[Candidate], out: str) -> Review:
+def write_review(
+    layer_id: str, candidates: Iterable[Candidate], out: str, accepted: Collection[str] = ()
+) -> Review:
     """Write into a new or empty folder, local or s3://, in the order of camera (unknown last), then most images.
 
     Raises BadRequest when something is there, nothing can be written, or a slot is there twice. An image that can
-    no longer be read is none: there are words in its place.
+    no longer be read is none: there are words in its place. `accepted` are ids of slots that were so before.
     """
     folder = require_empty(out)
     ordered = sorted(
         candidates, key=lambda one: (one.camera_id is None, one.camera_id, -one.images, one.slot_id)
     )
-    review = _review(layer_id, ordered)
+    review = _review(layer_id, ordered, accepted)
     shown = [_shown(folder, number, one) for number, one in enumerate(ordered, 1)]
     _write(folder, FILE, json.dumps(review.model_dump(mode="json"), indent=1).encode())
     _write(folder, "index.html", page(layer_id, shown).encode("utf-8", "backslashreplace"))
@@ -91,21 +93,22 @@ def read_accepted(file: str | Path) -> tuple[str, ...]:
     return tuple(sorted(slot.id for slot in read_review(file).slots if slot.accepted))
 
 
-def _review(layer_id: str, candidates: Sequence[Candidate]) -> Review:
+def _review(layer_id: str, candidates: Sequence[Candidate], accepted: Collection[str]) -> Review:
     try:
-        return Review(layer_id=layer_id, slots=tuple(map(_slot, candidates)))
+        slots = tuple(_slot(one, one.slot_id in accepted) for one in candidates)
+        return Review(layer_id=layer_id, slots=slots)
     except ValidationError as error:
         raise BadRequest(f"these slots cannot be reviewed: {error.errors()[0]['msg']}") from error
 
 
-def _slot(one: Candidate) -> ReviewedSlot:
+def _slot(one: Candidate, accepted: bool) -> ReviewedSlot:
     return ReviewedSlot(
         id=one.slot_id,
         camera=one.camera_id,
         label=one.label,
         images=one.images,
         days=one.days,
-        accepted=False,
+        accepted=accepted,
     )
 
 

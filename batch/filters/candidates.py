@@ -1,0 +1,75 @@
+"""The slots that a repeat-detections layer has found, for people to look at: one picture each.
+
+(tables, layer, inference key) --candidates--> Candidate by slot: its camera, how often and how long, its first box
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import duckdb
+
+from archive.dataset import dataset
+from archive.layers import Layer, newest
+from archive.scan import scan
+from archive.schemas import ASSERTIONS, MEDIA, RESULTS
+from archive.tables import Tables
+from batch.filters.review_page import Candidate
+from model_store.errors import BadRequest
+
+_CANDIDATES = """
+    with said as (from ({newest}) where action <> 'withdraw' and group_id is not null),
+    files as (
+        select media_sha256, arg_min({{'root': source_root, 'path': path, 'camera': camera_id,
+            'taken': captured_at_local}}, (missing_since is not null)::int || source_root || chr(0) || path) as f
+        from media_rows group by media_sha256),
+    boxes as (select media_sha256, unnest(detections) as d from result_rows),
+    members as (
+        select s.group_id, s.media_sha256, s.rank, s.action, s.x1_px, s.y1_px, s.x2_px, s.y2_px, b.d.label as label,
+            b.d.score as score, f.root as root, f.path as path, f.camera as camera,
+            f.taken::timestamp as taken
+        from said s join files using (media_sha256)
+            join boxes b on b.media_sha256 = s.media_sha256 and b.d.rank = s.rank)
+    select group_id, min(camera), min(label), count(distinct media_sha256), count(distinct taken::date),
+        min(taken), max(taken),
+        arg_min({{'sha': media_sha256, 'root': root, 'path': path, 'score': score,
+            'x1': x1_px, 'y1': y1_px, 'x2': x2_px, 'y2': y2_px}},
+            coalesce(strftime(taken, '%Y-%m-%dT%H:%M:%S'), '~') || path)
+    from members group by group_id order by 1
+"""
+
+
+def candidates(tables: Tables, layer: Layer, inference_key: str) -> list[Candidate]:
+    """Raises BadRequest for a layer of another kind, StorageUnreachable."""
+    if layer.kind != "repeat-detections":
+        raise BadRequest(
+            f"layer {layer.layer_id[:12]} is {layer.kind}; a review is of repeat-detections"
+        )
+    with duckdb.connect() as sql:
+        said = tables.existing("assertions")
+        sql.register(
+            "there", ASSERTIONS.empty_table() if said is None else dataset(said, ASSERTIONS)
+        )
+        scan(sql, "media_rows", tables.existing("media"), MEDIA)
+        scan(sql, "result_rows", tables.existing("results"), RESULTS, inference_key)
+        asked = {"layer": layer.layer_id, "key": inference_key}
+        rows = sql.execute(_CANDIDATES.format(newest=newest("there")), asked).fetchall()
+    return [_candidate(row) for row in rows]
+
+
+def _candidate(row: tuple[Any, ...]) -> Candidate:
+    slot, camera, label, images, days, first, last, sample = row
+    return Candidate(
+        slot_id=slot,
+        camera_id=camera,
+        label=label,
+        images=images,
+        days=days,
+        first_local=first,
+        last_local=last,
+        box_px=(sample["x1"], sample["y1"], sample["x2"], sample["y2"]),
+        score=sample["score"],
+        media_sha256=sample["sha"],
+        path=sample["path"],
+        source_root=sample["root"],
+    )
