@@ -44,7 +44,7 @@ class RunsReplica:
     def __serve_build_asgi_app__(self) -> FastAPI:
         from batch.filters.http_api import build_runs_api
 
-        os.environ.setdefault("RAY_API_SERVER_ADDRESS", _dashboard_url())
+        os.environ["RAY_API_SERVER_ADDRESS"] = _dashboard_url()
         access = Access.of(Settings(), self._args.require_token)
         return build_runs_api(Settings(), access, self._args.cors_origins)
 
@@ -58,6 +58,8 @@ def build(args: RunsArgs) -> Application:
 
 
 def _dashboard_url() -> str:
-    from ray._private.worker import get_dashboard_url
+    """Of this cluster, wherever the replica is: jobs are submitted there."""
+    import ray
+    from ray.dashboard.utils import ray_address_to_api_server_url
 
-    return f"http://{get_dashboard_url()}"
+    return str(ray_address_to_api_server_url(ray.get_runtime_context().gcs_address))

@@ -264,6 +264,31 @@ def test_the_grid_finds_what_a_look_at_all_exemplars_finds(
     assert list(zip(found.tolist(), overlap.tolist(), strict=True)) == wanted
 
 
+@pytest.mark.parametrize("min_iou", [LEAST_IOU, 0.9, 0.99, 1.0])
+def test_the_grid_misses_no_box_that_only_just_matches(min_iou: float) -> None:
+    """The box is longer or shorter than the exemplar, at either end, or shifted: as far off as can be."""
+    by_lot = np.random.default_rng(1)
+    change = min(1.0, min_iou + 1e-7)
+    for _ in range(500):
+        x, y = by_lot.uniform(0, 2000, 2)
+        width, height = np.exp(by_lot.uniform(0, 6, 2))
+        longer, shift = width / change, width * (1 - change) / (1 + change)
+        for low, high in (
+            (x, x + longer),
+            (x + width - longer, x + width),
+            (x, x + width * change),
+            (x + width * (1 - change), x + width),
+            (x + shift, x + width + shift),
+            (x - shift, x + width - shift),
+        ):
+            box = np.array([[x, y, x + width, y + height], [low, y, high, y + height]])
+            for pair in (box, box[:, [1, 0, 3, 2]]):
+                if min_iou == 1:
+                    pair[1] = pair[0]
+                found, _ = match(pair, np.zeros(2, np.intp), min_iou)
+                assert found.tolist() == [0, 0], pair
+
+
 # At the boundaries
 
 

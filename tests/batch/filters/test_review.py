@@ -242,7 +242,7 @@ def slot(**more: Any) -> dict[str, Any]:
         ({"layer_id": LAYER, "slots": [slot(accepted="yes")]}, "slots.0.accepted"),
         ({"layer_id": LAYER, "slots": [slot(accepted=1)]}, "slots.0.accepted"),
         ({"layer_id": LAYER, "slots": [slot(accepted=None)]}, "slots.0.accepted"),
-        ({"layer_id": LAYER, "slots": [slot(acepted=True)]}, "slots.0.acepted"),
+        ({"layer_id": LAYER, "slots": [slot(note="a branch")]}, "slots.0.note"),
         ({"layer_id": LAYER, "slots": [slot(id="1")]}, "slots.0.id"),
         ({"layer_id": LAYER, "slots": [slot(), slot(accepted=False)]}, "more than once"),
         ({"layer_id": LAYER, "slots": [{"id": slot_id(1)}]}, "slots.0.accepted"),

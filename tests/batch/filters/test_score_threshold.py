@@ -96,6 +96,8 @@ def test_the_band_begins_with_its_lower_end_and_ends_before_the_threshold() -> N
         image(1): ("almost: score 0.3 < 0.4", "almost"),
         image(2): ("almost: score 0.39 < 0.4", "almost"),
     }
+    on_the_end = rows(scored(1, 0.7))
+    assert said(on_the_end, min_score=0.8, almost=0.1)[image(1)][1] == "almost"
 
 
 def test_a_label_has_its_own_threshold() -> None:
