@@ -33,7 +33,8 @@ from examples.archive_plan import plan
 from examples.odd_files import encode
 from examples.scenes import PHOTOS, render
 from model_store.detections import Detections
-from model_store.detector import LoadedDetector, load_detector
+from model_store.detector import LoadedDetector
+from model_store.loaded import load_detector
 from model_store.names import version_id
 from model_store.preprocess import to_tensor
 from model_store.runtimes import open_weights

@@ -12,14 +12,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from model_store.config import ModelConfig, MotionRuntime, parse_config
-from model_store.detector import LoadedDetector
+from model_store.config import AnyConfig, MotionRuntime, parse_config
 from model_store.errors import ModelError, ModelExists, ModelRefused
 from model_store.inference_key import inference_key, sha256_hex, weights_digest
+from model_store.loaded import Loaded, opened
 from model_store.names import VersionId, number_of
 from model_store.probe import first_difference, record_probe
 from model_store.recognise import Recognised, recognise
-from model_store.runtimes import open_session
 from model_store.store import CONFIG, READY, ModelInfo, ModelStore, ModelVersion
 from model_store.weights_file import ZIP_MAGIC
 
@@ -32,7 +31,7 @@ def recognised(weights: bytes | None, overrides: dict[str, Any]) -> Recognised:
 
 
 def already_there(
-    store: ModelStore, name: str, config: ModelConfig, weights: bytes | None
+    store: ModelStore, name: str, config: AnyConfig, weights: bytes | None
 ) -> ModelVersion | None:
     """A READY version with these weights and this config, the newest whole number first."""
     given = {} if isinstance(config.runtime, MotionRuntime) else {config.runtime.weights: weights}
@@ -71,23 +70,23 @@ def add_version(
     info = ModelInfo(
         version.name, version.version, digest, inference_key(config, digest), config.labels
     )
-    detector = LoadedDetector(info, config, open_session(config, files, threads=1), config.batch)
+    model = opened(info, config, files)
     probes = {
         name.removeprefix("probe/"): data
         for name, data in extra_files.items()
         if name.startswith("probe/") and not name.endswith(".json")
     }
-    files.update(record_probe(detector, probes or {"synthetic.png": synthetic_scene()}))
-    _require_steady(detector, files)
+    files.update(record_probe(model, probes or {"synthetic.png": synthetic_scene()}))
+    _require_steady(model, files)
     return store.publish(version, files)
 
 
-def _require_steady(detector: LoadedDetector, files: Mapping[str, bytes]) -> None:
+def _require_steady(model: Loaded, files: Mapping[str, bytes]) -> None:
     """Raises ModelRefused for what would never load again: a version cannot be mended."""
-    difference = first_difference(detector, files)
+    difference = first_difference(model, files)
     if difference:
         raise ModelRefused(
-            f"{detector.info.id} sees a picture differently the second time, {difference}: something in "
+            f"{model.info.id} sees a picture differently the second time, {difference}: something in "
             "the graph is random or kept from call to call; export it for inference"
         )
 

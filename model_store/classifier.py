@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from model_store.config import Batch, ClassifierConfig
 from model_store.crops import Box, crop
 from model_store.decoders.layout import OutputNonsense
-from model_store.errors import ModelRefused
+from model_store.errors import BadRequest, ModelRefused
 from model_store.images import MAX_PIXELS, ImageFacts, Pixels, decode
-from model_store.preprocess import prepare, to_tensor
+from model_store.preprocess import Prepared, prepare, to_tensor
 from model_store.runtimes import Session
 from model_store.store import ModelInfo
 
@@ -49,12 +49,18 @@ class Classifier:
 
     def read(
         self, data: bytes, box_xyxy_px: Box | None = None, max_pixels: int = MAX_PIXELS
-    ) -> tuple[ImageFacts, Pixels]:
-        """Encoded bytes, or a box of them in px of the upright image, to network input. Raises ImageError."""
+    ) -> tuple[ImageFacts, Prepared]:
+        """Encoded bytes, or a box of them in px of the upright image, to network input.
+
+        Raises ImageError, and BadRequest for a box that lies beside the image.
+        """
         tolerant = self.config.preprocess.damaged == "tolerate"
         image = decode(data, max_pixels, tolerant=tolerant)
-        pixels = image.pixels if box_xyxy_px is None else crop(image.pixels, box_xyxy_px)
-        return image.facts, self.prepare(pixels)
+        pixels, facts = image.pixels, image.facts
+        if box_xyxy_px is not None:
+            _require_inside(box_xyxy_px, facts)
+            pixels = crop(pixels, box_xyxy_px)
+        return facts, prepare(pixels, self.config.preprocess)
 
     def prepare(self, image: Pixels) -> Pixels:
         """Upright RGB (h, w, 3) uint8 to network input (down, across, 3) uint8, still RGB."""
@@ -105,6 +111,17 @@ def scores_of(
             f"a classifier of {labels} labels has one output [{rows}, {labels}]; the graph's are {shapes}"
         )
     return found[0].reshape(rows, labels).astype(np.float32, copy=False)
+
+
+def _require_inside(box_xyxy_px: Box, image: ImageFacts) -> None:
+    """Raises BadRequest for a box that holds nothing of the image."""
+    x1, y1, x2, y2 = box_xyxy_px
+    inside = max(x1, 0) < min(x2, image.width_px) and max(y1, 0) < min(y2, image.height_px)
+    if not inside:
+        raise BadRequest(
+            f"the box {x1:g},{y1:g},{x2:g},{y2:g} holds nothing of the image of {image.width_px} x "
+            f"{image.height_px} px: write x1,y1,x2,y2 in px of the upright image"
+        )
 
 
 def softmax(logits: Logits) -> NDArray[np.float32]:

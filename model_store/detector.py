@@ -14,7 +14,6 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.batch_size import measured_batch
 from model_store.config import Batch, ModelConfig
 from model_store.decoders import DECODERS
 from model_store.decoders.layout import DecodeSpec, OutputNonsense, Outputs
@@ -22,12 +21,10 @@ from model_store.detections import Detections
 from model_store.fit import Fit, SizePx
 from model_store.images import MAX_PIXELS, ImageFacts, Pixels
 from model_store.masks import PrototypeMasks, run_lengths
-from model_store.names import VersionId
 from model_store.nms import suppress
 from model_store.preprocess import Prepared, prepare, read_image, to_tensor
-from model_store.probe import check_probe
-from model_store.runtimes import Session, open_session
-from model_store.store import ModelInfo, ModelStore
+from model_store.runtimes import Session
+from model_store.store import ModelInfo
 from model_store.tiling import merge
 
 
@@ -162,29 +159,3 @@ def _require_finite(outputs: Outputs) -> None:
     for name, values in outputs.items():
         if not np.isfinite(values).all():
             raise OutputNonsense(f"the network's output {name} holds NaN or infinity")
-
-
-def load_detector(store: ModelStore, version: VersionId, threads: int = 1) -> LoadedDetector:
-    """Verify every file, load, and reproduce the golden probe; only then is it ready.
-
-    Raises ModelNotFound, ModelRefused, DigestMismatch, ProbeFailed.
-    """
-    described = store.describe(version)
-    files = {name: store.read_file(described, name) for name in described.digests}
-    config = described.config
-    session = open_session(config, files, threads)
-    detector = LoadedDetector(described.info, config, session, config.batch)
-    check_probe(detector, files)
-    return detector
-
-
-def with_measured_batch(detector: LoadedDetector) -> LoadedDetector:
-    """The same detector with `batch.max` brought down to what pays on this device."""
-    spec, batch = detector.config.preprocess, detector.config.batch
-    across, down = spec.input_px
-    blank = np.zeros((batch.max, down, across, 3), np.uint8)
-
-    def run(size: int) -> object:
-        return detector.session.run(to_tensor(blank[:size], spec))
-
-    return replace(detector, batch=batch.model_copy(update={"max": measured_batch(run, batch.max)}))

@@ -67,9 +67,7 @@ def weights_digest(config: AnyConfig, digests: dict[str, str]) -> str:
     return sha256_hex(canonical_json(config.runtime.model_dump(mode="json")))
 
 
-def inference_key(
-    config: AnyConfig, weights_sha256: str, numerics: int = NUMERICS_VERSION
-) -> str:
+def inference_key(config: AnyConfig, weights_sha256: str, numerics: int = NUMERICS_VERSION) -> str:
     """64 hex digits; with `numerics`, the key of other code (of detectors)."""
     if isinstance(config, ClassifierConfig):
         return _key_of_classifier(config, weights_sha256)

@@ -36,7 +36,7 @@ class Preparation:
 
 def preparation(evidence: Evidence, scaling: Scaling, decoder: str, tiled: bool) -> Preparation:
     """`tiled` pictures are never padded to the stride only."""
-    alien = decoder == "yolov8" and not _of_ultralytics(evidence) and not _cells(evidence)
+    alien = decoder == "yolov8" and not of_ultralytics(evidence) and not _cells(evidence)
     usual = PRESETS.get("ssd" if alien else decoder, {})
     assumed = f"assumed: what is usual for {decoder}"
     pixels, why_pixels = _pixels(evidence, scaling, usual.get("preprocess", {}), assumed)
@@ -52,7 +52,7 @@ def preparation(evidence: Evidence, scaling: Scaling, decoder: str, tiled: bool)
     elif decoder in RECT_WHERE_FREE and evidence.any_size and evidence.stride_px and not tiled:
         resize = {"resize": "rect", "stride_px": evidence.stride_px}
         why_resize = "any size, and a stride in the metadata: padded to it, as by Ultralytics"
-    elif _of_ultralytics(evidence):
+    elif of_ultralytics(evidence):
         why_resize = "the metadata name Ultralytics"
     elif decoder == "yolov8":
         cells = f"{_anchors(evidence):,} anchors are the cells of neighbouring strides"
@@ -65,7 +65,7 @@ def preparation(evidence: Evidence, scaling: Scaling, decoder: str, tiled: bool)
         {**usual.get("preprocess", {}), **size, **pixels, **resize},
         usual.get("nms", {}),
         {
-            "input": _why_size(evidence),
+            "input": why_size(evidence),
             "pixels": why_pixels,
             "resize": why_resize,
             "suppression": why_nms,
@@ -95,7 +95,7 @@ def _pixels(
     return found, f"{begins}, which its framework's own does not: RGB and black padding are assumed"
 
 
-def _why_size(evidence: Evidence) -> str:
+def why_size(evidence: Evidence) -> str:
     if evidence.size_from == "graph":
         return "fixed by the graph"
     if evidence.size_from == "config":
@@ -109,7 +109,7 @@ def _why_size(evidence: Evidence) -> str:
     )
 
 
-def _of_ultralytics(evidence: Evidence) -> bool:
+def of_ultralytics(evidence: Evidence) -> bool:
     words = (evidence.metadata.get(key, "") for key in ("author", "description", "docs"))
     return any("ultralytics" in word.lower() for word in words)
 

@@ -12,6 +12,18 @@ STRETCH = {"resize": "stretch"}
 RANKED: dict[str, Any] = {"kind": "none", "max_detections": 300}
 """Heads that suppress by themselves: rank, cut, and nothing else."""
 
+IMAGENET: dict[str, Any] = {
+    "divide_by": 255.0,
+    "mean": [0.485, 0.456, 0.406],
+    "std": [0.229, 0.224, 0.225],
+}
+"""As torchvision's and timm's classifiers are trained, and RF-DETR."""
+CLASSIFIER_SIDE_PX = 224
+CLASSIFIER_FAMILIES: dict[str, dict[str, Any]] = {
+    "efficientnet-lite": {"divide_by": 1.0, "mean": [127.0] * 3, "std": [128.0] * 3},
+}
+"""By what metadata call them, lower case and with hyphens; tensorflow/tpu, efficientnet/lite (MEAN_RGB, STDDEV_RGB)."""
+
 PRESETS: dict[str, dict[str, Any]] = {
     "yolov5": {"preprocess": LETTERBOX, "nms": {"iou": 0.45}},
     "yolov8": {"preprocess": LETTERBOX, "nms": {"iou": 0.7}},

@@ -1,9 +1,9 @@
-"""Golden probe: a version is ready only after it reproduces its recorded detections.
+"""Golden probe: a version is ready only after it reproduces what it saw when it was added.
 
 probe/expected.json: {"tolerance": {"iou": .., "score": ..}, "images": {"cat.jpg": [{label, score,
 box_xyxy_px}, ..]}}, with everything the model said above its floor when the version was added.
 A detection may be missing or new only within the score tolerance of the floor. Catches a wrong
-decoder, wrong channel order, wrong class order and damaged weights at once.
+decoder, wrong channel order, wrong class order and damaged weights at once. Of a classifier: `class_probe.py`.
 """
 
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
@@ -13,11 +13,18 @@ decoder, wrong channel order, wrong class order and damaged weights at once.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
 
+from model_store.class_probe import (
+    ExpectedClasses,
+    ProbeClass,
+    class_difference,
+    expected_classes,
+)
+from model_store.classifier import Classifier
 from model_store.config import Frozen
 from model_store.decoders.layout import OutputNonsense
 from model_store.errors import ModelRefused, ProbeFailed
@@ -26,6 +33,8 @@ if TYPE_CHECKING:
     from model_store.detector import LoadedDetector
 
 EXPECTED = "probe/expected.json"
+E = TypeVar("E", bound=Frozen)
+W = TypeVar("W")
 
 
 class ProbeDetection(Frozen):
@@ -46,10 +55,14 @@ class Expected(Frozen):
     images: dict[str, list[ProbeDetection]]
 
 
-def record_probe(detector: LoadedDetector, images: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Files of the probe folder for these encoded images, as this detector sees them."""
-    seen = {name: _detections(detector, data) for name, data in images.items()}
-    expected = Expected(images=seen)
+def record_probe(
+    model: LoadedDetector | Classifier, images: Mapping[str, bytes]
+) -> dict[str, bytes]:
+    """Files of the probe folder for these encoded images, as this model sees them."""
+    if isinstance(model, Classifier):
+        expected = expected_classes(model, images)
+    else:
+        expected = Expected(images={name: _detections(model, d) for name, d in images.items()})
     files = {f"probe/{name}": data for name, data in images.items()}
     files[EXPECTED] = json.dumps(expected.model_dump(mode="json"), indent=1).encode()
     return files
@@ -64,35 +77,60 @@ def outside_picture(files: Mapping[str, bytes]) -> int:
     return sum(x1 >= x2 or y1 >= y2 for x1, y1, x2, y2 in boxes)
 
 
-def check_probe(detector: LoadedDetector, files: Mapping[str, bytes]) -> None:
+def check_probe(model: LoadedDetector | Classifier, files: Mapping[str, bytes]) -> None:
     """Raises ProbeFailed with the first difference, ModelRefused when the probe is unusable."""
-    difference = first_difference(detector, files)
+    difference = first_difference(model, files)
     if difference:
+        reads = "scores" if isinstance(model, Classifier) else "decoder"
         raise ProbeFailed(
-            f"{detector.info.id} does not reproduce its probe {difference}; the "
-            "weights, labels, preprocessing or decoder are not the ones it was added with"
+            f"{model.info.id} does not reproduce its probe {difference}; the "
+            f"weights, labels, preprocessing or {reads} are not the ones it was added with"
         )
 
 
-def first_difference(detector: LoadedDetector, files: Mapping[str, bytes]) -> str | None:
+def first_difference(model: LoadedDetector | Classifier, files: Mapping[str, bytes]) -> str | None:
     """Picture and row that are not as recorded, in words; None when all are.
 
     Raises ModelRefused when the probe is unusable.
     """
-    where = f"{detector.info.id} {EXPECTED}"
+    where = f"{model.info.id} {EXPECTED}"
+    if isinstance(model, Classifier):
+        classes = _expected(ExpectedClasses, where, files)
+
+        def of_classes(wanted: list[ProbeClass], data: bytes) -> str | None:
+            return class_difference(model, wanted, data, classes.tolerance)
+
+        return _first(where, classes.images, files, of_classes)
+    expected = _expected(Expected, where, files)
+
+    def of_boxes(wanted: list[ProbeDetection], data: bytes) -> str | None:
+        found = _detections(model, data)
+        return _difference(wanted, found, expected.tolerance, model.config.score_floor)
+
+    return _first(where, expected.images, files, of_boxes)
+
+
+def _expected(kind: type[E], where: str, files: Mapping[str, bytes]) -> E:
     if EXPECTED not in files:
         raise ModelRefused(f"{where} is missing; add the version with --probe IMAGE")
     try:
-        expected = Expected.model_validate_json(files[EXPECTED])
+        return kind.model_validate_json(files[EXPECTED])
     except ValidationError as error:
         raise ModelRefused(f"{where} is damaged: {error.errors()[0]['msg']}") from error
-    for name, wanted in expected.images.items():
+
+
+def _first(
+    where: str,
+    images: Mapping[str, W],
+    files: Mapping[str, bytes],
+    difference: Callable[[W, bytes], str | None],
+) -> str | None:
+    for name, wanted in images.items():
         if f"probe/{name}" not in files:
             raise ModelRefused(f"{where} names {name}, which is missing")
-        found = _detections(detector, files[f"probe/{name}"])
-        difference = _difference(wanted, found, expected.tolerance, detector.config.score_floor)
-        if difference:
-            return f"{name}: {difference}"
+        words = difference(wanted, files[f"probe/{name}"])
+        if words:
+            return f"{name}: {words}"
     return None
 
 

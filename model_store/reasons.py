@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
-from model_store.config import ModelConfig, Nms, Preprocess
+from model_store.config import AnyConfig, ClassifierConfig, ModelConfig, Nms, Preprocess
 from model_store.evidence import Evidence
 from model_store.signs import names_rtdetr, names_yolo, says_ranked
 
@@ -45,6 +45,29 @@ class Reason(NamedTuple):
 def reasons_for(
     config: ModelConfig, evidence: Evidence, why: Mapping[str, str], overrides: Mapping[str, Any]
 ) -> tuple[Reason, ...]:
+    return (
+        Reason("decoder", config.decoder, _decoder(config, evidence, "decoder" in overrides)),
+        *_prepared(config, why, overrides),
+        Reason(
+            "suppression", _nms(config.nms), GIVEN if "nms" in overrides else why["suppression"]
+        ),
+    )
+
+
+def reasons_for_classifier(
+    config: ClassifierConfig, why: Mapping[str, str], overrides: Mapping[str, Any]
+) -> tuple[Reason, ...]:
+    return (
+        Reason("kind", config.kind, why["kind"]),
+        *_prepared(config, why, overrides),
+        Reason("scores", config.scores, why["scores"]),
+    )
+
+
+def _prepared(
+    config: AnyConfig, why: Mapping[str, str], overrides: Mapping[str, Any]
+) -> tuple[Reason, ...]:
+    """Labels, and how pictures are prepared."""
     spec, given = config.preprocess, overrides.get("preprocess")
     fields = set(cast(Mapping[str, Any], given)) if isinstance(given, dict) else set[str]()
     whose = {what: GIVEN if fields & FIELDS[what] else why[what] for what in FIELDS}
@@ -52,7 +75,6 @@ def reasons_for(
     labels = ", ".join(config.labels[:SHOWN_LABELS])
     more = len(config.labels) - SHOWN_LABELS
     return (
-        Reason("decoder", config.decoder, _decoder(config, evidence, "decoder" in overrides)),
         Reason(
             "labels",
             f"{len(config.labels)}: {labels}{f' and {more} more' if more > 0 else ''}",
@@ -61,9 +83,6 @@ def reasons_for(
         Reason("input", f"{across} x {down} px", whose["input"]),
         Reason("pixels", _pixels(spec), whose["pixels"]),
         Reason("resize", _resize(spec), whose["resize"]),
-        Reason(
-            "suppression", _nms(config.nms), GIVEN if "nms" in overrides else why["suppression"]
-        ),
     )
 
 

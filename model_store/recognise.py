@@ -8,11 +8,11 @@ none does, or one thing contradicts another, the model is refused with the candi
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from model_store.config import ModelConfig, parse_config
+from model_store.config import KINDS, AnyConfig, ClassifierConfig, ModelConfig, parse_config
 from model_store.decoders import DECODERS
 from model_store.decoders.layout import DecodeSpec, OutputNonsense
 from model_store.doubts import contradiction, near_misses, possible
@@ -20,13 +20,14 @@ from model_store.errors import ModelRefused
 from model_store.evidence import MAX_SIDE_PX, Evidence, labels_of, read_evidence
 from model_store.fit import SizePx
 from model_store.preparation import Preparation, preparation
-from model_store.reasons import Reason, reasons_for
+from model_store.reasons import Reason, reasons_for, reasons_for_classifier
+from model_store.recognise_classifier import findings, is_classifier
 from model_store.runtimes import WeightsSession, open_weights
 from model_store.scaling import Scaling, first_steps
 from model_store.signs import candidates
 
+NEW = "config of the new version"
 OTHER_TASKS = {
-    "classify": "a classifier, which names no boxes",
     "pose": "a pose model",
     "obb": "a model of rotated boxes",
 }
@@ -36,7 +37,7 @@ OTHER_TASKS = {
 class Recognised:
     """The config of a new version, and why it is that one: no reasons where all of it was given."""
 
-    config: ModelConfig
+    config: AnyConfig
     reasons: tuple[Reason, ...] = ()
 
 
@@ -48,11 +49,31 @@ def recognise(runtime: str, weights: bytes, overrides: dict[str, Any]) -> Recogn
     scaling = first_steps(weights, session.input.name) if runtime == "onnx" else Scaling()
     labels: list[str] = overrides.get("labels") or labels_of(evidence.metadata)
     _require_one_size(evidence, overrides)
+    if is_classifier(evidence, len(labels), overrides):
+        return _classifier(runtime, evidence, scaling, labels, overrides)
     decoder: str = overrides.get("decoder") or _decoder(evidence, len(labels))
     _require_readable(evidence, decoder, len(labels), session)
     prepared = preparation(evidence, scaling, decoder, bool(_part(overrides).get("tiling")))
     config = _config(runtime, evidence, labels, decoder, prepared, overrides)
     return Recognised(config, reasons_for(config, evidence, prepared.why, overrides))
+
+
+def _classifier(
+    runtime: str,
+    evidence: Evidence,
+    scaling: Scaling,
+    labels: list[str],
+    overrides: dict[str, Any],
+) -> Recognised:
+    found = findings(evidence, scaling, len(labels), overrides)
+    recognised = {
+        "kind": "classifier",
+        **_common(runtime, evidence, labels, found.preprocess),
+        "scores": found.scores,
+    }
+    config = parse_config(json.dumps(_merge(recognised, overrides)), NEW)
+    assert isinstance(config, ClassifierConfig)
+    return Recognised(config, reasons_for_classifier(config, found.why, overrides))
 
 
 def _config(
@@ -63,22 +84,33 @@ def _config(
     prepared: Preparation,
     overrides: dict[str, Any],
 ) -> ModelConfig:
-    recognised: dict[str, Any] = {
+    recognised = {
+        **_common(runtime, evidence, labels, prepared.preprocess),
+        "decoder": decoder,
+        "nms": dict(prepared.nms),
+    }
+    config = parse_config(json.dumps(_merge(recognised, overrides)), NEW)
+    assert isinstance(config, ModelConfig)
+    return config
+
+
+def _common(
+    runtime: str, evidence: Evidence, labels: list[str], preprocess: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What configs of either kind say."""
+    return {
         "runtime": {"kind": runtime},
         "labels": labels,
-        "decoder": decoder,
-        "preprocess": dict(prepared.preprocess),
-        "nms": dict(prepared.nms),
+        "preprocess": dict(preprocess),
         "licence": evidence.metadata.get("license", ""),
         "source": evidence.metadata.get("source", ""),
         "description": evidence.metadata.get("description", ""),
     }
-    return parse_config(json.dumps(_merge(recognised, overrides)), "config of the new version")
 
 
 def _require_kinds(overrides: dict[str, Any]) -> None:
     """Of what recognition itself looks at; the rest is checked when all of the config is known."""
-    labels, decoder = overrides.get("labels"), overrides.get("decoder")
+    labels, decoder, kind = (overrides.get(name) for name in ("labels", "decoder", "kind"))
     names = cast(Sequence[object], labels) if isinstance(labels, list | tuple) else (None,)
     if labels is not None and not all(isinstance(name, str) for name in names):
         raise ModelRefused(
@@ -86,6 +118,8 @@ def _require_kinds(overrides: dict[str, Any]) -> None:
         )
     if decoder is not None and not isinstance(decoder, str):
         raise ModelRefused(f'decoder: {decoder!r} is no name; write {{"decoder": "yolov8"}}')
+    if kind is not None and not (isinstance(kind, str) and kind in KINDS):
+        raise ModelRefused(f"kind: {kind!r} is unknown; there is: {', '.join(KINDS)}")
 
 
 def _part(overrides: dict[str, Any]) -> dict[str, Any]:

@@ -12,8 +12,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from model_store.config import ModelConfig, parse_config
-from model_store.errors import DigestMismatch, ModelExists, ModelNotFound, ModelRefused
+from model_store.config import AnyConfig, ClassifierConfig, ModelConfig, parse_config
+from model_store.errors import (
+    BadRequest,
+    DigestMismatch,
+    ModelError,
+    ModelExists,
+    ModelNotFound,
+    ModelRefused,
+)
 from model_store.inference_key import inference_key, sha256_hex, weights_digest
 from model_store.names import DEFAULT_ALIAS, NAME, VERSION, ModelRef, VersionId, parse_ref
 from model_store.storage import Folder
@@ -42,12 +49,26 @@ class ModelVersion:
     """A READY version, its files not yet read: what lists, plans and answers need."""
 
     info: ModelInfo
-    config: ModelConfig
+    config: AnyConfig
     digests: Mapping[str, str]
 
     @property
     def id(self) -> VersionId:
         return self.info.id
+
+    @property
+    def detector_config(self) -> ModelConfig:
+        """Raises BadRequest that names the kind, of a classifier."""
+        if isinstance(self.config, ClassifierConfig):
+            raise BadRequest(f"{self.id} is a classifier, which finds no boxes: name a detector")
+        return self.config
+
+    @property
+    def classifier_config(self) -> ClassifierConfig:
+        """Raises BadRequest that names the kind, of a detector."""
+        if not isinstance(self.config, ClassifierConfig):
+            raise BadRequest(f"{self.id} is a detector: name a classifier")
+        return self.config
 
 
 class ModelStore:
@@ -136,12 +157,17 @@ class ModelStore:
         return described
 
     def publish(self, version: VersionId, files: Mapping[str, bytes]) -> ModelVersion:
-        """Write a new version, READY last. Raises ModelExists: versions are never replaced."""
+        """Write a new version, READY last.
+
+        Raises ModelExists: versions are never replaced; and ModelRefused for a classifier among detectors, or
+        the other way round: an alias is moved between versions, and who asks it wants answers of one kind.
+        """
         base = f"{version.name}/{version.version}"
         if self.folder.exists(f"{base}/{READY}"):
             raise ModelExists(
                 f"{version} exists in {self.url} and versions never change; choose another version"
             )
+        self._require_one_kind(version, files)
         for name, data in files.items():
             self.folder.write(f"{base}/{name}", data)
         digests = {name: sha256_hex(data) for name, data in sorted(files.items())}
@@ -156,6 +182,22 @@ class ModelStore:
             parse_ref(f"{name}:{alias}")
             aliases[alias] = self.resolve(ModelRef(name, version, None)).version
         self.folder.write(f"{name}/aliases.json", json.dumps(aliases, indent=1).encode())
+
+    def _require_one_kind(self, version: VersionId, files: Mapping[str, bytes]) -> None:
+        """Raises ModelRefused that names a version of the other kind."""
+        if CONFIG not in files:
+            return  # describe says so
+        kind = parse_config(files[CONFIG], f"{version} {CONFIG}").kind
+        for other in self.versions(version.name):
+            try:
+                there = self.describe(other).config.kind
+            except ModelError:
+                continue  # a damaged one says nothing
+            if there != kind:
+                raise ModelRefused(
+                    f"{version} is a {kind}, and {other} a {there}: give the {kind} a name of its own"
+                )
+            return
 
     def _verified(self, version: VersionId, name: str, digests: Mapping[str, str]) -> bytes:
         wanted = digests.get(name)

@@ -36,7 +36,7 @@ log = structlog.get_logger("resight.access")
 RULES: tuple[tuple[str, str, Scope | None], ...] = (
     # load balancers and orchestrators ask these, without a token, and learn only whether it works
     ("GET|HEAD", r"/healthz|/readyz|/v2/health/(live|ready)", None),
-    ("POST", r"/v1/detect", Scope.detect),
+    ("POST", r"/v1/(detect|classify)", Scope.detect),
     ("POST", r"/v2/models/[^/]+(/versions/[^/]+)?/infer", Scope.detect),
     ("POST", r"/v2/repository/index", Scope.detect),  # a list, by POST
     ("POST", r"/v1/images", Scope.upload),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model_store.crops import Box
 from model_store.detections import Detections
 from model_store.detector import LoadedDetector
 from model_store.images import ImageFacts
@@ -32,8 +33,14 @@ class ImageResult:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassResult:
+    logits: NDArray[np.float32]  # (labels,)
+    inference_ms: float
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
-    """Everything an HTTP answer says."""
+    """Everything an HTTP answer of a detector says."""
 
     model: ModelInfo
     alias: str | None
@@ -44,10 +51,25 @@ class Answer:
 
     def facts(self) -> dict[str, Any]:
         """For its line in the log."""
-        times = {name: round(value, 2) for name, value in asdict(self.timings).items()}
-        who: dict[str, Any] = {"version": str(self.model.id)}
-        who |= {"weights_sha256": self.model.weights_sha256[:12]}
-        return who | {"alias": self.alias, "detections": len(self.detections), **times}
+        who = _who(self.model, self.alias)
+        return who | {"detections": len(self.detections), **_times(self.timings)}
+
+
+@dataclass(frozen=True, slots=True)
+class ClassAnswer:
+    """Everything an HTTP answer of a classifier says; `box_xyxy_px` is the crop that was asked for."""
+
+    model: ModelInfo
+    alias: str | None
+    image: ImageFacts
+    box_xyxy_px: Box | None
+    logits: NDArray[np.float32]  # (labels,)
+    timings: Timings
+
+    def facts(self) -> dict[str, Any]:
+        """For its line in the log."""
+        best = self.model.labels[int(self.logits.argmax())]
+        return _who(self.model, self.alias) | {"label": best, **_times(self.timings)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,5 +83,13 @@ class TensorAnswer:
 
     def facts(self) -> dict[str, Any]:
         """For its line in the log."""
-        who = {"version": str(self.model.id), "weights_sha256": self.model.weights_sha256[:12]}
-        return {**who, "alias": self.alias, "queue_ms": round(self.queue_ms, 2)}
+        return _who(self.model, self.alias) | {"queue_ms": round(self.queue_ms, 2)}
+
+
+def _who(model: ModelInfo, alias: str | None) -> dict[str, Any]:
+    digest = model.weights_sha256[:12]
+    return {"version": str(model.id), "weights_sha256": digest, "alias": alias}
+
+
+def _times(timings: Timings) -> dict[str, float]:
+    return {name: round(value, 2) for name, value in asdict(timings).items()}

@@ -2,6 +2,7 @@
 
 Chunk: pixels of n images end to end + shapes (n, 5) + fits (tiles, 8), of one model version
 ChunkAnswer: the detections of n images end to end, `counts` (n,) says how many belong to each
+LogitsAnswer: what a classifier says of a chunk, a row of logits a picture
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from model_store.preprocess import Prepared
 from model_store.store import ModelInfo
 
 if TYPE_CHECKING:
-    from serve.answers import ImageResult
+    from serve.answers import ClassResult, ImageResult
 
 TIMING_COLUMNS = ("queue_ms", "inference_ms", "postprocess_ms")
 
@@ -44,6 +45,17 @@ class Chunk:
             np.concatenate([image.pixels.ravel() for image in images]),
             np.array([[*image.pixels.shape[:3], *image.size_px] for image in images], np.int64),
             np.stack([fit.to_row() for image in images for fit in image.fits]),
+        )
+
+    @staticmethod
+    def of_inputs(model: str, inputs: NDArray[np.uint8]) -> Chunk:
+        """Pictures or crops (n, down, across, 3) as `Classifier.prepare` makes them."""
+        count, down, across, _ = inputs.shape
+        return Chunk(
+            model,
+            inputs.reshape(-1),
+            np.tile(np.array([1, down, across, across, down], np.int64), (count, 1)),
+            np.tile(Fit(1.0, 1.0, 0, 0, across, down).to_row(), (count, 1)),
         )
 
     def items(self) -> list[Prepared]:
@@ -80,18 +92,23 @@ class ChunkAnswer:
         return parts
 
 
+@dataclass(frozen=True, slots=True)
+class LogitsAnswer:
+    """`errors[i]` is None, or why picture i alone failed; its logits are then NaN."""
+
+    model: ModelInfo
+    logits: NDArray[np.float32]  # (n, labels); logarithms where the graph gives probabilities
+    labels: tuple[str, ...]
+    queue_ms: NDArray[np.float32]  # (n,)
+    inference_ms: NDArray[np.float32]  # (n,), of its batch
+    errors: tuple[str | None, ...]
+
+
 def pack_answers(
     model: ModelInfo, outcomes: Sequence[tuple[ImageResult, float] | BaseException]
 ) -> ChunkAnswer:
     """Outcomes of the lanes, in order. Whole-replica trouble is raised, not made into image errors."""
-    for outcome in outcomes:
-        if isinstance(outcome, ModelError | Overloaded) or (
-            isinstance(outcome, BaseException) and not isinstance(outcome, Exception)
-        ):
-            raise outcome
-    unknown = [o for o in outcomes if isinstance(o, Exception) and not isinstance(o, ImageError)]
-    if len(unknown) == len(outcomes) > 1:  # not one image's fault
-        raise unknown[0]
+    _raise_trouble(outcomes)
     detections = [
         Detections.empty() if isinstance(o, BaseException) else o[0].detections for o in outcomes
     ]
@@ -109,6 +126,33 @@ def pack_answers(
         timings_ms=np.array(times, np.float32).reshape(-1, 3),
         errors=tuple(_reason(o) for o in outcomes),
     )
+
+
+def pack_logits(
+    model: ModelInfo, outcomes: Sequence[tuple[ClassResult, float] | BaseException]
+) -> LogitsAnswer:
+    """Likewise, of a classifier."""
+    _raise_trouble(outcomes)
+    logits = np.full((len(outcomes), len(model.labels)), np.nan, np.float32)
+    times_ms = np.zeros((2, len(outcomes)), np.float32)
+    for i, outcome in enumerate(outcomes):
+        if not isinstance(outcome, BaseException):
+            result, queue_ms = outcome
+            logits[i] = result.logits
+            times_ms[:, i] = queue_ms, result.inference_ms
+    errors = tuple(_reason(o) for o in outcomes)
+    return LogitsAnswer(model, logits, model.labels, times_ms[0], times_ms[1], errors)
+
+
+def _raise_trouble(outcomes: Sequence[object]) -> None:
+    for outcome in outcomes:
+        if isinstance(outcome, ModelError | Overloaded) or (
+            isinstance(outcome, BaseException) and not isinstance(outcome, Exception)
+        ):
+            raise outcome
+    unknown = [o for o in outcomes if isinstance(o, Exception) and not isinstance(o, ImageError)]
+    if len(unknown) == len(outcomes) > 1:  # not one image's fault
+        raise unknown[0]
 
 
 def _reason(outcome: object) -> str | None:

@@ -10,13 +10,16 @@ Boxes are x1, y1, x2, y2 in pixels of the image as displayed (after EXIF orienta
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
+from model_store.classifier import best, softmax
 from model_store.detections import Detections, RunLengths
+from model_store.images import ImageFacts
 from model_store.shown import least_scores, shown
-from serve.answers import Answer
+from model_store.store import ModelInfo
+from serve.answers import Answer, ClassAnswer, Timings
 
 
 class Wire(BaseModel):
@@ -73,8 +76,28 @@ class DetectResponse(Wire):
     timings_ms: WireTimings
 
 
+class WireClass(Wire):
+    label: str
+    class_id: int
+    score: float = Field(description="softmax over all labels, 0..1, float32")
+    logit: float = Field(description="float32; a logarithm where the graph gives probabilities")
+
+
+class ClassifyResponse(Wire):
+    """Answer of POST /v1/classify; classes are ranked best first."""
+
+    model: WireModel
+    image: WireImage
+    box_xyxy_px: tuple[float, float, float, float] | None = Field(
+        description="the crop that was asked for; null: the whole image"
+    )
+    classes: list[WireClass]
+    timings_ms: WireTimings
+
+
 class WireVersion(Wire):
     version: str
+    kind: Literal["detector", "classifier"]
     aliases: list[str]
     resident: bool = Field(description="loaded in the replica that answered")
     weights_sha256: str
@@ -126,6 +149,47 @@ class DetectAnswer(RootModel[DetectResponse | FormResponse]):
     model_config = ConfigDict(frozen=True, json_schema_extra=_one_of)
 
 
+class ClassifyFormResult(Wire):
+    """One file of a form: an answer, or a problem as it would be for that image alone."""
+
+    name: str = Field(description="the file's name in the form")
+    status: int = Field(description="HTTP status it would have alone")
+    answer: ClassifyResponse | None = None
+    problem: Problem | None = None
+
+
+class ClassifyFormResponse(Wire):
+    """Answer of POST /v1/classify to multipart/form-data: a result for each file, in order."""
+
+    results: list[ClassifyFormResult]
+
+
+class ClassifyAnswer(RootModel[ClassifyResponse | ClassifyFormResponse]):
+    """The first for an image, the second for a form."""
+
+    model_config = ConfigDict(frozen=True, json_schema_extra=_one_of)
+
+
+def to_classes(answer: ClassAnswer, top: int) -> ClassifyResponse:
+    """The `top` best classes; all of them where there are fewer."""
+    labels, scores = answer.model.labels, softmax(answer.logits[None])[0]
+    return ClassifyResponse(
+        model=_model(answer.model, answer.alias),
+        image=_image(answer.image),
+        box_xyxy_px=answer.box_xyxy_px,
+        classes=[
+            WireClass(
+                label=labels[i],
+                class_id=i,
+                score=float(scores[i]),
+                logit=float(answer.logits[i]),
+            )
+            for i in best(answer.logits, top)
+        ],
+        timings_ms=_timings(answer.timings),
+    )
+
+
 def to_response(answer: Answer, min_score: float | None) -> DetectResponse:
     """Detections from `min_score` up, or from the model's own display thresholds when it is None."""
     labels, config = answer.model.labels, answer.detector.config
@@ -147,29 +211,40 @@ def to_response(answer: Answer, min_score: float | None) -> DetectResponse:
             strict=True,
         )
     ]
-    model, image, times = answer.model, answer.image, answer.timings
     return DetectResponse(
-        model=WireModel(
-            name=model.name,
-            version=model.version,
-            alias=answer.alias,
-            weights_sha256=model.weights_sha256,
-            inference_key=model.inference_key,
-        ),
-        image=WireImage(
-            width_px=image.width_px,
-            height_px=image.height_px,
-            media_type=image.media_type,
-            decode_note=image.note,
-        ),
+        model=_model(answer.model, answer.alias),
+        image=_image(answer.image),
         detections=detections,
         saturated=found.saturated,
-        timings_ms=WireTimings(
-            queue=round(times.queue_ms, 3),
-            preprocess=round(times.preprocess_ms, 3),
-            inference=round(times.inference_ms, 3),
-            postprocess=round(times.postprocess_ms, 3),
-        ),
+        timings_ms=_timings(answer.timings),
+    )
+
+
+def _model(model: ModelInfo, alias: str | None) -> WireModel:
+    return WireModel(
+        name=model.name,
+        version=model.version,
+        alias=alias,
+        weights_sha256=model.weights_sha256,
+        inference_key=model.inference_key,
+    )
+
+
+def _image(image: ImageFacts) -> WireImage:
+    return WireImage(
+        width_px=image.width_px,
+        height_px=image.height_px,
+        media_type=image.media_type,
+        decode_note=image.note,
+    )
+
+
+def _timings(times: Timings) -> WireTimings:
+    return WireTimings(
+        queue=round(times.queue_ms, 3),
+        preprocess=round(times.preprocess_ms, 3),
+        inference=round(times.inference_ms, 3),
+        postprocess=round(times.postprocess_ms, 3),
     )
 
 

@@ -1,9 +1,10 @@
 """One replica's work without HTTP and without Ray: decode, prepare, queue, infer.
 
-detect(body, ref)    online lane: encoded bytes -> Answer
-detect_chunk(chunk)  bulk lane: prepared uint8 pixels of many images -> ChunkAnswer, in order
-Both end in the same `LoadedDetector.infer`, so their rows are equal bit for bit. Work that waits holds its
-detector: a version that is released meanwhile still answers what it was asked.
+detect(body, ref)      online lane: encoded bytes -> Answer
+detect_chunk(chunk)    bulk lane: prepared uint8 pixels of many images -> ChunkAnswer, in order
+classify, classify_chunk  the same of classifiers: encoded bytes and a box, or prepared crops, to logits
+Both lanes end in the same `infer` of the model, so their rows are equal bit for bit. Work that waits holds its
+model: a version that is released meanwhile still answers what it was asked.
 """
 
 from __future__ import annotations
@@ -12,24 +13,33 @@ import asyncio
 import contextlib
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import cv2
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from model_store.classifier import Classifier
+from model_store.crops import Box
 from model_store.detections import Detections
 from model_store.detector import LoadedDetector
-from model_store.errors import DeadlinePassed, Overloaded, ResightError, StorageUnreachable
+from model_store.errors import (
+    BadRequest,
+    DeadlinePassed,
+    Overloaded,
+    ResightError,
+    StorageUnreachable,
+)
 from model_store.images import ImageFacts
 from model_store.names import VersionId
 from model_store.preprocess import Prepared
 from model_store.runtimes.inputs import joined
 from model_store.store import ModelStore
-from serve.answers import Answer, ImageResult, TensorAnswer, Timings
-from serve.chunks import Chunk, ChunkAnswer, pack_answers
+from serve.answers import Answer, ClassAnswer, ClassResult, ImageResult, TensorAnswer, Timings
+from serve.chunks import Chunk, ChunkAnswer, LogitsAnswer, pack_answers, pack_logits
 from serve.lanes import Bound, Lane, Lanes
 from serve.loading import Loader
 from serve.metrics import Metrics, exposition
@@ -43,6 +53,7 @@ from serve.work import Item, LaneKey, Rows, batch_of, infer, work
 log = structlog.get_logger("resight.serve")
 
 MIB = 1 << 20
+R = TypeVar("R")
 
 
 class Engine:
@@ -65,7 +76,7 @@ class Engine:
         workers = args.worker_count()
         self._decoders = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         limits = args.limits
-        self.lanes: Lanes[LaneKey, Item, ImageResult | Rows] = Lanes(
+        self.lanes: Lanes[LaneKey, Item, ImageResult | ClassResult | Rows] = Lanes(
             run=infer,
             batch_of=batch_of,
             workers=workers,
@@ -133,12 +144,23 @@ class Engine:
             self._admitted -= 1
 
     async def detect_chunk(self, chunk: Chunk) -> ChunkAnswer:
-        """Raises ModelError, Overloaded; a bad image fails alone, inside the answer."""
+        """Raises BadRequest for a classifier, ModelError, Overloaded; a bad image fails alone, inside the answer."""
         detector = (await self.residents.get(chunk.model)).detector
         futures = self.lanes.submit(*work(detector, chunk.items()), Lane.BULK)
         outcomes = await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
         self._metrics.bulk(detector.info, len(outcomes))
         return pack_answers(detector.info, outcomes)  # type: ignore[arg-type]
+
+    async def classify_chunk(self, chunk: Chunk) -> LogitsAnswer:
+        """Raises BadRequest for a detector and for crops of another size than the network's, ModelError,
+        Overloaded; a bad crop fails alone, inside the answer.
+        """
+        classifier = (await self.residents.get(chunk.model)).classifier
+        _require_crops(chunk, classifier)
+        futures = self.lanes.submit(*work(classifier, chunk.items()), Lane.BULK)
+        outcomes = await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
+        self._metrics.bulk(classifier.info, len(outcomes))
+        return pack_logits(classifier.info, outcomes)  # type: ignore[arg-type]
 
     async def detect(
         self,
@@ -169,14 +191,47 @@ class Engine:
         log.info("detected", request=request_id, bytes=len(body), **answer.facts())
         return answer
 
+    async def classify(
+        self,
+        body: bytes,
+        ref: str,
+        box_xyxy_px: Box | None = None,
+        deadline_s: float | None = None,
+        request_id: str = "",
+    ) -> ClassAnswer:
+        """As `detect`, of a classifier: the whole image, or a box of it in px of the upright image.
+
+        Raises BadRequest also for a detector, and for a box that lies beside the image.
+        """
+        began_ns = time.time_ns()
+        resident: Resident | None = None
+        try:
+            resident = await self.residents.get(ref, sample_of(body))
+            answer = await self._classify(body, resident, box_xyxy_px, deadline_s)
+        except BaseException as error:
+            asked = self._refused(ref, resident, request_id, error, "not_classified")
+            if self.traces:
+                self.traces.refused(began_ns, request_id, asked, error, "classify")
+            raise
+        self._metrics.classified(answer)
+        if self.traces:
+            self.traces.answered(began_ns, request_id, answer, "classify")
+        log.info("classified", request=request_id, bytes=len(body), **answer.facts())
+        return answer
+
     def _refused(
-        self, ref: str | Resident, resident: Resident | None, request_id: str, error: BaseException
+        self,
+        ref: str | Resident,
+        resident: Resident | None,
+        request_id: str,
+        error: BaseException,
+        event: str = "not_detected",
     ) -> str:
         """Count and log it; what was asked for, as far as it is known."""
-        info, outcome = resident.detector.info if resident else None, type(error).__name__
+        info, outcome = resident.model.info if resident else None, type(error).__name__
         asked = str(info.id) if info else str(ref)
         self._metrics.refused(info, outcome)
-        log.info("not_detected", request=request_id, model=asked, outcome=outcome)
+        log.info(event, request=request_id, model=asked, outcome=outcome)
         return asked
 
     @contextlib.contextmanager
@@ -192,7 +247,9 @@ class Engine:
         self, body: bytes, resident: Resident, sample: float, deadline_s: float | None
     ) -> Answer:
         detector = resident.detector
-        image, prepared, preprocess_ms = await self._decoded(body, detector, deadline_s)
+        (image, prepared), preprocess_ms = await self._decoded(
+            self._read(body, detector), deadline_s
+        )
         (future,) = self.lanes.submit(*work(detector, [prepared]), Lane.ONLINE, deadline_s)
         result, queue_ms = await asyncio.wrap_future(future)
         assert isinstance(result, ImageResult)
@@ -202,6 +259,25 @@ class Engine:
             self.shadows.show(body, detector, result.detections, candidate)
         timings = Timings(queue_ms, preprocess_ms, result.inference_ms, result.postprocess_ms)
         return Answer(detector.info, resident.alias, detector, image, result.detections, timings)
+
+    async def _classify(
+        self,
+        body: bytes,
+        resident: Resident,
+        box_xyxy_px: Box | None,
+        deadline_s: float | None,
+    ) -> ClassAnswer:
+        classifier, most = resident.classifier, self.args.limits.megapixels * 1_000_000
+        (image, prepared), preprocess_ms = await self._decoded(
+            lambda: classifier.read(body, box_xyxy_px, most), deadline_s
+        )
+        (future,) = self.lanes.submit(*work(classifier, [prepared]), Lane.ONLINE, deadline_s)
+        result, queue_ms = await asyncio.wrap_future(future)
+        assert isinstance(result, ClassResult)
+        timings = Timings(queue_ms, preprocess_ms, result.inference_ms, 0.0)
+        return ClassAnswer(
+            classifier.info, resident.alias, image, box_xyxy_px, result.logits, timings
+        )
 
     async def infer_tensor(
         self,
@@ -237,26 +313,21 @@ class Engine:
         return TensorAnswer(resident.detector.info, resident.alias, outputs, queue_ms)
 
     async def _detect_in_bulk(self, body: bytes, detector: LoadedDetector) -> Detections:
-        _, prepared, _ = await self._decoded(body, detector, None)
+        (_, prepared), _ = await self._decoded(self._read(body, detector), None)
         (future,) = self.lanes.submit(*work(detector, [prepared]), Lane.BULK)
         result, _ = await asyncio.wrap_future(future)
         assert isinstance(result, ImageResult)
         return result.detections
 
-    async def _decoded(
-        self, body: bytes, detector: LoadedDetector, deadline_s: float | None
-    ) -> tuple[ImageFacts, Prepared, float]:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._decoders, self._decode, body, detector, deadline_s)
+    def _read(
+        self, body: bytes, detector: LoadedDetector
+    ) -> Callable[[], tuple[ImageFacts, Prepared]]:
+        return lambda: detector.read(body, self.args.limits.megapixels * 1_000_000)
 
-    def _decode(
-        self, body: bytes, detector: LoadedDetector, deadline_s: float | None
-    ) -> tuple[ImageFacts, Prepared, float]:
-        started = time.perf_counter()
-        if deadline_s is not None and started > deadline_s:
-            raise DeadlinePassed("the deadline passed before the image was decoded")
-        facts, prepared = detector.read(body, self.args.limits.megapixels * 1_000_000)
-        return facts, prepared, (time.perf_counter() - started) * 1e3
+    async def _decoded(self, read: Callable[[], R], deadline_s: float | None) -> tuple[R, float]:
+        """What `read` returns in a thread, and how long it took, in ms."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._decoders, _timed, read, deadline_s)
 
     async def _poll(self) -> None:
         while True:
@@ -272,11 +343,29 @@ class Engine:
         for version in self.residents.loaded:
             if version not in self.residents.versions:
                 continue  # released meanwhile
-            now = self.residents.detector(version)
+            now = self.residents.model(version)
             tuned = await asyncio.to_thread(self._loader.tuned, now)
             if tuned.batch != now.batch:
                 self.residents.versions.exchange(version, tuned)
                 log.info("retuned", version=str(version), **tuned.batch.model_dump())
+
+
+def _timed(read: Callable[[], R], deadline_s: float | None) -> tuple[R, float]:
+    started = time.perf_counter()
+    if deadline_s is not None and started > deadline_s:
+        raise DeadlinePassed("the deadline passed before the image was decoded")
+    return read(), (time.perf_counter() - started) * 1e3
+
+
+def _require_crops(chunk: Chunk, classifier: Classifier) -> None:
+    """Raises BadRequest where pictures are not of the size that the network takes."""
+    across, down = classifier.config.preprocess.input_px
+    if not (chunk.shapes[:, :3] == (1, down, across)).all():
+        tiles, high, wide = chunk.shapes[0, :3].tolist()
+        raise BadRequest(
+            f"{classifier.info.id} takes one picture of {across} x {down} px at a time; {tiles} of {wide} x "
+            f"{high} px were sent: prepare them with this version"
+        )
 
 
 def sample_of(body: bytes) -> float:

@@ -29,7 +29,8 @@ from serve.routes.multipart import FORM_FULL_FILES, is_form
 from serve.serving import Everywhere
 from serve.v2.errors import refusal
 
-DETECT = "/v1/detect"
+IN_QUERY = ("/v1/detect", "/v1/classify")
+"""Where the parameter `model` names it."""
 _IN_PATH = re.compile(
     rf"(?:/v1/models|/v2/models|/v2/repository/models)/({NAME.pattern})(?:[@:][^/]*)?(?:/.*)?"
 )
@@ -148,7 +149,7 @@ class Forward:
 def named(scope: Scope) -> str | None:
     """The model that a request is for, where a replica that has it must answer."""
     path: str = scope["path"].removeprefix(scope.get("root_path", ""))
-    if path == DETECT:
+    if path in IN_QUERY:
         (*_, ref) = parse_qs(scope["query_string"].decode("latin-1")).get("model", [""])
         found = NAME.match(ref)
         return found[0] if found else None

@@ -1,6 +1,6 @@
 """The HTTP API of a detector replica; knows no Ray. docs at /docs, schema at /openapi.json.
 
-/v1/detect  /v1/models  /v2  /metrics  /healthz  /readyz, each in `routes/`; who may ask is in `access.py`
+/v1/detect  /v1/classify  /v1/models  /v2  /metrics  /healthz  /readyz, each in `routes/`; who may ask is in `access.py`
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from serve.access import Access, Guard, scope_of
 from serve.engine import Engine
 from serve.forward import Forward, Pools
 from serve.rollout.client import Rollouts
-from serve.routes import detect, health, metrics, models, v2
+from serve.routes import classify, detect, health, metrics, models, v2
 from serve.routes.bodies import PROBLEMS
 from serve.traces import Incoming
 
@@ -35,9 +35,11 @@ def build_http_api(
     Models that live elsewhere are answered by `pools`. Pages of `cors_origins` may ask too
     (scheme://host:port, as a browser sends it).
     """
-    api = FastAPI(title="Resight", summary="Versioned detectors over HTTP", redoc_url=None)
+    summary = "Versioned detectors and classifiers over HTTP"
+    api = FastAPI(title="Resight", summary=summary, redoc_url=None)
     problems.install(api)
     api.include_router(detect.router(engine))
+    api.include_router(classify.router(engine))
     api.include_router(models.control_router(engine, rollouts, pools))  # first: `reload` is no name
     api.include_router(models.read_router(engine, rollouts, pools))
     api.include_router(metrics.router(engine, rollouts, gather))

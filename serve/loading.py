@@ -1,4 +1,4 @@
-"""A version from the store to a detector that is ready to serve: verified, probed, warm, batches as they pay here."""
+"""A version from the store to a model that is ready to serve: verified, probed, warm, batches as they pay here."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import replace
 import structlog
 
 from model_store.deployment import read_deployment
-from model_store.detector import LoadedDetector, load_detector, with_measured_batch
 from model_store.errors import ResightError
+from model_store.loaded import Loaded, load_model, with_measured_batch
 from model_store.names import VersionId
 from model_store.store import ModelStore
 from serve.rollout.prove import warm_up
@@ -24,48 +24,48 @@ class Loader:
         self._store, self._threads = store, threads
         self._paying_batch: dict[tuple[object, ...], int] = {}
 
-    def load(self, version: VersionId) -> LoadedDetector:
+    def load(self, version: VersionId) -> Loaded:
         """Raises ModelError."""
         started = time.perf_counter()
-        detector = self.tuned(self._sized(load_detector(self._store, version, self._threads)))
+        model = self.tuned(self._sized(load_model(self._store, version, self._threads)))
         log.info(
             "model_loaded",
             version=str(version),
-            device=detector.session.device,
-            batch=detector.batch.max,
+            device=model.session.device,
+            batch=model.batch.max,
             s=round(time.perf_counter() - started, 3),
         )
-        return detector
+        return model
 
-    def tuned(self, detector: LoadedDetector) -> LoadedDetector:
+    def tuned(self, model: Loaded) -> Loaded:
         """With the batch of deployment.json, or the measured one where it has none; a damaged file changes
         nothing.
         """
         try:
-            batch = read_deployment(self._store, detector.info.id).batch
+            batch = read_deployment(self._store, model.info.id).batch
         except ResightError as error:
-            log.warning("deployment_ignored", version=str(detector.info.id), error=str(error))
-            return detector
+            log.warning("deployment_ignored", version=str(model.info.id), error=str(error))
+            return model
         if batch is None:
-            most = self._paying_batch[_measured(detector)]
-            batch = detector.config.batch.model_copy(update={"max": most})
-        return replace(detector, batch=batch)
+            most = self._paying_batch[_measured(model)]
+            batch = model.config.batch.model_copy(update={"max": most})
+        return replace(model, batch=batch)
 
-    def _sized(self, detector: LoadedDetector) -> LoadedDetector:
+    def _sized(self, model: Loaded) -> Loaded:
         """Warm, with the batch that pays here."""
-        same = _measured(detector)
+        same = _measured(model)
         most = self._paying_batch.get(same)
         if most is None:
-            detector = with_measured_batch(detector)
-            self._paying_batch[same] = detector.batch.max
-            return detector
-        batch = detector.config.batch.model_copy(update={"max": most})
-        detector = replace(detector, batch=batch)
-        warm_up(detector)
-        return detector
+            model = with_measured_batch(model)
+            self._paying_batch[same] = model.batch.max
+            return model
+        batch = model.config.batch.model_copy(update={"max": most})
+        model = replace(model, batch=batch)
+        warm_up(model)
+        return model
 
 
-def _measured(detector: LoadedDetector) -> tuple[object, ...]:
+def _measured(model: Loaded) -> tuple[object, ...]:
     """What the batch that pays depends on, on one machine."""
-    config = detector.config
-    return detector.info.weights_sha256, config.preprocess.input_px, config.batch.max
+    config = model.config
+    return model.info.weights_sha256, config.preprocess.input_px, config.batch.max

@@ -20,7 +20,7 @@ from model_store.store import ModelInfo
 from serve.lanes import Lane
 
 if TYPE_CHECKING:
-    from serve.answers import Answer
+    from serve.answers import Answer, ClassAnswer
     from serve.engine import Engine
 
 STAGES = ("queue", "preprocess", "inference", "postprocess")
@@ -67,11 +67,8 @@ class Metrics:
 
     def seen(self, answer: Answer) -> None:
         """An online image was answered."""
+        self._answered(answer)
         who = (answer.model.name, answer.model.version)
-        self._requests.labels(*who, "ok").inc()
-        for stage in STAGES:
-            took_ms = getattr(answer.timings, f"{stage}_ms")
-            self._stages.labels(*who, stage).observe(took_ms / 1e3)
         config, labels = answer.detector.config, answer.model.labels
         scores = self._scores.labels(*who)
         found = answer.detections
@@ -79,6 +76,17 @@ class Metrics:
             scores.observe(score)
         for class_id in shown(found, least_scores(config)).class_ids.tolist():
             self._detections.labels(*who, labels[class_id]).inc()
+
+    def classified(self, answer: ClassAnswer) -> None:
+        """An online image was answered by a classifier."""
+        self._answered(answer)
+
+    def _answered(self, answer: Answer | ClassAnswer) -> None:
+        who = (answer.model.name, answer.model.version)
+        self._requests.labels(*who, "ok").inc()
+        for stage in STAGES:
+            took_ms = getattr(answer.timings, f"{stage}_ms")
+            self._stages.labels(*who, stage).observe(took_ms / 1e3)
 
     def refused(self, model: ModelInfo | None, outcome: str) -> None:
         """An online image was not; the model is unknown where none was found."""

@@ -73,9 +73,11 @@ def _status(store: ModelStore, name: str, serving: Serving) -> WireModelStatus:
 def _version(
     store: ModelStore, version: VersionId, aliases: dict[str, str], serving: Serving
 ) -> WireVersion:
-    info = store.describe(version).info
+    described = store.describe(version)
+    info = described.info
     return WireVersion(
         version=version.version,
+        kind=described.config.kind,
         aliases=sorted(alias for alias, target in aliases.items() if target == version.version),
         resident=version in serving.versions,
         weights_sha256=info.weights_sha256,

@@ -1,4 +1,4 @@
-"""The detector replica: HTTP ingress and detector in one process, so that a request makes one hop.
+"""The detector replica: HTTP ingress and models in one process, so that a request makes one hop.
 
 Ray calls `__serve_build_asgi_app__` after the constructor and serves that app over HTTP; the other
 methods are reached by handle. All logic is in `engine.py` and `rollout/`.
@@ -15,7 +15,7 @@ from ray import serve as ray_serve
 from model_store.deployment import DEFAULT_POOL
 from model_store.names import parse_version
 from serve.access import Access
-from serve.chunks import Chunk, ChunkAnswer
+from serve.chunks import Chunk, ChunkAnswer, LogitsAnswer
 from serve.engine import Engine
 from serve.forward import PassedAnswer, PassedRequest
 from serve.handle import RayPools, RayReplicas
@@ -74,6 +74,9 @@ class DetectorReplica:
 
     async def detect_chunk(self, chunk: Chunk) -> ChunkAnswer:
         return await self._engine.detect_chunk(chunk)
+
+    async def classify_chunk(self, chunk: Chunk) -> LogitsAnswer:
+        return await self._engine.classify_chunk(chunk)
 
     async def arguments(self) -> DetectArgs:
         """With which this replica was deployed."""

@@ -17,8 +17,8 @@ from typing import ParamSpec, TypeVar
 import psutil
 import structlog
 
-from model_store.detector import LoadedDetector
 from model_store.errors import Conflict, ModelNotReady
+from model_store.loaded import Loaded
 from model_store.names import VersionId
 from serve.priority import give_way
 
@@ -34,13 +34,13 @@ class ResidentVersions:
 
     def __init__(
         self,
-        load: Callable[[VersionId], LoadedDetector],
+        load: Callable[[VersionId], Loaded],
         idle_versions: int,
         retain_s: float,
         gives_way: bool = True,
     ) -> None:
         self._load, self._idle_versions, self._retain_s = load, idle_versions, retain_s
-        self._loaded: dict[VersionId, LoadedDetector] = {}
+        self._loaded: dict[VersionId, Loaded] = {}
         self._used_s: dict[VersionId, float] = {}
         self._leases: dict[VersionId, dict[str, float]] = {}
         self._loading = asyncio.Lock()
@@ -53,17 +53,17 @@ class ResidentVersions:
     def names(self) -> list[VersionId]:
         return sorted(self._loaded)
 
-    def detector(self, version: VersionId) -> LoadedDetector:
+    def model(self, version: VersionId) -> Loaded:
         """Raises ModelNotReady when the version was released in the meantime."""
         try:
             return self._loaded[version]
         except KeyError:
             raise ModelNotReady(f"{version} was released from this replica; ask again") from None
 
-    def use(self, version: VersionId) -> LoadedDetector:
-        """As `detector`, and it counts as used now."""
+    def use(self, version: VersionId) -> Loaded:
+        """As `model`, and it counts as used now."""
         self._used_s[version] = time.monotonic()
-        return self.detector(version)
+        return self.model(version)
 
     async def ensure(self, version: VersionId, needs_bytes: int = 0) -> None:
         """Raises what its loading raises, and ModelNotReady where the memory it needs is not free."""
@@ -73,10 +73,10 @@ class ResidentVersions:
                 self._loaded[version] = await self._aside(self._load, version)
         self._used_s[version] = time.monotonic()
 
-    def exchange(self, version: VersionId, detector: LoadedDetector) -> None:
+    def exchange(self, version: VersionId, model: Loaded) -> None:
         """The same version with other settings; what waits keeps the one it was asked with."""
         if version in self._loaded:
-            self._loaded[version] = detector
+            self._loaded[version] = model
 
     def lease(self, version: VersionId, holder: str, for_s: float) -> None:
         """It is not released before then, or before the holder asks for 0 seconds."""

@@ -16,8 +16,10 @@ from dataclasses import dataclass
 
 import structlog
 
+from model_store.classifier import Classifier
 from model_store.detector import LoadedDetector
 from model_store.errors import Conflict, ModelError, ModelNotReady, ResightError, StorageError
+from model_store.loaded import Loaded, require_classifier, require_detector
 from model_store.names import ModelRef, VersionId, parse_ref
 from model_store.store import ModelStore
 from serve.placement import Placement
@@ -40,8 +42,18 @@ async def _trusted(version: VersionId) -> int:
 class Resident:
     """A loaded version, as reached through an alias or by its exact name."""
 
-    detector: LoadedDetector
+    model: Loaded
     alias: str | None
+
+    @property
+    def detector(self) -> LoadedDetector:
+        """Raises BadRequest that names the kind, of a classifier."""
+        return require_detector(self.model)
+
+    @property
+    def classifier(self) -> Classifier:
+        """Raises BadRequest that names the kind, of a detector."""
+        return require_classifier(self.model)
 
 
 class Residents:
@@ -50,7 +62,7 @@ class Residents:
     def __init__(
         self,
         store: ModelStore,
-        load: Callable[[VersionId], LoadedDetector],
+        load: Callable[[VersionId], Loaded],
         idle_versions: int = 2,
         retain_s: float = 600.0,
         retry_s: float = 10.0,
@@ -74,21 +86,21 @@ class Residents:
     def loaded(self) -> list[VersionId]:
         return self.versions.names
 
-    def detector(self, version: VersionId) -> LoadedDetector:
+    def model(self, version: VersionId) -> Loaded:
         """Raises ModelNotReady when the version was released in the meantime."""
-        return self.versions.detector(version)
+        return self.versions.model(version)
 
     def aliases_of(self, version: VersionId) -> list[str]:
         aliases = self._aliases(version.name)
         return sorted(a for a, state in aliases.items() if state.active == version.version)
 
     def shadow_of(self, name: str, alias: str | None, sample: float) -> LoadedDetector | None:
-        """The version that sees this image beside the one that answers, if one does and is loaded."""
+        """The detector that sees this image beside the one that answers, if one does and is loaded."""
         state = self._aliases(name).get(alias or "")
         if state is None or state.shadow is None or sample * 100 >= state.shadow.percent:
             return None
         version = VersionId(name, state.shadow.version)
-        return self.versions.detector(version) if version in self.versions else None
+        return require_detector(self.versions.model(version)) if version in self.versions else None
 
     async def get(self, text: str, sample: float = 1.0) -> Resident:
         """The version a reference means; an exact version is loaded when it is not yet here.

@@ -1,7 +1,7 @@
 """OpenTelemetry spans of online images, where an exporter is named; nothing otherwise.
 
-OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318 -> Traces: a span `detect` an image, below the caller's own
-(W3C traceparent), and below it `preprocess`, `queue`, `inference` and `postprocess`. Needs the extra `otel`.
+OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318 -> Traces: a span `detect` or `classify` an image, below the
+caller's own (W3C traceparent); below it `preprocess`, `queue`, `inference`, `postprocess`. Needs the extra `otel`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from model_store.errors import ResightError
-from serve.answers import Answer
+from serve.answers import Answer, ClassAnswer
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -50,13 +50,15 @@ class Traces:
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         return cls(provider)
 
-    def answered(self, began_ns: int, request_id: str, answer: Answer) -> None:
+    def answered(
+        self, began_ns: int, request_id: str, answer: Answer | ClassAnswer, what: str = "detect"
+    ) -> None:
         """An image that was answered now; `began_ns` on time.time_ns's clock."""
         from opentelemetry.trace import set_span_in_context
 
         timings = answer.timings
         attributes = {key: value for key, value in answer.facts().items() if value is not None}
-        span = self._span(began_ns, {"request": request_id, "outcome": "ok", **attributes})
+        span = self._span(what, began_ns, {"request": request_id, "outcome": "ok", **attributes})
         inside, at_ns = set_span_in_context(span), began_ns
         for stage in STAGES:
             ends_ns = at_ns + round(getattr(timings, f"{stage}_ms") * 1e6)
@@ -64,11 +66,19 @@ class Traces:
             at_ns = ends_ns
         span.end(max(at_ns, time.time_ns()))
 
-    def refused(self, began_ns: int, request_id: str, asked: str, error: BaseException) -> None:
+    def refused(
+        self,
+        began_ns: int,
+        request_id: str,
+        asked: str,
+        error: BaseException,
+        what: str = "detect",
+    ) -> None:
         from opentelemetry.trace import StatusCode
 
         outcome = type(error).__name__
-        span = self._span(began_ns, {"request": request_id, "outcome": outcome, "asked": asked})
+        about = {"request": request_id, "outcome": outcome, "asked": asked}
+        span = self._span(what, began_ns, about)
         span.set_status(StatusCode.ERROR, str(error)[:300])
         span.end()
 
@@ -76,11 +86,11 @@ class Traces:
         """Export what is left."""
         self._provider.shutdown()
 
-    def _span(self, began_ns: int, attributes: dict[str, Any]) -> Any:
+    def _span(self, what: str, began_ns: int, attributes: dict[str, Any]) -> Any:
         from opentelemetry.trace import SpanKind
 
         return self._tracer.start_span(
-            "detect", kind=SpanKind.SERVER, attributes=attributes, start_time=began_ns
+            what, kind=SpanKind.SERVER, attributes=attributes, start_time=began_ns
         )
 
 

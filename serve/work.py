@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model_store.classifier import Classifier
 from model_store.config import Batch
-from model_store.detector import LoadedDetector
+from model_store.loaded import Loaded
 from model_store.names import VersionId
 from model_store.preprocess import Prepared
-from serve.answers import ImageResult
+from serve.answers import ClassResult, ImageResult
 
 Rows = dict[str, NDArray[np.float32]]
 
@@ -27,11 +29,11 @@ class LaneKey:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Item:
-    """An image (Prepared) or the input of a network ((3, h, w) float32), and the detector it waits for: one
+    """An image (Prepared) or the input of a network ((3, h, w) float32), and the model it waits for: one
     that is released meanwhile still answers, and is gone when nothing waits for it.
     """
 
-    detector: LoadedDetector
+    model: Loaded
     data: Prepared | NDArray[np.float32]
 
     @property
@@ -40,19 +42,29 @@ class Item:
 
 
 def work(
-    detector: LoadedDetector, data: Iterable[Prepared | NDArray[np.float32]], raw: bool = False
+    model: Loaded, data: Iterable[Prepared | NDArray[np.float32]], raw: bool = False
 ) -> tuple[LaneKey, list[Item]]:
     """For `Lanes.submit`."""
-    return LaneKey(detector.info.id, raw), [Item(detector, one) for one in data]
+    return LaneKey(model.info.id, raw), [Item(model, one) for one in data]
 
 
 def batch_of(_: LaneKey, newest: Item) -> Batch:
-    return newest.detector.lane_batch
+    return newest.model.lane_batch
 
 
-def infer(key: LaneKey, items: Sequence[Item]) -> Sequence[ImageResult | Rows]:
-    detector, data = items[-1].detector, [item.data for item in items]
+def infer(key: LaneKey, items: Sequence[Item]) -> Sequence[ImageResult | ClassResult | Rows]:
+    model, data = items[-1].model, [item.data for item in items]
+    if isinstance(model, Classifier):
+        return _classified(model, data)  # type: ignore[arg-type]
     if key.raw:
-        return detector.run_rows(data)  # type: ignore[arg-type]
-    done = detector.infer(data)  # type: ignore[arg-type]
+        return model.run_rows(data)  # type: ignore[arg-type]
+    done = model.infer(data)  # type: ignore[arg-type]
     return [ImageResult(d, done.inference_ms, done.postprocess_ms) for d in done.detections]
+
+
+def _classified(model: Classifier, pictures: Sequence[Prepared]) -> list[ClassResult]:
+    """All of one size: a classifier has but one."""
+    started = time.perf_counter()
+    logits = model.infer(np.concatenate([one.pixels for one in pictures]))
+    took_ms = (time.perf_counter() - started) * 1e3
+    return [ClassResult(row, took_ms) for row in logits]

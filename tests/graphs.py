@@ -168,3 +168,38 @@ def endless(side_px: int = 300, rows: int = 84) -> bytes:
     opsets = [helper.make_opsetid("", OPSET)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
     return model.SerializeToString()
+
+
+def mean_colours(
+    weight: np.ndarray,
+    side_px: int | str,
+    metadata: Mapping[str, str] | None = None,
+    *,
+    softmax: bool = False,
+    batch: int | str = "batch",
+    shape: Sequence[int] | None = None,
+) -> bytes:
+    """A classifier: the mean of each channel times `weight` (3, classes), also through a softmax; reshaped to
+    `shape` where one is given.
+    """
+    classes = weight.shape[1]
+    inputs = [
+        helper.make_tensor_value_info("images", TensorProto.FLOAT, [batch, 3, side_px, side_px])
+    ]
+    nodes = [
+        helper.make_node("ReduceMean", ["images"], ["means"], axes=[2, 3], keepdims=0),
+        helper.make_node("MatMul", ["means", "weight"], ["plain"]),
+        helper.make_node("Softmax" if softmax else "Identity", ["plain"], ["flat"]),
+        helper.make_node("Reshape", ["flat", "shape"], ["output0"]),
+    ]
+    constants = {
+        "weight": weight.astype(np.float32),
+        "shape": np.array(shape or [-1, classes], np.int64),
+    }
+    results = [helper.make_tensor_value_info("output0", TensorProto.FLOAT, None)]
+    weights = [numpy_helper.from_array(values, name) for name, values in constants.items()]
+    graph = helper.make_graph(nodes, "mean_colours", inputs, results, weights)
+    opsets = [helper.make_opsetid("", OPSET)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+    helper.set_model_props(model, dict(metadata or {}))
+    return model.SerializeToString()

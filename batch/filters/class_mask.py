@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, model_validator
 
-from batch.filters.contract import NO_RANK, Filter, FilterConfig, Rows, Said
+from batch.filters.contract import NO_RANK, ClassFilterConfig, Filter, Rows, Said
 from batch.filters.logits import IGNORED, blocks, classified, kept_classes, labelled, names
 
 Names = Annotated[tuple[str, ...], AfterValidator(names)]
 
 
-class ClassMaskConfig(FilterConfig):
+class ClassMaskConfig(ClassFilterConfig):
     kind: Literal["class-mask"] = "class-mask"
     keep: Names = Field(
         default=(),
@@ -114,4 +114,5 @@ FILTER = Filter(
     order=50,
     classes=True,
     invalid=invalid,
+    require=lambda config, classes, _: require(config, classes),
 )

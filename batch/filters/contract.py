@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 NO_RANK = -1
 Action = Literal["suppress", "relabel", "rescore", "group"]
@@ -28,6 +28,15 @@ class FilterConfig(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ClassFilterConfig(FilterConfig):
+    """Of filters that judge the answers of a classifier."""
+
+    classifier: str = Field(
+        default="",
+        description="whose answers: classifier_key, its first digits, or name@version; none: the only one there is",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +142,7 @@ class Filter:
     `groups`    what a `group_id` of it is: None, or "event" (of images), "occurrence", "slot" (of detections)
     `classes`   whether it needs classifications
     `invalid`   which rows it cannot judge, (n,) bool: counted as skipped_invalid, and nothing is said of them
+    `require`   raises BadRequest where the config does not go with the classes and lineages of the classifier
     """
 
     config: type[FilterConfig]
@@ -143,6 +153,7 @@ class Filter:
     groups: Literal["event", "occurrence", "slot"] | None = None
     classes: bool = False
     invalid: Callable[[Any, Rows], NDArray[np.bool_]] | None = None
+    require: Callable[[Any, tuple[str, ...], tuple[str, ...]], object] | None = None
 
     @property
     def kind(self) -> str:

@@ -16,7 +16,7 @@ from archive.dataset import dataset
 from archive.layers import Layer, newest
 from archive.resolve import resolve
 from archive.scan import scan
-from archive.schemas import ASSERTIONS, MEDIA, RESULTS
+from archive.schemas import ASSERTIONS, CLASSIFICATIONS, MEDIA, RESULTS
 from archive.tables import Tables
 from batch.filters.contract import Context
 from batch.filters.evaluate import PART
@@ -169,8 +169,6 @@ def load(
     group = "c.media_sha256" if context == "image" else "c.unknown::text || c.place"
     sql.execute(_ORDERED.format(group=group))
     if classifier_key:
-        from archive.schemas import CLASSIFICATIONS
-
         scan(
             sql,
             "classification_rows",

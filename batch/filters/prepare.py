@@ -13,6 +13,8 @@ from archive.publications import view_of_run
 from archive.query import query
 from archive.tables import Tables
 from archive.views import PRODUCTION, View, Views
+from batch.filters.classifier import with_classifier
+from batch.filters.contract import ClassFilterConfig
 from batch.filters.registry import FILTERS, config_of, filter_of
 from batch.filters.scope import PUBLISHED, FilterScope
 from batch.filters.spec import FilterSpec
@@ -41,16 +43,14 @@ def prepare(
     for scope in scopes:
         seen = _seen(tables, scope, view)
         _require_there(tables, scope, seen)
-        pinned = config.model_dump(mode="json")
-        if one.classes and not pinned["classifier"]:
-            from batch.filters.classifier import only_classifier
-
-            pinned["classifier"] = only_classifier(tables, seen.inference_key)
+        pinned = config
+        if isinstance(config, ClassFilterConfig):
+            pinned = with_classifier(tables, seen.inference_key, one, config)
         specs.append(
             FilterSpec(
                 run_id=new_run_id(),
                 kind=kind,
-                config=pinned,
+                config=pinned.model_dump(mode="json"),
                 scope=scope,
                 inference_key=seen.inference_key,
                 model_name=seen.model_name,

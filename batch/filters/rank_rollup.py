@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
-from batch.filters.contract import NO_RANK, Filter, FilterConfig, Rows, Said
+from batch.filters.contract import NO_RANK, ClassFilterConfig, Filter, Rows, Said
 from batch.filters.logits import (
     IGNORED,
     blocks,
@@ -38,7 +38,7 @@ Names = Annotated[tuple[str, ...], AfterValidator(names)]
 Sum = Annotated[float, Field(ge=0, le=1)]
 
 
-class RankRollupConfig(FilterConfig):
+class RankRollupConfig(ClassFilterConfig):
     kind: Literal["rank-rollup"] = "rank-rollup"
     ranks: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         default=("class", "order", "family", "genus", "species"),
@@ -238,4 +238,5 @@ FILTER = Filter(
     order=60,
     classes=True,
     invalid=invalid,
+    require=require,
 )

@@ -17,12 +17,14 @@ import duckdb
 import pyarrow as pa
 import structlog
 
+from archive.classes import read_classes
 from archive.dataset import dataset
 from archive.layers import Layer, append_said, keep_layer, newest, read_layers
 from archive.schemas import ASSERTIONS
 from archive.scratch import scratch
 from archive.tables import Tables
 from batch.accounting import Counts
+from batch.filters.contract import ClassFilterConfig
 from batch.filters.evaluate import Evaluated, Question, Tally
 from batch.filters.load import Loaded, load
 from batch.filters.registry import config_of, filter_of
@@ -113,7 +115,7 @@ def _loaded(
     lost = [name for name in (*spec.input_layers, *spec.view_layers) if name not in known]
     if lost:
         raise BadRequest(f"layer {lost[0]} is not in {tables.url}/layers")
-    classifier = getattr(config, "classifier", None) if one.classes else None
+    classifier = config.classifier if isinstance(config, ClassFilterConfig) else None
     loaded = load(
         sql,
         tables,
@@ -127,8 +129,6 @@ def _loaded(
     )
     names, lineage = ((), ())
     if classifier:
-        from archive.classes import read_classes
-
         names, lineage = read_classes(tables.url, loaded.labels_digest())
     later = _after(sql)
     question = Question(one, config, layer, spec.inference_key, later, tuple(names), tuple(lineage))

@@ -45,7 +45,9 @@ def side(tables: Tables, models: ModelStore, name: str) -> Side:
         return found
     if "@" in name or ":" in name:
         described = models.describe(models.resolve(parse_ref(name)))
-        return _of_model(name, described.info.inference_key, described.id, described.detector_config)
+        return _of_model(
+            name, described.info.inference_key, described.id, described.detector_config
+        )
     views = Views(tables.url)
     view_name = PRODUCTION if name == PUBLISHED else name
     view = views.current(view_name) if NAME.fullmatch(name) else None

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.config import ModelConfig, MotionRuntime
+from model_store.config import AnyConfig, MotionRuntime
 from model_store.runtimes.inputs import ImageInput
 
 
@@ -32,7 +32,7 @@ class WeightsSession(Session, Protocol):
     metadata: dict[str, str]
 
 
-def open_session(config: ModelConfig, files: Mapping[str, bytes], threads: int) -> Session:
+def open_session(config: AnyConfig, files: Mapping[str, bytes], threads: int) -> Session:
     """Raises ModelRefused when the runtime cannot load the weights."""
     if isinstance(config.runtime, MotionRuntime):
         from model_store.runtimes.motion import MotionSession

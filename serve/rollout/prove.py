@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import psutil
 
-from model_store.detector import LoadedDetector, load_detector
+from model_store.loaded import Loaded, load_model
 from model_store.names import VersionId
 from model_store.preprocess import to_tensor
 from model_store.store import ModelStore
@@ -31,15 +31,15 @@ def prove(url: str, version: VersionId, threads: int) -> Proof:
     started = time.perf_counter()
     process = psutil.Process()
     before = process.memory_info().rss
-    detector = load_detector(ModelStore(url), version, threads)
-    warm_up(detector)
+    model = load_model(ModelStore(url), version, threads)
+    warm_up(model)
     after = process.memory_info().rss
     return Proof(max(0, after - before), time.perf_counter() - started)
 
 
-def warm_up(detector: LoadedDetector) -> None:
+def warm_up(model: Loaded) -> None:
     """A batch of blank pictures, so that memory is taken and kernels are chosen."""
-    across, down = detector.config.preprocess.input_px
+    across, down = model.config.preprocess.input_px
     pixels = np.zeros((1, down, across, 3), np.uint8)
-    size = min(detector.batch.max, 8)
-    detector.session.run(to_tensor(np.repeat(pixels, size, 0), detector.config.preprocess))
+    size = min(model.batch.max, 8)
+    model.session.run(to_tensor(np.repeat(pixels, size, 0), model.config.preprocess))

@@ -84,7 +84,16 @@ class Rollout:
             share = Share(version=str(operation.version), percent=operation.percent)
             if share.version == now.active:
                 raise Conflict(f"{share.version} answers for {place} already")
+            if kind == "shadow":
+                self._require_detector(version_id(operation.name, share.version))
         return now.model_copy(update={kind: share})
+
+    def _require_detector(self, version: VersionId) -> None:
+        """Raises BadRequest: what a shadow is judged by are boxes (serve/agreement.py)."""
+        if self.store.describe(version).config.kind != "detector":
+            raise BadRequest(
+                f"{version} is a classifier, and shadows are compared by their boxes: use a canary instead"
+            )
 
     def _promoted(self, operation: Operation, now: AliasState | None, version: str) -> AliasState:
         if now is None:

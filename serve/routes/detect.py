@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated, NamedTuple
 
-import structlog
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from model_store.errors import ResightError
 from model_store.names import REF
-from serve.contract import DetectAnswer, FormResponse, FormResult, Problem, to_response
+from serve.contract import DetectAnswer, DetectResponse, FormResponse, FormResult, to_response
 from serve.engine import Engine
-from serve.problems import of_error, problem
 from serve.routes.bodies import IMAGE_BODY, PROBLEMS, read_body
+from serve.routes.forms import each_file
 from serve.routes.headers import REQUEST_ID, deadline_of, request_id_of
-from serve.routes.multipart import FormFile, files_of, is_form
-
-log = structlog.get_logger("resight.serve")
+from serve.routes.multipart import is_form
 
 
 def router(engine: Engine) -> APIRouter:
@@ -70,34 +65,16 @@ class Asked(NamedTuple):
 
 
 async def detect_form(engine: Engine, request: Request, asked: Asked) -> FormResponse:
-    """Each file is worked on as soon as it is here, while the next ones arrive.
+    """Raises BadRequest and ImageTooLarge for the form; what is wrong with a file is its own result."""
 
-    Raises BadRequest and ImageTooLarge for the form; what is wrong with a file is its own result.
-    """
+    async def answer(body: bytes) -> DetectResponse:
+        found = await engine.detect(body, asked.model, asked.deadline_s, asked.request_id)
+        return to_response(found, asked.min_score)
 
-    async def result(file: FormFile) -> FormResult:
-        try:
-            found = await engine.detect(
-                file.take(), asked.model, asked.deadline_s, asked.request_id
-            )
-            answer = to_response(found, asked.min_score)
-        except ResightError as error:
-            wrong = of_error(error)
-        except Exception as error:
-            log.exception("form_file_failed", name=file.name)
-            wrong = problem(500, "InternalError", f"{type(error).__name__}; see the replica's log")
-        else:
-            return FormResult(name=file.name, status=200, answer=answer)
-        told = Problem.model_validate_json(bytes(wrong.body))
-        return FormResult(name=file.name, status=wrong.status_code, problem=told)
-
-    results: list[asyncio.Task[FormResult]] = []
-    try:
-        async for file in files_of(request, engine.args.limits, engine.slot):
-            results.append(asyncio.create_task(result(file)))
-            results[-1].add_done_callback(lambda _, file=file: file.slot.close())
-        return FormResponse(results=await asyncio.gather(*results))
-    finally:
-        for task in results:
-            task.cancel()
-        await asyncio.gather(*results, return_exceptions=True)
+    done = await each_file(engine, request, answer)
+    return FormResponse(
+        results=[
+            FormResult(name=one.name, status=one.status, answer=one.answer, problem=one.problem)
+            for one in done
+        ]
+    )

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from model_store.add import add_version, already_there, recognised, synthetic_scene
-from model_store.detector import load_detector
 from model_store.errors import ImageError, ModelExists, ModelRefused
 from model_store.images import decode
+from model_store.loaded import load_detector
 from model_store.names import version_id
 from model_store.probe import EXPECTED
 from model_store.store import ModelStore

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from model_store.detector import load_detector
+from model_store.loaded import load_detector
 from model_store.names import parse_version
 from model_store.store import ModelStore
 from tests.oracles.composites import COMPOSITES, HEIGHT, OBJECTS, WIDTH, Composite, composites

@@ -6,7 +6,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from model_store.config import ModelConfig, MotionRuntime, OnnxRuntime, parse_config
+from model_store.config import (
+    ClassifierConfig,
+    ModelConfig,
+    MotionRuntime,
+    OnnxRuntime,
+    parse_config,
+)
 from model_store.errors import ModelRefused
 
 SMALL: dict[str, Any] = {"runtime": {"kind": "onnx"}, "decoder": "yolov8", "labels": ["deer"]}
@@ -106,3 +112,51 @@ def test_motion_goes_with_blobs() -> None:
     text = small(runtime={"kind": "motion", "min_contrast": 12}, decoder="blobs")
     assert parse_config(text, "x").runtime == MotionRuntime(min_contrast=12)
     assert ModelConfig.model_validate_json(text).decoder == "blobs"
+
+
+SMALL_CLASSIFIER: dict[str, Any] = {
+    "kind": "classifier",
+    "runtime": {"kind": "onnx"},
+    "labels": ["deer", "fox"],
+}
+
+
+def test_a_config_without_a_kind_is_a_detectors() -> None:
+    assert isinstance(parse_config(small(), "x"), ModelConfig)
+    assert parse_config(small(), "x") == parse_config(small(kind="detector"), "x")
+
+
+def test_a_classifier_needs_neither_decoder_nor_suppression() -> None:
+    config = parse_config(json.dumps(SMALL_CLASSIFIER), "x")
+    assert isinstance(config, ClassifierConfig)
+    assert (config.scores, config.preprocess.resize) == ("logits", "stretch")
+    assert config.preprocess.input_px == (224, 224)
+    assert parse_config(config.model_dump_json(), "again") == config
+    assert {"decoder", "nms", "score_floor", "thresholds"}.isdisjoint(config.model_dump())
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"kind": "pose"}, "kind: 'pose' is unknown; there is: detector, classifier"),
+        ({"kind": None}, "kind: "),
+        ({"kind": ["classifier"]}, "kind: ['classifier'] is unknown"),
+        ({"decoder": "yolov8"}, "decoder: Extra inputs are not permitted"),
+        ({"nms": {}}, "nms: Extra inputs are not permitted"),
+        ({"thresholds": {}}, "thresholds: Extra inputs are not permitted"),
+        ({"scores": "ranks"}, "scores: "),
+        ({"labels": ["deer"]}, "labels: "),
+        ({"labels": ["deer", "deer"]}, "labels are repeated: ['deer']"),
+        ({"runtime": {"kind": "motion"}}, "runtime: "),
+        ({"preprocess": {"resize": "rect"}}, "without tiling, rect and jpeg_shrink"),
+        ({"preprocess": {"jpeg_shrink": 4}}, "without tiling, rect and jpeg_shrink"),
+        ({"preprocess": {"tiling": {"tile_px": 64}}}, "without tiling, rect and jpeg_shrink"),
+    ],
+)
+def test_a_wrong_field_of_a_classifier_is_refused_by_name(
+    changes: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(ModelRefused) as refused:
+        parse_config(json.dumps({**SMALL_CLASSIFIER, **changes}), "deer@1 config.json")
+    assert str(refused.value).startswith("deer@1 config.json")
+    assert named in str(refused.value)

@@ -11,9 +11,10 @@ import pytest
 
 from model_store.add import add_version
 from model_store.detections import Detections
-from model_store.detector import LoadedDetector, load_detector
+from model_store.detector import LoadedDetector
 from model_store.errors import DigestMismatch, ModelNotFound, ProbeFailed
 from model_store.images import Pixels, decode
+from model_store.loaded import load_detector
 from model_store.names import parse_version, version_id
 from model_store.probe import EXPECTED
 from model_store.store import ModelStore

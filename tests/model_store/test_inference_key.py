@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from model_store.config import ModelConfig
+from model_store.config import ClassifierConfig, ModelConfig
 from model_store.errors import ModelRefused
 from model_store.inference_key import NUMERICS_VERSION, inference_key, weights_digest
 from model_store.names import version_id
@@ -122,3 +122,67 @@ def test_weights_are_the_file_or_the_settings() -> None:
 def test_weights_that_are_not_there_are_refused_by_name() -> None:
     with pytest.raises(ModelRefused, match=r"model\.onnx"):
         weights_digest(ModelConfig.model_validate(BASE), {"config.json": "00"})
+
+
+CLASSIFIER: dict[str, Any] = {
+    "kind": "classifier",
+    "runtime": {"kind": "onnx"},
+    "labels": ["deer", "fox"],
+    "scores": "logits",
+    "preprocess": {"resize": "stretch", "side_px": 224},
+}
+OF_CLASSIFIER = (
+    '{"kind":"classifier",'
+    f'"labels":"{hashlib.sha256(b"""["deer","fox"]""").hexdigest()}",'
+    '"numerics":1,'
+    '"preprocess":{"channel_order":"RGB","divide_by":255.0,"interpolation":"linear",'
+    '"mean":[0.0,0.0,0.0],"pad_value":114,"resize":"stretch","side_px":224,'
+    '"std":[1.0,1.0,1.0]},'
+    '"scores":"logits",'
+    f'"weights":"{WEIGHTS}"}}'
+)
+
+
+def classifier_key(weights: str = WEIGHTS, **changes: Any) -> str:
+    return inference_key(ClassifierConfig.model_validate({**CLASSIFIER, **changes}), weights)
+
+
+def test_the_key_of_a_classifier_is_the_hash_of_its_own_text() -> None:
+    assert classifier_key() == hashlib.sha256(OF_CLASSIFIER.encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"weights": "22" * 32},
+        {"labels": ["fox", "deer"]},
+        {"scores": "probabilities"},
+        {"preprocess": {"resize": "letterbox", "side_px": 224}},
+        {"preprocess": {"resize": "stretch", "side_px": 192}},
+        {"preprocess": {"resize": "stretch", "side_px": 224, "channel_order": "BGR"}},
+        {"preprocess": {"resize": "stretch", "side_px": 224, "mean": [0.5, 0, 0]}},
+        {"preprocess": {"resize": "stretch", "side_px": 224, "damaged": "refuse"}},
+    ],
+)
+def test_the_key_of_a_classifier_changes_with_what_changes_its_logits(
+    changes: dict[str, Any],
+) -> None:
+    assert classifier_key(**changes) != classifier_key()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"batch": {"max": 2, "wait_ms": 1}},
+        {"licence": "MIT", "source": "there", "description": "better"},
+        {"runtime": {"kind": "onnx", "weights": "other.onnx"}},
+    ],
+)
+def test_the_key_of_a_classifier_does_not_change_with_anything_else(
+    changes: dict[str, Any],
+) -> None:
+    assert classifier_key(**changes) == classifier_key()
+
+
+def test_that_a_detector_says_its_kind_changes_no_key() -> None:
+    assert key(kind="detector") == key()

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from model_store.detector import LoadedDetector, load_detector
+from model_store.detector import LoadedDetector
 from model_store.errors import ModelRefused, ProbeFailed
+from model_store.loaded import load_detector
 from model_store.names import parse_version
 from model_store.probe import (
     EXPECTED,

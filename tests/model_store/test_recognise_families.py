@@ -14,7 +14,6 @@ from tests.graphs import constant_graph, pooling
 from tests.model_store.recognised import reasons, recognised
 from tests.oracles.families import FAMILIES
 from tests.oracles.tensors import example
-from tests.shared_data import shared
 
 SEGMENTING = ["yolov5_seg", "yolov8_seg", "end2end_seg"]
 NAMES = ("deer", "fox", "hare", "elk", "lynx")
@@ -323,8 +322,3 @@ def test_the_config_file_is_stronger_than_any_sign() -> None:
     assert config.decoder == "yolox_raw"
     assert (config.nms.iou, config.nms.class_aware) == (0.3, False)
     assert (config.preprocess.resize, config.preprocess.channel_order) == ("stretch", "BGR")
-
-
-def test_a_real_classifier_is_refused() -> None:
-    name = "models/efficientnet_lite0_imagenet_224.classifier.fp16.onnx"
-    assert "this is a classifier" in refusal(shared(name).read_bytes())

@@ -7,11 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from model_store.errors import DigestMismatch, ModelExists, ModelNotFound, ModelRefused
+from model_store.errors import (
+    BadRequest,
+    DigestMismatch,
+    ModelExists,
+    ModelNotFound,
+    ModelRefused,
+)
 from model_store.inference_key import sha256_hex
 from model_store.names import ModelRef, VersionId, parse_ref, version_id
 from model_store.storage import Folder
 from model_store.store import CONFIG, READY, ModelStore
+from tests.fixtures_local import motion_store
+from tests.model_store.classifiers import colour_store
 from tests.shared_data import MODELS
 
 CONFIG_BYTES = json.dumps(
@@ -224,3 +232,29 @@ def test_the_shipped_models_are_whole() -> None:
         version = store.resolve(parse_ref(name))
         assert version == VersionId(name, "1")
         assert store.verify(version).config.licence
+
+
+def test_versions_of_a_model_are_of_one_kind(tmp_path: Path) -> None:
+    """An alias moves between them, and who asks it wants answers of one kind."""
+    store, other = colour_store(tmp_path / "a"), motion_store(tmp_path / "b", "1")
+    for target, source, said in (
+        (other, store.describe(version_id("colours", "1")), "blobs@2 is a classifier, and blobs@1"),
+        (store, other.describe(version_id("blobs", "1")), "colours@2 is a detector, and colours@1"),
+    ):
+        (name,) = target.names()
+        home = store if target is other else other
+        files = {file: home.read_file(source, file) for file in source.digests}
+        with pytest.raises(ModelRefused, match=said):
+            target.publish(version_id(name, "2"), files)
+        assert target.versions(name) == [version_id(name, "1")]
+
+
+def test_the_config_of_the_other_kind_is_refused_by_name(tmp_path: Path) -> None:
+    classifier = colour_store(tmp_path / "a").describe(version_id("colours", "1"))
+    detector = motion_store(tmp_path / "b", "1").describe(version_id("blobs", "1"))
+    assert classifier.classifier_config is classifier.config
+    assert detector.detector_config is detector.config
+    with pytest.raises(BadRequest, match="colours@1 is a classifier"):
+        _ = classifier.detector_config
+    with pytest.raises(BadRequest, match="blobs@1 is a detector"):
+        _ = detector.classifier_config

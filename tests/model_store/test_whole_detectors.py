@@ -15,7 +15,8 @@ from model_store.add import add_version
 from model_store.config import Batch
 from model_store.decoders.layout import OutputNonsense
 from model_store.detections import Detections, RunLengths
-from model_store.detector import LoadedDetector, load_detector
+from model_store.detector import LoadedDetector
+from model_store.loaded import load_detector
 from model_store.names import version_id
 from model_store.store import ModelStore
 from tests.fixtures_local import MODELS, photo

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from model_store.detections import Detections
-from model_store.detector import LoadedDetector, load_detector
+from model_store.detector import LoadedDetector
+from model_store.loaded import load_detector
 from model_store.names import version_id
 from model_store.store import ModelStore
 from serve.agreement import Agreement, compare

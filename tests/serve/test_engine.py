@@ -146,14 +146,14 @@ async def test_batches_follow_the_deployment_file_without_a_reload_of_the_model(
     try:
         await engine.residents.get("blobs@1")
         version = version_id("blobs", "1")
-        session = engine.residents.detector(version).session
+        session = engine.residents.model(version).session
         store.folder.write("blobs/deployment.json", b'{"*": {"batch": {"max": 7, "wait_ms": 2}}}')
         await engine.retune()
-        tuned = engine.residents.detector(version)
+        tuned = engine.residents.model(version)
         assert (tuned.batch.max, tuned.batch.wait_ms, tuned.session) == (7, 2, session)
         store.folder.write("blobs/deployment.json", b"{")
         await engine.retune()
-        assert engine.residents.detector(version).batch.max == 7, "a damaged file changes nothing"
+        assert engine.residents.model(version).batch.max == 7, "a damaged file changes nothing"
     finally:
         engine.stop()
 

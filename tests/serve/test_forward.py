@@ -24,6 +24,7 @@ from serve.http_api import build_http_api
 from serve.serving import Serving, serving_of
 from serve.settings import DetectArgs, Limits, Pool
 from tests.fixtures_local import motion_store, photo
+from tests.model_store.classifiers import colour_store
 from tests.serve.test_v2_infer import of_images
 
 CAT = photo("cat")
@@ -122,6 +123,17 @@ def test_so_are_forms_tensors_and_what_v2_says_of_the_model(two: Two) -> None:
     for path in ("/v2/models/blobs", "/v2/models/blobs/config", "/v2/models/blobs/ready"):
         assert two.ask("GET", path).status_code == 200
     assert two.ask("POST", "/v2/repository/models/blobs/load").status_code == 200
+
+
+def test_a_classifier_too_is_asked_where_it_lives(two: Two) -> None:
+    colour_store(two.place).set_alias("colours", "production", "1")
+    (two.place / "colours" / "deployment.json").write_text(json.dumps({"*": {"pool": "gpu"}}))
+    two.look()
+    answer = two.ask("POST", "/v1/classify?model=colours&top=1", content=CAT)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["model"]["name"] == "colours"
+    assert [request.path for request in two.pool.passed] == ["/v1/classify"]
+    assert "colours" not in map(str, two.here.residents.loaded)
 
 
 def test_neither_tokens_nor_origins_travel_and_the_id_does(two: Two) -> None:

@@ -31,7 +31,7 @@ async def main(store):
         answer = await engine.detect(photo, str(version))
         assert answer.model.version == str(cycle)
         if kind == "leaking":
-            kept.append(engine.residents.detector(version))
+            kept.append(engine.residents.model(version))
         await engine.residents.release(version)
         sizes.append(psutil.Process().memory_info().rss)
     engine.stop()

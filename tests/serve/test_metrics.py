@@ -111,7 +111,7 @@ async def test_a_line_of_log_for_each_image(engine: Engine, capsys: Any) -> None
     with pytest.raises(ImageUnsupported):
         await engine.detect(b"<html>", "ssdlite-coco@1", request_id="def")
     lines = capsys.readouterr().out
-    digest = engine.residents.detector(VersionId("ssdlite-coco", "1")).info.weights_sha256
+    digest = engine.residents.model(VersionId("ssdlite-coco", "1")).info.weights_sha256
     good = next(line for line in lines.splitlines() if "abc" in line)
     assert "detected" in good
     assert "ssdlite-coco@1" in good

@@ -39,6 +39,7 @@ CONFIG: dict[str, Any] = {
         {
             # no schema can say whether bytes are an image, tensors a model's, or two fields belong together
             "include-name": [
+                "POST /v1/classify",
                 "POST /v1/detect",
                 "POST /v1/models/{name}/canary",
                 "POST /v1/models/{name}/shadow",

@@ -234,7 +234,7 @@ async def test_a_released_version_is_not_ready_for_what_still_waits(tmp_path: Pa
     await shelf.answers("deer@1")
     await shelf.residents.refresh()
     with pytest.raises(ModelNotReady, match="was released"):
-        shelf.residents.detector(VersionId("deer", "1"))
+        shelf.residents.model(VersionId("deer", "1"))
     assert await shelf.answers("deer@1") == "detector of deer@1"
 
 

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import pytest
 from pydantic import Field
 
-from archive.assertions import append
 from archive.assertion_files import read_assertions
+from archive.assertions import append
 from archive.layers import read_layers
 from archive.query import query
 from archive.tables import Tables

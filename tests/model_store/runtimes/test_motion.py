@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from model_store.config import MotionRuntime
-from model_store.detector import LoadedDetector, load_detector
+from model_store.detector import LoadedDetector
 from model_store.images import Pixels
+from model_store.loaded import load_detector
 from model_store.names import parse_version
 from model_store.runtimes.motion import MotionSession
 from model_store.store import ModelStore

@@ -13,9 +13,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="the torch extra is not installed")
 
 from model_store.add import add_version  # noqa: E402
-from model_store.detector import load_detector  # noqa: E402
 from model_store.errors import ModelRefused  # noqa: E402
 from model_store.images import decode  # noqa: E402
+from model_store.loaded import load_detector  # noqa: E402
 from model_store.names import version_id  # noqa: E402
 from model_store.runtimes.torch import TorchSession  # noqa: E402
 from model_store.runtimes.torch_archive import read_archive  # noqa: E402

@@ -17,6 +17,7 @@ from serve.rollout.prove import Proof
 from serve.rollout.state import AliasState, ModelState, read_state, write_state
 from serve.rollout.steps import Rollout
 from tests.fixtures_local import motion_store
+from tests.model_store.classifiers import colour_store
 
 NAME = "blobs"
 SIZE = 7 << 20
@@ -258,3 +259,21 @@ def test_an_alias_that_is_gone_from_the_file_does_not_serve(store: ModelStore) -
     state = ModelState().with_alias("gone", AliasState(active="1"))
     write_state(store, NAME, state)
     assert set(read_state(store, NAME).aliases) == {"production"}
+
+
+def test_a_classifier_is_promoted_and_has_canaries_but_no_shadow(tmp_path: Path) -> None:
+    """What a shadow is judged by are boxes."""
+    store = colour_store(tmp_path / "colours", "1", "2")
+    replicas = FakeReplicas(store, {"1", "2"})
+    rollout = Rollout(store, replicas, lambda version: Proof(SIZE, 0.1))
+
+    def run(kind: str, **fields: Any) -> str:
+        return rollout.apply(Operation.model_validate({"kind": kind, "name": "colours", **fields}))
+
+    run("promote", version="1")
+    run("canary", version="2", percent=10)
+    with pytest.raises(BadRequest, match="colours@2 is a classifier, and shadows"):
+        run("shadow", version="2", percent=10)
+    run("promote", version="2")
+    run("rollback")
+    assert read_state(store, "colours").aliases["production"].active == "1"

@@ -1,0 +1,76 @@
+"""A classifier on a real cluster: promoted without a restart, asked over HTTP and by handle, swapped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from ray import serve as ray_serve
+
+from model_store.classifier import Classifier
+from model_store.errors import BadRequest
+from model_store.images import decode
+from model_store.loaded import load_classifier
+from model_store.names import version_id
+from model_store.store import ModelStore
+from serve.app_names import APP, deployment_of
+from serve.chunks import Chunk
+from tests.model_store.classifiers import LABELS, colour_store
+
+pytestmark = pytest.mark.cluster
+ONE = version_id("colours", "1")
+
+
+@pytest.fixture(scope="module")
+def colours(cluster: Any) -> Classifier:
+    """colours@1 and @2 in the cluster's store; @1 in production."""
+    store: ModelStore = colour_store(Path(cluster.settings.models_url), "1", "2")
+    done = cluster.resight("models", "promote", "colours@1")
+    assert done.returncode == 0, done.stderr
+    return load_classifier(store, ONE)
+
+
+def asked(cluster: Any, body: bytes, model: str = "colours", **query: Any) -> httpx.Response:
+    return httpx.post(
+        f"{cluster.url}/v1/classify", content=body, params={"model": model, **query}, timeout=60
+    )
+
+
+def test_a_promoted_classifier_answers_through_the_proxy(
+    cluster: Any, colours: Classifier, photo: Any
+) -> None:
+    answer = asked(cluster, photo("panda"), box="10,10,200,200", top=2)
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    (wanted,) = colours.infer(colours.read(photo("panda"), (10, 10, 200, 200))[1].pixels)
+    assert [one["class_id"] for one in body["classes"]] == np.argsort(-wanted)[:2].tolist()
+    assert body["model"]["inference_key"] == colours.info.inference_key
+    refused = asked(cluster, photo("panda"), model="ssdlite-coco")
+    assert refused.status_code == 400
+    assert "is a detector" in refused.json()["detail"]
+
+
+def test_chunks_by_handle_are_what_the_classifier_says(
+    cluster: Any, colours: Classifier, photo: Any
+) -> None:
+    from model_store.deployment import DEFAULT_POOL
+
+    inputs = np.stack([colours.prepare(decode(photo(n)).pixels) for n in ("cat", "panda", "moose")])
+    handle: Any = ray_serve.get_deployment_handle(deployment_of(DEFAULT_POOL), APP)
+    answer = handle.classify_chunk.remote(Chunk.of_inputs("colours@1", inputs)).result(timeout_s=60)
+    assert (answer.model.id, answer.labels, answer.errors) == (ONE, LABELS, (None,) * 3)
+    np.testing.assert_allclose(answer.logits, colours.infer(inputs), rtol=1e-5)
+    with pytest.raises(BadRequest, match="is a classifier"):
+        handle.detect_chunk.remote(Chunk.of_inputs("colours@1", inputs)).result(timeout_s=60)
+
+
+def test_the_next_version_takes_over_and_goes_back(
+    cluster: Any, colours: Classifier, photo: Any
+) -> None:
+    for words, version in ((("promote", "colours@2"), "2"), (("rollback", "colours"), "1")):
+        done = cluster.resight("models", *words)
+        assert done.returncode == 0, done.stderr
+        assert asked(cluster, photo("cat")).json()["model"]["version"] == version

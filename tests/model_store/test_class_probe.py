@@ -1,0 +1,187 @@
+"""A classifier is ready only when it gives the classes and logits that it was added with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model_store.add import add_version
+from model_store.class_probe import LEAST_TOLERANCE
+from model_store.classifier import Classifier
+from model_store.errors import ModelRefused, ProbeFailed
+from model_store.loaded import load_classifier
+from model_store.probe import EXPECTED, check_probe, record_probe
+from model_store.store import ModelStore
+from tests.fixtures_local import photo
+from tests.graphs import constant_graph, mean_colours
+from tests.model_store.classifiers import NAMES, ONE, PLAIN, SIDE_PX, WEIGHT, colours, loaded
+
+
+@pytest.fixture
+def classifier(tmp_path: Path) -> Classifier:
+    return loaded(tmp_path, colours(), PLAIN)
+
+
+@pytest.fixture
+def files(classifier: Classifier) -> dict[str, bytes]:
+    return record_probe(classifier, {name: photo(name[:-4]) for name in ("cat.jpg", "moose.jpg")})
+
+
+def prepared_otherwise(classifier: Classifier, **changes: Any) -> Classifier:
+    spec = classifier.config.preprocess.model_copy(update=changes)
+    return replace(classifier, config=classifier.config.model_copy(update={"preprocess": spec}))
+
+
+def test_the_best_classes_of_each_picture_are_recorded(
+    classifier: Classifier, files: dict[str, bytes]
+) -> None:
+    expected = json.loads(files[EXPECTED])
+    assert expected["images"].keys() == {"cat.jpg", "moose.jpg"}
+    (logits,) = classifier.infer(classifier.read(photo("cat"))[1].pixels)
+    order = sorted(range(4), key=lambda i: -float(logits[i]))
+    assert expected["images"]["cat.jpg"] == [
+        {"label": classifier.labels[i], "class_id": i, "logit": pytest.approx(float(logits[i]))}
+        for i in order
+    ]
+    spread = max(
+        float(row.max() - np.median(row))
+        for row in (
+            classifier.infer(classifier.read(photo(n))[1].pixels)[0] for n in ("cat", "moose")
+        )
+    )
+    assert expected["tolerance"]["logit"] == pytest.approx(0.02 * spread)
+
+
+def test_no_more_than_five_classes_are_recorded(tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).normal(size=(3, 40)) * 5
+    metadata = {"names": str([f"class {i}" for i in range(40)]), "task": "classify"}
+    many = loaded(tmp_path, mean_colours(weight, SIDE_PX, metadata), PLAIN)
+    recorded = json.loads(record_probe(many, {"cat.jpg": photo("cat")})[EXPECTED])
+    assert len(recorded["images"]["cat.jpg"]) == 5
+
+
+def test_it_passes_for_what_it_was_recorded_with(
+    classifier: Classifier, files: dict[str, bytes]
+) -> None:
+    check_probe(classifier, files)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda one: prepared_otherwise(one, channel_order="BGR"),
+        lambda one: prepared_otherwise(one, divide_by=1.0),
+        lambda one: prepared_otherwise(one, mean=(0.5, 0.5, 0.5)),
+        lambda one: replace(one, config=one.config.model_copy(update={"labels": one.labels[::-1]})),
+        lambda one: replace(one, session=Louder(one.session)),
+    ],
+    ids=["colours turned", "not divided", "mean", "labels turned", "other weights"],
+)
+def test_it_fails_for_what_is_subtly_wrong(
+    classifier: Classifier,
+    files: dict[str, bytes],
+    change: Callable[[Classifier], Classifier],
+) -> None:
+    with pytest.raises(ProbeFailed, match=r"^colours@1 does not reproduce its probe \w+\.jpg: "):
+        check_probe(change(classifier), files)
+
+
+class Louder:
+    """A session whose first class is a tenth surer."""
+
+    device = "cpu"
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def run(self, tensor: np.ndarray) -> dict[str, np.ndarray]:
+        return {
+            name: values * np.array([1.1, 1, 1, 1], np.float32)
+            for name, values in self._session.run(tensor).items()
+        }
+
+
+def six(tmp_path: Path, logits: list[float]) -> Classifier:
+    """It gives these logits for every picture."""
+    metadata = {"names": str(list("abcdef")), "task": "classify"}
+    graph = constant_graph({"output0": np.array([logits], np.float32)}, SIDE_PX, metadata)
+    return loaded(tmp_path, graph, PLAIN)
+
+
+RECORDED = [9.0, 8.0, 7.0, 6.0, 5.0, -4.0]  # 0.02 of 9 - 6.5 is 0.05
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        ([9.049, 8, 7, 6, 5, -4], None),
+        ([9.051, 8, 7, 6, 5, -4], "wanted a 9.000, found 9.051"),
+        ([9, 8, 7, 6, 5, 5.049], None),  # it takes the fifth place by less than the tolerance
+        ([9, 8, 7, 6, 5, 5.051], "unexpected f 5.051"),
+        ([9, 8, 7, 6, 5, -40], None),  # none of the best
+    ],
+)
+def test_the_tolerance_is_exact_on_both_sides(
+    tmp_path: Path, now: list[float], said: str | None
+) -> None:
+    files = record_probe(six(tmp_path / "a", RECORDED), {"cat.jpg": photo("cat")})
+    other = six(tmp_path / "b", now)
+    if said is None:
+        check_probe(other, files)
+        return
+    with pytest.raises(ProbeFailed, match=f"cat.jpg: {said}"):
+        check_probe(other, files)
+
+
+def test_equal_logits_have_the_least_tolerance(tmp_path: Path) -> None:
+    flat = six(tmp_path, [2.0] * 6)
+    recorded = json.loads(record_probe(flat, {"cat.jpg": photo("cat")})[EXPECTED])
+    assert recorded["tolerance"]["logit"] == LEAST_TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({EXPECTED: None}, "is missing; add the version with --probe"),
+        ({EXPECTED: b"{"}, "is damaged"),
+        ({EXPECTED: b'{"images": {"cat.jpg": [{"label": "red"}]}}'}, "is damaged"),
+        (
+            {EXPECTED: b'{"images": {}, "tolerance": {"iou": 0.9, "score": 0.02}}'},
+            "is damaged",  # a detector's
+        ),
+        ({"probe/cat.jpg": None}, r"names cat\.jpg, which is missing"),
+    ],
+)
+def test_an_unusable_probe_is_refused(
+    classifier: Classifier, files: dict[str, bytes], change: dict[str, bytes | None], said: str
+) -> None:
+    changed = {name: data for name, data in {**files, **change}.items() if data is not None}
+    with pytest.raises(ModelRefused, match=said):
+        check_probe(classifier, changed)
+
+
+def test_a_version_whose_probe_was_changed_is_not_loaded(tmp_path: Path) -> None:
+    store = ModelStore(str(tmp_path))
+    added = add_version(store, ONE, colours(), PLAIN, {"probe/cat.jpg": photo("cat")})
+    files = {name: store.read_file(added, name) for name in added.digests}
+    expected = json.loads(files[EXPECTED])
+    expected["images"]["cat.jpg"][0]["logit"] += 1
+    other = ModelStore(str(tmp_path / "other"))
+    other.publish(ONE, {**files, EXPECTED: json.dumps(expected).encode()})
+    with pytest.raises(ProbeFailed):
+        load_classifier(other, ONE)
+
+
+def test_scores_that_are_no_probabilities_are_refused_when_added(tmp_path: Path) -> None:
+    store = ModelStore(str(tmp_path))
+    said = {**PLAIN, "scores": "probabilities"}
+    with pytest.raises(ModelRefused, match="colours@1 cannot be trusted: .* 1 together"):
+        add_version(store, ONE, colours(), said, {})
+    assert store.folder.names() == []
+    assert mean_colours(WEIGHT, SIDE_PX, NAMES) == colours()

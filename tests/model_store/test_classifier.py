@@ -1,0 +1,254 @@
+"""Pictures to logits: the waist of classifiers, against plain loops and with real weights."""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from model_store.add import add_version
+from model_store.classifier import Classifier, best, softmax
+from model_store.config import Batch
+from model_store.decoders.layout import OutputNonsense
+from model_store.errors import BadRequest, ImageError
+from model_store.images import decode
+from model_store.loaded import load_classifier, load_detector, load_model
+from model_store.names import parse_version, version_id
+from model_store.store import ModelStore
+from tests.fixtures_local import MODELS, encoded, photo
+from tests.graphs import constant_graph
+from tests.model_store.classifiers import (
+    LABELS,
+    NAMES,
+    ONE,
+    PLAIN,
+    SIDE_PX,
+    WEIGHT,
+    colour_store,
+    colours,
+    loaded,
+)
+from tests.oracles.geometry import resize_picture
+from tests.shared_data import shared
+
+SCALED: dict[str, Any] = {
+    "preprocess": {"divide_by": 2.0, "mean": [60, 50, 40], "std": [30, 20, 10]},
+}
+
+
+def picture(width: int, height: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def by_hand(image: np.ndarray, spec: dict[str, Any]) -> list[float]:
+    """Logits of a picture in plain loops: stretched, scaled, averaged, multiplied."""
+    small = resize_picture(image, "stretch", SIDE_PX, SIDE_PX).tolist()
+    order = (2, 1, 0) if spec.get("channel_order") == "BGR" else (0, 1, 2)
+    means = []
+    for place, channel in enumerate(order):
+        values = [
+            (pixel[channel] / spec["divide_by"] - spec["mean"][place]) / spec["std"][place]
+            for row in small
+            for pixel in row
+        ]
+        means.append(math.fsum(values) / len(values))
+    return [sum(means[c] * float(WEIGHT[c, k]) for c in range(3)) for k in range(len(LABELS))]
+
+
+@pytest.mark.parametrize("size", [(SIDE_PX, SIDE_PX), (40, 25), (7, 90), (1, 1)])
+@pytest.mark.parametrize("order", ["RGB", "BGR"])
+@pytest.mark.parametrize("scale", [PLAIN, SCALED], ids=["plain", "scaled"])
+def test_logits_are_those_of_plain_loops(
+    tmp_path: Path, scale: dict[str, Any], order: str, size: tuple[int, int]
+) -> None:
+    spec = {**scale["preprocess"], "channel_order": order}
+    classifier = loaded(tmp_path, colours(), {"preprocess": spec})
+    image = picture(*size)
+    found = classifier.classify([image])
+    assert (found.shape, found.dtype) == ((1, len(LABELS)), np.float32)
+    np.testing.assert_allclose(found[0], by_hand(image, spec), rtol=1e-4, atol=1e-3)
+    assert (classifier.labels, classifier.info.labels) == (LABELS, LABELS)
+
+
+def test_what_is_prepared_is_the_networks_input(tmp_path: Path) -> None:
+    classifier = loaded(tmp_path, colours(), PLAIN)
+    image = picture(30, 20)
+    prepared = classifier.prepare(image)
+    assert (prepared.shape, prepared.dtype) == ((SIDE_PX, SIDE_PX, 3), np.uint8)
+    np.testing.assert_array_equal(prepared, resize_picture(image, "stretch", SIDE_PX, SIDE_PX))
+    np.testing.assert_array_equal(classifier.infer(prepared[None]), classifier.classify([image]))
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 7, 8])
+def test_batches_of_any_size_give_the_same_logits_in_order(tmp_path: Path, most: int) -> None:
+    classifier = replace(loaded(tmp_path, colours(), PLAIN), batch=Batch(max=most))
+    images = [picture(20, 20, seed) for seed in range(7)]
+    alone = np.concatenate([classifier.classify([image]) for image in images])
+    np.testing.assert_array_equal(classifier.classify(images), alone)
+
+
+def test_no_pictures_have_no_logits(tmp_path: Path) -> None:
+    assert loaded(tmp_path, colours(), PLAIN).classify([]).shape == (0, len(LABELS))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"batch": 1}, {"batch": 3}, {"shape": [-1, 4, 1, 1]}, {"batch": 1, "shape": [1, 4]}],
+    ids=["one", "three", "ones at the end", "one, written"],
+)
+def test_fixed_batches_and_axes_of_length_one_change_nothing(
+    tmp_path: Path, more: dict[str, Any]
+) -> None:
+    images = [picture(20, 20, seed) for seed in range(4)]
+    plain = loaded(tmp_path / "a", colours(), PLAIN).classify(images)
+    other = loaded(tmp_path / "b", colours(**more), PLAIN).classify(images)
+    np.testing.assert_allclose(other, plain, rtol=1e-5)
+
+
+def test_probabilities_become_their_logarithms(tmp_path: Path) -> None:
+    images = [picture(20, 20, seed) for seed in range(3)]
+    logits = loaded(tmp_path / "a", colours(), PLAIN).classify(images)
+    classifier = loaded(tmp_path / "b", colours(softmax=True), PLAIN)
+    assert classifier.config.scores == "probabilities"
+    found = classifier.classify(images)
+    for row, wanted in zip(found.tolist(), logits.tolist(), strict=True):
+        total = sum(math.exp(x) for x in wanted)
+        for one, x in zip(row, wanted, strict=True):
+            assert one == pytest.approx(math.log(math.exp(x) / total), abs=1e-4)
+    np.testing.assert_allclose(softmax(found), softmax(logits), atol=1e-6)
+
+
+def fixed(tmp_path: Path, rows: list[list[float]], scores: str) -> Classifier:
+    """It answers the row that a picture's first red value says; its probe is row 0."""
+    graph = constant_graph({"output0": np.array(rows, np.float32)}, SIDE_PX, NAMES)
+    store = ModelStore(str(tmp_path))
+    black = encoded(np.zeros((SIDE_PX, SIDE_PX, 3), np.uint8), "PNG")
+    add_version(store, ONE, graph, PLAIN | {"scores": scores}, {"probe/black.png": black})
+    return load_classifier(store, ONE)
+
+
+def test_a_probability_of_nothing_is_a_small_finite_logit(tmp_path: Path) -> None:
+    classifier = fixed(tmp_path, [[1, 0, 0, 0]], "probabilities")
+    (found,) = classifier.classify([picture(9, 9)])
+    assert found[0] == 0
+    assert found[1:] == pytest.approx([math.log(2.0**-126)] * 3)
+    assert softmax(found[None])[0].tolist() == pytest.approx([1, 0, 0, 0], abs=1e-30)
+
+
+@pytest.mark.parametrize(
+    ("scores", "row", "said"),
+    [
+        ("logits", [1, math.nan, 0, 0], "NaN"),
+        ("logits", [1, math.inf, 0, 0], "infinity"),
+        ("probabilities", [0.5, 0.5, 0.5, 0.5], "1 together"),
+        ("probabilities", [1.5, -0.5, 0, 0], "0 or more"),
+    ],
+)
+def test_what_means_nothing_is_said(
+    tmp_path: Path, scores: str, row: list[float], said: str
+) -> None:
+    classifier = fixed(tmp_path, [[1, 0, 0, 0], row], scores)
+    red = np.zeros((SIDE_PX, SIDE_PX, 3), np.uint8)
+    red[0, 0, 0] = 1
+    with pytest.raises(OutputNonsense, match=said):
+        classifier.classify([red])
+
+
+@pytest.mark.parametrize("row", [[0, 0], [1, 2, 3], [1000, 0], [-1000, -1001], [88.5, -88.5, 3]])
+def test_softmax_is_the_textbooks(row: list[float]) -> None:
+    high = max(row)
+    total = math.fsum(math.exp(x - high) for x in row)
+    wanted = [math.exp(x - high) / total for x in row]
+    found = softmax(np.array([row, row], np.float32))
+    assert found.dtype == np.float32
+    for one in found.tolist():
+        assert one == pytest.approx(wanted, rel=1e-6)
+
+
+def test_softmax_of_no_rows_is_none() -> None:
+    assert softmax(np.zeros((0, 3), np.float32)).shape == (0, 3)
+
+
+def test_the_best_are_ranked_and_equals_stand_by_class_id() -> None:
+    row = np.array([1, 3, 2, 3, -1], np.float32)
+    assert best(row, 3) == [1, 3, 2]
+    assert best(row, 99) == [1, 3, 2, 0, 4]
+
+
+def test_a_box_is_cut_out_of_the_upright_image_before_it_is_stretched(tmp_path: Path) -> None:
+    classifier = loaded(tmp_path, colours(), PLAIN)
+    image = picture(60, 40)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = encoded(np.ascontiguousarray(np.rot90(image)), "PNG", exif=exif.tobytes())
+    assert np.array_equal(decode(turned).pixels, image)
+    for box, (left, top, right, bottom) in {
+        (10.0, 5.0, 30.0, 25.0): (10, 5, 30, 25),
+        (9.7, 4.2, 30.1, 24.9): (9, 4, 31, 25),
+        (-50.0, 3.0, 12.5, 900.0): (0, 3, 13, 40),
+    }.items():
+        facts, prepared = classifier.read(turned, box)
+        assert (facts.width_px, facts.height_px) == (60, 40)
+        wanted = resize_picture(image[top:bottom, left:right], "stretch", SIDE_PX, SIDE_PX)
+        np.testing.assert_array_equal(prepared.pixels, wanted[None])
+
+
+@pytest.mark.parametrize(
+    "box", [(60, 0, 70, 10), (-9, 0, 0, 10), (0, 40, 5, 50), (5, 5, 5, 9), (9, 9, 5, 12)]
+)
+def test_a_box_that_holds_nothing_is_refused(
+    tmp_path: Path, box: tuple[float, float, float, float]
+) -> None:
+    classifier = loaded(tmp_path, colours(), PLAIN)
+    with pytest.raises(BadRequest, match="holds nothing of the image of 60 x 40 px"):
+        classifier.read(encoded(picture(60, 40), "PNG"), box)
+
+
+def test_damaged_pictures_fail_where_the_config_says_so(tmp_path: Path) -> None:
+    cut = photo("cat")[: len(photo("cat")) * 2 // 3]
+    tolerant = loaded(tmp_path, colours(), PLAIN)
+    assert "damaged" in str(tolerant.read(cut)[0].note)
+    config = tolerant.config.model_copy(
+        update={"preprocess": tolerant.config.preprocess.model_copy(update={"damaged": "refuse"})}
+    )
+    with pytest.raises(ImageError):
+        replace(tolerant, config=config).read(cut)
+
+
+def test_each_kind_is_loaded_as_what_it_is(tmp_path: Path) -> None:
+    store = colour_store(tmp_path)
+    assert isinstance(load_model(store, ONE), Classifier)
+    with pytest.raises(BadRequest, match="colours@1 is a classifier"):
+        load_detector(store, ONE)
+    with pytest.raises(BadRequest, match="motion@1 is a detector"):
+        load_classifier(ModelStore(str(MODELS)), parse_version("motion@1"))
+
+
+NAME = "models/efficientnet_lite0_imagenet_224.classifier.fp16.onnx"
+
+
+def test_real_weights_know_a_panda_and_say_what_the_framework_says(tmp_path: Path) -> None:
+    """Against onnxruntime with preprocessing by hand: stretched to 224 px, (x - 127) / 128."""
+    import onnxruntime
+
+    weights = shared(NAME).read_bytes()
+    classifier = loaded(tmp_path, weights, version=version_id("efficientnet-lite0", "1"))
+    session = onnxruntime.InferenceSession(weights, providers=["CPUExecutionProvider"])
+    for name, label in {
+        "panda": "giant panda",
+        "cat": "Egyptian cat",
+        "crocodile": "African crocodile",
+    }.items():
+        pixels = np.asarray(Image.open(io.BytesIO(photo(name))).convert("RGB"))
+        small = resize_picture(pixels, "stretch", 224, 224).astype(np.float32)
+        (wanted,) = session.run(None, {"images": ((small - 127) / 128).transpose(2, 0, 1)[None]})
+        (found,) = classifier.infer(classifier.read(photo(name))[1].pixels)
+        np.testing.assert_allclose(found, wanted[0], atol=0.05)  # decoders round JPEGs differently
+        assert classifier.labels[best(found, 1)[0]] == label
+        assert softmax(found[None]).max() > 0.7
