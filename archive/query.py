@@ -26,7 +26,7 @@ from model_store.errors import BadRequest, StorageUnreachable
 _THRESHOLDS = pa.schema([("label", pa.string()), ("score", pa.float32())])
 RELATIONS = (
     *("media", "results", "detections", "runs", "all_results", "all_detections"),
-    *("assertions", "decisions", "exports", "snips", "views", "layers"),
+    *("assertions", "decisions", "exports", "snips", "views", "layers", "classifications"),
     *("hidden", "orphaned", "events", "occurrences"),
 )
 _FIRST = ("media", "results", "runs")
@@ -46,6 +46,7 @@ create view decisions as from decisions_table;
 create view exports as from exports_table;
 create view snips as from snips_table;
 create view layers as from layers_table;
+create view classifications as from classifications_table;
 create view views as from views_table;
 create view results as from results_table where {shown};
 """

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from archive.tables import Tables
-from batch.classify.plan import plan_crops, view_to_classify
-from batch.classify.run import plan_facts
+from batch.classify.plan import plan_crops, plan_facts, view_to_classify
 from batch.classify.spec import ClassifySpec
 from batch.plan import pinned
 from model_store.store import ModelStore

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 from deltalake import DeltaTable
@@ -165,6 +166,21 @@ def plan_crops(
         base=rows,  # type: ignore[arg-type]  # None only when read_only
         scratch=scratch,
     )
+
+
+def plan_facts(plan: CropPlan) -> dict[str, Any]:
+    """What the run is about, for its log, its record and the dry run."""
+    return {
+        "view": f"{plan.view.name} {plan.view.serial}",
+        "inference_key": plan.target.inference_key,
+        "classifier_key": plan.target.classifier_key,
+        "labels_digest": plan.target.labels_digest,
+        "requested": plan.requested,
+        "reused": plan.reused,
+        "to_classify": plan.todo,
+        "images": plan.images,
+        "bytes": plan.todo_bytes,
+    }
 
 
 def _asked(view: View, spec: ClassifySpec) -> dict[str, object]:

@@ -21,7 +21,7 @@ from archive.tables import Tables
 from batch.afterwards import COMPACTED_FROM
 from batch.arrivals import arrivals
 from batch.classify.accounting import CropCounts, count_classified, planned_counts
-from batch.classify.plan import CropPlan, plan_crops, view_to_classify
+from batch.classify.plan import CropPlan, plan_crops, plan_facts, view_to_classify
 from batch.classify.spec import SAME, ClassifySpec
 from batch.classify.stage import classification_tables
 from batch.commit import Committer
@@ -94,21 +94,6 @@ def execute(spec: ClassifySpec, tables: Tables, store: ModelStore) -> ClassifyRe
     run_log.write("sealed", final.as_counts(), final.line(), report, metrics)
     _tidy(spec, tables, plan)
     return ClassifyReport(final, progress.elapsed_s(), progress.rate(), report, metrics)
-
-
-def plan_facts(plan: CropPlan) -> dict[str, Any]:
-    """What the run is about, for its log, its record and the dry run."""
-    return {
-        "view": f"{plan.view.name} {plan.view.serial}",
-        "inference_key": plan.target.inference_key,
-        "classifier_key": plan.target.classifier_key,
-        "labels_digest": plan.target.labels_digest,
-        "requested": plan.requested,
-        "reused": plan.reused,
-        "to_classify": plan.todo,
-        "images": plan.images,
-        "bytes": plan.todo_bytes,
-    }
 
 
 def _progress(spec: ClassifySpec, counts: CropCounts) -> Progress:

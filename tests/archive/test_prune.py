@@ -18,7 +18,7 @@ from archive.exports import export
 from archive.needs import of_view
 from archive.prune import KeyUse, hold, plan_prune, prune
 from archive.query import query
-from archive.schemas import ASSERTIONS, EXPORTS, RUNS, SNIPS
+from archive.schemas import ASSERTIONS, CLASSIFICATIONS, EXPORTS, RUNS, SNIPS
 from archive.tables import MAINTENANCE, Tables
 from archive.views import View, Views
 from model_store.errors import StorageUnreachable, TableConflict
@@ -57,11 +57,14 @@ def old_files(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def four(tables: Tables, old_files: None) -> Tables:
-    """Four keys with two files of three rows, and snips of one of them."""
+    """Four keys with two files of three rows, snips of one of them and classifications of two."""
     for key in KEYS:
         put_results(tables, result_rows([f"{key}1", f"{key}2"], key=key))
         put_results(tables, result_rows([f"{key}3"], key=key))
     add(tables, "snips", SNIPS, {"inference_key": "a", "media_sha256": "a1", "names": ["x"]})
+    for key in ("a", "b"):
+        rows = [{"inference_key": key, "media_sha256": "a1", "rank": rank} for rank in (0, 1)]
+        add(tables, "classifications", CLASSIFICATIONS, *rows)
     return tables
 
 
@@ -90,13 +93,14 @@ def test_the_plan_counts_what_each_key_holds(four: Tables) -> None:
     add(four, "runs", RUNS, event("b", 5), event("a", 2), event("a", 40, run_id="older"))
     uses = plan_prune(four, {})
     assert [use.inference_key for use in uses] == ["a", "b", "c", "d"]
-    assert [(use.rows, use.snips, use.files) for use in uses] == [(3, 1, 3)] + [(3, 0, 2)] * 3
+    held = [(use.rows, use.snips, use.classifications, use.files) for use in uses]
+    assert held == [(3, 1, 2, 4), (3, 0, 2, 3), (3, 0, 0, 2), (3, 0, 0, 2)]
     assert [use.model for use in uses] == ["m-a@2", "m-b@2", None, None]
     assert [use.last_run_at for use in uses] == [days_ago(2), days_ago(5), None, None]
     on_disk = {
         key: sum(
             file.stat().st_size
-            for name in ("results", "snips")
+            for name in ("results", "snips", "classifications")
             for file in Path(four.url, name, f"inference_key={key}").glob("*.parquet")
         )
         for key in KEYS
@@ -198,6 +202,7 @@ def test_a_key_is_kept_for_each_of_these_reasons_and_the_others_go(
     assert prune(four, {}, 0) == [use for key, use in before.items() if key in gone]
     assert keys_of(four) == set(want)
     assert keys_of(four, "snips") == {"a"} & set(want)
+    assert keys_of(four, "classifications") == {"a", "b"} & set(want)
     assert prune(four, {}, 0) == []
 
 

@@ -119,8 +119,8 @@ def test_a_run_without_an_id_gets_a_new_one() -> None:
         ({"commit_s": -1.0}, "--commit-s: Input should be greater than 0"),
         (
             {"chunk": -1, "actors": 0},
-            "--chunk: Input should be greater than or equal to 0; "
-            "--actors: Input should be greater than or equal to 1",
+            "--actors: Input should be greater than or equal to 1; "
+            "--chunk: Input should be greater than or equal to 0",
         ),
     ],
 )

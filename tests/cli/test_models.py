@@ -12,6 +12,7 @@ from model_store.store import ModelStore
 from tests.cli.conftest import Resight
 from tests.fixtures_local import MODELS, MOTION, PHOTOS, photo, write_files, write_json
 from tests.graphs import pooling
+from tests.model_store.classifiers import PLAIN, colours
 from tests.shared_data import shared
 
 SSDLITE = {
@@ -39,7 +40,7 @@ def add_motion(resight: Resight, config: Path, version: str = "1", *more: object
 
 
 def test_an_empty_store_is_an_empty_list_in_every_format(resight: Resight) -> None:
-    header = ["model", "aliases", "weights_sha256", "inference_key"]
+    header = ["model", "kind", "aliases", "weights_sha256", "inference_key"]
     assert resight("models", "list").ok().split() == header
     assert json.loads(resight("models", "list", "--format", "json").ok()) == []
     assert resight("models", "list", "--format", "csv").ok().split() == [",".join(header)]
@@ -318,3 +319,25 @@ def test_detections_beside_the_picture_are_a_doubt_that_is_said(
     wrong = {"preprocess": {"channel_order": "BGR", "divide_by": 1, "pad_value": 114}}
     config = write_json(tmp_path / "trailcam.json", wrong)
     assert "lie beside the picture" in resight(*words, "--config", config).err
+
+
+def test_a_classifier_is_added_listed_verified_and_promoted_like_a_detector(
+    resight: Resight, tmp_path: Path
+) -> None:
+    file, config = tmp_path / "colours.onnx", write_json(tmp_path / "colours.json", PLAIN)
+    file.write_bytes(colours())
+    added = resight(
+        "models", "add", file, "--config", config, "--probe", PHOTOS / "cat.jpg", "--format", "json"
+    )
+    said = json.loads(added.ok())
+    assert said["model"] == "colours@1"
+    assert said["recognised"]["kind"]["found"] == "classifier"
+    assert "beside the picture" not in added.err
+    resight("models", "verify", "colours@1").ok()
+    resight("models", "promote", "colours@1").ok()
+    (row,) = json.loads(resight("models", "list", "--format", "json").ok())
+    assert (row["model"], row["kind"], row["aliases"]) == ("colours@1", "classifier", "production")
+    shown = json.loads(resight("models", "show", "colours", "--format", "json").ok())
+    assert (shown["kind"], shown["scores"]) == ("classifier", "logits")
+    refused = resight("detect", PHOTOS / "cat.jpg", "--model", "colours").refused(2)
+    assert "colours@1 is a classifier, which finds no boxes" in refused

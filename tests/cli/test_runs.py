@@ -114,7 +114,9 @@ def rows(done: str) -> list[dict[str, Any]]:
 
 def test_nothing_was_run_yet(resight: Resight, home: Path) -> None:
     assert rows(resight("runs", "list", "--format", "json").ok()) == []
-    assert resight("runs", "list", "--format", "csv").ok().startswith("run_id,kind,state,model,scope,")
+    assert (
+        resight("runs", "list", "--format", "csv").ok().startswith("run_id,kind,state,model,scope,")
+    )
     for command in ("show", "log", "cancel", "publish"):
         assert "no run 'r'" in resight("runs", command, "r").refused(2)
     assert "nothing is published" in resight("runs", "rollback").refused(2)
@@ -201,7 +203,11 @@ def test_runs_of_other_kinds_are_told_apart_and_show_what_they_counted(
     log.write("sealed", Counts(requested=2), metrics={"checked": 4, "flagged": 1})
     first, second, *_ = rows(resight("runs", "list", "--format", "json").ok())
     assert (first["run_id"], first["kind"], first["published"]) == ("sized", "filter", "")
-    assert (second["run_id"], second["kind"], second["published"]) == ("new", "detect", "production")
+    assert (second["run_id"], second["kind"], second["published"]) == (
+        "new",
+        "detect",
+        "production",
+    )
     shown = json.loads(resight("runs", "show", "sized", "--format", "json").ok())
     assert (shown["kind"], shown["metrics"]) == ("filter", {"checked": 4, "flagged": 1})
     assert "metric flagged" in resight("runs", "show", "sized").ok()

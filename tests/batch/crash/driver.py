@@ -125,7 +125,7 @@ def drive(task: Task) -> None:
     stage: Any = Stage(task)
     batch.run.result_tables = stage.result_tables
     batch.run.ResultCommitter = stage.committer
-    batch.run._Lease = no_lease  # type: ignore[misc,assignment]
+    batch.run.Lease = no_lease  # type: ignore[misc,assignment]
     batch.commit.time = stage
     if task.fault:
         archive.tables._commit = Faulty(task.fault, archive.tables._commit, task.orders)

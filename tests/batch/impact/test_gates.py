@@ -12,7 +12,6 @@ from archive.views import View
 from batch.impact.facts import Boxes, Images, Impact, Verified
 from batch.impact.gates import closed, closed_gates, judge
 from batch.policy import Gates
-from model_store.errors import BadRequest
 from tests.batch.impact.scene import NEW, OLD, Seen, World, new_side, old_side
 
 DEER: Seen = ("deer", 0.75, (0.0, 0.0, 40.0, 40.0))
@@ -126,4 +125,6 @@ def test_where_nothing_is_published_nothing_can_be_lost(tables: Tables) -> None:
 
 def test_layers_are_over_both_sides_and_change_nothing(tables: Tables) -> None:
     plain = closed_gates(tables, view(OLD), view(NEW), Gates())
-    assert closed_gates(tables, view(OLD, layers=("x",)), view(NEW, layers=("x",)), Gates()) == plain
+    assert (
+        closed_gates(tables, view(OLD, layers=("x",)), view(NEW, layers=("x",)), Gates()) == plain
+    )

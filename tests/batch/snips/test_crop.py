@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from batch.snips.crop import corners_px, crop
+from batch.snips.crop import crop
 from batch.snips.settings import Cut
+from model_store.crops import corners_px
 from tests.batch.snips.conftest import picture
 
 SIZE = (60, 40)

@@ -1,0 +1,58 @@
+"""Real weights on crops of real photographs, from the plan's row to the table's; without a cluster."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from batch.classify.crops import crops_of
+from batch.classify.rows import classification_table
+from batch.classify.target import target_of
+from model_store.add import add_version
+from model_store.images import decode
+from model_store.loaded import load_classifier
+from model_store.names import version_id
+from model_store.store import ModelStore
+from serve.chunks import Chunk, LogitsAnswer
+from tests.fixtures_local import PHOTOS
+from tests.shared_data import shared
+
+WEIGHTS = "models/efficientnet_lite0_imagenet_224.classifier.fp16.onnx"
+
+
+@pytest.mark.parametrize(("photo", "label"), [("panda", "giant panda"), ("cat", "cat")])
+def test_what_is_in_the_picture_is_what_the_row_says(
+    photo: str, label: str, tmp_path: Path
+) -> None:
+    store = _store(tmp_path)
+    version = store.describe(store.versions("efficientnet-lite0")[0])
+    model = load_classifier(store, version.id)
+    data = (PHOTOS / f"{photo}.jpg").read_bytes()
+    height_px, width_px = decode(data).pixels.shape[:2]
+    whole = {"x1_px": 0.0, "y1_px": 0.0, "x2_px": float(width_px), "y2_px": float(height_px)}
+    row = {"media_sha256": hashlib.sha256(data).hexdigest(), "source_root": str(PHOTOS)}
+    row |= {"path": f"{photo}.jpg", "width_px": width_px, "height_px": height_px}
+    row |= {"boxes": [{"rank": 0, "replaces": False, **whole}]}
+    crops = crops_of(row, version.config.preprocess, 0.0, 10**8)
+    inputs = np.stack([crop.input for crop in crops if crop.input is not None])
+    chunk = Chunk.of_inputs(str(version.id), inputs)
+    logits = model.infer(np.concatenate([one.pixels for one in chunk.items()]))
+    times = np.zeros(1, np.float32)
+    answer = LogitsAnswer(model.info, logits, model.labels, times, times, (None,))
+    target = target_of("k" * 64, version, 0.0)
+    (found,) = classification_table("r", model.info, target, crops, answer).to_pylist()
+    assert (found["status"], len(found["logits"])) == ("ok", 1000)
+    assert label in found["label"]
+    alone = model.classify([decode(data).pixels])[0]
+    assert np.array_equal(alone, logits[0])
+    assert found["logits"] == alone.astype(np.float16).astype(np.float32).tolist()
+
+
+def _store(place: Path) -> ModelStore:
+    weights = shared(WEIGHTS).read_bytes()
+    store = ModelStore(str(place / "models"))
+    add_version(store, version_id("efficientnet-lite0", "1"), weights, {}, {})
+    return store

@@ -1,0 +1,93 @@
+"""Answers of a replica as rows: which crop has which logits, and what is kept of them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from archive.schemas import CLASSIFICATIONS
+from batch.classify.crops import Crop
+from batch.classify.rows import EXTRA, classification_table, rounded_16
+from batch.classify.target import target_of
+from serve.chunks import LogitsAnswer
+from tests.batch.classify.conftest import COLOURS, KEY, classifier
+
+MODEL = classifier()
+TARGET = target_of(KEY, MODEL, 0.25)
+PICTURE = np.zeros((8, 8, 3), np.uint8)
+
+
+def table(crops: list[Crop], answer: LogitsAnswer | None) -> pa.Table:
+    found = classification_table("r", MODEL.info, TARGET, crops, answer, 12.0, "here")
+    assert found.schema == pa.schema([*CLASSIFICATIONS, *EXTRA])
+    return found
+
+
+def answer(logits: list[list[float]], *errors: str | None) -> LogitsAnswer:
+    times = np.arange(len(logits), dtype=np.float32) + 1
+    given = tuple(errors) or (None,) * len(logits)
+    return LogitsAnswer(MODEL.info, np.array(logits, np.float32), COLOURS, times, 10 * times, given)
+
+
+def test_rows_are_in_the_order_of_the_crops_also_where_some_failed() -> None:
+    crops = [
+        Crop("a", 0, False, PICTURE, (1, 2, 3, 4), read_ms=5.0),
+        Crop("b", 0, True, error_code="decode", error_detail="no: picture"),
+        Crop("c", 3, False, PICTURE, (5, 6, 7, 8)),
+        Crop("d", 1, False, PICTURE, (0, 0, 1, 1)),
+    ]
+    logits = [[1.0, 3.0, 2.0], [math.nan] * 3, [5.0, 5.0, 4.0]]
+    rows = table(crops, answer(logits, None, "model: too dark", None)).to_pylist()
+    assert [(r["media_sha256"], r["rank"], r["detection_id"]) for r in rows] == [
+        ("a", 0, "a-0"),
+        ("b", 0, "b-0"),
+        ("c", 3, "c-3"),
+        ("d", 1, "d-1"),
+    ]
+    assert [(r["status"], r["error_code"], r["error_detail"]) for r in rows] == [
+        ("ok", None, None),
+        ("failed", "decode", "no: picture"),
+        ("failed", "model", "too dark"),
+        ("ok", None, None),
+    ]
+    assert [r["logits"] for r in rows] == [[1.0, 3.0, 2.0], None, None, [5.0, 5.0, 4.0]]
+    assert [r["label"] for r in rows] == ["green", None, None, "red"]  # of equals the first
+    raised = [math.exp(1), math.exp(3), math.exp(2)]
+    assert rows[0]["score"] == pytest.approx(raised[1] / sum(raised), rel=1e-6)
+    assert rows[1]["score"] is None
+    assert [r["crop_x1_px"] for r in rows] == [1, None, 5, 0]
+    assert [r["replaces"] for r in rows] == [False, True, False, False]
+    assert [r["queue_ms"] for r in rows] == [1.0, 0.0, 2.0, 3.0]
+    assert [r["inference_ms"] for r in rows] == [10.0, 0.0, 20.0, 30.0]
+    assert [r["waited_ms"] for r in rows] == [4.0, 0.0, 4.0, 4.0]
+    assert {r["margin_frac"] for r in rows} == {0.25}
+    assert {r["classifier_key"] for r in rows} == {TARGET.classifier_key}
+
+
+def test_where_no_crop_could_be_cut_all_are_failed() -> None:
+    rows = table([Crop("a", i, False, error_code="access", error_detail="") for i in (0, 1)], None)
+    assert rows["status"].to_pylist() == ["failed", "failed"]
+    assert rows["logits"].null_count == 2
+
+
+def test_a_long_reason_is_cut() -> None:
+    crops = [Crop("a", 0, False, PICTURE, (0, 0, 1, 1))]
+    (row,) = table(crops, answer([[0.0] * 3], "model: " + "x" * 400)).to_pylist()
+    assert row["error_detail"] == "x" * 300
+
+
+def test_logits_are_kept_as_numbers_of_16_bits_and_the_score_is_of_all_of_them() -> None:
+    values = [10.001, 9.999, -1e6]
+    (row,) = table([Crop("a", 0, False, PICTURE, (0, 0, 1, 1))], answer([values])).to_pylist()
+    assert row["logits"] == [10.0, 10.0, -65504.0]
+    assert row["label"] == "red"
+    assert row["score"] == pytest.approx(1 / (1 + math.exp(9.999 - 10.001)), rel=1e-5)
+
+
+def test_rounding_is_that_of_numpy() -> None:
+    values = np.random.default_rng(1).normal(0, 10, 10_000).astype(np.float32)
+    assert np.array_equal(rounded_16(values), values.astype(np.float16).astype(np.float32))
+    assert np.abs(rounded_16(values) - values).max() <= np.abs(values).max() * 2**-11

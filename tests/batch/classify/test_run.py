@@ -1,0 +1,354 @@
+"""A classify run in the driver: rows once, accounts closed, resumed and in the record; without a cluster."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import boto3
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import archive.tables
+import batch.classify.run
+import batch.read
+from archive.classes import only_classifier, read_classes
+from archive.schemas import CLASSIFICATIONS, TABLES
+from archive.tables import Tables
+from batch.classify.accounting import CropCounts
+from batch.policy import Stop
+from batch.scope import Scope
+from model_store.errors import (
+    AccountingOpen,
+    BadRequest,
+    Conflict,
+    NothingWorked,
+    StorageUnreachable,
+    TooManyFailed,
+)
+from tests.batch.classify.conftest import COLOURS, KEY, Bench, classifier, picture, png
+from tests.fixtures_local import rows_of
+
+pytestmark = pytest.mark.usefixtures("without_ray")
+BOX = (10.0, 10.0, 30.0, 20.0)
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch.read._read.retry, "sleep", lambda _: None)
+
+
+def last_event(bench: Bench) -> dict[str, Any]:
+    return max(rows_of(bench.tables, "runs"), key=lambda row: (row["event_at"], row["event"]))
+
+
+def counts(report: Any) -> tuple[int, int, int, int]:
+    found: CropCounts = report.counts
+    return found.requested, found.ok, found.failed, found.reused
+
+
+def test_every_detection_that_is_shown_has_its_row(bench: Bench, three: dict[str, str]) -> None:
+    report = bench.run()
+    assert counts(report) == (3, 3, 0, 0)
+    both, one = three["both"], three["one"]
+    assert set(bench.rows) == {(both, 0), (both, 1), (one, 1)}
+    row = bench.rows[one, 1]
+    # of the box 10,10,30,20 of the picture, by hand: the mean of each colour, in steps of 16
+    means = picture(1)[10:20, 10:30].reshape(-1, 3).mean(axis=0) / 16
+    assert row["logits"] == pytest.approx(means, abs=0.3)  # the crop is resized to 8 by 8
+    kept = np.array(row["logits"], np.float32)
+    assert (kept == kept.astype(np.float16)).all()
+    assert row["label"] == COLOURS[int(np.argmax(means))]
+    scores = np.exp(kept - kept.max()) / np.exp(kept - kept.max()).sum()
+    assert row["score"] == pytest.approx(scores.max(), abs=0.01)
+    assert (row["status"], row["error_code"], row["error_detail"]) == ("ok", None, None)
+    corners = [row[f"crop_{side}_px"] for side in ("x1", "y1", "x2", "y2")]
+    assert corners == [10, 10, 30, 20]
+    assert (row["inference_key"], row["detection_id"]) == (KEY, f"{one}-1")
+    assert (row["run_id"], row["model_name"], row["model_version"]) == ("r1", "colours", "1")
+    assert (row["weights_sha256"], row["margin_frac"]) == ("v" * 64, 0.0)
+    assert row["classifier_key"] == report.metrics["classifier_key"]
+    assert row["finished_at"].tzinfo is not None
+    assert read_classes(bench.tables.url, row["labels_digest"]) == (COLOURS, ("", "", ""))
+    assert only_classifier(bench.tables, KEY) == row["classifier_key"]
+
+
+def test_a_second_run_asks_nothing_and_writes_no_row(bench: Bench, three: dict[str, str]) -> None:
+    bench.run()
+    version, asked = bench.tables.snapshot("classifications").version(), list(bench.asked)
+    assert counts(bench.run("r2")) == (3, 0, 0, 3)
+    assert bench.asked == asked
+    assert bench.tables.snapshot("classifications").version() == version
+
+
+def test_detecting_anew_keeps_what_was_classified(bench: Bench, three: dict[str, str]) -> None:
+    bench.run()
+    before = rows_of(bench.tables, "classifications")
+    sha = bench.add("both/b.png", png(7), [(0.9, "animal", BOX)], key="another")
+    bench.publish("another")
+    assert counts(bench.run("r2")) == (1, 1, 0, 0)
+    after = rows_of(bench.tables, "classifications")
+    assert [row for row in after if row["inference_key"] == KEY] == before
+    assert [row["media_sha256"] for row in after if row["inference_key"] == "another"] == [sha]
+    results = rows_of(bench.tables, "results")
+    assert {row["run_id"] for row in results} == {"r"}
+
+
+def test_what_a_lower_threshold_shows_is_classified_alone(
+    bench: Bench, three: dict[str, str]
+) -> None:
+    bench.run()
+    bench.asked.clear()
+    bench.publish(threshold=0.3, person=0.7)
+    assert counts(bench.run("r2")) == (5, 2, 0, 3)
+    assert sorted(bench.asked) == sorted([f"{three['both']}-2", f"{three['none']}-0"])
+
+
+def test_a_classifier_of_another_model_or_margin_has_rows_of_its_own(
+    bench: Bench, three: dict[str, str]
+) -> None:
+    bench.run()
+    assert counts(bench.run("r2", margin_frac=0.5)) == (3, 3, 0, 0)
+    bench.model = classifier("d" * 64)
+    assert counts(bench.run("r3")) == (3, 3, 0, 0)
+    rows = rows_of(bench.tables, "classifications")
+    assert len(rows) == 9
+    assert len({row["classifier_key"] for row in rows}) == 3
+    with pytest.raises(BadRequest, match="several classifiers have seen these"):
+        only_classifier(bench.tables, KEY)
+
+
+def test_a_bad_image_is_failed_rows_which_a_later_run_replaces(
+    bench: Bench, three: dict[str, str]
+) -> None:
+    file = bench.root / "both" / "a.png"
+    data = file.read_bytes()
+    both, one = three["both"], three["one"]
+    file.unlink()
+    assert counts(bench.run("r1")) == (3, 1, 2, 0)
+    failed = ("failed", "access", "r1")
+    assert bench.states == {(both, 0): failed, (both, 1): failed, (one, 1): ("ok", None, "r1")}
+    row = bench.rows[both, 0]
+    assert (row["label"], row["score"], row["logits"], row["crop_x1_px"]) == (None,) * 4
+    file.write_bytes(b"another picture")
+    with pytest.raises(NothingWorked, match="every one of 2 detections this run has tried"):
+        bench.run("r2")
+    assert bench.states[both, 1] == ("failed", "changed", "r2")
+    file.write_bytes(data)
+    assert counts(bench.run("r3")) == (3, 2, 0, 1)
+    assert bench.states == {
+        (both, 0): ("ok", None, "r3"),
+        (both, 1): ("ok", None, "r3"),
+        (one, 1): ("ok", None, "r1"),
+    }
+
+
+def test_a_crop_that_fails_fails_alone_and_its_successor_leaves_the_others(
+    bench: Bench, three: dict[str, str]
+) -> None:
+    both = three["both"]
+    bench.broken.add(f"{both}-1")
+    assert counts(bench.run("r1")) == (3, 2, 1, 0)
+    assert bench.states[both, 1] == ("failed", "model", "r1")
+    assert bench.rows[both, 1]["error_detail"] == "no colour"
+    bench.broken.clear()
+    bench.asked.clear()
+    assert counts(bench.run("r2")) == (3, 1, 0, 2)
+    assert bench.asked == [f"{both}-1"]
+    assert {bench.states[both, 0][2], bench.states[both, 1][2]} == {"r1", "r2"}
+    assert len(rows_of(bench.tables, "classifications")) == 3
+
+
+def test_what_was_done_before_a_kill_is_not_done_again(
+    bench: Bench, three: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = batch.classify.run.classification_tables
+
+    def killed(*args: Any) -> Any:
+        yield next(inner(*args))
+        raise SystemExit(143)
+
+    monkeypatch.setattr(batch.classify.run, "classification_tables", killed)
+    with pytest.raises(SystemExit):
+        bench.run("r1")
+    assert last_event(bench)["state"] == "cancelled"
+    done = set(bench.rows)
+    assert 0 < len(done) < 3
+    monkeypatch.setattr(batch.classify.run, "classification_tables", inner)
+    bench.asked.clear()
+    report = bench.run("r1")
+    assert counts(report) == (3, 3, 0, 0)  # of this run, over both attempts
+    assert len(bench.asked) == 3 - len(done)
+
+
+def test_an_unknown_error_stops_the_run_and_is_recorded(
+    bench: Bench, three: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("a bug")
+        yield
+
+    monkeypatch.setattr(batch.classify.run, "classification_tables", broken)
+    with pytest.raises(RuntimeError):
+        bench.run()
+    event = last_event(bench)
+    assert (event["state"], event["message"]) == ("failed", "RuntimeError: a bug")
+
+
+def test_the_record_of_a_run_says_its_kind_and_what_it_was_about(
+    bench: Bench, three: dict[str, str]
+) -> None:
+    report = bench.run(scope=Scope(kind="camera", camera="both"), labels=("animal",))
+    events = rows_of(bench.tables, "runs")
+    assert {row["kind"] for row in events} == {"classify"}
+    assert {row["inference_key"] for row in events} == {"c" * 64}
+    last = last_event(bench)
+    assert (last["state"], last["model_name"]) == ("sealed", "colours")
+    assert last["message"] == "requested 1 = ok 1 + failed 0 + reused 0 detections"
+    metrics = json.loads(last["metrics"])
+    assert metrics == report.metrics
+    assert (metrics["view"], metrics["inference_key"], metrics["images"]) == ("production 1", KEY, 1)  # fmt: skip
+    assert last["counts"]["requested"] == last["counts"]["ok"] == 1
+    assert json.loads(last["stages"])["crops_by_node"] == {"node": 1}
+    assert json.loads(last["spec"])["labels"] == ["animal"]
+
+
+def test_a_run_is_not_resumed_as_another(bench: Bench, three: dict[str, str]) -> None:
+    bench.run()
+    bench.run(actors=3)
+    others: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"margin_frac": 0.2}, "margin_frac was 0.0, now 0.2"),
+        ({"labels": ("animal",)}, "labels was"),
+        ({"least_score": 0.6}, "least_score was 0.0, now 0.6"),
+    )
+    for other, words in others:
+        with pytest.raises(Conflict, match=words):
+            bench.run(**other)
+
+
+def test_another_order_and_other_commits_give_the_same_rows(
+    bench: Bench, three: dict[str, str], without_ray: Callable[[], None]
+) -> None:
+    bench.run()
+    first = bench.rows
+    there = Bench(bench.root, Tables(f"{bench.tables.url}2"), bench.model, asked=bench.asked)
+    for name in ("media", "results"):
+        rows = pa.Table.from_pylist(rows_of(bench.tables, name), TABLES[name])
+        there.tables.append(name, rows, "test", lambda _, wanted: wanted)
+    there.publish(person=0.7)
+    without_ray()
+    there.run("r2", commit_s=1e-9)
+    keep = set(CLASSIFICATIONS.names) - {"run_id", "finished_at"}
+    assert {w: {k: row[k] for k in keep} for w, row in there.rows.items()} == {
+        w: {k: row[k] for k in keep} for w, row in first.items()
+    }
+    assert there.tables.snapshot("classifications").version() == 2  # a commit for each of two
+
+
+def test_two_runs_at_once_leave_one_row_a_detection(
+    bench: Bench, three: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one does a part of what this one has planned, of the same images."""
+    inner = batch.classify.run.classification_tables
+    turn: list[Any] = []
+
+    def overtaken(*args: Any) -> Any:
+        monkeypatch.setattr(batch.classify.run, "classification_tables", inner)
+        turn.append(bench.run("r2", labels=("animal",)))
+        yield from inner(*args)
+
+    monkeypatch.setattr(batch.classify.run, "classification_tables", overtaken)
+    assert counts(bench.run("r1")) == (3, 1, 0, 2)
+    assert counts(turn[0]) == (2, 2, 0, 0)
+    runs = {which: run for which, (_, _, run) in bench.states.items()}
+    both, one = three["both"], three["one"]
+    assert runs == {(both, 0): "r2", (both, 1): "r1", (one, 1): "r2"}
+
+
+def test_a_rival_with_another_margin_is_none(
+    bench: Bench, three: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = batch.classify.run.classification_tables
+
+    def overtaken(*args: Any) -> Any:
+        monkeypatch.setattr(batch.classify.run, "classification_tables", inner)
+        bench.run("r2", margin_frac=1.0)
+        yield from inner(*args)
+
+    monkeypatch.setattr(batch.classify.run, "classification_tables", overtaken)
+    assert counts(bench.run("r1")) == (3, 3, 0, 0)
+    assert len(rows_of(bench.tables, "classifications")) == 6
+
+
+def test_a_lost_answer_is_not_written_twice(
+    bench: Bench, three: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = archive.tables._commit
+
+    def commit_and_lose_the_answer(*args: Any) -> None:
+        commit(*args)
+        if "classifications" in str(args[0].table_uri):
+            raise OSError("reset by peer")
+
+    bench.tables.snapshot("classifications")
+    monkeypatch.setattr("archive.tables._commit", commit_and_lose_the_answer)
+    monkeypatch.setattr("archive.tables.time.sleep", lambda _: None)
+    assert counts(bench.run()) == (3, 3, 0, 0)
+    assert len(bench.rows) == 3
+
+
+def test_a_row_that_is_lacking_or_doubled_leaves_the_accounts_open(
+    bench: Bench, three: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = batch.classify.run.classification_tables
+    monkeypatch.setattr(
+        batch.classify.run, "classification_tables", lambda *a: (t.slice(0, 1) for t in inner(*a))
+    )
+    with pytest.raises(AccountingOpen, match=r"requested 3 != ok 2 .*: 1 have no row"):
+        bench.run("r1")
+    assert last_event(bench)["state"] == "failed"
+    monkeypatch.setattr(batch.classify.run, "classification_tables", inner)
+    rows = bench.tables.snapshot("classifications").to_pyarrow_table()
+    bench.tables.append("classifications", rows, "test", lambda _, wanted: wanted)
+    with pytest.raises(AccountingOpen, match="2 detections have more than one row"):
+        bench.run("r2")
+
+
+def test_too_many_failures_stop_it_and_keep_what_was_done(bench: Bench) -> None:
+    bench.publish()
+    for seed in range(6):
+        bench.add(f"{seed}.png", png(seed), [(0.9, "animal", BOX)])
+        if seed:
+            (bench.root / f"{seed}.png").unlink()
+    with pytest.raises(TooManyFailed, match="error_code in classifications"):
+        bench.run(stop=Stop(failed_frac=0.5, failed_after=4))
+    assert 4 <= len(bench.rows) < 6
+
+
+def test_an_archive_that_is_away_is_an_error_before_anything(
+    bench: Bench, three: dict[str, str]
+) -> None:
+    bench.root.rename(bench.root.parent / "unmounted")
+    with pytest.raises(StorageUnreachable, match="is it mounted"):
+        bench.run()
+    assert bench.rows == {}
+
+
+def test_tables_on_s3(bench: Bench, three: dict[str, str], s3_endpoint: str) -> None:
+    bench.run()
+    s3 = boto3.client("s3", endpoint_url=s3_endpoint)
+    s3.create_bucket(Bucket="classified")
+    there = Bench(bench.root, Tables("s3://classified/tables"), bench.model)
+    for name in ("media", "results"):
+        rows = pa.Table.from_pylist(rows_of(bench.tables, name), TABLES[name])
+        there.tables.append(name, rows, "test", lambda _, wanted: wanted)
+    there.publish(person=0.7)
+    assert counts(there.run()) == (3, 3, 0, 0)
+    assert {w: row["logits"] for w, row in there.rows.items()} == {
+        w: row["logits"] for w, row in bench.rows.items()
+    }
+    row = next(iter(there.rows.values()))
+    assert read_classes(there.tables.url, row["labels_digest"])[0] == COLOURS
+    assert counts(there.run("r2")) == (3, 0, 0, 3)

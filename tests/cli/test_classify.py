@@ -1,0 +1,161 @@
+"""`resight classify` plans here: the cluster is only asked for when something is to be classified."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+import batch.submit
+import cli.classify
+import cli.follow
+from archive.schemas import CLASSIFICATIONS
+from archive.tables import Tables
+from archive.views import View, Views
+from batch.classify.target import detection_id, target_of
+from batch.submit import JobOutcome
+from model_store.store import ModelStore
+from tests.cli.conftest import Resight
+from tests.fixtures_local import (
+    copy_of_models,
+    photo,
+    put_results,
+    result_rows,
+    rows_of,
+    write_files,
+    write_json,
+)
+
+RUN = ("classify", "--model", "colours@1")
+NO_CLUSTER = 8
+KEY = "k" * 64
+
+
+@pytest.fixture
+def seen(resight: Resight, home: Path, tmp_path: Path) -> Tables:
+    """Three pictures, in each an animal from the threshold on and one below it; a classifier in the store."""
+    copy_of_models(home)
+    config = {"kind": "classifier", "runtime": {"kind": "onnx"}, "labels": ["red", "green"]}
+    folder = home / "models" / "colours" / "1"
+    write_json(folder / "config.json", config)
+    (folder / "model.onnx").write_bytes(b"not read here")
+    ready(folder)
+    files = {"north/1.jpg": "cat", "north/2.jpg": "panda", "south/1.jpg": "moose"}
+    archive = write_files(tmp_path / "archive", {p: photo(name) for p, name in files.items()})
+    resight("ingest", archive).ok()
+    tables = Tables(str(home / "tables"))
+    box = {"class_id": 0, "label": "animal"}
+    box |= {"x1_px": 10.0, "y1_px": 20.0, "x2_px": 110.0, "y2_px": 70.0}
+    found = [box | {"rank": 0, "score": 0.9}, box | {"rank": 1, "score": 0.2}]
+    for row in rows_of(tables, "media"):
+        size = {"width_px": row["width_px"], "height_px": row["height_px"]}
+        put_results(tables, result_rows([row["media_sha256"]], KEY, detections=found, **size))
+    view = View(inference_key=KEY, model_name="finder", model_version="1", weights_sha256="w")
+    Views(tables.url).publish(view.model_copy(update={"threshold": 0.5}), after=0)
+    return tables
+
+
+def ready(folder: Path) -> None:
+    digests = {
+        file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()
+    }
+    write_json(folder / "READY", {"files": digests})
+
+
+def done(tables: Tables, home: Path) -> None:
+    """All that is shown has been classified."""
+    store = ModelStore(str(home / "models"))
+    target = target_of(KEY, store.describe(store.versions("colours")[0]), 0.0)
+    rows = [
+        {"media_sha256": row["media_sha256"], "rank": 0, "status": "ok", **target.key}
+        | {"detection_id": detection_id(row["media_sha256"], 0), "run_id": "r0"}
+        for row in rows_of(tables, "media")
+    ]
+    table = pa.Table.from_pylist(rows, schema=CLASSIFICATIONS)
+    tables.append("classifications", table, "test", lambda _, wanted: wanted)
+
+
+def facts(text: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def test_the_dry_run_counts_and_writes_nothing(resight: Resight, seen: Tables, home: Path) -> None:
+    told = facts(resight(*RUN, "--dry-run", "--format", "json").ok())
+    assert (told["model"], told["view"], told["inference_key"]) == (
+        "colours@1",
+        "production 1",
+        KEY,
+    )
+    assert (told["requested"], told["to_classify"], told["images"]) == (3, 3, 3)
+    north = (*RUN, "--dry-run", "--scope", "camera", "--camera", "north", "--format", "json")
+    assert facts(resight(*north).ok())["requested"] == 2
+    none = (*RUN, "--dry-run", "--labels", "person", "--format", "json")
+    assert facts(resight(*none).ok())["requested"] == 0
+    assert seen.existing("classifications") is None
+    assert seen.existing("runs") is None
+    assert not (home / "tables" / "labels").exists()
+
+
+def test_what_is_to_be_classified_needs_a_cluster(resight: Resight, seen: Tables) -> None:
+    resight(*RUN).refused(NO_CLUSTER)
+
+
+def test_with_nothing_to_do_it_ends_without_a_cluster(
+    resight: Resight, seen: Tables, home: Path
+) -> None:
+    done(seen, home)
+    told = facts(resight(*RUN, "--format", "json").ok())
+    assert told["accounting"] == "requested 3 = ok 0 + failed 0 + reused 3 detections"
+    assert told["run_id"] is None
+    assert seen.existing("runs") is None
+    resight(*RUN, "--margin-frac", "0.1").refused(NO_CLUSTER)
+    none = facts(resight(*RUN, "--labels", "person", "--format", "json").ok())
+    assert none["counts"]["requested"] == 0
+
+
+def test_the_job_gets_what_was_asked_and_its_report_is_told(
+    resight: Resight, seen: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[str, str, list[str]]] = []
+
+    def submit_job(module: str, run_id: str, words: list[str], settings: object) -> str:
+        started.append((module, run_id, words))
+        return f"resight-{run_id}"
+
+    def follow(job: str, quiet: bool) -> tuple[JobOutcome, dict[str, Any]]:
+        never = len(started) == 1
+        message = "runtime_env setup failed" if never else ""
+        outcome = JobOutcome("FAILED" if never else "SUCCEEDED", 0, message)
+        return outcome, {"run_id": "r", "accounting": "line", "counts": {}, "stages": {}}
+
+    monkeypatch.setattr(cli.classify, "join", lambda _: None)
+    monkeypatch.setattr(batch.submit, "submit_job", submit_job)
+    monkeypatch.setattr(cli.follow, "follow", follow)
+    told = facts(resight(*RUN, "--run-id", "r", "--labels", "animal", "--format", "json").ok())
+    assert (told["run_id"], told["accounting"]) == ("r", "line")
+    assert len(started) == 2  # the first never began
+    module, run_id, words = started[1]
+    assert (module, run_id) == ("batch.classify", "r")
+    assert words[words.index("--labels") + 1] == "animal"
+    assert batch.submit.is_job_of("r", " ".join(["python", "-m", module, *words]))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("classify",), "--model is needed"),
+        (("classify", "--model", "ssdlite-coco"), "a classifier is needed here"),
+        (("classify", "--model", "colours@1", "--view", "trial"), "nothing is published as trial"),
+        (("classify", "--model", "colours@1", "--labels", ","), "--labels: name one at least"),
+        (("reprocess", "--model", "colours@1", "--dry-run"), "resight classify --help"),
+    ],
+)
+def test_what_cannot_be_is_refused(
+    resight: Resight, seen: Tables, words: tuple[str, ...], said: str
+) -> None:
+    assert said in resight(*words).refused(2)
