@@ -100,7 +100,8 @@ create view events as
     with frames as (
         select distinct on (g.media_sha256) g.event_id, g.event_note, g.media_sha256, m.camera_id,
             m.captured_at_local
-        from image_groups g join media m using (media_sha256) order by g.media_sha256, m.missing_since is not null, m.source_root, m.path),
+        from image_groups g join media m using (media_sha256)
+        order by g.media_sha256, m.missing_since is not null, m.source_root, m.path),
     shown as (select distinct media_sha256, rank, label from detections),
     counts as (
         select event_id, label, media_sha256, count(*) as n from frames join shown using (media_sha256)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from examples.archive_plan import plan
 from examples.scenes import render
@@ -18,7 +19,8 @@ from examples.scenes import render
 DISTINCT = 48
 PER_CAMERA = 500
 QUALITY = 88
-GRAIN = 6.0  # standard deviation, levels: an enlarged frame alone would be smoother than a sensor's
+GRAIN = 6.0
+"""Standard deviation, levels, the same in all colours: an enlarged frame alone is smoother than a sensor's."""
 
 
 def build(out: Path, images: int, size_px: tuple[int, int]) -> None:
@@ -35,8 +37,8 @@ def build(out: Path, images: int, size_px: tuple[int, int]) -> None:
 
 def _encoded(frame: cv2.typing.MatLike, size_px: tuple[int, int]) -> bytes:
     large = cv2.resize(frame, size_px, interpolation=cv2.INTER_CUBIC)
-    noise = cv2.randn(large.astype("int16"), (0, 0, 0), (GRAIN, GRAIN, GRAIN))
-    noisy = cv2.add(large, noise, dtype=cv2.CV_8U)
+    grain = np.random.default_rng(0).normal(0, GRAIN, large.shape[:2])[..., None]
+    noisy = np.clip(large + grain, 0, 255).astype(np.uint8)
     done, data = cv2.imencode(
         ".jpg", cv2.cvtColor(noisy, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
     )

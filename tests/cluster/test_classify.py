@@ -8,17 +8,12 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from ray import serve as ray_serve
 
 from model_store.classifier import Classifier
-from model_store.errors import BadRequest
-from model_store.images import decode
 from model_store.loaded import load_classifier
 from model_store.names import version_id
 from model_store.store import ModelStore
-from serve.app_names import APP, deployment_of
-from serve.chunks import Chunk
-from tests.model_store.classifiers import LABELS, colour_store
+from tests.model_store.classifiers import colour_store
 
 pytestmark = pytest.mark.cluster
 ONE = version_id("colours", "1")
@@ -51,20 +46,6 @@ def test_a_promoted_classifier_answers_through_the_proxy(
     refused = asked(cluster, photo("panda"), model="ssdlite-coco")
     assert refused.status_code == 400
     assert "is a detector" in refused.json()["detail"]
-
-
-def test_chunks_by_handle_are_what_the_classifier_says(
-    cluster: Any, colours: Classifier, photo: Any
-) -> None:
-    from model_store.deployment import DEFAULT_POOL
-
-    inputs = np.stack([colours.prepare(decode(photo(n)).pixels) for n in ("cat", "panda", "moose")])
-    handle: Any = ray_serve.get_deployment_handle(deployment_of(DEFAULT_POOL), APP)
-    answer = handle.classify_chunk.remote(Chunk.of_inputs("colours@1", inputs)).result(timeout_s=60)
-    assert (answer.model.id, answer.labels, answer.errors) == (ONE, LABELS, (None,) * 3)
-    np.testing.assert_allclose(answer.logits, colours.infer(inputs), rtol=1e-5)
-    with pytest.raises(BadRequest, match="is a classifier"):
-        handle.detect_chunk.remote(Chunk.of_inputs("colours@1", inputs)).result(timeout_s=60)
 
 
 def test_the_next_version_takes_over_and_goes_back(

@@ -35,6 +35,9 @@ def seen(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, st
     tables = str(place / "tables")
     assert cluster.resight("ingest", str(place / "cameras"), tables=tables).returncode == 0
     cluster.reprocess("--model", "ssdlite-coco", tables=tables)
+    why = ("--override", "a tenth of the sample cannot be read, on purpose")
+    published = cluster.resight("runs", "publish", "ssdlite-coco@1", *why, tables=tables)
+    assert published.returncode == 0, published.stderr
     return {"tables": tables, "root": str(place / "cameras")}
 
 
