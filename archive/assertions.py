@@ -24,10 +24,12 @@ from model_store.errors import Conflict
 
 HUMAN = "human"
 """Both the method and the layer of what people say; other layers have `method` machine and a digest."""
-_STANDING = """
+_SPOKEN = ", ".join(name for name in ASSERTIONS.names if name != "group_id")
+"""What people's rows have. `group_id` came later, and `scan` cannot ask a file for a column that it lacks."""
+_STANDING = f"""
     create or replace temp table standing as
     with latest as (
-        from assertion_rows where method = 'human'
+        select {_SPOKEN} from assertion_rows where method = 'human'
         qualify row_number() over (
             partition by media_sha256, x1_px, y1_px, x2_px, y2_px
             order by asserted_at desc, assertion_id desc) = 1),
@@ -102,7 +104,7 @@ def _require_kept(tables: Tables, rows: pa.Table) -> None:
 
 
 def make_standing(sql: duckdb.DuckDBPyConnection, tables: Tables) -> None:
-    """Make relation `standing`: what people said last, in the columns of `assertions`.
+    """Make relation `standing`: what people said last, in the columns of `assertions` but `group_id`.
 
     A later statement about the same box of the same image takes the place of an earlier one. That
     there is nothing in the image (suppress without a box) takes the place of all before it, and gives

@@ -27,7 +27,8 @@ from model_store.errors import BadRequest, Conflict, StorageUnreachable
 
 _FORMATS = {".parquet": "format parquet, compression zstd", ".csv": "format csv, header"}
 _KEYS = "select distinct inference_key from {} order by all"
-OF_VIEW, OF_ALL = ("results", "detections"), ("all_results", "all_detections")
+OF_VIEW = ("results", "detections", "hidden", "events", "occurrences")
+OF_ALL = ("all_results", "all_detections")
 BESIDE = ("snips", "classifications")
 """Tables that hang on results, by inference key."""
 

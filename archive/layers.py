@@ -29,7 +29,7 @@ MACHINE = "machine"
 WITHDRAW = "withdraw"
 FEWEST_DIGITS = 4
 _NEWEST = """
-    select {columns} from {rows} where method = 'machine' and layer_id = $layer and inference_key = $key
+    select {columns} from {rows} where method = 'machine' and layer_id = $layer and inference_key = $key {only}
     qualify row_number() over (
         partition by media_sha256, rank order by asserted_at desc, assertion_id desc) = 1
 """
@@ -111,9 +111,13 @@ def layer_named(layers: Mapping[str, Layer], name: str, among: Collection[str] =
     raise BadRequest(f"{what}; there is: {words or 'none: resight filters run'}")
 
 
-def newest(rows: str, columns: str = "*") -> str:
-    """SQL for what a layer says by now, of parameters $layer and $key: also what it has withdrawn."""
-    return _NEWEST.format(rows=rows, columns=columns)
+def newest(rows: str, columns: str = "*", of: str = "") -> str:
+    """SQL for what a layer says by now, of parameters $layer and $key: also what it has withdrawn.
+
+    `of` is a relation with the images that matter.
+    """
+    only = f"and media_sha256 in (select media_sha256 from {of})" if of else ""
+    return _NEWEST.format(rows=rows, columns=columns, only=only)
 
 
 def append_said(tables: Tables, layer: Layer, inference_key: str, rows: pa.Table) -> int:
@@ -139,7 +143,7 @@ def _not_yet_said(snapshot: DeltaTable, layer: str, key: str, wanted: pa.Table) 
     sql = duckdb.connect()
     sql.register("there", dataset(snapshot, ASSERTIONS))
     sql.register("wanted", wanted)
-    said = newest("there", "assertion_id, media_sha256, rank")
+    said = newest("there", "assertion_id, media_sha256, rank", of="wanted")
     found = sql.sql(
         f"from wanted anti join ({said}) using (assertion_id)", params={"layer": layer, "key": key}
     )

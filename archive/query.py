@@ -114,9 +114,10 @@ create view events as
     from frames left join max_n using (event_id) group by event_id;
 create view occurrences as
     with members as (
-        select distinct on (media_sha256, rank) occurrence_id, event_id, camera_id, captured_at_local, media_sha256,
-            label, score, said_by
-        from detections where occurrence_id is not null order by media_sha256, rank, source_root, path),
+        select distinct on (d.media_sha256, d.rank) d.occurrence_id, d.event_id, d.camera_id, d.captured_at_local,
+            d.media_sha256, d.label, d.score, d.said_by
+        from detections d join media m using (media_sha256, source_root, path) where d.occurrence_id is not null
+        order by d.media_sha256, d.rank, m.missing_since is not null, m.source_root, m.path),
     votes as (
         select occurrence_id, label, sum(score) as weight, max(score) as best,
             bool_or(coalesce(said_by = 'human', false)) as by_person

@@ -4,8 +4,8 @@ relations `boxes` (media_sha256, rank, label, score, x1_px …) and `assertion_r
 --resolve--> `resolved` (a row for each detection that something is said about), `image_groups`, `orphaned`
 
 A later layer outranks an earlier one, a person every layer. What a person said of a box holds for the detection that
-covers it best, whichever model found that: IoU >= ATTACH_IOU; where none does it is an orphan. Of two people's
-boxes on one detection the better one holds.
+it names, else for the one that covers it best, whichever model found that: IoU >= ATTACH_IOU; where none does it is an
+orphan. Of two people's boxes on one detection the better one holds. What is hidden is said by the layer that hides it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ _LAYER_SAID = """
             and layer_id in (select layer_id from chosen)
         qualify row_number() over (
             partition by layer_id, media_sha256, rank order by asserted_at desc, assertion_id desc) = 1)
-    select newest.*, position, groups from newest join chosen using (layer_id) where action <> 'withdraw';
+    select newest.*, position, groups,
+        position + if(action = 'suppress', (select count(*) from chosen), 0) as weight
+    from newest join chosen using (layer_id) where action <> 'withdraw';
 """
 _LAYERED = """
     create or replace {kind} layered as
@@ -40,9 +42,9 @@ _LAYERED = """
         arg_max(label, position) filter (action = 'relabel') as label,
         arg_max(score, position) filter (action in ('relabel', 'rescore')) as score,
         arg_max(score_semantics, position) filter (action in ('relabel', 'rescore')) as score_semantics,
-        arg_max(layer_id, position) filter (action <> 'group') as said_by,
-        arg_max(reason, position) filter (action <> 'group') as reason,
-        arg_max(assertion_id, position) filter (action <> 'group') as determined_by,
+        arg_max(layer_id, weight) filter (action <> 'group') as said_by,
+        arg_max(reason, weight) filter (action <> 'group') as reason,
+        arg_max(assertion_id, weight) filter (action <> 'group') as determined_by,
         arg_max(group_id, position) as group_id,
         arg_max(group_id, position) filter (groups = 'occurrence') as occurrence_id,
         arg_max(group_id, position) filter (groups = 'slot') as slot_id
@@ -63,7 +65,7 @@ _HEARD = """
             shared / nullif(either, 0) as iou
         from standing s join boxes b on b.media_sha256 = s.media_sha256 where s.x1_px is not null),
     best as (
-        from touching where iou >= {least}
+        from touching where iou >= {least} and not isnan(iou) or named
         qualify row_number() over (
             partition by assertion_id order by named desc, iou desc, rank) = 1)
     from best qualify row_number() over (

@@ -24,7 +24,7 @@ from cli.output import Format, FormatOption, errors, note, print_facts, print_ro
 from model_store.errors import BadRequest
 from serve.settings import Settings
 
-_OF_VIEW = re.compile(r"\b(results|detections)\b", re.IGNORECASE)
+_OF_VIEW = re.compile(r"\b(results|detections|hidden|events|occurrences)\b", re.IGNORECASE)
 ViewOption = Annotated[
     str | None,
     typer.Option("--view", help="results and detections of this view, not of production"),

@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from archive.layers import layer_named, read_layers
+from archive.layers import layer_named, layers_of, read_layers
 from archive.publications import view_named, view_of_run
 from archive.query import query
 from archive.tables import Tables
 from archive.views import PRODUCTION, Views
 from batch.filters.layers import switch, unfounded
-from batch.filters.prepare import prepare
+from batch.filters.prepare import prepare, prepare_again
 from batch.filters.registry import FILTERS, filter_of
 from batch.filters.scope import FilterScope, parse_scope
 from batch.filters.spec import FilterSpec
@@ -94,9 +94,11 @@ def run(
     tables = Tables(settings.tables_url)
     fields = dict(_value(kind, text) for text in values or ())
     scopes: list[FilterScope] = [parse_scope(text) for text in scope or ()]
+    if show_it and (dry_run or not follow):
+        raise BadRequest("--show waits for the end of the run: leave out --dry-run and --no-follow")
     specs = prepare(tables, kind, fields, scopes, view)
     rows = _run(specs, settings, tables, dry_run, follow)
-    if show_it and not dry_run and follow:
+    if show_it:
         shown = switch(tables, view, on=[specs[0].layer().layer_id])
         note(f"{view} {shown.serial} shows it")
     print_rows(rows, fmt)
@@ -106,24 +108,30 @@ def run(
 def rerun(
     scope: Annotated[str, typer.Option(help="as of 'resight filters run'")] = "run=published",
     view: ViewName = PRODUCTION,
+    show_it: Annotated[
+        bool, typer.Option("--show", help="then show the layers that became others in the view")
+    ] = False,
     fmt: FormatOption = Format.table,
 ) -> None:
     """Run every layer of a view again, from the lowest up: for new images, or another model's run.
 
-    What holds already is not said again. Example: resight filters rerun --scope run=20260514T031500-9f2c1a
+    What holds already is not said again. A layer that was made over others than those below it now becomes
+    another layer, and so do those above it. Example: resight filters rerun --scope run=20260514T031500-9f2c1a
     """
     settings = Settings()
     tables = Tables(settings.tables_url)
-    current = Views(tables.url).current(view)
-    known = read_layers(tables)
-    specs: list[FilterSpec] = []
-    for name in current.layers if current else ():
-        layer = known[name]
-        fields = {field: value for field, value in layer.config.items() if field != "kind"}
-        specs += prepare(tables, layer.kind, fields, [parse_scope(scope)], view)
-    if not specs:
-        raise BadRequest(f"view {view} has no layers; see: resight filters run --help")
-    print_rows(_run(specs, settings, tables, False, True), fmt)
+    shown = [one.layer_id for one in layers_of(tables, Views(tables.url).current(view))]
+    specs = prepare_again(tables, parse_scope(scope), view)
+    rows = _run(specs, settings, tables, False, True)
+    made = [spec.layer().layer_id for spec in specs]
+    others = [one for one in made if one not in shown]
+    if others and show_it:
+        now = switch(tables, view, on=others)
+        note(f"{view} {now.serial} shows them")
+    elif others:
+        words = " ".join(one[:12] for one in others)
+        note(f"{len(others)} are other layers now; to show them: resight layers on {words}")
+    print_rows(rows, fmt)
 
 
 @app.command()

@@ -36,12 +36,12 @@ def main(
     connect(settings)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # after Ray has set its own
     give_way_all()
-    from batch.filters.run import execute
+    from batch.filters.run import execute_all
     from batch.filters.stage import on_cluster
 
-    for spec in specs:
-        report = execute(spec, Tables(settings.tables_url), on_cluster)
-        log.info("report", run_id=spec.run_id, seconds=round(report.seconds, 2), **report.metrics())
+    for report in execute_all(specs, Tables(settings.tables_url), on_cluster):
+        seconds = round(report.seconds, 2)
+        log.info("report", run_id=report.run_id, seconds=seconds, **report.metrics())
 
 
 if __name__ == "__main__":

@@ -3,10 +3,14 @@
 pa.Table (schema COLUMNS) --rows_of_table--> Rows
 """
 
+# pyarrow.compute makes its functions at run time:
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from batch.filters.contract import NO_RANK, Rows
 
@@ -68,7 +72,8 @@ def rows_of_table(
 def _logits(table: pa.Table, n: int) -> np.ndarray:
     """(rows, n) float32; NaN where a row has none, or not as many as there are classes."""
     out = np.full((len(table), n), np.nan, np.float32)
-    for place, values in enumerate(table.column("logits").to_pylist()):
-        if values is not None and len(values) == n:
-            out[place] = values
+    given = table.column("logits")
+    there = pc.fill_null(pc.equal(pc.list_value_length(given), n), False)
+    values = pc.list_flatten(given.filter(there)).to_numpy()
+    out[there.to_numpy()] = values.reshape(-1, n)
     return out

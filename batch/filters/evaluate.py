@@ -132,7 +132,8 @@ def evaluate(part: pa.Table, question: Question) -> Evaluated:
 
 
 _READ = (
-    *("media_sha256", "rank", "label", "score", "human", "determined_by", *_ID_COLUMNS),
+    *("media_sha256", "rank", "label", "score", "human", "hidden_below", "determined_by"),
+    *_ID_COLUMNS,
     *("standing_id", "standing_action", "standing_label", "standing_score"),
 )
 
@@ -221,7 +222,7 @@ def _withdrawal(
 
 
 def _is_changed(one: Said | None, place: int, columns: dict[str, list[Any]]) -> bool:
-    if columns["human"][place]:
+    if columns["human"][place] or columns["hidden_below"][place]:
         return False
     label, score = columns["label"][place], columns["score"][place]
     before = _outcome(

@@ -22,7 +22,7 @@ from batch.filters.registry import FILTERS, filter_of
 from batch.filters.scope import scope_of
 from batch.filters.spec import FilterSpec
 from batch.filters.submit import submit_filters
-from model_store.errors import BadRequest, ModelNotFound
+from model_store.errors import ModelNotFound
 from serve import problems
 from serve.access import Access, Guard
 from serve.settings import Settings
@@ -137,7 +137,7 @@ def _state(tables: Tables, run_id: str) -> RunState:
     quoted = "'" + run_id.replace("'", "''") + "'"
     rows = query(tables, _RUN.format(run_id=quoted)).to_pylist()
     if not rows:
-        raise BadRequest(f"no run '{run_id}' has begun; see: resight runs list")
+        raise ModelNotFound(f"no run '{run_id}' has begun; see: resight runs list")
     row = rows[0]
     return RunState(
         run_id=row["run_id"],

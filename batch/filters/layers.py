@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from archive.layers import Layer, layer_named, read_layers
+from archive.layers import Layer, layer_named, layers_of, read_layers
 from archive.tables import Tables
 from archive.views import PRODUCTION, View, Views
-from batch.filters.registry import FILTERS
+from batch.filters.prepare import layers_below
+from batch.filters.registry import filter_of
 from batch.publish import publish_view
 from model_store.errors import BadRequest
 
@@ -32,6 +33,7 @@ def switch(
     if now is None:
         raise BadRequest(f"nothing is published as {view_name}: resight runs publish RUN")
     known = read_layers(tables)
+    layers_of(tables, now)  # all of them are there
     layers = now.layers
     for name in off:
         gone = layer_named(known, name, layers)
@@ -52,24 +54,20 @@ def switch(
 
 def _with(layers: tuple[str, ...], new: Layer, known: dict[str, Layer]) -> tuple[str, ...]:
     kept = [one for one in layers if known[one].kind != new.kind]
-    order = FILTERS[new.kind].order
-    place = sum(FILTERS[known[one].kind].order <= order for one in kept)
+    order = filter_of(new.kind).order
+    place = sum(filter_of(known[one].kind).order <= order for one in kept)
     return (*kept[:place], new.layer_id, *kept[place:])
 
 
 def unfounded(tables: Tables, view: View) -> list[str]:
-    """Words for each layer of the view that was made over other layers than those now below it."""
-    known = read_layers(tables)
-    words: list[str] = []
-    for place, one in enumerate(view.layers):
-        layer = known[one]
-        below = tuple(
-            b
-            for b in view.layers[:place]
-            if FILTERS[known[b].kind].order < FILTERS[layer.kind].order
-        )
-        if layer.input_layers != below:
-            words.append(
-                f"{layer.kind} {one[:12]} was made over other layers than those below it now: run it again"
-            )
-    return words
+    """Words for each layer of the view that was made over other layers than those now below it.
+
+    Raises StorageUnreachable where a layer is not there, BadRequest where its kind is unknown.
+    """
+    layers = layers_of(tables, view)
+    return [
+        f"{one.kind} {one.layer_id[:12]} was made over other layers than those below it now; make it anew: "
+        "resight filters rerun"
+        for one in layers
+        if one.input_layers != layers_below(layers, one.kind)
+    ]

@@ -27,6 +27,7 @@ from model_store.errors import BadRequest
 PART_ROWS = 20_000
 """Of a part, about: at 400 bytes a row 8 MB; a part with logits of 1,000 classes is CLASSES_SHARE of it."""
 CLASSES_SHARE = 10
+_LOGITS = pa.field("logits", pa.list_(pa.float32()))
 _CONTENTS = """
     create table contents as
     with placed as (
@@ -69,10 +70,10 @@ _ORDERED = """
         b.rank, coalesce(l.label, b.label) as label, coalesce(l.score, b.score)::float as score,
         b.x1_px::double as x1_px, b.y1_px::double as y1_px, b.x2_px::double as x2_px, b.y2_px::double as y2_px,
         h.action is not null as human, l.group_id, g.event_id,
-        coalesce(l.hidden, false) as hidden_below, l.determined_by,
+        coalesce(l.hidden, false) or coalesce(h.action = 'suppress', false) as hidden_below, l.determined_by,
         t.assertion_id as standing_id, t.action as standing_action, t.label as standing_label,
         t.score as standing_score, i.assertion_id as image_standing_id,
-        {group} as part_of
+        {group} as part_of{logits}
     from chosen
         join result_rows s using (media_sha256)
         join contents c using (media_sha256)
@@ -82,9 +83,11 @@ _ORDERED = """
         left join heard h on h.media_sha256 = b.media_sha256 and h.rank = b.rank
         left join by_layer t on t.media_sha256 = b.media_sha256 and t.rank = b.rank
         left join by_layer i on i.media_sha256 = c.media_sha256 and i.rank is null
+        {answers}
     where s.status in ('ok', 'empty')
     order by c.unknown, c.place, c.taken_local is null, c.taken_local, c.path, c.media_sha256, b.rank
 """
+_ANSWERS = "left join classified a on a.media_sha256 = b.media_sha256 and a.rank = b.rank"
 _CUTS = """
     select min(first) from (
         select rowid as first, part_of, lag(part_of) over (order by rowid) as before from ordered)
@@ -105,12 +108,13 @@ class Loaded:
 
     def parts(self) -> Iterator[pa.Table]:
         """In order; other statements may run between."""
-        names = ", ".join(PART.names)
+        schema = PART.append(_LOGITS) if self.classifier_key else PART
+        names = ", ".join(schema.names)
         for first, end in zip(self.starts, (*self.starts[1:], self.rows), strict=True):
             found = self.sql.sql(
                 f"select {names} from ordered where rowid between {first} and {end - 1} order by rowid"
             )
-            yield self._with_logits(found.to_arrow_table().cast(PART))
+            yield found.to_arrow_table().cast(schema)
 
     def labels_digest(self) -> str:
         """Of the classifier's rows. Raises BadRequest where there is none."""
@@ -120,18 +124,6 @@ class Loaded:
                 f"classifier {(self.classifier_key or '')[:12]} has classified nothing here; first: resight classify"
             )
         return str(found[0][0])
-
-    def _with_logits(self, part: pa.Table) -> pa.Table:
-        if self.classifier_key is None:
-            return part
-        numbered = part.append_column("place", pa.array(range(len(part)), pa.int64()))
-        self.sql.register("part", numbered)
-        found = self.sql.sql(
-            "select p.* exclude (place), c.logits from part p left join classified c "
-            "on c.media_sha256 = p.media_sha256 and c.rank = p.rank order by p.place"
-        ).to_arrow_table()
-        self.sql.unregister("part")
-        return found
 
 
 def load(
@@ -167,7 +159,6 @@ def load(
     )
     sql.execute("create view by_layer as from by_layer_rows where action <> 'withdraw'")
     group = "c.media_sha256" if context == "image" else "c.unknown::text || c.place"
-    sql.execute(_ORDERED.format(group=group))
     if classifier_key:
         scan(
             sql,
@@ -181,6 +172,10 @@ def load(
             "where classifier_key = $classifier and status = 'ok'",
             {"classifier": classifier_key},
         )
+    answers = {"logits": ", a.logits", "answers": _ANSWERS}
+    if not classifier_key:
+        answers = {"logits": "", "answers": ""}
+    sql.execute(_ORDERED.format(group=group, **answers))
     rows = PART_ROWS // (CLASSES_SHARE if classifier_key else 1)
     starts = tuple(int(row[0]) for row in sql.execute(_CUTS, {"rows": rows}).fetchall())
     counts = sql.sql(

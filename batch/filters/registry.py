@@ -50,7 +50,7 @@ def config_of(kind: str, fields: dict[str, Any]) -> FilterConfig:
     """Raises BadRequest that names each field that is wrong, and what the filter has."""
     one = filter_of(kind)
     try:
-        return one.config.model_validate(fields | {"kind": kind})
+        return one.config.model_validate({"kind": kind} | fields)
     except ValidationError as error:
         wrong = [
             f"{'.'.join(map(str, item['loc'])) or kind}: {item['msg'].removeprefix('Value error, ')}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -71,16 +71,35 @@ def dry_run(spec: FilterSpec, tables: Tables, judge: Judge) -> FilterReport:
     return _report(spec, layer, loaded, tally, None, started)
 
 
+def execute_all(
+    specs: Sequence[FilterSpec], tables: Tables, judge: Judge
+) -> Iterator[FilterReport]:
+    """One after the other. Raises as `execute`; those that come after are recorded as cancelled then."""
+    for place, spec in enumerate(specs):
+        try:
+            report = execute(spec, tables, judge)
+        except BaseException:
+            words = f"not begun: run {spec.run_id}, which came before it, did not end well"
+            with contextlib.suppress(StorageError):
+                for later in specs[place + 1 :]:
+                    RunLog(tables, later, later.model, "filter").write("cancelled", Counts(), words)
+            raise
+        yield report
+
+
 def execute(spec: FilterSpec, tables: Tables, judge: Judge) -> FilterReport:
     """Raises ResightError (recorded in `runs`) when it does not end well."""
     started = time.monotonic()
     layer = spec.layer()
     run_log = RunLog(tables, spec, spec.model, "filter")
     run_log.write("running", Counts())
+    stages: dict[str, float] = {}
     try:
         keep_layer(tables, layer, resight_version())
         with scratch("filter") as sql:
             loaded, question = _loaded(sql, spec, tables, layer)
+            stages["load_s"] = time.monotonic() - started
+            run_log.write("running", Counts(requested=loaded.images))
             log.info(
                 "planned",
                 run_id=spec.run_id,
@@ -88,8 +107,10 @@ def execute(spec: FilterSpec, tables: Tables, judge: Judge) -> FilterReport:
                 rows=loaded.rows,
                 parts=len(loaded.starts),
             )
-            tally = _say(spec, tables, layer, loaded, question, judge, run_log)
+            tally = _say(spec, tables, layer, loaded, question, judge, run_log, stages)
+            counted_s = time.monotonic()
             standing = _recount(sql, tables, layer, spec.inference_key)
+            stages["recount_s"] = time.monotonic() - counted_s
         if standing != tally.flagged:
             raise AccountingOpen(
                 f"run {spec.run_id} was told {tally.flagged} things, and layer {layer.layer_id[:12]} says "
@@ -103,7 +124,8 @@ def execute(spec: FilterSpec, tables: Tables, judge: Judge) -> FilterReport:
         raise
     report = _report(spec, layer, loaded, tally, standing, started)
     counts = Counts(requested=loaded.images, reused=loaded.images)
-    run_log.write("sealed", counts, report.line(), metrics=report.metrics())
+    rounded = {name: round(seconds, 3) for name, seconds in stages.items()}
+    run_log.write("sealed", counts, report.line(), rounded, report.metrics())
     return report
 
 
@@ -150,46 +172,55 @@ def _say(
     question: Question,
     judge: Judge,
     run_log: RunLog,
+    stages: dict[str, float],
 ) -> Tally:
-    tally, parts = Tally(), 0
-    held: list[pa.Table] = []
-    saved_s = beat_s = time.monotonic()
-    for found in judge(loaded.parts(), question, spec.actors):
-        tally, parts = tally.plus(found.tally), parts + 1
-        if len(found.rows):
-            held.append(found.rows)
+    """`stages` gains what judging and commits took."""
+    began_s = saved_s = beat_s = time.monotonic()
+    tally, commit_s, held = Tally(), 0.0, list[pa.Table]()
+    for parts, found in enumerate(judge(loaded.parts(), question, spec.actors), 1):
+        tally = tally.plus(found.tally)
+        held.append(found.rows)
         now_s = time.monotonic()
         if sum(map(len, held)) >= COMMIT_ROWS or now_s - saved_s > COMMIT_S:
-            _commit(tables, layer, spec, held)
+            commit_s += _commit(tables, layer, spec, held)
             held, saved_s = [], now_s
-            log.info(
-                "filter_progress",
-                run_id=spec.run_id,
-                parts=parts,
-                of=len(loaded.starts),
-                **tally.as_dict(),
-            )
+            _tell(spec, loaded, tally, parts)
         if now_s - beat_s > HEARTBEAT_S:
-            run_log.write("running", Counts(), metrics=tally.as_dict())
+            run_log.write("running", Counts(requested=loaded.images), metrics=tally.as_dict())
             beat_s = now_s
-    _commit(tables, layer, spec, held)
+    commit_s += _commit(tables, layer, spec, held)
+    _tell(spec, loaded, tally, len(loaded.starts))
+    stages |= {"judge_s": time.monotonic() - began_s - commit_s, "commit_s": commit_s}
     return tally
 
 
-def _commit(tables: Tables, layer: Layer, spec: FilterSpec, held: list[pa.Table]) -> None:
-    if held:
-        append_said(tables, layer, spec.inference_key, pa.concat_tables(held))
+def _tell(spec: FilterSpec, loaded: Loaded, tally: Tally, parts: int) -> None:
+    of = len(loaded.starts)
+    log.info("filter_progress", run_id=spec.run_id, parts=parts, of=of, **tally.as_dict())
+
+
+def _commit(tables: Tables, layer: Layer, spec: FilterSpec, held: list[pa.Table]) -> float:
+    """Seconds that it took."""
+    began_s = time.monotonic()
+    rows = [table for table in held if len(table)]
+    if rows:
+        append_said(tables, layer, spec.inference_key, pa.concat_tables(rows))
+    return time.monotonic() - began_s
 
 
 def _recount(
     sql: duckdb.DuckDBPyConnection, tables: Tables, layer: Layer, inference_key: str
 ) -> int:
-    """Plainly, from the newest snapshot: what the layer says of the images of this run."""
+    """Plainly, from the newest snapshot: what the layer says of the images and detections of this run.
+
+    A detection that is there no more (pruned, and detected again with fewer) has words, and is nowhere shown.
+    """
     sql.register("there", dataset(tables.snapshot("assertions"), ASSERTIONS))
     asked = {"layer": layer.layer_id, "key": inference_key}
     rows = sql.execute(
-        f"select count(*) from ({newest('there')}) where action <> 'withdraw' "
-        "and media_sha256 in (select media_sha256 from ordered)",
+        f"select count(*) from ({newest('there')}) where action <> 'withdraw' and if(rank is null, "
+        "media_sha256 in (select media_sha256 from ordered), "
+        "(media_sha256, rank) in (select (media_sha256, rank) from ordered where rank is not null))",
         asked,
     )
     return int(rows.fetchall()[0][0])

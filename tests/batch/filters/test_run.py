@@ -166,6 +166,19 @@ def test_people_outrank_layers_before_and_after(tables: Tables) -> None:
     assert not [row for row in shown(tables) if row[0] == sha(0)]
 
 
+def test_a_box_that_a_person_has_hidden_hides_no_other(tables: Tables) -> None:
+    """Rank 0 and 1 are the same animal; a person says that rank 0 is none: then 1 is no duplicate of anything."""
+    put(tables, {60: ("west", 0.0, [box(0, 1, 1, LARGE), box(1, 21, 1, LARGE, score=0.8)])})
+    layer = run(tables, "duplicates").layer_id
+    switch(tables, on=[layer])
+    assert [row[1] for row in shown(tables) if row[0] == sha(60)] == [0]
+    corners = {"x1_px": 1, "y1_px": 1, "x2_px": 201, "y2_px": 201}
+    human(tables, action="suppress", media_sha256=sha(60), **corners)
+    again = run(tables, "duplicates")
+    assert (again.tally.withdrawn, again.tally.changed) == (1, 1)
+    assert [row[1] for row in shown(tables) if row[0] == sha(60)] == [1]
+
+
 def test_what_people_said_survives_a_new_model_or_is_listed(tables: Tables) -> None:
     corners = {"x1_px": 10.0, "y1_px": 10.0, "x2_px": 210.0, "y2_px": 210.0}
     for n in (0, 1):
@@ -302,7 +315,7 @@ def test_accounts_that_do_not_close_end_the_run(
     with pytest.raises(AccountingOpen, match="was told 4 things"):
         run(tables, "small-size")
     states = [row["state"] for row in sorted(rows_of(tables, "runs"), key=lambda row: row["event"])]
-    assert states == ["running", "failed"]
+    assert states == ["running", "running", "failed"]
 
 
 def test_a_run_is_a_run_like_any_other(tables: Tables) -> None:
@@ -310,6 +323,7 @@ def test_a_run_is_a_run_like_any_other(tables: Tables) -> None:
     (row,) = query(tables, "select * from runs").to_pylist()
     assert (row["kind"], row["state"], row["inference_key"]) == ("filter", "sealed", KEY)
     assert json.loads(row["metrics"])["flagged"] == 4
+    assert json.loads(row["stages"]).keys() == {"load_s", "judge_s", "commit_s", "recount_s"}
     assert report.line() == row["message"]
 
 

@@ -1,0 +1,332 @@
+"""What filters and layers must stand: tables of earlier versions, results that go and come, layers over others."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pytest
+from deltalake import write_deltalake
+from typer.testing import CliRunner
+
+from archive.assertions import human_assertions, make_standing
+from archive.classes import write_classes
+from archive.exports import export
+from archive.layers import newest
+from archive.prune import plan_prune
+from archive.query import query
+from archive.schemas import ASSERTIONS, CLASSIFICATIONS
+from archive.tables import Tables
+from archive.views import Views
+from batch.filters import load
+from batch.filters.columns import COLUMNS, rows_of_table
+from batch.filters.here import here
+from batch.filters.layers import switch, unfounded
+from batch.filters.prepare import prepare, prepare_again
+from batch.filters.run import FilterReport, dry_run, execute, execute_all
+from batch.filters.scope import parse_scope
+from cli import filters
+from model_store.errors import BadRequest, StorageUnreachable
+from tests.batch.filters.scene import KEY, box, publish, put, sha, shown, tables_at
+from tests.fixtures_local import result_rows, rows_of
+
+ALL = "run=published"
+SMALL, LARGE = 20.0, 200.0
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Tables:
+    """Six images, each with a large box, one that lies on it, and a small one."""
+    tables = tables_at(tmp_path)
+    put(tables, {n: ("north", 60.0 * n, _found()) for n in range(6)})
+    publish(tables)
+    return tables
+
+
+def _found() -> list[dict[str, Any]]:
+    two = [box(0, 10, 10, LARGE), box(1, 12, 10, LARGE, score=0.8)]
+    return [*two, box(2, 600, 500, SMALL, "fox", 0.5)]
+
+
+def run(tables: Tables, kind: str, scope: str = ALL, **fields: Any) -> FilterReport:
+    (spec,) = prepare(tables, kind, fields, [parse_scope(scope)])
+    return execute(spec, tables, here)
+
+
+def show(tables: Tables, kind: str, **fields: Any) -> str:
+    layer = run(tables, kind, **fields).layer_id
+    switch(tables, on=[layer])
+    return layer
+
+
+def replace_result(tables: Tables, number: int, found: list[dict[str, Any]]) -> None:
+    """What an image shows is another thing from now on, under the same key: pruned, and detected on another machine."""
+    size: dict[str, Any] = {"width_px": 1000, "height_px": 800}
+    rows = result_rows([sha(number)], KEY, "ok", n_detections=len(found), detections=found, **size)
+    same = ("inference_key", "media_sha256")
+    tables.append("results", rows, "test", lambda _, wanted: wanted, replace=same)
+
+
+def test_assertions_that_are_older_than_a_column_stand_beside_newer_ones(tables: Tables) -> None:
+    old = pa.schema([field for field in ASSERTIONS if field.name != "group_id"])
+    row: dict[str, Any] = dict.fromkeys(old.names) | {
+        "assertion_id": "a" * 64,
+        "layer_id": "human",
+        "method": "human",
+        "actor": "kim",
+        "action": "relabel",
+        "label": "elk",
+        "media_sha256": sha(1),
+        "asserted_at": datetime(2026, 1, 1, tzinfo=UTC),
+        "x1_px": 10.0,
+        "y1_px": 10.0,
+        "x2_px": 210.0,
+        "y2_px": 210.0,
+    }
+    write_deltalake(f"{tables.url}/assertions", pa.Table.from_pylist([row], schema=old))
+    report = run(tables, "small-size")
+    assert report.tally.added == 6
+    assert human_assertions(tables)["label"].to_pylist() == ["elk"]
+    with duckdb.connect() as sql:
+        make_standing(sql, tables)
+        assert sql.sql("select label from standing").fetchall() == [("elk",)]
+    assert (sha(1), 0, "elk") in [one[:3] for one in shown(tables)]
+    assert run(tables, "small-size").tally.added == 0
+
+
+def test_words_about_detections_that_are_gone_do_not_keep_accounts_open(tables: Tables) -> None:
+    assert run(tables, "small-size").tally.flagged == 6
+    replace_result(tables, 1, [box(0, 10, 10, LARGE)])
+    report = run(tables, "small-size")
+    assert (report.tally.flagged, report.standing, report.tally.added) == (5, 5, 0)
+    replace_result(tables, 1, _found())
+    assert run(tables, "small-size").tally.flagged == 6
+
+
+def test_what_is_hidden_below_is_not_changed_by_what_is_withdrawn_above(tables: Tables) -> None:
+    """What the layer above hid is hidden below too by now: nobody sees a difference."""
+    put(tables, {9: ("south", 0.0, [box(0, 10, 10, LARGE)])})
+    switch(tables, on=[run(tables, "small-size", "camera=south").layer_id])
+    first = run(tables, "score-threshold", min_score=0.6).tally
+    assert (first.flagged, first.changed) == (6, 6)
+    assert run(tables, "small-size", "camera=north").tally.changed == 6
+    after = run(tables, "score-threshold", min_score=0.6).tally
+    assert (after.flagged, after.withdrawn, after.changed) == (0, 6, 0)
+
+
+def test_a_layer_above_is_made_anew_over_the_new_ones_below(tables: Tables) -> None:
+    show(tables, "duplicates")
+    small = show(tables, "small-size", min_area_frac=0.001)
+    events = show(tables, "events")
+    other = run(tables, "duplicates", iou=0.7).layer_id
+    switch(tables, on=[other])
+    specs = prepare_again(tables, parse_scope(ALL))
+    made = [spec.layer() for spec in specs]
+    assert [one.kind for one in made] == ["duplicates", "small-size", "events"]
+    assert made[0].layer_id == other
+    assert not {small, events} & {one.layer_id for one in made}
+    for spec in specs:
+        execute(spec, tables, here)
+    view = switch(tables, on=[one.layer_id for one in made])
+    assert view.layers == tuple(one.layer_id for one in made)
+    assert unfounded(tables, view) == []
+    again = prepare_again(tables, parse_scope(ALL))
+    assert [spec.layer() for spec in again] == made
+    assert [execute(spec, tables, here).tally.added for spec in again] == [0, 0, 0]
+
+
+def test_nothing_to_make_anew_is_said(tables: Tables) -> None:
+    with pytest.raises(BadRequest, match="has no layers"):
+        prepare_again(tables, parse_scope(ALL))
+
+
+def test_layers_made_anew_are_shown_where_that_is_asked_for(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESIGHT_TABLES", tables.url)
+
+    def here_and_now(specs: Any, _settings: Any, _tables: Any, *_: Any) -> list[dict[str, Any]]:
+        return [{"layer": execute(spec, tables, here).layer_id} for spec in specs]
+
+    monkeypatch.setattr(filters, "_run", here_and_now)
+    events = show(tables, "events")
+    small = show(tables, "small-size")
+    told = CliRunner().invoke(filters.app, ["rerun"])
+    assert told.exit_code == 0, told.output
+    assert "resight layers on" in told.output
+    view = Views(tables.url).current()
+    assert view is not None
+    assert view.layers == (small, events)
+    told = CliRunner().invoke(filters.app, ["rerun", "--show"])
+    now = Views(tables.url).current()
+    assert now is not None
+    assert now.layers[0] == small
+    assert now.layers[1] != events
+    assert unfounded(tables, now) == []
+    CliRunner().invoke(filters.app, ["rerun", "--show"])
+    assert Views(tables.url).current() == now, "nothing has become another layer"
+
+
+@pytest.mark.parametrize("option", ["--dry-run", "--no-follow"])
+def test_what_cannot_be_shown_is_refused(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    monkeypatch.setenv("RESIGHT_TABLES", tables.url)
+    words = ["run", "small-size", "--scope", ALL, "--show", option]
+    refused = CliRunner().invoke(filters.app, words)
+    assert isinstance(refused.exception, BadRequest)
+    assert "--show waits" in str(refused.exception)
+    assert tables.existing("runs") is None
+
+
+def test_a_view_whose_layers_are_lost_is_said_and_no_riddle(tables: Tables) -> None:
+    layer = show(tables, "small-size")
+    view = Views(tables.url).current()
+    assert view is not None
+    shutil.rmtree(f"{tables.url}/layers")
+    for look in (
+        lambda: query(tables, "from detections"),
+        lambda: unfounded(tables, view),
+        lambda: prepare(tables, "events", {}, [parse_scope(ALL)]),
+        lambda: prepare_again(tables, parse_scope(ALL)),
+        lambda: switch(tables, on=["events"]),
+    ):
+        with pytest.raises(StorageUnreachable, match=layer[:12]):
+            look()
+
+
+def test_a_scope_without_images_stops_the_others_too(tables: Tables, tmp_path: Path) -> None:
+    listed = tmp_path / "listed.txt"
+    listed.write_text(f"{sha(1)}\n{sha(77)}\n")
+    for wrong, words in (
+        ("time=2031-01-01..", "no image was taken then"),
+        ("time=..2020-01-01", "no image was taken then"),
+        (f"ids={listed}", "1 of the listed images"),
+    ):
+        with pytest.raises(BadRequest, match=words):
+            prepare(tables, "small-size", {}, [parse_scope(ALL), parse_scope(wrong)])
+    for good in ("time=2026-05-14..", "time=..2026-05-15", "time=2026-05-14..2026-05-15"):
+        assert prepare(tables, "small-size", {}, [parse_scope(good)])
+    assert tables.existing("runs") is None
+
+
+def test_runs_behind_one_that_fails_are_recorded_too(tables: Tables) -> None:
+    """They have ids, which whoever asked for them has been told."""
+
+    def breaks(*_: Any) -> Any:
+        raise OSError("no disk")
+
+    judges = iter([here, breaks, here])
+    specs = prepare(tables, "small-size", {}, [parse_scope(ALL)] * 4)
+    done: list[str] = []
+    with pytest.raises(OSError, match="no disk"):
+        done.extend(
+            report.run_id for report in execute_all(specs, tables, lambda *a: next(judges)(*a))
+        )
+    runs = {row["run_id"]: row for row in query(tables, "select * from runs").to_pylist()}
+    states = [runs[spec.run_id]["state"] for spec in specs]
+    assert states == ["sealed", "failed", "cancelled", "cancelled"]
+    assert specs[1].run_id in runs[specs[3].run_id]["message"]
+
+
+def test_a_config_of_another_kind_is_refused(tables: Tables) -> None:
+    with pytest.raises(BadRequest, match="kind"):
+        prepare(tables, "small-size", {"kind": "events"}, [parse_scope(ALL)])
+
+
+@pytest.mark.parametrize("relation", ["hidden", "events", "occurrences"])
+def test_an_export_of_what_layers_say_keeps_its_key(
+    tables: Tables, relation: str, tmp_path: Path
+) -> None:
+    for kind in ("small-size", "events", "tracking"):
+        show(tables, kind)
+    serial = Views(tables.url).current().serial  # type: ignore[union-attr]
+    assert export(tables, relation, tmp_path / "out.parquet") > 0
+    (row,) = rows_of(tables, "exports")
+    assert (row["inference_keys"], row["view"]) == ([KEY], f"production {serial}")
+    (use,) = plan_prune(tables, {})
+    assert any("exported" in words for words in use.kept)
+
+
+def test_runs_of_one_layer_at_once_say_each_thing_once(tables: Tables) -> None:
+    wrong: list[BaseException] = []
+
+    def go() -> None:
+        try:
+            run(tables, "small-size")
+        except BaseException as error:  # told below
+            wrong.append(error)
+
+    threads = [threading.Thread(target=go) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert len(rows_of(tables, "assertions")) == 6
+    assert len(rows_of(tables, "layers")) == 1
+
+
+def test_what_a_layer_says_of_some_images_is_found_without_the_others() -> None:
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    common = {"method": "machine", "layer_id": "l", "inference_key": "k", "asserted_at": moment}
+    rows = [common | {"assertion_id": f"{n}", "media_sha256": sha(n), "rank": 0} for n in range(4)]
+    with duckdb.connect() as sql:
+        sql.register("there", pa.Table.from_pylist(rows, schema=ASSERTIONS))
+        sql.register("few", pa.table({"media_sha256": [sha(2), sha(3), sha(9)]}))
+        asked = {"layer": "l", "key": "k"}
+        of = newest("there", "assertion_id", of="few")
+        assert sorted(sql.execute(of, asked).fetchall()) == [("2",), ("3",)]
+        assert len(sql.execute(newest("there", "assertion_id"), asked).fetchall()) == 4
+
+
+def _classify(tables: Tables, logits: dict[tuple[int, int], list[float] | None]) -> None:
+    digest = write_classes(tables.url, ["cat", "deer", "fox"], ["", "", ""])
+    rows = [
+        {
+            "inference_key": KEY,
+            "media_sha256": sha(number),
+            "rank": rank,
+            "classifier_key": "c" * 64,
+            "model_name": "crops",
+            "model_version": "1",
+            "margin_frac": 0.0,
+            "status": "ok",
+            "labels_digest": digest,
+            "logits": values,
+            "finished_at": datetime.now(UTC),
+        }
+        for (number, rank), values in logits.items()
+    ]
+    table = pa.Table.from_pylist(rows, schema=CLASSIFICATIONS)
+    tables.append("classifications", table, "test", lambda _, wanted: wanted)
+
+
+def test_logits_stand_beside_their_detections_however_the_work_is_cut(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = {(n, rank): [n + 0.5, rank, 1.0] for n in range(6) for rank in (0, 2)}
+    _classify(tables, {**wanted, (5, 1): [1.0, 2.0], (4, 1): None})
+    monkeypatch.setattr(load, "PART_ROWS", 40)  # two images a part
+    found: dict[tuple[str, int], list[float]] = {}
+
+    def look(parts: Any, _question: Any, _actors: int) -> Any:
+        for part in parts:
+            rows = rows_of_table(part.select([*COLUMNS.names, "logits"]), ("cat", "deer", "fox"))
+            assert len(rows) <= 6
+            assert rows.logits is not None
+            for place, (media, rank) in enumerate(zip(rows.media_sha256, rows.rank, strict=True)):
+                found[media, int(rank)] = rows.logits[place].tolist()
+        return iter(())
+
+    (spec,) = prepare(tables, "class-mask", {"keep": ["deer"]}, [parse_scope(ALL)])
+    dry_run(spec, tables, look)
+    assert len(found) == 18
+    there = {target: values for target, values in found.items() if np.isfinite(values).all()}
+    assert there == {(sha(n), rank): values for (n, rank), values in wanted.items()}
