@@ -1,0 +1,280 @@
+"""What a view shows, by the rules of docs/filters.md alone: dicts and loops, no SQL and nothing of the product.
+
+World --shown, hidden, orphaned, events, occurrences--> rows as tuples, sorted
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+Corners = tuple[float, float, float, float]
+Row = dict[str, Any]
+"""Of `assertions`, without the columns that are null."""
+Target = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Seen:
+    label: str
+    score: float
+    box: Corners
+
+
+@dataclass(frozen=True)
+class File:
+    path: str
+    camera: str | None
+    taken: datetime | None
+    missing: bool = False
+
+
+@dataclass
+class World:
+    """`results` by inference key and image; `layers` all that there are, by id, with what their groups are."""
+
+    key: str
+    files: dict[str, list[File]]
+    results: dict[str, dict[str, list[Seen]]]
+    layers: dict[str, str | None] = field(default_factory=dict)
+    in_view: tuple[str, ...] = ()
+    machine: list[Row] = field(default_factory=list)
+    human: list[Row] = field(default_factory=list)
+    threshold: float = 0.0
+    label_thresholds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def detections(self) -> dict[Target, Seen]:
+        found = self.results.get(self.key, {})
+        return {(sha, rank): one for sha, seen in found.items() for rank, one in enumerate(seen)}
+
+
+@dataclass
+class Outcome:
+    label: str
+    score: float
+    said_by: str | None = None
+    reason: str | None = None
+    hidden: bool = False
+    person: bool = False
+    occurrence: str | None = None
+
+
+def f32(value: float) -> float:
+    return float(np.float32(value))
+
+
+def when(row: Row) -> tuple[datetime, str]:
+    return row["asserted_at"], row["assertion_id"]
+
+
+def box_of(row: Row) -> Corners | None:
+    if row.get("x1_px") is None:
+        return None
+    return row["x1_px"], row["y1_px"], row["x2_px"], row["y2_px"]
+
+
+def iou(a: Corners, b: Corners) -> Fraction:
+    ax1, ay1, ax2, ay2 = map(Fraction, a)
+    bx1, by1, bx2, by2 = map(Fraction, b)
+    width, height = min(ax2, bx2) - max(ax1, bx1), min(ay2, by2) - max(ay1, by1)
+    shared = max(width, Fraction(0)) * max(height, Fraction(0))
+    return shared / ((ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - shared)
+
+
+def standing(rows: Iterable[Row]) -> list[Row]:
+    """The newest word on a box; `empty` takes the place of all before, and gives way to a later keep or relabel."""
+    newest: dict[tuple[str, Corners | None], Row] = {}
+    for row in sorted(rows, key=when):
+        newest[row["media_sha256"], box_of(row)] = row
+    held: list[Row] = []
+    for (sha, box), row in newest.items():
+        empty = newest.get((sha, None))
+        if box is not None:
+            stays = empty is None or when(row) > when(empty)
+        else:
+            sightings = [
+                one
+                for (where, seen), one in newest.items()
+                if where == sha and seen is not None and one["action"] != "suppress"
+            ]
+            stays = all(when(row) > when(one) for one in sightings)
+        if stays:
+            held.append(row)
+    return held
+
+
+def chosen(world: World, row: Row) -> Target | None:
+    """The detection that a statement about a box belongs to: the one it names, else the best from IoU 0.5 up."""
+    named = (row["media_sha256"], row.get("rank"))
+    if row.get("inference_key") == world.key and named in world.detections:
+        return named  # type: ignore[return-value]
+    box = box_of(row)
+    assert box is not None
+    best: Target | None = None
+    best_iou = Fraction(0)
+    for target, seen in sorted(world.detections.items()):
+        covers = iou(box, seen.box)
+        if target[0] == row["media_sha256"] and covers >= Fraction(1, 2) and covers > best_iou:
+            best, best_iou = target, covers
+    return best
+
+
+def attached(world: World) -> dict[Target, Row]:
+    """One statement for a detection: the better covered, then the newer."""
+    claims: defaultdict[Target, list[Row]] = defaultdict(list)
+    for row in standing(world.human):
+        target = chosen(world, row) if box_of(row) else None
+        if target:
+            claims[target].append(row)
+    return {
+        target: max(
+            rows, key=lambda row: (iou(box_of(row), world.detections[target].box), when(row))
+        )  # type: ignore[arg-type]
+        for target, rows in claims.items()
+    }
+
+
+def newest_of_layers(world: World) -> dict[str, dict[tuple[str, int | None], Row]]:
+    """By layer and target, of this inference key; what was withdrawn is not there."""
+    found: dict[str, dict[tuple[str, int | None], Row]] = {one: {} for one in world.in_view}
+    for row in sorted(world.machine, key=when):
+        if row["layer_id"] in found and row["inference_key"] == world.key:
+            found[row["layer_id"]][row["media_sha256"], row.get("rank")] = row
+    return {
+        layer: {target: row for target, row in rows.items() if row["action"] != "withdraw"}
+        for layer, rows in found.items()
+    }
+
+
+def outcomes(world: World) -> dict[Target, Outcome]:
+    """Of every detection: the model, then each layer over the ones below, then people."""
+    result = {
+        target: Outcome(seen.label, f32(seen.score)) for target, seen in world.detections.items()
+    }
+    said = newest_of_layers(world)
+    for layer in world.in_view:
+        for target, one in result.items():
+            if target in said[layer]:
+                _layer_says(one, said[layer][target], world.layers[layer])
+    empty = {row["media_sha256"]: row for row in standing(world.human) if box_of(row) is None}
+    heard = attached(world)
+    for target, one in result.items():
+        row = heard.get(target) or empty.get(target[0])
+        if row:
+            one.person, one.said_by, one.reason = True, "human", row["reason"]
+            one.hidden = row["action"] == "suppress"
+            if not one.hidden:
+                one.label = row["label"]
+    return result
+
+
+def _layer_says(one: Outcome, row: Row, groups: str | None) -> None:
+    action = row["action"]
+    if action == "relabel":
+        one.label = row["label"]
+    if action in ("relabel", "rescore") and row.get("score") is not None:
+        one.score = f32(row["score"])
+    if action == "suppress" or (action != "group" and not one.hidden):
+        one.said_by, one.reason = row["layer_id"], row["reason"]
+    one.hidden |= action == "suppress"
+    if groups == "occurrence" and row.get("group_id"):
+        one.occurrence = row["group_id"]
+
+
+def is_shown(world: World, one: Outcome) -> bool:
+    least = world.label_thresholds.get(one.label, world.threshold)
+    return not one.hidden and (one.person or np.float32(one.score) >= np.float32(least))
+
+
+def rows_of_view(world: World, hidden: bool) -> list[tuple[Any, ...]]:
+    """(media, path, rank, label, score, said_by, reason): a row for each file of the image."""
+    return sorted(
+        (sha, file.path, rank, one.label, one.score, one.said_by or "", one.reason or "")
+        for (sha, rank), one in outcomes(world).items()
+        for file in world.files[sha]
+        if (one.hidden if hidden else is_shown(world, one))
+    )
+
+
+def orphaned(world: World) -> list[tuple[str, bool]]:
+    """(assertion_id, whether the image has detections) of those that belong to none, or gave way to another."""
+    heard = {row["assertion_id"] for row in attached(world).values()}
+    images = {sha for sha, _ in world.detections}
+    return sorted(
+        (row["assertion_id"], row["media_sha256"] in images)
+        for row in standing(world.human)
+        if box_of(row) and row["assertion_id"] not in heard
+    )
+
+
+def place(world: World, sha: str) -> File:
+    """The first file by path, of those that are there."""
+    return min(world.files[sha], key=lambda file: (file.missing, file.path))
+
+
+def events_by_image(world: World) -> dict[str, str]:
+    said = newest_of_layers(world)
+    found: dict[str, str] = {}
+    for layer in world.in_view:
+        if world.layers[layer] == "event":
+            found |= {
+                sha: row["group_id"] for (sha, rank), row in said[layer].items() if rank is None
+            }
+    return found
+
+
+def events(world: World) -> list[tuple[Any, ...]]:
+    """(event, images, MaxN by label, camera, start, end)."""
+    images: defaultdict[str, list[str]] = defaultdict(list)
+    for sha, event in events_by_image(world).items():
+        images[event].append(sha)
+    shown = {target: one for target, one in outcomes(world).items() if is_shown(world, one)}
+    rows: list[tuple[Any, ...]] = []
+    for event, shas in images.items():
+        most: Counter[str] = Counter()
+        for sha in shas:
+            most |= Counter(one.label for target, one in shown.items() if target[0] == sha)
+        rows.append((event, len(shas), dict(most), *_where(world, shas)))
+    return sorted(rows, key=lambda row: row[0])
+
+
+def occurrences(world: World) -> list[tuple[Any, ...]]:
+    """(occurrence, detections, label, its best score, camera, start, end): a person's label, else that of the largest
+    sum of scores.
+    """
+    members: defaultdict[str, dict[Target, Outcome]] = defaultdict(dict)
+    for target, one in outcomes(world).items():
+        if one.occurrence and is_shown(world, one):
+            members[one.occurrence][target] = one
+    rows: list[tuple[Any, ...]] = []
+    for name, all_of_it in members.items():
+        label = _determined(all_of_it)
+        best = max(one.score for one in all_of_it.values() if one.label == label)
+        shas = {sha for sha, _ in all_of_it}
+        rows.append((name, len(all_of_it), label, best, *_where(world, shas)))
+    return sorted(rows, key=lambda row: row[0])
+
+
+def _determined(members: Mapping[Target, Outcome]) -> str:
+    said = {one.label for one in members.values() if one.person}
+    weight: defaultdict[str, float] = defaultdict(float)
+    for one in members.values():
+        if not said or one.label in said:
+            weight[one.label] += one.score
+    return min(weight, key=lambda label: (-weight[label], label))
+
+
+def _where(
+    world: World, shas: Iterable[str]
+) -> tuple[str | None, datetime | None, datetime | None]:
+    files = [place(world, sha) for sha in shas]
+    times = [file.taken for file in files if file.taken]
+    camera = min((file.camera for file in files if file.camera), default=None)
+    return camera, min(times, default=None), max(times, default=None)

@@ -1,0 +1,326 @@
+"""resight filters … and layers …: what is asked, refused, told and shown; no cluster is started."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import batch.filters.submit
+import cli.filters
+import cli.follow_jobs
+from archive.layers import Layer, keep_layer, read_layers
+from archive.tables import Tables
+from archive.views import Views
+from batch.filters.here import here
+from batch.filters.registry import FILTERS
+from batch.filters.run import execute
+from batch.filters.spec import FilterSpec
+from tests.batch.filters.scene import box, publish, put, sha, shown, tables_at
+from tests.cli.conftest import Done, Resight
+from tests.fixtures_local import rows_of
+
+ALL = ("--scope", "run=published")
+JSON = ("--format", "json")
+NO_CLUSTER = 8
+DAY_S = timedelta(days=1).total_seconds()
+
+
+@pytest.fixture
+def tables(home: Path) -> Tables:
+    """Camera north: a large and a small box in each of three images of three days; camera south: one small box."""
+    tables = tables_at(home)
+    large, small = box(0, 10, 10, 200.0), box(1, 500, 500, 20.0, "fox", 0.5)
+    images: dict[int, Any] = {n: ("north", DAY_S * n, [large, small]) for n in range(3)}
+    put(tables, {**images, 3: ("south", 0.0, [box(0, 1, 1, 20.0)])})
+    publish(tables)
+    return tables
+
+
+@pytest.fixture
+def asked(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> list[FilterSpec]:
+    """What a cluster was asked to run last; it is run here, and the report told as the job tells it."""
+    specs: list[FilterSpec] = []
+
+    def submit(these: Sequence[FilterSpec], settings: object) -> str:
+        specs[:] = these
+        return "job-1"
+
+    def reports(job: str) -> dict[str, dict[str, Any]]:
+        assert job == "job-1"
+        return {one.run_id: execute(one, tables, here).metrics() for one in specs}
+
+    monkeypatch.setattr(cli.filters, "join", lambda _: None)
+    monkeypatch.setattr(batch.filters.submit, "submit_filters", submit)
+    monkeypatch.setattr(cli.follow_jobs, "follow_reports", reports)
+    return specs
+
+
+def test_list_has_every_kind_in_the_order_of_layers(resight: Resight) -> None:
+    rows = json.loads(resight("filters", "list", *JSON).ok())
+    assert {row["kind"] for row in rows} == set(FILTERS)
+    orders = [row["order"] for row in rows]
+    assert orders == sorted(orders)
+    by_kind = {row["kind"]: row for row in rows}
+    assert (by_kind["events"]["judges"], by_kind["events"]["groups"]) == ("whole cameras", "event")
+    assert (by_kind["small-size"]["judges"], by_kind["small-size"]["groups"]) == ("images", "")
+    assert all(row["what"] for row in rows)
+    header, *lines = csv.reader(io.StringIO(resight("filters", "list", "--format", "csv").ok()))
+    assert (header[0], len(lines)) == ("kind", len(FILTERS))
+    assert "small-size" in resight("filters", "list").ok()
+
+
+@pytest.mark.parametrize("kind", FILTERS)
+def test_show_has_every_field_with_default_and_meaning(resight: Resight, kind: str) -> None:
+    facts = json.loads(resight("filters", "show", kind, *JSON).ok())
+    fields = {row["field"]: row for row in facts["fields"]}
+    assert set(fields) == set(facts["schema"]["properties"]) - {"kind"}
+    assert facts["schema"]["additionalProperties"] is False
+    assert all(row["meaning"] for row in fields.values())
+    text = resight("filters", "show", kind).ok()
+    assert all(name in text for name in fields)
+
+
+def test_show_tells_defaults_and_units(resight: Resight) -> None:
+    text = resight("filters", "show", "small-size").ok()
+    (line,) = [line for line in text.splitlines() if line.startswith("min_area_frac")]
+    assert "0.0008" in line
+    assert "share of the image's area" in line
+
+
+def test_a_dry_run_has_the_figures_and_writes_nothing(resight: Resight, tables: Tables) -> None:
+    words = ("filters", "run", "small-size", *ALL, "--dry-run")
+    (row,) = json.loads(resight(*words, *JSON).ok())
+    figures = {"images": 4, "checked": 7, "flagged": 4, "changed": 4, "added": 4, "withdrawn": 0}
+    assert {name: row[name] for name in figures} == figures
+    assert (row["filter"], row["scope"]) == ("small-size", "run published")
+    for name in ("assertions", "layers", "runs"):
+        assert tables.existing(name) is None
+    assert Views(tables.url).history()[-1].serial == 1
+
+
+def test_several_scopes_are_a_row_each(resight: Resight, tables: Tables) -> None:
+    scopes = ("--scope", "camera=north", "--scope", "camera=south")
+    rows = json.loads(resight("filters", "run", "small-size", *scopes, "--dry-run", *JSON).ok())
+    assert [(row["scope"], row["images"], row["flagged"]) for row in rows] == [
+        ("camera north", 3, 3),
+        ("camera south", 1, 1),
+    ]
+    assert rows[0]["layer"] == rows[1]["layer"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "wanted"),
+    [
+        ("small-size", "min_area_frac=0.5", {"min_area_frac": 0.5}),
+        ("small-size", "min_side_px=30", {"min_side_px": 30.0}),
+        ("small-size", "max_area_frac=null", {"max_area_frac": None}),
+        ("small-size", "action=relabel", {"action": "relabel"}),
+        ("small-size", 'action="relabel"', {"action": "relabel"}),
+        ("duplicates", "class_aware=false", {"class_aware": False}),
+        ("score-threshold", 'per_label={"fox": 0.6}', {"per_label": {"fox": 0.6}}),
+        ("fixed-slots", 'exclude_labels=["fox", "a=b"]', {"exclude_labels": ["a=b", "fox"]}),
+        ("fixed-slots", "exclude_labels=@labels.txt", {"exclude_labels": ["fox", "roe deer"]}),
+        ("fixed-slots", "exclude_labels=@labels.json", {"exclude_labels": ["fox", "hare"]}),
+        ("score-threshold", "per_label=@PER_LABEL.JSON", {"per_label": {"fox": 0.6}}),
+    ],
+)
+def test_set_takes_numbers_json_words_and_files(
+    resight: Resight,
+    asked: list[FilterSpec],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    value: str,
+    wanted: dict[str, Any],
+) -> None:
+    (tmp_path / "labels.txt").write_text("\ufefffox\n\n  roe deer \r\n", "utf-8")
+    (tmp_path / "labels.json").write_text('["hare", "fox"]')
+    (tmp_path / "PER_LABEL.JSON").write_text('{"fox": 0.6}')
+    monkeypatch.chdir(tmp_path)
+    resight("filters", "run", kind, *ALL, "--set", value, "--no-follow").ok()
+    (spec,) = asked
+    assert {name: spec.config[name] for name in wanted} == wanted
+
+
+def test_the_last_of_two_values_holds(resight: Resight, asked: list[FilterSpec]) -> None:
+    values = ("--set", "min_area_frac=0.5", "--set", "min_side_px=9", "--set", "min_area_frac=0.1")
+    resight("filters", "run", "small-size", *ALL, *values, "--no-follow").ok()
+    assert (asked[0].config["min_area_frac"], asked[0].config["min_side_px"]) == (0.1, 9.0)
+
+
+RUN = ("filters", "run", "small-size")
+DRY = (*RUN, *ALL, "--dry-run")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (RUN, ["a scope is needed: run, camera, start and end, ids or occurrence"]),
+        (RUN, ["--scope run=published is all"]),
+        ((*RUN, "--scope", "north"), ["'north' is none; write run=ID", "camera=ID"]),
+        ((*RUN, "--scope", "camera="), ["'camera=' is none"]),
+        ((*RUN, "--scope", "camera=east"), ["no image is of camera 'east'", "resight sql"]),
+        ((*RUN, "--scope", "camera=north,run=published"), ["'north,run=published'"]),
+        ((*RUN, "--scope", "time=.."), ["exactly one of run, camera, start and end", "none is"]),
+        ((*RUN, "--scope", "run=nope"), ["nope"]),
+        ((*RUN, "--scope", "ids=away.txt"), ["cannot read away.txt"]),
+        ((*RUN, *ALL, "--scope", "camera=east"), ["no image is of camera 'east'"]),
+        (("filters", "run", "small", *ALL), ["no filter 'small'; there is: duplicates, small"]),
+        (("filters", "show", "small"), ["no filter 'small'"]),
+        ((*DRY, "--set", "size=1"), ["size: Extra inputs", "small-size has: min_area_frac, min"]),
+        ((*DRY, "--set", "kind=events"), ["kind"]),
+        ((*DRY, "--set", "min_area_frac"), ["'min_area_frac' has no '='", "filters show small-"]),
+        ((*DRY, "--set", "min_area_frac=much"), ["min_area_frac: Input should be a valid number"]),
+        ((*DRY, "--set", "min_area_frac=NaN"), ["min_area_frac: "]),
+        ((*DRY, "--set", "min_area_frac=@away.json"), ["cannot read away.json"]),
+        ((*DRY, "--set", "min_area_frac=@bad.json"), ["cannot read bad.json"]),
+        ((*DRY, "--set", "per_camera=@review.json"), ["review.json", "slots.0"]),
+        ((*DRY, "--show"), ["--show waits for the end of the run"]),
+        ((*RUN, *ALL, "--no-follow", "--show"), ["leave out --dry-run and --no-follow"]),
+        ((*RUN, *ALL, "--view", "trial"), ["nothing is: resight runs publish RUN"]),
+        (("filters", "rerun"), ["view production has no layers; see: resight filters run --help"]),
+        (("filters", "review", "repeat-detections", "--out", "out"), ["no layer 'repeat-det"]),
+        (("layers", "on", "abcd"), ["no layer 'abcd'; there is: none: resight filters run"]),
+        (("layers", "off", "small-size"), ["no layer 'small-size'"]),
+        (("layers", "on", "abcd", "--view", "trial"), ["nothing is published as trial"]),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_asked_for(
+    resight: Resight,
+    asked: list[FilterSpec],
+    tables: Tables,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    said: list[str],
+) -> None:
+    (tmp_path / "bad.json").write_text("{")
+    (tmp_path / "review.json").write_text('{"layer_id": "x", "slots": [{"id": "1"}]}')
+    monkeypatch.chdir(tmp_path)
+    error = resight(*words).refused(2)
+    for one in said:
+        assert one in error
+    assert asked == []
+    assert tables.existing("runs") is None
+
+
+def test_what_is_to_be_written_needs_a_cluster(resight: Resight, tables: Tables) -> None:
+    resight(*RUN, *ALL).refused(NO_CLUSTER)
+    assert tables.existing("layers") is None
+
+
+def test_a_run_that_is_not_followed_tells_its_id(resight: Resight, asked: list[FilterSpec]) -> None:
+    (row,) = json.loads(resight(*RUN, *ALL, "--no-follow", *JSON).ok())
+    assert row == {"run_id": asked[0].run_id, "job": "job-1"}
+
+
+def rows_in(done: Done) -> list[dict[str, Any]]:
+    """The JSON list at the end of standard output: runs in this process log there, those of a cluster do not."""
+    text = done.ok()
+    rows: list[dict[str, Any]] = json.loads(
+        text[text.rindex("\n[\n") :] if text[0] != "[" else text
+    )
+    return rows
+
+
+def test_layers_are_listed_switched_off_and_on(
+    resight: Resight, asked: list[FilterSpec], tables: Tables
+) -> None:
+    before = shown(tables)
+    assert json.loads(resight("layers", "list", *JSON).ok()) == []
+    done = resight(*RUN, *ALL, "--show", *JSON)
+    (row,) = rows_in(done)
+    assert (row["flagged"], row["added"]) == (4, 4)
+    assert "production 2 shows it" in done.err
+    after = shown(tables)
+    assert len(after) == len(before) - 4
+
+    (layer,) = json.loads(resight("layers", "list", *JSON).ok())
+    assert layer["layer"].startswith(row["layer"])
+    assert (layer["kind"], layer["on"], layer["says"]) == ("small-size", 1, 4)
+    assert layer["config"]["min_area_frac"] == 0.0008
+    assert row["layer"] in resight("layers", "list").ok()
+
+    off = json.loads(resight("layers", "off", "small-size", "--reason", "a look", *JSON).ok())
+    assert off == {"view": "production", "number": 3, "layers": []}
+    assert Views(tables.url).history()[-1].reason == "a look"
+    assert shown(tables) == before
+    (layer,) = json.loads(resight("layers", "list", *JSON).ok())
+    assert (layer["on"], layer["says"]) == ("", 4)
+    assert "does not show small-size" in resight("layers", "off", layer["layer"][:8]).refused(2)
+    on = json.loads(resight("layers", "on", layer["layer"][:4], *JSON).ok())
+    assert on["layers"] == [f"small-size {row['layer']}"]
+    assert shown(tables) == after
+    assert len(rows_of(tables, "assertions")) == 4
+
+
+def test_a_name_that_is_more_than_one_layer_is_refused_with_both(
+    resight: Resight, asked: list[FilterSpec], tables: Tables
+) -> None:
+    made = [f"abcd{n}" + "0" * 59 for n in range(2)]
+    for layer_id in made:
+        keep_layer(tables, Layer(layer_id, "small-size", 1, {}, (), None), "0")
+    error = resight("layers", "on", "abcd").refused(2)
+    assert "'abcd' is more than one layer" in error
+    assert all(f"small-size {layer_id[:12]}" in error for layer_id in made)
+    error = resight("layers", "on", "abc").refused(2)
+    assert "no layer 'abc'" in error, "three digits are no name"
+    resight("layers", "on", "abcd1").ok()
+    assert Views(tables.url).history()[-1].layers == (made[1],)
+    both = resight("filters", "review", "small-size", "--out", "out").refused(2)
+    assert "a review is of repeat-detections" in both
+
+
+def test_a_layer_below_that_is_switched_off_is_told(
+    resight: Resight, asked: list[FilterSpec], tables: Tables
+) -> None:
+    resight("filters", "run", "duplicates", *ALL, "--show").ok()
+    resight(*RUN, *ALL, "--show").ok()
+    assert [one.kind for one in read_layers(tables).values()] == ["duplicates", "small-size"]
+    assert "made over other layers" not in resight("layers", "list").err
+    done = resight("layers", "off", "duplicates")
+    assert "small-size" in done.ok()
+    assert "was made over other layers than those below it now" in done.err
+    assert "was made over other layers" in resight("layers", "list").err
+    done = resight("filters", "rerun", *JSON)
+    (row,) = rows_in(done)
+    assert (row["filter"], row["flagged"]) == ("small-size", 4)
+    assert asked[0].input_layers == ()
+    assert f"to show them: resight layers on {row['layer']}" in done.err
+    resight("layers", "on", row["layer"]).ok()
+    assert "made over other layers" not in resight("layers", "list").err
+
+
+def test_a_review_is_written_accepted_and_given_back(
+    resight: Resight, asked: list[FilterSpec], tables: Tables, tmp_path: Path
+) -> None:
+    few = ("--set", "min_images=3", "--set", "max_score=0.6")
+    repeats = ("filters", "run", "repeat-detections", *few, *ALL)
+    before = shown(tables)
+    resight(*repeats, "--show").ok()
+    assert shown(tables) == before
+    done = resight("filters", "review", "repeat-detections", "--out", tmp_path / "r", *JSON)
+    (slot,) = json.loads(done.ok())
+    facts = {"camera": "north", "label": "fox", "images": 3, "days": 3, "accepted": False}
+    assert slot == {"id": slot["id"], **facts}
+    assert "shows 1 slots; accept in" in done.err
+    assert "not empty" in resight(
+        "filters", "review", "repeat-detections", "--out", tmp_path / "r"
+    ).refused(2)
+
+    file = tmp_path / "r" / "review.json"
+    file.write_text(file.read_text().replace('"accepted": false', '"accepted": true'))
+    resight(*repeats, "--set", f"accepted=@{file}", "--show").ok()
+    assert asked[0].config["accepted"] == [slot["id"]]
+    foxes = [(sha(n), 1, "fox", 0.5) for n in range(3)]
+    assert shown(tables) == [row for row in before if row not in foxes]
+    assert len(json.loads(resight("layers", "list", *JSON).ok())) == 2, "one in place of the other"
+    again = resight("filters", "review", "repeat-detections", "--out", tmp_path / "s", *JSON)
+    assert [one["accepted"] for one in json.loads(again.ok())] == [True]
