@@ -54,7 +54,9 @@ class CompactReport:
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
+class DataFile:
+    """A file of a snapshot, as the log has it."""
+
     path: str  # in the folder of the table; the log has it quoted once more
     bytes: int
     rows: int
@@ -71,7 +73,7 @@ def small_files(table: DeltaTable, partition: str | None = None) -> int:
     Reads what the snapshot holds in memory: 2 ms at 1,000 files.
     """
     counts: dict[str | None, int] = {}
-    for file in _files(table, partition):
+    for file in data_files(table, partition):
         counts[file.partition] = counts.get(file.partition, 0) + file.small
     return max(counts.values(), default=0)
 
@@ -87,10 +89,10 @@ def compact(
     require_create(tables.url)
     started = time.monotonic()
     table = tables.existing(name)
-    before = _files(table, partition) if table else []
+    before = data_files(table, partition) if table else []
     commits = refused = rows = 0
     while table and refused < REFUSALS:
-        group = _next_group(_files(table, partition), max(2, min_files))
+        group = _next_group(data_files(table, partition), max(2, min_files))
         if not group:
             break
         try:
@@ -100,7 +102,7 @@ def compact(
         commits, refused = commits + done, refused + (not done)
         rows += sum(file.rows for file in group) * done
         table = tables.existing(name)
-    after = _files(table, partition) if table else []
+    after = data_files(table, partition) if table else []
     return CompactReport(
         table=name,
         partition=partition,
@@ -132,19 +134,20 @@ def tidy(tables: Tables, name: str, vacuum: bool = False) -> int:
         raise StorageUnreachable(f"cannot tidy {tables.url}/{name}: {error}") from error
 
 
-def _files(table: DeltaTable, partition: str | None) -> list[_File]:
+def data_files(table: DeltaTable, partition: str | None = None) -> list[DataFile]:
+    """Of the partition, or of all; reads what the snapshot holds in memory."""
     adds = pa.table(table.get_add_actions(flatten=True))
     columns = table.metadata().partition_columns
     assert len(columns) <= 1, "a table here has one partition column at most"
     keys = adds[f"partition.{columns[0]}"].to_pylist() if columns else [None] * len(adds)
     facts = (adds[name].to_pylist() for name in ("path", "size_bytes", "num_records"))
-    files = [_File(unquote(p), b, r or 0, k) for p, b, r, k in zip(*facts, keys, strict=True)]
+    files = [DataFile(unquote(p), b, r or 0, k) for p, b, r, k in zip(*facts, keys, strict=True)]
     return [file for file in files if partition is None or file.partition == partition]
 
 
-def _next_group(files: Sequence[_File], min_files: int) -> list[_File]:
+def _next_group(files: Sequence[DataFile], min_files: int) -> list[DataFile]:
     """Small files of one partition to put together now; empty when none has enough of them."""
-    by_partition: dict[str | None, list[_File]] = {}
+    by_partition: dict[str | None, list[DataFile]] = {}
     for file in files:
         if file.small:
             by_partition.setdefault(file.partition, []).append(file)
@@ -155,7 +158,7 @@ def _next_group(files: Sequence[_File], min_files: int) -> list[_File]:
         rows = accumulate(file.rows for file in small)
         fitting = [_parts(*sums) <= GROUP_LARGE_FILES for sums in zip(sizes, rows, strict=True)]
         group = small[: max(1, sum(fitting))]
-        if len(group) > _parts_of(group):
+        if len(group) > parts_of(group):
             return group
     return []
 
@@ -165,14 +168,15 @@ def _parts(size_bytes: int, rows: int) -> int:
     return max(1, -(-size_bytes // TARGET_BYTES), -(-rows // TARGET_ROWS))
 
 
-def _parts_of(group: Sequence[_File]) -> int:
+def parts_of(group: Sequence[DataFile]) -> int:
+    """How many files the rows of these shall become."""
     return _parts(sum(file.bytes for file in group), sum(file.rows for file in group))
 
 
-def _compact_group(tables: Tables, name: str, table: DeltaTable, group: Sequence[_File]) -> bool:
+def _compact_group(tables: Tables, name: str, table: DeltaTable, group: Sequence[DataFile]) -> bool:
     """Whether it is committed. Files that were written in vain are left to `vacuum`."""
     paths = {file.path for file in group}
-    adds = rewrite(table, name, paths, group[0].partition, _parts_of(group))
+    adds = rewrite(table, name, paths, group[0].partition, parts_of(group))
     _require_same_rows(table, group, adds)
     now_ms = int(time.time() * 1000)
     values = dict(adds[0].partition_values)
@@ -191,7 +195,7 @@ def _compact_group(tables: Tables, name: str, table: DeltaTable, group: Sequence
         except (DeltaError, OSError):
             time.sleep(0.1 * 2**attempt)
             latest = tables.snapshot(name)
-            there = {file.path for file in _files(latest, group[0].partition)}
+            there = {file.path for file in data_files(latest, group[0].partition)}
             if all(add.path in there for add in adds):
                 return True  # it was committed, and the answer was lost
             if not paths <= there:
@@ -200,7 +204,7 @@ def _compact_group(tables: Tables, name: str, table: DeltaTable, group: Sequence
 
 
 def _require_same_rows(
-    table: DeltaTable, group: Sequence[_File], adds: Sequence[AddAction]
+    table: DeltaTable, group: Sequence[DataFile], adds: Sequence[AddAction]
 ) -> None:
     found = sum(json.loads(add.stats)["numRecords"] for add in adds)
     wanted = sum(file.rows for file in group)

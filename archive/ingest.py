@@ -1,8 +1,9 @@
 """Bring `media` up to date with an archive: walk once, hash what is new or changed, mark what is gone.
 
 listing - known rows (same path and content tag) --threads: read, hash, header, EXIF--> append/replace
-An unchanged file is not read again. An archive that suddenly lists nothing is an error, never "all
-gone". Interrupted, it goes on where it stopped. Memory does not grow with the number of files.
+An unchanged file is not read again. New rows are committed as they come, changed ones by archive/changes.py.
+An archive that suddenly lists nothing is an error, never "all gone". Interrupted, it goes on where it stopped.
+Memory does not grow with the number of files.
 """
 
 # pyarrow.compute makes its functions at run time:
@@ -23,10 +24,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
+from archive.changes import Changes, replace_some, writer_of
 from archive.dataset import dataset
 from archive.difference import Difference, difference
 from archive.listing import ArchiveFile, list_files
 from archive.media import DEFAULT_TEMPLATE, compile_template, media_row
+from archive.replace import MANY_ROWS, replace_many
 from archive.schemas import MEDIA
 from archive.tables import Tables
 from model_store.errors import BadRequest, StorageUnreachable
@@ -34,7 +37,6 @@ from model_store.storage import Folder, absolute
 
 COMMIT_ROWS = 5_000
 READERS = 8
-SAME_FILE = ("source_root", "path")
 _Outcome = tuple[ArchiveFile, bool, dict[str, Any] | Exception]
 """A file, whether it has a row already, and the row it shall have."""
 
@@ -79,6 +81,7 @@ def ingest(
         todo = found.plan(verify)
         total = todo.files + len(unreadable)
         outcomes = _read_all(root, found.todo(), pattern)
+        changes = Changes(tables, root.url, found.sql)
         written: Counter[bool] = Counter()
         bytes_read = 0
         while part := list(islice(outcomes, COMMIT_ROWS)):
@@ -87,10 +90,16 @@ def ingest(
             }
             for has_row in (False, True):
                 rows = [row for _, k, row in part if k is has_row and isinstance(row, dict)]
-                base = _write(tables, root.url, rows, has_row, base)
+                if has_row:
+                    changes.add(pa.Table.from_pylist(rows, schema=MEDIA))
+                else:
+                    base = _append(tables, root.url, rows, base)
                 written[has_row] += len(rows)
                 bytes_read += sum(row["size_bytes"] for row in rows)
+            if changes.due():
+                base = changes.commit(base)
             progress(written.total() + len(unreadable), total)
+        base = changes.commit(base)
         gone = _mark_missing(tables, root.url, found, base)
     return IngestReport(
         root=root.url,
@@ -164,22 +173,20 @@ def _shown(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def _write(
-    tables: Tables, root_url: str, rows: list[dict[str, Any]], has_row: bool, base: DeltaTable
+def _append(
+    tables: Tables, root_url: str, rows: list[dict[str, Any]], base: DeltaTable
 ) -> DeltaTable:
-    """New paths are appended; changed ones replace their row in the same commit."""
+    """Rows of new paths."""
     if not rows:
         return base
-    table = pa.Table.from_pylist(rows, schema=MEDIA)
-    if has_row:
-        return _replace(tables, root_url, table, base)
 
     def missing(snapshot: DeltaTable, wanted: pa.Table) -> pa.Table:
         return wanted.filter(
             pc.invert(pc.is_in(wanted["path"], _paths_there(snapshot, root_url, wanted)))
         )
 
-    return tables.append("media", table, f"media:{root_url}", missing, base)
+    table = pa.Table.from_pylist(rows, schema=MEDIA)
+    return tables.append("media", table, writer_of(root_url), missing, base)
 
 
 def _paths_there(snapshot: DeltaTable, root_url: str, wanted: pa.Table) -> pa.Array:
@@ -191,16 +198,11 @@ def _paths_there(snapshot: DeltaTable, root_url: str, wanted: pa.Table) -> pa.Ar
     return found["path"].combine_chunks()
 
 
-def _replace(tables: Tables, root_url: str, rows: pa.Table, base: DeltaTable) -> DeltaTable:
-    return tables.append(
-        "media", rows, f"media:{root_url}", lambda _, wanted: wanted, base, replace=SAME_FILE
-    )
-
-
 def _mark_missing(tables: Tables, root_url: str, found: Difference, base: DeltaTable) -> int:
     """Set missing_since on rows whose file is gone; the rows and their results stay."""
-    place = MEDIA.get_field_index("missing_since")
-    for rows in found.newly_gone(base):
-        now = pa.array([datetime.now(UTC)] * len(rows), MEDIA.field(place).type)
-        base = _replace(tables, root_url, rows.set_column(place, MEDIA.field(place), now), base)
+    if found.newly_gone(datetime.now(UTC)) > MANY_ROWS:
+        replace_many(tables, "media", writer_of(root_url), found.gone_marks())
+    else:
+        for rows in found.gone_rows(base):
+            base = replace_some(tables, root_url, rows, base)
     return found.gone()

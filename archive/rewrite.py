@@ -46,22 +46,42 @@ def rewrite(
 
     The actions say `data_change` false: the rows are the same. Raises OSError, DeltaError, duckdb.Error.
     """
+    with scratch("compact") as sql:
+        sql.register("small", rows_of_files(table, paths))
+        place = posixpath.dirname(min(paths)), partition
+        return write_files(sql, "from small", table, name, place, parts, data_change=False)
+
+
+def write_files(
+    sql: duckdb.DuckDBPyConnection,
+    rows: str,
+    table: DeltaTable,
+    name: str,
+    place: tuple[str, str | None],
+    parts: int,
+    data_change: bool,
+) -> list[AddAction]:
+    """The rows of a query, sorted, as new files at `place`: a folder in that of the table, and its partition.
+
+    Makes a relation `sorted`, and drops it. Raises as `rewrite`.
+    """
     schema = pa.schema(table.schema().to_arrow())
     columns = table.metadata().partition_columns
     inside = pa.schema([field for field in schema if field.name not in columns])
     sorting = [column for column in _ORDER.get(name, ()) if column in inside.names]
     order = f"order by {_quoted(sorting)}" if sorting else ""
     store = PyFileSystem(DeltaStorageHandler(table.table_uri, storage_options(table.table_uri)))
-    folder = posixpath.dirname(min(paths))
+    folder, partition = place
     adds: list[AddAction] = []
-    with scratch("compact") as sql:
-        sql.register("small", _rows_of(table, schema, paths))
-        sql.execute(f"create table sorted as select {_quoted(inside.names)} from small {order}")
-        for rows in _shares(sql, parts):
-            written = _NewFile(store, folder, inside)
-            for some in rows:
-                written.write(some.cast(inside))
-            adds.append(written.close(dict.fromkeys(columns, partition)))
+    sql.execute(
+        f"create or replace table sorted as select {_quoted(inside.names)} from ({rows}) {order}"
+    )
+    for share in _shares(sql, parts):
+        written = _NewFile(store, folder, inside)
+        for some in share:
+            written.write(some.cast(inside))
+        adds.append(written.close(dict.fromkeys(columns, partition), data_change))
+    sql.execute("drop table sorted")
     return adds
 
 
@@ -77,7 +97,9 @@ def _quoted(names: Sequence[str]) -> str:
     return ", ".join(f'"{name}"' for name in names)
 
 
-def _rows_of(table: DeltaTable, schema: pa.Schema, paths: Collection[str]) -> FileSystemDataset:
+def rows_of_files(table: DeltaTable, paths: Collection[str]) -> FileSystemDataset:
+    """In the columns of the table; null where a file is older than a column."""
+    schema = pa.schema(table.schema().to_arrow())
     everything = dataset(table, schema)
     fragments = [part for part in everything.get_fragments() if part.path in paths]
     return FileSystemDataset(fragments, schema, everything.format, everything.filesystem)
@@ -98,7 +120,7 @@ class _NewFile:
     def write(self, rows: pa.Table) -> None:
         self._writer.write_table(rows, row_group_size=ROW_GROUP_ROWS)
 
-    def close(self, partition: dict[str, str | None]) -> AddAction:
+    def close(self, partition: dict[str, str | None], data_change: bool) -> AddAction:
         self._writer.close()
         size = self._stream.tell()
         self._stream.close()
@@ -107,6 +129,6 @@ class _NewFile:
             size=size,
             partition_values=partition,
             modification_time=int(time.time() * 1000),
-            data_change=False,
+            data_change=data_change,
             stats=file_stats(self._footer[0], self._schema),
         )

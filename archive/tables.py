@@ -20,6 +20,7 @@ from typing import Literal
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction, RemoveAction
 
 from archive.schemas import PARTITIONS, TABLES
 from model_store.errors import StorageUnreachable, TableConflict
@@ -38,6 +39,7 @@ FRESH_EVERY = 25
 _MERGE: Literal["merge"] = "merge"
 """Columns that came later are added to an older table; its rows have null there."""
 Missing = Callable[[DeltaTable, pa.Table], pa.Table]
+Swap = Callable[[DeltaTable], Sequence[AddAction | RemoveAction]]
 
 
 class Tables:
@@ -99,7 +101,8 @@ class Tables:
         first try need not look. The snapshot returned is the next `base`: it has gained own rows alone, or
         a race was lost, after which every try looks. `replace` names
         the key columns: rows of the table with the same key go in the same commit, of which there is one
-        for KEYS_PER_COMMIT rows. Raises TableConflict after COMMIT_ATTEMPTS lost races, StorageUnsafe.
+        for KEYS_PER_COMMIT rows, each writing anew the files its rows are in: for many rows `archive/replace.py`
+        is cheaper. Raises TableConflict after COMMIT_ATTEMPTS lost races, StorageUnsafe.
         """
         require_create(self.url)
         parts = _parts(rows, KEYS_PER_COMMIT) if replace else [rows]
@@ -107,6 +110,35 @@ class Tables:
         for part in parts:
             table = self._append(name, part, writer, missing, table if base else None, replace)
         return table or self.snapshot(name)
+
+    def swap(self, name: str, writer: str, actions: Swap) -> DeltaTable:
+        """Commit `actions(snapshot)`, files to take out and files to add; the snapshot that has them.
+
+        It is asked again after every lost race, and gives none where all is done: then the answer to a commit
+        was lost. What it raises is not tried again. Raises TableConflict, StorageUnreachable, StorageUnsafe.
+        """
+        require_create(self.url)
+        self._raced.add((name, writer))  # for these snapshots nobody vouches
+        last: Exception | None = None
+        for attempt in range(COMMIT_ATTEMPTS):
+            table = self.snapshot(name)
+            due = actions(table)
+            if not due:
+                return table
+            try:
+                table.create_write_transaction(
+                    list(due),
+                    "append",
+                    table.schema(),
+                    table.metadata().partition_columns,
+                    commit_properties=properties_of(table, writer, MAINTENANCE),
+                )
+            except (CommitFailedError, DeltaError, OSError) as error:
+                last = error
+                _wait(attempt)
+            else:
+                return self.snapshot(name)
+        raise self._conflict(name, last) from last
 
     def _append(
         self,
@@ -132,10 +164,11 @@ class Tables:
             except (CommitFailedError, DeltaError, OSError, StorageUnreachable) as error:
                 last, todo = error, None
                 self._raced.add((name, writer))
-                time.sleep(random.uniform(0.5, 1.5) * min(5.0, 0.05 * 2**attempt))
-        raise TableConflict(
-            f"{self._path(name)}: {COMMIT_ATTEMPTS} commits refused: {last}"
-        ) from last
+                _wait(attempt)
+        raise self._conflict(name, last) from last
+
+    def _conflict(self, name: str, last: Exception | None) -> TableConflict:
+        return TableConflict(f"{self._path(name)}: {COMMIT_ATTEMPTS} commits refused: {last}")
 
     def _fresh(self, table: DeltaTable) -> DeltaTable:
         """The same version, now and then opened anew."""
@@ -161,6 +194,10 @@ def properties_of(table: DeltaTable, *writers: str) -> CommitProperties:
     """A commit on this snapshot in the names of these writers; refused when one of them was faster."""
     versions = [(name, (table.transaction_version(name) or 0) + 1) for name in writers]
     return CommitProperties(app_transactions=[Transaction(*one) for one in versions])
+
+
+def _wait(attempt: int) -> None:
+    time.sleep(random.uniform(0.5, 1.5) * min(5.0, 0.05 * 2**attempt))
 
 
 def _parts(rows: pa.Table, size: int) -> list[pa.Table]:

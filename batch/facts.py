@@ -13,13 +13,13 @@ from archive.recent import recent_rows
 from archive.run_kinds import kind_of
 from archive.scan import scan
 from archive.schemas import MEDIA, RESULTS
+from archive.scratch import LARGE_MIB, Scratch
 from archive.tables import Tables
 from archive.views import View, Views
 from batch.changes import Side, numerics_of
 from batch.decide import Facts, Wanted, shown_by
 from batch.decisions import started_run
 from batch.plan import TRIED_AGAIN, pinned
-from batch.scratch import Scratch
 from model_store.config import Thresholds
 from model_store.errors import BadRequest, ModelError
 from model_store.inference_key import NUMERICS_VERSION
@@ -119,7 +119,7 @@ def _taken_back(history: list[View], key: str, thresholds: Thresholds) -> bool:
 
 
 def _counts(tables: Tables, key: str) -> dict[str, Any]:
-    scratch = Scratch()
+    scratch = Scratch("facts", LARGE_MIB, in_order=False)
     try:
         scan(scratch.sql, "media", tables.existing("media"), MEDIA)
         scan(scratch.sql, "results", tables.existing("results"), RESULTS, key)

@@ -13,9 +13,9 @@ from typing import Any
 from archive.dataset import dataset
 from archive.run_kinds import RunKind, in_words
 from archive.schemas import RUNS
+from archive.scratch import scratch
 from archive.tables import Tables
 from batch.run_log import RecordedSpec
-from batch.scratch import Scratch
 from model_store.errors import Conflict
 from model_store.store import ModelVersion
 
@@ -40,10 +40,9 @@ def require_same_run(
     known = tables.existing("runs")
     if known is None:
         return
-    scratch = Scratch()
-    scratch.sql.register("runs", dataset(known, RUNS))
-    found = scratch.sql.execute(_LAST, {"run": spec.run_id}).fetchall()
-    scratch.close()
+    with scratch("runs") as sql:
+        sql.register("runs", dataset(known, RUNS))
+        found = sql.execute(_LAST, {"run": spec.run_id}).fetchall()
     if not found:
         return
     name, version, key, text, was = found[0]

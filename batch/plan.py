@@ -2,7 +2,7 @@
 
 (tables, model version, scope) -> Plan(how many images, how many are due, and those in windows)
 Counts are of unique contents: two names of the same bytes are one image. Resume, backfill, delta and
-idempotence are all this query. The driver holds counts only; rows are in a scratch database (`scratch.py`).
+idempotence are all this query. The driver holds counts only; rows are in a scratch database (`archive/scratch.py`).
 In it an image is known by 128 bits of a digest of its digest: a quarter of the bytes, and by far enough.
 """
 
@@ -18,10 +18,10 @@ from deltalake import DeltaTable
 
 from archive.scan import scan
 from archive.schemas import MEDIA, RESULTS
+from archive.scratch import LARGE_MIB, Scratch, windows
 from archive.tables import Tables
 from batch.sample import choose_sample
 from batch.scope import Scope
-from batch.scratch import Scratch
 from batch.select import select_scope
 from model_store.errors import BadRequest
 from model_store.names import parse_ref
@@ -112,7 +112,7 @@ class Plan:
         """What is to be done, at most so many images at a time: media_sha256, source_root, path, elsewhere
         (other places of the same bytes), size_bytes, replaces (there is a failed row that it replaces).
         """
-        return self.scratch.windows("todo", images)
+        yield from windows(self.scratch.sql, "todo", images)  # and the database lives as long
 
     def some(self, images: int) -> pa.Table:
         """So many of them, spread over all: the same ones each time."""
@@ -168,7 +168,7 @@ def make_plan(tables: Tables, model: ModelVersion, scope: Scope, read_only: bool
     """With `read_only`, no table is created. Raises StorageUnreachable, and as `scope_images`."""
     open_table = tables.existing if read_only else tables.snapshot
     media, results = open_table("media"), open_table("results")
-    scratch = Scratch()
+    scratch = Scratch("plan", LARGE_MIB, in_order=False)
     sql = scratch.sql
     scope_images(sql, tables, media, scope)
     scan(sql, "results", results, RESULTS, model.info.inference_key)

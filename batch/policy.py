@@ -117,24 +117,37 @@ class Stop(Frozen):
 
 
 class Gates(Frozen):
-    """What may be published; "off": no such gate. Fractions are of the images both sides have."""
+    """What may be published; "off": no such gate.
+
+    Of contents of which a file is there: `images` have a result, failed or not, and those are `compared` that
+    have one on both sides and failed on neither. Each share is of another whole, which its description names.
+    """
 
     max_lost_verified: Annotated[int | None, Off] = Field(
         default=0,
         ge=0,
-        description="human assertions that the old side has right and the new one not",
+        description="human assertions that the old side has right and the new one not: a count",
     )
     max_lost_frac: Annotated[float | None, Off] = Field(
-        default=None, ge=0, le=1, description="detections of the old side without a match"
+        default=None,
+        ge=0,
+        le=1,
+        description="detections without a match, of those the old side shows in compared images",
     )
     max_emptied_frac: Annotated[float | None, Off] = Field(
-        default=None, ge=0, le=1, description="images with detections that have none now"
+        default=None,
+        ge=0,
+        le=1,
+        description="images that showed detections and show none now, of all compared images",
     )
     max_failed_frac: Annotated[float | None, Off] = Field(
-        default=0.05, ge=0, le=1, description="images of the new side that failed"
+        default=0.05, ge=0, le=1, description="images that failed, of all images of the new side"
     )
     min_coverage_frac: Annotated[float | None, Off] = Field(
-        default=0.99, ge=0, le=1, description="images of the old side that the new side has"
+        default=0.99,
+        ge=0,
+        le=1,
+        description="images that the new side has too, of all images of the old side",
     )
 
 

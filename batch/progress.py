@@ -1,18 +1,26 @@
 """How a run gets on: one JSON line per commit interval for people and programs that follow it.
 
 `steady` is the rate between the first and the last tenth of the images: start-up and drain left out.
+Of a long run not every arrival is kept, but enough for that: `thinned`.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import pairwise
 
 import structlog
 
 from batch.accounting import Counts
 
 log = structlog.get_logger("resight.run")
+
+POINTS = 16_384
+"""Arrivals that are kept: 2 MiB at most. A run has one for each chunk, 10^9 images 10^7 and more."""
+Arrival = tuple[float, int]
+"""Seconds since the start, images in all."""
 
 
 class Progress:
@@ -23,12 +31,14 @@ class Progress:
         self._run_id, self._every_s = run_id, every_s
         self._started_s = time.monotonic()
         self._said_s = 0.0
-        self._arrivals: list[tuple[float, int]] = []
+        self._arrivals: list[Arrival] = []
 
     def arrived(self, counts: Counts) -> None:
         self.counts = counts
         now_s = self.elapsed_s()
         self._arrivals.append((now_s, counts.inferred))
+        if len(self._arrivals) > POINTS:
+            self._arrivals = thinned(self._arrivals, POINTS // 8)
         if now_s - self._said_s >= self._every_s:
             self._said_s = now_s
             self.say()
@@ -65,3 +75,16 @@ class Progress:
         if len(inside) < 2 or inside[-1][0] <= inside[0][0]:
             return None
         return (inside[-1][1] - inside[0][1]) / (inside[-1][0] - inside[0][0])
+
+
+def thinned(arrivals: Sequence[Arrival], parts: int) -> list[Arrival]:
+    """The first, the last, and of the others as few as leave no gap that was not there before, but for gaps below
+    1/parts of all the time and 1/parts of all images. At most 4 x parts + 2.
+    """
+    (first_s, first), (last_s, last) = arrivals[0], arrivals[-1]
+    gap_s, gap = (last_s - first_s) / parts, (last - first) / parts
+    kept = [arrivals[0]]
+    for one, following in pairwise(arrivals[1:]):
+        if following[0] - kept[-1][0] > gap_s or following[1] - kept[-1][1] > gap:
+            kept.append(one)
+    return [*kept, arrivals[-1]]

@@ -2,7 +2,7 @@
 
 (tables, view, classifier, spec) -> CropPlan(how many detections and images, and what is to be done in windows)
 What the view shows is by its thresholds, of what the model itself said: layers over it hide and rename, and are
-switched off again, so what they hide is classified too. The driver holds counts only (`batch/scratch.py`).
+switched off again, so what they hide is classified too. The driver holds counts only (`archive/scratch.py`).
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from deltalake import DeltaTable
 
 from archive.scan import scan
 from archive.schemas import CLASSIFICATIONS, RESULTS
+from archive.scratch import LARGE_MIB, Scratch, windows
 from archive.tables import Tables
 from archive.views import View, Views
 from batch.classify.spec import ClassifySpec
 from batch.classify.target import Target, target_of
 from batch.plan import PLACES_OF_DUE, TRIED_AGAIN, scope_images
 from batch.sample import choose_sample
-from batch.scratch import Scratch
 from model_store.errors import BadRequest, ModelError
 from model_store.names import VersionId
 from model_store.store import ModelStore, ModelVersion
@@ -102,7 +102,7 @@ class CropPlan:
         """So many images at a time: media_sha256, source_root, path, elsewhere, size_bytes, width_px, height_px,
         and boxes (rank, corners, and whether there is a failed row that its row replaces).
         """
-        return self.scratch.windows("crops_todo", images)
+        yield from windows(self.scratch.sql, "crops_todo", images)  # and the database lives as long
 
     def roots(self) -> list[str]:
         """The archives that it reads from."""
@@ -136,7 +136,7 @@ def plan_crops(
     """With `read_only`, no table is created. Raises StorageUnreachable, and BadRequest when the scope has no image."""
     rows = (tables.existing if read_only else tables.snapshot)("classifications")
     target = target_of(view.inference_key, model, spec.margin_frac)
-    scratch = Scratch()
+    scratch = Scratch("classify", LARGE_MIB, in_order=False)
     sql = scratch.sql
     scope_images(sql, tables, tables.existing("media"), spec.scope)
     scan(sql, "detected", tables.existing("results"), RESULTS, view.inference_key)

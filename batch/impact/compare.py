@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import duckdb
 import pyarrow as pa
 
+from archive.scratch import LARGE_MIB, Scratch
 from archive.tables import Tables
 from batch.impact.facts import Impact
 from batch.impact.load import load
@@ -19,7 +20,6 @@ from batch.impact.match import match
 from batch.impact.measure import measure
 from batch.impact.sides import Side
 from batch.impact.verified import hold_against
-from batch.scratch import Scratch
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def compared(
 
     Raises StorageUnreachable.
     """
-    scratch = Scratch()
+    scratch = Scratch("impact", LARGE_MIB, in_order=False)
     try:
         load(scratch.sql, tables, old, new, media)
         match(scratch.sql)

@@ -14,10 +14,10 @@ from deltalake import DeltaTable
 
 from archive.scan import scan
 from archive.schemas import RESULTS, SNIPS
+from archive.scratch import Scratch, windows
 from archive.tables import Tables
 from batch.plan import PLACES_OF_DUE, Plan
 from batch.policy import Snips
-from batch.scratch import Scratch
 from batch.snips.settings import Cut, cut_of
 from batch.spec import RunSpec
 from model_store.store import ModelVersion
@@ -77,7 +77,7 @@ class SnipPlan:
 
     def windows(self, images: int) -> Iterator[pa.Table]:
         """Columns of `Plan.windows`, the image's width_px and height_px, and boxes (rank and corners)."""
-        return self.scratch.windows("snips_todo", images)
+        yield from windows(self.scratch.sql, "snips_todo", images)  # and the database lives as long
 
     def some(self, images: int) -> pa.Table:
         """So many of them, spread over all: the same ones each time."""

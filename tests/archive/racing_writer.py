@@ -46,8 +46,8 @@ def replace_rows(url: str, writer: str, shas: Sequence[str], rounds: int) -> Non
             tables.append("results", rows, writer, lambda _, wanted: wanted, replace=key)
 
 
-def compact_until(url: str, stop: str) -> None:
+def compact_until(url: str, stop: str, name: str = "results") -> None:
     """Compact again and again until there is a file `stop`."""
     while not Path(stop).exists():
-        compact(Tables(url), "results", min_files=2)
+        compact(Tables(url), name, min_files=2)
         time.sleep(0.2)  # or those who replace rows never have their turn

@@ -211,6 +211,62 @@ def test_an_interrupted_ingest_goes_on_where_it_stopped(
     assert counts(ingest(tables, str(small))) == (1, 0, 2, 0)
 
 
+def test_an_interrupted_ingest_of_changes_goes_on_where_it_stopped(
+    small: Path, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("archive.ingest.COMMIT_ROWS", 1)
+    monkeypatch.setattr("archive.changes.PATIENCE", 0)
+    ingest(tables, str(small))
+    for i in range(3):
+        write_files(small, {f"north/{i}.jpg": jpeg(shade=200 + i)})
+        os.utime(small / f"north/{i}.jpg", (5, 5))
+
+    def stop(done: int, _: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ingest(tables, str(small), progress=stop)
+    assert counts(ingest(tables, str(small))) == (0, 1, 2, 0)
+    assert {path: row["media_sha256"] for path, row in media(tables).items()} == {
+        f"north/{i}.jpg": hashlib.sha256(jpeg(shade=200 + i)).hexdigest() for i in range(3)
+    }
+
+
+def test_however_many_files_are_gone_they_are_marked_in_one_commit(
+    small: Path, tmp_path: Path, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("archive.ingest.MANY_ROWS", 2)
+    monkeypatch.setattr("archive.tables.KEYS_PER_COMMIT", 1)
+    other = write_files(tmp_path / "other", {"south/9.jpg": jpeg(shade=9)})
+    for archive in (small, other):
+        ingest(tables, str(archive))
+    before, version = media(tables), tables.snapshot("media").version()
+    assert retire(tables, str(small)) == 3
+    assert tables.snapshot("media").version() == version + 1
+    after = media(tables)
+    assert {path for path, row in after.items() if row["missing_since"]} == {
+        f"north/{i}.jpg" for i in range(3)
+    }
+    assert {path: row | {"missing_since": None} for path, row in after.items()} == before
+
+
+def test_changed_rows_are_committed_in_few_commits(
+    tmp_path: Path, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading that costs nothing does not pay for a commit: all that is left is one."""
+    monkeypatch.setattr("archive.ingest.COMMIT_ROWS", 2)
+    monkeypatch.setattr("archive.changes.PATIENCE", 1e9)
+    root = write_files(tmp_path / "own", {f"{i}.jpg": jpeg(shade=i) for i in range(9)})
+    ingest(tables, str(root))
+    for i in range(9):
+        os.utime(root / f"{i}.jpg", (5, 5))
+    version = tables.snapshot("media").version()
+    assert counts(ingest(tables, str(root))) == (0, 9, 0, 0)
+    assert tables.snapshot("media").version() == version + 2
+    assert counts(ingest(tables, str(root))) == (0, 0, 9, 0)
+
+
 def test_a_wrong_template_is_refused_before_anything_is_read(small: Path, tables: Tables) -> None:
     with pytest.raises(BadRequest, match="has no {camera}"):
         ingest(tables, str(small), template="{rest}")
@@ -236,10 +292,13 @@ def test_a_retired_archive_is_left_out_and_comes_back_when_it_is_ingested_again(
         retire(tables, "/never/ingested")
 
 
+@pytest.mark.parametrize("many_rows", [20_000, 2])
 def test_many_changes_at_once_are_each_in_the_report_and_the_table(
-    tmp_path: Path, tables: Tables, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tables: Tables, monkeypatch: pytest.MonkeyPatch, many_rows: int
 ) -> None:
     """New, changed, unchanged, gone, back and unreadable files in one ingest, in parts of every size."""
+    for module in ("ingest", "changes"):
+        monkeypatch.setattr(f"archive.{module}.MANY_ROWS", many_rows)
     monkeypatch.setattr("archive.tables.KEYS_PER_COMMIT", 2)
     monkeypatch.setattr("archive.difference.WINDOW_ROWS", 3)
     monkeypatch.setattr("archive.ingest.COMMIT_ROWS", 5)

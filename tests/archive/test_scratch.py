@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from pathlib import Path
 
+import duckdb
 import pytest
 
-from archive.scratch import scratch, windows
+from archive.scratch import LARGE_MIB, MEMORY_MIB, Scratch, scratch, windows
 
 
 @pytest.mark.parametrize("rows", [0, 1, 9, 10, 11])
@@ -33,3 +35,48 @@ def test_the_folder_goes_with_the_last_use(tmp_path: Path, monkeypatch: pytest.M
     with contextlib.suppress(KeyboardInterrupt), scratch("test"):
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_without_an_end_lasts_as_long_as_its_owner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    room = Scratch("plan")
+    room.sql.execute("create table made as select * from range(10)")
+    assert [path.name[:13] for path in tmp_path.iterdir()] == ["resight-plan-"]
+    del room
+    gc.collect()
+    assert list(tmp_path.iterdir()) == []
+    closed = Scratch("plan")
+    closed.close()
+    closed.close()
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(duckdb.ConnectionException):
+        closed.sql.execute("select 1")
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_an_order_that_was_asked_for_is_kept(in_order: bool) -> None:
+    room = Scratch("test", in_order=in_order)
+    room.sql.execute("create table made as select i from range(300000) r(i) order by hash(i), i")
+    wanted = [i for (i,) in room.sql.sql("select i from made order by hash(i), i").fetchall()]
+    found = [i for part in windows(room.sql, "made", 70_000) for i in part["i"].to_pylist()]
+    assert found == wanted
+
+
+@pytest.mark.parametrize("memory_mib", [MEMORY_MIB, LARGE_MIB])
+def test_memory_is_limited_and_times_are_utc(memory_mib: int) -> None:
+    room = Scratch("test", memory_mib)
+    settings = "select current_setting('memory_limit'), current_setting('TimeZone')"
+    limit, zone = room.sql.sql(settings).fetchall()[0]
+    assert (limit, zone) == (f"{memory_mib / 1024:.1f} GiB", "UTC")
+
+
+def test_other_statements_run_between_windows() -> None:
+    with scratch("test") as sql:
+        sql.execute("create table made as select i from range(10) r(i)")
+        seen = []
+        for part in windows(sql, "made", 3):
+            seen += part["i"].to_pylist()
+            assert sql.sql("select count(*) from made").fetchall() == [(10,)]
+    assert seen == list(range(10))

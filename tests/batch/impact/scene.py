@@ -130,7 +130,7 @@ class World:
 
 
 class InMemoryScratch:
-    def __init__(self) -> None:
+    def __init__(self, *_: object, **__: object) -> None:
         self.sql = duckdb.connect()
         self.close = self.sql.close
 
