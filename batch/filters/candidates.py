@@ -21,16 +21,16 @@ _CANDIDATES = """
     with said as (from ({newest}) where action <> 'withdraw' and group_id is not null),
     files as (
         select media_sha256, arg_min({{'root': source_root, 'path': path, 'camera': camera_id,
-            'taken': captured_at_local}}, (missing_since is not null)::int || source_root || chr(0) || path) as f
+            'taken': captured_at_local, 'sure': len(coalesce(timestamp_flags, [])) = 0}}, (missing_since is not null)::int || source_root || chr(0) || path) as f
         from media_rows group by media_sha256),
     boxes as (select media_sha256, unnest(detections) as d from result_rows),
     members as (
         select s.group_id, s.media_sha256, s.rank, s.action, s.x1_px, s.y1_px, s.x2_px, s.y2_px, b.d.label as label,
             b.d.score as score, f.root as root, f.path as path, f.camera as camera,
-            f.taken::timestamp as taken
+            f.taken::timestamp as taken, f.sure as sure
         from said s join files using (media_sha256)
             join boxes b on b.media_sha256 = s.media_sha256 and b.d.rank = s.rank)
-    select group_id, min(camera), min(label), count(distinct media_sha256), count(distinct taken::date),
+    select group_id, min(camera), min(label), count(distinct media_sha256), count(distinct taken::date) filter (sure),
         min(taken), max(taken),
         arg_min({{'sha': media_sha256, 'root': root, 'path': path, 'score': score,
             'x1': x1_px, 'y1': y1_px, 'x2': x2_px, 'y2': y2_px}},
