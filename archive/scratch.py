@@ -39,9 +39,9 @@ class Scratch:
 
 
 @contextlib.contextmanager
-def scratch(purpose: str) -> Iterator[duckdb.DuckDBPyConnection]:
+def scratch(purpose: str, memory_mib: int = MEMORY_MIB) -> Iterator[duckdb.DuckDBPyConnection]:
     """One thread uses the connection at a time."""
-    with contextlib.closing(Scratch(purpose)) as room:
+    with contextlib.closing(Scratch(purpose, memory_mib)) as room:
         yield room.sql
 
 

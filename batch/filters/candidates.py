@@ -21,7 +21,9 @@ _CANDIDATES = """
     with said as (from ({newest}) where action <> 'withdraw' and group_id is not null),
     files as (
         select media_sha256, arg_min({{'root': source_root, 'path': path, 'camera': camera_id,
-            'taken': captured_at_local, 'sure': len(coalesce(timestamp_flags, [])) = 0}}, (missing_since is not null)::int || source_root || chr(0) || path) as f
+            'taken': captured_at_local,
+            'sure': len(coalesce(timestamp_flags, [])) = 0}},
+            (missing_since is not null)::int || source_root || chr(0) || path) as f
         from media_rows group by media_sha256),
     boxes as (select media_sha256, unnest(detections) as d from result_rows),
     members as (

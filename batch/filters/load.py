@@ -19,7 +19,7 @@ from archive.scan import scan
 from archive.schemas import ASSERTIONS, CLASSIFICATIONS, MEDIA, RESULTS
 from archive.tables import Tables
 from batch.filters.contract import Context
-from batch.filters.evaluate import PART
+from batch.filters.parts import also_numbered, cuts, number, part
 from batch.filters.scope import FilterScope
 from batch.id_list import read_ids
 from model_store.errors import BadRequest
@@ -27,7 +27,6 @@ from model_store.errors import BadRequest
 PART_ROWS = 20_000
 """Of a part, about: at 400 bytes a row 8 MB; a part with logits of 1,000 classes is CLASSES_SHARE of it."""
 CLASSES_SHARE = 10
-_LOGITS = pa.field("logits", pa.list_(pa.float32()))
 _CONTENTS = """
     create table contents as
     with placed as (
@@ -56,48 +55,12 @@ _WIDENED = """
     select c.media_sha256 from contents c where (unknown, place) in (
         select (unknown, place) from contents join chosen using (media_sha256))
 """
-_BOXES = """
-    create or replace table boxes as
-    with flat as (
-        select media_sha256, unnest(detections) as d from result_rows
-        where media_sha256 in (select media_sha256 from chosen))
-    select media_sha256, d.rank, d.label, d.score, d.x1_px, d.y1_px, d.x2_px, d.y2_px from flat
-"""
-_ORDERED = """
-    create table ordered as
-    select c.media_sha256, c.path, c.camera_id, c.taken_local, c.taken_utc, c.clock_flags,
-        coalesce(s.width_px, c.width_px)::double as width_px, coalesce(s.height_px, c.height_px)::double as height_px,
-        b.rank, coalesce(l.label, b.label) as label, coalesce(l.score, b.score)::float as score,
-        b.x1_px::double as x1_px, b.y1_px::double as y1_px, b.x2_px::double as x2_px, b.y2_px::double as y2_px,
-        h.action is not null as human, l.group_id, g.event_id,
-        coalesce(l.hidden, false) or coalesce(h.action = 'suppress', false) as hidden_below, l.determined_by,
-        t.assertion_id as standing_id, t.action as standing_action, t.label as standing_label,
-        t.score as standing_score, i.assertion_id as image_standing_id,
-        {group} as part_of{logits}
-    from chosen
-        join result_rows s using (media_sha256)
-        join contents c using (media_sha256)
-        left join boxes b using (media_sha256)
-        left join layered l on l.media_sha256 = b.media_sha256 and l.rank = b.rank
-        left join image_groups g on g.media_sha256 = c.media_sha256
-        left join heard h on h.media_sha256 = b.media_sha256 and h.rank = b.rank
-        left join by_layer t on t.media_sha256 = b.media_sha256 and t.rank = b.rank
-        left join by_layer i on i.media_sha256 = c.media_sha256 and i.rank is null
-        {answers}
-    where s.status in ('ok', 'empty')
-    order by c.unknown, c.place, c.taken_local is null, c.taken_local, c.path, c.media_sha256, b.rank
-"""
-_ANSWERS = "left join classified a on a.media_sha256 = b.media_sha256 and a.rank = b.rank"
-_CUTS = """
-    select min(first) from (
-        select rowid as first, part_of, lag(part_of) over (order by rowid) as before from ordered)
-    where part_of is distinct from before group by first // $rows order by 1
-"""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """`images` and `rows` of it all; `cameras` (or folders, where the camera is unknown) that it is about."""
+    """`images` and `rows` of it all; `cameras` (or folders, where the camera is unknown) that it is about;
+    0 where single images are judged."""
 
     images: int
     rows: int
@@ -108,17 +71,12 @@ class Loaded:
 
     def parts(self) -> Iterator[pa.Table]:
         """In order; other statements may run between."""
-        schema = PART.append(_LOGITS) if self.classifier_key else PART
-        names = ", ".join(schema.names)
-        for first, end in zip(self.starts, (*self.starts[1:], self.rows), strict=True):
-            found = self.sql.sql(
-                f"select {names} from ordered where rowid between {first} and {end - 1} order by rowid"
-            )
-            yield found.to_arrow_table().cast(schema)
+        for first, end in zip(self.starts, (*self.starts[1:], self.images), strict=True):
+            yield part(self.sql, first, end - 1, self.classifier_key is not None)
 
     def labels_digest(self) -> str:
         """Of the classifier's rows. Raises BadRequest where there is none."""
-        found = self.sql.sql("select distinct labels_digest from classified").fetchall()
+        found = self.sql.sql("select distinct labels_digest from classified_n").fetchall()
         if len(found) != 1:
             raise BadRequest(
                 f"classifier {(self.classifier_key or '')[:12]} has classified nothing here; first: resight classify"
@@ -151,46 +109,35 @@ def load(
     _choose(sql, tables, scope)
     if context == "camera":
         sql.execute(_WIDENED)
-    sql.execute(_BOXES)
+    number(sql, context)
     resolve(sql, inference_key, below, "temp table")
     sql.execute(
-        f"create table by_layer_rows as {newest('assertion_rows')}",
+        f"create table said_by_layer as {newest('assertion_rows', of='numbers')}",
         {"layer": layer_id, "key": inference_key},
     )
-    sql.execute("create view by_layer as from by_layer_rows where action <> 'withdraw'")
-    group = "c.media_sha256" if context == "image" else "c.unknown::text || c.place"
-    if classifier_key:
-        scan(
-            sql,
-            "classification_rows",
-            tables.existing("classifications"),
-            CLASSIFICATIONS,
-            inference_key,
-        )
-        sql.execute(
-            "create table classified as select media_sha256, rank, logits, labels_digest from classification_rows "
-            "where classifier_key = $classifier and status = 'ok'",
-            {"classifier": classifier_key},
-        )
-    answers = {"logits": ", a.logits", "answers": _ANSWERS}
-    if not classifier_key:
-        answers = {"logits": "", "answers": ""}
-    sql.execute(_ORDERED.format(group=group, **answers))
+    known = tables.existing("classifications") if classifier_key else None
+    scan(sql, "classification_rows", known, CLASSIFICATIONS, inference_key)
+    sql.execute(
+        "create view classified as select media_sha256, rank, logits, labels_digest from classification_rows "
+        f"where classifier_key = '{classifier_key or ''}' and status = 'ok'"
+    )
+    also_numbered(sql)
     rows = PART_ROWS // (CLASSES_SHARE if classifier_key else 1)
-    starts = tuple(int(row[0]) for row in sql.execute(_CUTS, {"rows": rows}).fetchall())
     counts = sql.sql(
-        "select count(distinct media_sha256), count(*), count(distinct part_of) from ordered"
+        "select count(*), count(*) + (select count(*) from boxes_n) - (select count(distinct n) from boxes_n), "
+        "count(distinct part_of) from images"
     ).fetchall()[0]
-    images, total, groups = (int(count) for count in counts)
-    return Loaded(images, total, groups, starts, sql, classifier_key)
+    images, total, cameras = (int(count) for count in counts)
+    return Loaded(images, total, cameras, cuts(sql, context, rows), sql, classifier_key)
 
 
 def _know_occurrences(
     sql: duckdb.DuckDBPyConnection, inference_key: str, layers: Sequence[Layer]
 ) -> None:
     """Relation `layered`, of the whole view; boxes do not matter to it."""
-    sql.execute("create table boxes as from said_rows limit 0")
+    sql.execute("create view boxes as from said_rows limit 0")
     resolve(sql, inference_key, layers, "temp table")
+    sql.execute("drop view boxes")
 
 
 def _choose(sql: duckdb.DuckDBPyConnection, tables: Tables, scope: FilterScope) -> None:

@@ -21,7 +21,7 @@ from archive.classes import read_classes
 from archive.dataset import dataset
 from archive.layers import Layer, append_said, keep_layer, newest, read_layers
 from archive.schemas import ASSERTIONS
-from archive.scratch import scratch
+from archive.scratch import LARGE_MIB, scratch
 from archive.tables import Tables
 from batch.accounting import Counts
 from batch.filters.contract import ClassFilterConfig
@@ -63,7 +63,7 @@ def dry_run(spec: FilterSpec, tables: Tables, judge: Judge) -> FilterReport:
     """The same figures; nothing is written. Raises BadRequest, StorageUnreachable."""
     started = time.monotonic()
     layer = spec.layer()
-    with scratch("filter") as sql:
+    with scratch("filter", LARGE_MIB) as sql:
         loaded, question = _loaded(sql, spec, tables, layer)
         tally = Tally()
         for found in judge(loaded.parts(), question, spec.actors):
@@ -96,7 +96,7 @@ def execute(spec: FilterSpec, tables: Tables, judge: Judge) -> FilterReport:
     stages: dict[str, float] = {}
     try:
         keep_layer(tables, layer, resight_version())
-        with scratch("filter") as sql:
+        with scratch("filter", LARGE_MIB) as sql:
             loaded, question = _loaded(sql, spec, tables, layer)
             stages["load_s"] = time.monotonic() - started
             run_log.write("running", Counts(requested=loaded.images))
@@ -159,7 +159,7 @@ def _loaded(
 
 def _after(sql: duckdb.DuckDBPyConnection) -> datetime:
     """Now, or just after the last word of the layer where that driver's clock was ahead."""
-    last = sql.sql("select max(asserted_at)::timestamp from by_layer_rows").fetchall()[0][0]
+    last = sql.sql("select max(asserted_at)::timestamp from said_by_layer").fetchall()[0][0]
     now = datetime.now(UTC)
     return max(now, last.replace(tzinfo=UTC) + timedelta(microseconds=1)) if last else now
 
@@ -218,9 +218,9 @@ def _recount(
     sql.register("there", dataset(tables.snapshot("assertions"), ASSERTIONS))
     asked = {"layer": layer.layer_id, "key": inference_key}
     rows = sql.execute(
-        f"select count(*) from ({newest('there')}) where action <> 'withdraw' and if(rank is null, "
-        "media_sha256 in (select media_sha256 from ordered), "
-        "(media_sha256, rank) in (select (media_sha256, rank) from ordered where rank is not null))",
+        f"with said as (select n, rank from ({newest('there', of='numbers')}) join numbers using (media_sha256) "
+        "where action <> 'withdraw') select (select count(*) from said where rank is null) "
+        "+ (select count(*) from said semi join boxes_n using (n, rank))",
         asked,
     )
     return int(rows.fetchall()[0][0])

@@ -1,0 +1,102 @@
+"""Images of a filter run in their order, and all that is known of their detections, as narrow tables by number.
+
+relations chosen, contents, result_rows (batch/filters/load.py) --number--> images, numbers, boxes_n
+what layers and people say of them --also_numbered--> layered_n, heard_n, groups_n, said_n, classified_n
+--part--> rows of schema PART of images first to last, joined when they are asked for, so that nothing wide is sorted
+"""
+
+from __future__ import annotations
+
+import duckdb
+import pyarrow as pa
+
+from batch.filters.contract import Context
+from batch.filters.evaluate import PART
+
+LOGITS = pa.field("logits", pa.list_(pa.float32()))
+_IMAGES = """
+    create table images as
+    select c.media_sha256, c.path, c.camera_id, c.taken_local, c.taken_utc, c.clock_flags,
+        coalesce(s.width_px, c.width_px)::double as width_px, coalesce(s.height_px, c.height_px)::double as height_px,
+        {group} as part_of
+    from chosen join result_rows s using (media_sha256) join contents c using (media_sha256)
+    where s.status in ('ok', 'empty')
+    order by c.unknown, c.place, c.taken_local is null, c.taken_local, c.path, c.media_sha256;
+    create table numbers as select media_sha256, rowid as n from images;
+    create or replace table boxes_n as
+    with flat as (
+        select n, unnest(detections) as d from result_rows join numbers using (media_sha256))
+    select n, d.rank, d.label, d.score, d.x1_px, d.y1_px, d.x2_px, d.y2_px from flat order by n, d.rank;
+    create view boxes as
+    select i.media_sha256, b.rank, b.label, b.score, b.x1_px, b.y1_px, b.x2_px, b.y2_px
+    from boxes_n b join images i on i.rowid = b.n;
+"""
+_NUMBERED = {
+    "layered_n": """select n, rank, label, score, hidden, determined_by, group_id
+        from layered join numbers using (media_sha256) order by n, rank""",
+    "heard_n": "select n, rank, action from heard join numbers using (media_sha256) order by n, rank",
+    "groups_n": "select n, event_id from image_groups join numbers using (media_sha256) order by n",
+    "said_n": """select n, rank, assertion_id, action, label, score
+        from said_by_layer join numbers using (media_sha256) where action <> 'withdraw' order by n, rank""",
+    "classified_n": """select n, rank, logits, labels_digest
+        from classified join numbers using (media_sha256) order by n, rank""",
+}
+_PART = """
+    with i as (select rowid as n, * from images where rowid between {first} and {last}),
+        b as (from boxes_n where n between {first} and {last}),
+        l as (from layered_n where n between {first} and {last}),
+        h as (from heard_n where n between {first} and {last}),
+        g as (from groups_n where n between {first} and {last}),
+        t as (from said_n where n between {first} and {last}),
+        a as (from classified_n where n between {first} and {last})
+    select i.* exclude (n, part_of), b.rank, coalesce(l.label, b.label) as label,
+        coalesce(l.score, b.score)::float as score, b.x1_px::double as x1_px, b.y1_px::double as y1_px,
+        b.x2_px::double as x2_px, b.y2_px::double as y2_px, h.action is not null as human, l.group_id, g.event_id,
+        coalesce(l.hidden, false) or coalesce(h.action = 'suppress', false) as hidden_below, l.determined_by,
+        t.assertion_id as standing_id, t.action as standing_action, t.label as standing_label,
+        t.score as standing_score, e.assertion_id as image_standing_id, a.logits
+    from i left join b using (n)
+        left join l on l.n = b.n and l.rank = b.rank
+        left join h on h.n = b.n and h.rank = b.rank
+        left join t on t.n = b.n and t.rank = b.rank
+        left join a on a.n = b.n and a.rank = b.rank
+        left join g on g.n = i.n
+        left join t e on e.n = i.n and e.rank is null
+    order by i.n, b.rank
+"""
+_CUTS = """
+    with sized as (
+        select i.rowid as n, i.part_of, greatest(1, coalesce(k, 0)) as size
+        from images i left join (select n, count(*) as k from boxes_n group by n) c on c.n = i.rowid),
+    placed as (
+        select n, part_of, lag(part_of) over (order by n) as before, sum(size) over (order by n) - size as first
+        from sized)
+    select min(n) from placed where part_of is distinct from before group by first // $rows order by 1
+"""
+
+
+def number(sql: duckdb.DuckDBPyConnection, context: Context) -> None:
+    """A part may end after any image, or after the last one of a camera (or folder, where that is unknown)."""
+    group = "null" if context == "image" else "c.unknown::text || c.place"
+    sql.execute(_IMAGES.format(group=group))
+
+
+def also_numbered(sql: duckdb.DuckDBPyConnection) -> None:
+    """What relations layered, heard, image_groups, said_by_layer and classified say of these images."""
+    for name, rows in _NUMBERED.items():
+        sql.execute(f"create table {name} as {rows}")
+
+
+def cuts(sql: duckdb.DuckDBPyConnection, context: Context, rows: int) -> tuple[int, ...]:
+    """Numbers of the images that parts of about so many rows begin with."""
+    statement = _CUTS
+    if context == "image":
+        statement = statement.replace("where part_of is distinct from before", "")
+    return tuple(int(row[0]) for row in sql.execute(statement, {"rows": rows}).fetchall())
+
+
+def part(sql: duckdb.DuckDBPyConnection, first: int, last: int, with_logits: bool) -> pa.Table:
+    """Rows of the images from number `first` to `last`, both included."""
+    found = sql.sql(_PART.format(first=first, last=last)).to_arrow_table()
+    schema = PART.append(LOGITS) if with_logits else PART
+    return found.select(schema.names).cast(schema)
