@@ -1,4 +1,4 @@
-"""filters list, show, run, rerun, review; layers list, on, off: what is corrected, and which of it is shown."""
+"""filters list, show, run, rerun, review: what is corrected, in layers that a view shows or not."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import typer
 
 from archive.layers import layer_named, layers_of, read_layers
 from archive.publications import view_named, view_of_run
-from archive.query import query
 from archive.tables import Tables
 from archive.views import PRODUCTION, Views
-from batch.filters.layers import switch, unfounded
+from batch.filters.layers import switch
 from batch.filters.prepare import prepare, prepare_again
 from batch.filters.registry import FILTERS, filter_of
 from batch.filters.scope import FilterScope, parse_scope
@@ -27,7 +26,6 @@ app = typer.Typer(
     help="Correct what a view shows of detections, in layers; the detections stay.",
     no_args_is_help=True,
 )
-layers_app = typer.Typer(help="Layers of a view: which are shown.", no_args_is_help=True)
 Kind = Annotated[str, typer.Argument(help="of filter, see 'resight filters list'")]
 ViewName = Annotated[str, typer.Option("--view", help="name of the view")]
 FIGURES = ("checked", "flagged", "grouped", "changed", "skipped_human", "skipped_invalid")
@@ -191,71 +189,6 @@ def _row(spec: FilterSpec, metrics: dict[str, Any]) -> dict[str, Any]:
     told = {"run_id": spec.run_id, "filter": spec.kind, "scope": spec.scope.words()}
     told |= {"layer": metrics["layer_id"][:12], "images": metrics["images"]}
     return told | {name: metrics[name] for name in FIGURES}
-
-
-@layers_app.command("list")
-def list_layers(view: ViewName = PRODUCTION, fmt: FormatOption = Format.table) -> None:
-    """Every layer that was made, and its place in a view. Example: resight layers list"""
-    tables = Tables(Settings().tables_url)
-    current = Views(tables.url).current(view)
-    shown = current.layers if current else ()
-    counts = _counts(tables)
-    rows = [
-        {
-            "layer": one.layer_id if fmt is not Format.table else one.layer_id[:12],
-            "kind": one.kind,
-            "on": shown.index(one.layer_id) + 1 if one.layer_id in shown else "",
-            "says": counts.get(one.layer_id, 0),
-            "config": {k: v for k, v in one.config.items() if k != "kind"},
-        }
-        for one in read_layers(tables).values()
-    ]
-    print_rows(rows, fmt, ("layer", "kind", "on", "says", "config"))
-    for words in unfounded(tables, current) if current else ():
-        note(words)
-
-
-@layers_app.command()
-def on(
-    layer: Annotated[list[str], typer.Argument(help="its id, or its first digits")],
-    view: ViewName = PRODUCTION,
-    reason: Annotated[str, typer.Option(help="kept with the view")] = "",
-    fmt: FormatOption = Format.table,
-) -> None:
-    """Show layers in a view, each in the place of one of its kind. Example: resight layers on 5d41402abc4b"""
-    _switched(view, on=layer, reason=reason, fmt=fmt)
-
-
-@layers_app.command()
-def off(
-    layer: Annotated[list[str], typer.Argument(help="its id, its first digits, or its kind")],
-    view: ViewName = PRODUCTION,
-    reason: Annotated[str, typer.Option(help="kept with the view")] = "",
-    fmt: FormatOption = Format.table,
-) -> None:
-    """Show a view without layers; their rows stay. Example: resight layers off small-size"""
-    _switched(view, off=layer, reason=reason, fmt=fmt)
-
-
-def _switched(view: str, *, reason: str, fmt: Format, **which: list[str]) -> None:
-    tables = Tables(Settings().tables_url)
-    shown = switch(tables, view, reason=reason, **which)
-    known = read_layers(tables)
-    layers = [f"{known[one].kind} {one[:12]}" for one in shown.layers]
-    print_facts({"view": shown.name, "number": shown.serial, "layers": layers}, fmt)
-    for words in unfounded(tables, shown):
-        note(words)
-
-
-def _counts(tables: Tables) -> dict[str, int]:
-    if tables.existing("assertions") is None:
-        return {}
-    sql = (
-        "with newest as (from assertions where method = 'machine' qualify row_number() over (partition by "
-        "layer_id, inference_key, media_sha256, rank order by asserted_at desc, assertion_id desc) = 1) "
-        "select layer_id, count(*) as n from newest where action <> 'withdraw' group by all"
-    )
-    return {row["layer_id"]: row["n"] for row in query(tables, sql).to_pylist()}
 
 
 def _fields(kind: str) -> list[dict[str, Any]]:

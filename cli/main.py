@@ -17,6 +17,7 @@ from cli import (
     cluster,
     detect,
     filters,
+    layers,
     metrics,
     models,
     plan,
@@ -40,7 +41,7 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(assertions.app, name="assertions")
 app.add_typer(filters.app, name="filters")
-app.add_typer(filters.layers_app, name="layers")
+app.add_typer(layers.app, name="layers")
 archive.register(app)
 plan.register(app)
 reprocess.register(app)

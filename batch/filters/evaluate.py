@@ -10,7 +10,7 @@ filter says now. What holds already is not said again, and what it says no longe
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -23,6 +23,7 @@ from archive.layers import MACHINE, WITHDRAW, Layer
 from archive.schemas import ASSERTIONS
 from batch.filters.columns import COLUMNS, rows_of_table
 from batch.filters.contract import NO_RANK, Filter, FilterConfig, Rows, Said
+from batch.filters.tally import Tally
 
 PART = pa.schema(
     [
@@ -40,37 +41,6 @@ PART = pa.schema(
 Target = tuple[str, int]
 _ID_COLUMNS = ("x1_px", "y1_px", "x2_px", "y2_px")
 _OF_DETECTION = {"rank", "label", "score", "group_id", "logits", *_ID_COLUMNS}
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """Of targets, each once however the work is cut.
-
-    checked         detections (images, where the filter groups images) that the filter was asked about
-    flagged         of them, that it says something about
-    grouped         of the flagged, that belong to a group
-    changed         whose label, score or being shown is another one after this run than before
-    skipped_human   flagged ones that a person has spoken of: nothing changes
-    skipped_invalid whose figures the filter cannot use
-    added           rows added, those included that withdraw
-    withdrawn       of the added, those that take back what the layer said before
-    """
-
-    checked: int = 0
-    flagged: int = 0
-    grouped: int = 0
-    changed: int = 0
-    skipped_human: int = 0
-    skipped_invalid: int = 0
-    added: int = 0
-    withdrawn: int = 0
-
-    def as_dict(self) -> dict[str, int]:
-        return asdict(self)
-
-    def plus(self, other: Tally) -> Tally:
-        mine, more = asdict(self), asdict(other)
-        return Tally(**{name: mine[name] + more[name] for name in mine})
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +62,8 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    rows: pa.Table = field(default_factory=ASSERTIONS.empty_table)
-    tally: Tally = Tally()
+    rows: pa.Table
+    tally: Tally
 
 
 def evaluate(part: pa.Table, question: Question) -> Evaluated:

@@ -25,10 +25,11 @@ from archive.scratch import LARGE_MIB, scratch
 from archive.tables import Tables
 from batch.accounting import Counts
 from batch.filters.contract import ClassFilterConfig
-from batch.filters.evaluate import Evaluated, Question, Tally
+from batch.filters.evaluate import Evaluated, Question
 from batch.filters.load import Loaded, load
 from batch.filters.registry import config_of, filter_of
 from batch.filters.spec import FilterSpec
+from batch.filters.tally import Tally
 from batch.run_log import HEARTBEAT_S, RunLog, resight_version
 from model_store.errors import AccountingOpen, BadRequest, ResightError, StorageError
 

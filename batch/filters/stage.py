@@ -14,7 +14,8 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 
-from batch.filters.evaluate import Evaluated, Question, Tally, evaluate
+from batch.filters.evaluate import Evaluated, Question, evaluate
+from batch.filters.tally import Tally
 from serve.priority import give_way_all
 from serve.settings import usable_cores
 
