@@ -158,7 +158,7 @@ def test_a_run_that_gives_up_keeps_what_it_has_done_and_says_why(
 ) -> None:
     pipeline = Pipeline(statuses)
     monkeypatch.setattr(batch.run, "result_tables", pipeline)
-    monkeypatch.setattr(batch.run, "_Lease", Lease)
+    monkeypatch.setattr(batch.run, "Lease", Lease)
     monkeypatch.setattr(batch.run, "TICK_S", 0.01)
     spec = RunSpec(run_id="r", model="motion@1", commit_s=3600, stop=stop)
     try:
