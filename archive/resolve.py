@@ -35,9 +35,7 @@ _LAYER_SAID = """
         position + if(action = 'suppress', (select count(*) from chosen), 0) as weight
     from newest join chosen using (layer_id) where action <> 'withdraw';
 """
-_LAYERED = """
-    create or replace {kind} layered as
-    select media_sha256, rank,
+OF_DETECTION = """
         bool_or(action = 'suppress') as hidden,
         arg_max(label, position) filter (action = 'relabel') as label,
         arg_max(score, position) filter (action in ('relabel', 'rescore')) as score,
@@ -48,9 +46,15 @@ _LAYERED = """
         arg_max(group_id, position) as group_id,
         arg_max(group_id, position) filter (groups = 'occurrence') as occurrence_id,
         arg_max(group_id, position) filter (groups = 'slot') as slot_id
+"""
+"""What the layers below say of one detection together, of rows with `position` and `weight`; grouped by detection."""
+OF_IMAGE = "arg_max(group_id, position) as event_id, arg_max(reason, position) as event_note"
+_LAYERED = """
+    create or replace {kind} layered as
+    select media_sha256, rank, {of_detection}
     from layer_said where rank is not null group by media_sha256, rank;
     create or replace {kind} image_groups as
-    select media_sha256, arg_max(group_id, position) as event_id, arg_max(reason, position) as event_note
+    select media_sha256, {of_image}
     from layer_said where rank is null and groups = 'event' group by media_sha256;
 """
 _HEARD = """
@@ -116,6 +120,8 @@ def resolve(
         "key": _quoted(inference_key),
         "layers": listed or _NO_LAYER,
         "least": ATTACH_IOU,
+        "of_detection": OF_DETECTION,
+        "of_image": OF_IMAGE,
     }
     for statements in (_LAYER_SAID, _LAYERED, _HEARD, _RESOLVED):
         sql.execute(statements.format(**words))

@@ -19,7 +19,7 @@ from archive.scan import scan
 from archive.schemas import ASSERTIONS, CLASSIFICATIONS, MEDIA, RESULTS
 from archive.tables import Tables
 from batch.filters.contract import Context
-from batch.filters.parts import also_numbered, cuts, number, part
+from batch.filters.parts import also_numbered, cuts, number, number_layers, part
 from batch.filters.scope import FilterScope
 from batch.id_list import read_ids
 from model_store.errors import BadRequest
@@ -27,6 +27,7 @@ from model_store.errors import BadRequest
 PART_ROWS = 20_000
 """Of a part, about: at 400 bytes a row 8 MB; a part with logits of 1,000 classes is CLASSES_SHARE of it."""
 CLASSES_SHARE = 10
+_SAID = "media_sha256, rank, assertion_id, action, label, score, asserted_at"
 _CONTENTS = """
     create table contents as
     with placed as (
@@ -48,7 +49,7 @@ _CHOSEN = {
     "time": """select media_sha256 from contents
         where taken_local >= $start::timestamp and taken_local < $end::timestamp""",
     "ids": "select media_sha256 from listed",
-    "occurrence": "select distinct media_sha256 from layered where occurrence_id = $occurrence",
+    "occurrence": "select distinct media_sha256 from members",
 }
 _WIDENED = """
     create or replace table chosen as
@@ -105,14 +106,15 @@ def load(
     sql.execute("create view assertion_rows as from said_rows")
     sql.execute(_CONTENTS)
     if scope.kind == "occurrence":
-        _know_occurrences(sql, inference_key, view_layers)
+        _know_occurrence(sql, inference_key, view_layers, scope)
     _choose(sql, tables, scope)
     if context == "camera":
         sql.execute(_WIDENED)
     number(sql, context)
-    resolve(sql, inference_key, below, "temp table")
+    resolve(sql, inference_key, [], "temp table")  # what people say
+    number_layers(sql, inference_key, below)
     sql.execute(
-        f"create table said_by_layer as {newest('assertion_rows', of='numbers')}",
+        f"create table said_by_layer as {newest('assertion_rows', _SAID, of='numbers')}",
         {"layer": layer_id, "key": inference_key},
     )
     known = tables.existing("classifications") if classifier_key else None
@@ -131,13 +133,22 @@ def load(
     return Loaded(images, total, cameras, cuts(sql, context, rows), sql, classifier_key)
 
 
-def _know_occurrences(
-    sql: duckdb.DuckDBPyConnection, inference_key: str, layers: Sequence[Layer]
+def _know_occurrence(
+    sql: duckdb.DuckDBPyConnection, inference_key: str, layers: Sequence[Layer], scope: FilterScope
 ) -> None:
-    """Relation `layered`, of the whole view; boxes do not matter to it."""
-    sql.execute("create view boxes as from said_rows limit 0")
-    resolve(sql, inference_key, layers, "temp table")
-    sql.execute("drop view boxes")
+    """Relation `members`: images of the occurrence, as the view's layers have it by now."""
+    sql.execute("create table members (media_sha256 varchar)")
+    sql.execute(
+        "create table perhaps as select distinct media_sha256 from assertion_rows where group_id = $occurrence",
+        {"occurrence": scope.occurrence},
+    )
+    for layer in layers:
+        said = newest("assertion_rows", "media_sha256, group_id, action", of="perhaps")
+        sql.execute(
+            f"insert into members select distinct media_sha256 from ({said}) "
+            "where group_id = $occurrence and action <> 'withdraw'",
+            {"layer": layer.layer_id, "key": inference_key, "occurrence": scope.occurrence},
+        )
 
 
 def _choose(sql: duckdb.DuckDBPyConnection, tables: Tables, scope: FilterScope) -> None:
@@ -147,8 +158,8 @@ def _choose(sql: duckdb.DuckDBPyConnection, tables: Tables, scope: FilterScope) 
             "start": (scope.start.isoformat() if scope.start else "-infinity"),
             "end": (scope.end.isoformat() if scope.end else "infinity"),
         }
-    elif scope.kind in ("camera", "occurrence"):
-        parameters = {scope.kind: getattr(scope, scope.kind)}
+    elif scope.kind == "camera":
+        parameters = {"camera": scope.camera}
     elif scope.kind == "ids":
         assert scope.ids is not None
         sql.register("listed", pa.table({"media_sha256": read_ids(tables.url, scope.ids)}))

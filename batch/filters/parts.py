@@ -1,15 +1,19 @@
 """Images of a filter run in their order, and all that is known of their detections, as narrow tables by number.
 
 relations chosen, contents, result_rows (batch/filters/load.py) --number--> images, numbers, boxes_n
-what layers and people say of them --also_numbered--> layered_n, heard_n, groups_n, said_n, classified_n
+what layers and people say of them --number_layers, also_numbered--> below_n, heard_n, said_n, classified_n
 --part--> rows of schema PART of images first to last, joined when they are asked for, so that nothing wide is sorted
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import duckdb
 import pyarrow as pa
 
+from archive.layers import Layer
+from archive.resolve import OF_DETECTION, OF_IMAGE
 from batch.filters.contract import Context
 from batch.filters.evaluate import PART
 
@@ -32,21 +36,34 @@ _IMAGES = """
     from boxes_n b join images i on i.rowid = b.n;
 """
 _NUMBERED = {
-    "layered_n": """select n, rank, label, score, hidden, determined_by, group_id
-        from layered join numbers using (media_sha256) order by n, rank""",
     "heard_n": "select n, rank, action from heard join numbers using (media_sha256) order by n, rank",
-    "groups_n": "select n, event_id from image_groups join numbers using (media_sha256) order by n",
     "said_n": """select n, rank, assertion_id, action, label, score
         from said_by_layer join numbers using (media_sha256) where action <> 'withdraw' order by n, rank""",
     "classified_n": """select n, rank, logits, labels_digest
         from classified join numbers using (media_sha256) order by n, rank""",
 }
+_BELOW = """
+    create table below_n (n bigint, rank integer, position integer, weight integer, groups varchar, action varchar,
+        label varchar, score float, score_semantics varchar, layer_id varchar, assertion_id varchar,
+        reason varchar, group_id varchar, asserted_at timestamptz)
+"""
+_OF_LAYER = """
+    insert into below_n
+    select n, rank, $position, $position + if(action = 'suppress', $layers, 0), $groups, action, label, score,
+        score_semantics, layer_id, assertion_id, reason, group_id, asserted_at
+    from assertion_rows join numbers using (media_sha256)
+    where method = 'machine' and layer_id = $layer and inference_key = $key order by n
+"""
 _PART = """
     with i as (select rowid as n, * from images where rowid between {first} and {last}),
         b as (from boxes_n where n between {first} and {last}),
-        l as (from layered_n where n between {first} and {last}),
+        said as (
+            from (from below_n where n between {first} and {last} qualify row_number() over (
+                partition by position, n, rank order by asserted_at desc, assertion_id desc) = 1)
+            where action <> 'withdraw'),
+        l as (select n, rank, {of_detection} from said where rank is not null group by n, rank),
+        g as (select n, {of_image} from said where rank is null and groups = 'event' group by n),
         h as (from heard_n where n between {first} and {last}),
-        g as (from groups_n where n between {first} and {last}),
         t as (from said_n where n between {first} and {last}),
         a as (from classified_n where n between {first} and {last})
     select i.* exclude (n, part_of), b.rank, coalesce(l.label, b.label) as label,
@@ -81,8 +98,18 @@ def number(sql: duckdb.DuckDBPyConnection, context: Context) -> None:
     sql.execute(_IMAGES.format(group=group))
 
 
+def number_layers(
+    sql: duckdb.DuckDBPyConnection, inference_key: str, below: Sequence[Layer]
+) -> None:
+    """All that these layers ever said of the images; what holds of it is found part by part."""
+    sql.execute(_BELOW)
+    for position, layer in enumerate(below):
+        asked = {"layer": layer.layer_id, "groups": layer.groups, "key": inference_key}
+        sql.execute(_OF_LAYER, asked | {"position": position, "layers": len(below)})
+
+
 def also_numbered(sql: duckdb.DuckDBPyConnection) -> None:
-    """What relations layered, heard, image_groups, said_by_layer and classified say of these images."""
+    """What relations heard, said_by_layer and classified say of these images."""
     for name, rows in _NUMBERED.items():
         sql.execute(f"create table {name} as {rows}")
 
@@ -97,6 +124,8 @@ def cuts(sql: duckdb.DuckDBPyConnection, context: Context, rows: int) -> tuple[i
 
 def part(sql: duckdb.DuckDBPyConnection, first: int, last: int, with_logits: bool) -> pa.Table:
     """Rows of the images from number `first` to `last`, both included."""
-    found = sql.sql(_PART.format(first=first, last=last)).to_arrow_table()
+    found = sql.sql(
+        _PART.format(first=first, last=last, of_detection=OF_DETECTION, of_image=OF_IMAGE)
+    ).to_arrow_table()
     schema = PART.append(LOGITS) if with_logits else PART
     return found.select(schema.names).cast(schema)
