@@ -12,6 +12,7 @@ import ray.autoscaler
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
+from batch.app import RunsArgs
 from serve.settings import DetectArgs
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,6 +44,7 @@ def test_the_aws_cluster_has_a_head_cpu_workers_and_gpu_workers() -> None:
 def test_app_yaml_is_a_serve_config_with_valid_arguments() -> None:
     config = yaml.safe_load((ROOT / "serve" / "app.yaml").read_text())
     ServeDeploySchema.model_validate(config)
+    known = {"detect": DetectArgs, "runs": RunsArgs}
     for application in config["applications"]:
-        DetectArgs.model_validate(application["args"])
+        known[application["name"]].model_validate(application.get("args", {}))
     assert config["http_options"]["host"] == "127.0.0.1"

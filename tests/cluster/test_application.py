@@ -28,8 +28,8 @@ NAME = "pooled"
 def pooled(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """With a pool `small`, in which `pooled` (the shipped weights) lives, and up to two replicas in `default`."""
     config = yaml.safe_load((ROOT / "serve" / "app.yaml").read_text())
-    (application,) = config["applications"]
-    application["args"] |= {
+    (detect,) = [one for one in config["applications"] if one["name"] == "detect"]
+    detect["args"] |= {
         "pools": {"small": {"workers": 1, "num_cpus": 0.3}},
         "max_replicas": 2,
         "target_ongoing": 2,

@@ -147,6 +147,17 @@ def test_a_list_of_images_is_a_scope(tables: Tables, tmp_path: Path) -> None:
     assert (report.images, report.tally.flagged) == (2, 1)
 
 
+def test_an_occurrence_is_a_scope(tables: Tables) -> None:
+    """Two frames of one animal, then one of another camera: tracked, the first two are an occurrence."""
+    for kind in ("events", "tracking"):
+        switch(tables, on=[run(tables, kind).layer_id])
+    rows = query(
+        tables, "select occurrence_id, n_detections from occurrences order by 2 desc"
+    ).to_pylist()
+    report = run(tables, "small-size", f"occurrence={rows[0]['occurrence_id']}")
+    assert report.images == rows[0]["n_detections"]
+
+
 def test_a_filter_that_needs_whole_cameras_gets_them(tables: Tables) -> None:
     """A time range touches one camera; its events are judged over all of that camera's images."""
     report = run(tables, "events", "time=2026-05-14T12:00:00..2026-05-14T12:01:00", gap_s=60.0)
