@@ -200,6 +200,10 @@ class ClassifierConfig(Frozen):
     scores: Literal["logits", "probabilities"] = Field(
         default="logits", description="what the graph gives: before its softmax, or after"
     )
+    lineage: tuple[str, ...] = Field(
+        default=(),
+        description="of each label, in their order: its taxa with ; between, coarsest first; empty where unknown",
+    )
     batch: Batch = Batch()
     licence: str = ""
     source: str = ""
@@ -208,6 +212,11 @@ class ClassifierConfig(Frozen):
     @model_validator(mode="after")
     def _consistent(self) -> ClassifierConfig:
         _require_distinct(self.labels)
+        if self.lineage and len(self.lineage) != len(self.labels):
+            raise ValueError(
+                f"lineage needs one line for each label, '' where unknown: {len(self.labels)} labels, "
+                f"{len(self.lineage)} lineages"
+            )
         spec = self.preprocess
         if spec.tiling or spec.resize == "rect" or spec.jpeg_shrink > 1:
             raise ValueError(

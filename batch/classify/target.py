@@ -40,7 +40,7 @@ def target_of(inference_key: str, model: ModelVersion, margin_frac: float) -> Ta
     lineages: one key, one meaning of each logit.
     """
     names = model.info.labels
-    lineage = tuple(getattr(model.config, "lineage", ()) or [""] * len(names))
+    lineage = model.classifier_config.lineage or ("",) * len(names)
     parts = {
         "inference_key": model.info.inference_key,
         "margin_frac": float(margin_frac),

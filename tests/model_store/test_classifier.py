@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from model_store.add import add_version
 from model_store.classifier import Classifier, best, softmax
-from model_store.config import Batch
+from model_store.config import Batch, ClassifierConfig
 from model_store.decoders.layout import OutputNonsense
 from model_store.errors import BadRequest, ImageError
 from model_store.images import decode
+from model_store.inference_key import inference_key
 from model_store.loaded import load_classifier, load_detector, load_model
 from model_store.names import parse_version, version_id
 from model_store.store import ModelStore
@@ -252,3 +254,14 @@ def test_real_weights_know_a_panda_and_say_what_the_framework_says(tmp_path: Pat
         np.testing.assert_allclose(found, wanted[0], atol=0.05)  # decoders round JPEGs differently
         assert classifier.labels[best(found, 1)[0]] == label
         assert softmax(found[None]).max() > 0.7
+
+
+def test_a_lineage_is_one_line_for_each_label_and_no_part_of_the_key() -> None:
+    plain = {"kind": "classifier", "runtime": {"kind": "onnx"}, "labels": ["lion", "oak"]}
+    lineage = ["mammalia;carnivora;felidae;panthera;panthera leo", ""]
+    with_it = ClassifierConfig.model_validate(plain | {"lineage": lineage})
+    without = ClassifierConfig.model_validate(plain)
+    assert with_it.lineage == tuple(lineage)
+    assert inference_key(with_it, "w") == inference_key(without, "w")
+    with pytest.raises(ValidationError, match="2 labels, 1 lineages"):
+        ClassifierConfig.model_validate(plain | {"lineage": lineage[:1]})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -37,3 +38,12 @@ def test_each_of_them_is_in_it_and_the_detector_is_not(monkeypatch: pytest.Monke
     monkeypatch.setattr(batch.classify.target, "CROPPING", 2)
     keys = {one.classifier_key for one in [*others, target_of(KEY, classifier(), 0.0)]}
     assert len(keys - {first}) == 4
+
+
+def test_other_lineages_are_another_key() -> None:
+    plain = classifier()
+    lineage = ("a;b", "a;c", "")
+    config = plain.classifier_config.model_copy(update={"lineage": lineage})
+    target = target_of(KEY, replace(plain, config=config), 0.0)
+    assert target.lineage == lineage
+    assert target.classifier_key != target_of(KEY, plain, 0.0).classifier_key
