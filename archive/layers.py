@@ -28,10 +28,10 @@ from model_store.errors import BadRequest, StorageUnreachable
 MACHINE = "machine"
 WITHDRAW = "withdraw"
 FEWEST_DIGITS = 4
+_HOLDS = "qualify row_number() over (partition by {target} order by asserted_at desc, assertion_id desc) = 1"
 _NEWEST = """
     select {columns} from {rows} where method = 'machine' and layer_id = $layer and inference_key = $key {only}
-    qualify row_number() over (
-        partition by media_sha256, rank order by asserted_at desc, assertion_id desc) = 1
+    {holds}
 """
 
 
@@ -117,7 +117,12 @@ def newest(rows: str, columns: str = "*", of: str = "") -> str:
     `of` is a relation with the images that matter.
     """
     only = f"and media_sha256 in (select media_sha256 from {of})" if of else ""
-    return _NEWEST.format(rows=rows, columns=columns, only=only)
+    return _NEWEST.format(rows=rows, columns=columns, only=only, holds=holds("media_sha256, rank"))
+
+
+def holds(target: str) -> str:
+    """SQL that leaves of all a layer ever said about each target (its columns) the one row that holds."""
+    return _HOLDS.format(target=target)
 
 
 def append_said(tables: Tables, layer: Layer, inference_key: str, rows: pa.Table) -> int:

@@ -15,22 +15,16 @@ from collections.abc import Sequence
 import duckdb
 
 from archive.assertions import stand
-from archive.layers import Layer
+from archive.layers import Layer, holds
 
 ATTACH_IOU = 0.5
-RESOLVED = (
-    *("hidden", "label", "score", "score_semantics", "human", "said_by", "reason"),
-    *("determined_by", "group_id", "occurrence_id", "slot_id"),
-)
-"""Columns of `resolved` beside its key (media_sha256, rank); label and score are null where nobody changed them."""
 _LAYER_SAID = """
     create or replace {kind} layer_said as
     with chosen(position, layer_id, groups) as (values {layers}),
     newest as (
         select a.* from assertion_rows a where method = 'machine' and inference_key = {key}
             and layer_id in (select layer_id from chosen)
-        qualify row_number() over (
-            partition by layer_id, media_sha256, rank order by asserted_at desc, assertion_id desc) = 1)
+        {holds})
     select newest.*, position, groups,
         position + if(action = 'suppress', (select count(*) from chosen), 0) as weight
     from newest join chosen using (layer_id) where action <> 'withdraw';
@@ -119,6 +113,7 @@ def resolve(
         "kind": kind,
         "key": _quoted(inference_key),
         "layers": listed or _NO_LAYER,
+        "holds": holds("layer_id, media_sha256, rank"),
         "least": ATTACH_IOU,
         "of_detection": OF_DETECTION,
         "of_image": OF_IMAGE,

@@ -46,11 +46,13 @@ def follow(submission_id: str, quiet: bool) -> tuple[JobOutcome, dict[str, Any]]
             elif kind in ("report", "run_failed"):
                 last.update(event)
 
-        outcome = asyncio.run(tail(submission_id, _parser(on_event)))
+        outcome = asyncio.run(tail(submission_id, events_to(on_event)))
     return outcome, last
 
 
-def _parser(on_event: Callable[[dict[str, Any]], None]) -> Callable[[str], None]:
+def events_to(on_event: Callable[[dict[str, Any]], None]) -> Callable[[str], None]:
+    """For `tail`: each line of a job that is an event is handed on."""
+
     def on_line(line: str) -> None:
         if not line.startswith("{"):
             return

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from batch.submit import JobOutcome, tail
+from cli.follow import events_to
 from cli.output import errors, note
 
 
@@ -22,8 +22,7 @@ def follow_reports(submission_id: str) -> dict[str, dict[str, Any]]:
     ) as bar:
         task = bar.add_task("starting", total=None)
 
-        def on_line(line: str) -> None:
-            event = _event(line)
+        def on_event(event: dict[str, Any]) -> None:
             match event.get("event"):
                 case "planned":
                     bar.update(
@@ -36,16 +35,8 @@ def follow_reports(submission_id: str) -> dict[str, dict[str, Any]]:
                 case "run_failed":
                     failed.update(event)
 
-        outcome: JobOutcome = asyncio.run(tail(submission_id, on_line))
+        outcome: JobOutcome = asyncio.run(tail(submission_id, events_to(on_event)))
     if outcome.status != "SUCCEEDED":
         note(f"the job ended {outcome.status}: {failed.get('error') or outcome.message}")
         raise typer.Exit(outcome.exit_code or 5)
     return reports
-
-
-def _event(line: str) -> dict[str, Any]:
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return {}
-    return event if isinstance(event, dict) else {}

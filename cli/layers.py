@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from archive.layers import read_layers
+from archive.layers import holds, read_layers
 from archive.query import query
 from archive.tables import Tables
 from archive.views import PRODUCTION, Views
@@ -75,9 +75,9 @@ def _switched(view: str, *, reason: str, fmt: Format, **which: list[str]) -> Non
 def _counts(tables: Tables) -> dict[str, int]:
     if tables.existing("assertions") is None:
         return {}
+    newest = holds("layer_id, inference_key, media_sha256, rank")
     sql = (
-        "with newest as (from assertions where method = 'machine' qualify row_number() over (partition by "
-        "layer_id, inference_key, media_sha256, rank order by asserted_at desc, assertion_id desc) = 1) "
+        f"with newest as (from assertions where method = 'machine' {newest}) "
         "select layer_id, count(*) as n from newest where action <> 'withdraw' group by all"
     )
     return {row["layer_id"]: row["n"] for row in query(tables, sql).to_pylist()}

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import duckdb
 import pyarrow as pa
 
-from archive.layers import Layer
+from archive.layers import Layer, holds
 from archive.resolve import OF_DETECTION, OF_IMAGE
 from batch.filters.contract import Context
 from batch.filters.evaluate import PART
@@ -58,8 +58,7 @@ _PART = """
     with i as (select rowid as n, * from images where rowid between {first} and {last}),
         b as (from boxes_n where n between {first} and {last}),
         said as (
-            from (from below_n where n between {first} and {last} qualify row_number() over (
-                partition by position, n, rank order by asserted_at desc, assertion_id desc) = 1)
+            from (from below_n where n between {first} and {last} {holds})
             where action <> 'withdraw'),
         l as (select n, rank, {of_detection} from said where rank is not null group by n, rank),
         g as (select n, {of_image} from said where rank is null and groups = 'event' group by n),
@@ -125,7 +124,13 @@ def cuts(sql: duckdb.DuckDBPyConnection, context: Context, rows: int) -> tuple[i
 def part(sql: duckdb.DuckDBPyConnection, first: int, last: int, with_logits: bool) -> pa.Table:
     """Rows of the images from number `first` to `last`, both included."""
     found = sql.sql(
-        _PART.format(first=first, last=last, of_detection=OF_DETECTION, of_image=OF_IMAGE)
+        _PART.format(
+            first=first,
+            last=last,
+            holds=holds("position, n, rank"),
+            of_detection=OF_DETECTION,
+            of_image=OF_IMAGE,
+        )
     ).to_arrow_table()
     schema = PART.append(LOGITS) if with_logits else PART
     return found.select(schema.names).cast(schema)
