@@ -14,6 +14,7 @@ from typing import Any
 
 from archive.exif import Exif, read_exif
 from archive.listing import ArchiveFile
+from archive.quick_digest import quick_digest
 from model_store.errors import BadRequest, ImageError
 from model_store.image_header import SUPPORTED, media_type, read_header
 
@@ -34,6 +35,7 @@ def media_row(
         "source_root": root_url,
         "path": file.path,
         "size_bytes": len(data),
+        "quick_digest": quick_digest(data),
         "content_tag": file.content_tag,
         "media_type": kind,
         **_header(data),

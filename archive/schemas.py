@@ -17,6 +17,7 @@ MEDIA = pa.schema(
         ("source_root", pa.string()),
         ("path", pa.string()),
         ("size_bytes", pa.int64()),
+        ("quick_digest", pa.int64()),
         ("content_tag", pa.string()),
         ("media_type", pa.string()),
         ("width_px", pa.int32()),

@@ -31,7 +31,7 @@ TRIED_AGAIN = ("access", "changed", "model")
 """Failures that the image may have no part in: every later run tries them again."""
 _PRESENT = """
     create or replace temp view present as
-    select media_sha256, source_root, path, size_bytes, camera_id, captured_at_local
+    select media_sha256, source_root, path, size_bytes, quick_digest, camera_id, captured_at_local
     from media where missing_since is null
 """
 _WANTED = """
@@ -53,16 +53,17 @@ _SEVERAL = """
     several as (
         select media_sha256, list({'source_root': source_root, 'path': path}
                 order by source_root, path) as places,
-            any_value(size_bytes) as size_bytes, any_value(replaces) as replaces
+            any_value(size_bytes) as size_bytes, any_value(quick_digest) as quick_digest,
+            any_value(replaces) as replaces
         from scoped join due on id = md5_number(media_sha256) where files > 1 group by media_sha256)
-    select media_sha256, source_root, path, [] as elsewhere, size_bytes, replaces from alone
+    select media_sha256, source_root, path, [] as elsewhere, size_bytes, quick_digest, replaces from alone
     union all
-    select media_sha256, places[1].source_root, places[1].path, places[2:], size_bytes, replaces
+    select media_sha256, places[1].source_root, places[1].path, places[2:], size_bytes, quick_digest, replaces
     from several
 """
 PLACES_OF_DUE = f"""
     alone as (
-        select media_sha256, source_root, path, size_bytes, replaces
+        select media_sha256, source_root, path, size_bytes, quick_digest, replaces
         from scoped join due on id = md5_number(media_sha256) where files = 1), {_SEVERAL}
 """
 """Of a relation `due` (id, files, replaces): where its images are, one row an image. To stand after it."""
@@ -76,7 +77,7 @@ _ALL = f"""
     create table todo as
     with due as (select id, files, false as replaces from wanted where files > 1),
     alone as (
-        select media_sha256, source_root, path, size_bytes, false as replaces from scoped
+        select media_sha256, source_root, path, size_bytes, quick_digest, false as replaces from scoped
         where md5_number(media_sha256) not in (select id from due)), {_SEVERAL}
 """
 """The same where nothing is done yet: without a join of everything with itself."""
@@ -110,7 +111,8 @@ class Plan:
 
     def windows(self, images: int) -> Iterator[pa.Table]:
         """What is to be done, at most so many images at a time: media_sha256, source_root, path, elsewhere
-        (other places of the same bytes), size_bytes, replaces (there is a failed row that it replaces).
+        (other places of the same bytes), size_bytes, quick_digest (null in old catalogues), replaces (there is a
+        failed row that it replaces).
         """
         yield from windows(self.scratch.sql, "todo", images)  # and the database lives as long
 

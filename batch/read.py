@@ -15,6 +15,7 @@ from typing import Any
 
 import tenacity
 
+from archive.quick_digest import quick_digest
 from model_store.config import Preprocess
 from model_store.errors import ImageError, StorageUnreachable
 from model_store.images import ImageFacts
@@ -62,7 +63,7 @@ def image_bytes(row: Mapping[str, Any]) -> bytes | ReadImage:
     places = [row, *(row.get("elsewhere") or ())]
     first: ReadImage | None = None
     for place in places:
-        outcome = _bytes_of(row["media_sha256"], place["source_root"], place["path"])
+        outcome = _bytes_of(row, place["source_root"], place["path"])
         if isinstance(outcome, bytes):
             return outcome
         first = first or outcome
@@ -78,17 +79,25 @@ def require_present(folder: Folder) -> None:
         raise StorageUnreachable(f"{folder.url} is empty or away; is it mounted?")
 
 
-def _bytes_of(sha256: str, root: str, path: str) -> bytes | ReadImage:
-    folder = _folder(root)
+def _bytes_of(row: Mapping[str, Any], root: str, path: str) -> bytes | ReadImage:
+    folder, sha256 = _folder(root), row["media_sha256"]
     try:
         data = _read(folder, path)
     except (OSError, StorageUnreachable) as error:
         require_present(folder)
         return ReadImage(sha256, error_code="access", error_detail=_detail(error, folder))
-    if hashlib.sha256(data).hexdigest() == sha256:
+    if _is_catalogued(data, row):
         return data
     why = "the file has changed since it was ingested; run 'resight ingest' again"
     return ReadImage(sha256, error_code="changed", error_detail=why)
+
+
+def _is_catalogued(data: bytes, row: Mapping[str, Any]) -> bool:
+    """By the quick digest that was taken with the sha256, where the catalogue is not older than it."""
+    known = row.get("quick_digest")
+    if known is not None:
+        return quick_digest(data) == known
+    return hashlib.sha256(data).hexdigest() == row["media_sha256"]
 
 
 def _decoded(sha256: str, data: bytes, spec: Preprocess, max_pixels: int) -> ReadImage:

@@ -9,6 +9,7 @@ import zlib
 
 import pyarrow as pa
 import pytest
+import xxhash
 
 from archive.listing import ArchiveFile
 from archive.media import DEFAULT_TEMPLATE, camera_of, compile_template, media_row
@@ -36,6 +37,7 @@ def test_a_row_says_what_the_file_is() -> None:
     assert row["media_sha256"] == hashlib.sha256(cat).hexdigest()
     assert (row["source_root"], row["path"]) == ("/archive", "north/IMG_1.JPG")
     assert (row["size_bytes"], row["content_tag"]) == (len(cat), "tag")
+    assert row["quick_digest"] % 2**64 == xxhash.xxh3_64_intdigest(cat)
     assert (row["media_type"], row["width_px"], row["height_px"]) == ("image/jpeg", 451, 300)
     assert row["header_error"] is row["missing_since"] is None
     assert row["ingested_at"] is not None

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import batch.read
+from archive.quick_digest import quick_digest
 from batch.read import MAX_DETAIL, READ_ATTEMPTS, ReadImage, prepare_image
 from model_store.config import Preprocess
 from model_store.errors import StorageUnreachable
@@ -66,6 +67,23 @@ def test_what_cannot_be_decoded_has_a_code_and_a_reason(
     assert (image.prepared, image.error_code) == (None, code)
     assert words in str(image.error_detail)
     assert image.media_sha256 == hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_file_that_has_changed_is_told_whether_or_not_the_catalogue_has_quick_digests(
+    tmp_path: Path, known: bool
+) -> None:
+    cat, moose = photo("cat"), photo("moose")
+    root = write_files(tmp_path, {"a.jpg": moose})
+    row = {
+        "media_sha256": hashlib.sha256(cat).hexdigest(),
+        "source_root": str(root),
+        "path": "a.jpg",
+    }
+    row |= {"quick_digest": quick_digest(cat) if known else None}
+    assert prepare_image(row, SPEC, MAX_PIXELS).error_code == "changed"
+    (root / "a.jpg").write_bytes(cat)
+    assert prepare_image(row, SPEC, MAX_PIXELS).error_code is None
 
 
 def test_a_file_that_is_gone_cannot_be_accessed(archive: Path) -> None:
