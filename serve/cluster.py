@@ -11,9 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
-import secrets
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -24,26 +22,15 @@ import httpx
 import psutil
 
 from model_store.errors import ClusterError
-from serve.ports import InnerPorts, Ports, inner_ports, is_free, preferred_or_free, start_lock
-from serve.settings import Settings, usable_cores
+from serve.ports import Ports, inner_ports, is_free, preferred_or_free, start_lock
+from serve.ray_head import authentication, head_command, head_environment, token_path
+from serve.settings import Settings
 
 START_TIMEOUT_S = 120
 RUN_STOP_S = 30
 GRACE_S = 5
-LOGICAL_CPUS = 8
-"""At least this many logical CPUs: each Ray Data operator and replica takes a fraction of one, and a
-cluster that runs out of them waits silently (docs/decisions/0005)."""
-
-LIGHT = {
-    "RAY_prestart_worker_first_driver": "0",
-    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
-    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
-    "RAY_worker_niceness": "0",
-}
-"""What a small machine can do without: eight idle workers per job (2 s of CPU each to start, measured),
-ten looks a second at applications that do not change, a hand-over between two threads for each message of a
-request (ours blocks no event loop), and workers, replicas among them, that give way to Ray's own dashboard
-(docs/decisions/0012)."""
+DRIVERS = "batch."
+"""In the command of each job of ours: python -m batch.reprocess, batch.classify, batch.filters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +89,8 @@ def start(settings: Settings, ports: Ports, host: str, object_store_mib: int) ->
         inner = inner_ports()
         with log_path.open("wb") as log:
             process = subprocess.Popen(
-                _command(gcs, dashboard, inner, temp_dir, object_store_mib),
-                env=_environment(settings, inner, temp_dir),
+                head_command(gcs, dashboard, inner, temp_dir, object_store_mib),
+                env=head_environment(settings, inner, temp_dir),
                 cwd=temp_dir,  # Ray puts its start folder on the path of Serve's controller
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -137,7 +124,7 @@ def stop(settings: Settings) -> bool:
     state = read_state(settings)
     roots = [psutil.Process(state.pid)] if state else _orphans(settings)
     below = [child for root in roots for child in root.children(recursive=True)]
-    _end((p for p in below if _has(p, "batch.reprocess")), psutil.Process.terminate, RUN_STOP_S)
+    _end((p for p in below if _has(p, DRIVERS)), psutil.Process.terminate, RUN_STOP_S)
     family = [*{child for root in roots for child in root.children(recursive=True)}, *roots]
     _end(roots, psutil.Process.terminate, 0)
     _, alive = psutil.wait_procs(family, timeout=GRACE_S)
@@ -193,7 +180,7 @@ def client_environment(settings: Settings) -> dict[str, str]:
             "RESIGHT_HOME": str(settings.home_path),
             "RAY_ADDRESS": state.gcs_address,
             "RAY_API_SERVER_ADDRESS": state.dashboard_url,
-            **_authentication(settings),
+            **authentication(settings),
         }
     if settings.address:
         mode = os.environ.get("RAY_AUTH_MODE", "token")
@@ -209,70 +196,11 @@ def join(settings: Settings) -> None:
     os.environ.update(client_environment(settings))
 
 
-def _command(
-    gcs: int, dashboard: int, inner: InnerPorts, temp_dir: Path, object_store_mib: int
-) -> list[str]:
-    ray = Path(sys.executable).with_name("ray")
-    return [
-        *(str(ray), "start", "--head", "--block", "--disable-usage-stats"),
-        f"--port={gcs}",
-        "--dashboard-host=127.0.0.1",
-        "--include-log-monitor=false",  # it copies worker logs to drivers, and ours do not read them
-        f"--dashboard-port={dashboard}",
-        f"--dashboard-agent-listen-port={inner.dashboard_agent}",
-        f"--ray-client-server-port={inner.ray_client}",
-        f"--num-cpus={max(LOGICAL_CPUS, usable_cores())}",
-        f"--object-store-memory={object_store_mib * 1024 * 1024}",
-        f"--temp-dir={temp_dir}",
-    ]
-
-
-def _environment(settings: Settings, inner: InnerPorts, temp_dir: Path) -> dict[str, str]:
-    haproxy = temp_dir / "haproxy"
-    haproxy.mkdir(exist_ok=True)
-    ours = {
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.plain_headers:middlewares",
-        "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, usable_cores())),
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
-        **inner.serve_environment(),
-        **LIGHT,
-        **_authentication(settings),
-        "RAY_DISABLE_IMPORT_WARNING": "1",
-        "RESIGHT_HOME": str(settings.home_path),
-        "RESIGHT_MODELS": settings.models_url,
-        "RESIGHT_TABLES": settings.tables_url,
-        **(
-            {"RESIGHT_TOKENS": settings.tokens_url} if settings.tokens else {}
-        ),  # then it must exist
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
-    }
-    return {**os.environ, **ours}
-
-
-def _authentication(settings: Settings) -> dict[str, str]:
-    """Ray's own ports listen on every interface, so they always ask for this token."""
-    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(_token_path(settings))}
-
-
-def _token_path(settings: Settings) -> Path:
-    """Made on first use, readable by its user alone."""
-    path = settings.home_path / "ray_token"
-    if not path.exists():
-        settings.home_path.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-        path.write_text(secrets.token_hex(32))
-    return path
-
-
 def _wait_until_up(
     process: subprocess.Popen[bytes], state: ClusterState, settings: Settings, log_path: Path
 ) -> None:
     """Until the dashboard answers to our token: another cluster's would refuse it."""
-    headers = {"Authorization": f"Bearer {_token_path(settings).read_text()}"}
+    headers = {"Authorization": f"Bearer {token_path(settings).read_text()}"}
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         if process.poll() is not None:

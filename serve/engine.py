@@ -47,6 +47,7 @@ from serve.placement import Placement
 from serve.residents import Resident, Residents
 from serve.settings import DetectArgs, Settings
 from serve.shadows import Shadows
+from serve.together import all_ended
 from serve.traces import Traces
 from serve.work import Item, LaneKey, Rows, batch_of, infer, work
 
@@ -147,7 +148,7 @@ class Engine:
         """Raises BadRequest for a classifier, ModelError, Overloaded; a bad image fails alone, inside the answer."""
         detector = (await self.residents.get(chunk.model)).detector
         futures = self.lanes.submit(*work(detector, chunk.items()), Lane.BULK)
-        outcomes = await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
+        outcomes = await all_ended(futures)
         self._metrics.bulk(detector.info, len(outcomes))
         return pack_answers(detector.info, outcomes)  # type: ignore[arg-type]
 
@@ -158,7 +159,7 @@ class Engine:
         classifier = (await self.residents.get(chunk.model)).classifier
         _require_crops(chunk, classifier)
         futures = self.lanes.submit(*work(classifier, chunk.items()), Lane.BULK)
-        outcomes = await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
+        outcomes = await all_ended(futures)
         self._metrics.bulk(classifier.info, len(outcomes))
         return pack_logits(classifier.info, outcomes)  # type: ignore[arg-type]
 

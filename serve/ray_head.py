@@ -1,0 +1,95 @@
+"""The Ray head of this machine: its command line, its environment, and the token that its ports ask for."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from pathlib import Path
+
+from serve.ports import InnerPorts
+from serve.settings import Settings, usable_cores
+
+LOGICAL_CPUS = 8
+"""At least this many logical CPUs: each Ray Data operator and replica takes a fraction of one, and a
+cluster that runs out of them waits silently (docs/decisions/0005)."""
+
+LIGHT = {
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_worker_niceness": "0",
+    "RAY_event_stats": "0",
+    "RAY_metrics_report_interval_ms": "30000",
+    "RAY_task_events_report_interval_ms": "10000",
+    "RAY_raylet_report_resources_period_milliseconds": "500",
+    "DASHBOARD_AGENT_CHECK_PARENT_INTERVAL_S": "2",
+    "EVENT_AGENT_REPORT_INTERVAL_SECONDS": "2",
+    "METRICS_RECORD_INTERVAL_S": "30",
+    "REPORTER_UPDATE_INTERVAL_MS": "30000",
+}
+"""What a small machine can do without (docs/decisions/0012); a variable that is set already wins.
+
+Eight idle workers per job, 2 s of CPU each to start. Ten looks a second at applications that do not change. A
+hand-over between two threads for each message of a request: ours blocks no event loop. Workers, replicas among them,
+that give way to Ray's dashboard. Statistics, task events and charts of that dashboard never older than a few seconds.
+"""
+
+
+def head_command(
+    gcs: int, dashboard: int, inner: InnerPorts, temp_dir: Path, object_store_mib: int
+) -> list[str]:
+    ray = Path(sys.executable).with_name("ray")
+    return [
+        *(str(ray), "start", "--head", "--block", "--disable-usage-stats"),
+        f"--port={gcs}",
+        "--dashboard-host=127.0.0.1",
+        "--include-log-monitor=false",  # it copies worker logs to drivers, and ours do not read them
+        f"--dashboard-port={dashboard}",
+        f"--dashboard-agent-listen-port={inner.dashboard_agent}",
+        f"--ray-client-server-port={inner.ray_client}",
+        f"--num-cpus={max(LOGICAL_CPUS, usable_cores())}",
+        f"--object-store-memory={object_store_mib * 1024 * 1024}",
+        f"--temp-dir={temp_dir}",
+    ]
+
+
+def head_environment(settings: Settings, inner: InnerPorts, temp_dir: Path) -> dict[str, str]:
+    haproxy = temp_dir / "haproxy"
+    haproxy.mkdir(exist_ok=True)
+    ours = {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.plain_headers:middlewares",
+        "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, usable_cores())),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
+        **inner.serve_environment(),
+        **{name: os.environ.get(name, value) for name, value in LIGHT.items()},
+        **authentication(settings),
+        "RAY_DISABLE_IMPORT_WARNING": "1",
+        "RESIGHT_HOME": str(settings.home_path),
+        "RESIGHT_MODELS": settings.models_url,
+        "RESIGHT_TABLES": settings.tables_url,
+        **(
+            {"RESIGHT_TOKENS": settings.tokens_url} if settings.tokens else {}
+        ),  # then it must exist
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+    }
+    return {**os.environ, **ours}
+
+
+def authentication(settings: Settings) -> dict[str, str]:
+    """Ray's own ports listen on every interface, so they always ask for this token."""
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token_path(settings))}
+
+
+def token_path(settings: Settings) -> Path:
+    """Made on first use, readable by its user alone."""
+    path = settings.home_path / "ray_token"
+    if not path.exists():
+        settings.home_path.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_hex(32))
+    return path
