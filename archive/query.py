@@ -16,6 +16,7 @@ from deltalake.exceptions import DeltaError
 
 from archive.dataset import dataset
 from archive.layers import layers_of
+from archive.literal import literal
 from archive.publications import publications
 from archive.resolve import resolve
 from archive.schemas import TABLES
@@ -158,7 +159,7 @@ def connect(tables: Tables, view: View | None = None) -> duckdb.DuckDBPyConnecti
         "thresholds_table",
         pa.table({"label": list(least), "score": list(least.values())}, schema=_THRESHOLDS),
     )
-    one_key = f"inference_key = {_quoted(view.inference_key)}" if view else "false"
+    one_key = f"inference_key = {literal(view.inference_key)}" if view else "false"
     connection.execute(_PLAIN.format(shown=one_key))
     connection.execute(_BOXES)
     resolve(connection, view.inference_key if view else "", layers_of(tables, view))
@@ -213,7 +214,3 @@ def _distinct(names: list[str]) -> list[str]:
             unique = f"{name}_{next(again)}"
         taken.append(unique)
     return taken
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

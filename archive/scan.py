@@ -10,6 +10,7 @@ import duckdb
 import pyarrow as pa
 from deltalake import DeltaTable
 
+from archive.literal import literal
 from model_store.storage import is_local
 
 
@@ -30,7 +31,7 @@ def scan(
     if table is None or not files:
         connection.register(name, schema.empty_table().select(columns))
     elif is_local(table.table_uri):
-        paths = ", ".join(_quoted(file.removeprefix("file://")) for file in files)
+        paths = ", ".join(literal(file.removeprefix("file://")) for file in files)
         partitions = "false" if inference_key is not None else str("inference_key" in schema.names)
         options = f"hive_partitioning = {partitions}, hive_types_autocast = false"
         connection.execute(
@@ -38,7 +39,3 @@ def scan(
         )
     else:
         connection.register(name, table.to_pyarrow_dataset(file_pruning_predicate=chosen))
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -42,7 +42,8 @@ class Committer:
         column `row` name one. No row is in the snapshot `base`, but failed ones that are replaced.
         """
         self._row = row
-        self._tables, self._spec, self._table, self._key = tables, spec, table, key
+        self.table, self.inference_key = table, key["inference_key"]
+        self._tables, self._spec, self._key = tables, spec, key
         self._base: DeltaTable | None = base
         self._rivals = Rivals(base, key, spec.run_id, row)
         self._buffer: list[pa.Table] = []
@@ -66,7 +67,7 @@ class Committer:
             return
         started = time.monotonic()
         rows = pa.concat_tables(self._buffer)
-        own = rows.select(TABLES[self._table].names)
+        own = rows.select(TABLES[self.table].names)
         self._commit(
             own.filter(pc.invert(rows["replaces"])), False, [rows.filter(rows["replaces"])]
         )
@@ -87,9 +88,9 @@ class Committer:
             return self._rivals.without(snapshot, wanted, replace)
 
         committed = self._tables.append(
-            self._table,
+            self.table,
             rows,
-            writer=f"{self._table}:{self._key['inference_key']}",
+            writer=f"{self.table}:{self.inference_key}",
             missing=missing,
             base=base,
             replace=(*self._key, self._row) if replace else (),

@@ -1,7 +1,8 @@
 """How a run gets on: one JSON line per commit interval for people and programs that follow it.
 
-`steady` is the rate between the first and the last tenth of the images: start-up and drain left out.
-Of a long run not every arrival is kept, but enough for that: `thinned`.
+The rate is of all images, over the time since the pipeline began to work: planning and the loading of the model are
+none of it, the start of its processes is. `steady` is that between the first and the last tenth of the images: start-up
+and drain left out. Of a long run not every arrival is kept, but enough for that: `thinned`.
 """
 
 from __future__ import annotations
@@ -20,18 +21,23 @@ log = structlog.get_logger("resight.run")
 POINTS = 16_384
 """Arrivals that are kept: 2 MiB at most. A run has one for each chunk, 10^9 images 10^7 and more."""
 Arrival = tuple[float, int]
-"""Seconds since the start, images in all."""
+"""Seconds since the start of the run, images in all."""
 
 
 class Progress:
-    """Counts only grow, in `unit`; times are seconds since the pipeline was started."""
+    """Counts only grow, in `unit`; times are seconds since it was made, at the start of the run."""
 
     def __init__(self, run_id: str, counts: Counts, every_s: float, unit: str = "images") -> None:
         self.counts, self._unit = counts, unit
         self._run_id, self._every_s = run_id, every_s
         self._started_s = time.monotonic()
+        self._began_s = 0.0
         self._said_s = 0.0
         self._arrivals: list[Arrival] = []
+
+    def begin(self) -> None:
+        """From now on the pipeline is at work, and its rate is counted."""
+        self._began_s = self.elapsed_s()
 
     def arrived(self, counts: Counts) -> None:
         self.counts = counts
@@ -58,13 +64,10 @@ class Progress:
         return time.monotonic() - self._started_s
 
     def rate(self) -> float:
-        """Per second, since the first results came; since the start, when they came all at once."""
-        if not self._arrivals:
-            return 0.0
-        (first_s, first), (last_s, last) = self._arrivals[0], self._arrivals[-1]
-        if last_s <= first_s:
-            first_s, first = 0.0, 0
-        return (last - first) / (last_s - first_s) if last_s > first_s else 0.0
+        """Per second, from the pipeline's beginning to the last results that came; 0 before any have."""
+        last_s, last = self._arrivals[-1] if self._arrivals else (0.0, 0)
+        worked_s = last_s - self._began_s
+        return last / worked_s if worked_s > 0 else 0.0
 
     def steady_rate(self) -> float | None:
         """Per second, between 10 % and 90 % of the images; None for a run too short to tell."""

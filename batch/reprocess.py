@@ -7,8 +7,6 @@ application is; places come from RESIGHT_* variables. Output: JSON lines, the la
 from __future__ import annotations
 
 import json
-import signal
-import sys
 from dataclasses import asdict
 from typing import Annotated
 
@@ -16,17 +14,14 @@ import structlog
 import typer
 
 from archive.tables import Tables
-from batch.exit_codes import exit_code
-from batch.join import connect
+from batch.job import begin, run_job
 from batch.options import require_model, takes_run_options
 from batch.spec import RunSpec
-from model_store.errors import ResightError
 from model_store.store import ModelStore
-from serve.logs import configure_logs
-from serve.priority import give_way_all
 from serve.settings import Settings
 
-log = structlog.get_logger("resight.run")
+LOGGER = "resight.run"
+log = structlog.get_logger(LOGGER)
 
 
 @takes_run_options
@@ -48,9 +43,7 @@ def main(
 
         print(json.dumps(dry_run_report(spec, tables, store)), flush=True)
         return
-    connect(settings)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # after Ray has set its own
-    give_way_all()
+    begin(settings)
     from batch.run import execute
 
     report = execute(spec, tables, store)
@@ -69,11 +62,4 @@ def main(
 
 
 if __name__ == "__main__":
-    configure_logs()
-    app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
-    app.command()(main)
-    try:
-        app()
-    except ResightError as error:
-        log.error("run_failed", kind=type(error).__name__, error=str(error))
-        sys.exit(exit_code(error))
+    run_job(main, LOGGER)

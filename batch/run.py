@@ -6,47 +6,44 @@ pin the model -> same run as before? -> plan -> record -> make sure a replica ca
 
 from __future__ import annotations
 
-import contextlib
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
 import structlog
 
-from archive.compact import compact
 from archive.tables import Tables
 from batch.accounting import Counts, read_back
 from batch.afterwards import afterwards
-from batch.arrivals import arrivals
+from batch.causes import recorded
 from batch.commit import ResultCommitter
 from batch.id_list import keep_ids
 from batch.identity import require_same_run
 from batch.lease import Lease
-from batch.patience import Patience
 from batch.pipeline import result_tables, stage_threads
 from batch.plan import Plan, make_plan, pinned
 from batch.progress import Progress
 from batch.read import require_present
-from batch.run_log import HEARTBEAT_S, RunLog
+from batch.run_log import RunLog
 from batch.snips.run import make_snips
 from batch.spec import RunSpec
 from batch.stages import Stages
+from batch.stream import into_table
 from model_store.deployment import read_pool
-from model_store.errors import ResightError, StorageError
 from model_store.storage import Folder
 from model_store.store import ModelStore
 from serve.settings import Settings
 
-TICK_S = 1.0
-COMPACT_EVERY = 500
-"""Commits of a long run, after which their files are put together: the log and its readers stay quick."""
 log = structlog.get_logger("resight.run")
 
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """What a finished run says of itself; `stages` as in `batch/stages.py`, `more` for what only some have."""
+    """What a finished run says of itself; `stages` as in `batch/stages.py`, `more` for what only some have.
+
+    `seconds` are of all of the run; `images_per_s` as in `batch/progress.py`.
+    """
 
     counts: Counts
     seconds: float
@@ -83,13 +80,7 @@ def execute(spec: RunSpec, tables: Tables, store: ModelStore) -> RunReport:
             more = {"snips": snips.as_dict()}
             lines.append(snips.line())
     except BaseException as error:
-        stopped = isinstance(error, KeyboardInterrupt | SystemExit)
-        known = ours(error)
-        with contextlib.suppress(StorageError):  # what went wrong first is told
-            run_log.write(
-                "cancelled" if stopped else "failed", progress.counts, in_words(known or error)
-            )
-        raise known or error from None
+        raise recorded(run_log, progress.counts, error) from None
     run_log.write("sealed", final, "; ".join(lines), report | more)
     seconds = progress.elapsed_s()
     more |= afterwards(spec, plan, tables, store, final, seconds)
@@ -107,28 +98,20 @@ def _stream(
     lease: Lease,
 ) -> float:
     """Every result from the replicas into the table; seconds that commits took."""
-    committer, patience = ResultCommitter(tables, spec, plan), Patience(spec.stop)
-    beat_s, compacted = time.monotonic(), 0
-    coming = arrivals(result_tables(spec, plan, pool), TICK_S)
-    try:
-        for rows in coming:
-            if rows is not None:
-                committer.add(rows)
-                stages.add(rows)
-                progress.arrived(progress.counts.plus(rows))
-            else:
-                committer.tick()
-            if committer.commits > compacted + COMPACT_EVERY:
-                compacted = committer.commits
-                compact(tables, "results", plan.model.info.inference_key, COMPACT_EVERY)
-            patience.require(progress.counts, arrived=rows is not None)
-            if time.monotonic() - beat_s > HEARTBEAT_S:
-                run_log.write("running", progress.counts)
-                lease.renew()
-                beat_s = time.monotonic()
-    finally:  # what has been paid for is kept, also when the run is stopped
-        coming.close()
-        committer.flush()
+    committer = ResultCommitter(tables, spec, plan)
+
+    def arrived(rows: pa.Table) -> Counts:
+        stages.add(rows)
+        progress.arrived(progress.counts.plus(rows))
+        return progress.counts
+
+    def alive() -> None:
+        run_log.write("running", progress.counts)
+        lease.renew()
+
+    progress.begin()
+    rows = result_tables(spec, plan, pool)
+    into_table(rows, tables, committer, spec.stop, progress.counts, arrived, alive)
     progress.say()
     return committer.seconds
 
@@ -142,20 +125,3 @@ def _plan_facts(plan: Plan) -> dict[str, Any]:
         "todo_bytes": plan.todo_bytes,
         "inference_key": plan.model.info.inference_key,
     }
-
-
-def in_words(error: BaseException) -> str:
-    return str(error) if isinstance(error, ResightError) else f"{type(error).__name__}: {error}"
-
-
-def ours(error: BaseException | None) -> ResightError | None:
-    """The deliberate error inside the wrappings of Ray and Ray Data, or None.
-
-    Ray's wrapping of an error is an instance of that error's class too, but says a whole traceback.
-    """
-    while error is not None:
-        cause: BaseException | None = getattr(error, "cause", None)
-        if cause is None and isinstance(error, ResightError):
-            return error
-        error = cause or error.__cause__
-    return None

@@ -176,12 +176,14 @@ def _run(
         return [_row(spec, runs.dry_run(spec, tables, here).metrics()) for spec in specs]
     join(settings)
     from batch.filters.submit import submit_filters
-    from cli.follow_jobs import follow_reports
+    from cli.follow import to_end
+    from cli.follow_jobs import follow_several
 
-    job = submit_filters(specs, settings)
     if not follow:
+        job = submit_filters(specs, settings)
         return [{"run_id": spec.run_id, "job": job} for spec in specs]
-    reports = follow_reports(job)
+    run_ids = [spec.run_id for spec in specs]
+    reports = to_end(lambda: submit_filters(specs, settings), run_ids, follow_several)
     return [_row(spec, reports[spec.run_id]) for spec in specs if spec.run_id in reports]
 
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from batch.submit import JobOutcome, tail
-from cli.follow import events_to
-from cli.output import errors, note
+from batch.submit import tail
+from cli.follow import Followed, events_to
+from cli.output import errors
 
 
-def follow_reports(submission_id: str) -> dict[str, dict[str, Any]]:
-    """Run id to the facts of its report. Exits with the job's code when it fails; raises ClusterError."""
+def follow_several(submission_id: str) -> Followed:
+    """Show the runs of a job, one after the other, until it ends."""
     reports: dict[str, dict[str, Any]] = {}
     failed: dict[str, Any] = {}
     with Progress(
@@ -35,8 +34,5 @@ def follow_reports(submission_id: str) -> dict[str, dict[str, Any]]:
                 case "run_failed":
                     failed.update(event)
 
-        outcome: JobOutcome = asyncio.run(tail(submission_id, events_to(on_event)))
-    if outcome.status != "SUCCEEDED":
-        note(f"the job ended {outcome.status}: {failed.get('error') or outcome.message}")
-        raise typer.Exit(outcome.exit_code or 5)
-    return reports
+        outcome = asyncio.run(tail(submission_id, events_to(on_event)))
+    return Followed(outcome, reports, failed)

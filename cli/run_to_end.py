@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-import typer
-
 from archive.tables import Tables
 from batch.accounting import Counts, read_back
 from batch.afterwards import seal_what_is_there
@@ -17,7 +15,7 @@ from batch.plan import Plan, make_plan, pinned
 from batch.snips.accounting import count_snips
 from batch.snips.plan import plan_snips
 from batch.spec import RunSpec
-from cli.output import Format, note
+from cli.output import Format
 from model_store.errors import ResightError
 from model_store.store import ModelStore
 from serve.cluster import join, read_state
@@ -56,21 +54,13 @@ def job_to_end(
 
     Exits with the code of the job when it fails. Raises what `start` raises.
     """
-    from cli.follow import follow as follow_run
-
-    submission_id = start()
     if not follow:
-        return {"run_id": run_id, "job": submission_id}
-    outcome, last = follow_run(submission_id, quiet=fmt is not Format.table)
-    if outcome.never_began:
-        outcome, last = follow_run(start(), quiet=fmt is not Format.table)
-    if outcome.status != "SUCCEEDED":
-        note(f"the run ended {outcome.status}: {last.get('error') or outcome.message}")
-        raise typer.Exit(outcome.exit_code or 5)
-    if not last:
-        note(f"the run has succeeded, but its report did not come: ray job logs {submission_id}")
-        return {"run_id": run_id}
-    return facts(last)
+        return {"run_id": run_id, "job": start()}
+    from cli import follow as following
+
+    quiet = fmt is not Format.table
+    reports = following.to_end(start, [run_id], lambda job: following.follow(job, quiet))
+    return facts(reports[run_id]) if run_id in reports else {"run_id": run_id}
 
 
 def _nothing_to_do(

@@ -6,8 +6,6 @@ Also `resight classify`, which submits exactly this. Output: JSON lines, the las
 from __future__ import annotations
 
 import json
-import signal
-import sys
 from dataclasses import asdict
 from typing import Annotated
 
@@ -17,16 +15,13 @@ import typer
 from archive.tables import Tables
 from batch.classify.options import takes_classify_options
 from batch.classify.spec import ClassifySpec
-from batch.exit_codes import exit_code
-from batch.join import connect
+from batch.job import begin, run_job
 from batch.options import require_model
-from model_store.errors import ResightError
 from model_store.store import ModelStore
-from serve.logs import configure_logs
-from serve.priority import give_way_all
 from serve.settings import Settings
 
-log = structlog.get_logger("resight.run")
+LOGGER = "resight.run"
+log = structlog.get_logger(LOGGER)
 
 
 @takes_classify_options
@@ -48,9 +43,7 @@ def main(
 
         print(json.dumps(dry_run_report(spec, tables, store)), flush=True)
         return
-    connect(settings)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # after Ray has set its own
-    give_way_all()
+    begin(settings)
     from batch.classify.run import execute
 
     report = execute(spec, tables, store)
@@ -68,11 +61,4 @@ def main(
 
 
 if __name__ == "__main__":
-    configure_logs()
-    app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
-    app.command()(main)
-    try:
-        app()
-    except ResightError as error:
-        log.error("run_failed", kind=type(error).__name__, error=str(error))
-        sys.exit(exit_code(error))
+    run_job(main, LOGGER)

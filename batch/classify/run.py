@@ -6,20 +6,20 @@ pin the classifier and the view -> same run as before? -> plan -> record -> make
 
 from __future__ import annotations
 
-import contextlib
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
 import structlog
 from deltalake.exceptions import DeltaError
 
 from archive.classes import write_classes
 from archive.compact import compact
 from archive.tables import Tables
+from batch.accounting import Counts
 from batch.afterwards import COMPACTED_FROM
-from batch.arrivals import arrivals
+from batch.causes import recorded
 from batch.classify.accounting import CropCounts, count_classified, planned_counts
 from batch.classify.plan import CropPlan, plan_crops, plan_facts, view_to_classify
 from batch.classify.spec import SAME, ClassifySpec
@@ -28,16 +28,15 @@ from batch.commit import Committer
 from batch.id_list import keep_ids
 from batch.identity import require_same_run
 from batch.lease import Lease
-from batch.patience import Patience
 from batch.pipeline import stage_threads
 from batch.plan import pinned
 from batch.progress import Progress
 from batch.read import require_present
-from batch.run import COMPACT_EVERY, TICK_S, in_words, ours
-from batch.run_log import HEARTBEAT_S, RunLog
+from batch.run_log import RunLog
 from batch.stages import Stages
+from batch.stream import into_table
 from model_store.deployment import read_pool
-from model_store.errors import ResightError, StorageError
+from model_store.errors import ResightError
 from model_store.storage import Folder
 from model_store.store import ModelStore
 
@@ -82,12 +81,7 @@ def execute(spec: ClassifySpec, tables: Tables, store: ModelStore) -> ClassifyRe
                 commit_s = _stream(spec, plan, pool, tables, run_log, progress, stages, lease)
         final = count_classified(tables, plan, spec.run_id)
     except BaseException as error:
-        stopped = isinstance(error, KeyboardInterrupt | SystemExit)
-        known = ours(error)
-        with contextlib.suppress(StorageError):  # what went wrong first is told
-            state = "cancelled" if stopped else "failed"
-            run_log.write(state, progress.counts, in_words(known or error))
-        raise known or error from None
+        raise recorded(run_log, progress.counts, error) from None
     report = stages.report(progress.elapsed_s(), commit_s, spec.actors * stage_threads(spec))
     report["crops_by_node"] = report.pop("images_by_node")
     metrics = plan_facts(plan)
@@ -111,31 +105,23 @@ def _stream(
     lease: Lease,
 ) -> float:
     """Every row from the stage into the table; seconds that commits took."""
-    key = plan.target.key
+    key, counts = plan.target.key, planned_counts(plan)
     committer = Committer(tables, spec, "classifications", key, plan.base, "detection_id")
-    patience, counts = Patience(spec.stop, table="classifications"), planned_counts(plan)
-    beat_s, compacted = time.monotonic(), 0
-    coming = arrivals(classification_tables(spec, plan, pool), TICK_S)
-    try:
-        for rows in coming:
-            if rows is not None:
-                committer.add(rows)
-                stages.add(rows)
-                counts = counts.plus(rows)
-                progress.arrived(counts.as_counts())
-            else:
-                committer.tick()
-            if committer.commits > compacted + COMPACT_EVERY:
-                compacted = committer.commits
-                compact(tables, "classifications", key["inference_key"], COMPACT_EVERY)
-            patience.require(counts.as_counts(), arrived=rows is not None)
-            if time.monotonic() - beat_s > HEARTBEAT_S:
-                run_log.write("running", progress.counts)
-                lease.renew()
-                beat_s = time.monotonic()
-    finally:  # what has been paid for is kept, also when the run is stopped
-        coming.close()
-        committer.flush()
+
+    def arrived(rows: pa.Table) -> Counts:
+        nonlocal counts
+        stages.add(rows)
+        counts = counts.plus(rows)
+        progress.arrived(counts.as_counts())
+        return progress.counts
+
+    def alive() -> None:
+        run_log.write("running", progress.counts)
+        lease.renew()
+
+    progress.begin()
+    rows = classification_tables(spec, plan, pool)
+    into_table(rows, tables, committer, spec.stop, progress.counts, arrived, alive)
     progress.say()
     return committer.seconds
 

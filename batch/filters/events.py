@@ -9,7 +9,7 @@ clock, and the gap is in UTC where both neighbours have it. Images of unknown ca
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ from pydantic import Field
 
 from batch.filters.contract import Filter, FilterConfig, Rows, Said
 from batch.filters.group_id import group_id
+from batch.filters.places import places
 
 US = 1_000_000
 WEEK_S = 604_800.0
@@ -46,7 +47,7 @@ def say(config: EventsConfig, rows: Rows) -> Iterator[Said]:
     if not len(rows):
         return
     images = rows.take(np.fromiter((part.start for part in rows.images()), np.intp))
-    place, names = _places(images)
+    place, names = places(images)
     order = _order(images, place)
     gap = _gaps(images.taken_local[order], images.taken_utc[order])
     undated = np.isnat(images.taken_local[order])
@@ -71,18 +72,7 @@ def say(config: EventsConfig, rows: Rows) -> Iterator[Said]:
         yield Said(digest, None, "group", "; ".join(filter(None, doubts)), group_id=event)
 
 
-def _places(images: Rows) -> tuple[NDArray[np.int64], list[tuple[str, str]]]:
-    """Where each image belongs: its camera, or the folder of an image of unknown camera; and what they are called."""
-    numbers: dict[tuple[str, str], int] = {}
-    keys: Iterable[tuple[str, str]] = (
-        ("folder", path.rpartition("/")[0]) if camera is None else ("camera", camera)
-        for camera, path in zip(images.camera_id, images.path, strict=True)
-    )
-    place = np.fromiter((numbers.setdefault(key, len(numbers)) for key in keys), np.int64)
-    return place, list(numbers)
-
-
-def _order(images: Rows, place: NDArray[np.int64]) -> NDArray[np.intp]:
+def _order(images: Rows, place: NDArray[np.intp]) -> NDArray[np.intp]:
     """By place, time (undated last), and then as the rows are: path, digest."""
     undated = np.isnat(images.taken_local)
     local_only = ~undated & np.isnat(images.taken_utc)

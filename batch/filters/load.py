@@ -13,8 +13,8 @@ import duckdb
 import pyarrow as pa
 
 from archive.dataset import dataset
+from archive.hear import hear
 from archive.layers import Layer, newest
-from archive.resolve import resolve
 from archive.scan import scan
 from archive.schemas import ASSERTIONS, CLASSIFICATIONS, MEDIA, RESULTS
 from archive.tables import Tables
@@ -111,7 +111,7 @@ def load(
     if context == "camera":
         sql.execute(_WIDENED)
     number(sql, context)
-    resolve(sql, inference_key, [], "temp table")  # what people say
+    hear(sql, inference_key)
     number_layers(sql, inference_key, below)
     sql.execute(
         f"create table said_by_layer as {newest('assertion_rows', _SAID, of='numbers')}",

@@ -87,8 +87,9 @@ _CUTS = """
     placed as (
         select n, part_of, lag(part_of) over (order by n) as before, sum(size) over (order by n) - size as first
         from sized)
-    select min(n) from placed where part_of is distinct from before group by first // $rows order by 1
+    select min(n) from placed {where} group by first // $rows order by 1
 """
+_CUT_WHERE: dict[Context, str] = {"image": "", "camera": "where part_of is distinct from before"}
 
 
 def number(sql: duckdb.DuckDBPyConnection, context: Context) -> None:
@@ -115,9 +116,7 @@ def also_numbered(sql: duckdb.DuckDBPyConnection) -> None:
 
 def cuts(sql: duckdb.DuckDBPyConnection, context: Context, rows: int) -> tuple[int, ...]:
     """Numbers of the images that parts of about so many rows begin with."""
-    statement = _CUTS
-    if context == "image":
-        statement = statement.replace("where part_of is distinct from before", "")
+    statement = _CUTS.format(where=_CUT_WHERE[context])
     return tuple(int(row[0]) for row in sql.execute(statement, {"rows": rows}).fetchall())
 
 

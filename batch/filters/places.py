@@ -38,14 +38,30 @@ class View:
         return np.cumsum(np.append(False, media[1:] != media[:-1])[: len(media)])
 
 
+def place_of(camera_id: str | None, path: str) -> Place:
+    """Where an image belongs."""
+    return ("folder", path.rpartition("/")[0]) if camera_id is None else ("camera", camera_id)
+
+
+def places(rows: Rows) -> tuple[NDArray[np.intp], list[Place]]:
+    """(n,): the number of each row's place; and the places, in the order of their first rows."""
+    numbers: dict[Place, int] = {}
+    found = (
+        numbers.setdefault(place_of(camera, path), len(numbers))
+        for camera, path in zip(rows.camera_id, rows.path, strict=True)
+    )
+    return np.fromiter(found, np.intp, len(rows)), list(numbers)
+
+
 def views(rows: Rows) -> Iterator[View]:
     for part in rows.cameras():
-        camera = rows.camera_id[part.start]
+        of_one = rows.take(part)
+        camera = of_one.camera_id[0]
         if camera is not None:
-            yield _view(("camera", str(camera)), rows.take(part))
+            yield _view(place_of(camera, of_one.path[0]), of_one)
         else:
-            for folder, index in _folders(rows.path[part]):
-                yield _view(("folder", folder), rows.take(part.start + index))
+            for folder, index in _folders(of_one):
+                yield _view(folder, of_one.take(index))
 
 
 def unmeasurable(rows: Rows) -> NDArray[np.bool_]:
@@ -60,14 +76,12 @@ def labels_as_numbers(labels: NDArray[np.object_]) -> NDArray[np.intp]:
     return np.fromiter(found, np.intp, len(labels))
 
 
-def _folders(paths: NDArray[np.object_]) -> Iterator[tuple[str, NDArray[np.intp]]]:
-    """Each folder with the places of its paths, in their order."""
-    numbers: dict[str, int] = {}
-    found = (numbers.setdefault(path.rpartition("/")[0], len(numbers)) for path in paths)
-    folder = np.fromiter(found, np.intp, len(paths))
-    order = np.argsort(folder, kind="stable")
-    ends = np.cumsum(np.bincount(folder))
-    yield from zip(numbers, np.split(order, ends[:-1]), strict=True)
+def _folders(rows: Rows) -> Iterator[tuple[Place, NDArray[np.intp]]]:
+    """Each folder of images of unknown camera with the indices of its rows, in their order."""
+    number, folders = places(rows)
+    order = np.argsort(number, kind="stable")
+    ends = np.cumsum(np.bincount(number))
+    yield from zip(folders, np.split(order, ends[:-1]), strict=True)
 
 
 def _view(place: Place, rows: Rows) -> View:

@@ -24,6 +24,7 @@ from archive.schemas import ASSERTIONS
 from archive.scratch import LARGE_MIB, scratch
 from archive.tables import Tables
 from batch.accounting import Counts
+from batch.causes import recorded
 from batch.filters.contract import ClassFilterConfig
 from batch.filters.evaluate import Evaluated, Question
 from batch.filters.load import Loaded, load
@@ -31,7 +32,7 @@ from batch.filters.registry import config_of, filter_of
 from batch.filters.spec import FilterSpec
 from batch.filters.tally import Tally
 from batch.run_log import HEARTBEAT_S, RunLog, resight_version
-from model_store.errors import AccountingOpen, BadRequest, ResightError, StorageError
+from model_store.errors import AccountingOpen, BadRequest, StorageError
 
 Judge = Callable[[Iterable[pa.Table], Question, int], Iterator[Evaluated]]
 COMMIT_ROWS, COMMIT_S = 200_000, 10.0
@@ -118,11 +119,7 @@ def execute(spec: FilterSpec, tables: Tables, judge: Judge) -> FilterReport:
                 f"{standing} of the same rows: another run of it may be at work; run it again"
             )
     except BaseException as error:
-        with contextlib.suppress(StorageError):  # what went wrong first is told
-            stopped = isinstance(error, KeyboardInterrupt | SystemExit)
-            known = str(error) if isinstance(error, ResightError) else repr(error)
-            run_log.write("cancelled" if stopped else "failed", Counts(), known)
-        raise
+        raise recorded(run_log, Counts(), error) from None
     report = _report(spec, layer, loaded, tally, standing, started)
     counts = Counts(requested=loaded.images, reused=loaded.images)
     rounded = {name: round(seconds, 3) for name, seconds in stages.items()}

@@ -7,23 +7,22 @@ from __future__ import annotations
 
 import time
 
+import pyarrow as pa
 import structlog
 
 from archive.tables import Tables
 from batch.accounting import Counts
-from batch.arrivals import arrivals
 from batch.commit import Committer
-from batch.patience import Patience
 from batch.plan import Plan
 from batch.read import require_present
-from batch.run_log import HEARTBEAT_S, RunLog
+from batch.run_log import RunLog
 from batch.snips.accounting import SnipCounts, count_snips
 from batch.snips.plan import SnipPlan, plan_snips
 from batch.snips.stage import snip_tables
 from batch.spec import RunSpec
+from batch.stream import into_table
 from model_store.storage import Folder, require_create
 
-TICK_S = 1.0
 log = structlog.get_logger("resight.run")
 
 
@@ -49,24 +48,21 @@ def _stream(
 ) -> None:
     """Every row from the stage into the table."""
     committer = Committer(tables, spec, "snips", plan.key, plan.base)
-    patience = Patience(spec.stop, table="snips")
     counts = SnipCounts(plan.wanted, reused=plan.wanted - plan.todo)
-    beat_s = said_s = time.monotonic()
-    try:
-        for rows in arrivals(snip_tables(spec, plan, url), TICK_S):
-            if rows is not None:
-                committer.add(rows)
-                counts = counts.plus(rows)
-            else:
-                committer.tick()
-            patience.require(counts.as_images(), arrived=rows is not None)
-            now_s = time.monotonic()
-            if rows is not None and now_s - said_s > spec.commit_s:
-                log.info("snips_progress", run_id=spec.run_id, **counts.as_dict())
-                said_s = now_s
-            if now_s - beat_s > HEARTBEAT_S:
-                run_log.write("running", seen)
-                beat_s = now_s
-    finally:  # what has been written is kept, also when the run is stopped
-        committer.flush()
+    said_s = time.monotonic()
+
+    def arrived(rows: pa.Table) -> Counts:
+        nonlocal counts, said_s
+        counts = counts.plus(rows)
+        now_s = time.monotonic()
+        if now_s - said_s > spec.commit_s:
+            log.info("snips_progress", run_id=spec.run_id, **counts.as_dict())
+            said_s = now_s
+        return counts.as_images()
+
+    def alive() -> None:
+        run_log.write("running", seen)
+
+    rows = snip_tables(spec, plan, url)
+    into_table(rows, tables, committer, spec.stop, counts.as_images(), arrived, alive)
     log.info("snips_progress", run_id=spec.run_id, **counts.as_dict())

@@ -1,15 +1,20 @@
-"""Tables and a sample archive of every odd file there is."""
+"""Tables, a sample archive of every odd file there is, and results that may be pruned."""
 
 from __future__ import annotations
 
 import shutil
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+import archive.prune
 from archive.ingest import IngestReport, ingest
+from archive.schemas import CLASSIFICATIONS, SNIPS
 from archive.tables import Tables
 from examples.sample_archive import Summary, build
+from tests.archive.prunable import KEYS, add
+from tests.fixtures_local import put_results, result_rows
 
 
 @pytest.fixture
@@ -34,3 +39,22 @@ def sample(sample_folder: tuple[Path, Summary], tmp_path: Path) -> tuple[Path, S
 @pytest.fixture
 def ingested(sample: tuple[Path, Summary], tables: Tables) -> IngestReport:
     return ingest(tables, str(sample[0]))
+
+
+@pytest.fixture
+def old_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing counts as written lately."""
+    monkeypatch.setattr(archive.prune, "WRITTEN", timedelta(seconds=-1))
+
+
+@pytest.fixture
+def four(tables: Tables, old_files: None) -> Tables:
+    """Four keys with two files of three rows, snips of one of them and classifications of two."""
+    for key in KEYS:
+        put_results(tables, result_rows([f"{key}1", f"{key}2"], key=key))
+        put_results(tables, result_rows([f"{key}3"], key=key))
+    add(tables, "snips", SNIPS, {"inference_key": "a", "media_sha256": "a1", "names": ["x"]})
+    for key in ("a", "b"):
+        rows = [{"inference_key": key, "media_sha256": "a1", "rank": rank} for rank in (0, 1)]
+        add(tables, "classifications", CLASSIFICATIONS, *rows)
+    return tables

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 import batch.run
+import batch.stream
 from archive.schemas import MEDIA
 from archive.tables import Tables
 from batch.accounting import Counts
@@ -159,7 +160,7 @@ def test_a_run_that_gives_up_keeps_what_it_has_done_and_says_why(
     pipeline = Pipeline(statuses)
     monkeypatch.setattr(batch.run, "result_tables", pipeline)
     monkeypatch.setattr(batch.run, "Lease", Lease)
-    monkeypatch.setattr(batch.run, "TICK_S", 0.01)
+    monkeypatch.setattr(batch.stream, "TICK_S", 0.01)
     spec = RunSpec(run_id="r", model="motion@1", commit_s=3600, stop=stop)
     try:
         with pytest.raises(error) as raised:

@@ -7,11 +7,20 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
+from archive.schemas import MEDIA
+from archive.tables import Tables
 from cli.main import main
+from model_store.add import add_version
+from model_store.names import version_id
+from model_store.store import ModelStore
+from tests.cli.ran import START, ran
+from tests.fixtures_local import MOTION
 
 Resight = Callable[..., "Done"]
 
@@ -71,3 +80,32 @@ def resight(
         return Done(code, out, err)
 
     return run
+
+
+@pytest.fixture
+def store(home: Path) -> ModelStore:
+    """blobs@1 and blobs@2, which show blobs from 0.5 up; production is 2."""
+    made = ModelStore(str(home / "models"))
+    for version, side_px in (("1", 64), ("2", 96)):
+        preprocess = {"resize": "stretch", "side_px": side_px}
+        config = {**MOTION, "preprocess": preprocess, "thresholds": {"default": 0.5}}
+        add_version(made, version_id("blobs", version), None, config, {})
+    made.set_alias("blobs", "production", "2")
+    return made
+
+
+@pytest.fixture
+def tables(home: Path) -> Tables:
+    return Tables(str(home / "tables"))
+
+
+@pytest.fixture
+def two(tables: Tables, store: ModelStore) -> Tables:
+    """Runs `old` and `new`, of other models over the same two images; nothing is published."""
+    media = [{"media_sha256": sha, "source_root": "/r", "path": f"{sha}.jpg"} for sha in "abc"]
+    table = pa.Table.from_pylist(media, schema=MEDIA)
+    tables.append("media", table, "w", lambda _, wanted: wanted)
+    ran(tables, store, "old", "1", "running", "sealed")
+    later = START + timedelta(days=1)
+    ran(tables, store, "new", "2", "running", "running", "sealed", start=later, scores=(0.8, 0.7))
+    return tables

@@ -18,6 +18,7 @@ from archive.tables import Tables
 from archive.views import View, Views
 from batch.classify.target import detection_id, target_of
 from batch.submit import JobOutcome
+from cli.follow import Followed
 from model_store.store import ModelStore
 from tests.cli.conftest import Resight
 from tests.fixtures_local import (
@@ -127,11 +128,11 @@ def test_the_job_gets_what_was_asked_and_its_report_is_told(
         started.append((module, run_id, words))
         return f"resight-{run_id}"
 
-    def follow(job: str, quiet: bool) -> tuple[JobOutcome, dict[str, Any]]:
-        never = len(started) == 1
-        message = "runtime_env setup failed" if never else ""
-        outcome = JobOutcome("FAILED" if never else "SUCCEEDED", 0, message)
-        return outcome, {"run_id": "r", "accounting": "line", "counts": {}, "stages": {}}
+    def follow(job: str, quiet: bool) -> Followed:
+        if len(started) == 1:
+            return Followed(JobOutcome("FAILED", None, "runtime_env setup failed: gone"), {}, {})
+        report = {"run_id": "r", "accounting": "line", "counts": {}, "stages": {}}
+        return Followed(JobOutcome("SUCCEEDED", 0, ""), {"r": report}, {})
 
     monkeypatch.setattr(cli.classify, "join", lambda _: None)
     monkeypatch.setattr(batch.submit, "submit_job", submit_job)

@@ -22,6 +22,8 @@ from batch.filters.here import here
 from batch.filters.registry import FILTERS
 from batch.filters.run import execute
 from batch.filters.spec import FilterSpec
+from batch.submit import JobOutcome
+from cli.follow import Followed
 from tests.batch.filters.scene import box, publish, put, sha, shown, tables_at
 from tests.cli.conftest import Done, Resight
 from tests.fixtures_local import rows_of
@@ -52,13 +54,14 @@ def asked(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> list[FilterSpec]:
         specs[:] = these
         return "job-1"
 
-    def reports(job: str) -> dict[str, dict[str, Any]]:
+    def reports(job: str) -> Followed:
         assert job == "job-1"
-        return {one.run_id: execute(one, tables, here).metrics() for one in specs}
+        found = {one.run_id: execute(one, tables, here).metrics() for one in specs}
+        return Followed(JobOutcome("SUCCEEDED", 0, ""), found, {})
 
     monkeypatch.setattr(cli.filters, "join", lambda _: None)
     monkeypatch.setattr(batch.filters.submit, "submit_filters", submit)
-    monkeypatch.setattr(cli.follow_jobs, "follow_reports", reports)
+    monkeypatch.setattr(cli.follow_jobs, "follow_several", reports)
     return specs
 
 
@@ -219,6 +222,23 @@ def test_what_is_to_be_written_needs_a_cluster(resight: Resight, tables: Tables)
 def test_a_run_that_is_not_followed_tells_its_id(resight: Resight, asked: list[FilterSpec]) -> None:
     (row,) = json.loads(resight(*RUN, *ALL, "--no-follow", *JSON).ok())
     assert row == {"run_id": asked[0].run_id, "job": "job-1"}
+
+
+def test_a_job_that_never_began_is_submitted_again(
+    resight: Resight, asked: list[FilterSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began: list[str] = []
+    whole = cli.follow_jobs.follow_several
+
+    def watch(job: str) -> Followed:
+        began.append(job)
+        if len(began) > 1:
+            return whole(job)
+        return Followed(JobOutcome("FAILED", None, "runtime_env setup failed: gone"), {}, {})
+
+    monkeypatch.setattr(cli.follow_jobs, "follow_several", watch)
+    (row,) = rows_in(resight(*RUN, *ALL, *JSON))
+    assert (row["flagged"], len(began)) == (4, 2)
 
 
 def rows_in(done: Done) -> list[dict[str, Any]]:

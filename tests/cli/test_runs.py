@@ -7,109 +7,21 @@ import io
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray.exceptions  # before the fixture forbids processes
 
-import archive.prune
 import batch.submit
 import cli.runs
-from archive.schemas import ASSERTIONS, MEDIA, RUNS
 from archive.tables import Tables
-from archive.views import Views
 from batch.accounting import Counts
 from batch.run_log import RunLog
 from batch.spec import RunSpec
-from model_store.add import add_version
 from model_store.names import version_id
 from model_store.store import ModelStore
 from tests.cli.conftest import Resight
-from tests.fixtures_local import MOTION, put_results, result_rows, rows_of
-
-START = datetime(2026, 5, 1, 12, 0, 0, tzinfo=UTC)
-BOX = {"rank": 0, "class_id": 0, "x1_px": 1.0, "y1_px": 1.0, "x2_px": 9.0, "y2_px": 9.0}
-
-
-@pytest.fixture
-def store(home: Path) -> ModelStore:
-    """blobs@1 and blobs@2, which show blobs from 0.5 up; production is 2."""
-    made = ModelStore(str(home / "models"))
-    for version, side_px in (("1", 64), ("2", 96)):
-        preprocess = {"resize": "stretch", "side_px": side_px}
-        config = {**MOTION, "preprocess": preprocess, "thresholds": {"default": 0.5}}
-        add_version(made, version_id("blobs", version), None, config, {})
-    made.set_alias("blobs", "production", "2")
-    return made
-
-
-@pytest.fixture
-def tables(home: Path) -> Tables:
-    return Tables(str(home / "tables"))
-
-
-def key(store: ModelStore, version: str) -> str:
-    return store.describe(version_id("blobs", version)).info.inference_key
-
-
-def ran(
-    tables: Tables,
-    store: ModelStore,
-    run_id: str,
-    version: str,
-    *states: str,
-    start: datetime = START,
-    scores: tuple[float, ...] = (0.9, 0.4),
-    **more: Any,
-) -> None:
-    """A run over images a and b, which have these detections."""
-    info = store.describe(version_id("blobs", version)).info
-    spec = RunSpec.model_validate({"run_id": run_id, "model": "blobs", **more})
-    identity = {"inference_key": info.inference_key, "model_name": "blobs"}
-    identity |= {"model_version": version, "weights_sha256": info.weights_sha256}
-    counts = {"requested": 4, "ok": 2, "empty": 0, "failed": 0, "reused": 2, "detections": 4}
-    rows = [
-        {
-            "run_id": run_id,
-            "event": i,
-            "state": state,
-            "event_at": start + timedelta(seconds=30 * i),
-        }
-        | identity
-        | {"spec": spec.model_dump_json(), "counts": counts, "message": f"says [{state}]"}
-        | {
-            "stages": json.dumps({"read_s": 1.5, "bottleneck": "decode"})
-            if state == "sealed"
-            else None
-        }
-        for i, state in enumerate(states)
-    ]
-    table = pa.Table.from_pylist(rows, schema=RUNS)
-    tables.append("runs", table, f"run:{run_id}", lambda _, wanted: wanted)
-    found = [BOX | {"label": "blob", "score": score} for score in scores]
-    results = result_rows(
-        ["a", "b"], info.inference_key, detections=found, n_detections=len(found), run_id=run_id
-    )
-    put_results(tables, results)
-
-
-@pytest.fixture
-def two(tables: Tables, store: ModelStore) -> Tables:
-    """Runs `old` and `new`, of other models over the same two images; nothing is published."""
-    media = [{"media_sha256": sha, "source_root": "/r", "path": f"{sha}.jpg"} for sha in "abc"]
-    table = pa.Table.from_pylist(media, schema=MEDIA)
-    tables.append("media", table, "w", lambda _, wanted: wanted)
-    ran(tables, store, "old", "1", "running", "sealed")
-    later = START + timedelta(days=1)
-    ran(tables, store, "new", "2", "running", "running", "sealed", start=later, scores=(0.8, 0.7))
-    return tables
-
-
-def rows(done: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(done)
-    return found
+from tests.cli.ran import LABELS, START, key, ran, rows, scores
 
 
 def test_nothing_was_run_yet(resight: Resight, home: Path) -> None:
@@ -121,19 +33,6 @@ def test_nothing_was_run_yet(resight: Resight, home: Path) -> None:
         assert "no run 'r'" in resight("runs", command, "r").refused(2)
     assert "nothing is published" in resight("runs", "rollback").refused(2)
     assert not (home / "tables").exists()
-
-
-@pytest.mark.parametrize("words", [(), ("--yes",)])
-def test_where_no_model_is_nothing_is_pruned(
-    resight: Resight, two: Tables, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
-) -> None:
-    """Its aliases keep results: a store that is not mounted would set them free."""
-    monkeypatch.setattr(archive.prune, "WRITTEN", timedelta(seconds=-1))
-    monkeypatch.setenv("RESIGHT_MODELS", str(Path(two.url).parent / "away"))
-    said = resight("runs", "prune", *words).refused(7)
-    assert "no model is in " in said
-    assert "is it mounted?" in said
-    assert len(rows_of(two, "results")) == 4
 
 
 def test_runs_are_listed_newest_first_with_what_they_did(
@@ -225,14 +124,6 @@ def test_the_log_has_every_event_newest_first(resight: Resight, two: Tables) -> 
     assert len(rows(resight("runs", "log", "new", "--most", 2, "--format", "json").ok())) == 2
 
 
-LABELS = "select score from detections order by score"
-
-
-def scores(resight: Resight, *words: str) -> list[float]:
-    done = resight("sql", LABELS, *words, "--format", "json").ok()
-    return [round(row["score"], 2) for row in rows(done)]
-
-
 def test_queries_see_what_is_published_a_view_or_a_run(resight: Resight, two: Tables) -> None:
     assert scores(resight) == []
     assert scores(resight, "--run", "old") == [0.4, 0.4, 0.9, 0.9]
@@ -322,88 +213,6 @@ def test_an_export_is_of_a_view_or_a_run_and_is_recorded(
         {"view": "production 1", "rows": 2, "inference_keys": [key(store, "1")]},
         {"view": "run new", "rows": 4, "inference_keys": [key(store, "2")]},
     ]
-
-
-def test_publish_and_rollback_move_the_view(resight: Resight, two: Tables) -> None:
-    facts = json.loads(
-        resight("runs", "publish", "old", "--reason", "try", "--format", "json").ok()
-    )
-    want = {"view": "production", "number": 1, "run_id": "old", "threshold": 0.5, "reason": "try"}
-    assert {name: facts[name] for name in want} == want
-    done = resight("runs", "publish", "blobs@2")
-    assert "published" in done.err
-    assert scores(resight) == [0.7, 0.7, 0.8, 0.8]
-    again = resight("runs", "publish", "new")
-    assert "that is published already" in again.err
-    assert "number            2" in again.ok()
-    back = json.loads(resight("runs", "rollback", "--format", "json").ok())
-    assert (back["number"], back["run_id"], back["rolled_back_to"]) == (3, "old", 1)
-    assert scores(resight) == [0.9, 0.9]
-    assert "nothing was published as production before" in resight("runs", "rollback").refused(2)
-
-
-def test_a_closed_gate_of_the_policy_ends_with_5_unless_it_is_overridden(
-    resight: Resight, two: Tables, store: ModelStore, home: Path
-) -> None:
-    (home / "policy.toml").write_text("[gates]\nmax_failed_frac = 0.0\n")
-    resight("runs", "publish", "old").ok()
-    put_results(two, result_rows(["c"], key(store, "2"), status="failed", run_id="new"))
-    said = resight("runs", "publish", "new").refused(5)
-    assert "max_failed_frac" in said
-    assert '--override "why"' in said
-    resight("runs", "publish", "new", "--override", "a bad card").ok()
-    current = Views(two.url).current()
-    assert current
-    assert current.run_id == "new"
-    assert current.reason.startswith("gates overridden: a bad card (1 of 3")
-
-
-def test_a_policy_that_cannot_be_read_ends_with_2(
-    resight: Resight, two: Tables, home: Path
-) -> None:
-    (home / "policy.toml").write_text("[gates]\nmax_lost = 0\n")
-    assert "policy.toml: gates.max_lost" in resight("runs", "publish", "old").refused(2)
-
-
-def test_prune_says_what_it_would_do_and_does_it_with_yes(
-    resight: Resight, two: Tables, store: ModelStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(archive.prune, "WRITTEN", timedelta(seconds=-1))
-    put_results(two, result_rows(["a", "b"], key="k" * 64))
-    resight("runs", "publish", "old").ok()
-    done = resight("runs", "prune", "--format", "json")
-    uses = {row["inference_key"]: row for row in rows(done.ok())}
-    assert uses[key(store, "1")]["kept"] == ["view production shows it"]
-    assert uses[key(store, "2")]["kept"] == ["alias blobs:production has version 2"]
-    assert (uses["k" * 64]["kept"], uses["k" * 64]["rows"]) == ([], 2)
-    assert "1 of 3 inference keys" in done.err
-    assert "add --yes" in done.err
-    assert len(rows_of(two, "results")) == 6
-    text = resight("runs", "prune").ok()
-    assert "k" * 12 in text
-    assert "k" * 13 not in text
-    gone = resight("runs", "prune", "--yes", "--keep-days", 0, "--format", "json")
-    assert [row["inference_key"] for row in rows(gone.ok())] == ["k" * 64]
-    assert "removed 1 inference keys" in gone.err
-    assert len(rows_of(two, "results")) == 4
-    assert [row["run_id"] for row in rows(resight("runs", "list", "--format", "json").ok())] == [
-        "new",
-        "old",
-    ]
-    assert rows(resight("runs", "prune", "--yes", "--format", "json").ok()) == []
-
-
-def test_prune_keeps_what_people_have_spoken_of(
-    resight: Resight, two: Tables, store: ModelStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(archive.prune, "WRITTEN", timedelta(seconds=-1))
-    said = [{"method": "human", "inference_key": key(store, "1"), "media_sha256": "a"}]
-    table = pa.Table.from_pylist(said, schema=ASSERTIONS)
-    two.append("assertions", table, "w", lambda _, wanted: wanted)
-    assert rows(resight("runs", "prune", "--yes", "--format", "json").ok()) == []
-    store.set_alias("blobs", "production", None)
-    (gone,) = rows(resight("runs", "prune", "--yes", "--format", "json").ok())
-    assert gone["inference_key"] == key(store, "2")
 
 
 def test_without_a_cluster_an_interrupted_run_is_cancelled_in_the_record(

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
-from datetime import date, datetime, timedelta
-from fractions import Fraction
+from datetime import datetime, timedelta
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from batch.filters.contract import Said
-from batch.filters.exemplars import LEAST_IOU, match
 from batch.filters.repeats import FILTER, RepeatsConfig
 from tests.batch.filters.make import NOTHING, detection, image, rows
+from tests.batch.filters.repeats_oracle import IMAGE, START, Row, image_rows, oracle
 
-START = datetime(2026, 5, 1, 12, 0, 0)
 DAY = timedelta(days=1)
-Row = dict[str, Any]
 
 
 def seen(number: int, taken: datetime | None = START, **more: Any) -> Row:
@@ -60,141 +55,6 @@ def slots(*given: Row, **config: Any) -> list[list[tuple[int, int | None]]]:
     return sorted(sorted(slot) for slot in found.values())
 
 
-# The oracle: what the filter says it does, in quadratic loops, with exact fractions
-
-
-@dataclass
-class Slot:
-    row: Row
-    members: list[Row]
-
-
-def rational_iou(a: Row, b: Row) -> Fraction:
-    """Of boxes as shares of their images, clipped to them."""
-    sides: list[Fraction] = []
-    areas = [Fraction(1), Fraction(1)]
-    for low, high, size in (("x1_px", "x2_px", "width_px"), ("y1_px", "y2_px", "height_px")):
-        ends = [
-            [min(max(Fraction(one[name]), Fraction(0)), Fraction(one[size])) / Fraction(one[size])
-             for name in (low, high)]
-            for one in (a, b)
-        ]  # fmt: skip
-        areas = [area * (end - start) for area, (start, end) in zip(areas, ends, strict=True)]
-        sides.append(max(min(ends[0][1], ends[1][1]) - max(ends[0][0], ends[1][0]), Fraction(0)))
-    shared = sides[0] * sides[1]
-    return shared / (areas[0] + areas[1] - shared)
-
-
-def share(row: Row) -> Fraction | None:
-    """Of the image; None where it cannot be told, or no part of the box lies in it."""
-    numbers = [row[name] for name in ("x1_px", "y1_px", "x2_px", "y2_px", "width_px", "height_px")]
-    if any(number is None or number != number for number in numbers):
-        return None
-    x1, y1, x2, y2, width, height = map(Fraction, numbers)
-    wide, high = min(x2, width) - max(x1, 0), min(y2, height) - max(y1, 0)
-    return wide * high / (width * height) if wide > 0 and high > 0 else None
-
-
-def oracle(given: list[Row], config: RepeatsConfig) -> dict[tuple[str, int], tuple[str, int]]:
-    """Image and rank of each box of a suspicious slot -> of the slot's first box."""
-    ordered = sorted(
-        given,
-        key=lambda row: (
-            row["taken_local"] is None,
-            row["taken_local"] or START,
-            row["path"],
-            row["media_sha256"],
-            -1 if row["rank"] is None else row["rank"],
-        ),
-    )
-    found: list[Slot] = []
-    for row in ordered:
-        area = None if row["rank"] is None else share(row)
-        if area is None or not Fraction(config.min_area_frac) <= area <= Fraction(
-            config.max_area_frac
-        ):
-            continue
-        if (
-            not config.min_score <= row["score"] <= config.max_score
-            or row["label"] in config.exclude_labels
-        ):
-            continue
-        best: Slot | None = None
-        for slot in found:
-            if place(slot.row) == place(row) and slot.row["label"] == row["label"]:
-                iou = rational_iou(slot.row, row)
-                if iou >= Fraction(str(config.min_iou)) and (
-                    best is None or iou > rational_iou(best.row, row)
-                ):
-                    best = slot
-        if best is None:
-            found.append(Slot(row, [row]))
-        else:
-            best.members.append(row)
-    return {
-        (row["media_sha256"], row["rank"]): (slot.row["media_sha256"], slot.row["rank"])
-        for slot in found
-        if suspicious(slot.members, config)
-        for row in slot.members
-    }
-
-
-def place(row: Row) -> str:
-    return (
-        "camera " + row["camera_id"] if row["camera_id"] else "/".join(row["path"].split("/")[:-1])
-    )
-
-
-def suspicious(members: list[Row], config: RepeatsConfig) -> bool:
-    images = {row["media_sha256"] for row in members}
-    taken = [row["taken_local"] for row in members if row["taken_local"] and not row["clock_flags"]]
-    days: set[date] = {moment.date() for moment in taken}
-    span = (max(taken) - min(taken)) if taken else timedelta(0)
-    return (
-        len(images) >= config.min_images
-        and len(days) >= config.min_days
-        and span >= timedelta(days=config.min_span_days)
-    )
-
-
-SHIFTS = st.integers(-6, 6)
-BOXES = st.tuples(
-    st.sampled_from([(20, 20), (300, 40), (640, 400)]), SHIFTS, SHIFTS, SHIFTS, SHIFTS
-)
-WORDS: dict[str, st.SearchStrategy[Any]] = {
-    "taken_local": st.none() | st.integers(0, 200).map(lambda hour: START + timedelta(hours=hour)),
-    "camera_id": st.sampled_from(["north", "south", None]),
-    "clock_flags": st.sampled_from(["", "", "", "before_2001"]),
-}
-OF_BOX = st.fixed_dictionaries(
-    {
-        "label": st.sampled_from(["deer", "deer", "fox"]),
-        "score": st.sampled_from([0.0625, 0.125, 0.5, 1.0]),
-        "box": BOXES,
-        "unknown": st.sampled_from([None, None, None, None, "x2_px", "width_px"]),
-    }
-)
-IMAGE = st.tuples(
-    st.fixed_dictionaries(WORDS), st.sampled_from(["a", "b/c", ""]), st.lists(OF_BOX, max_size=3)
-)
-
-
-def image_rows(number: int, words: Row, folder: str, boxes: list[Row]) -> list[Row]:
-    path = f"{folder}/{number}.jpg" if folder else f"{number}.jpg"
-    common = words | {"media_sha256": image(number), "path": path}
-    found = []
-    for rank, one in enumerate(boxes):
-        (x, y), *moved = one["box"]
-        corners = (x + moved[0], y + moved[1], x + 100 + moved[2], y + 80 + moved[3])
-        names = ("x1_px", "y1_px", "x2_px", "y2_px")
-        more = {"rank": rank, "label": one["label"], "score": one["score"]}
-        box = {name: float(corner) for name, corner in zip(names, corners, strict=True)}
-        unknown = {one["unknown"]: None} if one["unknown"] else {}
-        size = {"width_px": 700.0, "height_px": 450.0}  # some boxes reach over its edge
-        found.append(detection(**(common | size | more | box | unknown)))
-    return found or [detection(**(common | NOTHING))]
-
-
 @settings(max_examples=150, deadline=None)
 @given(
     st.lists(IMAGE, max_size=25),
@@ -230,66 +90,6 @@ def test_it_says_what_quadratic_loops_say(
         firsts[one.group_id].add(wanted[one.media_sha256, one.rank])
     assert all(len(slot) == 1 for slot in firsts.values()), "a slot has one first box"
     assert len(firsts) == len(set(wanted.values())), "and a first box one slot"
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    st.lists(
-        st.tuples(*[st.floats(0, 60)] * 2, *[st.floats(0.01, 300)] * 2, st.integers(0, 1)),
-        max_size=40,
-    ),
-    st.floats(LEAST_IOU, 1),
-)
-def test_the_grid_finds_what_a_look_at_all_exemplars_finds(
-    given: list[tuple[float, float, float, float, int]], min_iou: float
-) -> None:
-    boxes = np.array([(x, y, x + w, y + h) for x, y, w, h, _ in given]).reshape(-1, 4)
-    # more boxes like them: alike ones are rare by chance
-    boxes = np.concatenate((boxes, boxes * 1.01, boxes + 0.2, boxes + np.array([0, 0, 0.5, 0])))
-    labels = np.resize(np.array([one[4] for one in given] or [0]), len(boxes))
-    exemplars: list[int] = []
-    wanted = []
-    for i, (x1, y1, x2, y2) in enumerate(boxes.tolist()):
-        best, best_iou = i, 0.0
-        for j in exemplars:
-            a1, b1, a2, b2 = boxes[j].tolist()
-            wide, high = min(x2, a2) - max(x1, a1), min(y2, b2) - max(y1, b1)
-            shared = max(wide, 0) * max(high, 0)
-            iou = shared / ((a2 - a1) * (b2 - b1) + (x2 - x1) * (y2 - y1) - shared)
-            if labels[i] == labels[j] and iou >= min_iou and iou > best_iou:
-                best, best_iou = j, iou
-        exemplars += [i] if best == i else []
-        wanted.append((best, best_iou if best != i else 1.0))
-    found, overlap = match(boxes, labels, min_iou)
-    assert list(zip(found.tolist(), overlap.tolist(), strict=True)) == wanted
-
-
-@pytest.mark.parametrize("min_iou", [LEAST_IOU, 0.9, 0.99, 1.0])
-def test_the_grid_misses_no_box_that_only_just_matches(min_iou: float) -> None:
-    """The box is longer or shorter than the exemplar, at either end, or shifted: as far off as can be."""
-    by_lot = np.random.default_rng(1)
-    change = min(1.0, min_iou + 1e-7)
-    for _ in range(500):
-        x, y = by_lot.uniform(0, 2000, 2)
-        width, height = np.exp(by_lot.uniform(0, 6, 2))
-        longer, shift = width / change, width * (1 - change) / (1 + change)
-        for low, high in (
-            (x, x + longer),
-            (x + width - longer, x + width),
-            (x, x + width * change),
-            (x + width * (1 - change), x + width),
-            (x + shift, x + width + shift),
-            (x - shift, x + width - shift),
-        ):
-            box = np.array([[x, y, x + width, y + height], [low, y, high, y + height]])
-            for pair in (box, box[:, [1, 0, 3, 2]]):
-                if min_iou == 1:
-                    pair[1] = pair[0]
-                found, _ = match(pair, np.zeros(2, np.intp), min_iou)
-                assert found.tolist() == [0, 0], pair
-
-
-# At the boundaries
 
 
 @pytest.mark.parametrize("given", [[], [seen(0, **NOTHING)]], ids=["no rows", "no detections"])
@@ -455,9 +255,6 @@ def test_images_of_another_size_are_compared_by_their_shares() -> None:
     given = [row | (size | box if n % 2 else {}) for n, row in enumerate(branch(20))]
     assert len(say(*given)) == 20
     assert say(*(row | (size if n % 2 else {}) for n, row in enumerate(branch(20)))) == []
-
-
-# What is said
 
 
 def test_nothing_is_hidden_unless_it_is_accepted() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -19,13 +19,14 @@ from archive.tables import Tables
 from archive.views import Views
 from batch.filters import load, registry
 from batch.filters.contract import Filter, FilterConfig, Rows, Said
+from batch.filters.evaluate import Evaluated
 from batch.filters.here import here
 from batch.filters.layers import switch, unfounded
 from batch.filters.prepare import prepare
 from batch.filters.run import FilterReport, dry_run, execute
 from batch.filters.scope import parse_scope
 from batch.publish import rollback
-from model_store.errors import AccountingOpen, BadRequest
+from model_store.errors import AccountingOpen, BadRequest, StorageUnreachable
 from tests.batch.filters.scene import KEY, NOON, box, publish, put, sha, shown, tables_at
 from tests.fixtures_local import rows_of
 
@@ -327,6 +328,29 @@ def test_accounts_that_do_not_close_end_the_run(
         run(tables, "small-size")
     states = [row["state"] for row in sorted(rows_of(tables, "runs"), key=lambda row: row["event"])]
     assert states == ["running", "running", "failed"]
+
+
+class Wrapped(StorageUnreachable):
+    """As Ray wraps an error of a task: of the error's class too, but with a whole traceback for words."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__("ray::JudgeStage() Traceback (most recent call last): ...")
+        self.cause = cause
+
+
+def test_an_error_of_the_judge_ends_the_run_as_itself(tables: Tables) -> None:
+    away = StorageUnreachable("the classes are away")
+
+    def judge(*_: object) -> Iterator[Evaluated]:
+        raise Wrapped(away)
+        yield
+
+    (spec,) = prepare(tables, "small-size", {}, [parse_scope(ALL)])
+    with pytest.raises(StorageUnreachable) as raised:
+        execute(spec, tables, judge)
+    assert raised.value is away
+    last = max(rows_of(tables, "runs"), key=lambda row: row["event"])
+    assert (last["state"], last["message"]) == ("failed", "the classes are away")
 
 
 def test_a_run_is_a_run_like_any_other(tables: Tables) -> None:

@@ -1,0 +1,147 @@
+"""Rows of a pass into its table: all of them, counted, watched, and kept whatever happens; no Ray, no table."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+import batch.stream
+from batch.accounting import Counts
+from batch.policy import Stop
+from batch.stream import into_table
+from model_store.errors import RunStalled, TooManyFailed
+
+STOP = Stop(failed_frac=0.5, failed_after=4, stall_s=3600)
+WAIT_S = 30
+
+
+class Bench:
+    """`committed` at once by every `each` tables, or by `flush`; `failed` of the tables count as failed images."""
+
+    table, inference_key = "results", "k"
+
+    def __init__(self, failed: int = 0, each: int = 10**9) -> None:
+        self.buffer: list[int] = []
+        self.committed: list[int] = []
+        self.counted: list[int] = []
+        self.commits = self.ticks = self.alive = 0
+        self._failed, self._each = failed, each
+
+    def add(self, rows: pa.Table) -> None:
+        self.buffer += rows["n"].to_pylist()
+        if len(self.buffer) >= self._each:
+            self.flush()
+
+    def tick(self) -> None:
+        self.ticks += 1
+
+    def flush(self) -> None:
+        self.commits += bool(self.buffer)
+        self.committed, self.buffer = self.committed + self.buffer, []
+
+    def arrived(self, rows: pa.Table) -> Counts:
+        self.counted += rows["n"].to_pylist()
+        failed = min(len(self.counted), self._failed)
+        return Counts(100, ok=len(self.counted) - failed, failed=failed)
+
+    def run(
+        self, rows: Iterator[pa.Table], stop: Stop = STOP, counts: Counts | None = None
+    ) -> None:
+        def alive() -> None:
+            self.alive += 1
+
+        asked: Any = self
+        into_table(rows, asked, asked, stop, counts or Counts(100), self.arrived, alive)
+
+
+def tables(n: int) -> Iterator[pa.Table]:
+    return (pa.table({"n": [i]}) for i in range(n))
+
+
+def and_nothing_more(n: int, left: threading.Event) -> Iterator[pa.Table]:
+    yield from tables(n)
+    left.wait(WAIT_S)
+
+
+def test_all_that_comes_is_counted_and_committed_in_its_order() -> None:
+    bench = Bench(each=3)
+    bench.run(tables(7))
+    assert bench.committed == bench.counted == list(range(7))
+    assert bench.commits == 3
+
+
+def test_of_nothing_nothing_is_committed() -> None:
+    bench = Bench()
+    bench.run(tables(0))
+    assert (bench.commits, bench.counted, bench.alive) == (0, [], 0)
+
+
+def test_an_error_of_the_stage_is_raised_and_what_came_before_is_kept() -> None:
+    def broken() -> Iterator[pa.Table]:
+        yield from tables(2)
+        raise ZeroDivisionError
+
+    bench = Bench()
+    with pytest.raises(ZeroDivisionError):
+        bench.run(broken())
+    assert bench.committed == [0, 1]
+
+
+def test_too_many_failures_end_it_and_name_the_table() -> None:
+    bench = Bench(failed=99)
+    with pytest.raises(
+        TooManyFailed, match="4 of the first 4 images failed.*error_code in results"
+    ):
+        bench.run(tables(9))
+    assert bench.committed == [0, 1, 2, 3]
+
+
+def test_the_counts_of_before_are_those_it_begins_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Failures that a resumed pass has had already are counted before anything comes."""
+    monkeypatch.setattr(batch.stream, "TICK_S", 0.01)
+    left = threading.Event()
+    try:
+        with pytest.raises(TooManyFailed, match="9 of the first 9"):
+            Bench().run(and_nothing_more(0, left), counts=Counts(100, failed=9))
+    finally:
+        left.set()
+
+
+def test_while_nothing_comes_it_ticks_and_in_the_end_gives_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batch.stream, "TICK_S", 0.01)
+    bench, left = Bench(), threading.Event()
+    try:
+        with pytest.raises(RunStalled, match="after 2 images"):
+            bench.run(and_nothing_more(2, left), STOP.model_copy(update={"stall_s": 0.05}))
+    finally:
+        left.set()
+    assert bench.ticks >= 1
+    assert bench.committed == [0, 1]
+
+
+def test_it_says_that_it_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+    bench.run(tables(3))
+    assert bench.alive == 0
+    monkeypatch.setattr(batch.stream, "HEARTBEAT_S", -1.0)
+    bench.run(tables(3))
+    assert bench.alive == 3
+
+
+def test_files_are_put_together_every_so_many_commits(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Any, ...]] = []
+    bench = Bench(each=1)
+
+    def compact(_: object, *what: Any) -> None:
+        asked.append((bench.commits, *what))
+
+    monkeypatch.setattr(batch.stream, "compact", compact)
+    monkeypatch.setattr(batch.stream, "COMPACT_EVERY", 3)
+    bench.run(tables(9))
+    assert asked == [(4, "results", "k", 3), (8, "results", "k", 3)]

@@ -1,0 +1,114 @@
+"""resight runs publish, rollback and prune; no cluster is needed."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+import archive.prune
+from archive.schemas import ASSERTIONS
+from archive.tables import Tables
+from archive.views import Views
+from model_store.store import ModelStore
+from tests.cli.conftest import Resight
+from tests.cli.ran import key, rows, scores
+from tests.fixtures_local import put_results, result_rows, rows_of
+
+
+@pytest.mark.parametrize("words", [(), ("--yes",)])
+def test_where_no_model_is_nothing_is_pruned(
+    resight: Resight, two: Tables, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    """Its aliases keep results: a store that is not mounted would set them free."""
+    monkeypatch.setattr(archive.prune, "WRITTEN", timedelta(seconds=-1))
+    monkeypatch.setenv("RESIGHT_MODELS", str(Path(two.url).parent / "away"))
+    said = resight("runs", "prune", *words).refused(7)
+    assert "no model is in " in said
+    assert "is it mounted?" in said
+    assert len(rows_of(two, "results")) == 4
+
+
+def test_publish_and_rollback_move_the_view(resight: Resight, two: Tables) -> None:
+    facts = json.loads(
+        resight("runs", "publish", "old", "--reason", "try", "--format", "json").ok()
+    )
+    want = {"view": "production", "number": 1, "run_id": "old", "threshold": 0.5, "reason": "try"}
+    assert {name: facts[name] for name in want} == want
+    done = resight("runs", "publish", "blobs@2")
+    assert "published" in done.err
+    assert scores(resight) == [0.7, 0.7, 0.8, 0.8]
+    again = resight("runs", "publish", "new")
+    assert "that is published already" in again.err
+    assert "number            2" in again.ok()
+    back = json.loads(resight("runs", "rollback", "--format", "json").ok())
+    assert (back["number"], back["run_id"], back["rolled_back_to"]) == (3, "old", 1)
+    assert scores(resight) == [0.9, 0.9]
+    assert "nothing was published as production before" in resight("runs", "rollback").refused(2)
+
+
+def test_a_closed_gate_of_the_policy_ends_with_5_unless_it_is_overridden(
+    resight: Resight, two: Tables, store: ModelStore, home: Path
+) -> None:
+    (home / "policy.toml").write_text("[gates]\nmax_failed_frac = 0.0\n")
+    resight("runs", "publish", "old").ok()
+    put_results(two, result_rows(["c"], key(store, "2"), status="failed", run_id="new"))
+    said = resight("runs", "publish", "new").refused(5)
+    assert "max_failed_frac" in said
+    assert '--override "why"' in said
+    resight("runs", "publish", "new", "--override", "a bad card").ok()
+    current = Views(two.url).current()
+    assert current
+    assert current.run_id == "new"
+    assert current.reason.startswith("gates overridden: a bad card (1 of 3")
+
+
+def test_a_policy_that_cannot_be_read_ends_with_2(
+    resight: Resight, two: Tables, home: Path
+) -> None:
+    (home / "policy.toml").write_text("[gates]\nmax_lost = 0\n")
+    assert "policy.toml: gates.max_lost" in resight("runs", "publish", "old").refused(2)
+
+
+def test_prune_says_what_it_would_do_and_does_it_with_yes(
+    resight: Resight, two: Tables, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive.prune, "WRITTEN", timedelta(seconds=-1))
+    put_results(two, result_rows(["a", "b"], key="k" * 64))
+    resight("runs", "publish", "old").ok()
+    done = resight("runs", "prune", "--format", "json")
+    uses = {row["inference_key"]: row for row in rows(done.ok())}
+    assert uses[key(store, "1")]["kept"] == ["view production shows it"]
+    assert uses[key(store, "2")]["kept"] == ["alias blobs:production has version 2"]
+    assert (uses["k" * 64]["kept"], uses["k" * 64]["rows"]) == ([], 2)
+    assert "1 of 3 inference keys" in done.err
+    assert "add --yes" in done.err
+    assert len(rows_of(two, "results")) == 6
+    text = resight("runs", "prune").ok()
+    assert "k" * 12 in text
+    assert "k" * 13 not in text
+    gone = resight("runs", "prune", "--yes", "--keep-days", 0, "--format", "json")
+    assert [row["inference_key"] for row in rows(gone.ok())] == ["k" * 64]
+    assert "removed 1 inference keys" in gone.err
+    assert len(rows_of(two, "results")) == 4
+    assert [row["run_id"] for row in rows(resight("runs", "list", "--format", "json").ok())] == [
+        "new",
+        "old",
+    ]
+    assert rows(resight("runs", "prune", "--yes", "--format", "json").ok()) == []
+
+
+def test_prune_keeps_what_people_have_spoken_of(
+    resight: Resight, two: Tables, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive.prune, "WRITTEN", timedelta(seconds=-1))
+    said = [{"method": "human", "inference_key": key(store, "1"), "media_sha256": "a"}]
+    table = pa.Table.from_pylist(said, schema=ASSERTIONS)
+    two.append("assertions", table, "w", lambda _, wanted: wanted)
+    assert rows(resight("runs", "prune", "--yes", "--format", "json").ok()) == []
+    store.set_alias("blobs", "production", None)
+    (gone,) = rows(resight("runs", "prune", "--yes", "--format", "json").ok())
+    assert gone["inference_key"] == key(store, "2")

@@ -1,0 +1,67 @@
+"""The HTTP API over an engine, asked in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from model_store.errors import Overloaded
+from model_store.images import decode
+from serve.access import Access
+from serve.engine import Engine
+from serve.http_api import build_http_api
+from serve.settings import DetectArgs
+from tests.fixtures_local import photo
+
+TIMEOUT_S = 20
+MIB = 1024 * 1024
+CAT = photo("cat")
+CAT_PIXELS = decode(CAT).pixels
+MakeEngine = Callable[..., Awaitable[Engine]]
+
+
+async def engine_over(models: Path, **args: Any) -> Engine:
+    """Every alias loaded; nobody polls, so that a test decides when alias files are read."""
+    engine = Engine(DetectArgs(models=str(models), workers=1, **args))
+    await engine.residents.refresh()
+    return engine
+
+
+def client(engine: Engine, token: str = "", raise_errors: bool = True) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(
+        build_http_api(engine, Access(token)), raise_app_exceptions=raise_errors
+    )
+    return httpx.AsyncClient(transport=transport, base_url="http://resight")
+
+
+async def post(
+    engine: Engine, body: Any, model: str = "ssdlite-coco", token: str = "", **query: Any
+) -> httpx.Response:
+    headers = query.pop("headers", {})
+    async with client(engine, token) as api:
+        parameters = {"model": model, **query}
+        return await api.post("/v1/detect", content=body, params=parameters, headers=headers)
+
+
+def has_room(engine: Engine) -> bool:
+    try:
+        with engine.slot():
+            pass
+    except Overloaded:
+        return False
+    return True
+
+
+def problem_of(answer: httpx.Response, status: int) -> str:
+    """The detail of a problem answer, which must be well formed."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    body = answer.json()
+    assert set(body) == {"type", "title", "status", "detail"}
+    assert body["type"].startswith("urn:resight:")
+    assert body["status"] == status
+    assert body["title"]
+    return str(body["detail"])
