@@ -8,6 +8,7 @@ The process must have joined the cluster (`serve.cluster.join`) before.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import os
@@ -149,14 +150,22 @@ def is_job_of(run_id: str, entrypoint: str) -> bool:
     return said and any(("-m", module) in pairs for module in JOBS)
 
 
-async def tail(submission_id: str, on_line: Callable[[str], None]) -> JobOutcome:
-    """Lines of the job's log as they come, then how it ended."""
+async def tail(
+    submission_id: str, on_line: Callable[[str], None], enough: Callable[[], bool]
+) -> JobOutcome:
+    """Lines of the job's log as they come, then how it ended.
+
+    Once there are `enough`, it has succeeded: taking its processes down is seconds in which nothing is done.
+    """
     client = _client()
     rest = ""
-    async for text in client.tail_job_logs(submission_id):
-        *lines, rest = (rest + text).split("\n")
-        for line in lines:
-            on_line(line)
+    async with contextlib.aclosing(client.tail_job_logs(submission_id)) as texts:
+        async for text in texts:
+            *lines, rest = (rest + text).split("\n")
+            for line in lines:
+                on_line(line)
+            if enough():
+                return JobOutcome("SUCCEEDED", 0, "")
     while True:
         info = client.get_job_info(submission_id)
         if info.status.is_terminal():

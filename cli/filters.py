@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -183,7 +184,8 @@ def _run(
         job = submit_filters(specs, settings)
         return [{"run_id": spec.run_id, "job": job} for spec in specs]
     run_ids = [spec.run_id for spec in specs]
-    reports = to_end(lambda: submit_filters(specs, settings), run_ids, follow_several)
+    watch = partial(follow_several, runs=len(specs))
+    reports = to_end(lambda: submit_filters(specs, settings), run_ids, watch)
     return [_row(spec, reports[spec.run_id]) for spec in specs if spec.run_id in reports]
 
 

@@ -51,7 +51,7 @@ def to_end(
 
 
 def follow(submission_id: str, quiet: bool) -> Followed:
-    """Show a run until it ends."""
+    """Show a run until its report comes, or it ends without one."""
     reports: dict[str, dict[str, Any]] = {}
     failed: dict[str, Any] = {}
     columns = (
@@ -86,7 +86,7 @@ def follow(submission_id: str, quiet: bool) -> Followed:
             elif kind == "run_failed":
                 failed.update(event)
 
-        outcome = asyncio.run(tail(submission_id, events_to(on_event)))
+        outcome = asyncio.run(tail(submission_id, events_to(on_event), lambda: bool(reports)))
     return Followed(outcome, reports, failed)
 
 

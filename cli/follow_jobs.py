@@ -12,8 +12,8 @@ from cli.follow import Followed, events_to
 from cli.output import errors
 
 
-def follow_several(submission_id: str) -> Followed:
-    """Show the runs of a job, one after the other, until it ends."""
+def follow_several(submission_id: str, runs: int) -> Followed:
+    """Show the runs of a job, one after the other, until all reports have come, or it ends without."""
     reports: dict[str, dict[str, Any]] = {}
     failed: dict[str, Any] = {}
     with Progress(
@@ -34,5 +34,7 @@ def follow_several(submission_id: str) -> Followed:
                 case "run_failed":
                     failed.update(event)
 
-        outcome = asyncio.run(tail(submission_id, events_to(on_event)))
+        outcome = asyncio.run(
+            tail(submission_id, events_to(on_event), lambda: len(reports) == runs)
+        )
     return Followed(outcome, reports, failed)

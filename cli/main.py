@@ -24,6 +24,7 @@ from cli import (
     reprocess,
     runs,
     tokens,
+    tune,
 )
 from cli.output import errors
 from model_store.errors import ResightError, StorageUnreachable
@@ -48,6 +49,7 @@ reprocess.register(app)
 classify.register(app)
 detect.register(app)
 metrics.register(app)
+tune.register(app)
 
 
 def main() -> None:

@@ -54,8 +54,8 @@ def asked(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> list[FilterSpec]:
         specs[:] = these
         return "job-1"
 
-    def reports(job: str) -> Followed:
-        assert job == "job-1"
+    def reports(job: str, runs: int) -> Followed:
+        assert (job, runs) == ("job-1", len(specs))
         found = {one.run_id: execute(one, tables, here).metrics() for one in specs}
         return Followed(JobOutcome("SUCCEEDED", 0, ""), found, {})
 
@@ -230,10 +230,10 @@ def test_a_job_that_never_began_is_submitted_again(
     began: list[str] = []
     whole = cli.follow_jobs.follow_several
 
-    def watch(job: str) -> Followed:
+    def watch(job: str, runs: int) -> Followed:
         began.append(job)
         if len(began) > 1:
-            return whole(job)
+            return whole(job, runs)
         return Followed(JobOutcome("FAILED", None, "runtime_env setup failed: gone"), {}, {})
 
     monkeypatch.setattr(cli.follow_jobs, "follow_several", watch)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 import typer
 
+import batch.submit
 import cli.follow
 import cli.follow_jobs
 from batch.submit import JobOutcome
@@ -78,7 +79,8 @@ def test_a_report_that_did_not_come_is_said(capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.parametrize(
-    ("watch", "lines"), [(lambda job: follow(job, True), PROGRESS), (follow_several, PARTS)]
+    ("watch", "lines"),
+    [(lambda job: follow(job, True), PROGRESS), (lambda job: follow_several(job, 3), PARTS)],
 )
 def test_reports_and_failures_are_taken_from_the_lines_of_the_job(
     monkeypatch: pytest.MonkeyPatch, watch: Callable[[str], Followed], lines: dict[str, Any]
@@ -87,7 +89,9 @@ def test_reports_and_failures_are_taken_from_the_lines_of_the_job(
     failed = {"event": "run_failed", "error": "words"}
     first = ROWS if lines is PARTS else {"event": "planned", "requested": 2}
 
-    async def tail(job: str, on_line: Callable[[str], None]) -> JobOutcome:
+    async def tail(
+        job: str, on_line: Callable[[str], None], enough: Callable[[], bool]
+    ) -> JobOutcome:
         assert job == "job-1"
         for event in (first, lines, *ends, failed):
             on_line(json.dumps(event))
@@ -98,3 +102,27 @@ def test_reports_and_failures_are_taken_from_the_lines_of_the_job(
         monkeypatch.setattr(module, "tail", tail)
     done = watch("job-1")
     assert done == Followed(WELL, {"a": ends[0], "b": ends[1]}, failed)
+
+
+@pytest.mark.parametrize(
+    ("watch", "wanted"),
+    [(lambda job: follow(job, True), 1), (lambda job: follow_several(job, 2), 2)],
+)
+def test_nobody_waits_for_a_job_to_take_itself_down_once_its_reports_are_there(
+    monkeypatch: pytest.MonkeyPatch, watch: Callable[[str], Followed], wanted: int
+) -> None:
+    class Client:
+        asked = 0
+
+        async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
+            yield "{}\n"
+            for run in range(9):
+                Client.asked += 1
+                yield json.dumps({"event": "report", "run_id": f"r{run}"}) + "\n"
+
+        def get_job_info(self, job: str) -> None:
+            raise AssertionError("how it ended is not asked")
+
+    monkeypatch.setattr(batch.submit, "_client", Client)
+    done = watch("job-1")
+    assert (done.outcome, len(done.reports), Client.asked) == (WELL, wanted, wanted)

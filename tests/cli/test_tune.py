@@ -1,0 +1,123 @@
+"""resight tune: refusals before anything is measured, and one real sweep of the shipped model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from model_store.names import version_id
+from model_store.store import ModelStore
+from serve.tune.report import write_report
+from tests.cli.conftest import Resight
+from tests.fixtures_local import MODELS, motion_store
+from tests.model_store.classifiers import colour_store
+from tests.serve.tune.performance import NOW, at, measured, tuned
+
+FEW = ("--batch", "1,2", "--wait", "0", "--threads", "1", "--workers", "1", "--replicas", "1")
+
+
+@pytest.fixture
+def models(home: Path) -> Path:
+    motion_store(home / "models", "1", "2")
+    colour_store(home / "models")
+    return home / "models"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("blobs@9", "--objective-p99", 50), 6, "blobs@9"),
+        (("deer", "--objective-p99", 50), 6, "no model 'deer'"),
+        (("colours@1", "--objective-p99", 50), 2, "is a classifier"),
+        (("blobs",), 2, "name the objective"),
+        (("blobs", "--objective-p99", 50, "--batch", "1,x"), 2, "--batch 1,x"),
+        (("blobs", "--objective-p99", 50, "--batch", "0"), 2, "--batch 0"),
+        (("blobs", "--objective-p99", 50, "--wait", "-1"), 2, "--wait -1"),
+        (("blobs", "--objective-p99", 50, "--photos", "nowhere"), 2, "nowhere is no folder"),
+        (("blobs", "--objective-p99", 50, "--out", "."), 2, "not empty"),
+        (("blobs", "--undo"), 2, "--undo goes with --from"),
+        (("blobs", "--from", "nowhere"), 2, "has no tune.json"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_first(
+    resight: Resight, models: Path, words: tuple[object, ...], code: int, said: str
+) -> None:
+    assert said in resight("tune", *words).refused(code)
+    assert not (models.parent / "tune").exists()
+
+
+def report(models: Path, folder: Path, **fields: object) -> str:
+    """Of a sweep of blobs@1 that never was."""
+    store = ModelStore(str(models))
+    known = store.describe(version_id("blobs", "1"))
+    facts = tuned(
+        [measured(NOW, 50, 40), measured(at(batch=4), 70, 80)],
+        **{"model": "blobs@1", "inference_key": known.info.inference_key, **fields},  # type: ignore[arg-type]
+    )
+    write_report(facts, known, str(models), str(folder))
+    return str(folder)
+
+
+def test_an_earlier_report_is_told_applied_and_undone(
+    resight: Resight, models: Path, tmp_path: Path
+) -> None:
+    folder = report(models, tmp_path / "report")
+    file = models / "blobs" / "deployment.json"
+    told = resight("tune", "blobs@1", "--from", folder)
+    assert "resight tune blobs@1 --from" in told.err
+    assert not file.exists(), "without --apply nothing is written"
+    applied = resight("tune", "blobs", "--from", folder, "--apply")
+    assert f"resight tune blobs@1 --from {folder} --undo" in applied.err
+    applied.ok()
+    assert json.loads(file.read_text()) == {"1": {"batch": {"max": 4, "wait_ms": 0.0}}}
+    resight("tune", "blobs@1", "--from", folder, "--undo").ok()
+    assert not file.exists()
+
+
+def test_a_report_is_only_of_its_version_and_objective(
+    resight: Resight, models: Path, tmp_path: Path
+) -> None:
+    folder = report(models, tmp_path / "report")
+    assert "is of blobs@1" in resight("tune", "blobs@2", "--from", folder).refused(2)
+    again = resight("tune", "blobs@1", "--from", folder, "--objective-p99", 30)
+    assert "tune again for 30" in again.refused(2)
+
+
+def test_a_missed_objective_has_a_code_and_the_nearest_point(
+    resight: Resight, models: Path, tmp_path: Path
+) -> None:
+    folder = report(models, tmp_path / "report", best=None, applies=None, objective_p99_ms=5.0)
+    done = resight("tune", "blobs@1", "--from", folder, "--apply", "--format", "csv")
+    assert done.code == 5
+    assert "nearest is batch 1" in done.err
+    assert done.out.startswith("batch,wait_ms,threads")
+    assert not (models / "blobs" / "deployment.json").exists()
+
+
+def test_a_real_sweep_of_the_shipped_model(resight: Resight, home: Path, tmp_path: Path) -> None:
+    shutil.copytree(MODELS, home / "models")
+    config = home / "models" / "ssdlite-coco" / "1" / "config.json"
+    before, key = config.read_bytes(), inference_key(home)
+    words = ("--objective-p99", 60_000, "--seconds", 2, *FEW, "--format", "json")
+    done = resight("tune", "ssdlite-coco@1", *words, "--out", tmp_path / "out", "--apply")
+    found = json.loads(done.ok())
+    assert "about" in done.err
+    assert (found["model"], found["inference_key"]) == ("ssdlite-coco@1", key)
+    assert {(row["batch"], row["workers"]) for row in found["points"]} >= {(1, 1), (2, 1)}
+    plain = [row for row in found["points"] if not row["what"].startswith("failed")]
+    assert all(row["images_per_s"] > 0 and row["p99_ms"] >= row["p50_ms"] > 0 for row in plain)
+    assert all(row["meets"] for row in plain)
+    assert any(row["jpeg_shrink"] == 2 for row in found["points"]), "told, never applied"
+    assert "<svg" in (tmp_path / "out" / "index.html").read_text()
+    assert config.read_bytes() == before
+    assert inference_key(home) == key
+    deployment = home / "models" / "ssdlite-coco" / "deployment.json"
+    assert deployment.exists() == (found["applies"] != found["current"])
+
+
+def inference_key(home: Path) -> str:
+    store = ModelStore(str(home / "models"))
+    return store.describe(version_id("ssdlite-coco", "1")).info.inference_key
