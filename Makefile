@@ -1,11 +1,11 @@
-# make demo | test | check | fmt | bench       (what they need is installed into .venv first)
+# make demo | test | check | fmt | bench | bench-quick       (what they need is installed into .venv first)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 export RESIGHT_HOME ?= $(CURDIR)/.resight
 
-.PHONY: demo down test check fmt bench clean
+.PHONY: demo down test check fmt bench bench-quick clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.user ## install, start Ray, serve the shipped model, reprocess the sample archive
@@ -28,8 +28,11 @@ fmt: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.user ## the archive run against a bare loop on this machine
-	$(BIN)/python benchmarks/archive_run.py --images 2000
+bench: $(VENV)/.bench ## everything measured, peers too, on this machine: benchmarks/report/index.html (about 3 hours)
+	$(BIN)/python benchmarks/bench.py
+
+bench-quick: $(VENV)/.bench ## the same in under 5 minutes, to see that it works
+	$(BIN)/python benchmarks/bench.py --quick
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -40,6 +43,11 @@ $(VENV)/.user: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "installing (a few minutes the first time) …"
 	@$(PIP) --editable '.[cpu,s3]'
 	@touch $@
+
+$(VENV)/.bench: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing with benchmark tools (a few minutes the first time) …"
+	@$(PIP) --editable '.[cpu,s3,bench]'
+	@touch $@ $(VENV)/.user
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "installing with development tools (a few minutes the first time) …"

@@ -1,6 +1,6 @@
 """Whether a file's bytes are still those that were catalogued, for a fiftieth of what sha256 takes.
 
-XXH3 (64 bits; Collet, xxhash.com) finds changes and damage, not forgery: identity stays with media_sha256, and
+XXH3 (64 bits; xxhash.com) finds changes and damage, not forgery: identity stays with media_sha256, and
 this is only ever compared for a file whose sha256 was taken from the same bytes (docs/decisions/0019).
 """
 

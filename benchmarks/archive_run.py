@@ -1,17 +1,20 @@
 """How much of this machine does an archive run get, against a bare decode + ONNX loop on all cores?
 
-python benchmarks/archive_run.py --images 5000 --size 1920x1080
+python benchmarks/archive_run.py --images 5000 --size 1920x1080 [--jpeg-shrink 4]
 A (bare loop) and B (a run: `resight reprocess` on its own cluster) alternate on the same files in this
 one call: A B A B … A, and each B is compared with the mean of the A before and after it, because
 machines drift. Prints a table; the last line of standard output is one JSON document, which is also
 kept in benchmarks/results/. Steady state = between 10 % and 90 % of the images; end to end includes
-the job's start, planning, commits and the final count.
+the job's start, planning, commits and the final count. With --jpeg-shrink the run's model decodes JPEGs at up to
+that part of their size (docs/models.md), the bare loop still whole. The negative control is a run over one folder
+that asks for one image at a time from one thread: it must come out worse.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import sys
 import tempfile
@@ -20,16 +23,19 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from harness import MODEL, WEIGHTS, facts, keep
+from harness import MODEL, WEIGHTS, facts, keep, picture, verdicts
 
 from benchmarks import sized_archive
 from benchmarks.bare_loop import BareLoop
 from benchmarks.cpu_share import CpuShare
+from benchmarks.first_commit import first_commit
 from benchmarks.own_cluster import Cluster, cluster
 from examples import sample_archive
 from serve.settings import usable_cores
 
 SIDE_PX = 300  # of the shipped model
+STEADY, WHOLE, SHRUNKEN, FIRST_S = 0.97, 0.90, 1.1, 30.0
+"""Targets: ratios to the bare loop, and seconds to the first committed row."""
 
 
 def main() -> None:
@@ -40,6 +46,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="how often B runs (A runs once more)")
     parser.add_argument("--size", default="", help="1920x1080: all of one size (a mixed archive)")
     parser.add_argument("--data", type=Path, help="keep the sample archive here for the next time")
+    parser.add_argument("--jpeg-shrink", type=int, default=1, choices=(1, 2, 4, 8))
     parser.add_argument("--chunk", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0)
     arguments = parser.parse_args()
@@ -51,7 +58,7 @@ def main() -> None:
             sized_archive.build(archive, arguments.images, (int(width), int(height)))
         else:
             sample_archive.build(archive, arguments.images)
-        asked = ("images", "size", "chunk", "threads")
+        asked = ("images", "size", "rounds", "jpeg_shrink", "chunk", "threads")
         config = {"model": MODEL} | {name: getattr(arguments, name) for name in asked}
         result = facts("archive_run", config)
         with cluster() as up:
@@ -61,23 +68,18 @@ def main() -> None:
 
 def measure(arguments: argparse.Namespace, archive: Path, up: Cluster) -> dict[str, Any]:
     files = sorted(p for p in archive.rglob("*") if p.is_file())
+    model = shrunken(up, arguments.jpeg_shrink) if arguments.jpeg_shrink > 1 else MODEL
     bare = BareLoop(str(WEIGHTS), SIDE_PX, usable_cores())
+    pace = ("--chunk", str(arguments.chunk), "--threads", str(arguments.threads))
     bare_rates, runs = [bare.run(files)], []
     for turn in range(arguments.rounds):
-        tables = {"RESIGHT_TABLES": str(up.home / f"tables-{turn}")}
-        up.resight("ingest", str(archive), **tables)
-        pace = ("--chunk", str(arguments.chunk), "--threads", str(arguments.threads))
-        began, started = time.time(), time.perf_counter()
-        with CpuShare(up.head_pid) as share:
-            out = up.resight("reprocess", "--model", MODEL, "--format", "json", *pace, **tables)
-        elapsed = time.perf_counter() - started
-        more = {"end_to_end_s": elapsed, "cpu_s": share.seconds()}
-        more["first_row_s"] = first_commit(up.home / f"tables-{turn}" / "results") - began
-        runs.append(json.loads(out) | more)
+        runs.append(one_run(up, archive, model, f"tables-{turn}", pace))
         bare_rates.append(bare.run(files))
     steady = [run["steady_images_per_s"] for run in runs]
     if None in steady:
         raise SystemExit("too few images for a steady state: take --images 1000 or more")
+    part = sorted(p for p in archive.iterdir() if p.is_dir())[0]
+    control = one_run(up, part, model, "control", ("--chunk", "1", "--threads", "1"))
     whole = [run["counts"]["requested"] / run["end_to_end_s"] for run in runs]
     base = [(a + b) / 2 for a, b in pairwise(bare_rates)]
     return {
@@ -89,17 +91,35 @@ def measure(arguments: argparse.Namespace, archive: Path, up: Cluster) -> dict[s
         "cpu_ms_per_image": cpu_per_image(runs),
         "steady_ratios": [b / a for a, b in zip(base, steady, strict=True)],
         "end_to_end_ratios": [b / a for a, b in zip(base, whole, strict=True)],
+        "control_ratio": rate_of(control) / statistics.median(bare_rates),
     }
 
 
-def first_commit(table: Path) -> float:
-    """When the first rows were there for all to see, seconds since 1970: Delta's own log says it."""
-    for entry in sorted((table / "_delta_log").glob("*.json")):
-        actions = [json.loads(line) for line in entry.read_text().splitlines()]
-        if any("add" in action for action in actions):
-            info = next(action["commitInfo"] for action in actions if "commitInfo" in action)
-            return float(info["timestamp"]) / 1e3
-    raise SystemExit(f"no rows in {table}")
+def one_run(
+    up: Cluster, archive: Path, model: str, tables: str, pace: tuple[str, ...]
+) -> dict[str, Any]:
+    """The report of a run into new tables, with what was seen of it from outside."""
+    where = {"RESIGHT_TABLES": str(up.home / tables)}
+    up.resight("ingest", str(archive), **where)
+    began, started = time.time(), time.perf_counter()
+    with CpuShare(up.head_pid) as share:
+        out = up.resight("reprocess", "--model", model, "--format", "json", *pace, **where)
+    more = {"end_to_end_s": time.perf_counter() - started, "cpu_s": share.seconds()}
+    more["first_row_s"] = first_commit(up.home / tables / "results") - began
+    return json.loads(out) | more
+
+
+def rate_of(run: dict[str, Any]) -> float:
+    return float(run["steady_images_per_s"] or run["images_per_s"])
+
+
+def shrunken(up: Cluster, factor: int) -> str:
+    """A version of the shipped model that differs in this alone."""
+    folder = shutil.copytree(up.models / MODEL / "1", up.models / MODEL / "2")
+    config = json.loads((folder / "config.json").read_text())
+    config["preprocess"]["jpeg_shrink"] = factor
+    (folder / "config.json").write_text(json.dumps(config))
+    return f"{MODEL}@2"
 
 
 def cpu_per_image(runs: list[dict[str, Any]]) -> dict[str, float]:
@@ -125,6 +145,30 @@ def report(result: dict[str, Any]) -> None:
     print(f"{'first committed row, s':26} {first}   bottlenecks {result['bottlenecks']}")
     parts = "  ".join(f"{part} {ms}" for part, ms in result["cpu_ms_per_image"].items())
     print(f"{'CPU ms per image':26} {parts}")
+    steady, whole = (
+        statistics.median(result[f"{name}_ratios"]) for name in ("steady", "end_to_end")
+    )
+    least = SHRUNKEN if result["config"]["jpeg_shrink"] > 1 else STEADY
+    control, first_s = result["control_ratio"], statistics.median(result["first_row_s"])
+    rows = [
+        ("steady state / bare loop", steady, f"≥ {least}", steady >= least),
+        ("end to end / bare loop", whole, f"≥ {WHOLE}", whole >= WHOLE),
+        ("first committed row, s", first_s, f"≤ {FIRST_S:g}", first_s <= FIRST_S),
+        ("control: one image at a time", control, f"< {steady:.2f}", control < steady),
+    ]
+    verdicts(result, rows)
+    with picture(result, 1) as (axes,):
+        axes.plot(
+            range(len(result["bare_images_per_s"])),
+            result["bare_images_per_s"],
+            "o-",
+            label="bare loop",
+        )
+        between = [turn + 0.5 for turn in range(len(result["steady_images_per_s"]))]
+        axes.plot(between, result["steady_images_per_s"], "^-", label="run, steady state")
+        axes.plot(between, result["end_to_end_images_per_s"], "v-", label="run, start to end")
+        axes.set(xlabel="turn", ylabel="images/s", ylim=(0, None))
+        axes.legend()
     keep(result)
 
 

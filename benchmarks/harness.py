@@ -42,7 +42,7 @@ PACKAGES = (
 )
 
 
-def arguments_of(doc: str | None, **defaults: float) -> argparse.Namespace:
+def arguments_of(doc: str | None, **defaults: float | str) -> argparse.Namespace:
     """Options named as the defaults are, and --quick, which a script reads to do as little as it can."""
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -102,7 +102,9 @@ def picture(result: dict[str, Any], panels: int) -> Iterator[Sequence[Any]]:
     drawn.suptitle(f"{result['benchmark']}   {words}", fontsize=8)
     drawn.tight_layout()
     RESULTS.mkdir(exist_ok=True)
-    drawn.savefig(_file(result, "png"), dpi=100)
+    file = _file(result, "png")
+    drawn.savefig(file, dpi=100)
+    result["picture"] = file.name
     plt.close(drawn)
 
 

@@ -10,6 +10,8 @@ p99_ratio    p99 of uploads from the start of the run's job to its end, over idl
              `middle`: those of the run's middle half, without the job's start and end.
 bulk_ratio   steady images/s of the shared run over those of the runs alone: 0.85 at least. Uploads take their
              share of the same cores; all_ratio counts them as images too, and says what sharing itself costs.
+control      eight clients that upload without end, in place of the run: work that no lane keeps apart. The p99 of
+             the same uploads beside them must come out worse than beside a run.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ from benchmarks.own_cluster import Cluster, cluster
 from benchmarks.records import Records
 from benchmarks.swaps import ranks
 from examples.sample_archive import build
+
+CONTROL = "beside 8 clients"
 
 
 def main() -> None:
@@ -70,7 +74,8 @@ def measure(arguments: argparse.Namespace, up: Cluster, archive: Path) -> dict[s
         quarter_s = (end_s - start_s) / 4
         whole.append(seen.between(start_s, end_s))
         middle.append(seen.between(start_s + quarter_s, end_s - quarter_s))
-    of = {"idle": idle, "during a run": whole, "its middle half": middle}
+    beside_clients = crowded(uploads, 5.0 if arguments.quick else arguments.idle_s)
+    of = {"idle": idle, "during a run": whole, "its middle half": middle, CONTROL: [beside_clients]}
     online = {name: together(several) for name, several in of.items()}
     bulk = {
         name: [rate_of(run) for run in runs] for name, runs in (("solo", solo), ("shared", shared))
@@ -89,6 +94,15 @@ def measure(arguments: argparse.Namespace, up: Cluster, archive: Path) -> dict[s
         "failures": sum(one["failures"] for one in online.values()),
         "quantiles_ms": {name: quantiles(several) for name, several in of.items()},
     }
+
+
+def crowded(uploads: Load, seconds: float) -> Records:
+    """The uploads, beside eight clients in the same lane."""
+    others = replace(uploads, rate=0.0, clients=8, seconds=0).start()
+    try:
+        return replace(uploads, seconds=seconds).run()
+    finally:
+        others.stop()
 
 
 def reprocess(up: Cluster, archive: Path, tables: str) -> dict[str, Any]:
@@ -128,10 +142,12 @@ def report(result: dict[str, Any]) -> None:
         ]
     )
     p99, bulk = result["p99_ratio"], result["bulk_ratio"]
+    worse, during = (result["online"][name]["p99"] for name in (CONTROL, "during a run"))
     rows = [
         ("failed uploads", result["failures"], "0", result["failures"] == 0),
         ("p99 during a run / idle", p99, "≤ 2", p99 <= 2),
         ("bulk shared / solo", bulk, "≥ 0.85", bulk >= 0.85),
+        ("control: p99 beside clients, ms", worse, f"> {during}", worse > during),
     ]
     verdicts(result, rows)
     print(f"uploads: {result['rate_per_s']} a second, of {result['saturated_per_s']} at saturation")

@@ -14,7 +14,8 @@ Server        Poisson arrivals: the largest rate found VALID, 99 % of queries wi
               the table says which bound it was.
 
 Not a submission: MLPerf asks for 600 s, 24,576 samples offline, its own model and data, and a check of accuracy.
-An answer that is no 200 makes a scenario INVALID here, whatever LoadGen says, which does not look.
+An answer that is no 200 makes a scenario INVALID here, whatever LoadGen says, which does not look. The negative
+control is Server at 1.2 times Offline, which must be INVALID.
 """
 
 # pyright: reportMissingImports=false
@@ -38,6 +39,7 @@ from benchmarks.sut import Endpoint
 
 UNDER_WAY = {"Offline": 16, "Server": 48}  # below the 64 that a replica admits
 RETINANET_MS = 100.0
+CONTROL = 1.2
 LINE = re.compile(r"^\s*(\S.*?)\s*:\s+(\S+)\s*$", re.MULTILINE)
 
 
@@ -75,9 +77,15 @@ def measure(arguments: argparse.Namespace, up: Cluster) -> dict[str, Any]:
             0.95 * offline["per_s"],
             arguments.tries,
         )
+        asked = {"server_target_latency_ns": bound_ms * 1e6}
+        control = one_run(
+            *(endpoint, "Server", arguments.duration_s / 4),
+            asked | {"server_target_qps": CONTROL * offline["per_s"]},
+        )
     finally:
         endpoint.close()
     return {
+        "control": control,
         "bound_ms": round(bound_ms, 1),
         "rows": rows,
         "single_stream_p90_ms": single["p90_ms"],
@@ -158,7 +166,7 @@ def report(result: dict[str, Any]) -> None:
         next(row for row in result["rows"] if row["scenario"] == name)
         for name in ("SingleStream", "Offline")
     )
-    ratio = result["server_over_offline"]
+    ratio, control = result["server_over_offline"], result["control"]["result"]
     verdicts(
         result,
         [
@@ -166,6 +174,7 @@ def report(result: dict[str, Any]) -> None:
             ("Offline, a second", offline["per_s"], "VALID", offline["result"] == "VALID"),
             ("Server, a second", result["server_per_s"], "VALID", ratio is not None),
             ("Server / Offline", ratio, "≥ 0.90", bool(ratio and ratio >= 0.9)),
+            ("control: 1.2 x Offline", control, "INVALID", control == "INVALID"),
         ],
     )
     with picture(result, 1) as (axes,):

@@ -27,12 +27,17 @@ def build(out: Path, images: int, size_px: tuple[int, int]) -> None:
     """Writes `images` files of (width, height) px to `out`; does nothing if it holds that many."""
     if out.is_dir() and sum(1 for _ in out.rglob("*.jpg")) == images:
         return
-    shots = [shot for shot in plan(DISTINCT * 4, seed=0) if shot.kind == "jpeg"][:DISTINCT]
-    frames = [_encoded(render(shot, 0), size_px) for shot in shots]
+    frames = [frame(size_px, which) for which in range(DISTINCT)]
     for number in range(images):
         file = out / f"camera_{number // PER_CAMERA:02d}" / f"{number:05d}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(_numbered(frames[number % len(frames)], number))
+
+
+def frame(size_px: tuple[int, int], which: int = 0) -> bytes:
+    """One of its JPEGs, without a number."""
+    shots = [shot for shot in plan(DISTINCT * 4, seed=0) if shot.kind == "jpeg"]
+    return _encoded(render(shots[which], 0), size_px)
 
 
 def _encoded(frame: cv2.typing.MatLike, size_px: tuple[int, int]) -> bytes:

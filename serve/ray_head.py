@@ -63,6 +63,7 @@ def head_environment(settings: Settings, inner: InnerPorts, temp_dir: Path) -> d
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, usable_cores())),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(haproxy / "m.sock"),  # one of all users else
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
         **inner.serve_environment(),
