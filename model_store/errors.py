@@ -30,6 +30,7 @@ ResightError
 |   |-- TooManyFailed          a run was stopped because too large a share of its images failed
 |   |-- RunStalled             nothing came back for too long
 |   |-- GateClosed             a publication that the policy's gates do not allow
+|   |-- ObjectiveMissed        no setting that was measured is fast enough
 |   `-- LineageMismatch        a replica answered with another model than the run has pinned
 `-- ClusterError               Ray could not be started, found or stopped
 
@@ -165,6 +166,10 @@ class RunStalled(RunError):
 
 
 class GateClosed(RunError):
+    pass
+
+
+class ObjectiveMissed(RunError):
     pass
 
 

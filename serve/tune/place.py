@@ -1,0 +1,147 @@
+"""What a sweep starts from: the pool that a model lives in, the pictures that are sent, the machine."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+from pydantic import ValidationError
+
+from archive.listing import EXTENSIONS
+from model_store.config import ModelConfig, Preprocess
+from model_store.deployment import DEFAULT_POOL, read_pool
+from model_store.errors import BadRequest, ClusterError, ImageError
+from model_store.image_header import read_header
+from model_store.preprocess import shrink_factor
+from model_store.store import ModelStore, ModelVersion
+from serve.app_names import APP
+from serve.deploy import serve_config
+from serve.placement import require_pool
+from serve.settings import DetectArgs, Settings, usable_cores
+from serve.tune.facts import Machine, Photos
+
+MOST_PHOTOS = 32
+"""Of a folder, spread over it: they are kept in memory, and sent in turn."""
+LOOK_S = 1.0
+PACKAGES = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "torch",
+    "numpy",
+    "opencv-python-headless",
+    "simplejpeg",
+)
+
+
+def pool_of(settings: Settings, store: ModelStore, name: str) -> DetectArgs:
+    """The arguments of the application (serve/app.yaml, or RESIGHT_APP) for the pool that the model lives in.
+
+    Raises ModelNotReady for a pool that there is not, ClusterError for an application that cannot be read.
+    """
+    config = serve_config(settings, "127.0.0.1", 8000)
+    found = [one["args"] for one in config["applications"] if one.get("name") == APP]
+    if not found:
+        raise ClusterError(f"the application file has no application '{APP}': see serve/app.yaml")
+    try:
+        args = DetectArgs.model_validate(found[0])
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        field = ".".join(map(str, wrong["loc"]))
+        raise ClusterError(f"application '{APP}', args: {field}: {wrong['msg']}") from error
+    pool = read_pool(store, name)
+    require_pool(name, pool, {DEFAULT_POOL, *args.pools})
+    return args if pool == DEFAULT_POOL else args.of_pool(pool)
+
+
+def photos_of(
+    store: ModelStore, described: ModelVersion, folder: Path | None
+) -> tuple[Photos, dict[str, bytes]]:
+    """Of a folder, or else of the version's golden probe; by name. Raises BadRequest where there is none, and
+    for one that is no picture.
+    """
+    if folder is None:
+        names = [name for name in described.digests if name.lower().endswith(EXTENSIONS)]
+        found = {n: store.read_file(described, n) for n in names if n.startswith("probe/")}
+        source = f"the golden probe of {described.id}"
+    else:
+        found, source = _files(folder), folder.name or str(folder)
+    sizes = _sizes(found)
+    if not sizes:
+        raise BadRequest(
+            f"there are no pictures in {folder or source}: name a folder with --photos"
+        )
+    pixels = sum(across * down for across, down in sizes.values())
+    facts = Photos(
+        source=source,
+        images=len(found),
+        mean_bytes=sum(map(len, found.values())) // len(found),
+        mean_megapixels=round(pixels / len(found) / 1e6, 2),
+    )
+    return facts, found
+
+
+def paying_shrink(config: ModelConfig, photos: Mapping[str, bytes]) -> int | None:
+    """The largest jpeg_shrink that one of these pictures would be decoded with, where it is more than the
+    version's own.
+    """
+    spec: Preprocess = config.preprocess
+    if spec.tiling is not None:
+        return None
+    most = spec.model_copy(update={"jpeg_shrink": 8})
+    headers = [read_header(data) for data in photos.values()]
+    sizes = [(h.width_px, h.height_px) for h in headers if h.media_type == "image/jpeg"]
+    found = max((shrink_factor(across, down, most) for across, down in sizes), default=1)
+    return found if found > spec.jpeg_shrink else None
+
+
+def machine() -> Machine:
+    """Call it before anything of ours runs: it looks for LOOK_S at what others do."""
+    others = psutil.cpu_percent(interval=LOOK_S) / 100
+    return Machine(
+        cores=usable_cores(),
+        cpu=_cpu_name(),
+        system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        others_frac=round(others, 3),
+        versions={name: found for name in PACKAGES if (found := _version(name))},
+    )
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    if not folder.is_dir():
+        raise BadRequest(f"--photos {folder} is no folder")
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
+    step = max(1.0, len(files) / MOST_PHOTOS)
+    chosen = [files[int(i * step)] for i in range(min(len(files), MOST_PHOTOS))]
+    try:
+        return {str(path.relative_to(folder)): path.read_bytes() for path in chosen}
+    except OSError as error:
+        raise BadRequest(f"cannot read {error.filename}: {error.strerror}") from error
+
+
+def _sizes(found: Mapping[str, bytes]) -> dict[str, tuple[int, int]]:
+    sizes: dict[str, tuple[int, int]] = {}
+    for name, data in found.items():
+        try:
+            header = read_header(data)
+        except ImageError as error:
+            raise BadRequest(f"{name} is no picture that can be sent: {error}") from error
+        sizes[name] = (header.width_px, header.height_px)
+    return sizes
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
