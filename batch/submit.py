@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from batch.job_log import job_log
 from batch.options import arguments
 from batch.spec import RunSpec
 from model_store.errors import BadRequest, ClusterError
@@ -157,9 +158,10 @@ async def tail(
 
     Once there are `enough`, it has succeeded: taking its processes down is seconds in which nothing is done.
     """
-    client = _client()
+    client, state = _client(), read_state(Settings())
     rest = ""
-    async with contextlib.aclosing(client.tail_job_logs(submission_id)) as texts:
+    log = job_log(client, submission_id, Path(state.logs) if state else None)
+    async with contextlib.aclosing(log) as texts:
         async for text in texts:
             *lines, rest = (rest + text).split("\n")
             for line in lines:

@@ -1,0 +1,89 @@
+"""The log of a job, from its file or through the dashboard, to its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from batch import job_log
+
+NAME = "job-driver-job-1.log"
+
+
+class Client:
+    """Of a dashboard that says the job has ended from the so-many-th question on."""
+
+    def __init__(self, alive: int) -> None:
+        self.asked, self._alive = 0, alive
+
+    def get_job_info(self, job: str) -> Any:
+        assert job == "job-1"
+        self.asked += 1
+        return SimpleNamespace(status=SimpleNamespace(is_terminal=lambda: self.asked > self._alive))
+
+    async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
+        yield f"{job} by the dashboard\n"
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_log, "LOOK_S", 0.001)
+    monkeypatch.setattr(job_log, "ASK_S", 0.005)
+
+
+async def all_of(client: Client, folder: Path | None) -> str:
+    return "".join([text async for text in job_log.job_log(client, "job-1", folder)])
+
+
+async def test_lines_come_from_the_file_as_they_are_written(tmp_path: Path) -> None:
+    file, seen = tmp_path / NAME, list[str]()
+    client = Client(alive=10**9)
+
+    async def follow() -> None:
+        async for text in job_log.job_log(client, "job-1", tmp_path):
+            seen.append(text)
+
+    following = asyncio.create_task(follow())
+    await asyncio.sleep(0.02)
+    for line in ("one\n", "two\n"):
+        with file.open("a") as log:
+            log.write(line)
+        await asyncio.sleep(0.05)
+        assert seen[-1] == line
+    following.cancel()
+
+
+async def test_what_was_written_before_the_end_is_read_to_the_last_byte(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_bytes("a\nmäh\nno line end".encode())
+    assert await all_of(Client(alive=0), tmp_path) == "a\nmäh\nno line end\n"
+
+
+async def test_a_line_that_is_half_written_waits_for_its_end(tmp_path: Path) -> None:
+    file, seen = tmp_path / NAME, list[str]()
+    file.write_bytes(
+        "whole\nm\N{LATIN SMALL LETTER A WITH DIAERESIS}".encode()[:-1]
+    )  # half a letter
+
+    async def follow() -> None:
+        async for text in job_log.job_log(Client(alive=10**9), "job-1", tmp_path):
+            seen.append(text)
+
+    following = asyncio.create_task(follow())
+    await asyncio.sleep(0.05)
+    assert seen == ["whole\n"]
+    with file.open("ab") as log:
+        log.write("ä".encode()[1:] + b"h\n")
+    await asyncio.sleep(0.05)
+    assert seen == ["whole\n", "mäh\n"]
+    following.cancel()
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_without_a_file_the_dashboard_tells(tmp_path: Path, known: bool) -> None:
+    folder = tmp_path if known else None  # known: a job that ended before it began
+    assert await all_of(Client(alive=0), folder) == "job-1 by the dashboard\n"
