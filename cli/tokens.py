@@ -7,9 +7,8 @@ from typing import Annotated
 import typer
 
 from cli.output import Format, FormatOption, note, print_facts, print_rows
-from serve.access import STALE_S
 from serve.settings import Settings
-from serve.tokens import Scope, StoredToken, TokenFile
+from serve.tokens import STALE_S, Scope, StoredToken, TokenFile
 
 app = typer.Typer(
     help="Bearer tokens of the HTTP API: as soon as there is one, every request needs one.",

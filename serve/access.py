@@ -28,7 +28,7 @@ from model_store.errors import (
     Unauthorized,
 )
 from serve.settings import Settings
-from serve.tokens import Scope, StoredToken, TokenFile, digest
+from serve.tokens import STALE_S, Scope, StoredToken, TokenFile, digest
 from serve.v2.errors import refusal
 
 log = structlog.get_logger("resight.access")
@@ -48,9 +48,9 @@ RULES: tuple[tuple[str, str, Scope | None], ...] = (
 )
 """Methods, path, scope: the first that matches. What matches none changes something, so: admin."""
 
-CHECK_S, STALE_S, WAIT_S = 2.0, 4.0, 2.0
-"""A list of tokens this old is read again, while requests go on; with one this old they wait for the
-new one, but not longer than the last. So a revoked token is refused within STALE_S."""
+CHECK_S, WAIT_S = 2.0, 2.0
+"""A list of tokens this old is read again, while requests go on; with one of STALE_S they wait for the new one, but
+not longer than this."""
 
 
 def scope_of(method: str, path: str) -> Scope | None:

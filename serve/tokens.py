@@ -26,6 +26,8 @@ from model_store.names import NAME
 from model_store.storage import Folder, absolute, is_local
 
 TOKEN_BYTES = 32
+STALE_S = 4.0
+"""Within it, a revoked token is refused, and a new one taken (`serve/access.py`)."""
 
 
 class Scope(StrEnum):

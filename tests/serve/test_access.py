@@ -13,9 +13,9 @@ import structlog
 
 from model_store.errors import Forbidden, StorageUnreachable, Unauthorized
 from serve import access as access_module
-from serve.access import CHECK_S, STALE_S, Access, scope_of
+from serve.access import CHECK_S, Access, scope_of
 from serve.settings import Settings
-from serve.tokens import Scope, TokenFile
+from serve.tokens import STALE_S, Scope, TokenFile
 
 ALL = frozenset(Scope)
 
