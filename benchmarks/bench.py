@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,8 @@ from benchmarks.report import write_report
 HERE = Path(__file__).resolve().parent
 REPORT = HERE / "report"
 TAIL = 2000
+LONGEST = 3
+"""A step may take so many times what it should, and is stopped then."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,12 @@ def main() -> None:
     steps = chosen(arguments)
     minutes = 4 if arguments.quick else sum(step.minutes for step in steps)
     print(f"{len(steps)} benchmarks, about {minutes} minutes", file=sys.stderr)
-    done = [outcome(step, arguments.quick) for step in steps]
-    page = write_report(REPORT, commit(), done)
+    done: list[dict[str, Any]] = []
+    measured = commit()
+    for step in steps:
+        done.append(outcome(step, arguments.quick))
+        write_report(REPORT, measured, done)
+    page = REPORT / "index.html"
     failed = [one["script"] for one in done if "failed" in one]
     print(f"report: {page.relative_to(ROOT)}")
     if failed:
@@ -85,19 +93,27 @@ def outcome(step: Step, quick: bool) -> dict[str, Any]:
     words = [f"benchmarks/{step.script}.py", *((step.quick or ()) if quick else step.whole)]
     print(f"\n== {' '.join(words)}", file=sys.stderr)
     began_s = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, *words], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False
-    )
-    said, _, last = done.stdout.rstrip().rpartition("\n")
-    print(said, file=sys.stderr)
-    told = {"script": step.script, "command": f"python {' '.join(words)}"}
+    told: dict[str, Any] = {"script": step.script, "command": f"python {' '.join(words)}"}
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            [sys.executable, *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True
+        )
+        try:
+            out, _ = process.communicate(timeout=LONGEST * step.minutes * 60)
+            how = f"ended with {process.returncode}"
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)  # so that it ends what it started
+            out, _ = process.communicate()
+            how = f"was stopped after {LONGEST * step.minutes} minutes"
+        errors.seek(0)
+        wrong = errors.read()[-TAIL:]
     told |= {"seconds": round(time.perf_counter() - began_s, 1)}
-    try:
-        if done.returncode == 0:
-            return told | {"said": said, "result": json.loads(last)}
+    said, _, last = out.rstrip().rpartition("\n")
+    print(said or wrong, file=sys.stderr)
+    try:  # a script that misses a bound may say so by its exit code, too
+        return told | {"said": said, "result": json.loads(last)}
     except ValueError:
-        pass
-    return told | {"failed": f"ended with {done.returncode}: {done.stdout[-TAIL:]}"}
+        return told | {"failed": f"{how}: {wrong or out[-TAIL:]}"}
 
 
 if __name__ == "__main__":

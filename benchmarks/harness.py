@@ -120,7 +120,7 @@ def table(rows: Sequence[dict[str, Any]]) -> None:
 def verdicts(result: dict[str, Any], rows: Sequence[tuple[str, Any, str, bool]]) -> None:
     """Name, value, bound, whether it holds: printed, and kept in the result."""
     table([{"verdict": n, "value": v, "bound": b, "": "" if ok else "NO"} for n, v, b, ok in rows])
-    result["verdicts"] = {name: ok for name, _, _, ok in rows}
+    result["verdicts"] = {n: {"value": v, "bound": b, "holds": ok} for n, v, b, ok in rows}
 
 
 def _cell(value: object) -> str:

@@ -56,7 +56,7 @@ def main() -> int:
     report(arguments, result, up, load)
     print(f"log and bodies that did harm: {place}", file=sys.stderr)
     keep(result)
-    return 0 if all(result["verdicts"].values()) else 1
+    return 0 if all(one["holds"] for one in result["verdicts"].values()) else 1
 
 
 def arguments_of() -> argparse.Namespace:

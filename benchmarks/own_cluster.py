@@ -1,4 +1,4 @@
-"""A cluster for one benchmark: temporary home, free ports, a copy of examples/models.
+"""A cluster for one benchmark: temporary home, free ports, a copy of examples/models; RESIGHT_APP holds.
 
 with cluster() as c: c.url, c.resight("models", "list"), c.control("promote", version="2"), c.replicas()
 
@@ -78,7 +78,8 @@ class Cluster:
 def cluster() -> Iterator[Cluster]:
     """Up for the length of the block."""
     ended_by = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("RESIGHT_")}
+    strange = [key for key in os.environ if key.startswith("RESIGHT_") and key != "RESIGHT_APP"]
+    kept = {key: value for key, value in os.environ.items() if key not in strange}
     with tempfile.TemporaryDirectory(prefix="rsb-", ignore_cleanup_errors=True) as folder:
         home = Path(folder)
         shutil.copytree(ROOT / "examples" / "models", home / "models")

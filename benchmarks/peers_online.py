@@ -1,18 +1,22 @@
 """How does Resight compare with what one would serve the same detector with, on this machine?
 
-python benchmarks/peers_online.py [--seconds 12] [--rounds 3] [--only fastapi,litserve] [--quick]
+python benchmarks/peers_online.py [--seconds 12] [--rounds 4] [--only fastapi,litserve] [--quick]
 
-Peers run in environments of their own (`peers/online/`), with the same graph, the same decoder and the same
-answers. First each configuration of each peer is measured shortly, and its best one taken (`tuning`). Then, in
-every round, each is started alone and asked in turn, the order reversed from round to round:
+Peers run in environments of their own (`peers/online/`), with the same graph and the same decoder, and their first
+answer must be that of `peers/detector.py`. First each configuration of each peer is measured shortly, and its best one
+taken (`tuning`). Then, in every round, each is started alone and asked in turn, the order reversed from round to round,
+so that over an even number of rounds a drift of the machine cancels:
 
-saturated    closed loop, 8 clients: answers a second, CPU seconds per 1,000 images, highest PSS of its processes
-open 50 %, open 80 %    Poisson arrivals at the same two rates for all: that share of the median peer's throughput
-first_s      from the start of the command to the first answer, model loaded
-lines        what its user writes (code and configuration, the detector of `peers/detector.py` included)
+saturated    closed loop, four clients a core, at least eight: answers a second, CPU seconds per 1,000 images, highest
+             PSS of its processes, sampled
+open 50 %, open 80 %    Poisson arrivals, the same for all: that share of the median throughput. Connections take turns.
+             Who cannot keep up with such a rate is told, and not compared there
+first_s      from the start of the command to the first answer, model loaded; `resight up` starts a whole cluster
+lines        what its user writes (the detector of `peers/detector.py` included); Resight's has the shipped config.json
 
 Ratios are Resight over a peer within the same round. Targets: throughput at least 1.0 and p99 at most 1.0 of every
-peer. The negative control (a session for every request, on the event loop) must come out worse than all others.
+peer. The negative control (a session for every request, on the event loop) must come out slower than all others.
+A peer that fails is a row with what it said, and the others go on.
 """
 
 from __future__ import annotations
@@ -23,23 +27,32 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from subprocess import CalledProcessError
 from typing import Any
 
-from harness import PHOTO, arguments_of, facts, keep, picture, table, verdicts
+import httpx
+from harness import PHOTO, WEIGHTS, arguments_of, facts, keep, picture, table, verdicts
 
 from benchmarks.load import Load
+from benchmarks.peers.detector import Detector
+from benchmarks.peers.environments import environment
 from benchmarks.peers.peer import Config
 from benchmarks.peers.subjects import RESIGHT, Subject, Up, subjects
 from benchmarks.peers.watch import Watch
+from serve.settings import usable_cores
 
-CLIENTS = 8
+CLIENTS = max(8, 4 * usable_cores())
 SHARES = (0.5, 0.8)
+KEEPS_UP = 0.95
+"""Of the rate: who answers less often does not keep up."""
 WATCH_S = 5.0
 FIGURES = ("per_s", "cpu_s_per_1000", "pss_mib", "first_s")
+FAILURES = (RuntimeError, OSError, ValueError, CalledProcessError)
+Row = dict[str, Any]
 
 
 def main() -> None:
-    arguments = arguments_of(__doc__, seconds=12.0, rounds=3, tuning_s=4.0, only="")
+    arguments = arguments_of(__doc__, seconds=12.0, rounds=4, tuning_s=4.0, only="")
     if arguments.quick:
         arguments.seconds, arguments.rounds, arguments.tuning_s = 3.0, 1, 0.0
         arguments.only = arguments.only or "fastapi,control"
@@ -48,33 +61,37 @@ def main() -> None:
     report(result)
 
 
-def measure(arguments: argparse.Namespace, all_of_them: Sequence[Subject]) -> dict[str, Any]:
-    jpeg = PHOTO.read_bytes()
-    tuning = [row for one in all_of_them for row in tried(one, jpeg, arguments.tuning_s)]
-    chosen = {one.name: best(one, tuning) for one in all_of_them}
-    rates = open_rates(tuning)
-    rounds: list[dict[str, Any]] = []
+def measure(arguments: argparse.Namespace, everyone: Sequence[Subject]) -> Row:
+    jpeg, failed = PHOTO.read_bytes(), list[Row]()
+    ready = [one for one in everyone if one.folder is None or _made(one, failed)]
+    tuning = [row for one in ready for row in tried(one, jpeg, arguments.tuning_s, failed)]
+    chosen = {one.name: best(one, tuning) for one in ready}
+    rates = open_rates(ready, tuning)
+    rounds: list[Row] = []
     for turn in range(arguments.rounds):
-        for one in all_of_them[:: 1 if turn % 2 == 0 else -1]:
+        for one in ready[:: 1 if turn % 2 == 0 else -1]:
             print(f"round {turn}: {one.name} …", file=sys.stderr)
-            with one.up(chosen[one.name], jpeg) as up:
-                if not rates:  # quick: nothing was tried before
-                    rates = tuple(share * saturated(up, 2.0)["per_s"] for share in SHARES)
-                rounds += [
-                    {"round": turn, "name": one.name} | row
-                    for row in asked(up, arguments.seconds, rates)
-                ]
+            try:
+                with one.up(chosen[one.name], jpeg) as up:
+                    rates = rates or [share * saturated(up, 2.0)["per_s"] for share in SHARES]
+                    asked = ask(up, arguments.seconds, [] if one.is_control else rates, turn)
+                rounds += [{"round": turn, "name": one.name} | row for row in asked]
+            except FAILURES as error:
+                failed.append({"name": one.name, "round": turn, "error": str(error)[-2000:]})
     facts_of = {
         one.name: {
             "version": one.version,
             "config": chosen[one.name].model_dump(),
             "lines": one.lines,
             "documentation": one.documentation,
+            "control": one.is_control,
         }
-        for one in all_of_them
+        for one in ready
+        if any(row["name"] == one.name for row in rounds)
     }
     return {
         "subjects": facts_of,
+        "failed": failed,
         "tuning": tuning,
         "open_rates_per_s": rates,
         "rounds": rounds,
@@ -83,33 +100,51 @@ def measure(arguments: argparse.Namespace, all_of_them: Sequence[Subject]) -> di
     }
 
 
-def tried(one: Subject, jpeg: bytes, seconds: float) -> list[dict[str, Any]]:
-    """Each of its configurations at saturation; nothing when there is no time for it."""
+def _made(one: Subject, failed: list[Row]) -> bool:
+    """Its environment, before any clock runs."""
+    assert one.folder is not None
+    try:
+        environment(one.folder)
+    except FAILURES as error:
+        failed.append({"name": one.name, "round": None, "error": str(error)[-2000:]})
+        return False
+    return True
+
+
+def tried(one: Subject, jpeg: bytes, seconds: float, failed: list[Row]) -> list[Row]:
+    """Each of its configurations at saturation; nothing when there is no time for it, or no choice."""
     rows = []
     for config in one.configs if seconds else ():
         print(f"trying {one.name}: {config.name} …", file=sys.stderr)
-        with one.up(config, jpeg) as up:
-            found = saturated(up, seconds)
-        rows.append({"name": one.name, "config": config.name, "per_s": found["per_s"]})
+        try:
+            with one.up(config, jpeg) as up:
+                saturated(up, 2.0)  # others of its workers may be loading still
+                found = saturated(up, seconds)
+            rows.append({"name": one.name, "config": config.name, "per_s": found["per_s"]})
+        except FAILURES as error:
+            failed.append({"name": one.name, "config": config.name, "error": str(error)[-2000:]})
     return rows
 
 
-def best(one: Subject, tuning: Sequence[dict[str, Any]]) -> Config:
+def best(one: Subject, tuning: Sequence[Row]) -> Config:
     rates = {row["config"]: row["per_s"] for row in tuning if row["name"] == one.name}
     return max(one.configs, key=lambda config: rates.get(config.name, 0.0))
 
 
-def open_rates(tuning: Sequence[dict[str, Any]]) -> tuple[float, ...]:
-    """Of the median subject's best; the control, whose rate is small, has no part in it."""
+def open_rates(everyone: Sequence[Subject], tuning: Sequence[Row]) -> list[float]:
+    """Of the median of all but the control; none where nothing was tried."""
     found: dict[str, float] = {}
+    controls = {one.name for one in everyone if one.is_control}
     for row in tuning:
-        found[row["name"]] = max(row["per_s"], found.get(row["name"], 0.0))
-    middle = statistics.median(sorted(found.values())[1:]) if len(found) > 1 else None
-    return tuple(round(share * middle, 2) for share in SHARES) if middle else ()
+        if row["name"] not in controls:
+            found[row["name"]] = max(row["per_s"], found.get(row["name"], 0.0))
+    middle = statistics.median(found.values()) if found else 0.0
+    return [round(share * middle, 2) for share in SHARES] if found else []
 
 
-def asked(up: Up, seconds: float, rates: Sequence[float]) -> list[dict[str, Any]]:
-    """Rows of its cases, from one start."""
+def ask(up: Up, seconds: float, rates: Sequence[float], turn: int) -> list[Row]:
+    """Rows of its cases, from one start. Raises RuntimeError when its answer is another's."""
+    require_same(up)
     saturated(up, 2.0)  # warm
     with Watch(up.pid, WATCH_S) as watch:
         full = saturated(up, seconds)
@@ -119,14 +154,30 @@ def asked(up: Up, seconds: float, rates: Sequence[float]) -> list[dict[str, Any]
         "first_s": round(up.first_answer_s, 2),
     }
     rows = [{"case": "saturated"} | full | cost]
-    for share, rate in zip(SHARES, rates, strict=True):
+    for share, rate in zip(SHARES, rates, strict=False):
         time.sleep(1.0)
-        found = load_of(up, rate=rate, seconds=seconds).run().summary()
-        rows.append({"case": f"open {share:.0%}"} | found)
+        found = load_of(up, rate=rate, seconds=seconds, seed=turn).run().summary()
+        late = found["per_s"] < KEEPS_UP * found["requests"] / seconds
+        rows.append({"case": f"open {share:.0%}", "rate": rate, "overloaded": late} | found)
     return rows
 
 
-def saturated(up: Up, seconds: float) -> dict[str, Any]:
+def require_same(up: Up) -> None:
+    """The labels of `peers/detector.py`, and its scores to a hundredth. Raises RuntimeError."""
+    answer = httpx.post(
+        up.url + up.path, content=up.body, headers=dict(up.headers), timeout=60
+    ).content
+    want = Detector(WEIGHTS.parent)(PHOTO.read_bytes())
+    said, known = (
+        sorted((one["label"], one["score"]) for one in many)
+        for many in (up.detections(answer), want)
+    )
+    labels = [label for label, _ in said] == [label for label, _ in known]
+    if not labels or any(abs(s - k) > 0.01 for (_, s), (_, k) in zip(said, known, strict=True)):
+        raise RuntimeError(f"it answers {said}, and not {known}")
+
+
+def saturated(up: Up, seconds: float) -> Row:
     return load_of(up, clients=CLIENTS, seconds=seconds).run().summary()
 
 
@@ -134,80 +185,90 @@ def load_of(up: Up, **how: Any) -> Load:
     return replace(Load(up.url, up.path, up.body, up.headers), **how)
 
 
-def merged(rounds: Sequence[dict[str, Any]], facts_of: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row a subject: medians over the rounds."""
-    rows: list[dict[str, Any]] = []
+def merged(rounds: Sequence[Row], facts_of: Row) -> list[Row]:
+    """A row a subject: medians over the rounds, and the extremes of its throughput."""
+    rows: list[Row] = []
     for name, about in facts_of.items():
         own = [row for row in rounds if row["name"] == name]
 
-        def median(case: str, figure: str, own: Sequence[dict[str, Any]] = own) -> float | None:
-            values = [row[figure] for row in own if row["case"] == case and figure in row]
-            return round(statistics.median(values), 2) if values else None
+        def values(case: str, figure: str, own: Sequence[Row] = own) -> list[float]:
+            return [row[figure] for row in own if row["case"] == case and figure in row]
 
-        row: dict[str, Any] = {
-            "name": name,
-            "version": about["version"],
-            "config": about["config"]["name"],
-        }
+        def median(case: str, figure: str) -> float | None:
+            found = values(case, figure)
+            return round(statistics.median(found), 2) if found else None
+
+        full = values("saturated", "per_s")
+        row: Row = {"name": name, "version": about["version"], "config": about["config"]["name"]}
         row |= {figure: median("saturated", figure) for figure in FIGURES}
+        row["spread"] = f"{min(full):.1f} to {max(full):.1f}"
         for share in SHARES:
             for rank in ("p50_ms", "p99_ms"):
                 row[f"{rank} at {share:.0%}"] = median(f"open {share:.0%}", rank)
-        row |= {"lines": about["lines"], "failures": sum(r["failures"] for r in own)}
-        rows.append(row)
+        row["overloaded"] = ", ".join(sorted({r["case"] for r in own if r.get("overloaded")}))
+        rows.append(row | {"lines": about["lines"], "failures": sum(r["failures"] for r in own)})
     return rows
 
 
-def ratios(rounds: Sequence[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
-    """Peer to figure to Resight over that peer, round by round."""
+def ratios(rounds: Sequence[Row]) -> dict[str, dict[str, list[float]]]:
+    """Peer to figure to Resight over that peer, round by round; none where one of them did not keep up."""
     found: dict[str, dict[str, list[float]]] = {}
     ours = {(row["round"], row["case"]): row for row in rounds if row["name"] == RESIGHT}
     for row in rounds:
-        own = ours[(row["round"], row["case"])]
+        own = ours.get((row["round"], row["case"]), {})
         figures = ("per_s",) if row["case"] == "saturated" else ("p50_ms", "p99_ms")
+        if row["name"] == RESIGHT or row.get("overloaded") or own.get("overloaded"):
+            continue
         for figure in figures:
-            if row["name"] != RESIGHT and row.get(figure) and own.get(figure):
-                several = found.setdefault(row["name"], {}).setdefault(
-                    f"{row['case']} {figure}", []
-                )
+            if row.get(figure) and own.get(figure):
+                of_peer = found.setdefault(row["name"], {})
+                several = of_peer.setdefault(f"{row['case']} {figure}", [])
                 several.append(round(own[figure] / row[figure], 3))
     return found
 
 
-def report(result: dict[str, Any]) -> None:
+def report(result: Row) -> None:
     table(result["cases"])
-    control = next((name for name in result["subjects"] if "control" in name.lower()), None)
+    for one in result["failed"]:
+        print(f"failed: {one}")
+    controls = [name for name, about in result["subjects"].items() if about["control"]]
     rows: list[tuple[str, Any, str, bool]] = []
     for name, figures in result["ratios"].items():
-        if name == control:
-            continue
         for figure, values in figures.items():
+            if name in controls or "p50" in figure:
+                continue
             value, more = statistics.median(values), figure.endswith("per_s")
-            if "p50" not in figure:
-                bound = "≥ 1.0" if more else "≤ 1.0"
-                rows.append(
-                    (f"{figure} / {name}", value, bound, value >= 1 if more else value <= 1)
-                )
+            told = f"{value:.3f} ({min(values):.3f} to {max(values):.3f})"
+            bound, holds = ("≥ 1.0", value >= 1) if more else ("≤ 1.0", value <= 1)
+            rows.append((f"{figure} / {name}", told, bound, holds))
     rates = {row["name"]: row["per_s"] for row in result["cases"]}
-    if control and len(rates) > 2:
-        least = min(rate for name, rate in rates.items() if name != control)
-        rows.append(
-            ("control: slower than all", rates[control], f"< {least}", rates[control] < least)
-        )
+    others = [rate for name, rate in rates.items() if name not in controls]
+    rows += [
+        ("control: slower than all", rates[name], f"< {min(others)}", rates[name] < min(others))
+        for name in controls
+    ]
     failures = sum(row["failures"] for row in result["cases"] if row["name"] == RESIGHT)
     rows.append(("failures of Resight", failures, "0", failures == 0))
+    lost = len(result["failed"])
+    rows.append(("peers and turns that failed", lost, "0", lost == 0))
     verdicts(result, rows)
+    draw(result)
+    keep(result)
+
+
+def draw(result: Row) -> None:
     with picture(result, 2) as (rate, latency):
         names = [row["name"] for row in result["cases"]]
         rate.barh(names, [row["per_s"] for row in result["cases"]])
-        rate.set(xlabel=f"answers a second, {CLIENTS} clients")
+        for row in (row for row in result["rounds"] if row["case"] == "saturated"):
+            rate.plot(row["per_s"], row["name"], "k.")
+        rate.set(xlabel=f"answers a second, {CLIENTS} clients; a dot a round")
         for share in SHARES:
             for rank, style in (("p50_ms", "o"), ("p99_ms", "^")):
                 case = f"{rank} at {share:.0%}"
                 latency.plot([row[case] for row in result["cases"]], names, style, label=case)
         latency.set(xlabel="ms, open loop, the same rates for all", xscale="log")
         latency.legend()
-    keep(result)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import cast
@@ -34,7 +35,7 @@ class Pool:
     def __init__(self, url: str, most: int = MOST) -> None:
         place = urlsplit(url)
         self._host, self._port = place.hostname or "127.0.0.1", place.port or 80
-        self._idle: list[Socket] = []
+        self._idle: deque[Socket] = deque()
         self._free = asyncio.Semaphore(most)
 
     @asynccontextmanager
@@ -56,7 +57,7 @@ class Pool:
 
     def _usable(self) -> Socket | None:
         while self._idle:
-            socket = self._idle.pop()
+            socket = self._idle.popleft()  # in turn: workers of a server each have their own
             if not socket.closed and time.monotonic() - socket.idle_since_s < IDLE_S:
                 return socket
             socket.close()

@@ -50,16 +50,23 @@ def html(at: str, commit: str, outcomes: Sequence[dict[str, Any]]) -> str:
 def summary(outcomes: Sequence[dict[str, Any]]) -> str:
     """Every bound of every benchmark, those that do not hold first."""
     rows = [
-        (one["script"], name, ok)
+        (one["command"], name, *(found[key] for key in ("value", "bound", "holds")))
         for one in outcomes
-        for name, ok in one.get("result", {}).get("verdicts", {}).items()
+        for name, found in one.get("result", {}).get("verdicts", {}).items()
     ]
-    rows += [(one["script"], "it runs to its end", False) for one in outcomes if "failed" in one]
+    rows += [
+        (one["command"], "it runs to its end", "", "", False) for one in outcomes if "failed" in one
+    ]
     cells = "".join(
-        f"<tr><td>{escape(script)}<td>{escape(name)}<td class={'yes' if ok else 'no'}>{'holds' if ok else 'no'}"
-        for script, name, ok in sorted(rows, key=lambda row: row[2])
+        f"<tr><td>{escape(name)}<td>{escape(_short(value))}<td>{escape(str(bound))}"
+        f"<td class={'yes' if ok else 'no'}>{'holds' if ok else 'no'}<td>{escape(command)}"
+        for command, name, value, bound, ok in sorted(rows, key=lambda row: row[4])
     )
     return f"<h2>Bounds</h2><table>{cells}</table>"
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def section(one: dict[str, Any]) -> str:

@@ -50,9 +50,9 @@ class Endpoint:
     async def _ask(self, sample_id: int, index: int) -> None:
         status = 0
         try:
-            async with self._free, self._pool.take() as connection:
+            async with self._free, asyncio.timeout(60), self._pool.take() as connection:
                 status, _ = await connection.ask(self.requests[index])
-        except (OSError, ValueError):
+        except (OSError, TimeoutError, ValueError):
             status = 0
         self.statuses[status] += 1
         loadgen.QuerySamplesComplete([loadgen.QuerySampleResponse(sample_id, 0, 0)])

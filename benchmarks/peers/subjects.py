@@ -7,16 +7,17 @@ answered. `first_answer_s` counts from the start of its command, weights and fir
 from __future__ import annotations
 
 import contextlib
+import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
 from benchmarks.harness import MODEL, WEIGHTS
 from benchmarks.own_cluster import cluster
-from benchmarks.peers.environments import environment
 from benchmarks.peers.lines import lines_of
 from benchmarks.peers.peer import Config, Peer, read_peer
 from benchmarks.peers.processes import started
@@ -24,6 +25,7 @@ from serve.settings import usable_cores
 
 RESIGHT = "Resight"
 FLOOR = 0.05  # of the scores that peers send: the same answers from all
+CONTROL = "control"
 ONLINE = Path(__file__).resolve().parent / "online"
 
 
@@ -37,6 +39,8 @@ class Up:
     body: bytes
     pid: int
     first_answer_s: float
+    detections: Callable[[bytes], list[dict[str, Any]]]
+    """Of the body of an answer."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,10 @@ class Subject:
     lines: int = 0
     documentation: str = ""
 
+    @property
+    def is_control(self) -> bool:
+        return self.folder is not None and self.folder.name == CONTROL
+
     @contextlib.contextmanager
     def up(self, config: Config, jpeg: bytes) -> Iterator[Up]:
         """Raises PeerFailed, or what `resight up` raises."""
@@ -61,19 +69,23 @@ class Subject:
         with started(self.folder, config, model=WEIGHTS.parent, cores=cores, jpeg=jpeg) as running:
             path, headers, body = running.request(jpeg)
             pairs = tuple(headers.items())
-            yield Up(running.url, path, pairs, body, running.pid, running.first_answer_s)
+            pid, first_s = running.pid, running.first_answer_s
+            yield Up(running.url, path, pairs, body, pid, first_s, running.detections)
 
 
 def subjects(only: Sequence[str] = ()) -> list[Subject]:
-    """Resight first, the negative control last; their environments are made here, before any clock runs."""
+    """Resight first, the negative control last. Raises SystemExit for a name that is none."""
     found = [Subject(RESIGHT, "this commit", (Config(name="as shipped"),))]
-    folders = sorted(ONLINE.glob("*/peer.toml"), key=lambda file: file.parent.name == "control")
-    for folder in (file.parent for file in folders):
-        if only and folder.name not in only:
-            continue
-        environment(folder)
-        found.append(_subject(folder, read_peer(folder)))
-    return found
+    return found + [_subject(folder, read_peer(folder)) for folder in folders_of(ONLINE, only)]
+
+
+def folders_of(kind: Path, only: Sequence[str]) -> list[Path]:
+    """The peers below a folder, the negative control last. Raises SystemExit for a name that is none."""
+    found = [file.parent for file in sorted(kind.glob("*/peer.toml"))]
+    if unknown := set(only) - {folder.name for folder in found}:
+        raise SystemExit(f"no peer is called {', '.join(sorted(unknown))}")
+    found.sort(key=lambda folder: folder.name == CONTROL)
+    return [folder for folder in found if not only or folder.name in only]
 
 
 def _subject(folder: Path, peer: Peer) -> Subject:
@@ -91,4 +103,10 @@ def _resight(jpeg: bytes) -> Iterator[Up]:
             here.url + path, content=jpeg, headers=dict(headers), timeout=60
         ).raise_for_status()
         first_s = time.perf_counter() - began_s
-        yield Up(here.url, path, tuple(headers.items()), jpeg, here.head_pid, first_s)
+        pairs = tuple(headers.items())
+        yield Up(here.url, path, pairs, jpeg, here.head_pid, first_s, _detections)
+
+
+def _detections(answer: bytes) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(answer)["detections"]
+    return found

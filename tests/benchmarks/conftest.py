@@ -1,0 +1,8 @@
+"""The scripts import `harness` as their neighbour, as a script does."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
