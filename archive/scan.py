@@ -1,7 +1,7 @@
 """A Delta snapshot as a relation of DuckDB, read by DuckDB itself where it can: on a local disk.
 
-scan(connection, "media", snapshot, MEDIA) -> a view of that name; columns that a file lacks are not asked
-for here (`archive/query.py` has them as null). On s3:// it reads through pyarrow, with the same rows.
+scan(connection, "media", snapshot, MEDIA) -> a view of that name with the columns of the schema, null where a file,
+or the whole table, is older than a column. On s3:// it reads through pyarrow, with the same rows.
 """
 
 from __future__ import annotations
@@ -21,21 +21,30 @@ def scan(
     schema: pa.Schema,
     inference_key: str | None = None,
 ) -> None:
-    """Make or replace the view `name`; with `inference_key`, of that partition alone.
+    """Make or replace the view `name`; with `inference_key`, of that partition alone and without that column.
 
     Empty where the table is None. The connection must not outlive Delta's retention of the files.
     """
     columns = [field for field in schema.names if field != "inference_key" or inference_key is None]
     chosen = [("inference_key", "=", inference_key)] if inference_key is not None else None
     files = table.file_uris(file_pruning_predicate=chosen) if table is not None else []
+    empty = schema.empty_table().select(columns)
     if table is None or not files:
-        connection.register(name, schema.empty_table().select(columns))
-    elif is_local(table.table_uri):
+        connection.register(name, empty)
+        return
+    if is_local(table.table_uri):
         paths = ", ".join(literal(file.removeprefix("file://")) for file in files)
         partitions = "false" if inference_key is not None else str("inference_key" in schema.names)
-        options = f"hive_partitioning = {partitions}, hive_types_autocast = false"
-        connection.execute(
-            f"create or replace temp view {name} as from read_parquet([{paths}], {options})"
+        options = (
+            f"hive_partitioning = {partitions}, hive_types_autocast = false, union_by_name = true"
         )
+        rows = f"from read_parquet([{paths}], {options})"
     else:
-        connection.register(name, table.to_pyarrow_dataset(file_pruning_predicate=chosen))
+        connection.register(
+            f"{name}_files", table.to_pyarrow_dataset(file_pruning_predicate=chosen)
+        )
+        rows = f"from {name}_files"
+    if set(columns) - {field.name for field in table.schema().fields}:
+        connection.register(f"{name}_columns", empty)
+        rows = f"{rows} union all by name from {name}_columns"
+    connection.execute(f"create or replace temp view {name} as {rows}")

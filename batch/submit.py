@@ -29,6 +29,7 @@ from serve.settings import Settings
 JOBS = ("batch.reprocess", "batch.classify", "batch.filters")
 """Modules whose command line names its run with --run-id."""
 STOP_S = 60
+TAKEN_DOWN_S = 10.0
 PASSED_ON = ("RESIGHT_HOME", "RESIGHT_MODELS", "RESIGHT_TABLES", "AWS_ENDPOINT_URL", "AWS_REGION")
 
 
@@ -79,14 +80,27 @@ def submit_job(module: str, run_id: str, words: Sequence[str], settings: Setting
     command = shlex.join(["python", "-m", module, *words])
     try:
         client = _client()
-        known = {job.submission_id: job.status for job in client.list_jobs()}
         return client.submit_job(
             entrypoint=command,
-            submission_id=free_submission_id(run_id, known),
+            submission_id=free_submission_id(run_id, _settled(client, run_id)),
             runtime_env=runtime_env,
         )
     except _ray_errors() as error:
         raise ClusterError(f"the cluster did not take the job: {error}"[:1000]) from error
+
+
+def _settled(client: Any, run_id: str) -> dict[str | None, Any]:
+    """Status by id of Ray's jobs. One of this run that has told its report may still be taking itself down (`tail`):
+    it is waited for a little.
+    """
+    until_s = time.monotonic() + TAKEN_DOWN_S
+    while True:
+        jobs = client.list_jobs()
+        known = {job.submission_id: job.status for job in jobs}
+        ours = [job for job in jobs if is_job_of(run_id, job.entrypoint)]
+        if all(job.status.is_terminal() for job in ours) or time.monotonic() > until_s:
+            return known
+        time.sleep(0.5)
 
 
 def free_submission_id(run_id: str, known: Mapping[str | None, Any]) -> str:
@@ -156,7 +170,8 @@ async def tail(
 ) -> JobOutcome:
     """Lines of the job's log as they come, then how it ended.
 
-    Once there are `enough`, it has succeeded: taking its processes down is seconds in which nothing is done.
+    Once there are `enough`, it counts as succeeded, and is not waited for: its processes take seconds to go, in which
+    nothing is done. Raises ClusterError when the cluster does not answer for long.
     """
     client, state = _client(), read_state(Settings())
     rest = ""

@@ -15,7 +15,7 @@ Server        Poisson arrivals: the largest rate found VALID, 99 % of queries wi
 
 Not a submission: MLPerf asks for 600 s, 24,576 samples offline, its own model and data, and a check of accuracy.
 An answer that is no 200 makes a scenario INVALID here, whatever LoadGen says, which does not look. The negative
-control is Server at 1.2 times Offline, which must be INVALID.
+control is Server at 1.2 times Offline, which must be over the bound.
 """
 
 # pyright: reportMissingImports=false
@@ -166,7 +166,8 @@ def report(result: dict[str, Any]) -> None:
         next(row for row in result["rows"] if row["scenario"] == name)
         for name in ("SingleStream", "Offline")
     )
-    ratio, control = result["server_over_offline"], result["control"]["result"]
+    ratio, bound_ms = result["server_over_offline"], result["bound_ms"]
+    control = result["control"]["p99_ms"] or 0.0
     verdicts(
         result,
         [
@@ -174,7 +175,7 @@ def report(result: dict[str, Any]) -> None:
             ("Offline, a second", offline["per_s"], "VALID", offline["result"] == "VALID"),
             ("Server, a second", result["server_per_s"], "VALID", ratio is not None),
             ("Server / Offline", ratio, "≥ 0.90", bool(ratio and ratio >= 0.9)),
-            ("control: 1.2 x Offline", control, "INVALID", control == "INVALID"),
+            ("control: 1.2 x Offline, p99 in ms", control, f"> {bound_ms}", control > bound_ms),
         ],
     )
     with picture(result, 1) as (axes,):

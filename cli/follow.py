@@ -20,7 +20,9 @@ from cli.output import errors, note
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """How a job ended; `reports` of its runs by id, and its `run_failed` event, empty where there was none."""
+    """How a job ended, as far as it was awaited (`tail`); `reports` of its runs by id, and its `run_failed` event,
+    empty where there was none.
+    """
 
     outcome: JobOutcome
     reports: Mapping[str, dict[str, Any]]

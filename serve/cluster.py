@@ -29,7 +29,7 @@ from serve.settings import Settings
 START_TIMEOUT_S = 120
 RUN_STOP_S = 30
 GRACE_S = 5
-DRIVERS = "batch."
+DRIVERS = "-m batch."
 """In the command of each job of ours: python -m batch.reprocess, batch.classify, batch.filters."""
 
 
@@ -124,7 +124,7 @@ def stop(settings: Settings) -> bool:
     state = read_state(settings)
     roots = [psutil.Process(state.pid)] if state else _orphans(settings)
     below = [child for root in roots for child in root.children(recursive=True)]
-    _end((p for p in below if _has(p, DRIVERS)), psutil.Process.terminate, RUN_STOP_S)
+    _end(filter(_is_driver, below), psutil.Process.terminate, RUN_STOP_S)
     family = [*{child for root in roots for child in root.children(recursive=True)}, *roots]
     _end(roots, psutil.Process.terminate, 0)
     _, alive = psutil.wait_procs(family, timeout=GRACE_S)
@@ -149,6 +149,13 @@ def _is_ray(process: psutil.Process, temp_dir: str) -> bool:
     except psutil.Error:
         return False
     return any("ray" in part for part in program)
+
+
+def _is_driver(process: psutil.Process) -> bool:
+    try:
+        return DRIVERS in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
 
 
 def _has(process: psutil.Process, words: str) -> bool:

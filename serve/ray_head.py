@@ -23,7 +23,7 @@ LIGHT = {
     "RAY_metrics_report_interval_ms": "30000",
     "RAY_task_events_report_interval_ms": "10000",
     "RAY_raylet_report_resources_period_milliseconds": "500",
-    "DASHBOARD_AGENT_CHECK_PARENT_INTERVAL_S": "2",
+    "RAY_DASHBOARD_AGENT_CHECK_PARENT_INTERVAL_S": "2",
     "EVENT_AGENT_REPORT_INTERVAL_SECONDS": "2",
     "METRICS_RECORD_INTERVAL_S": "30",
     "REPORTER_UPDATE_INTERVAL_MS": "30000",
@@ -32,7 +32,7 @@ LIGHT = {
 
 Eight idle workers per job, 2 s of CPU each to start. Ten looks a second at applications that do not change. A
 hand-over between two threads for each message of a request: ours blocks no event loop. Workers, replicas among them,
-that give way to Ray's dashboard. Statistics, task events and charts of that dashboard never older than a few seconds.
+that give way to Ray's dashboard. Fresh statistics, task events and charts there: they are 10 to 30 s old instead.
 """
 
 

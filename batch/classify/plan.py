@@ -99,8 +99,8 @@ class CropPlan:
         return self.requested - self.todo
 
     def windows(self, images: int) -> Iterator[pa.Table]:
-        """So many images at a time: media_sha256, source_root, path, elsewhere, size_bytes, width_px, height_px,
-        and boxes (rank, corners, and whether there is a failed row that its row replaces).
+        """So many images at a time: media_sha256, source_root, path, elsewhere, size_bytes, quick_digest, width_px,
+        height_px, and boxes (rank, corners, and whether there is a failed row that its row replaces).
         """
         yield from windows(self.scratch.sql, "crops_todo", images)  # and the database lives as long
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 
 from archive.scan import scan
-from archive.schemas import RESULTS
-from archive.tables import Tables
+from archive.schemas import MEDIA, RESULTS
+from archive.tables import Tables, storage_options
 from tests.fixtures_local import put_results, result_rows
 
 KEYS = ("1" * 64, "12e4", "it's")
@@ -47,3 +49,28 @@ def test_without_a_key_all_rows_have_theirs_as_text(tables: Tables) -> None:
     found = [("m0", KEYS[0]), ("m1", KEYS[1]), ("m2", KEYS[2]), ("m3", KEYS[0])]
     assert rows(tables, None) == found
     assert rows(Tables(tables.url + "-none"), None) == []
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["all old", "old and new"])
+def test_a_column_that_files_are_older_than_is_null_there(tables: Tables, later: bool) -> None:
+    old = pa.schema([field for field in MEDIA if field.name != "quick_digest"])
+    row = {"source_root": "/a", "path": "1.jpg", "media_sha256": "m1", "size_bytes": 1}
+    where, options = f"{tables.url}/media", storage_options(tables.url)
+    write_deltalake(where, pa.Table.from_pylist([row], schema=old), storage_options=options)
+    known = [("m1", 1, None)]
+    if later:
+        new = row | {"path": "2.jpg", "media_sha256": "m2", "quick_digest": -5}
+        base = tables.snapshot("media")
+        tables.append(
+            "media",
+            pa.Table.from_pylist([new], schema=MEDIA),
+            writer="test",
+            missing=lambda snapshot, wanted: wanted,
+            base=base,
+        )
+        known.append(("m2", 1, -5))
+    sql = duckdb.connect()
+    scan(sql, "media", tables.existing("media"), MEDIA)
+    asked = "select media_sha256, size_bytes, quick_digest from media order by 1"
+    assert sql.sql(asked).fetchall() == known
+    assert set(sql.sql("from media").columns) == set(MEDIA.names)

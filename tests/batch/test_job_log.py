@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from batch import job_log
+from model_store.errors import ClusterError
 
 NAME = "job-driver-job-1.log"
 
@@ -87,3 +88,35 @@ async def test_a_line_that_is_half_written_waits_for_its_end(tmp_path: Path) -> 
 async def test_without_a_file_the_dashboard_tells(tmp_path: Path, known: bool) -> None:
     folder = tmp_path if known else None  # known: a job that ended before it began
     assert await all_of(Client(alive=0), folder) == "job-1 by the dashboard\n"
+
+
+async def test_a_dashboard_that_is_busy_for_a_while_does_not_end_the_following(
+    tmp_path: Path,
+) -> None:
+    client = Busy(answers_from=4)
+    (tmp_path / NAME).write_bytes(b"line\n")
+    assert await all_of(client, tmp_path) == "line\n"
+    assert client.asked == 4
+
+
+async def test_a_dashboard_that_is_gone_is_an_error_that_names_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_log, "SILENT_S", 0.02)
+    (tmp_path / NAME).write_bytes(b"line\n")
+    with pytest.raises(ClusterError, match="job job-1 may go on"):
+        await all_of(Busy(answers_from=10**9), tmp_path)
+
+
+class Busy(Client):
+    """Answers from the so-many-th question on, and then that the job has ended."""
+
+    def __init__(self, answers_from: int) -> None:
+        super().__init__(alive=0)
+        self._from = answers_from
+
+    def get_job_info(self, job: str) -> Any:
+        found = super().get_job_info(job)
+        if self.asked < self._from:
+            raise RuntimeError("500")
+        return found

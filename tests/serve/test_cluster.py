@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import psutil
 import pytest
 
 from serve import cluster
+from serve.ray_head import LIGHT
 from serve.settings import Settings
 
 SLEEP = "import time; time.sleep(60)"
@@ -43,3 +45,12 @@ def test_only_rays_own_processes_are_taken_for_orphans_and_ended(
         for process in (ours, pager, other):
             process.kill()
             process.wait()
+
+
+def test_every_setting_that_makes_ray_light_is_one_that_ray_reads() -> None:
+    ray = Path(importlib.util.find_spec("ray").submodule_search_locations[0])  # type: ignore
+    sources = (*ray.rglob("*const*.py"), *ray.rglob("ray_config*.py"))
+    python = "\n".join(one.read_text(errors="ignore") for one in sources)
+    native = (ray / "core" / "src" / "ray" / "raylet" / "raylet").read_bytes()
+    for name in LIGHT:
+        assert name in python or name.removeprefix("RAY_").encode() in native, name
