@@ -6,8 +6,8 @@ one call: A B A B … A, and each B is compared with the mean of the A before an
 machines drift. The cluster is up for B alone. Prints a table; the last line of standard output is one JSON
 document, which is also kept in benchmarks/results/. Steady state = between 10 % and 90 % of the images; end to
 end includes the job's start, planning, commits and the final count. With --jpeg-shrink the run's model decodes
-JPEGs at up to that part of their size (docs/models.md), the bare loop still whole. The negative control is a run over one folder
-that asks for one image at a time from one thread: it must come out worse.
+JPEGs at up to that part of their size (docs/models.md), the bare loop still whole. The negative control is a run
+over one folder that asks for one image at a time from one thread: it must come out worse.
 """
 
 from __future__ import annotations
