@@ -11,18 +11,38 @@ from rich.progress import Progress
 
 from cli.output import Format, FormatOption, errors, note, print_facts, print_rows
 from model_store.errors import BadRequest, ObjectiveMissed
-from model_store.names import parse_ref
+from model_store.names import parse_ref, parse_version
+from model_store.storage import absolute
 from model_store.store import ModelStore
 from serve.settings import Settings
 from serve.tune.apply import apply_best, undo
 from serve.tune.facts import Measured, Tuned
-from serve.tune.point import Wanted
-from serve.tune.report import default_out, read_report, require_empty, write_report
+from serve.tune.place import pool_of
+from serve.tune.point import MOST_BATCH, MOST_WAIT_MS, Wanted
+from serve.tune.report import (
+    default_out,
+    read_report,
+    require_empty,
+    reserved,
+    what_to_do,
+    write_report,
+)
 from serve.tune.tune import BUSY, LOAD_SHARE, Prepared, prepare, run
-from serve.tune.words import advice, busy, doubts, missed, rows, summary, verdict
+from serve.tune.words import busy, doubts, missed, rows, summary, to_apply, verdict
 
 N = TypeVar("N", int, float)
 MOST = 4096
+OF_MEASURING = (
+    "photos",
+    "seconds",
+    "load",
+    "batch",
+    "wait",
+    "threads",
+    "workers",
+    "replicas",
+    "out",
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -30,6 +50,7 @@ def register(app: typer.Typer) -> None:
 
 
 def tune(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(help="name, name@version or name:alias of a detector")],
     objective_p99: Annotated[
         float | None,
@@ -69,12 +90,16 @@ def tune(
     """
     settings = Settings()
     store = ModelStore(settings.models_url)
+    if earlier is not None:
+        _require_nothing_to_measure(context)
     if take_back:
         _undo(store, model, earlier, apply, fmt)
         return
     if earlier is not None:
-        tuned, folder = _earlier(store, model, earlier, objective_p99), earlier
-        todo = advice(tuned, earlier)
+        folder = absolute(earlier)
+        tuned = _earlier(store, model, folder, objective_p99)
+        todo = what_to_do(tuned, store.describe(parse_version(tuned.model)), store.url, folder)
+        _print(tuned, fmt)
     else:
         if objective_p99 is None:
             raise BadRequest(
@@ -83,29 +108,41 @@ def tune(
         if out is not None:
             require_empty(out)
         wanted = Wanted(
-            batches=_numbers("--batch", batch, int, 1),
-            waits_ms=_numbers("--wait", wait, float, 0) or (0.0,),
+            batches=_numbers("--batch", batch, int, 1, MOST_BATCH),
+            waits_ms=_numbers("--wait", wait, float, 0, MOST_WAIT_MS) or (0.0,),
             threads=_numbers("--threads", threads, int, 1),
             workers=_numbers("--workers", workers, int, 1),
             replicas=_numbers("--replicas", replicas, int, 1) or (1,),
         )
         prepared = prepare(settings, model, photos, wanted, seconds)
-        _before(prepared)
-        tuned = _measured(prepared, objective_p99, load)
-        folder = out or default_out(settings, tuned.model, tuned.at)
-        todo = write_report(tuned, prepared.version, settings.models_url, folder)
-    _print(tuned, fmt)
+        folder = absolute(out or default_out(settings, str(prepared.version.id), prepared.at))
+        with reserved(folder) as place:
+            _before(prepared)
+            tuned = _measured(prepared, objective_p99, load)
+            _print(tuned, fmt)  # first: a report that cannot be written takes nothing of it
+            todo = write_report(tuned, prepared.version, settings.models_url, place)
     for one in doubts(tuned):
         note(f"doubt: {one}")
     note(f"report: {folder}/index.html")
     if tuned.best is None:
         raise ObjectiveMissed(missed(tuned))
     note(verdict(tuned))
-    if apply:
-        _apply(store, tuned, folder)
-        return
+    done = to_apply(tuned, folder) if apply else []
     for one in todo:
-        note(one)
+        if one not in done:
+            note(one)
+    if apply:
+        _apply(settings, store, tuned, folder)
+
+
+def _require_nothing_to_measure(context: typer.Context) -> None:
+    """Raises BadRequest that names the options."""
+    sources = {name: context.get_parameter_source(name) for name in OF_MEASURING}
+    given = [name for name, source in sources.items() if source and source.name == "COMMANDLINE"]
+    if given:
+        raise BadRequest(
+            f"--from tells of what was measured: {', '.join(f'--{name}' for name in given)} cannot go with it"
+        )
 
 
 def _undo(
@@ -161,8 +198,9 @@ def _print(tuned: Tuned, fmt: Format) -> None:
         print_rows(rows(tuned), fmt)
 
 
-def _apply(store: ModelStore, tuned: Tuned, folder: str) -> None:
-    applied = apply_best(store, tuned, folder)
+def _apply(settings: Settings, store: ModelStore, tuned: Tuned, folder: str) -> None:
+    pool = pool_of(settings, store, parse_version(tuned.model).name)
+    applied = apply_best(store, tuned, pool, folder)
     if applied is None:
         note(f"nothing was written: {tuned.model} is run so already")
         return
@@ -173,14 +211,18 @@ def _apply(store: ModelStore, tuned: Tuned, folder: str) -> None:
     )
 
 
-def _numbers(option: str, text: str, kind: Callable[[str], N], least: int) -> tuple[N, ...]:
+def _numbers(
+    option: str, text: str, kind: Callable[[str], N], least: int, most: float = MOST
+) -> tuple[N, ...]:
     """`1,2,4`; nothing for an empty text. Raises BadRequest."""
     try:
         found = tuple(kind(part) for part in text.split(",")) if text.strip() else ()
     except ValueError:
         found = (kind(str(least - 1)),)
-    if any(not least <= value <= MOST for value in found):
-        raise BadRequest(f"{option} {text}: a list such as 1,2,4 with {least} or more is needed")
+    if any(not least <= value <= most for value in found):
+        raise BadRequest(
+            f"{option} {text}: a list such as 1,2,4 from {least} to {most:g} is needed"
+        )
     return found
 
 

@@ -2,7 +2,8 @@
 
 with Bench(version, args, photos, seconds, share) as bench: bench.current(), bench.measure(point) -> Round
 The processes of the current settings stay for the whole sweep, so that they can be measured again in between;
-those of other hardware end when the next is wanted.
+those of other hardware end when the next is wanted. Where anything goes wrong they end at once, and the next
+point has new ones: an answer that comes late is nobody's.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Bench:
     ) -> None:
         self._version, self._args, self._photos = version, args, photos
         self._seconds, self._share = seconds, share
-        self._kept = Hardware(args.threads, args.worker_count(), 1)
+        self._kept = Hardware.of(args)
         self._up: dict[Hardware, list[Replica]] = {}
         self._first: Ready | None = None
         self._rounds = self._started = 0
@@ -72,7 +73,14 @@ class Bench:
         return self._first.batch, self._first.device
 
     def measure(self, point: Point) -> Round:
-        """Raises ResightError where a request fails, or the process ends."""
+        """Raises ResightError where a request fails, a process ends, or none can be started."""
+        try:
+            return self._measured(point)
+        except ResightError:
+            self._stop(point.hardware)
+            raise
+
+    def _measured(self, point: Point) -> Round:
         replicas = self._replicas(point.hardware)
         self._rounds += 1
         clients = clients_for(point, self._args.limits.online_queue)
@@ -104,11 +112,11 @@ class Bench:
             threads, workers, count = hardware
             args = self._args.model_copy(update={"threads": threads, "workers": workers})
             self._up[hardware] = started = []
-            for _ in range(count):
-                self._started += 1
-                log = Path(self._logs.name) / f"{self._started}.log"
-                started.append(Replica(self._version, args, self._photos, log))
             try:
+                for _ in range(count):
+                    self._started += 1
+                    log = Path(self._logs.name) / f"{self._started}.log"
+                    started.append(Replica(self._version, args, self._photos, log))
                 ready = [one.ready() for one in started]
             except BaseException:
                 self._stop(hardware)
@@ -117,7 +125,7 @@ class Bench:
         return self._up[hardware]
 
     def _stop(self, hardware: Hardware) -> None:
-        for replica in self._up.pop(hardware):
+        for replica in self._up.pop(hardware, ()):
             replica.stop()
 
 

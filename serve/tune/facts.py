@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from statistics import median
+from typing import Any
 
 from model_store.config import Frozen
 from serve.tune.point import Point
@@ -28,14 +29,18 @@ class Round(Frozen):
         return self.closed_images / self.closed_s
 
     def latency_ms(self, percent: float) -> float | None:
-        """By nearest rank; what has no answer counts as slower than all others. None: it is among those."""
+        """By nearest rank; what has no answer counts as slower than all others. None: it is among those, or
+        nothing was due in this round.
+        """
         rank = math.ceil((len(self.latencies_ms) + self.unanswered) * percent / 100)
         ordered = sorted(self.latencies_ms)
         return ordered[max(rank, 1) - 1] if max(rank, 1) <= len(ordered) else None
 
 
 class Measured(Frozen):
-    """A point and its rounds; medians over them. Without a round it failed, and says why."""
+    """A point and its rounds; medians over them, of p50 and p99 over those in which something was due. Without
+    a round it failed, and says why.
+    """
 
     point: Point
     rounds: tuple[Round, ...] = ()
@@ -71,7 +76,8 @@ class Measured(Frozen):
         return self.model_copy(update={"rounds": (*self.rounds, one)})
 
     def _median_ms(self, percent: float) -> float | None:
-        found = [one.latency_ms(percent) for one in self.rounds]
+        due = [one for one in self.rounds if one.latencies_ms or one.unanswered]
+        found = [one.latency_ms(percent) for one in due]
         if not found or any(value is None for value in found):
             return None
         return median([value for value in found if value is not None])
@@ -111,6 +117,8 @@ class Tuned(Frozen):
     seconds: float
     machine: Machine
     photos: Photos
+    entry: dict[str, Any] | None
+    """The version's own entry of deployment.json before it was measured; None: it had none."""
     current: Point
     points: tuple[Measured, ...]
     margin: float

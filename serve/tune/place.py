@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+import heapq
+import os
 import platform
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
+from statistics import fmean
 
 import psutil
 from pydantic import ValidationError
 
-from archive.listing import EXTENSIONS
+from archive.listing import EXTENSIONS, list_files
 from model_store.config import ModelConfig, Preprocess
 from model_store.deployment import DEFAULT_POOL, read_pool
 from model_store.errors import BadRequest, ClusterError, ImageError
 from model_store.image_header import read_header
-from model_store.preprocess import shrink_factor
+from model_store.images import MAX_PIXELS
+from model_store.preprocess import read_image, shrink_factor
+from model_store.storage import Folder, absolute
 from model_store.store import ModelStore, ModelVersion
 from serve.app_names import APP
 from serve.deploy import serve_config
@@ -26,6 +33,7 @@ from serve.tune.facts import Machine, Photos
 MOST_PHOTOS = 32
 """Of a folder, spread over it: they are kept in memory, and sent in turn."""
 LOOK_S = 1.0
+"""Of what others do, before anything of ours runs."""
 PACKAGES = (
     "onnxruntime",
     "onnxruntime-gpu",
@@ -57,10 +65,12 @@ def pool_of(settings: Settings, store: ModelStore, name: str) -> DetectArgs:
 
 
 def photos_of(
-    store: ModelStore, described: ModelVersion, folder: Path | None
+    store: ModelStore, described: ModelVersion, folder: Path | None, most_pixels: int = MAX_PIXELS
 ) -> tuple[Photos, dict[str, bytes]]:
-    """Of a folder, or else of the version's golden probe; by name. Raises BadRequest where there is none, and
-    for one that is no picture.
+    """Of a folder, or else of the version's golden probe; by name. Each is decoded once, as an upload is.
+
+    Raises BadRequest where there is none, and for one that cannot be decoded or has more pixels, with its name;
+    StorageUnreachable for a folder that cannot be listed.
     """
     if folder is None:
         names = [name for name in described.digests if name.lower().endswith(EXTENSIONS)]
@@ -68,12 +78,13 @@ def photos_of(
         source = f"the golden probe of {described.id}"
     else:
         found, source = _files(folder), folder.name or str(folder)
-    sizes = _sizes(found)
+    preprocess = described.detector_config.preprocess
+    sizes = [_size_px(name, data, preprocess, most_pixels) for name, data in found.items()]
     if not sizes:
         raise BadRequest(
             f"there are no pictures in {folder or source}: name a folder with --photos"
         )
-    pixels = sum(across * down for across, down in sizes.values())
+    pixels = sum(across * down for across, down in sizes)
     facts = Photos(
         source=source,
         images=len(found),
@@ -99,7 +110,7 @@ def paying_shrink(config: ModelConfig, photos: Mapping[str, bytes]) -> int | Non
 
 def machine() -> Machine:
     """Call it before anything of ours runs: it looks for LOOK_S at what others do."""
-    others = psutil.cpu_percent(interval=LOOK_S) / 100
+    others = others_frac()
     return Machine(
         cores=usable_cores(),
         cpu=_cpu_name(),
@@ -109,27 +120,47 @@ def machine() -> Machine:
     )
 
 
+def others_frac() -> float:
+    """Of the cores that this process may use, as far as the system tells them apart."""
+    each = psutil.cpu_percent(interval=LOOK_S, percpu=True)
+    usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
+    busy = [each[core] for core in usable if core < len(each)]
+    return fmean(busy or each or [0.0]) / 100
+
+
 def _files(folder: Path) -> dict[str, bytes]:
     if not folder.is_dir():
         raise BadRequest(f"--photos {folder} is no folder")
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
-    step = max(1.0, len(files) / MOST_PHOTOS)
-    chosen = [files[int(i * step)] for i in range(min(len(files), MOST_PHOTOS))]
     try:
-        return {str(path.relative_to(folder)): path.read_bytes() for path in chosen}
+        return {
+            path: (folder / path).read_bytes() for path in chosen(Folder(absolute(str(folder))))
+        }
     except OSError as error:
         raise BadRequest(f"cannot read {error.filename}: {error.strerror}") from error
 
 
-def _sizes(found: Mapping[str, bytes]) -> dict[str, tuple[int, int]]:
-    sizes: dict[str, tuple[int, int]] = {}
-    for name, data in found.items():
-        try:
-            header = read_header(data)
-        except ImageError as error:
-            raise BadRequest(f"{name} is no picture that can be sent: {error}") from error
-        sizes[name] = (header.width_px, header.height_px)
-    return sizes
+def chosen(folder: Folder) -> list[str]:
+    """At most MOST_PHOTOS paths, by a hash of their names: like a draw, but the same in each sweep and on each
+    machine. Raises StorageUnreachable.
+    """
+    found: list[str] = []
+    for part in list_files(folder):
+        listed = part.files["path"].to_pylist()
+        found = heapq.nsmallest(MOST_PHOTOS, chain(found, listed), key=_drawn)
+    return sorted(found)
+
+
+def _drawn(path: str) -> bytes:
+    return hashlib.sha256(path.encode()).digest()
+
+
+def _size_px(name: str, data: bytes, spec: Preprocess, most_pixels: int) -> tuple[int, int]:
+    """Width and height."""
+    try:
+        facts, _ = read_image(data, spec, most_pixels)
+    except ImageError as error:
+        raise BadRequest(f"{name} is no picture that can be sent: {error}") from error
+    return facts.width_px, facts.height_px
 
 
 def _cpu_name() -> str:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import product
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
 from model_store.config import Batch, Frozen
 from model_store.errors import BadRequest
+from serve.settings import Pool
 
+MOST_BATCH, MOST_WAIT_MS = 1024, 1000.0
+"""Those of `Batch`: what is more could never be written."""
 MOST_POINTS = 60
 """Of the first stage: more would take longer than a machine stays the same."""
 STARTS_S = 4.0
@@ -30,12 +33,17 @@ class Hardware(NamedTuple):
     workers: int
     replicas: int
 
+    @classmethod
+    def of(cls, pool: Pool) -> Hardware:
+        """As this machine runs the pool."""
+        return cls(pool.threads, pool.worker_count(), pool.replicas)
+
 
 class Point(Frozen):
     """One way to run a model. `jpeg_shrink` is that of its preprocess, of which none but its own keeps the key."""
 
-    batch: int = Field(ge=1)
-    wait_ms: float = Field(default=0.0, ge=0)
+    batch: int = Field(ge=1, le=MOST_BATCH)
+    wait_ms: float = Field(default=0.0, ge=0, le=MOST_WAIT_MS)
     threads: int = Field(ge=1)
     workers: int = Field(ge=1)
     replicas: int = Field(default=1, ge=1)
@@ -62,11 +70,11 @@ class Point(Frozen):
 class Wanted(Frozen):
     """Values to try; of what is empty, what suits the cores."""
 
-    batches: tuple[int, ...] = ()
-    waits_ms: tuple[float, ...] = (0.0, 2.0)
-    threads: tuple[int, ...] = ()
-    workers: tuple[int, ...] = ()
-    replicas: tuple[int, ...] = (1, 2)
+    batches: tuple[Annotated[int, Field(ge=1, le=MOST_BATCH)], ...] = ()
+    waits_ms: tuple[Annotated[float, Field(ge=0, le=MOST_WAIT_MS)], ...] = (0.0, 2.0)
+    threads: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    workers: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    replicas: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2)
 
 
 def splits(cores: int, wanted: Wanted) -> list[tuple[int, int]]:
@@ -81,13 +89,15 @@ def splits(cores: int, wanted: Wanted) -> list[tuple[int, int]]:
 
 
 def first_points(current: Point, cores: int, wanted: Wanted) -> list[Point]:
-    """The current settings first, then those of its replica process, then one process after the other.
+    """The current settings first, then those of its replica processes, then those of others one after the other,
+    as many processes as now, which share the cores.
 
     Raises BadRequest for more than MOST_POINTS.
     """
+    own = max(1, cores // current.replicas)
     hardware = [
         current.hardware,
-        *(Hardware(t, w, current.replicas) for t, w in splits(cores, wanted)),
+        *(Hardware(t, w, current.replicas) for t, w in splits(own, wanted)),
     ]
     found = [current]
     for one, batch in product(dict.fromkeys(hardware), sorted(set(wanted.batches))):
@@ -112,11 +122,12 @@ def wait_points(best: Iterable[Point], wanted: Wanted, known: Sequence[Point]) -
 
 
 def replica_points(best: Point, wanted: Wanted, known: Sequence[Point]) -> list[Point]:
-    """The same workers in all, in so many processes."""
+    """The same workers in all, in so many processes; a number that does not divide them is left out."""
+    workers = best.workers * best.replicas
     tried = [
-        best.model_copy(update={"replicas": n, "workers": max(1, best.workers // n)})
+        best.model_copy(update={"replicas": n, "workers": workers // n})
         for n in sorted(set(wanted.replicas))
-        if n > 1
+        if n != best.replicas and workers % n == 0
     ]
     return [point for point in dict.fromkeys(tried) if point not in known]
 
@@ -125,7 +136,7 @@ def most_points(first: Sequence[Point], wanted: Wanted, shrinks: bool) -> int:
     """How many points all stages can have, repeats of the current settings and of the best included."""
     waits = 2 * sum(wait_ms != 0 for wait_ms in set(wanted.waits_ms))
     waits = waits if max(wanted.batches) > 1 else 0
-    replicas = sum(n > 1 for n in set(wanted.replicas))
+    replicas = len(_others(first, wanted))
     groups = len({point.hardware for point in first})
     repeats = groups + (waits > 0) + replicas + shrinks
     return len(first) + waits + replicas + shrinks + repeats + (3 + shrinks) * CONFIRMED
@@ -133,5 +144,11 @@ def most_points(first: Sequence[Point], wanted: Wanted, shrinks: bool) -> int:
 
 def about_s(first: Sequence[Point], wanted: Wanted, shrinks: bool, seconds: float) -> float:
     """How long the sweep takes at most, but for models that load for long."""
-    starts = len({p.hardware for p in first}) + 3 + sum(n for n in set(wanted.replicas) if n > 1)
+    groups = len({p.hardware for p in first}) + 3
+    starts = groups * first[0].replicas + sum(_others(first, wanted))
     return most_points(first, wanted, shrinks) * seconds + starts * STARTS_S
+
+
+def _others(first: Sequence[Point], wanted: Wanted) -> set[int]:
+    """Numbers of replicas but for the current one."""
+    return set(wanted.replicas) - {first[0].replicas}

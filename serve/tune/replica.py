@@ -59,7 +59,7 @@ class Open:
 
 
 class Replica:
-    """A running one; stop() it."""
+    """A running one; stop() it. Raises ModelNotReady where none can be started."""
 
     def __init__(
         self, version: VersionId, args: DetectArgs, photos: Sequence[bytes], log: Path
@@ -67,11 +67,17 @@ class Replica:
         self._version, self._log, self._load_s = version, log, args.load_timeout_s
         self._asked_s = 0.0
         context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        work = (theirs, version, args, tuple(photos), str(log))
-        self._process = context.Process(target=_work, args=work, daemon=True)
-        self._process.start()
-        theirs.close()
+        try:
+            log.touch()  # it may end before it has opened it
+            self._pipe, theirs = context.Pipe()
+            work = (theirs, version, args, tuple(photos), str(log))
+            self._process = context.Process(target=_work, args=work, daemon=True)
+            with theirs:
+                self._process.start()
+        except OSError as error:
+            raise ModelNotReady(
+                f"no process to measure {version} could be started: {error}"
+            ) from error
 
     def ready(self) -> Ready:
         """Raises what loading raises, and ModelNotReady."""

@@ -1,16 +1,19 @@
 """A sweep kept: a folder with tune.json (raw samples included) and index.html, which comes last.
 
-write_report(tuned, …) -> what to do about it, in words; read_report(folder) -> Tuned
+with reserved(out) as folder, before anything is measured: write_report(tuned, …, folder) -> what to do about it
+read_report(folder) -> Tuned
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Generator, Sequence
+from pathlib import Path
 
 from pydantic import ValidationError
 
-from model_store.errors import BadRequest
-from model_store.storage import Folder, absolute
+from model_store.errors import BadRequest, ResightError, StorageUnreachable
+from model_store.storage import Folder, absolute, is_local
 from model_store.store import ModelVersion
 from serve.settings import Settings
 from serve.tune import shrunk
@@ -19,6 +22,7 @@ from serve.tune.page import page
 from serve.tune.words import advice
 
 FACTS = "tune.json"
+RESERVED = ".measuring"
 
 
 def default_out(settings: Settings, model: str, at: str) -> str:
@@ -35,17 +39,55 @@ def require_empty(out: str) -> Folder:
     return folder
 
 
-def write_report(tuned: Tuned, version: ModelVersion, store: str, out: str) -> Sequence[str]:
-    """Raises BadRequest when something is there, and StorageUnreachable."""
+@contextlib.contextmanager
+def reserved(out: str) -> Generator[Folder]:
+    """The folder, nobody else's until the end; without a report it is then as it was.
+
+    Raises BadRequest when something is there, StorageUnreachable and StorageUnsafe where it cannot be written.
+    """
     folder = require_empty(out)
-    todo = [*advice(tuned, folder.url)]
+    known = folder.exists()
+    try:
+        folder.create(RESERVED, b"")
+    except FileExistsError:
+        raise BadRequest(f"{out} is another sweep's: name a new folder for the report") from None
+    try:
+        yield folder
+    finally:
+        with contextlib.suppress(
+            Exception
+        ):  # it takes nothing from a report, and says less than an error
+            folder.remove(RESERVED)
+        if is_local(folder.url) and not known:
+            with contextlib.suppress(OSError):  # it holds a report
+                Path(folder.root).rmdir()
+
+
+def write_report(tuned: Tuned, version: ModelVersion, store: str, folder: Folder) -> Sequence[str]:
+    """Raises StorageUnreachable."""
     name = shrunk.config_name(tuned)
+    todo = what_to_do(tuned, version, store, folder.url)
     if name is not None:
-        folder.write(name, shrunk.config_of(tuned, version))
-        todo.append(shrunk.words(tuned, version, store, folder.url) or "")
-    folder.write(FACTS, tuned.model_dump_json().encode())
-    folder.write("index.html", page(tuned, todo).encode("utf-8", "backslashreplace"))
+        put(folder, name, shrunk.config_of(tuned, version))
+    put(folder, FACTS, tuned.model_dump_json().encode())
+    put(folder, "index.html", page(tuned, todo).encode("utf-8", "backslashreplace"))
     return todo
+
+
+def what_to_do(tuned: Tuned, version: ModelVersion, store: str, out: str) -> list[str]:
+    """A sentence and its commands each."""
+    gained = shrunk.words(tuned, version, store, out)
+    return [*advice(tuned, out), *([gained] if gained else [])]
+
+
+def put(folder: Folder, name: str, data: bytes) -> None:
+    """In one step. Raises StorageUnreachable."""
+    try:
+        folder.write(name, data)
+    except ResightError:
+        raise
+    except Exception as error:
+        raise StorageUnreachable(f"cannot write {folder.url}/{name}: {error}") from error
 
 
 def read_report(out: str) -> Tuned:

@@ -9,15 +9,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from model_store.deployment import read_deployment
+from model_store.deployment import own_entry, read_deployment
 from model_store.names import parse_ref
 from model_store.store import ModelStore, ModelVersion
 from serve.settings import DetectArgs, Settings, usable_cores
 from serve.tune.bench import Bench
 from serve.tune.facts import Machine, Measured, Photos, Tuned
 from serve.tune.place import machine, paying_shrink, photos_of, pool_of
-from serve.tune.point import Point, Wanted, about_s, first_points, most_points
+from serve.tune.point import Hardware, Point, Wanted, about_s, first_points, most_points
 from serve.tune.sweep import Sweep
 
 LOAD_SHARE = 0.7
@@ -28,9 +29,13 @@ BATCHES, GPU_BATCHES = (1, 2, 4), (1, 2, 4, 8, 16, 32)
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that is known before anything is measured. `shrink`: the jpeg_shrink to measure, if one pays."""
+    """All that is known before anything is measured, `at` that time. `entry`: the version's own of
+    deployment.json; `shrink`: the jpeg_shrink to measure, if one pays.
+    """
 
+    at: str
     version: ModelVersion
+    entry: dict[str, Any] | None
     args: DetectArgs
     facts: Photos
     photos: dict[str, bytes]
@@ -55,7 +60,8 @@ def prepare(
     config = described.detector_config
     args = pool_of(settings, store, described.id.name)
     read_deployment(store, described.id)  # refused now rather than when it would be written
-    facts, photos = photos_of(store, described, folder)
+    entry = own_entry(store, described.id)
+    facts, photos = photos_of(store, described, folder, args.limits.megapixels * 1_000_000)
     shrink = paying_shrink(config, photos)
     guess = _current(args, 1, 0.0, config.preprocess.jpeg_shrink)
     if not wanted.batches:
@@ -63,7 +69,9 @@ def prepare(
         wanted = wanted.model_copy(update={"batches": batches})
     first = first_points(guess, usable_cores(), wanted)
     return Prepared(
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
         version=described,
+        entry=entry,
         args=args.model_copy(update={"models": settings.models_url}),
         facts=facts,
         photos=photos,
@@ -84,7 +92,6 @@ def run(
 ) -> Tuned:
     """Raises ModelError where the version does not load or cannot be measured as it is run now."""
     described, args, photos = prepared.version, prepared.args, list(prepared.photos.values())
-    began = datetime.now(UTC)
     with Bench(described.id, args, photos, prepared.seconds, load_share) as bench:
         batch, device = bench.current()
         own = described.detector_config.preprocess.jpeg_shrink
@@ -104,12 +111,13 @@ def run(
         inference_key=described.info.inference_key,
         pool=args.pool,
         device=device,
-        at=began.isoformat(timespec="seconds"),
+        at=prepared.at,
         objective_p99_ms=objective_p99_ms,
         load_share=load_share,
         seconds=prepared.seconds,
         machine=prepared.machine,
         photos=prepared.facts,
+        entry=prepared.entry,
         current=current,
         points=swept.points,
         margin=round(swept.margin, 4),
@@ -120,10 +128,5 @@ def run(
 
 
 def _current(args: DetectArgs, batch: int, wait_ms: float, jpeg_shrink: int) -> Point:
-    return Point(
-        batch=batch,
-        wait_ms=wait_ms,
-        threads=args.threads,
-        workers=args.worker_count(),
-        jpeg_shrink=jpeg_shrink,
-    )
+    hardware = Hardware.of(args)._asdict()
+    return Point(batch=batch, wait_ms=wait_ms, jpeg_shrink=jpeg_shrink, **hardware)

@@ -78,20 +78,27 @@ def missed(tuned: Tuned) -> str:
 
 def advice(tuned: Tuned, out: str) -> list[str]:
     """What to do about it, each with the command or the lines to set. Nothing where the current settings stay."""
-    lines: list[str] = []
-    now = tuned.of(tuned.current)
-    if tuned.applies not in (None, tuned.current):
-        assert tuned.applies is not None
-        lines.append(
-            f"{tuned.model} as the pool is now: {_gain(now, tuned.of(tuned.applies))}\n"
-            f"  resight tune {tuned.model} --from {out} --apply"
-        )
-    if tuned.best is not None and tuned.best.hardware != tuned.current.hardware:
-        lines.append(
-            f"the pool '{tuned.pool}' of this machine: {_gain(now, tuned.of(tuned.best))}\n"
-            f"  in serve/app.yaml, {_place(tuned.pool)}: {pool_lines(tuned.best, tuned.current)}; then tune again"
-        )
-    return lines
+    return [*to_apply(tuned, out), *to_set(tuned)]
+
+
+def to_apply(tuned: Tuned, out: str) -> list[str]:
+    """What --apply does; at most one."""
+    if tuned.applies is None or tuned.applies == tuned.current:
+        return []
+    return [
+        f"{tuned.model} as the pool is now: {_gain(tuned.of(tuned.current), tuned.of(tuned.applies))}\n"
+        f"  resight tune {tuned.model} --from {out} --apply"
+    ]
+
+
+def to_set(tuned: Tuned) -> list[str]:
+    """What a person has to write; at most one."""
+    if tuned.best is None or tuned.best.hardware == tuned.current.hardware:
+        return []
+    return [
+        f"the pool '{tuned.pool}' of this machine: {_gain(tuned.of(tuned.current), tuned.of(tuned.best))}\n"
+        f"  in serve/app.yaml, {_place(tuned.pool)}: {pool_lines(tuned.best, tuned.current)}; then tune again"
+    ]
 
 
 def pool_lines(best: Point, current: Point) -> str:

@@ -7,23 +7,37 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from model_store.names import version_id
+from model_store.storage import Folder
 from model_store.store import ModelStore
 from serve.tune.report import write_report
 from tests.cli.conftest import Resight
-from tests.fixtures_local import MODELS, motion_store
+from tests.fixtures_local import MODELS, jpeg, motion_store
 from tests.model_store.classifiers import colour_store
 from tests.serve.tune.performance import NOW, at, measured, tuned
 
 FEW = ("--batch", "1,2", "--wait", "0", "--threads", "1", "--workers", "1", "--replicas", "1")
 
 
+OTHER = at(threads=2, workers=1)
+
+
 @pytest.fixture
-def models(home: Path) -> Path:
+def models(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Of an application whose pool is that of NOW, on any machine."""
     motion_store(home / "models", "1", "2")
     colour_store(home / "models")
+    pool(tmp_path, monkeypatch, workers=NOW.workers)
     return home / "models"
+
+
+def pool(folder: Path, monkeypatch: pytest.MonkeyPatch, **args: int) -> None:
+    applications = [{"name": "detect", "args": args}]
+    app = folder / "app.yaml"
+    app.write_text(yaml.safe_dump({"http_options": {}, "applications": applications}))
+    monkeypatch.setenv("RESIGHT_APP", str(app))
 
 
 @pytest.mark.parametrize(
@@ -35,11 +49,20 @@ def models(home: Path) -> Path:
         (("blobs",), 2, "name the objective"),
         (("blobs", "--objective-p99", 50, "--batch", "1,x"), 2, "--batch 1,x"),
         (("blobs", "--objective-p99", 50, "--batch", "0"), 2, "--batch 0"),
+        (("blobs", "--objective-p99", 50, "--batch", "4,1025"), 2, "--batch 4,1025"),
         (("blobs", "--objective-p99", 50, "--wait", "-1"), 2, "--wait -1"),
+        (("blobs", "--objective-p99", 50, "--wait", "1000.5"), 2, "--wait 1000.5"),
+        (("blobs", "--objective-p99", 50, "--wait", "nan"), 2, "--wait nan"),
         (("blobs", "--objective-p99", 50, "--photos", "nowhere"), 2, "nowhere is no folder"),
         (("blobs", "--objective-p99", 50, "--out", "."), 2, "not empty"),
         (("blobs", "--undo"), 2, "--undo goes with --from"),
         (("blobs", "--from", "nowhere"), 2, "has no tune.json"),
+        (
+            ("blobs", "--from", "nowhere", "--seconds", 6, "--batch", "1"),
+            2,
+            "--seconds, --batch cannot",
+        ),
+        (("blobs", "--from", "nowhere", "--undo", "--out", "x"), 2, "--out cannot"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_first(
@@ -53,11 +76,12 @@ def report(models: Path, folder: Path, **fields: object) -> str:
     """Of a sweep of blobs@1 that never was."""
     store = ModelStore(str(models))
     known = store.describe(version_id("blobs", "1"))
+    points = [measured(NOW, 50, 40), measured(at(batch=4), 70, 80), measured(OTHER, 90, 90)]
     facts = tuned(
-        [measured(NOW, 50, 40), measured(at(batch=4), 70, 80)],
+        [*points, measured(at(jpeg_shrink=2), 80, 30)],
         **{"model": "blobs@1", "inference_key": known.info.inference_key, **fields},  # type: ignore[arg-type]
     )
-    write_report(facts, known, str(models), str(folder))
+    write_report(facts, known, str(models), Folder(str(folder)))
     return str(folder)
 
 
@@ -72,6 +96,9 @@ def test_an_earlier_report_is_told_applied_and_undone(
     applied = resight("tune", "blobs", "--from", folder, "--apply")
     assert f"resight tune blobs@1 --from {folder} --undo" in applied.err
     applied.ok()
+    assert "in serve/app.yaml, under args: threads: 2, workers: 1" in applied.err
+    assert "config-jpeg_shrink-2.json" in applied.err
+    assert "--apply" not in applied.err, "that is done"
     assert json.loads(file.read_text()) == {"1": {"batch": {"max": 4, "wait_ms": 0.0}}}
     resight("tune", "blobs@1", "--from", folder, "--undo").ok()
     assert not file.exists()
@@ -84,6 +111,38 @@ def test_a_report_is_only_of_its_version_and_objective(
     assert "is of blobs@1" in resight("tune", "blobs@2", "--from", folder).refused(2)
     again = resight("tune", "blobs@1", "--from", folder, "--objective-p99", 30)
     assert "tune again for 30" in again.refused(2)
+
+
+def test_a_report_of_before_the_pool_or_the_settings_changed_is_not_applied(
+    resight: Resight, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = report(models, tmp_path / "report", entry={"batch": {"max": 2}})
+    apply = ("tune", "blobs@1", "--from", folder, "--apply")
+    done = resight(*apply)
+    assert (done.code, "own entry was {'batch': {'max': 2}}, now None" in done.err) == (2, True)
+    pool(tmp_path, monkeypatch, workers=3)
+    done = resight(*apply)
+    assert (done.code, "workers was 2, now 3" in done.err) == (2, True)
+    assert "in serve/app.yaml" in done.err, "the advice comes all the same"
+    assert not (models / "blobs" / "deployment.json").exists()
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_anything_is_measured(
+    resight: Resight, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("it was measured")
+
+    monkeypatch.setattr("cli.tune._measured", never)
+    monkeypatch.setattr("serve.tune.place.LOOK_S", 0.01)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(jpeg())
+    words = ("--objective-p99", 50, "--photos", tmp_path / "photos")
+    out = tmp_path / "app.yaml" / "out"
+    assert "cannot write" in resight("tune", "blobs@1", *words, "--out", out).refused(7)
+    monkeypatch.setenv("RESIGHT_HOME", str(tmp_path / "app.yaml"))
+    monkeypatch.setenv("RESIGHT_MODELS", str(models))
+    assert "cannot write" in resight("tune", "blobs@1", *words).refused(7)
 
 
 def test_a_missed_objective_has_a_code_and_the_nearest_point(

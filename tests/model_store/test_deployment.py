@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from model_store.config import Batch
 from model_store.deployment import (
+    LOCK,
     Deployment,
     own_entry,
     read_deployment,
     read_pool,
     write_entry,
 )
-from model_store.errors import ModelRefused
+from model_store.errors import Conflict, ModelRefused, StorageUnreachable
 from model_store.names import VersionId
+from model_store.storage import Folder
 from model_store.store import ModelStore
 
 ONE, TWO = VersionId("deer", "1"), VersionId("deer", "2")
@@ -79,27 +83,106 @@ def test_what_is_wrong_with_a_version_does_not_move_the_model(store: ModelStore)
 def test_an_entry_is_written_and_all_others_stay_as_they_are(store: ModelStore) -> None:
     others = {"*": {"pool": "gpu"}, "2": {"batch": {"max": 16}}, "9": {"unknown": [1]}}
     write(store, others)
-    assert write_entry(store, ONE, {"batch": {"max": 4}}) is None
+    write_entry(store, ONE, {"batch": {"max": 4}}, expected=None)
     assert json.loads(store.folder.read("deer/deployment.json")) == others | {
         "1": {"batch": {"max": 4}}
     }
     assert own_entry(store, ONE) == {"batch": {"max": 4}}
     assert read_pool(store, "deer") == "gpu"
-    assert write_entry(store, ONE, None) == {"batch": {"max": 4}}
+    write_entry(store, ONE, None, expected={"batch": {"max": 4}})
     assert json.loads(store.folder.read("deer/deployment.json")) == others
 
 
 def test_the_last_entry_goes_with_its_file(store: ModelStore) -> None:
     assert own_entry(store, ONE) is None
-    write_entry(store, ONE, {"batch": {"max": 4}})
-    write_entry(store, ONE, None)
+    write_entry(store, ONE, {"batch": {"max": 4}}, expected=None)
+    write_entry(store, ONE, None, expected={"batch": {"max": 4}})
     assert not store.folder.exists("deer/deployment.json")
-    assert write_entry(store, ONE, None) is None
+    write_entry(store, ONE, None, expected=None)
+    assert store.folder.names("deer") == [], "no lock is left"
 
 
 @pytest.mark.parametrize("entry", [{"batch": {"max": 0}}, {"threads": 2}, {"pool": "gpu"}])
 def test_what_would_not_be_read_is_not_written(store: ModelStore, entry: dict[str, object]) -> None:
     write(store, {"1": {"batch": {"max": 2}}})
     with pytest.raises(ModelRefused, match="deployment.json"):
-        write_entry(store, ONE, entry)
+        write_entry(store, ONE, entry, expected={"batch": {"max": 2}})
     assert own_entry(store, ONE) == {"batch": {"max": 2}}
+
+
+@pytest.mark.parametrize("expected", [None, {}, {"batch": {"max": 3}}])
+def test_an_entry_that_somebody_has_changed_meanwhile_stays(
+    store: ModelStore, expected: dict[str, object] | None
+) -> None:
+    write(store, {"1": {"batch": {"max": 2}}})
+    with pytest.raises(Conflict, match="other settings by now"):
+        write_entry(store, ONE, {"batch": {"max": 4}}, expected=expected)
+    assert own_entry(store, ONE) == {"batch": {"max": 2}}
+    assert store.folder.names("deer") == ["deployment.json"]
+
+
+def test_the_file_is_read_once(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(store, {"1": {"batch": {"max": 2}}})
+    reads: list[str] = []
+    read: Callable[[Folder, str], bytes] = Folder.read
+
+    def counted(folder: Folder, name: str) -> bytes:
+        reads.append(name)
+        return read(folder, name)
+
+    monkeypatch.setattr(Folder, "read", counted)
+    write_entry(store, ONE, {"batch": {"max": 4}}, expected={"batch": {"max": 2}})
+    assert reads == ["deer/deployment.json"]
+
+
+def test_writers_of_one_model_come_one_after_the_other(store: ModelStore) -> None:
+    """Each of another version, all at once: none brings back the file as it was before another."""
+    versions = [VersionId("deer", str(number)) for number in range(6)]
+
+    def put(version: VersionId) -> None:
+        write_entry(store, version, {"batch": {"max": 1 + int(version.version)}}, expected=None)
+
+    with ThreadPoolExecutor(len(versions)) as pool:
+        list(pool.map(put, versions))
+    found = json.loads(store.folder.read("deer/deployment.json"))
+    assert found == {v.version: {"batch": {"max": 1 + int(v.version)}} for v in versions}
+
+
+def test_a_lock_that_stays_is_told_with_the_file_to_remove(
+    store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model_store.deployment.LOCK_WAIT_S", 0.0)
+    store.folder.create(f"deer/{LOCK}", b"another")
+    with pytest.raises(Conflict, match=r"remove .*/deer/\.deployment\.json\.lock"):
+        write_entry(store, ONE, {"batch": {"max": 4}}, expected=None)
+    assert own_entry(store, ONE) is None
+    assert store.folder.read(f"deer/{LOCK}") == b"another"
+    store.folder.remove(f"deer/{LOCK}")
+    write_entry(store, ONE, {"batch": {"max": 4}}, expected=None)
+
+
+def test_a_lock_whose_acknowledgement_was_lost_is_ours(
+    store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create: Callable[[Folder, str, bytes], None] = Folder.create
+
+    def unheard(folder: Folder, name: str, data: bytes) -> None:
+        create(folder, name, data)
+        raise FileExistsError(name)
+
+    monkeypatch.setattr(Folder, "create", unheard)
+    monkeypatch.setattr("model_store.deployment.LOCK_WAIT_S", 0.0)
+    write_entry(store, ONE, {"batch": {"max": 4}}, expected=None)
+    assert store.folder.names("deer") == ["deployment.json"]
+
+
+def test_a_store_that_cannot_be_written_is_named(
+    store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Folder, "write", full)
+    with pytest.raises(StorageUnreachable, match=r"deployment\.json: .*No space left"):
+        write_entry(store, ONE, {"batch": {"max": 4}}, expected=None)
+    assert store.folder.names("deer") == [], "no lock is left"

@@ -48,6 +48,7 @@ def tuned(points: Iterable[Measured], objective: float = 100, **fields: object) 
         "seconds": 6.0,
         "machine": Machine(cores=2, cpu="one", system="two", others_frac=0.0, versions={"a": "1"}),
         "photos": Photos(source="deer", images=3, mean_bytes=5000, mean_megapixels=0.5),
+        "entry": None,
         "current": NOW,
         "points": points,
         "margin": 0.03,

@@ -12,17 +12,26 @@ import pytest
 
 from model_store.add import add_version
 from model_store.config import Batch
-from model_store.deployment import read_deployment
-from model_store.errors import BadRequest, Conflict, ModelRefused, ObjectiveMissed
+from model_store.deployment import own_entry, read_deployment, write_entry
+from model_store.errors import (
+    BadRequest,
+    Conflict,
+    ModelRefused,
+    ObjectiveMissed,
+    StorageUnreachable,
+)
 from model_store.names import version_id
+from model_store.storage import Folder
 from model_store.store import ModelStore
-from serve.tune.apply import apply_best, undo
+from serve.settings import DetectArgs
+from serve.tune.apply import APPLIED, apply_best, undo
 from serve.tune.facts import Tuned
 from tests.fixtures_local import MOTION, motion_store
 from tests.serve.tune.performance import NOW, at, measured, tuned
 
 OTHERS = {"*": {"pool": "default", "batch": {"max": 3}}, "2": {"batch": {"max": 16, "wait_ms": 7}}}
 ONE = version_id("blobs", "1")
+POOL = DetectArgs(threads=1, workers=2)
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -48,8 +57,12 @@ def store_of(url: str) -> ModelStore:
 def found(store: ModelStore, **fields: object) -> Tuned:
     """A sweep of blobs@1 in which batches of four pay, with a wait of 2 ms."""
     points = [measured(NOW, 50, 40), measured(at(batch=4, wait_ms=2.0), 70, 80)]
-    key = store.describe(ONE).info.inference_key
-    return tuned(points, model="blobs@1", inference_key=key, **fields)
+    known = {
+        "model": "blobs@1",
+        "inference_key": store.describe(ONE).info.inference_key,
+        "entry": own_entry(store, ONE),
+    }
+    return tuned(points, **(known | fields))  # type: ignore[arg-type]
 
 
 def entries(store: ModelStore) -> Any:
@@ -67,7 +80,7 @@ def test_only_this_version_s_entry_changes_and_back(place: str, tmp_path: Path) 
     store, out = store_of(place), str(tmp_path / "report")
     store.folder.write("blobs/deployment.json", json.dumps(OTHERS).encode())
     before, key = everything_else(store), store.describe(ONE).info.inference_key
-    applied = apply_best(store, found(store), out)
+    applied = apply_best(store, found(store), POOL, out)
     assert applied is not None
     assert (applied.before, applied.after) == (None, {"batch": {"max": 4, "wait_ms": 2.0}})
     assert entries(store) == OTHERS | {"1": {"batch": {"max": 4, "wait_ms": 2.0}}}
@@ -81,7 +94,7 @@ def test_only_this_version_s_entry_changes_and_back(place: str, tmp_path: Path) 
 
 def test_what_was_no_file_is_none_again(tmp_path: Path) -> None:
     store, out = motion_store(tmp_path / "m", "1"), str(tmp_path / "report")
-    apply_best(store, found(store), out)
+    apply_best(store, found(store), POOL, out)
     assert entries(store) == {"1": {"batch": {"max": 4, "wait_ms": 2.0}}}
     undo(store, "blobs@1", out)
     assert not store.folder.exists("blobs/deployment.json")
@@ -91,7 +104,7 @@ def test_the_entry_that_was_there_comes_back(tmp_path: Path) -> None:
     store, out = motion_store(tmp_path / "m", "1"), str(tmp_path / "report")
     mine = {"1": {"batch": {"max": 2}}}
     store.folder.write("blobs/deployment.json", json.dumps(mine).encode())
-    apply_best(store, found(store), out)
+    apply_best(store, found(store), POOL, out)
     assert entries(store)["1"]["batch"]["max"] == 4
     undo(store, "blobs@1", out)
     assert entries(store) == mine
@@ -99,18 +112,18 @@ def test_the_entry_that_was_there_comes_back(tmp_path: Path) -> None:
 
 def test_the_same_report_is_applied_once_and_again_after_it_was_undone(tmp_path: Path) -> None:
     store, out = motion_store(tmp_path / "m", "1"), str(tmp_path / "report")
-    apply_best(store, found(store), out)
+    apply_best(store, found(store), POOL, out)
     with pytest.raises(Conflict, match="undo it first"):
-        apply_best(store, found(store), out)
+        apply_best(store, found(store), POOL, out)
     undo(store, "blobs@1", out)
     with pytest.raises(BadRequest, match="nothing to undo"):
         undo(store, "blobs@1", out)
-    assert apply_best(store, found(store), out) is not None
+    assert apply_best(store, found(store), POOL, out) is not None
 
 
 def test_settings_that_somebody_has_changed_since_are_not_undone(tmp_path: Path) -> None:
     store, out = motion_store(tmp_path / "m", "1"), str(tmp_path / "report")
-    apply_best(store, found(store), out)
+    apply_best(store, found(store), POOL, out)
     theirs = {"1": {"batch": {"max": 9}}}
     store.folder.write("blobs/deployment.json", json.dumps(theirs).encode())
     with pytest.raises(Conflict, match="by hand"):
@@ -123,20 +136,20 @@ def test_a_crash_between_record_and_entry_can_be_undone(
 ) -> None:
     store, out = motion_store(tmp_path / "m", "1"), str(tmp_path / "report")
 
-    def crash(*_: object) -> None:
+    def crash(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr("serve.tune.apply.write_entry", crash)
         with pytest.raises(KeyboardInterrupt):
-            apply_best(store, found(store), out)
+            apply_best(store, found(store), POOL, out)
     undo(store, "blobs@1", out)
     assert not store.folder.exists("blobs/deployment.json")
 
 
 def test_nothing_is_written_where_the_current_settings_are_best(tmp_path: Path) -> None:
     store, out = motion_store(tmp_path / "m", "1"), tmp_path / "report"
-    assert apply_best(store, found(store, applies=NOW, best=NOW), str(out)) is None
+    assert apply_best(store, found(store, applies=NOW, best=NOW), POOL, str(out)) is None
     assert not store.folder.exists("blobs/deployment.json")
     assert not out.exists()
 
@@ -147,31 +160,144 @@ def test_nothing_is_written_where_no_batch_meets_the_objective(
 ) -> None:
     store, out = motion_store(tmp_path / "m", "1"), tmp_path / "report"
     with pytest.raises(ObjectiveMissed, match="meets p99 100 ms"):
-        apply_best(store, found(store, applies=None, best=best), str(out))
+        apply_best(store, found(store, applies=None, best=best), POOL, str(out))
     assert not store.folder.exists("blobs/deployment.json")
 
 
 def test_what_an_unsteady_machine_chose_is_not_written(tmp_path: Path) -> None:
     store, out = motion_store(tmp_path / "m", "1"), tmp_path / "report"
     with pytest.raises(Conflict, match="quiet machine"):
-        apply_best(store, found(store, unsteady=0.31), str(out))
+        apply_best(store, found(store, unsteady=0.31), POOL, str(out))
     assert not store.folder.exists("blobs/deployment.json")
-    assert apply_best(store, found(store, unsteady=0.29), str(out)) is not None
+    assert apply_best(store, found(store, unsteady=0.29), POOL, str(out)) is not None
 
 
 def test_another_model_of_the_same_name_is_refused(tmp_path: Path) -> None:
     store = motion_store(tmp_path / "m", "1")
     with pytest.raises(BadRequest, match="not the one that was measured"):
-        apply_best(store, found(store).model_copy(update={"inference_key": "1" * 64}), "unused")
-    apply_best(store, found(store), str(tmp_path / "report"))
+        apply_best(
+            store, found(store).model_copy(update={"inference_key": "1" * 64}), POOL, "unused"
+        )
+    apply_best(store, found(store), POOL, str(tmp_path / "report"))
     with pytest.raises(BadRequest, match="is of blobs@1"):
         undo(store, "blobs@2", str(tmp_path / "report"))
 
 
 def test_a_damaged_file_is_left_as_it_is(tmp_path: Path) -> None:
     store, out = motion_store(tmp_path / "m", "1"), tmp_path / "report"
+    before = found(store)
     store.folder.write("blobs/deployment.json", b"{")
     with pytest.raises(ModelRefused, match="is not JSON"):
-        apply_best(store, found(store), str(out))
+        apply_best(store, before, POOL, str(out))
     assert store.folder.read("blobs/deployment.json") == b"{"
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("pool", "said"),
+    [
+        ({"threads": 2}, "threads was 1, now 2"),
+        ({"workers": 1}, "workers was 2, now 1"),
+        ({"replicas": 2}, "replicas was 1, now 2"),
+    ],
+)
+def test_a_report_of_another_pool_than_there_is_now_is_not_applied(
+    tmp_path: Path, pool: dict[str, int], said: str
+) -> None:
+    store, out = motion_store(tmp_path / "m", "1"), tmp_path / "report"
+    with pytest.raises(Conflict, match=said):
+        apply_best(store, found(store), POOL.model_copy(update=pool), str(out))
+    with pytest.raises(Conflict, match="pool was small, now default"):
+        apply_best(store, found(store, pool="small"), POOL, str(out))
+    assert not store.folder.exists("blobs/deployment.json")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("fields", [{}, {"applies": NOW}])
+def test_a_report_of_settings_that_were_changed_since_is_not_applied(
+    tmp_path: Path, fields: dict[str, object]
+) -> None:
+    """Nor is it said that the version is run so already."""
+    store, out = motion_store(tmp_path / "m", "1"), tmp_path / "report"
+    stale, theirs = found(store, **fields), {"1": {"batch": {"max": 9}}}
+    store.folder.write("blobs/deployment.json", json.dumps(theirs).encode())
+    with pytest.raises(Conflict, match="own entry was None, now .*9"):
+        apply_best(store, stale, POOL, str(out))
+    assert entries(store) == theirs
+    assert not out.exists()
+
+
+def changed(store: ModelStore, batch: dict[str, float]) -> Any:
+    """A writer who is overtaken by another hand between its look and its write."""
+
+    def run(*given: Any, **known: Any) -> None:
+        other = {"1": {"batch": batch}}
+        store.folder.write("blobs/deployment.json", json.dumps(other).encode())
+        write_entry(*given, **known)
+
+    return run
+
+
+@pytest.mark.parametrize("batch", [{"max": 9}, {"max": 4, "wait_ms": 2.0}])
+def test_what_another_hand_has_written_meanwhile_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: dict[str, float]
+) -> None:
+    """Also where it is what would have been written: to take it back is not for this report."""
+    store, out = motion_store(tmp_path / "m", "1"), str(tmp_path / "report")
+    with monkeypatch.context() as patch:
+        patch.setattr("serve.tune.apply.write_entry", changed(store, batch))
+        with pytest.raises(Conflict, match="other settings by now"):
+            apply_best(store, found(store), POOL, out)
+    assert entries(store) == {"1": {"batch": batch}}
+    assert not Folder(out).exists(APPLIED), "nothing was applied"
+    with pytest.raises(BadRequest, match="nothing to undo"):
+        undo(store, "blobs@1", out)
+
+
+def test_what_another_hand_writes_while_it_is_undone_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, out = motion_store(tmp_path / "m", "1"), str(tmp_path / "report")
+    apply_best(store, found(store), POOL, out)
+    with monkeypatch.context() as patch:
+        patch.setattr("serve.tune.apply.write_entry", changed(store, {"max": 9}))
+        with pytest.raises(Conflict, match="other settings by now"):
+            undo(store, "blobs@1", out)
+    assert entries(store) == {"1": {"batch": {"max": 9}}}
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_the_record_says_what_has_happened_where_a_write_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: bool
+) -> None:
+    """An answer that was lost: the entry may stand all the same."""
+    store, out = motion_store(tmp_path / "m", "1"), str(tmp_path / "report")
+
+    def fails(*given: Any, **known: Any) -> None:
+        if written:
+            write_entry(*given, **known)
+        raise StorageUnreachable("timed out")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("serve.tune.apply.write_entry", fails)
+        with pytest.raises(StorageUnreachable, match="timed out"):
+            apply_best(store, found(store), POOL, out)
+    assert Folder(out).exists(APPLIED) == written
+    if written:
+        undo(store, "blobs@1", out)
+    assert not store.folder.exists("blobs/deployment.json")
+
+
+def test_of_two_who_apply_a_report_at_once_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, out = motion_store(tmp_path / "m", "1"), str(tmp_path / "report")
+    facts = found(store)
+    first = apply_best(store, facts, POOL, out)
+    store.folder.remove("blobs/deployment.json")  # as the other had seen it
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "exists", lambda *_: False)
+        with pytest.raises(Conflict, match="undo it first"):
+            apply_best(store, facts, POOL, out)
+    assert first is not None
+    assert json.loads(Folder(out).read(APPLIED)) == first.model_dump()

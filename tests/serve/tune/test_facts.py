@@ -52,6 +52,13 @@ def test_a_round_without_a_percentile_leaves_none_to_all() -> None:
     assert lost.p50_ms == 1.0
 
 
+def test_a_round_in_which_nothing_was_due_says_nothing_of_latency() -> None:
+    quiet = Measured(point=NOW, rounds=(of(), of(8.0), of(4.0)))
+    assert (quiet.p99_ms, quiet.requests) == (6.0, 2)
+    assert quiet.images_per_s == 25.0, "its throughput counts"
+    assert Measured(point=NOW, rounds=(of(), of())).p99_ms is None
+
+
 def test_without_a_round_there_is_nothing_to_say() -> None:
     empty = Measured(point=NOW, failed="it ended")
     assert (empty.images_per_s, empty.cpu_ms, empty.p50_ms, empty.requests) == (0, 0, None, 0)

@@ -7,10 +7,16 @@ import itertools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from model_store.config import Batch
 from model_store.errors import BadRequest
+from serve.settings import DetectArgs
 from serve.tune.point import (
+    MOST_BATCH,
     MOST_POINTS,
+    MOST_WAIT_MS,
+    Hardware,
     Wanted,
     about_s,
     first_points,
@@ -72,8 +78,39 @@ def test_replicas_share_the_workers() -> None:
         at(workers=2, replicas=2),
         at(workers=1, replicas=4),
     ]
-    assert replica_points(at(workers=1), Wanted(replicas=(2,)), []) == [at(replicas=2, workers=1)]
     assert replica_points(NOW, Wanted(replicas=(1,)), []) == []
+
+
+def test_processes_that_would_change_how_many_work_are_left_out() -> None:
+    assert replica_points(at(workers=1), Wanted(replicas=(1, 2)), []) == []
+    assert replica_points(at(workers=3), Wanted(replicas=(2, 3)), []) == [at(workers=1, replicas=3)]
+    three = at(workers=2, replicas=3)
+    assert replica_points(three, Wanted(replicas=(1, 2, 3, 4)), []) == [
+        at(workers=6, replicas=1),
+        at(workers=3, replicas=2),
+    ]
+
+
+def test_the_processes_of_a_pool_share_the_cores() -> None:
+    pool = DetectArgs(threads=2, workers=1, replicas=2)
+    assert Hardware.of(pool) == Hardware(threads=2, workers=1, replicas=2)
+    points = first_points(at(**Hardware.of(pool)._asdict()), 4, Wanted(batches=(1,)))
+    assert {p.replicas for p in points} == {2}
+    assert {(p.threads, p.workers) for p in points} == {(1, 1), (1, 2), (2, 1)}, "of two cores each"
+    one = first_points(at(threads=2, workers=1), 2, Wanted(batches=(1,)))
+    assert len(one) == len(points)
+    assert about_s(points, SOME, False, 1) > about_s(one, SOME, False, 1), "more to start"
+
+
+@pytest.mark.parametrize(("field", "most"), [("max", MOST_BATCH), ("wait_ms", MOST_WAIT_MS)])
+def test_what_is_tried_could_be_written(field: str, most: float) -> None:
+    Batch.model_validate({field: most})
+    with pytest.raises(ValidationError):
+        Batch.model_validate({field: most + 1})
+    mine = {"max": "batches", "wait_ms": "waits_ms"}[field]
+    Wanted.model_validate({mine: (most,)})
+    with pytest.raises(ValidationError, match=mine):
+        Wanted.model_validate({mine: (most + 1,)})
 
 
 @given(

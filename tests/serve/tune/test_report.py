@@ -12,14 +12,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_store.add import recognised
-from model_store.errors import BadRequest
+from model_store.errors import BadRequest, StorageUnreachable
 from model_store.names import version_id
+from model_store.storage import Folder
 from model_store.store import ModelStore, ModelVersion
 from serve.settings import Settings
 from serve.tune import shrunk
 from serve.tune.facts import Measured, Photos
 from serve.tune.page import page
-from serve.tune.report import default_out, read_report, require_empty, write_report
+from serve.tune.report import (
+    RESERVED,
+    default_out,
+    read_report,
+    require_empty,
+    reserved,
+    write_report,
+)
 from serve.tune.svg import plot, ticks
 from serve.tune.words import advice, doubts, missed, pool_lines, rows, verdict
 from tests.fixtures_local import MODELS
@@ -172,7 +180,8 @@ def test_rows_say_what_each_point_is() -> None:
 
 def test_the_folder_holds_all_of_it(tmp_path: Path) -> None:
     facts, out = tuned(CLOUD), str(tmp_path / "out")
-    todo = write_report(facts, version(), str(MODELS), out)
+    with reserved(out) as folder:
+        todo = write_report(facts, version(), str(MODELS), folder)
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["config-jpeg_shrink-2.json", "index.html", "tune.json"]
     assert read_report(out) == facts
@@ -181,6 +190,57 @@ def test_the_folder_holds_all_of_it(tmp_path: Path) -> None:
     assert len(todo) == 3
     with pytest.raises(BadRequest, match="not empty"):
         require_empty(out)
+
+
+def test_the_folder_is_kept_for_one_sweep_while_it_measures(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "out"
+    with reserved(str(out)) as folder:
+        assert folder.names() == [RESERVED]
+        with pytest.raises(BadRequest, match="not empty"), reserved(str(out)):
+            pass
+        assert folder.names() == [RESERVED], "the other one's is not given back"
+    assert not out.exists(), "nothing was measured: as it was"
+
+
+def test_of_two_sweeps_that_find_it_empty_one_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve.tune.report.require_empty", lambda out: Folder(out))
+    with (
+        reserved(str(tmp_path / "out")),
+        pytest.raises(BadRequest, match="another sweep's"),
+        reserved(str(tmp_path / "out")),
+    ):
+        pass
+
+
+def test_an_empty_folder_that_was_there_stays(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), reserved(str(tmp_path)):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_measured(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "file").write_text("x")
+    with (
+        pytest.raises(StorageUnreachable, match="cannot write"),
+        reserved(str(tmp_path / "file" / "out")),
+    ):
+        pytest.fail("it would be measured")
+
+
+def test_a_disk_that_is_full_in_the_end_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with reserved(str(tmp_path / "out")) as folder:
+        monkeypatch.setattr(Folder, "write", full)
+        with pytest.raises(StorageUnreachable, match=r"tune\.json: .*No space left"):
+            write_report(tuned(CLOUD[:1]), version(), str(MODELS), folder)
 
 
 def test_what_is_no_report_is_named(tmp_path: Path) -> None:
