@@ -86,6 +86,7 @@ def test_the_commands_are_these() -> None:
         "tokens add",
         "tokens list",
         "tokens revoke",
+        "tune",
         "up",
     ]
 

@@ -39,6 +39,7 @@ def test_a_row_has_all_that_is_needed_to_cut(bench: Bench, three: dict[str, str]
         "source_root": str(bench.root),
         "path": "one/a.png",
         "elsewhere": [],
+            "quick_digest": None,
         "width_px": 60,
         "height_px": 40,
         "boxes": [
