@@ -30,8 +30,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from subprocess import CalledProcessError
-from typing import Any
 
 from harness import MODEL, WEIGHTS, arguments_of, facts, keep, picture, table, verdicts
 
@@ -39,7 +37,7 @@ from benchmarks import sized_archive
 from benchmarks.first_commit import first_commit
 from benchmarks.own_cluster import cluster
 from benchmarks.peers.archive_runs import ArchivePeer, read_archive_peer, run_peer
-from benchmarks.peers.environments import environment
+from benchmarks.peers.compared import FAILURES, Row, bounds, made
 from benchmarks.peers.lines import lines_of
 from benchmarks.peers.peer import Config
 from benchmarks.peers.subjects import CONTROL, folders_of
@@ -52,8 +50,6 @@ FIGURES = ("per_s", "steady_per_s", "cold_per_s", "first_s", "cpu_s_per_1000", "
 CONTROL_PART = 10
 DRIVER_GOES_S = 8.0
 """After the command has its report, the job's processes take themselves down: they are counted, too."""
-FAILURES = (RuntimeError, OSError, ValueError, CalledProcessError)
-Row = dict[str, Any]
 
 
 def main() -> None:
@@ -76,7 +72,7 @@ def main() -> None:
 def measure(arguments: argparse.Namespace, peers: Sequence[ArchivePeer], archive: Path) -> Row:
     files = sorted(archive.rglob("*.jpg"))
     failed, rounds = list[Row](), list[Row]()
-    ready = [peer for peer in peers if _made(peer, failed)]
+    ready = [peer for peer in peers if made(peer.folder, peer.name, failed)]
     tuning = [row for p in ready for row in tried(p, files[: arguments.tuning_images], failed)]
     chosen = {peer.name: best(peer, tuning) for peer in ready}
     for turn in range(arguments.rounds):
@@ -109,16 +105,6 @@ def about(peer: ArchivePeer, config: Config) -> Row:
     said = {"version": peer.version, "config": config.model_dump(), "lines": lines}
     control = peer.folder.name == CONTROL
     return said | {"documentation": peer.documentation, "control": control}
-
-
-def _made(peer: ArchivePeer, failed: list[Row]) -> bool:
-    """Its environment, before any clock runs."""
-    try:
-        environment(peer.folder)
-    except FAILURES as error:
-        failed.append({"name": peer.name, "round": None, "error": str(error)[-2000:]})
-        return False
-    return True
 
 
 def tried(peer: ArchivePeer, files: Sequence[Path], failed: list[Row]) -> list[Row]:
@@ -228,27 +214,9 @@ def report(result: Row) -> None:
     table(result["cases"])
     for one in result["failed"]:
         print(f"failed: {one}")
-    controls = [name for name, of in result["subjects"].items() if of.get("control")]
-    rows: list[tuple[str, Any, str, bool]] = []
-    for name, figures in result["ratios"].items():
-        for figure, values in figures.items():
-            if name not in controls:
-                value = statistics.median(values)
-                told = f"{value:.3f} ({min(values):.3f} to {max(values):.3f})"
-                rows.append((f"{figure} / {name}", told, "≥ 1.0", value >= 1))
-    rates = {row["name"]: row["per_s"] for row in result["cases"]}
-    others = [rate for name, rate in rates.items() if name not in controls]
-    rows += [
-        ("control: slower than all", rates[name], f"< {min(others)}", rates[name] < min(others))
-        for name in controls
-    ]
-    wrong = {row["name"]: row["errors"] + row["lost"] for row in result["cases"]}
-    rows.append(
-        ("images without detections of anybody", sum(wrong.values()), "0", not any(wrong.values()))
-    )
-    lost = len(result["failed"])
-    rows.append(("peers and turns that failed", lost, "0", lost == 0))
-    verdicts(result, rows)
+    wrong = sum(row["errors"] + row["lost"] for row in result["cases"])
+    own = ("images without detections of anybody", wrong, "0", wrong == 0)
+    verdicts(result, bounds(result, [own]))
     draw(result)
     keep(result)
 

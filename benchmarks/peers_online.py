@@ -27,15 +27,14 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from subprocess import CalledProcessError
 from typing import Any
 
 import httpx
 from harness import PHOTO, WEIGHTS, arguments_of, facts, keep, picture, table, verdicts
 
 from benchmarks.load import Load
+from benchmarks.peers.compared import FAILURES, Row, bounds, made
 from benchmarks.peers.detector import Detector
-from benchmarks.peers.environments import environment
 from benchmarks.peers.peer import Config
 from benchmarks.peers.subjects import RESIGHT, Subject, Up, subjects
 from benchmarks.peers.watch import Watch
@@ -47,8 +46,6 @@ KEEPS_UP = 0.95
 """Of the rate: who answers less often does not keep up."""
 WATCH_S = 5.0
 FIGURES = ("per_s", "cpu_s_per_1000", "pss_mib", "first_s")
-FAILURES = (RuntimeError, OSError, ValueError, CalledProcessError)
-Row = dict[str, Any]
 
 
 def main() -> None:
@@ -63,7 +60,7 @@ def main() -> None:
 
 def measure(arguments: argparse.Namespace, everyone: Sequence[Subject]) -> Row:
     jpeg, failed = PHOTO.read_bytes(), list[Row]()
-    ready = [one for one in everyone if one.folder is None or _made(one, failed)]
+    ready = [one for one in everyone if one.folder is None or made(one.folder, one.name, failed)]
     tuning = [row for one in ready for row in tried(one, jpeg, arguments.tuning_s, failed)]
     chosen = {one.name: best(one, tuning) for one in ready}
     rates = open_rates(ready, tuning)
@@ -98,17 +95,6 @@ def measure(arguments: argparse.Namespace, everyone: Sequence[Subject]) -> Row:
         "cases": merged(rounds, facts_of),
         "ratios": ratios(rounds),
     }
-
-
-def _made(one: Subject, failed: list[Row]) -> bool:
-    """Its environment, before any clock runs."""
-    assert one.folder is not None
-    try:
-        environment(one.folder)
-    except FAILURES as error:
-        failed.append({"name": one.name, "round": None, "error": str(error)[-2000:]})
-        return False
-    return True
 
 
 def tried(one: Subject, jpeg: bytes, seconds: float, failed: list[Row]) -> list[Row]:
@@ -231,27 +217,8 @@ def report(result: Row) -> None:
     table(result["cases"])
     for one in result["failed"]:
         print(f"failed: {one}")
-    controls = [name for name, about in result["subjects"].items() if about["control"]]
-    rows: list[tuple[str, Any, str, bool]] = []
-    for name, figures in result["ratios"].items():
-        for figure, values in figures.items():
-            if name in controls or "p50" in figure:
-                continue
-            value, more = statistics.median(values), figure.endswith("per_s")
-            told = f"{value:.3f} ({min(values):.3f} to {max(values):.3f})"
-            bound, holds = ("≥ 1.0", value >= 1) if more else ("≤ 1.0", value <= 1)
-            rows.append((f"{figure} / {name}", told, bound, holds))
-    rates = {row["name"]: row["per_s"] for row in result["cases"]}
-    others = [rate for name, rate in rates.items() if name not in controls]
-    rows += [
-        ("control: slower than all", rates[name], f"< {min(others)}", rates[name] < min(others))
-        for name in controls
-    ]
     failures = sum(row["failures"] for row in result["cases"] if row["name"] == RESIGHT)
-    rows.append(("failures of Resight", failures, "0", failures == 0))
-    lost = len(result["failed"])
-    rows.append(("peers and turns that failed", lost, "0", lost == 0))
-    verdicts(result, rows)
+    verdicts(result, bounds(result, [("failures of Resight", failures, "0", failures == 0)]))
     draw(result)
     keep(result)
 
