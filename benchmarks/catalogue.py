@@ -4,12 +4,14 @@ python benchmarks/catalogue.py --quick (10^5) | python benchmarks/catalogue.py |
 The archives do not exist (synthetic.py): names and tags are made up as they are listed, so that listing costs
 the processor's part alone. Each step is a process of its own; `rss_mib` is its peak, less what it had after
 its imports. `us_a_file` is per file of the archive, or per file that the step is about (`of`).
+The negative controls, at the smallest size: results in commits of 100 rows instead of 5,000, whose rows must cost
+more; an ingest that keeps listing and catalogue as rows of Python, which must take more memory; and the log of
+a table that is never compacted.
 """
 
 from __future__ import annotations
 
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -20,13 +22,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from harness import ROOT, arguments_of, facts, keep, table
+from harness import ROOT, arguments_of, facts, keep, peak_mib, table, verdicts
 
 from archive.compact import compact
 from archive.ingest import ingest, retire
 from archive.s3_listing import list_keys
 from archive.schemas import RESULTS
 from archive.tables import Tables
+from benchmarks.catalogue_by_hand import CONTROLS, bounds
 from benchmarks.synthetic import (
     Simulated,
     SimulatedS3,
@@ -36,6 +39,7 @@ from benchmarks.synthetic import (
 )
 
 S3_PAGE_S = 0.1
+COMPACT_EVERY = 64
 COMMIT_ROWS = 5_000
 
 
@@ -52,12 +56,16 @@ def main() -> None:
             for name in STEPS:
                 rows.append({"images": images, **in_a_process(name, Path(home), images)})
                 print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory(prefix="resight-catalogue-") as home:
+        _, *controls = [in_a_process(name, Path(home), sizes[0]) for name in ("fill", *CONTROLS)]
+    rows += [{"images": sizes[0], **row} for row in controls]
     columns = ("images", "step", "s", "of", "us_a_file", "cpu_s", "rss_mib", "files", "mib", "note")
     table([{column: row.get(column) for column in columns} for row in rows])
     with tempfile.TemporaryDirectory(prefix="resight-catalogue-") as home:
         commits = arguments.commits if not arguments.quick else 200
         log = in_a_process("log", Path(home), commits)
     table(log["marks"])
+    verdicts(result, bounds(rows, log["marks"], COMPACT_EVERY))
     keep(result | {"steps": rows, "log": log["marks"]})
 
 
@@ -74,7 +82,7 @@ def step(name: str, home: Path, images: int) -> None:
     tables = Tables(str(home / "tables"))
     before_mib = peak_mib()
     cpu, started = time.process_time(), time.perf_counter()
-    found = (STEPS | {"log": growth_of_the_log})[name](tables, images)
+    found = (STEPS | CONTROLS | {"log": growth_of_the_log})[name](tables, images)
     elapsed = found.pop("s", time.perf_counter() - started)
     of = found.setdefault("of", images)
     measured = {
@@ -85,10 +93,6 @@ def step(name: str, home: Path, images: int) -> None:
         "rss_mib": round(peak_mib() - before_mib),
     }
     print(json.dumps(measured | found))
-
-
-def peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def fill(tables: Tables, images: int) -> dict[str, Any]:
@@ -166,7 +170,7 @@ def compact_results(tables: Tables, images: int) -> dict[str, Any]:
 def growth_of_the_log(tables: Tables, commits: int) -> dict[str, Any]:
     """Commits of one row each, without compaction and with it at every 64 small files."""
     marks: list[dict[str, Any]] = []
-    for every in (0, 64):
+    for every in (0, COMPACT_EVERY):
         marks += small_commits(Tables(f"{tables.url}-{every}"), commits, every)
     return {"marks": marks}
 

@@ -4,24 +4,26 @@ python benchmarks/filters.py [--detections 1000000] [--here]
 Simulated tables: cameras that take bursts of three frames; in each frame up to five boxes: animals that move a
 little within the burst, a branch that is always at one place, small specks, near-duplicates. Each filter is run
 twice over all of it: the first run says everything, the second must add no row. With --here in this process, else
-on a Ray cluster of its own, as `resight filters run` does. Prints a table; the last line is one JSON document, also
-kept in benchmarks/results/.
+on a Ray cluster of its own, as `resight filters run` does. The negative control is a run for a single image, as one
+would start for each that comes in: per detection it must cost more than any filter over all of them. Prints a table;
+the last line is one JSON document, also kept in benchmarks/results/.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import multiprocessing
-import resource
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import duckdb
 from deltalake import write_deltalake
-from harness import facts, keep
+from harness import facts, keep, peak_mib, verdicts
 
 from archive.schemas import MEDIA, RESULTS
 from archive.tables import Tables
@@ -39,6 +41,8 @@ PER_IMAGE = 2.5
 IMAGES_PER_CAMERA = 10_000
 KINDS = ("duplicates", "small-size", "score-threshold", "repeat-detections", "events", "smoothing")
 KINDS += ("tracking", "fixed-slots")
+ALL = "run=published"
+CONTROL = "duplicates"
 _IMAGES = """
     create table images as
     select i, sha256(i::varchar) as media_sha256, i // $per_camera as camera, i % $per_camera as n,
@@ -90,14 +94,30 @@ def main() -> None:
     config = {"detections": arguments.detections, "here": arguments.here}
     with tempfile.TemporaryDirectory(prefix="resight-bench-") as folder:
         tables = simulated(Path(folder), arguments.detections)
+        one = Path(folder) / "one.txt"
+        one.write_text(hashlib.sha256(b"0").hexdigest())
         if arguments.here:
-            rows = in_order(arguments.kinds, lambda kind: _alone(tables.url, kind), tables)
+            rows = in_order(arguments.kinds, lambda kind: _alone(tables.url, kind, ALL), tables)
+            control = _alone(tables.url, CONTROL, f"ids={one}")
         else:
             with cluster() as up:
                 rows = in_order(
-                    arguments.kinds, lambda kind: _submitted(up, tables.url, kind), tables
+                    arguments.kinds, lambda kind: _submitted(up, tables.url, kind, ALL), tables
                 )
-    keep(facts("filters", config) | {"filters": rows})
+                control = _submitted(up, tables.url, CONTROL, f"ids={one}")
+    result = facts("filters", config) | {"filters": rows, "control": control}
+    verdicts(result, bounds(rows, control))
+    keep(result)
+
+
+def bounds(rows: list[dict[str, Any]], control: dict[str, Any]) -> list[tuple[str, Any, str, bool]]:
+    """Seconds a detection that was checked: of the control, and of the slowest filter, whose second run counts too."""
+    slowest = max(
+        (max(row["seconds"], row["again_s"]) / max(1, row["checked"]) for row in rows), default=0
+    )
+    alone = control["seconds"] / max(1, control["checked"])
+    words = "control: a run for one image, µs a detection"
+    return [(words, alone * 1e6, f"> {slowest * 1e6:.0f}", alone > slowest)]
 
 
 def simulated(place: Path, detections: int) -> Tables:
@@ -116,7 +136,9 @@ def simulated(place: Path, detections: int) -> Tables:
     return tables
 
 
-def in_order(kinds: Any, run: Any, tables: Tables) -> list[dict[str, Any]]:
+def in_order(
+    kinds: Any, run: Callable[[str], dict[str, Any]], tables: Tables
+) -> list[dict[str, Any]]:
     """Each over the layers of those before it, twice."""
     rows: list[dict[str, Any]] = []
     for kind in kinds:
@@ -136,30 +158,29 @@ def in_order(kinds: Any, run: Any, tables: Tables) -> list[dict[str, Any]]:
     return rows
 
 
-def _alone(url: str, kind: str) -> dict[str, Any]:
+def _alone(url: str, kind: str, scope: str) -> dict[str, Any]:
     """In a fresh process, so that its peak memory is its own."""
     context = multiprocessing.get_context("spawn")
     told = context.Queue()
-    process = context.Process(target=_work, args=(url, kind, told))
+    process = context.Process(target=_work, args=(url, kind, scope, told))
     process.start()
     found: dict[str, Any] = told.get()
     process.join()
     return found
 
 
-def _work(url: str, kind: str, told: Any) -> None:
+def _work(url: str, kind: str, scope: str, told: Any) -> None:
     started = time.perf_counter()
-    (spec,) = prepare(Tables(url), kind, {}, [parse_scope("run=published")])
+    (spec,) = prepare(Tables(url), kind, {}, [parse_scope(scope)])
     report = execute(spec, Tables(url), here)
-    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     seconds = time.perf_counter() - started
-    told.put(report.metrics() | {"seconds": seconds, "peak_mib": peak_mib})
+    told.put(report.metrics() | {"seconds": seconds, "peak_mib": peak_mib()})
 
 
-def _submitted(up: Cluster, url: str, kind: str) -> dict[str, Any]:
+def _submitted(up: Cluster, url: str, kind: str, scope: str) -> dict[str, Any]:
     """As a person would; the driver's memory is sampled by nobody here, see --here for it."""
     started = time.perf_counter()
-    words = ("filters", "run", kind, "--scope", "run=published", "--format", "json")
+    words = ("filters", "run", kind, "--scope", scope, "--format", "json")
     (row,) = json.loads(up.resight(*words, RESIGHT_TABLES=url))
     return row | {
         "layer_id": row["layer"],

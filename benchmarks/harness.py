@@ -108,6 +108,12 @@ def picture(result: dict[str, Any], panels: int) -> Iterator[Sequence[Any]]:
     plt.close(drawn)
 
 
+def peak_mib() -> float:
+    """The most memory that this process has held. (ru_maxrss of a child begins at what its parent held.)"""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
 def table(rows: Sequence[dict[str, Any]]) -> None:
     """Columns are the keys of the first row."""
     columns = list(rows[0]) if rows else []

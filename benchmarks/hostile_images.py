@@ -10,6 +10,7 @@ pip download --no-binary :all: --no-deps pillow.
 5xx       other than 503 and 504, of a request or of a file in a form.   lost  no answer, or none in a minute.
 died      the process ended, or took more than `most_mib`.               loop  /healthz took at most so long.
 growth    RSS after all of it, less RSS after every file of the corpus was seen once: no leak.
+control   OpenCV alone, given two of the bombs (unguarded_decoder.py), must come to harm, or the bombs are none.
 
 Exit 1 if a verdict does not hold; bodies that did harm are then kept beside the log.
 """
@@ -35,6 +36,7 @@ from harness import ROOT, facts, keep, table, verdicts
 
 from benchmarks.hostile_bodies import Sent, form, mutations, requests, seeds, tensor
 from benchmarks.own_replica import Replica, replica
+from benchmarks.unguarded_decoder import bounds, controls
 from tests.hostile_bombs import animated_png, pixel_bombs, table_bombs
 
 ALLOWED_5XX = (503, 504)
@@ -53,6 +55,7 @@ def main() -> int:
     with replica(ROOT / "examples" / "models", place / "log", arguments.most_mib) as up:
         load = Load(up, place, arguments.clients)
         result |= measure(arguments, up, load)
+    result["controls"] = controls(result["memory"], arguments.most_mib)
     report(arguments, result, up, load)
     print(f"log and bodies that did harm: {place}", file=sys.stderr)
     keep(result)
@@ -208,8 +211,8 @@ def report(arguments: argparse.Namespace, result: dict[str, Any], up: Replica, l
         {"s": round(s, 2), "status": code, "what": what[:150]} for s, code, what in load.slowest
     ]
     result["harm"] = [{"what": w, "status": code, "said": text} for w, code, text in load.harm]
-    for rows in (result["counts"], result["memory"], result["slowest"], result["harm"]):
-        table(rows)
+    for name in ("counts", "memory", "slowest", "harm", "controls"):
+        table(result[name])
         print()
     loop_ms, growth = max(row["healthz_ms"] for row in result["memory"]), result["growth_mib"]
     most_mib, growth_mib = arguments.most_mib, arguments.growth_mib
@@ -229,6 +232,7 @@ def report(arguments: argparse.Namespace, result: dict[str, Any], up: Replica, l
             ),
             ("peak_mib", up.highest_mib, f"<= {most_mib}", up.highest_mib <= most_mib),
             ("growth_mib", growth, f"<= {growth_mib}", growth is not None and growth <= growth_mib),
+            *bounds(result["controls"]),
         ],
     )
 

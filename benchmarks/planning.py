@@ -4,13 +4,14 @@ python benchmarks/planning.py [--full]
 Synthetic catalogues (`synthetic.py`), a null detector (every image is empty), no Ray. Each size in a process of its
 own, so that the peak of memory is its own. A new model (all are due), 90 % done, nothing to do; then rows of a
 null detector through the committer of a run, and compaction. The last line of output is one JSON document.
+The negative control is the same plan by hand, at the smallest size: both tables as rows of Python, looked through
+one by one. It must take longer and more memory.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from harness import ROOT, facts, keep
+from harness import ROOT, facts, keep, peak_mib, verdicts
 
 from archive.compact import compact
 from archive.schemas import RESULTS
@@ -35,6 +36,8 @@ from model_store.store import ModelStore
 
 COMMIT_ROWS = 2_000
 MOST_COMMITTED = 1_000_000
+MOST_GROWTH = 2
+"""Of the cost of planning one image, over all sizes: a plan that sorts or joins as it should stays below."""
 ENDS = 25
 """Commits at the start and at the end that are compared."""
 
@@ -45,14 +48,31 @@ def main() -> None:
     )
     parser.add_argument("--full", action="store_true", help="10^7 too: some minutes, 4 GB of disk")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--by-hand", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.one:
-        print(json.dumps(measure(arguments.one)))
+    if arguments.one or arguments.by_hand:
+        found = measure(arguments.one) if arguments.one else by_hand(arguments.by_hand)
+        print(json.dumps(found))
         return
     sizes = [10**5, 10**6] + ([10**7] if arguments.full else [])
-    rows = [_in_a_process(size) for size in sizes]
+    rows = [_in_a_process("--one", size) for size in sizes]
+    control = _in_a_process("--by-hand", sizes[0])
     _print(rows)
-    keep(facts("planning", {"sizes": sizes, "commit_rows": COMMIT_ROWS}) | {"rows": rows})
+    found = {"rows": rows, "control": control}
+    result = facts("planning", {"sizes": sizes, "commit_rows": COMMIT_ROWS}) | found
+    verdicts(result, bounds(rows, control))
+    keep(result)
+
+
+def bounds(rows: list[dict[str, Any]], control: dict[str, Any]) -> list[tuple[str, Any, str, bool]]:
+    """`rows` from the smallest size to the largest; the control is of the smallest."""
+    smallest, largest = rows[0], rows[-1]
+    grows = largest["us_per_image"] / smallest["us_per_image"]
+    found = [("µs an image, largest / smallest", grows, f"≤ {MOST_GROWTH}", grows <= MOST_GROWTH)]
+    for name, words in (("us_per_image", "µs an image"), ("peak_mib", "MiB")):
+        value, least = control[name], smallest[name]
+        found.append((f"control: by hand, {words}", value, f"> {least:.1f}", value > least))
+    return found
 
 
 def measure(images: int) -> dict[str, Any]:
@@ -68,7 +88,7 @@ def measure(images: int) -> dict[str, Any]:
         started = time.perf_counter()
         assert sum(len(window) for window in plan.windows(262_144)) == images
         told["windows_s"] = time.perf_counter() - started
-        told["peak_mib"] = _peak_mib()
+        told["peak_mib"] = peak_mib()
         if images <= MOST_COMMITTED:
             told |= _committed(tables, plan)
             plan, told["nothing_to_do_s"] = _planned(tables, model)
@@ -79,6 +99,26 @@ def measure(images: int) -> dict[str, Any]:
             assert 0 < plan.todo < images
         told["us_per_image"] = told["new_model_s"] / images * 1e6
         return told
+
+
+def by_hand(images: int) -> dict[str, Any]:
+    """The plan for a new model, as one writes it without a database: both tables in Python's memory, row by row."""
+    with tempfile.TemporaryDirectory(prefix="resight-plan-bench-") as folder:
+        tables = Tables(folder)
+        _elsewhere(f"synthetic_media(tables, {images})", folder)
+        started = time.perf_counter()
+        media, results = (
+            tables.snapshot(name).to_pyarrow_table().to_pylist() for name in ("media", "results")
+        )
+        done = {row["media_sha256"] for row in results if row["status"] != "failed"}
+        todo: dict[str, list[dict[str, Any]]] = {}
+        for row in media:
+            if row["missing_since"] is None and row["media_sha256"] not in done:
+                todo.setdefault(row["media_sha256"], []).append(row)
+        seconds = time.perf_counter() - started
+        assert len(todo) == images
+        told = {"images": images, "new_model_s": seconds, "peak_mib": peak_mib()}
+        return told | {"us_per_image": seconds / images * 1e6}
 
 
 def _planned(tables: Tables, model: Any) -> tuple[Plan, float]:
@@ -139,15 +179,11 @@ def _elsewhere(call: str, folder: str) -> None:
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
-def _in_a_process(images: int) -> dict[str, Any]:
-    command = [sys.executable, str(Path(__file__)), "--one", str(images)]
+def _in_a_process(what: str, images: int) -> dict[str, Any]:
+    command = [sys.executable, str(Path(__file__)), what, str(images)]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
-
-
-def _peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
