@@ -1,4 +1,4 @@
-"""One replica's work without HTTP and without Ray: decode, prepare, queue, infer.
+"""One replica's work without HTTP and without Ray: queue, decode, prepare, infer.
 
 detect(body, ref)      online lane: encoded bytes -> Answer
 detect_chunk(chunk)    bulk lane: prepared uint8 pixels of many images -> ChunkAnswer, in order
@@ -13,9 +13,8 @@ import asyncio
 import contextlib
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -33,9 +32,8 @@ from model_store.errors import (
     ResightError,
     StorageUnreachable,
 )
-from model_store.images import ImageFacts
+from model_store.loaded import Loaded
 from model_store.names import VersionId
-from model_store.preprocess import Prepared
 from model_store.runtimes.inputs import joined
 from model_store.store import ModelStore
 from serve.answers import Answer, ClassAnswer, ClassResult, ImageResult, TensorAnswer, Timings
@@ -43,6 +41,7 @@ from serve.chunks import Chunk, ChunkAnswer, LogitsAnswer, pack_answers, pack_lo
 from serve.lanes import Bound, Lane, Lanes
 from serve.loading import Loader
 from serve.metrics import Metrics, exposition
+from serve.picture import Picture
 from serve.placement import Placement
 from serve.residents import Resident, Residents
 from serve.settings import DetectArgs, Settings
@@ -54,7 +53,6 @@ from serve.work import Item, LaneKey, Rows, batch_of, infer, work
 log = structlog.get_logger("resight.serve")
 
 MIB = 1 << 20
-R = TypeVar("R")
 
 
 class Engine:
@@ -75,6 +73,7 @@ class Engine:
             gives_way=args.threads == 1,  # threads that a session starts inherit it
         )
         workers = args.worker_count()
+        self._workers_decode = not args.num_gpus and args.threads == 1
         self._decoders = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         limits = args.limits
         self.lanes: Lanes[LaneKey, Item, ImageResult | ClassResult | Rows] = Lanes(
@@ -248,18 +247,16 @@ class Engine:
         self, body: bytes, resident: Resident, sample: float, deadline_s: float | None
     ) -> Answer:
         detector = resident.detector
-        (image, prepared), preprocess_ms = await self._decoded(
-            self._read(body, detector), deadline_s
-        )
-        (future,) = self.lanes.submit(*work(detector, [prepared]), Lane.ONLINE, deadline_s)
-        result, queue_ms = await asyncio.wrap_future(future)
+        picture = self._picture(body, detector)
+        result, queue_ms = await self._through(Lane.ONLINE, detector, picture, deadline_s)
         assert isinstance(result, ImageResult)
         # from the other end: an image that the canary answers is no comparison with the active version
         candidate = self.residents.shadow_of(detector.info.name, resident.alias, 1 - sample)
         if candidate is not None:
             self.shadows.show(body, detector, result.detections, candidate)
-        timings = Timings(queue_ms, preprocess_ms, result.inference_ms, result.postprocess_ms)
-        return Answer(detector.info, resident.alias, detector, image, result.detections, timings)
+        took = (picture.preprocess_ms, result.inference_ms, result.postprocess_ms)
+        timings, facts = Timings(queue_ms, *took), picture.facts
+        return Answer(detector.info, resident.alias, detector, facts, result.detections, timings)
 
     async def _classify(
         self,
@@ -269,15 +266,12 @@ class Engine:
         deadline_s: float | None,
     ) -> ClassAnswer:
         classifier, most = resident.classifier, self.args.limits.megapixels * 1_000_000
-        (image, prepared), preprocess_ms = await self._decoded(
-            lambda: classifier.read(body, box_xyxy_px, most), deadline_s
-        )
-        (future,) = self.lanes.submit(*work(classifier, [prepared]), Lane.ONLINE, deadline_s)
-        result, queue_ms = await asyncio.wrap_future(future)
+        picture = Picture(lambda: classifier.read(body, box_xyxy_px, most), len(body))
+        result, queue_ms = await self._through(Lane.ONLINE, classifier, picture, deadline_s)
         assert isinstance(result, ClassResult)
-        timings = Timings(queue_ms, preprocess_ms, result.inference_ms, 0.0)
+        timings = Timings(queue_ms, picture.preprocess_ms, result.inference_ms, 0.0)
         return ClassAnswer(
-            classifier.info, resident.alias, image, box_xyxy_px, result.logits, timings
+            classifier.info, resident.alias, picture.facts, box_xyxy_px, result.logits, timings
         )
 
     async def infer_tensor(
@@ -314,21 +308,29 @@ class Engine:
         return TensorAnswer(resident.detector.info, resident.alias, outputs, queue_ms)
 
     async def _detect_in_bulk(self, body: bytes, detector: LoadedDetector) -> Detections:
-        (_, prepared), _ = await self._decoded(self._read(body, detector), None)
-        (future,) = self.lanes.submit(*work(detector, [prepared]), Lane.BULK)
-        result, _ = await asyncio.wrap_future(future)
+        picture = self._picture(body, detector)
+        result, _ = await self._through(Lane.BULK, detector, picture)
         assert isinstance(result, ImageResult)
         return result.detections
 
-    def _read(
-        self, body: bytes, detector: LoadedDetector
-    ) -> Callable[[], tuple[ImageFacts, Prepared]]:
-        return lambda: detector.read(body, self.args.limits.megapixels * 1_000_000)
+    def _picture(self, body: bytes, detector: LoadedDetector) -> Picture:
+        most = self.args.limits.megapixels * 1_000_000
+        return Picture(lambda: detector.read(body, most), len(body))
 
-    async def _decoded(self, read: Callable[[], R], deadline_s: float | None) -> tuple[R, float]:
-        """What `read` returns in a thread, and how long it took, in ms."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._decoders, _timed, read, deadline_s)
+    async def _through(
+        self, lane: Lane, model: Loaded, picture: Picture, deadline_s: float | None = None
+    ) -> tuple[ImageResult | ClassResult | Rows, float]:
+        """What the lane makes of it, and how long it waited there, in ms.
+
+        A worker with a core of its own that takes images one by one decodes them as well: what is handed from
+        thread to thread waits for the system at each hand, and finds the caches cold. Workers that fill batches,
+        or feed a GPU, find images decoded.
+        """
+        if not self._workers_decode or model.lane_batch.max > 1:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._decoders, _decode, picture, deadline_s)
+        (future,) = self.lanes.submit(*work(model, [picture]), lane, deadline_s)
+        return await asyncio.wrap_future(future)
 
     async def _poll(self) -> None:
         while True:
@@ -351,11 +353,10 @@ class Engine:
                 log.info("retuned", version=str(version), **tuned.batch.model_dump())
 
 
-def _timed(read: Callable[[], R], deadline_s: float | None) -> tuple[R, float]:
-    started = time.perf_counter()
-    if deadline_s is not None and started > deadline_s:
+def _decode(picture: Picture, deadline_s: float | None) -> None:
+    if deadline_s is not None and time.perf_counter() > deadline_s:
         raise DeadlinePassed("the deadline passed before the image was decoded")
-    return read(), (time.perf_counter() - started) * 1e3
+    picture.prepared()
 
 
 def _require_crops(chunk: Chunk, classifier: Classifier) -> None:

@@ -44,7 +44,8 @@ class Bound:
 
 class Lanes(Generic[K, T, R]):
     """`run(key, items)` is called in `workers` threads, of each lane where they are `apart`, and returns one
-    result per item. `batch_of(key, newest item)` says how a batch is filled.
+    result per item. `batch_of(key, newest item)` says how a batch is filled; `ran(key, items)` hears of each, and
+    of how many of its items have a result, unless none has.
     """
 
     def __init__(
@@ -202,7 +203,8 @@ class Lanes(Generic[K, T, R]):
         self._seconds_per_item += 0.1 * (elapsed / len(tickets) - self._seconds_per_item)
         with self._lock:
             self._queues[lane].charge(key, elapsed)
-        self._ran(key, len(tickets))
+        if done := sum(not isinstance(outcome, BaseException) for outcome in outcomes):
+            self._ran(key, done)
         for ticket, outcome in zip(tickets, outcomes, strict=True):
             if isinstance(outcome, BaseException):
                 ticket.fail(outcome)

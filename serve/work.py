@@ -1,4 +1,4 @@
-"""What waits in the lanes, and how a worker does it: prepared images, or raw tensors, of one version."""
+"""What waits in the lanes, and how a worker does it: images, decoded or not yet, or raw tensors, of one version."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from model_store.loaded import Loaded
 from model_store.names import VersionId
 from model_store.preprocess import Prepared
 from serve.answers import ClassResult, ImageResult
+from serve.picture import Picture
 
 Rows = dict[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
 class LaneKey:
-    """What shares a batch: prepared images of one version, or raw tensors of one."""
+    """What shares a batch: images of one version, or raw tensors of one."""
 
     version: VersionId
     raw: bool
@@ -29,12 +30,12 @@ class LaneKey:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Item:
-    """An image (Prepared) or the input of a network ((3, h, w) float32), and the model it waits for: one
-    that is released meanwhile still answers, and is gone when nothing waits for it.
+    """An image of a request (Picture) or of a run (Prepared), or the input of a network ((3, h, w) float32), and
+    the model it waits for: one that is released meanwhile still answers, and is gone when nothing waits for it.
     """
 
     model: Loaded
-    data: Prepared | NDArray[np.float32]
+    data: Picture | Prepared | NDArray[np.float32]
 
     @property
     def nbytes(self) -> int:
@@ -42,7 +43,7 @@ class Item:
 
 
 def work(
-    model: Loaded, data: Iterable[Prepared | NDArray[np.float32]], raw: bool = False
+    model: Loaded, data: Iterable[Picture | Prepared | NDArray[np.float32]], raw: bool = False
 ) -> tuple[LaneKey, list[Item]]:
     """For `Lanes.submit`."""
     return LaneKey(model.info.id, raw), [Item(model, one) for one in data]
@@ -53,7 +54,9 @@ def batch_of(_: LaneKey, newest: Item) -> Batch:
 
 
 def infer(key: LaneKey, items: Sequence[Item]) -> Sequence[ImageResult | ClassResult | Rows]:
-    model, data = items[-1].model, [item.data for item in items]
+    """Raises what decoding an image raises, too."""
+    model = items[-1].model
+    data = [one.prepared() if isinstance(one := item.data, Picture) else one for item in items]
     if isinstance(model, Classifier):
         return _classified(model, data)  # type: ignore[arg-type]
     if key.raw:
