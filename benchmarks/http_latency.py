@@ -116,7 +116,8 @@ def watched(up: Cluster, load: Load) -> dict[str, Any]:
     """A load, what the replica says of it, and what it cost there and in the rest of the cluster."""
     before = scrape(up.url)
     with CpuShare(up.head_pid) as share:
-        found = load.run().summary()
+        records = load.run()
+    found: dict[str, Any] = records.summary() | {"samples_ms": records.samples_ms}
     cpu = {
         f"{part}_cpu_ms": round(seconds / found["requests"] * 1e3, 2)
         for part, seconds in share.seconds().items()

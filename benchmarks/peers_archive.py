@@ -38,6 +38,7 @@ from benchmarks.first_commit import first_commit
 from benchmarks.own_cluster import cluster
 from benchmarks.peers.archive_runs import ArchivePeer, read_archive_peer, run_peer
 from benchmarks.peers.compared import FAILURES, Row, bounds, made
+from benchmarks.peers.environments import packages
 from benchmarks.peers.lines import lines_of
 from benchmarks.peers.peer import Config
 from benchmarks.peers.subjects import CONTROL, folders_of
@@ -104,7 +105,8 @@ def about(peer: ArchivePeer, config: Config) -> Row:
     lines = lines_of(own) + (lines_of(ARCHIVE.parent / "detector.py") if needs else 0)
     said = {"version": peer.version, "config": config.model_dump(), "lines": lines}
     control = peer.folder.name == CONTROL
-    return said | {"documentation": peer.documentation, "control": control}
+    known = {"documentation": peer.documentation, "packages": packages(peer.folder)}
+    return said | known | {"control": control}
 
 
 def tried(peer: ArchivePeer, files: Sequence[Path], failed: list[Row]) -> list[Row]:

@@ -35,6 +35,7 @@ from harness import PHOTO, WEIGHTS, arguments_of, facts, keep, picture, table, v
 from benchmarks.load import Load
 from benchmarks.peers.compared import FAILURES, Row, bounds, made
 from benchmarks.peers.detector import Detector
+from benchmarks.peers.environments import packages
 from benchmarks.peers.peer import Config
 from benchmarks.peers.subjects import RESIGHT, Subject, Up, subjects
 from benchmarks.peers.watch import Watch
@@ -82,6 +83,7 @@ def measure(arguments: argparse.Namespace, everyone: Sequence[Subject]) -> Row:
             "lines": one.lines,
             "documentation": one.documentation,
             "control": one.is_control,
+            "packages": packages(one.folder) if one.folder else {},
         }
         for one in ready
         if any(row["name"] == one.name for row in rounds)
@@ -142,7 +144,8 @@ def ask(up: Up, seconds: float, rates: Sequence[float], turn: int) -> list[Row]:
     rows = [{"case": "saturated"} | full | cost]
     for share, rate in zip(SHARES, rates, strict=False):
         time.sleep(1.0)
-        found = load_of(up, rate=rate, seconds=seconds, seed=turn).run().summary()
+        records = load_of(up, rate=rate, seconds=seconds, seed=turn).run()
+        found: Row = records.summary() | {"samples_ms": records.samples_ms}
         late = found["per_s"] < KEEPS_UP * found["requests"] / seconds
         rows.append({"case": f"open {share:.0%}", "rate": rate, "overloaded": late} | found)
     return rows

@@ -32,6 +32,12 @@ class Records:
         good = self.status == 200
         return (self.done_s[good] - self.due_s[good]) * 1e3
 
+    @property
+    def samples_ms(self) -> list[float]:
+        """The latencies one by one, in the order in which they were due."""
+        order = np.argsort(self.due_s[self.status == 200], kind="stable")
+        return np.round(self.latency_ms[order], 1).tolist()
+
     def where(self, mask: NDArray[np.bool_]) -> Records:
         columns = [getattr(self, name)[mask] for name in COLUMNS]
         return Records(*columns, cpu_s=self.cpu_s * float(mask.mean()) if len(mask) else 0.0)

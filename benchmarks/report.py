@@ -22,6 +22,10 @@ pre { background: #f6f6f4; padding: .7rem; overflow-x: auto; font-size: 12px }
 table { border-collapse: collapse } td, th { padding: .15rem .8rem .15rem 0; text-align: left }
 .no { color: #b00020 } .yes { color: #1b7f3b } img { max-width: 100% } h2 { margin-top: 2.5rem }
 """
+WHY = (
+    "<p>What bounds those that do not hold, and what was tried: <code>docs/decisions/0020</code>, "
+    "<code>benchmarks/README.md</code></p>"
+)
 
 
 def write_report(folder: Path, commit: str, outcomes: Sequence[dict[str, Any]]) -> Path:
@@ -29,7 +33,7 @@ def write_report(folder: Path, commit: str, outcomes: Sequence[dict[str, Any]]) 
     folder.mkdir(parents=True, exist_ok=True)
     at = datetime.now(UTC).isoformat(timespec="seconds")
     whole = {"at": at, "commit": commit, "benchmarks": list(outcomes)}
-    (folder / "report.json").write_text(json.dumps(whole, indent=1) + "\n")
+    (folder / "report.json").write_text(json.dumps(whole) + "\n")
     page = folder / "index.html"
     page.write_text(html(at, commit, outcomes))
     return page
@@ -62,7 +66,7 @@ def summary(outcomes: Sequence[dict[str, Any]]) -> str:
         f"<td class={'yes' if ok else 'no'}>{'holds' if ok else 'no'}<td>{escape(command)}"
         for command, name, value, bound, ok in sorted(rows, key=lambda row: row[4])
     )
-    return f"<h2>Bounds</h2><table>{cells}</table>"
+    return f"<h2>Bounds</h2><table>{cells}</table>{WHY}"
 
 
 def _short(value: object) -> str:

@@ -55,18 +55,25 @@ def made(python: Path) -> Made:
     return Made(**json.loads((python.parent.parent / MADE).read_text()))
 
 
+def packages(folder: Path) -> dict[str, str]:
+    """Name to version of all that is installed beside the peer, what it pulled in included."""
+    listed = _run([str(environment(folder)), "-m", "pip", "list", "--format", "json"])
+    return {one["name"]: one["version"] for one in json.loads(listed)}
+
+
 def _digest(requirements: Path) -> str:
     said = f"{platform.python_implementation()} {platform.python_version()}\n"
     return hashlib.sha256(said.encode() + requirements.read_bytes()).hexdigest()[:12]
 
 
-def _run(command: list[str]) -> None:
+def _run(command: list[str]) -> str:
     # PYTHONPATH would show the peer our packages in place of its own
     kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(command, env=kept, capture_output=True, text=True, check=False)
     if done.returncode:
         said = (done.stdout + done.stderr)[-2000:]
         raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{said}")
+    return done.stdout
 
 
 def _mib(folder: Path) -> float:

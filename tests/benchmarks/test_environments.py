@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.peers import environments
-from benchmarks.peers.environments import environment, made
+from benchmarks.peers.environments import environment, made, packages
 
 
 class Installer:
@@ -14,8 +14,10 @@ class Installer:
     def __init__(self, failures: int = 0) -> None:
         self.failures, self.commands = failures, list[list[str]]()
 
-    def __call__(self, command: list[str]) -> None:
+    def __call__(self, command: list[str]) -> str:
         self.commands.append(command)
+        if "list" in command:
+            return '[{"name": "numpy", "version": "2.4.6"}, {"name": "pip", "version": "26.0"}]'
         if "venv" in command:
             python = Path(command[-1]) / "bin" / "python"
             python.parent.mkdir(parents=True, exist_ok=True)
@@ -23,6 +25,7 @@ class Installer:
         elif self.failures:
             self.failures -= 1
             raise RuntimeError("no such package")
+        return ""
 
 
 @pytest.fixture
@@ -50,6 +53,15 @@ def test_it_is_made_once_and_found_again(tmp_path: Path, installer: Installer):
     assert environment(folder, tmp_path / "cache") == python
     assert len(installer.commands) == 2
     assert made(python).installed_mib == 3.0
+
+
+def test_what_was_pulled_in_is_told_too(
+    tmp_path: Path, installer: Installer, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(environments.environment, "__defaults__", (tmp_path / "cache",))
+    found = packages(peer(tmp_path, "numpy==2.4.6\n"))
+    assert found == {"numpy": "2.4.6", "pip": "26.0"}
+    assert Path(installer.commands[-1][0]).is_relative_to(tmp_path / "cache")
 
 
 def test_other_pins_are_another_one(tmp_path: Path, installer: Installer):
