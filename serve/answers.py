@@ -48,6 +48,8 @@ class Answer:
     image: ImageFacts
     detections: Detections
     timings: Timings
+    waited_first: bool = False
+    """Whether it waited before it was decoded."""
 
     def facts(self) -> dict[str, Any]:
         """For its line in the log."""
@@ -65,6 +67,8 @@ class ClassAnswer:
     box_xyxy_px: Box | None
     logits: NDArray[np.float32]  # (labels,)
     timings: Timings
+    waited_first: bool = False
+    """As in Answer."""
 
     def facts(self) -> dict[str, Any]:
         """For its line in the log."""

@@ -14,7 +14,6 @@ import contextlib
 import time
 import zlib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -27,18 +26,16 @@ from model_store.detections import Detections
 from model_store.detector import LoadedDetector
 from model_store.errors import (
     BadRequest,
-    DeadlinePassed,
     Overloaded,
     ResightError,
     StorageUnreachable,
 )
-from model_store.loaded import Loaded
 from model_store.names import VersionId
 from model_store.runtimes.inputs import joined
 from model_store.store import ModelStore
 from serve.answers import Answer, ClassAnswer, ClassResult, ImageResult, TensorAnswer, Timings
 from serve.chunks import Chunk, ChunkAnswer, LogitsAnswer, pack_answers, pack_logits
-from serve.lanes import Bound, Lane, Lanes
+from serve.lanes import Lane
 from serve.loading import Loader
 from serve.metrics import Metrics, exposition
 from serve.picture import Picture
@@ -46,13 +43,10 @@ from serve.placement import Placement
 from serve.residents import Resident, Residents
 from serve.settings import DetectArgs, Settings
 from serve.shadows import Shadows
-from serve.together import all_ended
 from serve.traces import Traces
-from serve.work import Item, LaneKey, Rows, batch_of, infer, work
+from serve.workers import Workers
 
 log = structlog.get_logger("resight.serve")
-
-MIB = 1 << 20
 
 
 class Engine:
@@ -72,25 +66,11 @@ class Engine:
             placement=self.placement,
             gives_way=args.threads == 1,  # threads that a session starts inherit it
         )
-        workers = args.worker_count()
-        self._workers_decode = not args.num_gpus and args.threads == 1
-        self._decoders = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-        limits = args.limits
-        self.lanes: Lanes[LaneKey, Item, ImageResult | ClassResult | Rows] = Lanes(
-            run=infer,
-            batch_of=batch_of,
-            workers=workers,
-            bulk_share=args.bulk_share,
-            bounds={
-                Lane.ONLINE: Bound(limits.online_queue, limits.online_mib * MIB),
-                Lane.BULK: Bound(limits.bulk_queue, limits.bulk_mib * MIB),
-            },
-            bytes_of=lambda item: item.nbytes,
-            ran=lambda key, size: self._metrics.batch(key.version, size),
-            apart=not args.num_gpus,
-        )
+        self.workers = Workers(args, lambda key, size: self._metrics.batch(key.version, size))
+        self.lanes = self.workers.lanes
         self.shadows = Shadows(self._detect_in_bulk)
         self._metrics = Metrics()
+        self._most_pixels = args.limits.megapixels * 1_000_000
         self._admitted = 0
         self._polling: asyncio.Task[None] | None = None
 
@@ -119,10 +99,9 @@ class Engine:
         if self._polling:
             self._polling.cancel()
         self.shadows.stop()
-        self.lanes.close()
+        self.workers.stop()
         if self.traces:
             self.traces.stop()
-        self._decoders.shutdown(wait=False, cancel_futures=True)
 
     @contextlib.contextmanager
     def slot(self) -> Iterator[None]:
@@ -146,8 +125,7 @@ class Engine:
     async def detect_chunk(self, chunk: Chunk) -> ChunkAnswer:
         """Raises BadRequest for a classifier, ModelError, Overloaded; a bad image fails alone, inside the answer."""
         detector = (await self.residents.get(chunk.model)).detector
-        futures = self.lanes.submit(*work(detector, chunk.items()), Lane.BULK)
-        outcomes = await all_ended(futures)
+        outcomes = await self.workers.images(detector, chunk.items())
         self._metrics.bulk(detector.info, len(outcomes))
         return pack_answers(detector.info, outcomes)  # type: ignore[arg-type]
 
@@ -157,8 +135,7 @@ class Engine:
         """
         classifier = (await self.residents.get(chunk.model)).classifier
         _require_crops(chunk, classifier)
-        futures = self.lanes.submit(*work(classifier, chunk.items()), Lane.BULK)
-        outcomes = await all_ended(futures)
+        outcomes = await self.workers.images(classifier, chunk.items())
         self._metrics.bulk(classifier.info, len(outcomes))
         return pack_logits(classifier.info, outcomes)  # type: ignore[arg-type]
 
@@ -247,16 +224,23 @@ class Engine:
         self, body: bytes, resident: Resident, sample: float, deadline_s: float | None
     ) -> Answer:
         detector = resident.detector
-        picture = self._picture(body, detector)
-        result, queue_ms = await self._through(Lane.ONLINE, detector, picture, deadline_s)
+        picture = self._picture(body, detector, deadline_s)
+        result, queue_ms = await self.workers.image(Lane.ONLINE, detector, picture)
         assert isinstance(result, ImageResult)
         # from the other end: an image that the canary answers is no comparison with the active version
         candidate = self.residents.shadow_of(detector.info.name, resident.alias, 1 - sample)
         if candidate is not None:
             self.shadows.show(body, detector, result.detections, candidate)
         took = (picture.preprocess_ms, result.inference_ms, result.postprocess_ms)
-        timings, facts = Timings(queue_ms, *took), picture.facts
-        return Answer(detector.info, resident.alias, detector, facts, result.detections, timings)
+        return Answer(
+            detector.info,
+            resident.alias,
+            detector,
+            picture.facts,
+            result.detections,
+            Timings(queue_ms, *took),
+            picture.waited_first,
+        )
 
     async def _classify(
         self,
@@ -265,13 +249,18 @@ class Engine:
         box_xyxy_px: Box | None,
         deadline_s: float | None,
     ) -> ClassAnswer:
-        classifier, most = resident.classifier, self.args.limits.megapixels * 1_000_000
-        picture = Picture(lambda: classifier.read(body, box_xyxy_px, most), len(body))
-        result, queue_ms = await self._through(Lane.ONLINE, classifier, picture, deadline_s)
+        classifier, most = resident.classifier, self._most_pixels
+        picture = Picture(lambda: classifier.read(body, box_xyxy_px, most), len(body), deadline_s)
+        result, queue_ms = await self.workers.image(Lane.ONLINE, classifier, picture)
         assert isinstance(result, ClassResult)
-        timings = Timings(queue_ms, picture.preprocess_ms, result.inference_ms, 0.0)
         return ClassAnswer(
-            classifier.info, resident.alias, picture.facts, box_xyxy_px, result.logits, timings
+            classifier.info,
+            resident.alias,
+            picture.facts,
+            box_xyxy_px,
+            result.logits,
+            Timings(queue_ms, picture.preprocess_ms, result.inference_ms, 0.0),
+            picture.waited_first,
         )
 
     async def infer_tensor(
@@ -298,39 +287,21 @@ class Engine:
     async def _infer_tensor(
         self, tensor: NDArray[np.float32], resident: Resident, deadline_s: float | None
     ) -> TensorAnswer:
-        futures = self.lanes.submit(
-            *work(resident.detector, tensor, raw=True), Lane.ONLINE, deadline_s
-        )
-        done = await asyncio.gather(*map(asyncio.wrap_future, futures))
-        rows = [row for row, _ in done if isinstance(row, dict)]
+        rows, queue_ms = await self.workers.rows(resident.detector, tensor, deadline_s)
         outputs = {name: joined([row[name][np.newaxis] for row in rows]) for name in rows[0]}
-        queue_ms = max(waited_ms for _, waited_ms in done)
         return TensorAnswer(resident.detector.info, resident.alias, outputs, queue_ms)
 
     async def _detect_in_bulk(self, body: bytes, detector: LoadedDetector) -> Detections:
         picture = self._picture(body, detector)
-        result, _ = await self._through(Lane.BULK, detector, picture)
+        result, _ = await self.workers.image(Lane.BULK, detector, picture)
         assert isinstance(result, ImageResult)
         return result.detections
 
-    def _picture(self, body: bytes, detector: LoadedDetector) -> Picture:
-        most = self.args.limits.megapixels * 1_000_000
-        return Picture(lambda: detector.read(body, most), len(body))
-
-    async def _through(
-        self, lane: Lane, model: Loaded, picture: Picture, deadline_s: float | None = None
-    ) -> tuple[ImageResult | ClassResult | Rows, float]:
-        """What the lane makes of it, and how long it waited there, in ms.
-
-        A worker with a core of its own that takes images one by one decodes them as well: what is handed from
-        thread to thread waits for the system at each hand, and finds the caches cold. Workers that fill batches,
-        or feed a GPU, find images decoded.
-        """
-        if not self._workers_decode or model.lane_batch.max > 1:
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._decoders, _decode, picture, deadline_s)
-        (future,) = self.lanes.submit(*work(model, [picture]), lane, deadline_s)
-        return await asyncio.wrap_future(future)
+    def _picture(
+        self, body: bytes, detector: LoadedDetector, deadline_s: float | None = None
+    ) -> Picture:
+        most = self._most_pixels
+        return Picture(lambda: detector.read(body, most), len(body), deadline_s)
 
     async def _poll(self) -> None:
         while True:
@@ -351,12 +322,6 @@ class Engine:
             if tuned.batch != now.batch:
                 self.residents.versions.exchange(version, tuned)
                 log.info("retuned", version=str(version), **tuned.batch.model_dump())
-
-
-def _decode(picture: Picture, deadline_s: float | None) -> None:
-    if deadline_s is not None and time.perf_counter() > deadline_s:
-        raise DeadlinePassed("the deadline passed before the image was decoded")
-    picture.prepared()
 
 
 def _require_crops(chunk: Chunk, classifier: Classifier) -> None:

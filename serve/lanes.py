@@ -200,16 +200,13 @@ class Lanes(Generic[K, T, R]):
         started = time.perf_counter()
         outcomes = self._outcomes(key, [ticket.item for ticket in tickets])
         elapsed = time.perf_counter() - started
-        self._seconds_per_item += 0.1 * (elapsed / len(tickets) - self._seconds_per_item)
         with self._lock:
             self._queues[lane].charge(key, elapsed)
         if done := sum(not isinstance(outcome, BaseException) for outcome in outcomes):
+            self._seconds_per_item += 0.1 * (elapsed / len(tickets) - self._seconds_per_item)
             self._ran(key, done)
-        for ticket, outcome in zip(tickets, outcomes, strict=True):
-            if isinstance(outcome, BaseException):
-                ticket.fail(outcome)
-            else:
-                ticket.future.set_result((outcome, (started - ticket.enqueued_s) * 1e3))
+        _deliver(tickets, outcomes, started)
+        del tickets, outcomes  # an error's traceback holds this frame, which would hold the error
 
     def _outcomes(self, key: K, items: list[T]) -> Sequence[R | BaseException]:
         """Results of a batch; when it fails, each item alone, so that only the bad one fails."""
@@ -222,3 +219,13 @@ class Lanes(Generic[K, T, R]):
             if len(items) == 1:
                 return [error]
             return [self._outcomes(key, [item])[0] for item in items]
+
+
+def _deliver(
+    tickets: Sequence[Ticket[T, R]], outcomes: Sequence[R | BaseException], started_s: float
+) -> None:
+    for ticket, outcome in zip(tickets, outcomes, strict=True):
+        if isinstance(outcome, BaseException):
+            ticket.fail(outcome)
+        else:
+            ticket.future.set_result((outcome, (started_s - ticket.enqueued_s) * 1e3))

@@ -46,7 +46,11 @@ class Metrics:
             registry=registry,
         )
         self._batches = Histogram(
-            "resight_batch_size", "Images in a batch", MODEL, buckets=SIZES, registry=registry
+            "resight_batch_size",
+            "Images of a batch that have a result",
+            MODEL,
+            buckets=SIZES,
+            registry=registry,
         )
         self._bulk = Counter(
             "resight_bulk_images", "Images of archive runs", MODEL, registry=registry

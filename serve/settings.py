@@ -83,7 +83,7 @@ class Limits(BaseModel):
     )
     bulk_queue: int = Field(default=2048, ge=1, description="images of chunks waiting, per replica")
     online_mib: int = Field(
-        default=512, ge=1, description="of prepared images waiting, per replica"
+        default=512, ge=1, description="of images waiting, encoded and prepared, per replica"
     )
     bulk_mib: int = Field(default=2048, ge=1, description="likewise")
 

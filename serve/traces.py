@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-STAGES = ("preprocess", "queue", "inference", "postprocess")  # in the order they happen
 
 
 class Traces:
@@ -60,7 +59,7 @@ class Traces:
         attributes = {key: value for key, value in answer.facts().items() if value is not None}
         span = self._span(what, began_ns, {"request": request_id, "outcome": "ok", **attributes})
         inside, at_ns = set_span_in_context(span), began_ns
-        for stage in STAGES:
+        for stage in stages(answer):
             ends_ns = at_ns + round(getattr(timings, f"{stage}_ms") * 1e6)
             self._tracer.start_span(stage, inside, start_time=at_ns).end(ends_ns)
             at_ns = ends_ns
@@ -92,6 +91,12 @@ class Traces:
         return self._tracer.start_span(
             what, kind=SpanKind.SERVER, attributes=attributes, start_time=began_ns
         )
+
+
+def stages(answer: Answer | ClassAnswer) -> tuple[str, ...]:
+    """In the order in which they happened."""
+    first = ("queue", "preprocess") if answer.waited_first else ("preprocess", "queue")
+    return (*first, "inference", "postprocess")
 
 
 class Incoming:

@@ -110,7 +110,8 @@ class Bench:
             for other in [one for one in self._up if one != self._kept]:
                 self._stop(other)
             threads, workers, count = hardware
-            args = self._args.model_copy(update={"threads": threads, "workers": workers})
+            shape = {"threads": threads, "workers": workers, "replicas": count}
+            args = self._args.model_copy(update=shape)
             self._up[hardware] = started = []
             try:
                 for _ in range(count):

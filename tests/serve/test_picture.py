@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from model_store.config import Batch
 from model_store.detector import LoadedDetector
@@ -17,9 +21,12 @@ from model_store.errors import DeadlinePassed, ImageError, ImageUnreadable
 from model_store.images import ImageFacts
 from model_store.preprocess import Prepared
 from serve.engine import Engine
+from serve.lanes import Lane
 from serve.picture import Picture
 from serve.settings import DetectArgs
+from serve.work import work
 from tests.fixtures_local import motion_store, photo
+from tests.serve.test_engine import Gate
 
 FACTS = ImageFacts(4, 2, None, "image/jpeg")
 PREPARED = Prepared(np.zeros((1, 8, 8, 3), np.uint8), (), (4, 2))
@@ -63,16 +70,37 @@ def test_what_cannot_be_decoded_raises_each_time() -> None:
     assert picture.nbytes == 10
 
 
+def test_a_picture_is_neither_decoded_nor_inferred_too_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    times: list[str] = []
+    now = [10.0]
+    monkeypatch.setattr("serve.picture.time.perf_counter", lambda: now[0])
+    with pytest.raises(DeadlinePassed, match="before the image was decoded"):
+        Picture(counting(times), 1, deadline_s=9.0).prepared()
+    assert times == []
+
+    def slow() -> tuple[ImageFacts, Prepared]:
+        now[0] += 5
+        return FACTS, PREPARED
+
+    with pytest.raises(DeadlinePassed, match="before the image was inferred"):
+        Picture(slow, 1, deadline_s=12.0).prepared()
+    assert Picture(slow, 1, deadline_s=99.0).prepared() is PREPARED
+
+
 @pytest.mark.parametrize(
     ("hardware", "batch", "decoded_by"),
     [
-        ({"threads": 1}, 1, "online-"),
-        ({"threads": 1}, 4, "decode_"),
-        ({"threads": 2}, 1, "decode_"),
-        ({"num_gpus": 1.0}, 1, "decode_"),
+        ({"workers": 2}, 1, "online-"),
+        ({"workers": 1, "replicas": 2}, 1, "online-"),
+        ({"workers": 1}, 1, "decode_"),  # a core is left
+        ({"workers": 2}, 4, "decode_"),
+        ({"workers": 2, "threads": 2}, 1, "decode_"),
+        ({"workers": 2, "num_gpus": 1.0}, 1, "decode_"),
     ],
 )
-async def test_a_worker_decodes_where_it_has_a_core_and_takes_one_image_at_a_time(
+async def test_workers_decode_where_all_cores_infer_one_image_at_a_time_each(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     hardware: dict[str, float],
@@ -80,6 +108,7 @@ async def test_a_worker_decodes_where_it_has_a_core_and_takes_one_image_at_a_tim
     decoded_by: str,
 ) -> None:
     motion_store(tmp_path, "1")
+    monkeypatch.setattr("serve.workers.usable_cores", lambda: 2)
     threads: list[str] = []
     read = LoadedDetector.read
 
@@ -88,7 +117,7 @@ async def test_a_worker_decodes_where_it_has_a_core_and_takes_one_image_at_a_tim
         return read(self, *words)  # type: ignore[arg-type]
 
     monkeypatch.setattr(LoadedDetector, "read", seen)
-    engine = Engine(DetectArgs.model_validate({"models": str(tmp_path), "workers": 1, **hardware}))
+    engine = Engine(DetectArgs.model_validate({"models": str(tmp_path), **hardware}))
     try:
         await filling(engine, batch)
         threads.clear()  # its probe was read, too
@@ -96,22 +125,71 @@ async def test_a_worker_decodes_where_it_has_a_core_and_takes_one_image_at_a_tim
     finally:
         engine.stop()
     assert answer.timings.preprocess_ms > 0
+    assert answer.waited_first == (decoded_by == "online-")
     assert [name.startswith(decoded_by) for name in threads] == [True], threads
 
 
 @pytest.mark.parametrize("batch", [1, 4])
-async def test_an_image_that_cannot_be_decoded_fails_alone(tmp_path: Path, batch: int) -> None:
+async def test_an_image_that_cannot_be_decoded_fails_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    """Also in a batch: its size grew while the images waited, undecoded."""
     motion_store(tmp_path, "1")
+    monkeypatch.setattr("serve.workers.usable_cores", lambda: 1)
     engine = Engine(DetectArgs(models=str(tmp_path), workers=1))
     bodies = [photo("cat"), b"\xff\xd8 no more of it", photo("moose"), b"nothing"]
+    gate = threading.Event()
+    nothing = np.zeros(0, np.float32)
     try:
+        await filling(engine, 1)
+        engine.lanes.submit(*work(Gate(gate), [nothing]), Lane.ONLINE)  # type: ignore[arg-type]
+        while engine.lanes.depth(Lane.ONLINE):  # until the one worker is busy with the gate
+            await asyncio.sleep(0.01)
+        asked = [asyncio.create_task(engine.detect(body, "blobs@1")) for body in bodies[:-1]]
+        while engine.lanes.depth(Lane.ONLINE) < len(asked):
+            await asyncio.sleep(0.01)
         await filling(engine, batch)
-        asked = [engine.detect(body, "blobs@1") for body in bodies]
+        if batch == 1:
+            asked.append(asyncio.create_task(engine.detect(bodies[-1], "blobs@1")))
+        else:  # whose size says how the batch is filled
+            model = (await engine.residents.get("blobs@1")).detector
+            picture = Picture(lambda: model.read(bodies[-1]), 1)
+            (last,) = engine.lanes.submit(*work(model, [picture]), Lane.ONLINE)
+            asked.append(asyncio.ensure_future(asyncio.wrap_future(last)))  # type: ignore[arg-type]
+        gate.set()
         said = await asyncio.gather(*asked, return_exceptions=True)
-        with pytest.raises(DeadlinePassed):
-            await engine.detect(photo("cat"), "blobs@1", deadline_s=0.0)
     finally:
+        gate.set()
         engine.stop()
     assert [isinstance(one, ImageError) for one in said] == [False, True, False, True]
     assert not isinstance(said[0], BaseException)
     assert said[0].image.width_px > 0
+
+
+async def test_an_image_that_failed_is_held_by_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not until a collection either: those count objects, and an image of 300 MB is one."""
+    motion_store(tmp_path, "1")
+    monkeypatch.setattr("serve.workers.usable_cores", lambda: 1)
+    held: list[weakref.ref[NDArray[np.uint8]]] = []
+
+    def read(*_: object) -> tuple[ImageFacts, Prepared]:
+        image = np.zeros((64, 64, 3), np.uint8)
+        held.append(weakref.ref(image))
+        raise ImageUnreadable(f"too many tiles of {image.shape}")
+
+    engine = Engine(DetectArgs(models=str(tmp_path), workers=1))
+    try:
+        await filling(engine, 1)
+        monkeypatch.setattr(LoadedDetector, "read", read)
+        gc.collect()
+        gc.disable()
+        with contextlib.suppress(ImageUnreadable):
+            await engine.detect(b"whatever", "blobs@1")
+        async with asyncio.timeout(10):
+            while held[0]() is not None:  # the worker lets go of it a moment later
+                await asyncio.sleep(0.01)
+    finally:
+        gc.enable()
+        engine.stop()

@@ -105,6 +105,19 @@ def test_an_image_is_a_span_below_the_caller_s_with_its_stages(
     assert collector.services == {"resight"}
 
 
+@pytest.mark.parametrize("cores", [1, 64])
+def test_stages_lie_in_the_order_in_which_they_came(
+    tmp_path: Path, collector: Collector, monkeypatch: pytest.MonkeyPatch, cores: int
+) -> None:
+    monkeypatch.setattr("serve.workers.usable_cores", lambda: cores)  # of which one worker infers
+    monkeypatch.setattr("model_store.loaded.measured_batch", lambda run, most: 1)
+    asked(tmp_path, photo("cat"))
+    spans = [span for span in collector.spans if span.name != "detect"]
+    named = [span.name for span in sorted(spans, key=lambda span: span.start_time_unix_nano)]
+    first = ["queue", "preprocess"] if cores == 1 else ["preprocess", "queue"]
+    assert named == [*first, "inference", "postprocess"]
+
+
 def test_what_was_not_answered_is_a_span_that_says_why(
     tmp_path: Path, collector: Collector
 ) -> None:
