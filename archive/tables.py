@@ -183,11 +183,14 @@ class Tables:
 
 
 def storage_options(url: str) -> dict[str, str]:
-    """What delta-rs needs beyond the AWS_* variables it reads itself."""
-    endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
-    if is_local(url) or not endpoint.startswith("http://"):
+    """What delta-rs needs beyond the AWS_* variables it reads itself: of the two that name an endpoint, s3fs prefers
+    that of S3.
+    """
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
+    if is_local(url) or not endpoint:
         return {}
-    return {"AWS_ALLOW_HTTP": "true", "AWS_ENDPOINT_URL": endpoint}
+    plain = {"AWS_ALLOW_HTTP": "true"} if endpoint.startswith("http://") else {}
+    return plain | {"AWS_ENDPOINT_URL": endpoint}
 
 
 def properties_of(table: DeltaTable, *writers: str) -> CommitProperties:

@@ -75,7 +75,7 @@ def require_present(folder: Folder) -> None:
     """Raises StorageUnreachable when there is nothing in the folder: an unmounted archive is an error
     of the run, not ten thousand failed images.
     """
-    if not folder.names():
+    if folder.is_empty():
         raise StorageUnreachable(f"{folder.url} is empty or away; is it mounted?")
 
 

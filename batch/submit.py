@@ -30,7 +30,10 @@ JOBS = ("batch.reprocess", "batch.classify", "batch.filters")
 """Modules whose command line names its run with --run-id."""
 STOP_S = 60
 TAKEN_DOWN_S = 10.0
-PASSED_ON = ("RESIGHT_HOME", "RESIGHT_MODELS", "RESIGHT_TABLES", "AWS_ENDPOINT_URL", "AWS_REGION")
+PASSED_ON = (
+    *("RESIGHT_HOME", "RESIGHT_MODELS", "RESIGHT_TABLES"),
+    *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"),
+)
 
 
 @dataclass(frozen=True, slots=True)

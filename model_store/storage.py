@@ -28,6 +28,9 @@ from fsspec import AbstractFileSystem
 from model_store.errors import StorageUnreachable, StorageUnsafe
 
 CREATE_ATTEMPTS = 8
+ONE_PUT = {"chunksize": 5 * 2**29}
+"""For s3fs: what S3 takes in one request (5 GiB, of which this is half) is not sent in parts. At their end some
+servers, Ceph's gateway among them, ignore the condition that the file shall not be there."""
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -91,6 +94,20 @@ class Folder:
             raise StorageUnreachable(f"cannot list {self.url}/{relative}: {error}") from error
         below = {str(name).rstrip("/") for name in listed} - {path}
         return sorted({name.rsplit("/", 1)[-1] for name in below})
+
+    def is_empty(self) -> bool:
+        """Also where there is no such folder. It asks a disk and S3 for a name or two, however many there are."""
+        try:
+            if is_local(self.url):
+                with os.scandir(self.root or "/") as found:
+                    return next(found, None) is None
+            if "s3" not in self.fs.protocol:
+                return not self.names()
+            return _is_empty_s3(self.fs, self.root)
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except Exception as error:
+            raise StorageUnreachable(f"cannot list {self.url}: {error}") from error
 
     def write(self, relative: str, data: bytes) -> None:
         """Replace a file in one step: readers see the old bytes or the new ones, never a part."""
@@ -197,12 +214,21 @@ def _create_remote(fs: AbstractFileSystem, path: str, data: bytes) -> None:
         reraise=True,
     )
     try:
-        asked(fs.pipe_file, path, data, mode="create")
+        asked(fs.pipe_file, path, data, mode="create", **(ONE_PUT if "s3" in fs.protocol else {}))
     except OSError as error:
         # s3fs knows it by a field of AWS's answer that other servers leave out
         if _http_status(error) == HTTPStatus.PRECONDITION_FAILED:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from error
         raise
+
+
+def _is_empty_s3(fs: Any, root: str) -> bool:
+    bucket, key, _ = fs.split_path(root)
+    prefix = f"{key}/" if key else ""
+    page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=2, **fs.req_kw)
+    return all(
+        entry["Key"] == prefix for entry in page.get("Contents", ())
+    )  # the folder's own mark
 
 
 def _http_status(error: BaseException) -> int | None:

@@ -312,7 +312,11 @@ def test_racing_processes_lose_nothing_and_double_nothing(tables: Tables) -> Non
         ("", "", {}),
         ("/data/tables", "http://127.0.0.1:5000", {}),
         ("s3://bucket/tables", "", {}),
-        ("s3://bucket/tables", "https://s3.example.org", {}),
+        (
+            "s3://bucket/tables",
+            "https://s3.example.org",
+            {"AWS_ENDPOINT_URL": "https://s3.example.org"},
+        ),
         (
             "s3://bucket/tables",
             "http://127.0.0.1:5000",
@@ -325,6 +329,9 @@ def test_plain_http_is_allowed_only_where_the_endpoint_asks_for_it(
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     assert storage_options(url) == options
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://of-other-services")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
+    assert storage_options(url) == options or not endpoint
 
 
 def without_masks() -> pa.Schema:

@@ -11,6 +11,7 @@ from ray.job_submission import JobStatus
 import batch.submit
 from batch.submit import free_submission_id, is_job_of, require_answer, stop
 from model_store.errors import BadRequest, ClusterError
+from serve.settings import Settings
 
 
 @pytest.mark.parametrize(
@@ -147,3 +148,21 @@ def test_what_ray_s_client_raises_is_an_error_of_the_cluster(
     for act in (require_answer, lambda: stop("r")):
         with pytest.raises(ClusterError, match=r"no token|no route"):
             act()
+
+
+def test_a_job_gets_the_place_and_never_the_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, str] = {}
+
+    class Client(Jobs):
+        def submit_job(self, runtime_env: dict[str, dict[str, str]], **_: object) -> str:
+            told.update(runtime_env["env_vars"])
+            return "resight-r"
+
+    monkeypatch.setattr(batch.submit, "_client", lambda: Client([]))
+    settings = Settings(home="/h", models="s3://b/models", tables="s3://b/tables")
+    passed = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
+    for name in (*passed, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, f"of {name}")
+    batch.submit.submit_job("batch.reprocess", "r", ["--run-id", "r"], settings)
+    assert {n: v for n, v in told.items() if n.startswith("AWS_")} == {n: f"of {n}" for n in passed}
+    assert told["RESIGHT_TABLES"] == "s3://b/tables"

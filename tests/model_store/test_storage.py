@@ -47,6 +47,38 @@ def test_what_is_written_is_read_listed_and_removed(folder: Folder) -> None:
     assert folder.read("deer/2/b.txt") == b"two"
 
 
+def test_a_folder_is_empty_until_something_is_in_it(folder: Folder) -> None:
+    assert folder.is_empty()
+    folder.write("deer/a.txt", b"one")
+    assert not folder.is_empty()
+    assert not Folder(f"{folder.url}/deer").is_empty()
+    assert Folder(f"{folder.url}/deer/a.txt").is_empty()
+    assert Folder(f"{folder.url}/de").is_empty()
+
+
+def test_whether_a_folder_on_s3_is_empty_is_one_small_question(
+    s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, asked = Folder(new_bucket(s3_endpoint)), list[tuple[str, object]]()
+    assert folder.is_empty()
+    bucket, _, inside = folder.root.partition("/")
+    marked = f"{inside}/"  # as a console marks a folder
+    boto3.client("s3", endpoint_url=s3_endpoint).put_object(Bucket=bucket, Key=marked, Body=b"")
+    assert folder.is_empty()
+    for name in "abc":
+        folder.write(name, b"1")
+    call = folder.fs.call_s3
+
+    def counted(method: str, **words: object) -> object:
+        asked.append((method, words["MaxKeys"]))
+        return call(method, **words)
+
+    monkeypatch.setattr(folder.fs, "call_s3", counted)
+    assert not folder.is_empty()
+    assert asked == [("list_objects_v2", 2)]
+    assert Folder("s3://no-such-bucket-at-all/archive").is_empty()
+
+
 def test_below_a_file_there_is_nothing(folder: Folder) -> None:
     folder.write("notes.txt", b"mine")
     assert folder.names("notes.txt") == []
@@ -169,6 +201,19 @@ def test_what_is_there_is_never_created_again(folder: Folder) -> None:
         folder.create("views/2.json", b"created")
     assert (folder.read("views/1.json"), folder.read("views/2.json")) == (b"first", b"written")
     assert folder.names("views") == ["1.json", "2.json"]
+
+
+def test_a_large_file_is_created_in_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the end of an upload in parts, Ceph's gateway ignores the condition."""
+    folder, calls = Folder("s3://bucket/large"), list[tuple[str, object]]()
+
+    async def call(method: str, **words: object) -> dict[str, object]:
+        calls.append((method, words.get("IfNoneMatch")))
+        return {}
+
+    monkeypatch.setattr(folder.fs, "_call_s3", call)
+    folder.create("ids.txt", bytes(101 << 20))
+    assert calls == [("put_object", "*")]
 
 
 @pytest.mark.parametrize("kind", ["threads", "processes"])
