@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from archive.scan import scan
 from archive.schemas import RESULTS
 from archive.tables import Tables
-from batch.plan import Plan
+from batch.plan import TRIED_AGAIN, Plan
 from model_store.errors import AccountingOpen, NothingWorked
 
 
@@ -73,8 +73,10 @@ _COUNT = """
         count(*) filter (run_id = $run and status = 'empty') as empty,
         count(*) filter (run_id = $run and status = 'failed') as failed,
         coalesce(sum(n_detections) filter (run_id = $run), 0)::bigint as detections,
-        count(*) filter (status = 'failed') as failed_ever
-    from (select md5_number(media_sha256) as id, run_id, status, n_detections from results_now)
+        count(*) filter (status = 'failed') as failed_ever,
+        count(*) filter (run_id = $run and status = 'failed'
+            and (error_code is null or error_code in (select unnest($tried_again)))) as not_their_fault
+    from (select md5_number(media_sha256) as id, run_id, status, error_code, n_detections from results_now)
         semi join wanted using (id)
 """
 
@@ -82,13 +84,14 @@ _COUNT = """
 def read_back(tables: Tables, plan: Plan, run_id: str) -> Counts:
     """Final counts from the table.
 
-    Raises AccountingOpen on a missing or doubled row; NothingWorked when every image of the scope has
-    failed, now or before, or every image that this run has tried.
+    Raises AccountingOpen on a missing or doubled row; NothingWorked when every image of the scope has failed, now
+    or before, or every image that this run has tried, unless the images alone are to blame: the one new image of an
+    hour (scope status, missing) may be a damaged one.
     """
     sql = plan.scratch.sql
     scan(sql, "results_now", tables.existing("results"), RESULTS, plan.model.info.inference_key)
-    found = sql.execute(_COUNT, {"run": run_id}).fetchall()[0]
-    rows, images, ok, empty, failed, detections, failed_ever = (int(value) for value in found)
+    found = sql.execute(_COUNT, {"run": run_id, "tried_again": list(TRIED_AGAIN)}).fetchall()[0]
+    rows, images, ok, empty, failed, detections, failed_ever, not_their_fault = map(int, found)
     requested = plan.requested
     if rows != images:
         raise AccountingOpen(f"{rows - images} images have more than one row for this model")
@@ -105,9 +108,9 @@ def read_back(tables: Tables, plan: Plan, run_id: str) -> Counts:
         raise AccountingOpen(
             f"{counts.line()}: {requested - images} images have no row; run again to do them"
         )
-    if requested and failed_ever == requested:
+    if requested and failed_ever == requested and plan.scope.status != "missing":
         raise _nothing_worked(failed_ever, "of this scope has failed")
-    if failed and failed == counts.inferred:
+    if not_their_fault and failed == counts.inferred:
         raise _nothing_worked(failed, "this run has tried failed")
     return counts
 

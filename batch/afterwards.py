@@ -35,13 +35,13 @@ log = structlog.get_logger("resight.run")
 
 
 def afterwards(
-    spec: RunSpec, plan: Plan, tables: Tables, store: ModelStore, final: Counts, seconds: float
+    spec: RunSpec, plan: Plan, tables: Tables, store: ModelStore, images_per_s: float
 ) -> dict[str, Any]:
     """Facts for the report: `published`, `extrapolated` and `left_undone`, where there is something to say."""
     told: dict[str, Any] = {}
     try:
         if spec.scope.sample:
-            told["extrapolated"] = extrapolated(plan, tables, store, final, seconds)
+            told["extrapolated"] = extrapolated(plan, tables, store, images_per_s)
         else:
             told |= publish_if_first(tables, store, spec.run_id)
         key = plan.model.info.inference_key
@@ -77,16 +77,15 @@ def seal_what_is_there(
 
 
 def extrapolated(
-    plan: Plan, tables: Tables, store: ModelStore, final: Counts, seconds: float
+    plan: Plan, tables: Tables, store: ModelStore, images_per_s: float
 ) -> dict[str, Any]:
-    """What the rest of the scope would cost, at the rate of this sample, and what would change in the published
-    view (`batch/impact/expect.py`: with 95 % intervals).
+    """What the whole scope costs, this sample included, at its rate without its start (0: it had nothing to do, and
+    tells none), and what would change in the published view (`batch/impact/expect.py`: with 95 % intervals).
     """
-    each_s = seconds / final.inferred if final.inferred else None
     told: dict[str, Any] = {
         "sampled": plan.requested,
         "population": plan.population,
-        "seconds": None if each_s is None else round(each_s * plan.population_todo, 1),
+        "seconds": round(plan.population_todo / images_per_s, 1) if images_per_s else None,
     }
     view = Views(tables.url).current()
     if view is None or view.inference_key == plan.model.info.inference_key:

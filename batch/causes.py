@@ -6,18 +6,27 @@ an error of a run --recorded--> `failed` or `cancelled` in `runs`, and the error
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
+from typing import Any
 
 from batch.accounting import Counts
 from batch.run_log import RunLog
 from model_store.errors import ResightError, StorageError
 
 
-def recorded(run_log: RunLog, counts: Counts, error: BaseException) -> BaseException:
-    """Its words written to the record of the run; what to raise instead: the deliberate error, where there is one."""
+def recorded(
+    run_log: RunLog,
+    counts: Counts,
+    error: BaseException,
+    stages: Mapping[str, Any] | None = None,
+) -> BaseException:
+    """Its words, and where the time had gone, written to the record of the run; what to raise instead: the deliberate
+    error, where there is one.
+    """
     found = ours(error) or error
     state = "cancelled" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
     with contextlib.suppress(StorageError):  # what went wrong first is told
-        run_log.write(state, counts, in_words(found))
+        run_log.write(state, counts, in_words(found), stages)
     return found
 
 

@@ -49,7 +49,9 @@ def wanted_version(store: ModelStore, view: View | None, ref: str = "") -> Model
     """
     if not ref and view is None:
         names = ", ".join(store.names()) or "none: add one with 'resight models add'"
-        raise BadRequest(f"nothing is published yet: name a model with --model; there is: {names}")
+        raise BadRequest(
+            f"nothing is published yet: name a model with --model; there is: {names}; see --help"
+        )
     return pinned(store, ref or (view.model_name if view else ""))
 
 

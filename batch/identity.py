@@ -15,15 +15,19 @@ from archive.run_kinds import RunKind, in_words
 from archive.schemas import RUNS
 from archive.scratch import scratch
 from archive.tables import Tables
+from batch.changes import Side, changes, numerics_of
 from batch.run_log import RecordedSpec
-from model_store.errors import Conflict
-from model_store.store import ModelVersion
+from model_store.errors import Conflict, ResightError
+from model_store.names import VersionId, version_id
+from model_store.store import ModelStore, ModelVersion
 
 _LAST = """
     select model_name, model_version, inference_key, spec, coalesce(kind, 'detect') from runs
     where run_id = $run order by event desc limit 1
 """
 SAME = ("scope", "megapixels", "snips")
+MOST_SAID = 40
+"""Characters of a value: digests and lists of labels are told apart by fewer."""
 
 
 def require_same_run(
@@ -32,8 +36,10 @@ def require_same_run(
     model: ModelVersion,
     kind: RunKind = "detect",
     same: Sequence[str] = SAME,
+    store: ModelStore | None = None,
 ) -> None:
-    """Nothing for a new id. `same`: fields of the spec that make it the run it is.
+    """Nothing for a new id. `same`: fields of the spec that make it the run it is. `store`: where the version that the
+    run began with may still be read, to say what is otherwise in the model.
 
     Raises Conflict that names each field that differs, old and new.
     """
@@ -52,7 +58,9 @@ def require_same_run(
         )
     differs = list(_differences(json.loads(text), json.loads(spec.model_dump_json()), same))
     if key != model.info.inference_key:
-        differs.insert(0, f"model was {name}@{version} ({key[:12]}…), now {_named(model)}")
+        words = f"model was {name}@{version} ({key[:12]}…), now {_named(model)}"
+        fields = _config_differences(store, version_id(name, version), key, model) if store else ""
+        differs.insert(0, f"{words}{fields}")
     if differs:
         raise Conflict(
             f"run {spec.run_id} cannot be resumed as another run: {'; '.join(differs)}. Ask for the same, "
@@ -74,6 +82,30 @@ def _differences(was: Mapping[str, Any], now: Mapping[str, Any], same: Sequence[
         elif old != new:
             found.append(f"{field} was {old!r}, now {new!r}")
     return found
+
+
+def _config_differences(
+    store: ModelStore, began_with: VersionId, key: str, model: ModelVersion
+) -> str:
+    """Fields of the config, in brackets; nothing where the store has that version no more, or not as it was."""
+    try:
+        was, now = store.describe(began_with), model.detector_config
+        config, weights = was.detector_config, was.info.weights_sha256
+    except ResightError:
+        return ""
+    numerics = numerics_of(config, weights, key)
+    if numerics is None:
+        return ""
+    old = Side(config, weights, config.thresholds, numerics)
+    new = Side(now, model.info.weights_sha256, now.thresholds)
+    found = [one for one in changes(old, new) if one.needs == "inference"]
+    said = "; ".join(f"{one.field} was {_short(one.old)}, now {_short(one.new)}" for one in found)
+    return f" [{said}]" if said else ""
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= MOST_SAID else f"{text[:MOST_SAID]}…"
 
 
 def _named(model: ModelVersion) -> str:

@@ -56,12 +56,17 @@ class RunReport:
 def execute(spec: RunSpec, tables: Tables, store: ModelStore) -> RunReport:
     """Do the run. Raises ResightError (recorded in `runs`) when it does not end well."""
     model = pinned(store, spec.model)
-    require_same_run(tables, spec, model)
+    require_same_run(tables, spec, model, store=store)
     keep_ids(tables.url, spec.scope.ids)
     run_log = RunLog(tables, spec, model.info)
     progress, stages = Progress(spec.run_id, Counts(), spec.commit_s), Stages()
     run_log.write("running", progress.counts)  # before planning: others shall see it at once
-    commit_s = 0.0
+    committer: ResultCommitter | None = None
+
+    def spent() -> dict[str, Any]:
+        commit_s = committer.seconds if committer else 0.0
+        return stages.report(progress.elapsed_s(), commit_s, spec.actors * stage_threads(spec))
+
     try:
         plan = make_plan(tables, model, spec.scope)
         log.info("planned", run_id=spec.run_id, model=str(model.id), **_plan_facts(plan))
@@ -70,35 +75,37 @@ def execute(spec: RunSpec, tables: Tables, store: ModelStore) -> RunReport:
             for root in plan.roots():
                 require_present(Folder(root))
             pool = read_pool(store, model.id.name)
+            committer = ResultCommitter(tables, spec, plan)
             with Lease(model, pool, spec.run_id) as lease:
-                commit_s = _stream(spec, plan, pool, tables, run_log, progress, stages, lease)
+                _stream(spec, plan, pool, committer, tables, run_log, progress, stages, lease)
         final = read_back(tables, plan, spec.run_id)
-        report = stages.report(progress.elapsed_s(), commit_s, spec.actors * stage_threads(spec))
+        report = spent()
         more, lines = {}, [final.line()]
         if spec.snips:
             snips = make_snips(spec, plan, Settings().snips_url, tables, run_log, final)
             more = {"snips": snips.as_dict()}
             lines.append(snips.line())
     except BaseException as error:
-        raise recorded(run_log, progress.counts, error) from None
+        raise recorded(run_log, progress.counts, error, spent() if stages.ms else None) from None
     run_log.write("sealed", final, "; ".join(lines), report | more)
     seconds = progress.elapsed_s()
-    more |= afterwards(spec, plan, tables, store, final, seconds)
-    return RunReport(final, seconds, progress.rate(), progress.steady_rate(), report, more)
+    rate, steady = progress.rate(), progress.steady_rate()
+    more |= afterwards(spec, plan, tables, store, steady or rate)
+    return RunReport(final, seconds, rate, steady, report, more)
 
 
 def _stream(
     spec: RunSpec,
     plan: Plan,
     pool: str,
+    committer: ResultCommitter,
     tables: Tables,
     run_log: RunLog,
     progress: Progress,
     stages: Stages,
     lease: Lease,
-) -> float:
-    """Every result from the replicas into the table; seconds that commits took."""
-    committer = ResultCommitter(tables, spec, plan)
+) -> None:
+    """Every result from the replicas into the table."""
 
     def arrived(rows: pa.Table) -> Counts:
         stages.add(rows)
@@ -113,7 +120,6 @@ def _stream(
     rows = result_tables(spec, plan, pool)
     into_table(rows, tables, committer, spec.stop, progress.counts, arrived, alive)
     progress.say()
-    return committer.seconds
 
 
 def _plan_facts(plan: Plan) -> dict[str, Any]:

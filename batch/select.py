@@ -8,6 +8,7 @@ from __future__ import annotations
 import duckdb
 import pyarrow as pa
 
+from archive.query import connect
 from archive.scan import scan
 from archive.schemas import RESULTS
 from archive.tables import Tables
@@ -34,6 +35,10 @@ _SHOWN = """
     select distinct media_sha256 from boxes left join limits on boxes.d.label = limits.label
     where ($label is null or d.label = $label) and d.score >= coalesce(least, $threshold)::float
         and d.score >= $min_score::float and d.score < $max_score::float
+"""
+_RESOLVED = """
+    select distinct media_sha256 from detections
+    where ($label is null or label = $label) and score >= $min_score::float and score < $max_score::float
 """
 EVERY_SCORE = (0.0, 2.0)
 
@@ -71,19 +76,25 @@ def _select_shown(sql: duckdb.DuckDBPyConnection, tables: Tables, scope: Scope) 
         raise BadRequest(
             "scope 'label' asks the published view, and nothing is published: resight runs publish RUN"
         )
-    scan(sql, "published", tables.existing("results"), RESULTS, view.inference_key)
     least, most = EVERY_SCORE
-    sql.execute(
-        _SHOWN,
-        {
-            "label": scope.label,
-            "labels": list(view.label_thresholds),
-            "scores": list(view.label_thresholds.values()),
-            "threshold": view.threshold,
-            "min_score": least if scope.min_score is None else scope.min_score,
-            "max_score": most if scope.max_score is None else scope.max_score,
-        },
-    )
+    asked = {
+        "label": scope.label,
+        "min_score": least if scope.min_score is None else scope.min_score,
+        "max_score": most if scope.max_score is None else scope.max_score,
+    }
+    if view.layers or tables.existing("assertions") is not None:  # the model's word is not the last
+        with connect(tables, view) as resolved:
+            sql.register("shown_now", resolved.sql(_RESOLVED, params=asked).to_arrow_reader())
+            sql.execute("create or replace temp table shown as from shown_now")
+            sql.unregister("shown_now")
+        return
+    scan(sql, "published", tables.existing("results"), RESULTS, view.inference_key)
+    thresholds = {
+        "labels": list(view.label_thresholds),
+        "scores": list(view.label_thresholds.values()),
+        "threshold": view.threshold,
+    }
+    sql.execute(_SHOWN, asked | thresholds)
 
 
 def _select_listed(sql: duckdb.DuckDBPyConnection, tables: Tables, scope: Scope) -> None:

@@ -7,14 +7,17 @@ from typing import Annotated, Any
 import typer
 
 from archive.tables import Tables
+from archive.views import Views
 from batch.dry_run import dry_run_report
+from batch.facts import wanted_version
 from batch.if_needed import Needed, if_needed
 from batch.impact.gates import closed_gates
-from batch.options import require_model, takes_run_options
+from batch.options import takes_run_options
 from batch.policy import read_policy
 from batch.publish import publish
 from batch.scope import Scope
 from batch.spec import RunSpec
+from cli.layers import tell_silent
 from cli.output import Format, FormatOption, note, print_facts
 from cli.run_to_end import run_to_end
 from model_store.errors import BadRequest
@@ -43,8 +46,9 @@ def reprocess(
 ) -> None:
     """See every image of the scope with one model version. To resume, run it again.
 
-    Plans first; with nothing to do it ends there. Else it submits `python -m batch.reprocess` to the cluster;
-    exit codes are that job's. Example: resight reprocess --model ssdlite-coco --scope latest-per-camera --dry-run
+    Without --model: the published model's, at its production alias. Plans first; with nothing to do it ends there.
+    Else it submits `python -m batch.reprocess` to the cluster; exit codes are that job's.
+    Example: resight reprocess --model ssdlite-coco --scope latest-per-camera --dry-run
     """
     settings = Settings()
     tables, store = Tables(settings.tables_url), ModelStore(settings.models_url)
@@ -54,7 +58,10 @@ def reprocess(
         return
     if publishes:
         raise BadRequest("--publish goes with --if-needed; otherwise: resight runs publish RUN")
-    require_model(spec)
+    if not spec.model:
+        model = wanted_version(store, Views(tables.url).current())
+        note(f"model: {model.id}, of the published view")
+        spec = spec.model_copy(update={"model": str(model.id)})
     if dry_run:
         print_facts(dry_run_report(spec, tables, store), fmt)
         return
@@ -89,6 +96,7 @@ def _if_needed(
             check=lambda old, new: closed_gates(tables, old, new, policy.gates),
         )
         facts["published"] = f"{view.name} {view.serial}"
+        tell_silent(tables, view)
     print_facts(facts, fmt)
 
 

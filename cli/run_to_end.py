@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+import duckdb
+
 from archive.tables import Tables
 from batch.accounting import Counts, read_back
-from batch.afterwards import seal_what_is_there
+from batch.afterwards import extrapolated, seal_what_is_there
 from batch.id_list import keep_ids
 from batch.identity import require_same_run
 from batch.plan import Plan, make_plan, pinned
@@ -78,14 +80,23 @@ def _nothing_to_do(
             return None
         more = {"snips": count_snips(tables, snips, spec.run_id).as_dict()}
     more |= seal_what_is_there(spec, plan, tables, store, counts)
+    if spec.scope.sample and plan.requested:
+        more |= _extrapolated(plan, tables, store)
     return _facts_of_nothing(counts) | more | _details(fmt, asdict(counts), {})
+
+
+def _extrapolated(plan: Plan, tables: Tables, store: ModelStore) -> dict[str, Any]:
+    try:
+        return {"extrapolated": extrapolated(plan, tables, store, images_per_s=0.0)}
+    except (ResightError, duckdb.Error) as error:  # the accounts are closed all the same
+        return {"left_undone": str(error)}
 
 
 def _plan(spec: RunSpec, tables: Tables, store: ModelStore, settings: Settings) -> Plan | None:
     """None where the tables or models are for the cluster's nodes to see, and not for this machine."""
     try:
         model = pinned(store, spec.model)
-        require_same_run(tables, spec, model)
+        require_same_run(tables, spec, model, store=store)
         return make_plan(tables, model, spec.scope, read_only=True)
     except ResightError:
         if read_state(settings) is not None or not settings.address:

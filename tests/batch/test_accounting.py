@@ -35,9 +35,16 @@ def plan_of(tables: Tables, motion: ModelVersion, images: str, scope: Scope | No
     return make_plan(tables, motion, scope or Scope())
 
 
-def done(tables: Tables, plan: Plan, images: str, status: str = "ok", run_id: str = RUN) -> None:
+def done(
+    tables: Tables,
+    plan: Plan,
+    images: str,
+    status: str = "ok",
+    run_id: str = RUN,
+    error_code: str | None = None,
+) -> None:
     key, n = plan.model.info.inference_key, 2 if status == "ok" else 0
-    more = {"run_id": run_id, "n_detections": n}
+    more = {"run_id": run_id, "n_detections": n, "error_code": error_code}
     put_results(tables, result_rows(list(images), key=key, status=status, **more))
 
 
@@ -106,6 +113,10 @@ def test_a_doubled_row_does_not_make_up_for_a_missing_one(
         ("ff", "", "every one of 2 images of this scope has failed"),
         ("f", "f", "every one of 2 images of this scope has failed"),
         ("oo", "f", "every one of 1 images this run has tried failed"),
+        ("oo", "a", "every one of 1 images this run has tried failed"),
+        ("oo", "ad", "every one of 2 images this run has tried failed"),
+        ("oo", "dd", ""),  # the images' own fault
+        ("", "dd", "every one of 2 images of this scope has failed"),
         ("", "of", ""),
         ("", "fe", ""),
         ("f", "o", ""),
@@ -116,19 +127,35 @@ def test_a_run_in_which_every_image_failed_has_not_worked(
     tables: Tables, motion: ModelVersion, before: str, now: str, worked: str
 ) -> None:
     """Statuses by first letter: what earlier runs had found, and what this run finds."""
-    names = {"f": "failed", "o": "ok", "e": "empty"}
+    names = {"o": "ok", "e": "empty"}
+    codes = {"a": "access", "d": "decode"}
     images = "abcd"[: len(before + now)]
     plan = plan_of(tables, motion, images)
     for image, letter in zip(images, before, strict=False):
-        done(tables, plan, image, names[letter], "earlier")
+        done(tables, plan, image, names.get(letter, "failed"), "earlier")
     plan = make_plan(tables, motion, Scope())
     for image, letter in zip(images[len(before) :], now, strict=True):
-        done(tables, plan, image, names[letter])
+        done(tables, plan, image, names.get(letter, "failed"), error_code=codes.get(letter))
     if worked:
         with pytest.raises(NothingWorked, match=worked):
             read_back(tables, plan, RUN)
     else:
         assert read_back(tables, plan, RUN).closed
+
+
+@pytest.mark.parametrize(("code", "worked"), [("decode", True), ("access", False)])
+def test_the_only_new_image_may_be_a_damaged_one(
+    tables: Tables, motion: ModelVersion, code: str, worked: bool
+) -> None:
+    done(tables, plan_of(tables, motion, "a"), "a", run_id="earlier")
+    plan = plan_of(tables, motion, "b", Scope(kind="status", status="missing"))
+    assert plan.requested == 1
+    done(tables, plan, "b", "failed", error_code=code)
+    if worked:
+        assert read_back(tables, plan, RUN) == Counts(requested=1, failed=1, bytes=10)
+    else:
+        with pytest.raises(NothingWorked):
+            read_back(tables, plan, RUN)
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,13 @@ def test_a_bug_is_recorded_with_its_kind_and_raised_as_it_is(
     assert last(tmp_path) == ("failed", "ZeroDivisionError: of 3")
 
 
+def test_where_the_time_had_gone_is_recorded_too(run_log: RunLog, tmp_path: Path) -> None:
+    recorded(run_log, COUNTS, LineageMismatch("other model"), {"bottleneck": "read"})
+    assert (
+        rows_of(Tables(str(tmp_path / "tables")), "runs")[-1]["stages"] == '{"bottleneck": "read"}'
+    )
+
+
 @pytest.mark.parametrize("stop", [SystemExit(143), KeyboardInterrupt()])
 def test_a_run_that_was_stopped_is_cancelled(
     run_log: RunLog, tmp_path: Path, stop: BaseException

@@ -17,9 +17,11 @@ from batch.policy import Stop
 from batch.run_log import RunLog
 from batch.scope import Scope
 from batch.spec import RunSpec
+from model_store.add import add_version
 from model_store.errors import Conflict
+from model_store.names import version_id
 from model_store.store import ModelStore, ModelVersion
-from tests.fixtures_local import MODELS, motion_store
+from tests.fixtures_local import MODELS, MOTION, motion_store
 
 SPEC = RunSpec(run_id="r", model="motion@1")
 
@@ -129,6 +131,22 @@ def test_another_model_is_refused_and_both_are_named(tables: Tables, motion: Mod
     was, now = motion.info.inference_key[:12], other.info.inference_key[:12]
     words = refused(tables, changed(model="ssdlite-coco"), other)
     assert f"model was motion@1 ({was}…), now ssdlite-coco@1 ({now}…)" in words
+
+
+def test_what_is_otherwise_in_the_model_is_named_by_its_field(
+    tables: Tables, tmp_path: Path
+) -> None:
+    store = motion_store(tmp_path / "models", "1")
+    other = {**MOTION, "preprocess": {"resize": "stretch", "side_px": 32}}
+    add_version(store, version_id("blobs", "2"), None, {**other, "score_floor": 0.25}, {})
+    began(tables, changed(model="blobs@1"), pinned(store, "blobs@1"))
+    asked, two = changed(model="blobs@2"), pinned(store, "blobs@2")
+    with pytest.raises(Conflict, match=r"side_px was 64, now 32") as error:
+        require_same_run(tables, asked, two, store=store)
+    assert "score_floor was" in str(error.value)
+    store.folder.remove("blobs/1")  # what it began with is gone: both are named all the same
+    with pytest.raises(Conflict, match=r"now blobs@2 \(\w+…\)\. Ask for the same"):
+        require_same_run(tables, asked, two, store=store)
 
 
 def test_another_version_with_the_same_key_gives_the_same_rows(

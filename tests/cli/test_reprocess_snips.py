@@ -13,6 +13,7 @@ from archive.tables import Tables
 from batch.policy import Snips
 from batch.snips.settings import cut_of
 from model_store.store import ModelStore, ModelVersion
+from tests.batch.test_facts import publish
 from tests.cli.conftest import Resight
 from tests.fixtures_local import (
     MODELS,
@@ -67,6 +68,18 @@ def test_the_dry_run_counts_and_writes_nothing(resight: Resight, seen: Tables, h
     assert facts["snips_bytes_estimate"] > 1000
     assert not (home / "snips").exists()
     assert seen.existing("snips") is None
+
+
+def test_without_a_model_it_is_the_published_one_s(
+    resight: Resight, seen: Tables, home: Path
+) -> None:
+    words = ("reprocess", "--scope", "latest-per-camera", "--snips", "--dry-run")
+    assert "name a model with --model" in resight(*words).refused(2)
+    publish(seen, version())
+    done = resight(*words, "--format", "json")
+    facts = json.loads(done.ok())
+    assert (facts["requested"], facts["to_infer"], facts["snips_to_write"]) == (2, 0, 2)
+    assert "model: motion@1, of the published view" in done.err
 
 
 def test_snips_to_make_are_something_to_do(resight: Resight, seen: Tables) -> None:
