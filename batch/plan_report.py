@@ -14,7 +14,8 @@ from archive.views import View
 from batch.changes import Change, changes, overall, threshold_changes
 from batch.decide import Decision, Facts, decide, shown_by
 from batch.facts import gather, published_side, wanted_side
-from batch.field_needs import Need
+from batch.field_needs import NEEDS, Need
+from batch.filters.layers import silent
 from batch.if_needed import local_time
 from batch.plan import Plan, make_plan
 from batch.policy import Policy
@@ -76,6 +77,8 @@ def plan_report(
     now = datetime.now(UTC)
     facts = gather(tables, version, now)
     compared, found = compare(store, facts.published, version)
+    found += layers_to_make(tables, facts.published, version)
+    found.sort(key=lambda change: -NEEDS.index(change.needs))
     return PlanReport(
         facts=facts,
         compared=compared,
@@ -83,6 +86,18 @@ def plan_report(
         decision=decide(facts, policy, local_time(now)),
         plan=make_plan(tables, version, scope, read_only=True),
     )
+
+
+def layers_to_make(tables: Tables, view: View | None, model: ModelVersion) -> list[Change]:
+    """The published layers stay when this model is published; which of them say nothing of it yet."""
+    if view is None:
+        return []
+    fields = {"inference_key": model.info.inference_key, "run_id": None}
+    why = "the layer was never made over what this model has seen: resight filters rerun, after its run"
+    return [
+        Change(f"layers.{one.kind}", "made", "not made", "postprocess", why)
+        for one in silent(tables, view.model_copy(update=fields))
+    ]
 
 
 def compare(store: ModelStore, view: View | None, model: ModelVersion) -> tuple[str, list[Change]]:

@@ -54,9 +54,11 @@ STEPS = (
     Step("lanes", ("--images", "600", "--rounds", "1", "--idle-s", "30"), minutes=4),
     Step("loadgen_mlperf", ("--duration-s", "20", "--tries", "3"), minutes=4),
     Step("hostile_images", ("--images", "2000"), minutes=2),
+    Step("crash_matrix", minutes=4),
     Step("planning", minutes=3),
     Step("catalogue", ("--quick",), minutes=2),
     Step("filters", ("--here", "--detections", "300000"), minutes=4),
+    Step("load_cost", ("--quick",), minutes=1),
     Step("decode_and_nms", quick=("--quick",), minutes=1),
 )
 """Sized so that all of it ends within an hour and a half on two cores; each script alone measures longer."""

@@ -9,9 +9,10 @@ import typer
 from archive.layers import holds, read_layers
 from archive.query import query
 from archive.tables import Tables
-from archive.views import PRODUCTION, Views
-from batch.filters.layers import switch, unfounded
+from archive.views import PRODUCTION, View, Views
+from batch.filters.layers import of_silent, switch, unfounded
 from cli.output import Format, FormatOption, note, print_facts, print_rows
+from model_store.errors import StorageError
 from serve.settings import Settings
 
 app = typer.Typer(help="Layers of a view: which are shown.", no_args_is_help=True)
@@ -36,8 +37,9 @@ def list_layers(view: ViewName = PRODUCTION, fmt: FormatOption = Format.table) -
         for one in read_layers(tables).values()
     ]
     print_rows(rows, fmt, ("layer", "kind", "on", "says", "config"))
-    for words in unfounded(tables, current) if current else ():
-        note(words)
+    if current is not None:
+        for words in (*unfounded(tables, current), *of_silent(tables, current)):
+            note(words)
 
 
 @app.command()
@@ -62,13 +64,23 @@ def off(
     _switched(view, off=layer, reason=reason, fmt=fmt)
 
 
+def tell_silent(tables: Tables, view: View) -> None:
+    """After a publication, which stands whatever can be said of its layers."""
+    try:
+        words = of_silent(tables, view)
+    except StorageError as error:
+        words = [str(error)]
+    for one in words:
+        note(one)
+
+
 def _switched(view: str, *, reason: str, fmt: Format, **which: list[str]) -> None:
     tables = Tables(Settings().tables_url)
     shown = switch(tables, view, reason=reason, **which)
     known = read_layers(tables)
     layers = [f"{known[one].kind} {one[:12]}" for one in shown.layers]
     print_facts({"view": shown.name, "number": shown.serial, "layers": layers}, fmt)
-    for words in unfounded(tables, shown):
+    for words in (*unfounded(tables, shown), *of_silent(tables, shown)):
         note(words)
 
 

@@ -13,6 +13,7 @@ from archive.views import PRODUCTION, View, Views
 from batch import publish as publishing
 from batch.impact.gates import closed_gates
 from batch.policy import read_policy
+from cli.layers import tell_silent
 from cli.output import Format, FormatOption, note, print_facts, print_rows
 from model_store.errors import StorageUnreachable
 from model_store.names import version_id
@@ -60,6 +61,7 @@ def publish(
     )
     note("published" if now != before else "that is published already")
     print_facts(_facts(now), fmt)
+    tell_silent(tables, now)
 
 
 def rollback(
@@ -69,8 +71,10 @@ def rollback(
 
     Example: resight runs rollback
     """
-    now = publishing.rollback(Tables(Settings().tables_url), view, reason)
+    tables = Tables(Settings().tables_url)
+    now = publishing.rollback(tables, view, reason)
     print_facts(_facts(now), fmt)
+    tell_silent(tables, now)
 
 
 def prune_command(

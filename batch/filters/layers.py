@@ -8,13 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from archive.dataset import dataset
 from archive.layers import Layer, layer_named, layers_of, read_layers
+from archive.schemas import RUNS
+from archive.scratch import scratch
 from archive.tables import Tables
 from archive.views import PRODUCTION, View, Views
 from batch.filters.prepare import layers_below
 from batch.filters.registry import filter_of
 from batch.publish import publish_view
 from model_store.errors import BadRequest
+
+_MADE = """
+    select distinct metrics->>'layer_id' from runs
+    where kind = 'filter' and state = 'sealed' and inference_key = $key
+"""
 
 
 def switch(
@@ -70,4 +78,30 @@ def unfounded(tables: Tables, view: View) -> list[str]:
         "resight filters rerun"
         for one in layers
         if one.input_layers != layers_below(layers, one.kind)
+    ]
+
+
+def silent(tables: Tables, view: View) -> list[Layer]:
+    """Layers of the view that were never made over what its model has seen, as after the publication of another model:
+    what they hid is shown again.
+
+    Raises StorageUnreachable where a layer is not there.
+    """
+    layers = layers_of(tables, view)
+    runs = tables.existing("runs") if layers else None
+    if runs is None:
+        return layers
+    with scratch("layers") as sql:
+        sql.register("runs", dataset(runs, RUNS))
+        made = {one for (one,) in sql.execute(_MADE, {"key": view.inference_key}).fetchall()}
+    return [one for one in layers if one.layer_id not in made]
+
+
+def of_silent(tables: Tables, view: View) -> list[str]:
+    """Words for each of them."""
+    model, scope = f"{view.model_name}@{view.model_version}", f"run={view.run_id or 'published'}"
+    return [
+        f"{one.kind} {one.layer_id[:12]} says nothing of what {model} has seen, and what it hid is shown: "
+        f"resight filters rerun --scope {scope}"
+        for one in silent(tables, view)
     ]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from archive.layers import Layer, keep_layer
 from archive.tables import Tables
 from archive.views import View, Views
 from model_store.store import ModelStore
@@ -56,6 +57,23 @@ def test_what_is_published_and_complete_needs_nothing(
     assert found["reasons"] == [
         "nothing is due: all 6 images have their result, and it is published"
     ]
+
+
+def test_a_layer_that_was_never_made_over_the_model_s_results_needs_post_processing(
+    resight: Resight, tables: Tables, store: ModelStore
+) -> None:
+    layer = Layer("l" * 64, "small-size", 1, {"kind": "small-size"}, (), None)
+    keep_layer(tables, layer, "0")
+    seen(tables, store, *"abcdef", layers=(layer.layer_id,))
+    found = facts(resight)
+    assert (found["needs"], found["decision"]) == ("post-process only", "nothing")
+    (change,) = found["changes"]
+    assert (change["field"], change["old"], change["new"]) == (
+        "layers.small-size",
+        "made",
+        "not made",
+    )
+    assert "resight filters rerun" in change["why"]
 
 
 def test_without_a_publication_a_model_must_be_named(

@@ -55,7 +55,9 @@ def container() -> dict[str, Any]:
 
 def commands() -> Iterator[tuple[str, list[str]]]:
     for _, command in crontab()[1]:
-        yield "crontab", shlex.split(command.partition(">>")[0])
+        words = shlex.split(command.partition(">>")[0])
+        program = next(i for i, word in enumerate(words) if word.rpartition("/")[2] == "resight")
+        yield "crontab", words[program:]
     service = unit("resight-reprocess.service")["Service"]
     for key in ("ExecStartPre", "ExecStart"):
         yield key, shlex.split(service[key].lstrip("-"))
@@ -83,11 +85,16 @@ def test_the_lines_of_the_crontab_have_five_fields_in_range() -> None:
     assert lines
     for fields, _ in lines:
         for field, (least, most) in zip(fields, FIELDS, strict=True):
-            assert field == "*" or least <= int(field) <= most
+            assert field == "*" or least <= int(field.removeprefix("*/")) <= most
     assert {f"RESIGHT_{name.upper()}" for name in Settings.model_fields} >= {
         name for name in variables if name.startswith("RESIGHT_")
     }
     assert not any("%" in command for _, command in lines)  # cron ends a command there
+
+
+def test_what_alerts_and_long_lives_need_is_scheduled_too() -> None:
+    names = [words[1] for where, words in COMMANDS if where == "crontab"]
+    assert names == ["ingest", "reprocess", "metrics", "compact"]
 
 
 def test_the_timer_starts_the_service_that_stands_beside_it() -> None:

@@ -15,7 +15,7 @@ import pytest
 from deltalake import write_deltalake
 from typer.testing import CliRunner
 
-from archive.assertions import human_assertions, make_standing
+from archive.assertions import append, human_assertions, make_standing
 from archive.classes import write_classes
 from archive.exports import export
 from archive.layers import newest
@@ -27,14 +27,16 @@ from archive.views import Views
 from batch.filters import load
 from batch.filters.columns import COLUMNS, rows_of_table
 from batch.filters.here import here
-from batch.filters.layers import switch, unfounded
+from batch.filters.layers import of_silent, silent, switch, unfounded
 from batch.filters.prepare import prepare, prepare_again
 from batch.filters.run import FilterReport, dry_run, execute, execute_all
 from batch.filters.scope import parse_scope
+from batch.scope import Scope
+from batch.select import select_scope
 from cli import filters
 from model_store.errors import BadRequest, StorageUnreachable
 from tests.batch.filters.scene import KEY, box, publish, put, sha, shown, tables_at
-from tests.fixtures_local import result_rows, rows_of
+from tests.fixtures_local import put_results, result_rows, rows_of
 
 ALL = "run=published"
 SMALL, LARGE = 20.0, 200.0
@@ -139,6 +141,44 @@ def test_a_layer_above_is_made_anew_over_the_new_ones_below(tables: Tables) -> N
     again = prepare_again(tables, parse_scope(ALL))
     assert [spec.layer() for spec in again] == made
     assert [execute(spec, tables, here).tally.added for spec in again] == [0, 0, 0]
+
+
+def test_layers_that_say_nothing_of_another_model_are_named_until_they_do(tables: Tables) -> None:
+    """A layer that has nothing to say of it has been made, too."""
+    layer = show(tables, "small-size")
+    mine = Views(tables.url).current()
+    assert mine is not None
+    assert silent(tables, mine) == []
+    other = "o" * 64
+    size: dict[str, Any] = {"width_px": 1000, "height_px": 800}
+    put_results(tables, result_rows([sha(n) for n in range(6)], other, "empty", **size))
+    view = publish(tables, other, model_version="2", layers=mine.layers, run_id="second")
+    (words,) = of_silent(tables, view)
+    assert [one.layer_id for one in silent(tables, view)] == [layer]
+    assert words.startswith(f"small-size {layer[:12]} says nothing of what m@2 has seen")
+    assert words.endswith("resight filters rerun --scope run=second")
+    assert silent(tables, mine) == []
+    assert run(tables, "small-size").tally.flagged == 0
+    assert silent(tables, view) == []
+
+
+def test_a_scope_by_label_means_what_layers_and_people_leave(tables: Tables) -> None:
+    def images(label: str) -> int:
+        with duckdb.connect() as sql:
+            sql.register("present", tables.snapshot("media").to_pyarrow_table())
+            select_scope(sql, tables, Scope(kind="label", label=label))
+            return len(sql.sql("select path from scoped").fetchall())
+
+    assert (images("deer"), images("fox"), images("elk")) == (6, 6, 0)
+    show(tables, "small-size")
+    assert (images("deer"), images("fox"), images("elk")) == (6, 0, 0)
+    row = {"assertion_id": "", "layer_id": "human", "method": "human", "actor": "kim"}
+    row |= {"action": "relabel", "label": "elk", "media_sha256": sha(1)}
+    corners = {"x1_px": 10.0, "y1_px": 10.0, "x2_px": 210.0, "y2_px": 210.0}
+    when = datetime(2026, 1, 1, tzinfo=UTC)
+    said = pa.Table.from_pylist([row | corners | {"asserted_at": when}], schema=ASSERTIONS)
+    assert append(tables, said) == 1
+    assert (images("fox"), images("elk")) == (0, 1)
 
 
 def test_nothing_to_make_anew_is_said(tables: Tables) -> None:
