@@ -28,7 +28,7 @@ fmt: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.bench ## everything measured, peers too, on this machine: benchmarks/report/index.html (an hour and a half)
+bench: $(VENV)/.bench ## everything measured, peers too, on this machine: benchmarks/report/index.html (an hour and a quarter on two cores)
 	$(BIN)/python benchmarks/bench.py
 
 bench-quick: $(VENV)/.bench ## the same in under 5 minutes, to see that it works

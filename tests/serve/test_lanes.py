@@ -376,3 +376,27 @@ def test_who_lingers_for_one_key_does_not_swallow_the_call_for_another(
         time.sleep(0.005)  # until the other one waits again
         (quick,) = made.lanes.submit("quick", ["q"], Lane.ONLINE)
         assert quick.result(TIMEOUT_S)[0] == "Q"
+
+
+def test_batches_are_counted_by_what_has_a_result() -> None:
+    ran: list[int] = []
+
+    def run(_: str, items: Sequence[str]) -> Sequence[str]:
+        if "bad" in items:
+            raise ValueError("bad")
+        return items
+
+    lanes: Lanes[str, str, str] = Lanes(
+        run,
+        lambda key, newest: Batch(max=4),
+        workers=1,
+        bulk_share=0.2,
+        bounds=dict.fromkeys(Lane, Bound(9, 1 << 30)),
+        ran=lambda key, size: ran.append(size),
+    )
+    try:
+        for items in (["x", "bad", "y", "z"], ["bad"], ["x"]):
+            wait(lanes.submit("a", items, Lane.ONLINE), timeout=20)
+    finally:
+        lanes.close()
+    assert ran == [3, 1]
