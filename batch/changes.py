@@ -59,6 +59,10 @@ def changes(old: Side, new: Side) -> list[Change]:
         *_layers(old.layers, new.layers),
         *threshold_changes(old.shown, new.shown, new.config.score_floor),
     ]
+    return dearest_first(found)
+
+
+def dearest_first(found: Sequence[Change]) -> list[Change]:
     return sorted(found, key=lambda change: -NEEDS.index(change.needs))
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from archive.tables import Tables
 from archive.views import View
-from batch.changes import Change, changes, overall, threshold_changes
+from batch.changes import Change, changes, dearest_first, overall, threshold_changes
 from batch.decide import Decision, Facts, decide, shown_by
 from batch.facts import gather, published_side, wanted_side
-from batch.field_needs import NEEDS, Need
+from batch.field_needs import Need
 from batch.filters.layers import silent
 from batch.if_needed import local_time
 from batch.plan import Plan, make_plan
@@ -78,11 +78,10 @@ def plan_report(
     facts = gather(tables, version, now)
     compared, found = compare(store, facts.published, version)
     found += layers_to_make(tables, facts.published, version)
-    found.sort(key=lambda change: -NEEDS.index(change.needs))
     return PlanReport(
         facts=facts,
         compared=compared,
-        changes=tuple(found),
+        changes=tuple(dearest_first(found)),
         decision=decide(facts, policy, local_time(now)),
         plan=make_plan(tables, version, scope, read_only=True),
     )

@@ -226,9 +226,8 @@ def _is_empty_s3(fs: Any, root: str) -> bool:
     bucket, key, _ = fs.split_path(root)
     prefix = f"{key}/" if key else ""
     page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=2, **fs.req_kw)
-    return all(
-        entry["Key"] == prefix for entry in page.get("Contents", ())
-    )  # the folder's own mark
+    keys = {entry["Key"] for entry in page.get("Contents", ())}
+    return keys <= {prefix}  # the folder's own mark
 
 
 def _http_status(error: BaseException) -> int | None:
