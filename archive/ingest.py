@@ -6,9 +6,6 @@ An archive that suddenly lists nothing is an error, never "all gone". Interrupte
 Memory does not grow with the number of files.
 """
 
-# pyarrow.compute makes its functions at run time:
-# pyright: reportAttributeAccessIssue=false
-
 from __future__ import annotations
 
 import re
@@ -21,14 +18,13 @@ from itertools import islice
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from archive.changes import Changes, replace_some, writer_of
-from archive.dataset import dataset
 from archive.difference import Difference, difference
 from archive.listing import ArchiveFile, list_files
 from archive.media import DEFAULT_TEMPLATE, compile_template, media_row
+from archive.new_rows import add_files
 from archive.replace import MANY_ROWS, replace_many
 from archive.schemas import MEDIA
 from archive.tables import Tables
@@ -70,8 +66,8 @@ def ingest(
     pattern = compile_template(template)
     root = Folder(absolute(url))
     with difference(root.url) as found:
+        base = tables.snapshot("media")  # first: what is uploaded during the listing is not gone
         unreadable, files, others = _list(root, found)
-        base = tables.snapshot("media")
         known = found.know(base)
         if known and not files:
             raise StorageUnreachable(
@@ -92,8 +88,9 @@ def ingest(
                 rows = [row for _, k, row in part if k is has_row and isinstance(row, dict)]
                 if has_row:
                     changes.add(pa.Table.from_pylist(rows, schema=MEDIA))
-                else:
-                    base = _append(tables, root.url, rows, base)
+                elif rows:
+                    new = pa.Table.from_pylist(rows, schema=MEDIA)
+                    base = add_files(tables, root.url, new, base)
                 written[has_row] += len(rows)
                 bytes_read += sum(row["size_bytes"] for row in rows)
             if changes.due():
@@ -171,31 +168,6 @@ def _read_all(
 def _shown(text: str) -> str:
     """A name that is not UTF-8 (Unix allows any bytes) in a form that can be printed and stored."""
     return text.encode(errors="backslashreplace").decode()
-
-
-def _append(
-    tables: Tables, root_url: str, rows: list[dict[str, Any]], base: DeltaTable
-) -> DeltaTable:
-    """Rows of new paths."""
-    if not rows:
-        return base
-
-    def missing(snapshot: DeltaTable, wanted: pa.Table) -> pa.Table:
-        return wanted.filter(
-            pc.invert(pc.is_in(wanted["path"], _paths_there(snapshot, root_url, wanted)))
-        )
-
-    table = pa.Table.from_pylist(rows, schema=MEDIA)
-    return tables.append("media", table, writer_of(root_url), missing, base)
-
-
-def _paths_there(snapshot: DeltaTable, root_url: str, wanted: pa.Table) -> pa.Array:
-    """Paths of this archive that have a row, between the first and the last of those wanted."""
-    ends = pc.min_max(wanted["path"]).as_py()
-    path = pc.field("path")
-    near = (pc.field("source_root") == root_url) & (path >= ends["min"]) & (path <= ends["max"])
-    found = dataset(snapshot, MEDIA).to_table(columns=["path"], filter=near)
-    return found["path"].combine_chunks()
 
 
 def _mark_missing(tables: Tables, root_url: str, found: Difference, base: DeltaTable) -> int:

@@ -67,6 +67,18 @@ def list_files(root: Folder) -> Iterator[Found]:
         raise StorageUnreachable(f"cannot list {root.url}: {error}") from error
 
 
+def file_at(root: Folder, path: str) -> ArchiveFile:
+    """One file as the listing tells it. Raises StorageUnreachable, also where it is not there."""
+    try:
+        if is_local(root.url):
+            facts = os.stat(root.path(path))
+            return ArchiveFile(path, facts.st_size, _tag_of_stat(facts))
+        info: dict[str, Any] = root.fs.info(root.path(path))
+        return ArchiveFile(path, int(info["size"]), _tag(info))
+    except Exception as error:
+        raise StorageUnreachable(f"cannot look at {root.url}/{path}: {error}") from error
+
+
 def _found(entries: Iterable[ArchiveFile]) -> Found:
     others, files, unnamed = 0, [], []
     for entry in entries:
@@ -119,8 +131,7 @@ def _walk_local(top: str) -> Iterator[ArchiveFile]:
                 with contextlib.suppress(FileNotFoundError):  # gone meanwhile, or a link to nothing
                     facts = name.stat()
                     if stat.S_ISREG(facts.st_mode):
-                        tag = f"size:{facts.st_size}:mtime:{facts.st_mtime}"
-                        yield ArchiveFile(name.path[cut:], facts.st_size, tag)
+                        yield ArchiveFile(name.path[cut:], facts.st_size, _tag_of_stat(facts))
         waiting += sorted(
             below, reverse=True
         )  # which way to a linked folder counts is not up to the disk
@@ -142,6 +153,10 @@ def _walk_other(root: Folder) -> Iterator[ArchiveFile]:
         for info in files.values():
             path = info["name"][len(root.root) :].lstrip("/")
             yield ArchiveFile(path, int(info.get("size") or 0), _tag(info))
+
+
+def _tag_of_stat(facts: os.stat_result) -> str:
+    return f"size:{facts.st_size}:mtime:{facts.st_mtime}"
 
 
 def _tag(info: dict[str, Any]) -> str:

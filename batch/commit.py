@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
+from archive.new_rows import writer_of_key
 from archive.schemas import TABLES
 from archive.tables import Tables
 from batch.plan import Plan
@@ -90,7 +91,7 @@ class Committer:
         committed = self._tables.append(
             self.table,
             rows,
-            writer=f"{self.table}:{self.inference_key}",
+            writer=writer_of_key(self.table, self.inference_key),
             missing=missing,
             base=base,
             replace=(*self._key, self._row) if replace else (),

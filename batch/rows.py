@@ -12,8 +12,9 @@ from typing import Any
 import pyarrow as pa
 
 from archive.schemas import RESULTS
+from archive.seen import seen
 from batch.read import MAX_DETAIL, ReadImage
-from model_store.detections import Detections, RunLengths
+from model_store.detections import Detections
 from model_store.store import ModelInfo
 from serve.chunks import ChunkAnswer
 
@@ -65,40 +66,13 @@ def _seen(
         code, _, detail = error.partition(": ")
         return size | _failed(code, detail)
     queue_ms, inference_ms, postprocess_ms = times_ms
-    return size | {
-        "status": "ok" if len(found) else "empty",
-        "decode_note": image.facts.note,
-        "n_detections": len(found),
-        "max_score": float(found.scores[0]) if len(found) else None,
-        "saturated": found.saturated,
-        "detections": list(_detections(found, labels)),
-        "queue_ms": queue_ms,
-        "inference_ms": inference_ms,
-        "postprocess_ms": postprocess_ms,
-    }
-
-
-def _detections(found: Detections, labels: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    masks: Sequence[tuple[str | None, int | None]] = [(None, None)] * len(found)
-    if isinstance(found.masks, RunLengths):
-        masks = list(zip(found.masks.counts, found.masks.area_px.tolist(), strict=True))
-    columns = zip(
-        found.boxes_xyxy.tolist(),
-        found.scores.tolist(),
-        found.class_ids.tolist(),
-        masks,
-        strict=True,
-    )
-    for rank, ((x1, y1, x2, y2), score, class_id, (rle, area_px)) in enumerate(columns):
-        yield {
-            "rank": rank,
-            "label": labels[class_id],
-            "class_id": class_id,
-            "score": score,
-            "x1_px": x1,
-            "y1_px": y1,
-            "x2_px": x2,
-            "y2_px": y2,
-            "mask_rle": rle,
-            "mask_area_px": area_px,
+    return (
+        size
+        | seen(found, labels)
+        | {
+            "decode_note": image.facts.note,
+            "queue_ms": queue_ms,
+            "inference_ms": inference_ms,
+            "postprocess_ms": postprocess_ms,
         }
+    )

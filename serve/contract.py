@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
+from archive.uploads import Kept
 from model_store.classifier import best, softmax
 from model_store.detections import Detections, RunLengths
 from model_store.images import ImageFacts
@@ -74,6 +75,24 @@ class DetectResponse(Wire):
     detections: list[WireDetection]
     saturated: bool = Field(description="max_detections was reached: there may be more")
     timings_ms: WireTimings
+
+
+class WireMedia(Wire):
+    """A picture that was kept: a row of the table `media`."""
+
+    media_sha256: str
+    source_root: str
+    path: str
+    camera_id: str | None = Field(description="by the picture itself, else as it was sent")
+    captured_at_local: str | None = Field(description="by the camera's own clock, ISO 8601")
+    is_new: bool = Field(description="false: the same picture was kept there before")
+
+
+class UploadResponse(DetectResponse):
+    """Answer of POST /v1/images: that of POST /v1/detect, and what was kept."""
+
+    media: WireMedia
+    recorded: bool = Field(description="whether its rows are in the tables already")
 
 
 class WireClass(Wire):
@@ -149,6 +168,27 @@ class DetectAnswer(RootModel[DetectResponse | FormResponse]):
     model_config = ConfigDict(frozen=True, json_schema_extra=_one_of)
 
 
+class UploadFormResult(Wire):
+    """One file of a form: an answer, or a problem as it would be for that image alone."""
+
+    name: str = Field(description="the file's name in the form")
+    status: int = Field(description="HTTP status it would have alone; 200 also where it is new")
+    answer: UploadResponse | None = None
+    problem: Problem | None = None
+
+
+class UploadFormResponse(Wire):
+    """Answer of POST /v1/images to multipart/form-data: a result for each file, in order."""
+
+    results: list[UploadFormResult]
+
+
+class UploadAnswer(RootModel[UploadResponse | UploadFormResponse]):
+    """The first for an image, the second for a form."""
+
+    model_config = ConfigDict(frozen=True, json_schema_extra=_one_of)
+
+
 class ClassifyFormResult(Wire):
     """One file of a form: an answer, or a problem as it would be for that image alone."""
 
@@ -217,6 +257,17 @@ def to_response(answer: Answer, min_score: float | None) -> DetectResponse:
         detections=detections,
         saturated=found.saturated,
         timings_ms=_timings(answer.timings),
+    )
+
+
+def to_upload(
+    answer: Answer, min_score: float | None, kept: Kept, recorded: bool
+) -> UploadResponse:
+    """As `to_response`, of a picture that was kept."""
+    row = {name: kept.row[name] for name in WireMedia.model_fields if name in kept.row}
+    media = WireMedia(**row, is_new=kept.is_new)
+    return UploadResponse(
+        **to_response(answer, min_score).model_dump(), media=media, recorded=recorded
     )
 
 

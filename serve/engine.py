@@ -95,6 +95,10 @@ class Engine:
         """This replica's metrics, in Prometheus' text format."""
         return exposition(self._metrics, self)
 
+    def uploaded(self, outcome: str) -> None:
+        """A picture was kept; its rows were recorded, or not."""
+        self._metrics.uploaded(outcome)
+
     def stop(self) -> None:
         if self._polling:
             self._polling.cancel()

@@ -29,7 +29,7 @@ from serve.routes.multipart import FORM_FULL_FILES, is_form
 from serve.serving import Everywhere
 from serve.v2.errors import refusal
 
-IN_QUERY = ("/v1/detect", "/v1/classify")
+IN_QUERY = ("/v1/detect", "/v1/classify", "/v1/images")
 """Where the parameter `model` names it."""
 _IN_PATH = re.compile(
     rf"(?:/v1/models|/v2/models|/v2/repository/models)/({NAME.pattern})(?:[@:][^/]*)?(?:/.*)?"

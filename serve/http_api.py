@@ -1,6 +1,7 @@
 """The HTTP API of a detector replica; knows no Ray. docs at /docs, schema at /openapi.json.
 
-/v1/detect  /v1/classify  /v1/models  /v2  /metrics  /healthz  /readyz, each in `routes/`; who may ask is in `access.py`
+/v1/detect  /v1/images  /v1/classify  /v1/models  /v2  /metrics  /healthz  /readyz, each in `routes/`; who may
+ask is in `access.py`
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from serve.access import Access, Guard, scope_of
 from serve.engine import Engine
 from serve.forward import Forward, Pools
 from serve.rollout.client import Rollouts
-from serve.routes import classify, detect, health, metrics, models, v2
+from serve.routes import classify, detect, health, images, metrics, models, v2
 from serve.routes.bodies import PROBLEMS
 from serve.traces import Incoming
+from serve.uploads import Uploads
 
 
 def build_http_api(
@@ -28,17 +30,20 @@ def build_http_api(
     gather: metrics.Gather | None = None,
     cors_origins: Sequence[str] = (),
     pools: Pools | None = None,
+    uploads: Uploads | None = None,
 ) -> FastAPI:
     """Routes over an engine, for those whom `access` lets in; None lets in everybody. `gather` brings the
     metrics of all replicas; without it, this engine's own are all there are.
 
-    Models that live elsewhere are answered by `pools`. Pages of `cors_origins` may ask too
-    (scheme://host:port, as a browser sends it).
+    Models that live elsewhere are answered by `pools`; without `uploads` nothing is kept. Pages of
+    `cors_origins` may ask too (scheme://host:port, as a browser sends it).
     """
     summary = "Versioned detectors and classifiers over HTTP"
     api = FastAPI(title="Resight", summary=summary, redoc_url=None)
     problems.install(api)
     api.include_router(detect.router(engine))
+    if uploads is not None:
+        api.include_router(images.router(engine, uploads))
     api.include_router(classify.router(engine))
     api.include_router(models.control_router(engine, rollouts, pools))  # first: `reload` is no name
     api.include_router(models.read_router(engine, rollouts, pools))

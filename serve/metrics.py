@@ -55,6 +55,12 @@ class Metrics:
         self._bulk = Counter(
             "resight_bulk_images", "Images of archive runs", MODEL, registry=registry
         )
+        self._uploads = Counter(
+            "resight_uploads",
+            "Pictures kept, and what became of their rows",
+            ("outcome",),
+            registry=registry,
+        )
         self._detections = Counter(
             "resight_detections",
             "Detections in online answers, at the model's own thresholds",
@@ -103,6 +109,10 @@ class Metrics:
 
     def bulk(self, model: ModelInfo, images: int) -> None:
         self._bulk.labels(model.name, model.version).inc(images)
+
+    def uploaded(self, outcome: str) -> None:
+        """kept, and seconds later recorded or unrecorded."""
+        self._uploads.labels(outcome).inc()
 
     def batch(self, version: VersionId, images: int) -> None:
         self._batches.labels(version.name, version.version).observe(images)

@@ -73,6 +73,7 @@ def head_environment(settings: Settings, inner: InnerPorts, temp_dir: Path) -> d
         "RESIGHT_HOME": str(settings.home_path),
         "RESIGHT_MODELS": settings.models_url,
         "RESIGHT_TABLES": settings.tables_url,
+        "RESIGHT_UPLOADS": settings.uploads_url,
         **(
             {"RESIGHT_TOKENS": settings.tokens_url} if settings.tokens else {}
         ),  # then it must exist

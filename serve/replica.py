@@ -26,7 +26,9 @@ from serve.rollout.client import RayRollouts
 from serve.rollout.state import ModelState
 from serve.serving import Serving, serving_of
 from serve.settings import DetectArgs, Settings
+from serve.table_actor import RayTables
 from serve.traces import Traces
+from serve.uploads import Uploads
 
 
 class DetectorReplica:
@@ -43,6 +45,7 @@ class DetectorReplica:
         if args.pool == DEFAULT_POOL:
             await rollout.reconfigure.remote(args)
         self._engine.residents.prove = self._rollouts.prove
+        self._uploads = Uploads(Settings().uploads_url, RayTables(), self._engine.uploaded)
         self._inner: FastAPI | None = None
         self._engine.residents.adopts = False  # from now on the rollout proves what is new
         gc.freeze()  # a collection, as after a release, would stop all for 0.1 s over what never goes
@@ -58,11 +61,14 @@ class DetectorReplica:
             replicas.expositions,
             args.cors_origins,
             self._pools if args.pools else None,
+            self._uploads,
         )
 
     async def answer(self, request: PassedRequest) -> PassedAnswer:
         """An HTTP request that another pool let in, for a model that lives here."""
-        self._inner = self._inner or build_http_api(self._engine, rollouts=self._rollouts)
+        self._inner = self._inner or build_http_api(
+            self._engine, rollouts=self._rollouts, uploads=self._uploads
+        )
         return await request.ask(self._inner)
 
     async def serving(self) -> Serving:

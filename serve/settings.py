@@ -30,6 +30,9 @@ class Settings(BaseSettings):
     token: str = Field(default="", repr=False, description="bearer token with all scopes")
     tokens: str = Field(default="", description="token file, default HOME/tokens.json; s3:// too")
     policy: str = Field(default="", description="policy of runs, default HOME/policy.toml")
+    uploads: str = Field(
+        default="", description="pictures sent to /v1/images, default HOME/uploads; s3:// allowed"
+    )
     snips: str = Field(default="", description="crops, default HOME/snips; s3:// allowed")
     endpoint: str = Field(
         default="", description="URL of the HTTP API of a cluster that this home did not start"
@@ -58,6 +61,10 @@ class Settings(BaseSettings):
     @property
     def policy_path(self) -> Path:
         return Path(absolute(self.policy)) if self.policy else self.home_path / "policy.toml"
+
+    @property
+    def uploads_url(self) -> str:
+        return absolute(self.uploads or str(self.home_path / "uploads"))
 
     @property
     def snips_url(self) -> str:

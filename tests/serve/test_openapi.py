@@ -21,6 +21,8 @@ from serve.access import Access
 from serve.engine import Engine
 from serve.http_api import build_http_api
 from serve.settings import DetectArgs
+from serve.upload import Upload
+from serve.uploads import Uploads
 from tests.fixtures_local import motion_store
 from tests.serve.idle_rollouts import IdleRollouts
 
@@ -41,6 +43,7 @@ CONFIG: dict[str, Any] = {
             "include-name": [
                 "POST /v1/classify",
                 "POST /v1/detect",
+                "POST /v1/images",
                 "POST /v1/models/{name}/canary",
                 "POST /v1/models/{name}/shadow",
                 "POST /v2/models/{model}/infer",
@@ -59,10 +62,19 @@ EXISTING = {
     "query.model": "blobs",
 }
 
+
+class Forgetful:
+    """Tables that take whatever they are given."""
+
+    async def record(self, upload: Upload) -> None:
+        pass
+
+
 _place = tempfile.TemporaryDirectory(prefix="resight-openapi-")
 motion_store(Path(_place.name), "1", "2")
 _engine = Engine(DetectArgs(models=_place.name, workers=1))
-_api = build_http_api(_engine, Access(TOKEN), IdleRollouts())
+_uploads = Uploads(f"{_place.name}/uploads", Forgetful(), _engine.uploaded)
+_api = build_http_api(_engine, Access(TOKEN), IdleRollouts(), uploads=_uploads)
 
 
 def _schema(**more: Any) -> Any:

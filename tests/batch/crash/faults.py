@@ -1,4 +1,4 @@
-"""What goes wrong in one commit of one driver, and when exactly.
+"""What goes wrong in one commit of one writer, and when exactly.
 
 The point of a commit:   before | data | log | ack | after
                          nothing is written; its data files are being written; they are, and its log entry is
@@ -61,7 +61,7 @@ class Faulty:
                 order = asdict(fault) | {"pid": os.getpid()}
                 Path(self._orders).write_text(json.dumps(order))
             elif fault.act != "lose":
-                _signal_at(fault, table, rows["inference_key"][0].as_py())
+                _signal_at(fault, table, rows)
         self._commit(table, rows, writer, replace)
         if fault.point == "after":
             os.kill(os.getpid(), SIGNALS[fault.act])
@@ -70,11 +70,11 @@ class Faulty:
         return None
 
 
-def _signal_at(fault: Fault, table: DeltaTable, partition: str) -> None:
+def _signal_at(fault: Fault, table: DeltaTable, rows: Any) -> None:
     """delta-rs stages a file beside its place, links it there and removes the staged one."""
     root = Path(table.table_uri.removeprefix("file://"))
-    partitioned = table.metadata().partition_columns
-    data = root / f"inference_key={partition}" if partitioned else root
+    partition = [f"{name}={rows[name][0]}" for name in table.metadata().partition_columns]
+    data = root.joinpath(*partition)
     folder = data if fault.point == "data" else root / "_delta_log"
     folder.mkdir(exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)

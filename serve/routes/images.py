@@ -1,0 +1,116 @@
+"""POST /v1/images: encoded images in, detections out, and both kept: the picture as a file, what was seen as rows."""
+
+from __future__ import annotations
+
+from typing import Annotated, NamedTuple
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+
+from archive.uploads import CAMERA, require_camera
+from model_store.names import REF
+from serve.contract import (
+    UploadAnswer,
+    UploadFormResponse,
+    UploadFormResult,
+    UploadResponse,
+    to_upload,
+)
+from serve.engine import Engine
+from serve.routes.bodies import IMAGE_BODY, PROBLEMS, read_body
+from serve.routes.forms import each_file
+from serve.routes.headers import REQUEST_ID, deadline_of, request_id_of
+from serve.routes.multipart import is_form
+from serve.uploads import Uploads
+
+MOST_WAIT_S = 30.0
+
+
+def router(engine: Engine, uploads: Uploads) -> APIRouter:
+    routes = APIRouter()
+
+    @routes.post(
+        "/v1/images",
+        response_model=UploadAnswer,
+        status_code=201,
+        responses={200: {"model": UploadAnswer, "description": "it was kept before"}} | PROBLEMS,
+        openapi_extra=IMAGE_BODY,
+    )
+    async def upload(
+        request: Request,
+        model: Annotated[
+            str,
+            Query(
+                description="name, name@version or name:alias",
+                json_schema_extra={"pattern": f"^{REF}$"},  # documented; parse_ref says more
+            ),
+        ],
+        camera: Annotated[
+            str,
+            Query(
+                description="where it is filed; the camera, unless the picture names its own",
+                json_schema_extra={"pattern": f"^({CAMERA})?$"},  # require_camera says more
+            ),
+        ] = "",
+        min_score: Annotated[
+            float | None, Query(ge=0, le=1, description="default: the model's own thresholds")
+        ] = None,
+        wait_s: Annotated[
+            float, Query(ge=0, le=MOST_WAIT_S, description="for its rows to be in the tables")
+        ] = 0.0,
+    ) -> Response:
+        """Detect in one image, sent as the raw body, or in each file of a form, and keep both."""
+        require_camera(camera)
+        asked = Asked(
+            model, camera, min_score, wait_s, deadline_of(request), request_id_of(request)
+        )
+        if is_form(request):
+            status, text = 200, (await _form(engine, uploads, request, asked)).model_dump_json()
+        else:
+            with engine.slot():
+                limits = engine.args.limits
+                with engine.counted():
+                    body = await read_body(request, limits.body_mib, limits.body_s)
+                answer = await _kept(engine, uploads, body, asked)
+            status, text = 201 if answer.media.is_new else 200, answer.model_dump_json()
+        headers = {REQUEST_ID: asked.request_id}
+        return Response(text, status, media_type="application/json", headers=headers)
+
+    return routes
+
+
+class Asked(NamedTuple):
+    """What a request wants of each of its images."""
+
+    model: str
+    camera: str
+    min_score: float | None
+    wait_s: float
+    deadline_s: float | None
+    request_id: str
+
+
+async def _kept(engine: Engine, uploads: Uploads, body: bytes, asked: Asked) -> UploadResponse:
+    """Of one image; call it inside a slot. An image that cannot be answered is not kept."""
+    found = await engine.detect(body, asked.model, asked.deadline_s, asked.request_id)
+    kept, recorded = await uploads.keep(body, asked.camera, found, asked.wait_s)
+    return to_upload(found, asked.min_score, kept, recorded)
+
+
+async def _form(
+    engine: Engine, uploads: Uploads, request: Request, asked: Asked
+) -> UploadFormResponse:
+    """Raises BadRequest and ImageTooLarge for the form; what is wrong with a file is its own result."""
+
+    async def answer(body: bytes) -> UploadResponse:
+        return await _kept(engine, uploads, body, asked)
+
+    done = await each_file(engine, request, answer)
+    return UploadFormResponse(
+        results=[
+            UploadFormResult(
+                name=one.name, status=one.status, answer=one.answer, problem=one.problem
+            )
+            for one in done
+        ]
+    )

@@ -1,0 +1,112 @@
+"""Pictures sent to a real cluster: kept, recorded as a run records them, whoever is killed meanwhile."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from archive.tables import Tables
+from tests.cluster.test_crash import OF_THE_RUN, processes, wait_for
+from tests.fixtures_local import rows_of
+
+pytestmark = pytest.mark.cluster
+SENT = 12
+
+
+def pictures(photo: Any, mark: str) -> list[bytes]:
+    """Photographs of several kinds, each with a comment of its own, so with a digest of its own."""
+    jpegs = [photo(name) for name in ("cat", "person")]
+    return [commented(jpegs[i % 2], f"{mark} {i}".encode()) for i in range(SENT)]
+
+
+def commented(jpeg: bytes, words: bytes) -> bytes:
+    return jpeg[:2] + b"\xff\xfe" + (len(words) + 2).to_bytes(2, "big") + words + jpeg[2:]
+
+
+def send(cluster: Any, body: bytes, **query: Any) -> dict[str, Any]:
+    asked = {"model": "ssdlite-coco", "camera": "north", **query}
+    answer = httpx.post(f"{cluster.url}/v1/images", content=body, params=asked, timeout=60)
+    assert answer.status_code == 201, answer.text
+    told: dict[str, Any] = answer.json()
+    return told
+
+
+def of(tables: Tables, name: str, bodies: list[bytes]) -> dict[str, dict[str, Any]]:
+    """Rows of these pictures by digest; each must have one at most."""
+    digests = {hashlib.sha256(body).hexdigest() for body in bodies}
+    rows = [row for row in rows_of(tables, name) if row["media_sha256"] in digests]
+    by_digest = {row["media_sha256"]: row for row in rows}
+    assert len(rows) == len(by_digest)
+    return by_digest
+
+
+def test_what_is_recorded_is_what_a_run_would_have_written(
+    cluster: Any, photo: Any, tmp_path: Path
+) -> None:
+    bodies = pictures(photo, "run")
+    told = [send(cluster, body, wait_s=30 * (i + 1 == SENT)) for i, body in enumerate(bodies)]
+    assert told[-1]["recorded"], "its rows were to be waited for"
+    wait_for(lambda: len(of(cluster.tables, "results", bodies)) == SENT)
+
+    elsewhere = str(tmp_path / "tables")
+    root = told[0]["media"]["source_root"]
+    assert cluster.resight("ingest", root, tables=elsewhere).returncode == 0
+    cluster.reprocess("--model", "ssdlite-coco", tables=elsewhere)
+    for name, of_the_moment in (("media", {"ingested_at"}), ("results", OF_THE_RUN | {"run_id"})):
+        recorded, run = of(cluster.tables, name, bodies), of(Tables(elsewhere), name, bodies)
+        assert len(run) == SENT
+        for digest, row in run.items():
+            unlike = {c for c in row if row[c] != recorded[digest][c]}
+            assert unlike <= of_the_moment, (name, unlike)
+
+    again = cluster.resight("ingest", root)
+    assert again.returncode == 0
+    report = cluster.reprocess("--model", "ssdlite-coco", "--scope", "path", "--path", "north/*")
+    assert report["counts"]["reused"] == report["counts"]["requested"] >= SENT
+
+
+def test_the_rows_that_the_table_process_held_when_it_was_killed_are_there(
+    cluster: Any, photo: Any
+) -> None:
+    send(cluster, commented(photo("cat"), b"first"), wait_s=30)  # so that the process is there
+    bodies = pictures(photo, "killed")
+    for number, body in enumerate(bodies):
+        send(cluster, body)
+        if number == SENT // 2:
+            kill(cluster, "ray::TableActor")
+    wait_for(lambda: len(of(cluster.tables, "results", bodies)) == SENT)
+    assert len(of(cluster.tables, "media", bodies)) == SENT
+
+
+def test_what_dies_with_a_replica_is_brought_by_an_ingest_and_a_run(
+    cluster: Any, photo: Any
+) -> None:
+    """Both processes that knew of the rows: the files are what is left."""
+    bodies = pictures(photo, "replica")
+    for body in bodies:
+        send(cluster, body)
+    kill(cluster, "ray::ServeReplica:detect:Detector")
+    kill(cluster, "ray::TableActor")
+    wait_for(lambda: cluster.detect(photo("cat")).status_code == 200)
+    before = of(cluster.tables, "results", bodies)
+    root = cluster.settings.uploads_url
+    assert cluster.resight("ingest", root).returncode == 0
+    cluster.reprocess("--model", "ssdlite-coco", "--scope", "path", "--path", "north/*")
+    assert set(of(cluster.tables, "media", bodies)) == set(of(cluster.tables, "results", bodies))
+    assert len(of(cluster.tables, "results", bodies)) == SENT
+    assert len(before) < SENT, "nothing was lost: it shows nothing"
+
+
+def kill(cluster: Any, title: str) -> None:
+    victims = processes(cluster, lambda words: title in " ".join(words))
+    assert victims, title
+    for process in victims:
+        os.kill(process.pid, signal.SIGKILL)
+    psutil.wait_procs(victims, 30)

@@ -1,0 +1,192 @@
+"""POST /v1/images: what is answered is kept, and what is not is not."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from archive.tables import Tables
+from model_store.errors import Overloaded, StorageUnreachable
+from serve.engine import Engine
+from serve.http_api import build_http_api
+from serve.recorder import Recorder
+from serve.upload import Upload
+from serve.uploads import Uploads
+from tests.fixtures_local import jpeg, photo, rows_of
+from tests.serve.http_client import MakeEngine, problem_of
+
+CAT = photo("cat")
+NAME = hashlib.sha256(CAT).hexdigest() + ".jpg"
+
+
+class Desk:
+    """An API over an engine, its uploads folder and its tables."""
+
+    def __init__(self, engine: Engine, place: Path) -> None:
+        self.engine, self.folder = engine, place / "uploads"
+        self.tables = Tables(str(place / "tables"))
+        self.records: Any = None
+
+    async def record(self, upload: Upload) -> None:
+        self.records = self.records or Recorder(self.tables, 0.05)
+        await self.records.record(upload)
+
+    async def post(self, **request: Any) -> httpx.Response:
+        uploads = Uploads(str(self.folder), self, self.engine.uploaded)
+        api = build_http_api(self.engine, uploads=uploads)
+        query = {"model": "blobs"} | request.pop("query", {})
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(api), base_url="http://resight"
+        ) as client:
+            return await client.post("/v1/images", params=query, **request)
+
+    @property
+    def files(self) -> list[str]:
+        return sorted(
+            str(f.relative_to(self.folder)) for f in self.folder.rglob("*") if f.is_file()
+        )
+
+    def counted(self, outcome: str) -> bool:
+        return f'resight_uploads_total{{outcome="{outcome}"}}' in self.engine.exposition()
+
+
+@pytest.fixture
+async def desk(blobs: MakeEngine, tmp_path: Path) -> Desk:
+    return Desk(await blobs(), tmp_path)
+
+
+async def test_a_picture_is_answered_kept_and_recorded(desk: Desk) -> None:
+    answer = await desk.post(content=CAT, query={"camera": "north", "wait_s": 20})
+    assert answer.status_code == 201, answer.text
+    told = answer.json()
+    assert told["recorded"] is True
+    assert told["media"] == {
+        "media_sha256": hashlib.sha256(CAT).hexdigest(),
+        "source_root": str(desk.folder),
+        "path": f"north/{NAME}",
+        "camera_id": "north",
+        "captured_at_local": None,
+        "is_new": True,
+    }
+    assert (desk.folder / "north" / NAME).read_bytes() == CAT
+    (media,) = rows_of(desk.tables, "media")
+    (result,) = rows_of(desk.tables, "results")
+    assert media["path"] == told["media"]["path"]
+    assert result["media_sha256"] == told["media"]["media_sha256"]
+    assert result["inference_key"] == told["model"]["inference_key"]
+    assert result["n_detections"] >= len(told["detections"])
+    assert desk.counted("kept")
+    assert desk.counted("recorded")
+
+
+async def test_otherwise_it_answers_as_detect(desk: Desk) -> None:
+    told = (await desk.post(content=CAT)).json()
+    api = build_http_api(desk.engine)
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(api), base_url="http://resight"
+    ) as client:
+        seen = (await client.post("/v1/detect?model=blobs", content=CAT)).json()
+    ours = {"media", "recorded", "timings_ms"}
+    assert {k: v for k, v in told.items() if k not in ours} == {
+        k: v for k, v in seen.items() if k not in ours
+    }
+
+
+async def test_who_does_not_wait_is_answered_before_its_rows_are_there(desk: Desk) -> None:
+    answer = await desk.post(content=CAT)
+    assert answer.status_code == 201
+    assert answer.json()["recorded"] is False
+    assert desk.files == [NAME]
+    async with asyncio.timeout(10):
+        while not desk.counted("recorded"):
+            await asyncio.sleep(0.02)
+    assert [row["path"] for row in rows_of(desk.tables, "media")] == [NAME]
+
+
+async def test_the_same_again_is_one_file_and_one_row(desk: Desk) -> None:
+    first = await desk.post(content=CAT, query={"wait_s": 20})
+    again = await desk.post(content=CAT, query={"wait_s": 20})
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert again.json()["media"]["is_new"] is False
+    assert desk.files == [NAME]
+    assert len(rows_of(desk.tables, "results")) == len(rows_of(desk.tables, "media")) == 1
+
+
+async def test_under_another_camera_it_is_a_second_file_of_one_image(desk: Desk) -> None:
+    for camera in ("north", "south"):
+        await desk.post(content=CAT, query={"camera": camera, "wait_s": 20})
+    assert desk.files == [f"north/{NAME}", f"south/{NAME}"]
+    assert len(rows_of(desk.tables, "media")) == 2
+    assert len(rows_of(desk.tables, "results")) == 1
+
+
+async def test_each_file_of_a_form_is_kept_for_itself(desk: Desk) -> None:
+    form = [("image", ("a.jpg", CAT)), ("image", ("b.txt", b"words")), ("image", ("c.jpg", jpeg()))]
+    answer = await desk.post(files=form, query={"camera": "north", "wait_s": 20})
+    assert answer.status_code == 200
+    results = answer.json()["results"]
+    assert [one["status"] for one in results] == [200, 415, 200]
+    assert [one["answer"] and one["answer"]["recorded"] for one in results] == [True, None, True]
+    assert len(desk.files) == len(rows_of(desk.tables, "results")) == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(b"", 400), (b"%PDF-1.4", 415), (CAT[:300], 400)],
+    ids=["nothing", "no image", "only a header"],
+)
+async def test_what_cannot_be_answered_is_not_kept(desk: Desk, body: bytes, status: int) -> None:
+    problem_of(await desk.post(content=body), status)
+    assert desk.files == []
+    assert not desk.counted("kept")
+
+
+async def test_nor_is_a_picture_for_a_model_that_does_not_exist(desk: Desk) -> None:
+    problem_of(await desk.post(content=CAT, query={"model": "nobody"}), 404)
+    assert desk.files == []
+
+
+@pytest.mark.parametrize("camera", ["a/b", "..", " "])
+async def test_a_camera_that_is_no_folder_is_refused_before_the_body_is_read(
+    desk: Desk, camera: str
+) -> None:
+    async def never() -> Any:
+        pytest.fail("the body was read")
+        yield b""
+
+    words = problem_of(await desk.post(content=never(), query={"camera": camera}), 400)
+    assert "can be no camera" in words
+
+
+@pytest.mark.parametrize("error", [Overloaded("full"), StorageUnreachable("away"), OSError("?")])
+async def test_a_picture_whose_rows_are_lost_is_kept_and_says_so(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    async def refuses(_: Upload) -> None:
+        raise error
+
+    monkeypatch.setattr(desk, "record", refuses)
+    answer = await desk.post(content=CAT, query={"wait_s": 20})
+    assert answer.status_code == 201
+    assert answer.json()["recorded"] is False
+    assert desk.files == [NAME]
+    assert desk.counted("unrecorded")
+    assert not desk.counted("recorded")
+
+
+async def test_where_nothing_can_be_kept_the_sender_is_told(desk: Desk) -> None:
+    desk.folder.write_text("a file where the folder should be")
+    problem_of(await desk.post(content=CAT), 503)
+    assert not desk.counted("kept")
+
+
+async def test_without_a_place_there_is_no_such_route(desk: Desk) -> None:
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(build_http_api(desk.engine)), base_url="http://resight"
+    ) as client:
+        assert (await client.post("/v1/images?model=blobs", content=CAT)).status_code == 404
