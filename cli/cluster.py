@@ -121,6 +121,7 @@ def status(fmt: FormatOption = Format.table) -> None:
         "home": str(settings.home_path),
         "models": settings.models_url,
         "tables": settings.tables_url,
+        "uploads": settings.uploads_url,
         "logs": str(settings.logs_path),
         "archives": archives(Tables(settings.tables_url)),
         "cluster": "down",

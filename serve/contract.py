@@ -10,10 +10,12 @@ Boxes are x1, y1, x2, y2 in pixels of the image as displayed (after EXIF orienta
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
+from archive.find import Found
 from archive.uploads import Kept
 from model_store.classifier import best, softmax
 from model_store.detections import Detections, RunLengths
@@ -168,6 +170,38 @@ class DetectAnswer(RootModel[DetectResponse | FormResponse]):
     model_config = ConfigDict(frozen=True, json_schema_extra=_one_of)
 
 
+class WireFoundImage(Wire):
+    """One file of the archive, and what the view says of its image."""
+
+    media_sha256: str
+    source_root: str
+    path: str
+    camera_id: str | None
+    captured_at_local: str | None = Field(description="by the camera's own clock, ISO 8601")
+    status: Literal["ok", "empty", "failed", "missing"] = Field(
+        description="of the result that the view shows; missing: it has none"
+    )
+    error_code: str | None
+    error_detail: str | None
+    labels: dict[str, int] = Field(description="how many detections of each label are shown")
+
+
+class WireView(Wire):
+    name: str
+    serial: int
+    inference_key: str
+    model_name: str
+    model_version: str
+
+
+class FoundImages(Wire):
+    """Answer of GET /v1/images: the newest first, undated ones last."""
+
+    view: WireView | None = Field(description="null: nothing is published, so all are missing")
+    images: list[WireFoundImage]
+    next: str = Field(description="send it as `after` for the next page; empty at the end")
+
+
 class UploadFormResult(Wire):
     """One file of a form: an answer, or a problem as it would be for that image alone."""
 
@@ -269,6 +303,21 @@ def to_upload(
     return UploadResponse(
         **to_response(answer, min_score).model_dump(), media=media, recorded=recorded
     )
+
+
+def to_found(found: Found) -> FoundImages:
+    view = found.view
+    return FoundImages(
+        view=view and WireView(**{name: getattr(view, name) for name in WireView.model_fields}),
+        images=[_found_image(image) for image in found.images],
+        next=found.next,
+    )
+
+
+def _found_image(image: dict[str, Any]) -> WireFoundImage:
+    moment: datetime | None = image["captured_at_local"]
+    told = image | {"captured_at_local": moment and moment.isoformat()}
+    return WireFoundImage.model_validate(told)
 
 
 def _model(model: ModelInfo, alias: str | None) -> WireModel:

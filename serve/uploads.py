@@ -11,6 +11,7 @@ from typing import Protocol
 
 import structlog
 
+from archive.find import Found, Wanted
 from archive.uploads import Kept, keep
 from model_store.storage import Folder
 from serve.answers import Answer
@@ -19,19 +20,24 @@ from serve.upload import MOST_WAITING, Upload
 log = structlog.get_logger("resight.uploads")
 
 
-class Records(Protocol):
-    """What brings rows into the tables."""
+class ArchiveTables(Protocol):
+    """What reads and writes the tables for the detectors."""
 
     async def record(self, upload: Upload) -> None:
-        """Returns once they are there; whatever it raises, they may not be."""
+        """Returns once its rows are there; whatever it raises, they may not be."""
+        ...
+
+    async def find(self, wanted: Wanted) -> Found:
+        """Raises BadRequest, DeadlinePassed, Overloaded, StorageUnreachable."""
         ...
 
 
 class Uploads:
     """Of one replica. `counted(outcome)` hears of each: kept, then recorded or unrecorded."""
 
-    def __init__(self, url: str, records: Records, counted: Callable[[str], None]) -> None:
-        self._root, self._records, self._counted = Folder(url), records, counted
+    def __init__(self, url: str, tables: ArchiveTables, counted: Callable[[str], None]) -> None:
+        self.tables = tables
+        self._root, self._counted = Folder(url), counted
         self._under_way: set[asyncio.Task[bool]] = set()
 
     async def keep(
@@ -54,7 +60,7 @@ class Uploads:
 
     async def _record(self, kept: Kept, answer: Answer) -> bool:
         try:
-            await self._records.record(Upload.of(kept.row, answer))
+            await self.tables.record(Upload.of(kept.row, answer))
         except Exception as error:
             self._not_recorded(kept, repr(error)[:500])
             return False

@@ -1,4 +1,7 @@
-"""POST /v1/images: encoded images in, detections out, and both kept: the picture as a file, what was seen as rows."""
+"""POST /v1/images: encoded images in, detections out, and both kept: the picture as a file, what was seen as rows.
+
+GET /v1/images: what is in the archive, by what the published view says of it.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,16 @@ from typing import Annotated, NamedTuple
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
+from archive.find import Wanted
 from archive.uploads import CAMERA, require_camera
 from model_store.names import REF
 from serve.contract import (
+    FoundImages,
     UploadAnswer,
     UploadFormResponse,
     UploadFormResult,
     UploadResponse,
+    to_found,
     to_upload,
 )
 from serve.engine import Engine
@@ -75,6 +81,11 @@ def router(engine: Engine, uploads: Uploads) -> APIRouter:
             status, text = 201 if answer.media.is_new else 200, answer.model_dump_json()
         headers = {REQUEST_ID: asked.request_id}
         return Response(text, status, media_type="application/json", headers=headers)
+
+    @routes.get("/v1/images", responses=PROBLEMS)
+    async def images(wanted: Annotated[Wanted, Query()]) -> FoundImages:
+        """Images for which all that is asked holds: the newest first, undated ones last."""
+        return to_found(await uploads.tables.find(wanted))
 
     return routes
 

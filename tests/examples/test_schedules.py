@@ -94,7 +94,7 @@ def test_the_lines_of_the_crontab_have_five_fields_in_range() -> None:
 
 def test_what_alerts_and_long_lives_need_is_scheduled_too() -> None:
     names = [words[1] for where, words in COMMANDS if where == "crontab"]
-    assert names == ["ingest", "reprocess", "metrics", "compact"]
+    assert names == ["ingest", "ingest", "reprocess", "metrics", "compact"]
 
 
 def test_the_timer_starts_the_service_that_stands_beside_it() -> None:

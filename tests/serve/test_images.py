@@ -10,7 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
+from archive.find import Found, Wanted, find
 from archive.tables import Tables
+from archive.views import View, Views
 from model_store.errors import Overloaded, StorageUnreachable
 from serve.engine import Engine
 from serve.http_api import build_http_api
@@ -36,14 +38,22 @@ class Desk:
         self.records = self.records or Recorder(self.tables, 0.05)
         await self.records.record(upload)
 
+    async def find(self, wanted: Wanted) -> Found:
+        return await asyncio.to_thread(find, self.tables, wanted, 30)
+
     async def post(self, **request: Any) -> httpx.Response:
-        uploads = Uploads(str(self.folder), self, self.engine.uploaded)
-        api = build_http_api(self.engine, uploads=uploads)
         query = {"model": "blobs"} | request.pop("query", {})
-        async with httpx.AsyncClient(
-            transport=httpx.ASGITransport(api), base_url="http://resight"
-        ) as client:
+        async with self._client() as client:
             return await client.post("/v1/images", params=query, **request)
+
+    async def get(self, **query: Any) -> httpx.Response:
+        async with self._client() as client:
+            return await client.get("/v1/images", params=query)
+
+    def _client(self) -> httpx.AsyncClient:
+        uploads = Uploads(str(self.folder), self, self.engine.uploaded)
+        transport = httpx.ASGITransport(build_http_api(self.engine, uploads=uploads))
+        return httpx.AsyncClient(transport=transport, base_url="http://resight")
 
     @property
     def files(self) -> list[str]:
@@ -190,3 +200,40 @@ async def test_without_a_place_there_is_no_such_route(desk: Desk) -> None:
         transport=httpx.ASGITransport(build_http_api(desk.engine)), base_url="http://resight"
     ) as client:
         assert (await client.post("/v1/images?model=blobs", content=CAT)).status_code == 404
+
+
+async def test_what_was_kept_is_found(desk: Desk) -> None:
+    sent = await desk.post(content=CAT, query={"camera": "north", "wait_s": 20})
+    result = sent.json()["model"]
+    view = {n: result[n] for n in ("inference_key", "weights_sha256")} | {"threshold": 0.0}
+    Views(desk.tables.url).publish(View(model_name="blobs", model_version="1", **view), after=0)
+    found = (await desk.get(camera="north")).json()
+    (image,) = found["images"]
+    assert image["path"] == f"north/{NAME}"
+    assert image["status"] == "ok"
+    (row,) = rows_of(desk.tables, "results")
+    assert image["labels"] == {"blob": row["n_detections"]}
+    assert found["view"]["inference_key"] == result["inference_key"]
+    assert found["next"] == ""
+    assert (await desk.get(camera="south")).json()["images"] == []
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"limit": 0},
+        {"limit": 1001},
+        {"status": "fine"},
+        {"since": "yesterday"},
+        {"until": "2026-05-01T00:00:00Z"},
+        {"min_score": 2},
+        {"view": "nobody"},
+        {"view": "../x"},
+        {"after": "?"},
+        {"cameras": "north"},
+    ],
+    ids=str,
+)
+async def test_a_question_that_makes_no_sense_is_refused(desk: Desk, query: dict[str, Any]) -> None:
+    await desk.post(content=CAT, query={"wait_s": 20})
+    problem_of(await desk.get(**query), 400)

@@ -17,6 +17,8 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
 
+from archive.find import Found, Wanted, find
+from archive.tables import Tables
 from serve.access import Access
 from serve.engine import Engine
 from serve.http_api import build_http_api
@@ -39,8 +41,10 @@ CONFIG: dict[str, Any] = {
     "auth": {"openapi": {"bearer": {"bearer": TOKEN}}},
     "operations": [
         {
-            # no schema can say whether bytes are an image, tensors a model's, or two fields belong together
+            # no schema can say whether bytes are an image, tensors a model's, a day in the calendar, a view
+            # published, or two fields belong together
             "include-name": [
+                "GET /v1/images",
                 "POST /v1/classify",
                 "POST /v1/detect",
                 "POST /v1/images",
@@ -69,10 +73,15 @@ class Forgetful:
     async def record(self, upload: Upload) -> None:
         pass
 
+    async def find(self, wanted: Wanted) -> Found:
+        return await asyncio.to_thread(find, TABLES, wanted, 30)
+
 
 _place = tempfile.TemporaryDirectory(prefix="resight-openapi-")
 motion_store(Path(_place.name), "1", "2")
 _engine = Engine(DetectArgs(models=_place.name, workers=1))
+TABLES = Tables(f"{_place.name}/tables")
+TABLES.snapshot("media")
 _uploads = Uploads(f"{_place.name}/uploads", Forgetful(), _engine.uploaded)
 _api = build_http_api(_engine, Access(TOKEN), IdleRollouts(), uploads=_uploads)
 

@@ -1,0 +1,253 @@
+"""Images by what a view says of them, against a walk over the same rows in Python."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+import archive.find
+from archive.find import Found, Wanted, find
+from archive.new_rows import add_files, add_results
+from archive.schemas import MEDIA
+from archive.tables import Tables
+from archive.views import View, Views
+from model_store.errors import BadRequest, DeadlinePassed, StorageUnreachable
+from tests.fixtures_local import result_rows
+
+CAMERAS = ("north", "south", None)
+START = datetime(2026, 5, 1, 12)
+THRESHOLD, DEER = 0.5, 0.25
+VIEW = View(
+    inference_key="k",
+    model_name="m",
+    model_version="1",
+    weights_sha256="w",
+    threshold=THRESHOLD,
+    label_thresholds={"deer": DEER},
+)
+
+
+def world(seed: int = 0, images: int = 120) -> list[dict[str, Any]]:
+    """Images with all that is known of them. Times repeat, some are not there; some files are gone, or copies."""
+    lot = random.Random(seed)
+    made: list[dict[str, Any]] = []
+    for number in range(images):
+        copied = lot.choice(made)["media_sha256"] if made and lot.random() < 0.1 else None
+        moment = START + timedelta(minutes=lot.randrange(40)) if lot.random() < 0.8 else None
+        made.append(
+            {
+                "media_sha256": copied or f"{number:064x}",
+                "path": f"{lot.randrange(10**6):06}-{number}.jpg",
+                "camera_id": lot.choice(CAMERAS),
+                "captured_at_local": moment,
+                "gone": lot.random() < 0.1,
+                "status": lot.choice(["ok", "ok", "empty", "failed", "missing"]),
+                "boxes": [
+                    (lot.choice(["deer", "fox"]), lot.randrange(0, 101) / 100)
+                    for _ in range(lot.randrange(1, 4))
+                ],
+            }
+        )
+    first = {image["media_sha256"]: image for image in reversed(made)}
+    for image in made:
+        image |= {name: first[image["media_sha256"]][name] for name in ("status", "boxes")}
+        if image["status"] != "ok":
+            image["boxes"] = []
+    return made
+
+
+def put(tables: Tables, images: list[dict[str, Any]]) -> None:
+    media = [
+        {
+            "media_sha256": image["media_sha256"],
+            "source_root": "/archive",
+            "path": image["path"],
+            "size_bytes": 1,
+            "camera_id": image["camera_id"],
+            "captured_at_local": image["captured_at_local"]
+            and image["captured_at_local"].isoformat(),
+            "ingested_at": datetime.now(UTC),
+            "missing_since": datetime.now(UTC) if image["gone"] else None,
+        }
+        for image in images
+    ]
+    add_files(tables, "/archive", pa.Table.from_pylist(media, schema=MEDIA))
+    rows: list[pa.Table] = []
+    for image in {one["media_sha256"]: one for one in images}.values():
+        if image["status"] == "missing":
+            continue
+        boxes = [
+            {"rank": rank, "label": label, "class_id": 0, "score": score}
+            | {"x1_px": 1.0, "y1_px": 1.0, "x2_px": 5.0, "y2_px": 5.0}
+            for rank, (label, score) in enumerate(image["boxes"])
+        ]
+        more: dict[str, Any] = {"width_px": 10, "height_px": 10, "detections": boxes}
+        rows.append(result_rows([image["media_sha256"]], status=image["status"], **more))
+    add_results(tables, "k", pa.concat_tables(rows))
+
+
+def shown(image: dict[str, Any]) -> list[tuple[str, float]]:
+    return [
+        (label, score)
+        for label, score in image["boxes"]
+        if score >= (DEER if label == "deer" else THRESHOLD)
+    ]
+
+
+def expected(images: list[dict[str, Any]], **wanted: Any) -> list[str]:
+    def fits(image: dict[str, Any]) -> bool:
+        moment, label, least = (
+            image["captured_at_local"],
+            wanted.get("label"),
+            wanted.get("min_score"),
+        )
+        return (
+            not image["gone"]
+            and wanted.get("status") in (None, image["status"])
+            and wanted.get("camera") in (None, image["camera_id"])
+            and ("since" not in wanted or (moment is not None and moment >= wanted["since"]))
+            and ("until" not in wanted or (moment is not None and moment < wanted["until"]))
+            and (
+                (label is None and least is None)
+                or any(
+                    label in (None, one) and score >= (least or 0) for one, score in shown(image)
+                )
+            )
+        )
+
+    left = sorted(filter(fits, images), key=lambda image: image["path"])
+    dated = [image for image in left if image["captured_at_local"]]
+    dated.sort(key=lambda image: image["captured_at_local"], reverse=True)
+    return [image["path"] for image in dated + [i for i in left if not i["captured_at_local"]]]
+
+
+@pytest.fixture(scope="module")
+def images() -> list[dict[str, Any]]:
+    return world()
+
+
+@pytest.fixture(scope="module")
+def tables(images: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Tables:
+    tables = Tables(str(tmp_path_factory.mktemp("find")))
+    put(tables, images)
+    Views(tables.url).publish(VIEW, after=0)
+    return tables
+
+
+def paths(found: Found) -> list[str]:
+    return [image["path"] for image in found.images]
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {},
+        {"status": "ok"},
+        {"status": "empty"},
+        {"status": "failed"},
+        {"status": "missing"},
+        {"camera": "north"},
+        {"camera": "nobody"},
+        {"label": "deer"},
+        {"label": "fox", "min_score": 0.8},
+        {"label": "deer", "min_score": 0.1},
+        {"min_score": 0.9},
+        {"since": START + timedelta(minutes=10)},
+        {"until": START + timedelta(minutes=10)},
+        {
+            "camera": "south",
+            "label": "deer",
+            "since": START,
+            "until": START + timedelta(minutes=20),
+        },
+    ],
+    ids=str,
+)
+def test_all_conditions_hold_at_once(
+    tables: Tables, images: list[dict[str, Any]], wanted: dict[str, Any]
+) -> None:
+    found = find(tables, Wanted(limit=1000, **wanted), 60)
+    assert paths(found) == expected(images, **wanted)
+    assert found.next == ""
+    assert found.view is not None
+    assert found.view.serial == 1
+
+
+def test_each_image_says_what_is_shown_of_it(tables: Tables, images: list[dict[str, Any]]) -> None:
+    by_path = {image["path"]: image for image in images}
+    for found in find(tables, Wanted(limit=1000), 60).images:
+        image = by_path[found["path"]]
+        labels = [label for label, _ in shown(image)]
+        assert found["labels"] == {label: labels.count(label) for label in set(labels)}
+        assert found["status"] == image["status"]
+        assert found["captured_at_local"] == image["captured_at_local"]
+        assert (found["camera_id"], found["source_root"]) == (image["camera_id"], "/archive")
+
+
+@pytest.mark.parametrize("limit", [3, 50])
+def test_pages_are_the_whole_cut_up(
+    tables: Tables, images: list[dict[str, Any]], limit: int
+) -> None:
+    """Also where several images are of one moment, and where the undated begin."""
+    there: list[str] = []
+    after = ""
+    while True:
+        page = find(tables, Wanted(limit=limit, after=after), 60)
+        there += paths(page)
+        assert len(page.images) == limit or not page.next
+        after = page.next
+        if not after:
+            break
+    assert there == expected(images)
+
+
+def test_without_a_view_nothing_is_seen_and_every_image_is_there(
+    images: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    tables = Tables(str(tmp_path))
+    put(tables, images)
+    found = find(tables, Wanted(limit=1000), 60)
+    assert found.view is None
+    assert paths(found) == expected(images)
+    assert {image["status"] for image in found.images} == {"missing"}
+
+
+def test_another_view_is_asked_by_its_name(tables: Tables, images: list[dict[str, Any]]) -> None:
+    Views(tables.url).publish(VIEW.model_copy(update={"name": "all", "threshold": 0.0}), after=0)
+    found = find(tables, Wanted(limit=1000, label="fox", view="all"), 60)
+    foxes = {i["path"] for i in images if not i["gone"] and any(b[0] == "fox" for b in i["boxes"])}
+    assert set(paths(found)) == foxes
+    with pytest.raises(BadRequest, match="nothing is published as 'other'"):
+        find(tables, Wanted(view="other"), 60)
+
+
+@pytest.mark.parametrize("mark", ["x", "eA==", "WzFd", "WyIyMDI2IiwgIi9hIiwgImIiXQ=="])
+def test_a_mark_of_another_hand_is_refused(tables: Tables, mark: str) -> None:
+    with pytest.raises(BadRequest, match="after"):
+        find(tables, Wanted(after=mark), 60)
+
+
+def test_a_time_with_an_offset_is_refused(tables: Tables) -> None:
+    with pytest.raises(BadRequest, match="write them without"):
+        find(tables, Wanted(since=START.replace(tzinfo=UTC)), 60)
+
+
+def test_what_takes_too_long_is_ended(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = (
+        "$camera is null and $since is null and $until is null and $status is null and $most > 0"
+    )
+    everything = "from range(1_000_000_000_000) a, range(1_000_000_000_000) b"
+    forever = f"select count(*) {everything} where {asked} and {{shown}} and {{after}}"
+    monkeypatch.setattr(archive.find, "_PAGE", forever)
+    with pytest.raises(DeadlinePassed, match="within 0.3 s"):
+        find(tables, Wanted(), 0.3)
+
+
+def test_where_there_are_no_tables_it_says_so(tmp_path: Path) -> None:
+    with pytest.raises(StorageUnreachable, match="no table"):
+        find(Tables(str(tmp_path / "nothing")), Wanted(), 60)
