@@ -1,7 +1,7 @@
 """Images of the archive by what a view says of them: the newest first, a page at a time.
 
 (tables, Wanted) -> Found(images, the mark from which the next page goes on)
-A page costs what its conditions leave: a camera or a time leaves few; a label alone is looked for in all detections.
+A page of a camera or a time costs one look at `media`; a status, a label or a score one at all results of the view too.
 """
 
 from __future__ import annotations
@@ -9,15 +9,20 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import duckdb
+import pyarrow as pa
+from deltalake.exceptions import DeltaError
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
+from archive.literal import literal
 from archive.publications import view_named
 from archive.query import connect, is_of_storage
 from archive.tables import Tables
@@ -26,40 +31,41 @@ from model_store.errors import BadRequest, DeadlinePassed, StorageUnreachable
 
 MOST_IMAGES = 1000
 MEMORY_MIB = 1024
-_MOMENT = "%Y-%m-%dT%H:%M:%S.%f"
+LEAST_S = 0.1
+_FILES = """
+    missing_since is null
+        and ($camera is null or camera_id = $camera)
+        and ($since is null or captured_at_local >= $since)
+        and ($until is null or captured_at_local < $until)
+"""
 _SHOWN = """
-    media_sha256 in (
+    and media_sha256 in (
         select media_sha256 from detections
+        semi join (select media_sha256 from media where {files}) using (media_sha256)
         where ($label is null or label = $label) and score >= coalesce($min_score, 0)::float)
 """
+_STATUS = """
+    and {negation} media_sha256 in (select media_sha256 from results where {status})
+"""
 _AFTER = """
-    case when $moment is null then captured_at_local is null and (source_root, path) > ($root, $path)
+    and case when $moment is null then captured_at_local is null and (source_root, path) > ($root, $path)
         else captured_at_local is null or captured_at_local < $moment::timestamp
             or (captured_at_local = $moment::timestamp and (source_root, path) > ($root, $path)) end
 """
 _PAGE = """
-    create temp table page as
-    select media_sha256, source_root, path, camera_id, captured_at_local,
-        coalesce(status, 'missing') as status, error_code, error_detail
-    from media left join (select media_sha256, status, error_code, error_detail from results) using (media_sha256)
-    where missing_since is null
-        and ($camera is null or camera_id = $camera)
-        and ($since is null or captured_at_local >= $since)
-        and ($until is null or captured_at_local < $until)
-        and ($status is null or coalesce(status, 'missing') = $status)
-        and {shown} and {after}
+    select media_sha256, source_root, path, camera_id, captured_at_local
+    from media where {files} {conditions}
     order by captured_at_local desc nulls last, source_root, path
     limit $most
 """
-_LABELS = """
-    with boxes as (
-        select distinct media_sha256, rank, label from detections
-        where media_sha256 in (select media_sha256 from page)),
+_TOLD = """
+    with boxes as (select distinct media_sha256, rank, label from detections),
     counts as (select media_sha256, label, count(*) as n from boxes group by all),
     labels as (
         select media_sha256, map_from_entries(list((label, n) order by n desc, label)) as labels
         from counts group by media_sha256)
-    select page.*, coalesce(labels, map {{}}) as labels from page left join labels using (media_sha256)
+    select page.*, coalesce(status, 'missing') as status, error_code, error_detail, coalesce(labels, map {}) as labels
+    from page left join results using (media_sha256) left join labels using (media_sha256)
     order by captured_at_local desc nulls last, source_root, path
 """
 
@@ -93,7 +99,9 @@ class Wanted(BaseModel):
 
 
 class Found(BaseModel):
-    """`images` are dicts of `page` and `labels` (label to number of detections shown). `next` is "" at the end."""
+    """`images` are dicts with the columns of _TOLD; `labels` says how many detections of each label are shown. `next`
+    is "" at the end.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -104,36 +112,67 @@ class Found(BaseModel):
 
 def find(tables: Tables, wanted: Wanted, within_s: float) -> Found:
     """Raises BadRequest, DeadlinePassed, StorageUnreachable."""
-    view = _view(tables, wanted.view)
-    values = {
-        "camera": wanted.camera,
-        "since": _local(wanted.since),
-        "until": _local(wanted.until),
-        "status": wanted.status,
-        "most": wanted.limit + 1,
-    }
-    shown = after = "true"
-    if wanted.label is not None or wanted.min_score is not None:
-        shown, values = _SHOWN, values | {"label": wanted.label, "min_score": wanted.min_score}
-    if wanted.after:
-        moment, root, path = _marked(wanted.after)
-        after, values = _AFTER, values | {"moment": moment, "root": root, "path": path}
+    view, clock = _view(tables, wanted.view), _Clock(within_s)
+    question, values = _question(wanted)
     try:
-        with _interrupted(connect(tables, view), within_s) as sql:
-            sql.execute(f"set threads = 1; set memory_limit = '{MEMORY_MIB}MiB'")
-            sql.execute(_PAGE.format(shown=shown, after=after), values)
-            found = sql.sql(_LABELS.format()).to_arrow_table().to_pylist(maps_as_pydicts="strict")
+        with tempfile.TemporaryDirectory(prefix="resight-find-") as scratch:
+            with _connected(tables, view, scratch) as sql, clock.ends(sql):
+                found: pa.Table = sql.sql(question, params=values).to_arrow_table()
+            with (
+                _connected(tables, view, scratch, found.column("media_sha256")) as sql,
+                clock.ends(sql),
+            ):
+                sql.register("page", found)
+                images = sql.sql(_TOLD).to_arrow_table().to_pylist(maps_as_pydicts="strict")
     except duckdb.InterruptException:
         raise DeadlinePassed(
-            f"the images were not found within {within_s:g} s: ask for a camera or a time besides"
+            f"the images were not found within {within_s:g} s: ask for less, or use resight sql"
         ) from None
-    except duckdb.Error as error:
+    except duckdb.OutOfMemoryException as error:
+        raise BadRequest(
+            f"this question takes more than {MEMORY_MIB} MiB: ask for less, or use resight sql"
+        ) from error
+    except (duckdb.Error, DeltaError, pa.ArrowException, OSError) as error:
         if is_of_storage(error):
             raise StorageUnreachable(f"cannot read from {tables.url}: {error}") from error
         raise
-    more = len(found) > wanted.limit
-    images = found[: wanted.limit]
+    more = len(images) > wanted.limit
+    images = images[: wanted.limit]
     return Found(view=view, images=images, next=_mark(images[-1]) if more else "")
+
+
+def _question(wanted: Wanted) -> tuple[str, dict[str, Any]]:
+    """The statement for a page, and one more image, with its values. Results are read only where they decide."""
+    values: dict[str, Any] = {
+        "camera": wanted.camera,
+        "since": _local(wanted.since),
+        "until": _local(wanted.until),
+        "most": wanted.limit + 1,
+    }
+    conditions = ""
+    if wanted.status == "missing":
+        conditions += _STATUS.format(negation="not", status="true")
+    elif wanted.status is not None:
+        conditions += _STATUS.format(negation="", status="status = $status")
+        values["status"] = wanted.status
+    if wanted.label is not None or wanted.min_score is not None:
+        conditions += _SHOWN.format(files=_FILES)
+        values |= {"label": wanted.label, "min_score": wanted.min_score}
+    if wanted.after:
+        moment, root, path = _marked(wanted.after)
+        conditions += _AFTER
+        values |= {"moment": moment, "root": root, "path": path}
+    return _PAGE.format(files=_FILES, conditions=conditions), values
+
+
+@contextmanager
+def _connected(
+    tables: Tables, view: View | None, scratch: str, images: pa.ChunkedArray | None = None
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    with connect(tables, view, images) as sql:
+        sql.execute(f"set memory_limit = '{MEMORY_MIB}MiB'")
+        sql.execute(f"set temp_directory = {literal(scratch)}")
+        yield sql
 
 
 def _view(tables: Tables, name: str) -> View | None:
@@ -151,29 +190,34 @@ def _local(moment: datetime | None) -> datetime | None:
 
 def _mark(image: dict[str, Any]) -> str:
     moment: datetime | None = image["captured_at_local"]
-    parts = [moment and moment.strftime(_MOMENT), image["source_root"], image["path"]]
+    parts = [moment and moment.isoformat(), image["source_root"], image["path"]]
     return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode()
 
 
-def _marked(mark: str) -> tuple[str | None, str, str]:
+def _marked(mark: str) -> tuple[datetime | None, str, str]:
     """Raises BadRequest for what is no mark of ours."""
     try:
         moment, root, path = json.loads(base64.urlsafe_b64decode(mark))
-        if moment is not None:
-            datetime.strptime(moment, _MOMENT)
-        return moment, str(root), str(path)
+        return moment and datetime.fromisoformat(moment).replace(tzinfo=None), str(root), str(path)
     except (binascii.Error, ValueError, TypeError) as error:
         raise BadRequest("after: this is no `next` of an answer") from error
 
 
-@contextmanager
-def _interrupted(
-    sql: duckdb.DuckDBPyConnection, within_s: float
-) -> Iterator[duckdb.DuckDBPyConnection]:
-    timer = threading.Timer(within_s, sql.interrupt)
-    timer.start()
-    try:
-        with sql:
-            yield sql
-    finally:
-        timer.cancel()
+class _Clock:
+    """Time for all statements of a question together."""
+
+    def __init__(self, within_s: float) -> None:
+        self._ends_s = time.monotonic() + within_s
+
+    @contextmanager
+    def ends(self, sql: duckdb.DuckDBPyConnection) -> Iterator[None]:
+        """The statement in it ends with InterruptException when the time is over."""
+        left_s = self._ends_s - time.monotonic()
+        if left_s <= 0:
+            raise duckdb.InterruptException("before it began")
+        timer = threading.Timer(max(left_s, LEAST_S), sql.interrupt)  # not before it has begun
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
-from archive.changes import writer_of
+from archive.changes import replace_some, writer_of
 from archive.dataset import dataset
 from archive.schemas import MEDIA, RESULTS
 from archive.tables import Tables
@@ -28,21 +28,46 @@ def add_files(
     """
 
     def missing(snapshot: DeltaTable, wanted: pa.Table) -> pa.Table:
-        return _without(wanted, "path", _paths_there(snapshot, root_url, wanted))
+        return _without(wanted, "path", _files_there(snapshot, root_url, wanted))
 
     return tables.append("media", rows, writer_of(root_url), missing, base)
 
 
-def add_results(tables: Tables, inference_key: str, rows: pa.Table) -> DeltaTable:
-    """`rows` of `results`, of one inference key, each image once. A failed row that is there stays: to replace it
-    is for a run. Raises TableConflict, StorageUnreachable, StorageUnsafe.
-    """
+def add_uploads(tables: Tables, root_url: str, rows: pa.Table) -> DeltaTable:
+    """As `add_files`, of files that are known to be there now: rows that say they are missing are replaced."""
+    gone = rows.slice(0, 0)
 
     def missing(snapshot: DeltaTable, wanted: pa.Table) -> pa.Table:
-        there = _images_there(snapshot, inference_key, wanted)
+        nonlocal gone
+        there = _files_there(snapshot, root_url, wanted)
+        gone = _with(wanted, "path", there.filter(pc.is_valid(there["missing_since"])))
+        return _without(wanted, "path", there)
+
+    table = tables.append("media", rows, writer_of(root_url), missing)
+    return replace_some(tables, root_url, gone, table) if len(gone) else table
+
+
+def add_results(tables: Tables, inference_key: str, rows: pa.Table) -> DeltaTable:
+    """`rows` of `results`, of one inference key, each image once; in place of a row that is there only where that one
+    failed. Raises TableConflict, StorageUnreachable, StorageUnsafe.
+    """
+    writer, failed = writer_of_key("results", inference_key), rows.slice(0, 0)
+
+    def missing(snapshot: DeltaTable, wanted: pa.Table) -> pa.Table:
+        nonlocal failed
+        there = _results_there(snapshot, inference_key, wanted)
+        failed = _with(wanted, "media_sha256", there.filter(pc.equal(there["status"], "failed")))
         return _without(wanted, "media_sha256", there)
 
-    return tables.append("results", rows, writer_of_key("results", inference_key), missing)
+    def still_failed(snapshot: DeltaTable, wanted: pa.Table) -> pa.Table:
+        there = _results_there(snapshot, inference_key, wanted)
+        return _with(wanted, "media_sha256", there.filter(pc.equal(there["status"], "failed")))
+
+    table = tables.append("results", rows, writer, missing)
+    if not len(failed):
+        return table
+    key = ("inference_key", "media_sha256")
+    return tables.append("results", failed, writer, still_failed, table, replace=key)
 
 
 def writer_of_key(table: str, inference_key: str) -> str:
@@ -50,21 +75,23 @@ def writer_of_key(table: str, inference_key: str) -> str:
     return f"{table}:{inference_key}"
 
 
-def _without(wanted: pa.Table, column: str, there: pa.Array) -> pa.Table:
-    return wanted.filter(pc.invert(pc.is_in(wanted[column], there)))
+def _with(wanted: pa.Table, column: str, there: pa.Table) -> pa.Table:
+    return wanted.filter(pc.is_in(wanted[column], there[column].combine_chunks()))
 
 
-def _paths_there(snapshot: DeltaTable, root_url: str, wanted: pa.Table) -> pa.Array:
-    """Paths of this archive that have a row, between the first and the last of those wanted."""
+def _without(wanted: pa.Table, column: str, there: pa.Table) -> pa.Table:
+    return wanted.filter(pc.invert(pc.is_in(wanted[column], there[column].combine_chunks())))
+
+
+def _files_there(snapshot: DeltaTable, root_url: str, wanted: pa.Table) -> pa.Table:
+    """Of this archive, between the first and the last path of those wanted."""
     ends = pc.min_max(wanted["path"]).as_py()
     path = pc.field("path")
     near = (pc.field("source_root") == root_url) & (path >= ends["min"]) & (path <= ends["max"])
-    found = dataset(snapshot, MEDIA).to_table(columns=["path"], filter=near)
-    return found["path"].combine_chunks()
+    return dataset(snapshot, MEDIA).to_table(columns=["path", "missing_since"], filter=near)
 
 
-def _images_there(snapshot: DeltaTable, inference_key: str, wanted: pa.Table) -> pa.Array:
+def _results_there(snapshot: DeltaTable, inference_key: str, wanted: pa.Table) -> pa.Table:
     asked = wanted["media_sha256"].combine_chunks()
     same = (pc.field("inference_key") == inference_key) & pc.field("media_sha256").isin(asked)
-    found = dataset(snapshot, RESULTS).to_table(columns=["media_sha256"], filter=same)
-    return found["media_sha256"].combine_chunks()
+    return dataset(snapshot, RESULTS).to_table(columns=["media_sha256", "status"], filter=same)

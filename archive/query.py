@@ -5,6 +5,9 @@ view; `all_results` and `all_detections` of all. Detections are flat: one row a 
 files with the same bytes both have it), with the box also as fractions of the image.
 """
 
+# pyarrow.compute makes its functions at run time:
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import itertools
@@ -12,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake.exceptions import DeltaError
 
 from archive.dataset import dataset
@@ -133,10 +137,13 @@ create view occurrences as
 """
 
 
-def connect(tables: Tables, view: View | None = None) -> duckdb.DuckDBPyConnection:
+def connect(
+    tables: Tables, view: View | None = None, images: pa.ChunkedArray | None = None
+) -> duckdb.DuckDBPyConnection:
     """A fresh in-memory database over the newest snapshots; nothing in it can change the tables.
 
-    `view` None is what is published as production; where nothing is, `results` and `detections` are empty.
+    `view` None is what is published as production; where nothing is, `results` and `detections` are empty. With
+    `images` (digests, few), `media` and the results of the view are read now, and of these alone.
     Raises StorageUnreachable, also where no table is: that is most often a place that is not mounted.
     """
     connection = duckdb.connect()
@@ -151,6 +158,11 @@ def connect(tables: Tables, view: View | None = None) -> duckdb.DuckDBPyConnecti
     for name, schema in TABLES.items():
         table = opened[name]
         rows = schema.empty_table() if table is None else dataset(table, schema)
+        if images is not None and name in ("media", "results") and table is not None:
+            few = pc.field("media_sha256").isin(images.combine_chunks())
+            if name == "results":
+                few = few & (pc.field("inference_key") == (view.inference_key if view else ""))
+            rows = dataset(table, schema).to_table(filter=few)
         connection.register(f"{name}_table", rows)
     past = publications(Views(tables.url))
     connection.register("views_table", past)

@@ -13,12 +13,13 @@ from typing import Any
 
 from archive.listing import file_at
 from archive.media import DEFAULT_TEMPLATE, compile_template, media_row
-from model_store.errors import BadRequest
+from model_store.errors import BadRequest, StorageUnsafe
 from model_store.image_header import read_header
 from model_store.storage import Folder
 
-CAMERA = r"[^\x00-\x1f\x7f/\\.\s]([^\x00-\x1f\x7f/\\]{0,98}[^\x00-\x1f\x7f/\\\s])?"
-"""One part of a path: no slashes, no control characters, no dot in front (such files are not listed)."""
+CAMERA = r"[^\x00-\x1f\x7f/\\?.\s]([^\x00-\x1f\x7f/\\?]{0,98}[^\x00-\x1f\x7f/\\?\s])?"
+"""One part of a path: no slashes, no control characters, no dot in front (such files are not listed), no question mark
+(what follows it is no part of an S3 key to s3fs)."""
 CAMERA_BYTES = 200
 """File systems take 255."""
 EXTENSIONS = {
@@ -52,15 +53,20 @@ def keep(root: Folder, camera: str, data: bytes) -> Kept:
         is_new = True
     except FileExistsError:
         is_new = False
-    return Kept(media_row(root.url, file_at(root, path), data, _TEMPLATE), is_new)
+    file = file_at(root, path)
+    if file.size_bytes != len(data):
+        raise StorageUnsafe(
+            f"{root.url}/{path} is there with {file.size_bytes} bytes, of which its name is no digest: remove it"
+        )
+    return Kept(media_row(root.url, file, data, _TEMPLATE), is_new)
 
 
 def require_camera(camera: str) -> None:
     """Raises BadRequest for what can be no folder's name; "" is no camera."""
     if camera and (len(camera.encode()) > CAMERA_BYTES or not re.fullmatch(CAMERA, camera)):
         raise BadRequest(
-            f"'{camera[:100]}' can be no camera: it names a folder, so no slashes, no control characters, no dot "
-            f"in front, no spaces around it, and {CAMERA_BYTES} bytes at most"
+            f"'{camera[:100]}' can be no camera: it names a folder, so no slashes, question marks and "
+            f"control characters, no dot in front, no spaces around it, and {CAMERA_BYTES} bytes at most"
         )
 
 

@@ -1,6 +1,6 @@
 """How much of this machine does an archive run get, against a bare decode + ONNX loop on all cores?
 
-python benchmarks/archive_run.py --images 5000 --size 1920x1080 [--jpeg-shrink 4]
+python benchmarks/archive_run.py --images 5000 --size 1920x1080 [--jpeg-shrink 4] [--model NAME --store DIR]
 A (bare loop) and B (a run: `resight reprocess` on its own cluster) alternate on the same files in this
 one call: A B A B … A, and each B is compared with the mean of the A before and after it, because
 machines drift. The cluster is up for B alone. Prints a table; the last line of standard output is one JSON
@@ -22,17 +22,17 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from harness import MODEL, PHOTO, WEIGHTS, facts, keep, picture, verdicts
+from harness import PHOTO, facts, keep, picture, verdicts
 
 from benchmarks import sized_archive
 from benchmarks.bare_loop import BareLoop
 from benchmarks.cpu_share import CpuShare
 from benchmarks.first_commit import first_commit
 from benchmarks.own_cluster import Cluster, cluster
+from benchmarks.subject import Subject, add_options
 from examples import sample_archive
 from serve.settings import usable_cores
 
-SIDE_PX = 300  # of the shipped model
 STEADY, WHOLE, SHRUNKEN, FIRST_S = 0.97, 0.90, 1.1, 30.0
 """Targets: ratios to the bare loop, and seconds to the first committed row."""
 
@@ -48,7 +48,9 @@ def main() -> None:
     parser.add_argument("--jpeg-shrink", type=int, default=1, choices=(1, 2, 4, 8))
     parser.add_argument("--chunk", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0)
+    add_options(parser)
     arguments = parser.parse_args()
+    subject = Subject.of(arguments)
     with tempfile.TemporaryDirectory(prefix="resight-bench-") as folder:
         archive = arguments.data or Path(folder) / "archive"
         print(f"archive of {arguments.images} images …", file=sys.stderr)
@@ -58,29 +60,30 @@ def main() -> None:
         else:
             sample_archive.build(archive, arguments.images)
         asked = ("images", "size", "rounds", "jpeg_shrink", "chunk", "threads")
-        config = {"model": MODEL} | {name: getattr(arguments, name) for name in asked}
+        config = {"model": subject.name} | {name: getattr(arguments, name) for name in asked}
         result = facts("archive_run", config)
-        result |= measure(arguments, archive)
+        result |= measure(arguments, subject, archive)
     report(result)
 
 
-def measure(arguments: argparse.Namespace, archive: Path) -> dict[str, Any]:
+def measure(arguments: argparse.Namespace, subject: Subject, archive: Path) -> dict[str, Any]:
     files = sorted(p for p in archive.rglob("*") if p.is_file())
-    bare = BareLoop(str(WEIGHTS), SIDE_PX, usable_cores())
+    bare = BareLoop(str(subject.graph), subject.side_px, usable_cores())
     pace = ("--chunk", str(arguments.chunk), "--threads", str(arguments.threads))
     bare_rates, runs = [bare.run(files)], []
     for _ in range(arguments.rounds):
-        with (
-            cluster() as up
-        ):  # not up beside the bare loop, which it would take 4 % of two cores from
-            runs.append(one_run(up, archive, model_of(up, arguments.jpeg_shrink), "tables", pace))
+        with cluster(
+            subject
+        ) as up:  # not up beside the bare loop, which it would take 4 % of two cores from
+            model = model_of(up, subject, arguments.jpeg_shrink)
+            runs.append(one_run(up, archive, model, "tables", pace))
         bare_rates.append(bare.run(files))
     steady = [run["steady_images_per_s"] for run in runs]
     if None in steady:
         raise SystemExit("too few images for a steady state: take --images 1000 or more")
     part = sorted(p for p in archive.iterdir() if p.is_dir())[0]
-    with cluster() as up:
-        model = model_of(up, arguments.jpeg_shrink)
+    with cluster(subject) as up:
+        model = model_of(up, subject, arguments.jpeg_shrink)
         control = one_run(up, part, model, "control", ("--chunk", "1", "--threads", "1"))
     whole = [run["counts"]["requested"] / run["end_to_end_s"] for run in runs]
     base = [(a + b) / 2 for a, b in pairwise(bare_rates)]
@@ -115,17 +118,18 @@ def rate_of(run: dict[str, Any]) -> float:
     return float(run["steady_images_per_s"] or run["images_per_s"])
 
 
-def model_of(up: Cluster, factor: int) -> str:
-    """The shipped model; or, of another factor, a version that differs in this alone."""
+def model_of(up: Cluster, subject: Subject, factor: int) -> str:
+    """The model itself; or, of another factor, a version that differs in this alone."""
     if factor == 1:
-        return MODEL
-    config = json.loads((up.models / MODEL / "1" / "config.json").read_text())
+        return subject.name
+    config = subject.config
     config["preprocess"]["jpeg_shrink"] = factor
     file = up.home / "config.json"
     file.write_text(json.dumps(config))
-    words = (str(WEIGHTS), "--name", MODEL, "--version", "2", "--config", str(file))
-    up.resight("models", "add", *words, "--probe", str(PHOTO))
-    return f"{MODEL}@2"
+    version = f"shrink{factor}"
+    words = (str(subject.weights), "--name", subject.name, "--version", version)
+    up.resight("models", "add", *words, "--config", str(file), "--probe", str(PHOTO))
+    return f"{subject.name}@{version}"
 
 
 def cpu_per_image(runs: list[dict[str, Any]]) -> dict[str, float]:

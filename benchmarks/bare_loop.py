@@ -27,13 +27,15 @@ class BareLoop:
     """Stretch to a square, RGB 0..1, one image a call (as fast as larger batches on a CPU).
 
     With `decodes` False each worker decodes its first file before the clock starts and infers that again
-    and again, once for each file: what a server of tensors is compared to.
+    and again, once for each file: what a server of tensors is compared to. With `infers` False nothing is inferred:
+    how fast the cores can feed a device.
     """
 
     weights: str
     side_px: int
     workers: int
     decodes: bool = True
+    infers: bool = True
 
     def run(self, files: Sequence[Path]) -> float:
         """Images per second over all files, models loaded and warm before the clock starts."""
@@ -83,7 +85,7 @@ def _work(loop: BareLoop, files: Sequence[str], barrier: Barrier, told: Any) -> 
     for file in files:
         started = time.perf_counter()
         image = _tensor(file, loop.side_px) if loop.decodes else tensor
-        if image is not None:
+        if image is not None and loop.infers:
             session.run(None, {name: image})
         seconds.append(time.perf_counter() - started)
     told.put(seconds)

@@ -19,7 +19,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -42,14 +42,22 @@ PACKAGES = (
 )
 
 
-def arguments_of(doc: str | None, **defaults: float | str) -> argparse.Namespace:
-    """Options named as the defaults are, and --quick, which a script reads to do as little as it can."""
+def arguments_of(
+    doc: str | None,
+    more: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
+    /,
+    **defaults: float | str,
+) -> argparse.Namespace:
+    """Options named as the defaults are, those that `more` adds, and --quick, which a script reads to do as little
+    as it can.
+    """
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="a minute, to see that it works")
     for name, value in defaults.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+    more(parser)
     return parser.parse_args()
 
 

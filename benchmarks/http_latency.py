@@ -1,6 +1,6 @@
 """How fast does the endpoint answer, and how much of the machine does it make answers of?
 
-python benchmarks/http_latency.py [--seconds 15] [--rounds 3] [--quick]
+python benchmarks/http_latency.py [--seconds 15] [--rounds 3] [--quick] [--model NAME --store DIR]
 
 One 164 KB JPEG is asked for again and again, on a cluster of its own. `closed N`: N clients, each asking
 again when it is answered; `open R/s`: Poisson arrivals at half and at four fifths of the best closed rate,
@@ -27,7 +27,7 @@ from typing import Any
 import cv2
 import httpx
 import numpy as np
-from harness import MODEL, PHOTO, WEIGHTS, arguments_of, facts, keep, picture, table, verdicts
+from harness import PHOTO, arguments_of, facts, keep, picture, table, verdicts
 
 from benchmarks.bare_loop import BareLoop
 from benchmarks.cpu_share import CpuShare
@@ -35,29 +35,32 @@ from benchmarks.load import Load
 from benchmarks.own_cluster import Cluster, cluster
 from benchmarks.scraped import batch_sizes, scrape, stage_ms
 from benchmarks.sized_archive import frame
+from benchmarks.subject import Subject, add_options
 from serve.settings import usable_cores
 
 CLIENTS = (1, 2, 4, 8, 16)
 CONTROL = "control 8"
 LEAST_JPEG, LEAST_TENSOR, MOST_OVERHEAD_MS = 0.85, 0.90, 3.0
 OPEN_SHARES = (0.5, 0.8)
-SIDE_PX = 300  # of the shipped model
 
 
 def main() -> None:
-    arguments = arguments_of(__doc__, seconds=15.0, rounds=3)
+    arguments = arguments_of(__doc__, add_options, seconds=15.0, rounds=3)
+    subject = Subject.of(arguments)
     if arguments.quick:
         arguments.seconds, arguments.rounds = 2.0, 1
-    result = facts("http_latency", vars(arguments))
-    with cluster() as up:
-        result |= measure(arguments, up)
+    asked = {name: value for name, value in vars(arguments).items() if name != "store"}
+    result = facts("http_latency", asked)
+    with cluster(subject) as up:
+        result |= measure(arguments, subject, up)
     report(result)
 
 
-def measure(arguments: argparse.Namespace, up: Cluster) -> dict[str, Any]:
-    jpeg = Load(up.url, f"/v1/detect?model={MODEL}", PHOTO.read_bytes(), seconds=arguments.seconds)
-    tensor, why_not = tensor_load(up, arguments.seconds)
-    bare = BareLoop(str(WEIGHTS), SIDE_PX, usable_cores())
+def measure(arguments: argparse.Namespace, subject: Subject, up: Cluster) -> dict[str, Any]:
+    path = f"/v1/detect?model={subject.name}"
+    jpeg = Load(up.url, path, PHOTO.read_bytes(), seconds=arguments.seconds)
+    tensor, why_not = tensor_load(up, subject, arguments.seconds)
+    bare = BareLoop(str(subject.graph), subject.side_px, usable_cores())
     replace(jpeg, clients=4, seconds=2).run()  # warm
     before, rows = scrape(up.url), []
     kinds = [("jpeg", jpeg, bare)]
@@ -158,21 +161,21 @@ def merged(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return cases
 
 
-def tensor_load(up: Cluster, seconds: float) -> tuple[Load | None, str]:
+def tensor_load(up: Cluster, subject: Subject, seconds: float) -> tuple[Load | None, str]:
     """A binary FP32 request of the Open Inference Protocol; or why there is none."""
-    about = httpx.get(f"{up.url}/v2/models/{MODEL}")
+    about = httpx.get(f"{up.url}/v2/models/{subject.name}")
     if about.status_code != 200:
-        return None, f"no tensor cases: GET /v2/models/{MODEL} answers {about.status_code}"
+        return None, f"no tensor cases: GET /v2/models/{subject.name} answers {about.status_code}"
     inputs = [one["name"] for one in about.json()["inputs"] if one["datatype"] == "FP32"]
     if not inputs:
         return None, "no tensor cases: /v2 names no FP32 input"
-    shape = (1, 3, SIDE_PX, SIDE_PX)
+    shape = (1, 3, subject.side_px, subject.side_px)
     data = np.random.default_rng(0).random(shape, np.float32).tobytes()
     given = {"binary_data_size": len(data)}
     one = {"name": inputs[0], "shape": shape, "datatype": "FP32", "parameters": given}
     head = json.dumps({"inputs": [one], "parameters": {"binary_data_output": True}}).encode()
     headers = (("inference-header-content-length", str(len(head))),)
-    load = Load(up.url, f"/v2/models/{MODEL}/infer", head + data, headers, seconds=seconds)
+    load = Load(up.url, f"/v2/models/{subject.name}/infer", head + data, headers, seconds=seconds)
     found = replace(load, clients=1, count=1, seconds=0).run().summary()
     if found["failures"]:
         return None, f"no tensor cases: infer answers {found['statuses']}"

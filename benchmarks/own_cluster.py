@@ -24,6 +24,7 @@ import httpx
 import psutil
 from harness import MODEL, ROOT
 
+from benchmarks.subject import SHIPPED, Subject
 from serve.cluster import read_state
 from serve.ports import preferred_or_free
 from serve.settings import Settings
@@ -75,14 +76,18 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster() -> Iterator[Cluster]:
-    """Up for the length of the block."""
+def cluster(subject: Subject | None = None) -> Iterator[Cluster]:
+    """Up for the length of the block, with the model that is measured, where it is not a shipped one."""
     ended_by = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     strange = [key for key in os.environ if key.startswith("RESIGHT_") and key != "RESIGHT_APP"]
     kept = {key: value for key, value in os.environ.items() if key not in strange}
     with tempfile.TemporaryDirectory(prefix="rsb-", ignore_cleanup_errors=True) as folder:
         home = Path(folder)
-        shutil.copytree(ROOT / "examples" / "models", home / "models")
+        shutil.copytree(SHIPPED, home / "models")
+        if subject is not None and subject.store != SHIPPED:
+            shutil.copytree(
+                subject.store / subject.name, home / "models" / subject.name, dirs_exist_ok=True
+            )
         environment = kept | {"RESIGHT_HOME": str(home), "RESIGHT_MODELS": str(home / "models")}
         try:
             resight(environment, "up", "--port", str(preferred_or_free(0)))

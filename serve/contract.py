@@ -294,15 +294,11 @@ def to_response(answer: Answer, min_score: float | None) -> DetectResponse:
     )
 
 
-def to_upload(
-    answer: Answer, min_score: float | None, kept: Kept, recorded: bool
-) -> UploadResponse:
-    """As `to_response`, of a picture that was kept."""
+def to_upload(seen: DetectResponse, kept: Kept, recorded: bool) -> UploadResponse:
+    """What was seen in a picture that was kept, and where that is."""
     row = {name: kept.row[name] for name in WireMedia.model_fields if name in kept.row}
     media = WireMedia(**row, is_new=kept.is_new)
-    return UploadResponse(
-        **to_response(answer, min_score).model_dump(), media=media, recorded=recorded
-    )
+    return UploadResponse(**dict(seen), media=media, recorded=recorded)
 
 
 def to_found(found: Found) -> FoundImages:

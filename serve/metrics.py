@@ -61,6 +61,8 @@ class Metrics:
             ("outcome",),
             registry=registry,
         )
+        for outcome in ("kept", "recorded", "unrecorded"):
+            self._uploads.labels(outcome)  # told from the start: an alert compares them
         self._detections = Counter(
             "resight_detections",
             "Detections in online answers, at the model's own thresholds",

@@ -31,7 +31,8 @@ class Settings(BaseSettings):
     tokens: str = Field(default="", description="token file, default HOME/tokens.json; s3:// too")
     policy: str = Field(default="", description="policy of runs, default HOME/policy.toml")
     uploads: str = Field(
-        default="", description="pictures sent to /v1/images, default HOME/uploads; s3:// allowed"
+        default="",
+        description="pictures sent to /v1/images, default: beside the tables; s3:// allowed",
     )
     snips: str = Field(default="", description="crops, default HOME/snips; s3:// allowed")
     endpoint: str = Field(
@@ -64,7 +65,10 @@ class Settings(BaseSettings):
 
     @property
     def uploads_url(self) -> str:
-        return absolute(self.uploads or str(self.home_path / "uploads"))
+        """By default where the tables are, so that all nodes see it that see those."""
+        tables = self.tables_url
+        beside, _, _ = tables.rpartition("/")
+        return absolute(self.uploads or f"{tables if beside.endswith('/') else beside}/uploads")
 
     @property
     def snips_url(self) -> str:

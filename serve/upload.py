@@ -14,8 +14,8 @@ from serve.answers import Answer
 
 RUN_ID = "upload"
 """Stands in `results.run_id`: no run has seen the image."""
-MOST_WAITING = 5_000
-"""Uploads whose rows are under way: in the recorder, and from a replica."""
+MOST_WAITING, MOST_BYTES = 5_000, 256 * 2**20
+"""Of uploads whose rows are under way: in the recorder, and from a replica."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,10 @@ class Upload:
 
     media: pa.Table
     result: pa.Table
+
+    @property
+    def nbytes(self) -> int:
+        return self.media.nbytes + self.result.nbytes
 
     @staticmethod
     def of(media_row: dict[str, Any], answer: Answer) -> Upload:

@@ -6,17 +6,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Collection, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import structlog
 
 from archive.find import Found, Wanted
 from archive.uploads import Kept, keep
+from model_store.errors import Overloaded
 from model_store.storage import Folder
 from serve.answers import Answer
-from serve.upload import MOST_WAITING, Upload
+from serve.upload import MOST_BYTES, MOST_WAITING, Upload
 
+WRITERS = 8
+T = TypeVar("T")
 log = structlog.get_logger("resight.uploads")
 
 
@@ -32,42 +36,85 @@ class ArchiveTables(Protocol):
         ...
 
 
+class Recording(NamedTuple):
+    """A picture that is in its place, and its rows on their way: the task's result is whether they are there."""
+
+    kept: Kept
+    rows: asyncio.Task[bool]
+
+
 class Uploads:
     """Of one replica. `counted(outcome)` hears of each: kept, then recorded or unrecorded."""
 
     def __init__(self, url: str, tables: ArchiveTables, counted: Callable[[str], None]) -> None:
         self.tables = tables
         self._root, self._counted = Folder(url), counted
-        self._under_way: set[asyncio.Task[bool]] = set()
+        self._writers = ThreadPoolExecutor(
+            WRITERS, "uploads"
+        )  # a disk that hangs holds up no other
+        self._under_way: set[asyncio.Task[Any]] = set()
+        self._waiting, self._waiting_bytes = 0, 0
 
-    async def keep(
-        self, body: bytes, camera: str, answer: Answer, wait_s: float
-    ) -> tuple[Kept, bool]:
-        """The file, safe when this returns; and whether its rows are in the tables, for which it waits so long.
+    async def keep(self, body: bytes, camera: str, answer: Answer) -> Recording:
+        """The file is safe when this returns. It is kept to the end also where the sender goes away meanwhile.
 
         Raises BadRequest, StorageUnreachable, StorageUnsafe.
         """
-        kept = await asyncio.to_thread(keep, self._root, camera, body)
-        self._counted("kept")
-        if len(self._under_way) >= MOST_WAITING:
-            self._not_recorded(kept, f"{MOST_WAITING} others wait")
-            return kept, False
-        task = asyncio.create_task(self._record(kept, answer))
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
-        await asyncio.wait({task}, timeout=wait_s)
-        return kept, task.done() and task.result()
+        return await asyncio.shield(self._go(self._keep(body, camera, answer)))
 
-    async def _record(self, kept: Kept, answer: Answer) -> bool:
+    async def _keep(self, body: bytes, camera: str, answer: Answer) -> Recording:
+        def kept_and_told() -> tuple[Kept, Upload]:
+            kept = keep(self._root, camera, body)
+            return kept, Upload.of(kept.row, answer)
+
+        loop = asyncio.get_running_loop()
+        kept, upload = await loop.run_in_executor(self._writers, kept_and_told)
+        self._counted("kept")
+        return Recording(kept, self._go(self._record(kept.row["path"], upload)))
+
+    async def _record(self, path: str, upload: Upload) -> bool:
         try:
-            await self.tables.record(Upload.of(kept.row, answer))
-        except Exception as error:
-            self._not_recorded(kept, repr(error)[:500])
+            self._require_room(upload)
+            self._waiting, self._waiting_bytes = (
+                self._waiting + 1,
+                self._waiting_bytes + upload.nbytes,
+            )
+            try:
+                await self.tables.record(upload)
+            finally:
+                self._waiting, self._waiting_bytes = (
+                    self._waiting - 1,
+                    self._waiting_bytes - upload.nbytes,
+                )
+        except (
+            Exception
+        ) as error:  # the file is there: an ingest and the next run bring what is missing
+            self._counted("unrecorded")
+            log.warning("not_recorded", path=path, why=repr(error)[:500])
             return False
         self._counted("recorded")
         return True
 
-    def _not_recorded(self, kept: Kept, why: str) -> None:
-        """The file is there: an ingest of the folder and the next run bring what is missing."""
-        self._counted("unrecorded")
-        log.warning("not_recorded", path=kept.row["path"], why=why)
+    def _require_room(self, upload: Upload) -> None:
+        """Raises Overloaded."""
+        if self._waiting >= MOST_WAITING or self._waiting_bytes + upload.nbytes > MOST_BYTES:
+            raise Overloaded(f"the rows of {self._waiting} uploads wait to be recorded")
+
+    def _go(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """It is not waited for by anybody who could be cancelled; what it raises is heard by those who wait."""
+        task = asyncio.create_task(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return task
+
+
+async def wait_for_rows(recordings: Collection[Recording], wait_s: float) -> None:
+    """Until the rows of all of them are there or lost, but no longer."""
+    if recordings and wait_s:
+        await asyncio.wait({one.rows for one in recordings}, timeout=wait_s)
+
+
+def recorded(recording: Recording) -> bool:
+    """Whether its rows are in the tables, as far as is known now."""
+    return recording.rows.done() and recording.rows.result()

@@ -14,12 +14,14 @@ from archive.find import Wanted
 from archive.uploads import CAMERA, require_camera
 from model_store.names import REF
 from serve.contract import (
+    DetectResponse,
     FoundImages,
     UploadAnswer,
     UploadFormResponse,
     UploadFormResult,
     UploadResponse,
     to_found,
+    to_response,
     to_upload,
 )
 from serve.engine import Engine
@@ -27,7 +29,7 @@ from serve.routes.bodies import IMAGE_BODY, PROBLEMS, read_body
 from serve.routes.forms import each_file
 from serve.routes.headers import REQUEST_ID, deadline_of, request_id_of
 from serve.routes.multipart import is_form
-from serve.uploads import Uploads
+from serve.uploads import Recording, Uploads, recorded, wait_for_rows
 
 MOST_WAIT_S = 30.0
 
@@ -77,7 +79,9 @@ def router(engine: Engine, uploads: Uploads) -> APIRouter:
                 limits = engine.args.limits
                 with engine.counted():
                     body = await read_body(request, limits.body_mib, limits.body_s)
-                answer = await _kept(engine, uploads, body, asked)
+                one = await _kept(engine, uploads, body, asked)
+            await wait_for_rows([one.recording], wait_s)  # no place is taken meanwhile
+            answer = one.told()
             status, text = 201 if answer.media.is_new else 200, answer.model_dump_json()
         headers = {REQUEST_ID: asked.request_id}
         return Response(text, status, media_type="application/json", headers=headers)
@@ -101,11 +105,21 @@ class Asked(NamedTuple):
     request_id: str
 
 
-async def _kept(engine: Engine, uploads: Uploads, body: bytes, asked: Asked) -> UploadResponse:
+class Sent(NamedTuple):
+    """What was seen in a picture that is kept."""
+
+    seen: DetectResponse
+    recording: Recording
+
+    def told(self) -> UploadResponse:
+        return to_upload(self.seen, self.recording.kept, recorded(self.recording))
+
+
+async def _kept(engine: Engine, uploads: Uploads, body: bytes, asked: Asked) -> Sent:
     """Of one image; call it inside a slot. An image that cannot be answered is not kept."""
     found = await engine.detect(body, asked.model, asked.deadline_s, asked.request_id)
-    kept, recorded = await uploads.keep(body, asked.camera, found, asked.wait_s)
-    return to_upload(found, asked.min_score, kept, recorded)
+    recording = await uploads.keep(body, asked.camera, found)
+    return Sent(to_response(found, asked.min_score), recording)
 
 
 async def _form(
@@ -113,14 +127,18 @@ async def _form(
 ) -> UploadFormResponse:
     """Raises BadRequest and ImageTooLarge for the form; what is wrong with a file is its own result."""
 
-    async def answer(body: bytes) -> UploadResponse:
+    async def answer(body: bytes) -> Sent:
         return await _kept(engine, uploads, body, asked)
 
     done = await each_file(engine, request, answer)
+    await wait_for_rows([one.answer.recording for one in done if one.answer], asked.wait_s)
     return UploadFormResponse(
         results=[
             UploadFormResult(
-                name=one.name, status=one.status, answer=one.answer, problem=one.problem
+                name=one.name,
+                status=one.status,
+                answer=one.answer.told() if one.answer else None,
+                problem=one.problem,
             )
             for one in done
         ]

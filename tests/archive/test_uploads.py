@@ -14,11 +14,11 @@ import pytest
 
 import archive.ingest
 from archive.ingest import ingest
-from archive.new_rows import add_files, add_results
+from archive.new_rows import add_files, add_results, add_uploads
 from archive.schemas import MEDIA
 from archive.tables import Tables
 from archive.uploads import CAMERA_BYTES, keep
-from model_store.errors import BadRequest, ImageUnsupported
+from model_store.errors import BadRequest, ImageUnsupported, StorageUnsafe
 from model_store.storage import Folder
 from tests.fixtures_local import encoded, jpeg, photo, result_rows, rows_of
 
@@ -109,6 +109,7 @@ def test_on_s3_too(s3_endpoint: str, tables: Tables) -> None:
         "north ",
         "a\nb",
         "\0",
+        "x?versionId=1",
         "n" * 101,
         "ö" * 101,
         "鹿" * 70,
@@ -168,6 +169,44 @@ def test_what_arrives_during_the_listing_is_not_taken_for_gone(
     report = ingest(tables, root.url)
     assert (report.files, report.missing) == (1, 0)
     assert [row["missing_since"] for row in rows_of(tables, "media")] == [None, None]
+
+
+def test_a_file_that_was_missing_is_there_again(root: Folder, tables: Tables) -> None:
+    """Its row says so at once, with the new file's tag; the rows of others are as they were."""
+    first, other = keep(root, "north", photo("cat")).row, keep(root, "north", jpeg()).row
+    put(tables, first, other)
+    (Path(root.url) / first["path"]).unlink()
+    ingest(tables, root.url)
+    assert {r["path"] for r in rows_of(tables, "media") if r["missing_since"]} == {first["path"]}
+    again = keep(root, "north", photo("cat"))
+    assert again.is_new
+    add_uploads(tables, root.url, pa.Table.from_pylist([again.row, other], schema=MEDIA))
+    rows = {row["path"]: row for row in rows_of(tables, "media")}
+    assert len(rows_of(tables, "media")) == 2
+    assert without_moment(rows[first["path"]]) == without_moment(again.row)
+    assert without_moment(rows[other["path"]]) == without_moment(other)
+    assert ingest(tables, root.url).bytes_read == 0
+
+
+def test_a_file_in_its_place_that_is_another_is_not_taken_for_it(root: Folder) -> None:
+    row = keep(root, "north", photo("cat")).row
+    (Path(root.url) / row["path"]).write_bytes(photo("cat")[:1000])
+    with pytest.raises(StorageUnsafe, match="1000 bytes"):
+        keep(root, "north", photo("cat"))
+
+
+def test_a_row_that_failed_is_replaced_and_no_other(tables: Tables) -> None:
+    add_results(tables, "k", result_rows(["a", "b"], status="failed", run_id="r1"))
+    add_results(tables, "k", result_rows(["c"], run_id="r1"))
+    add_results(tables, "k", result_rows(["a", "c", "d"], run_id="upload"))
+    found = {(r["media_sha256"], r["status"], r["run_id"]) for r in rows_of(tables, "results")}
+    assert found == {
+        ("a", "ok", "upload"),
+        ("b", "failed", "r1"),
+        ("c", "ok", "r1"),
+        ("d", "ok", "upload"),
+    }
+    assert len(rows_of(tables, "results")) == 4
 
 
 def test_results_that_are_there_stay(tables: Tables) -> None:

@@ -118,10 +118,16 @@ def test_a_killed_driver_is_gone_on_with_on_s3(
     require_gone_on_with(s3_tables, undisturbed)
 
 
+@pytest.mark.parametrize("store", ["tables", "s3_tables"])
 @pytest.mark.parametrize("title", ["DetectStage", "ray::ServeReplica:detect:Detector"])
 def test_a_run_outlives_its_worker_and_a_replica(
-    cluster: Any, tables: str, undisturbed: list[dict[str, Any]], title: str
+    cluster: Any,
+    request: pytest.FixtureRequest,
+    undisturbed: list[dict[str, Any]],
+    title: str,
+    store: str,
 ) -> None:
+    tables: str = request.getfixturevalue(store)
     driver = Driver(tables)
     wait_for(lambda: committed(tables) >= KILLED_AT)
     victims = processes(cluster, lambda words: title in " ".join(words))

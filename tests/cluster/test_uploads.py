@@ -72,7 +72,7 @@ def test_what_is_recorded_is_what_a_run_would_have_written(
     assert report["counts"]["reused"] == report["counts"]["requested"] >= SENT
 
 
-def test_the_rows_that_the_table_process_held_when_it_was_killed_are_there(
+def test_the_rows_that_the_recorder_held_when_it_was_killed_are_there(
     cluster: Any, photo: Any
 ) -> None:
     send(cluster, commented(photo("cat"), b"first"), wait_s=30)  # so that the process is there
@@ -80,7 +80,7 @@ def test_the_rows_that_the_table_process_held_when_it_was_killed_are_there(
     for number, body in enumerate(bodies):
         send(cluster, body)
         if number == SENT // 2:
-            kill(cluster, "ray::TableActor")
+            kill(cluster, "ray::RecorderActor")
     wait_for(lambda: len(of(cluster.tables, "results", bodies)) == SENT)
     assert len(of(cluster.tables, "media", bodies)) == SENT
 
@@ -93,7 +93,7 @@ def test_what_dies_with_a_replica_is_brought_by_an_ingest_and_a_run(
     for body in bodies:
         send(cluster, body)
     kill(cluster, "ray::ServeReplica:detect:Detector")
-    kill(cluster, "ray::TableActor")
+    kill(cluster, "ray::RecorderActor")
     wait_for(lambda: cluster.detect(photo("cat")).status_code == 200)
     before = of(cluster.tables, "results", bodies)
     root = cluster.settings.uploads_url
@@ -102,6 +102,24 @@ def test_what_dies_with_a_replica_is_brought_by_an_ingest_and_a_run(
     assert set(of(cluster.tables, "media", bodies)) == set(of(cluster.tables, "results", bodies))
     assert len(of(cluster.tables, "results", bodies)) == SENT
     assert len(before) < SENT, "nothing was lost: it shows nothing"
+
+
+def test_what_was_sent_is_found_and_what_cannot_be_answered_says_why(
+    cluster: Any, photo: Any
+) -> None:
+    told = send(cluster, commented(photo("cat"), b"to be found"), camera="pond", wait_s=30)
+
+    def ask(**query: Any) -> httpx.Response:
+        return httpx.get(f"{cluster.url}/v1/images", params=query, timeout=60)
+
+    (image,) = ask(camera="pond").json()["images"]
+    assert image["path"] == told["media"]["path"]
+    assert ask(camera="nowhere").json()["images"] == []
+    wrong = ask(view="nobody")
+    assert wrong.status_code == 400
+    assert "nothing is published as 'nobody'" in wrong.json()["detail"]
+    kill(cluster, "ray::FinderActor")
+    wait_for(lambda: ask(camera="pond").status_code == 200)
 
 
 def kill(cluster: Any, title: str) -> None:

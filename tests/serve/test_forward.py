@@ -14,6 +14,7 @@ import pytest
 from fastapi import FastAPI
 from ray.exceptions import ActorDiedError
 
+from archive.find import Found, Wanted
 from model_store.errors import ModelNotReady
 from serve import handle, placement
 from serve.access import Access
@@ -23,6 +24,8 @@ from serve.handle import RayPools
 from serve.http_api import build_http_api
 from serve.serving import Serving, serving_of
 from serve.settings import DetectArgs, Limits, Pool
+from serve.upload import Upload
+from serve.uploads import Uploads
 from tests.fixtures_local import motion_store, photo
 from tests.model_store.classifiers import colour_store
 from tests.serve.test_v2_infer import of_images
@@ -35,9 +38,9 @@ SECRET = {"authorization": "Bearer a-token", "origin": "https://elsewhere"}
 class OtherPool:
     """`Pools` over another engine of this process; remembers what was passed on."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, uploads: Uploads) -> None:
         self.engine, self.passed = engine, list[PassedRequest]()
-        self._app = build_http_api(engine)
+        self._app = build_http_api(engine, uploads=uploads)
 
     async def answer(self, pool: str, request: PassedRequest) -> PassedAnswer:
         assert pool == "gpu"
@@ -59,9 +62,20 @@ class Two:
         args = DetectArgs(models=str(place), workers=1, limits=given, pools={"gpu": Pool()})
         self.here, self.there = Engine(args), Engine(args.of_pool("gpu"))
         self.look()
-        self.pool = OtherPool(self.there)
-        access = Access(secret="a-token")
-        self.api = build_http_api(self.here, access, pools=self.pool)
+        self.recorded: list[Upload] = []
+        self.uploads = place.with_name(f"{place.name}-uploads")
+        self.pool = OtherPool(self.there, self._uploads(self.there))
+        access, here = Access(secret="a-token"), self._uploads(self.here)
+        self.api = build_http_api(self.here, access, pools=self.pool, uploads=here)
+
+    def _uploads(self, engine: Engine) -> Uploads:
+        return Uploads(str(self.uploads), self, engine.uploaded)
+
+    async def record(self, upload: Upload) -> None:
+        self.recorded.append(upload)
+
+    async def find(self, wanted: Wanted) -> Found:
+        return Found(view=None, images=[], next="")
 
     def move(self, pool: str) -> None:
         (self.place / "blobs" / "deployment.json").write_text(json.dumps({"*": {"pool": pool}}))
@@ -123,6 +137,19 @@ def test_so_are_forms_tensors_and_what_v2_says_of_the_model(two: Two) -> None:
     for path in ("/v2/models/blobs", "/v2/models/blobs/config", "/v2/models/blobs/ready"):
         assert two.ask("GET", path).status_code == 200
     assert two.ask("POST", "/v2/repository/models/blobs/load").status_code == 200
+
+
+def test_a_picture_is_kept_by_the_pool_that_has_seen_it(two: Two) -> None:
+    """By one of them; what is there is asked of any."""
+    answer = two.ask("POST", "/v1/images?model=blobs&camera=north&wait_s=20", content=CAT)
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["recorded"] is True
+    assert [request.path for request in two.pool.passed] == ["/v1/images"]
+    assert [file.read_bytes() for file in two.uploads.rglob("*.jpg")] == [CAT]
+    (upload,) = two.recorded
+    assert upload.result["model_name"][0].as_py() == "blobs"
+    assert two.ask("GET", "/v1/images?camera=north").json()["images"] == []
+    assert len(two.pool.passed) == 1
 
 
 def test_a_classifier_too_is_asked_where_it_lives(two: Two) -> None:

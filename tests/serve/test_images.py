@@ -17,10 +17,11 @@ from model_store.errors import Overloaded, StorageUnreachable
 from serve.engine import Engine
 from serve.http_api import build_http_api
 from serve.recorder import Recorder
+from serve.settings import Limits
 from serve.upload import Upload
 from serve.uploads import Uploads
 from tests.fixtures_local import jpeg, photo, rows_of
-from tests.serve.http_client import MakeEngine, problem_of
+from tests.serve.http_client import MakeEngine, has_room, problem_of
 
 CAT = photo("cat")
 NAME = hashlib.sha256(CAT).hexdigest() + ".jpg"
@@ -62,7 +63,7 @@ class Desk:
         )
 
     def counted(self, outcome: str) -> bool:
-        return f'resight_uploads_total{{outcome="{outcome}"}}' in self.engine.exposition()
+        return f'resight_uploads_total{{outcome="{outcome}"}} 0.0' not in self.engine.exposition()
 
 
 @pytest.fixture
@@ -187,6 +188,41 @@ async def test_a_picture_whose_rows_are_lost_is_kept_and_says_so(
     assert desk.files == [NAME]
     assert desk.counted("unrecorded")
     assert not desk.counted("recorded")
+
+
+@pytest.mark.parametrize(
+    "sent", [{"content": CAT}, {"files": [("image", ("a.jpg", CAT))]}], ids=list
+)
+async def test_who_waits_for_rows_takes_no_place_meanwhile(
+    blobs: MakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: dict[str, Any]
+) -> None:
+    desk, written = Desk(await blobs(limits=Limits(online_queue=1)), tmp_path), asyncio.Event()
+
+    async def waits(_: Upload) -> None:
+        await written.wait()
+
+    monkeypatch.setattr(desk, "record", waits)
+    request = asyncio.create_task(desk.post(query={"wait_s": 20}, **sent))
+    async with asyncio.timeout(10):
+        while not (desk.counted("kept") and has_room(desk.engine)):
+            await asyncio.sleep(0.01)
+    assert not request.done()
+    written.set()
+    told = (await request).json()
+    assert (told["results"][0]["answer"] if "results" in told else told)["recorded"]
+
+
+async def test_a_picture_whose_sender_goes_away_is_recorded_all_the_same(desk: Desk) -> None:
+    uploads = Uploads(str(desk.folder), desk, desk.engine.uploaded)
+    with desk.engine.slot():
+        answer = await desk.engine.detect(CAT, "blobs")
+    sender = asyncio.create_task(uploads.keep(CAT, "north", answer))
+    await asyncio.sleep(0)
+    sender.cancel()
+    async with asyncio.timeout(10):
+        while not desk.counted("recorded"):
+            await asyncio.sleep(0.02)
+    assert desk.files == [row["path"] for row in rows_of(desk.tables, "media")]
 
 
 async def test_where_nothing_can_be_kept_the_sender_is_told(desk: Desk) -> None:

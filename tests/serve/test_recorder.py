@@ -7,10 +7,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 import serve.recorder
-from archive.new_rows import add_results
+from archive.new_rows import add_results, add_uploads
 from archive.tables import Tables
 from archive.uploads import keep
 from model_store.errors import Overloaded, StorageUnreachable, TableConflict
@@ -84,9 +85,7 @@ async def test_a_row_of_a_run_stays(tables: Tables, uploads: list[Upload]) -> No
     assert set(by_image.values()) == {"upload"}
 
 
-@pytest.mark.parametrize(
-    "error", [StorageUnreachable("away"), TableConflict("refused"), RuntimeError("whatever")]
-)
+@pytest.mark.parametrize("error", [StorageUnreachable("away"), TableConflict("refused")])
 async def test_while_nothing_can_be_written_rows_wait(
     tables: Tables, uploads: list[Upload], monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
@@ -149,6 +148,67 @@ async def test_there_is_a_bound(
     await asyncio.gather(*two)
     await recorder.record(uploads[2])
     assert images(tables, "results") == digests(uploads[:3])
+
+
+async def test_and_it_holds_for_bytes_too(
+    tables: Tables, uploads: list[Upload], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve.recorder, "MOST_BYTES", uploads[0].nbytes + uploads[1].nbytes)
+    recorder = Recorder(tables, SOON_S)
+    two = [asyncio.create_task(recorder.record(one)) for one in uploads[:2]]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await recorder.record(uploads[2])
+    await asyncio.gather(*two)
+    await recorder.record(uploads[2])
+
+
+class Panic(BaseException):
+    """As delta-rs raises it: no Exception."""
+
+
+async def test_what_cannot_be_written_fails_alone(
+    tables: Tables, uploads: list[Upload], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, real = uploads[1], add_uploads
+
+    def panics(tables: Tables, root_url: str, rows: pa.Table) -> Any:
+        if bad.media["path"][0].as_py() in rows["path"].to_pylist():
+            raise Panic("index out of bounds")
+        return real(tables, root_url, rows)
+
+    monkeypatch.setattr(serve.recorder, "add_uploads", panics)
+    recorder = Recorder(tables, SOON_S)
+    ends = await asyncio.gather(*map(recorder.record, uploads), return_exceptions=True)
+    assert [end is None for end in ends] == [True, False, True, True]
+    assert "index out of bounds" in str(ends[1])
+    assert images(tables, "results") == digests([one for one in uploads if one is not bad])
+    monkeypatch.setattr(serve.recorder, "add_uploads", real)
+    await asyncio.wait_for(recorder.record(bad), 10)
+    assert images(tables, "results") == digests(uploads)
+
+
+async def test_replicas_of_two_versions_may_know_different_columns(
+    tables: Tables, uploads: list[Upload]
+) -> None:
+    older = Upload(uploads[0].media.drop_columns(["quick_digest"]), uploads[0].result)
+    await asyncio.gather(*map(Recorder(tables, SOON_S).record, [older, *uploads[1:]]))
+    assert images(tables, "media") == digests(uploads)
+    assert sum(row["quick_digest"] is None for row in rows_of(tables, "media")) == 1
+
+
+async def test_many_small_files_are_put_together(
+    tables: Tables, uploads: list[Upload], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve.recorder, "COMPACT_EVERY", 3)
+    recorder = Recorder(tables, SOON_S)
+    for one in uploads[:3]:
+        await recorder.record(one)
+    async with asyncio.timeout(20):
+        while any(len(tables.snapshot(name).file_uris()) > 1 for name in ("media", "results")):
+            await asyncio.sleep(0.05)
+    await recorder.record(uploads[3])
+    assert images(tables, "media") == images(tables, "results") == digests(uploads)
 
 
 async def test_all_that_was_seen_is_recorded(engine: Engine, tmp_path: Path) -> None:

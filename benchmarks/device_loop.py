@@ -1,0 +1,99 @@
+"""What a device does with a graph when nothing else is asked of it: tensors are there already, results stay there.
+
+rates(weights, side_px, batches, seconds) -> {batch: images a second}; written with the libraries alone
+ONNX by ONNX Runtime with its input and outputs bound to the device, `.pt2` by PyTorch. CUDA where there is one.
+"""
+
+# pyright: reportMissingImports=false, reportMissingTypeStubs=false, reportAttributeAccessIssue=false
+# (torch is an extra, and libraries here have no complete types)
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+WARM = 3
+
+
+def rates(
+    weights: Path, side_px: int, batches: Sequence[int], seconds: float
+) -> tuple[str, dict[int, float]]:
+    """The device, and images a second of each batch that the graph takes."""
+    make = _torch if weights.suffix == ".pt2" else _onnx
+    found: dict[int, float] = {}
+    device = "cpu"
+    for batch in batches:
+        try:
+            device, once = make(weights, (batch, 3, side_px, side_px))
+        except _OtherBatch:
+            continue
+        for _ in range(WARM):
+            once()
+        calls, began = 0, time.perf_counter()
+        while time.perf_counter() - began < seconds:
+            once()
+            calls += 1
+        found[batch] = calls * batch / (time.perf_counter() - began)
+    return device, found
+
+
+class _OtherBatch(Exception):
+    """The graph is fixed to another."""
+
+
+def _onnx(weights: Path, shape: tuple[int, ...]) -> tuple[str, Callable[[], None]]:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    there = ort.get_available_providers()
+    wanted = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in there]
+    session = ort.InferenceSession(str(weights), options, providers=wanted)
+    device = "cuda" if session.get_providers()[0].startswith("CUDA") else "cpu"
+    image = session.get_inputs()[0]
+    if isinstance(image.shape[0], int) and image.shape[0] != shape[0]:
+        raise _OtherBatch
+    kinds = {"tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
+    tensor = np.zeros(shape, kinds.get(image.type, np.float32))
+    bound = session.io_binding()
+    bound.bind_ortvalue_input(image.name, ort.OrtValue.ortvalue_from_numpy(tensor, device, 0))
+    for output in session.get_outputs():
+        bound.bind_output(output.name, device)
+
+    def once() -> None:
+        session.run_with_iobinding(bound)
+        bound.synchronize_outputs()
+
+    return device, once
+
+
+def _torch(weights: Path, shape: tuple[int, ...]) -> tuple[str, Callable[[], None]]:
+    import torch
+
+    torch.set_num_threads(1)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    program: Any = torch.export.load(str(weights))
+    if device == "cuda":
+        from torch.export.passes import move_to_device_pass
+
+        program = move_to_device_pass(program, device)
+    module = program.module()
+    placeholder = next(
+        n for n in program.graph.nodes if n.name in program.graph_signature.user_inputs
+    )
+    example = placeholder.meta["val"]
+    if isinstance(example.shape[0], int) and example.shape[0] != shape[0]:
+        raise _OtherBatch
+    tensor = torch.zeros(shape, dtype=example.dtype, device=device)
+
+    def once() -> None:
+        with torch.inference_mode():
+            module(tensor)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return device, once
