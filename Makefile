@@ -14,8 +14,13 @@ demo: $(VENV)/.user ## install, start Ray, serve the shipped model, reprocess th
 down: ## stop the cluster of the demo
 	@$(BIN)/resight down
 
-test: check ## install and pass every test
-	$(BIN)/python -m pytest
+test: check ## install and pass every test; those that need a cluster mostly wait, so they run beside the others
+	@set -u; log=$$(mktemp); \
+	echo "pytest -m cluster runs beside these; what it says comes after them"; \
+	$(BIN)/python -m pytest -m cluster >$$log 2>&1 & beside=$$!; \
+	$(BIN)/python -m pytest -m "not cluster"; first=$$?; \
+	wait $$beside; second=$$?; cat $$log; rm -f $$log; \
+	exit $$((first || second))
 
 check: $(VENV)/.dev ## format, lint, types, layers, spelling
 	$(BIN)/ruff format --check .

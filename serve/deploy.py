@@ -15,6 +15,7 @@ import httpx
 import yaml
 
 from model_store.errors import ClusterError
+from serve.background import calm
 from serve.cluster import ClusterState
 from serve.settings import Settings
 
@@ -65,6 +66,7 @@ def deploy(settings: Settings, state: ClusterState) -> None:
         status = application_status(state.dashboard_url)
         states = {name: status.get(name, {}).get("status", "NOT_STARTED") for name in names}
         if all(value == "RUNNING" for value in states.values()) and _answers(state):
+            calm(state.pid)
             return
         failed = [name for name, value in states.items() if value == "DEPLOY_FAILED"]
         if failed:

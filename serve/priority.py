@@ -33,6 +33,27 @@ def give_way_all(share: float = BULK_SHARE) -> None:
                 _make_nicer(int(thread), share)
 
 
+def wait_for_a_turn(pid: int) -> None:
+    """All threads of a process, and those they will start: they interrupt nobody when they wake (SCHED_BATCH).
+    Nothing where that cannot be had, or where the process has ended.
+    """
+    _schedule(pid, "SCHED_BATCH")
+
+
+def interrupt_at_once() -> None:
+    """All threads of this process, and those they will start, whatever those are that started it."""
+    _schedule(os.getpid(), "SCHED_OTHER")
+
+
+def _schedule(pid: int, policy: str) -> None:
+    if sys.platform != "linux":
+        return
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError):
+                os.sched_setscheduler(int(thread), getattr(os, policy), os.sched_param(0))
+
+
 def _make_nicer(thread: int, share: float) -> None:
     now = os.getpriority(os.PRIO_PROCESS, thread)
     os.setpriority(os.PRIO_PROCESS, thread, min(19, now + niceness(share)))

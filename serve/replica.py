@@ -21,6 +21,7 @@ from serve.forward import PassedAnswer, PassedRequest
 from serve.handle import RayPools, RayReplicas
 from serve.http_api import build_http_api
 from serve.logs import configure_logs
+from serve.priority import interrupt_at_once
 from serve.rollout.actor import start_rollout
 from serve.rollout.client import RayRollouts
 from serve.rollout.state import ModelState
@@ -37,6 +38,7 @@ class DetectorReplica:
     async def __init__(self, args: DetectArgs, others: dict[str, Any] | None = None) -> None:
         """`others` are the handles of the other pools, for the one that listens."""
         configure_logs()
+        interrupt_at_once()
         self._engine = Engine(args, Traces.of_environment())
         self._pools = RayPools(others or {})
         await self._engine.start()

@@ -74,7 +74,14 @@ class Cluster:
 
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
-    """An S3-compatible server in its own process (in ours, delta-rs would wait for itself)."""
+    """An S3-compatible server in its own process (in ours, delta-rs would wait for itself); or an empty one that
+    TEST_S3_ENDPOINT names, with the usual AWS_* variables.
+    """
+    if real := os.environ.get("TEST_S3_ENDPOINT"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("AWS_ENDPOINT_URL", real)
+            yield real
+        return
     port = preferred_or_free(0)
     server = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],

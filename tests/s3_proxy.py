@@ -69,9 +69,8 @@ def _handler(upstream: str, meet: str, careless: bool) -> type[BaseHTTPRequestHa
 
         def forward(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            dropped = {"host", "connection"} | ({"if-none-match"} if careless else set())
+            dropped = {"connection"} | ({"if-none-match"} if careless else set())
             headers = {k: v for k, v in self.headers.items() if k.lower() not in dropped}
-            headers["Host"] = place.netloc
             if meet and self.command == "PUT" and self.path.partition("?")[0].endswith(meet):
                 with contextlib.suppress(threading.BrokenBarrierError):
                     both.wait(TOO_LATE_S)

@@ -142,6 +142,21 @@ def test_a_run_outlives_its_worker_and_a_replica(
     wait_for(lambda: cluster.detect(photo).status_code == 200)
 
 
+def test_rays_helpers_wait_for_their_turn_and_replicas_do_not(cluster: Any) -> None:
+    """Also a replica that Ray has started again, as those that were killed above."""
+    found = {
+        name: [os.sched_getscheduler(p.pid) for p in processes(cluster, is_one)]
+        for name, is_one in (
+            ("helpers", lambda words: "gcs_server" in words[0] or "raylet" in words[0]),
+            ("replicas", lambda words: "ServeReplica:detect" in " ".join(words)),
+            ("proxies", lambda words: "haproxy" in " ".join(words).lower()),
+        )
+    }
+    assert all(found.values()), found
+    assert set(found["helpers"]) == {os.SCHED_BATCH}
+    assert set(found["replicas"]) == set(found["proxies"]) == {os.SCHED_OTHER}
+
+
 def require_gone_on_with(tables: str, undisturbed: list[dict[str, Any]]) -> None:
     there = committed(tables)
     assert there < len(undisturbed), "it was to die in its middle"

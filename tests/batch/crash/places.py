@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -30,11 +31,12 @@ def s3(scratch: Path, endpoint: str) -> Iterator[Place]:
     bucket = f"crash-{uuid4().hex}"
     boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket=bucket)
     orders = scratch / "orders.json"
+    keys = {name: os.environ.get(name, value) for name, value in KEYS.items()}
     with faulty_s3(endpoint, orders) as url, faulty_s3(endpoint, orders, careless=True) as careless:
         yield Place(
             "s3",
             scratch,
             f"s3://{bucket}",
-            KEYS | {"AWS_ENDPOINT_URL": url},
-            KEYS | {"AWS_ENDPOINT_URL": careless},
+            keys | {"AWS_ENDPOINT_URL": url},
+            keys | {"AWS_ENDPOINT_URL": careless},
         )
