@@ -18,6 +18,7 @@ test: check ## install and pass every test; those that need a cluster mostly wai
 	@set -u; log=$$(mktemp); \
 	echo "pytest -m cluster runs beside these; what it says comes after them"; \
 	$(BIN)/python -m pytest -m cluster >$$log 2>&1 & beside=$$!; \
+	trap 'kill $$beside; wait $$beside; rm -f $$log; exit 130' INT TERM; \
 	$(BIN)/python -m pytest -m "not cluster"; first=$$?; \
 	wait $$beside; second=$$?; cat $$log; rm -f $$log; \
 	exit $$((first || second))

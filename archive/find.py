@@ -1,7 +1,8 @@
 """Images of the archive by what a view says of them: the newest first, a page at a time.
 
 (tables, Wanted) -> Found(images, the mark from which the next page goes on)
-A page of a camera or a time costs one look at `media`; a status, a label or a score one at all results of the view too.
+A page costs a look at `media` and one at the results of the view, whose rows it takes; a status, a label or a score one
+more at all of these (benchmarks/uploads.py).
 """
 
 from __future__ import annotations
@@ -133,7 +134,7 @@ def find(tables: Tables, wanted: Wanted, within_s: float) -> Found:
             f"this question takes more than {MEMORY_MIB} MiB: ask for less, or use resight sql"
         ) from error
     except (duckdb.Error, DeltaError, pa.ArrowException, OSError) as error:
-        if is_of_storage(error):
+        if isinstance(error, OSError) or is_of_storage(error):
             raise StorageUnreachable(f"cannot read from {tables.url}: {error}") from error
         raise
     more = len(images) > wanted.limit
@@ -198,7 +199,8 @@ def _marked(mark: str) -> tuple[datetime | None, str, str]:
     """Raises BadRequest for what is no mark of ours."""
     try:
         moment, root, path = json.loads(base64.urlsafe_b64decode(mark))
-        return moment and datetime.fromisoformat(moment).replace(tzinfo=None), str(root), str(path)
+        taken = None if moment is None else datetime.fromisoformat(moment).replace(tzinfo=None)
+        return taken, str(root), str(path)
     except (binascii.Error, ValueError, TypeError) as error:
         raise BadRequest("after: this is no `next` of an answer") from error
 

@@ -74,18 +74,20 @@ def _work(loop: BareLoop, files: Sequence[str], barrier: Barrier, told: Any) -> 
     cv2.setNumThreads(1)
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
-    session = ort.InferenceSession(loop.weights, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    blank = np.zeros((1, 3, loop.side_px, loop.side_px), np.float32)
-    for _ in range(3):
-        session.run(None, {name: blank})
+    session, name = None, ""
+    if loop.infers:
+        session = ort.InferenceSession(loop.weights, options, providers=["CPUExecutionProvider"])
+        name = session.get_inputs()[0].name
+        blank = np.zeros((1, 3, loop.side_px, loop.side_px), np.float32)
+        for _ in range(3):
+            session.run(None, {name: blank})
     tensor = None if loop.decodes else _tensor(files[0], loop.side_px)
     seconds: list[float] = []
     barrier.wait()
     for file in files:
         started = time.perf_counter()
         image = _tensor(file, loop.side_px) if loop.decodes else tensor
-        if image is not None and loop.infers:
+        if image is not None and session is not None:
             session.run(None, {name: image})
         seconds.append(time.perf_counter() - started)
     told.put(seconds)

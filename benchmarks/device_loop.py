@@ -25,42 +25,56 @@ def rates(
     """The device, and images a second of each batch that the graph takes."""
     make = _torch if weights.suffix == ".pt2" else _onnx
     found: dict[int, float] = {}
-    device = "cpu"
-    for batch in batches:
+    device, refused, waiting = "cpu", None, list(batches)
+    while waiting:
+        batch = waiting.pop(0)
         try:
-            device, once = make(weights, (batch, 3, side_px, side_px))
-        except _OtherBatch:
+            device, once = make(weights, batch, side_px)
+            for _ in range(WARM):
+                once()
+        except _OtherBatch as other:
+            waiting += [n for n in other.args if n not in (*batches, *waiting)]
             continue
-        for _ in range(WARM):
-            once()
+        except Exception as error:  # larger than the graph takes, say
+            refused = error
+            continue
         calls, began = 0, time.perf_counter()
         while time.perf_counter() - began < seconds:
             once()
             calls += 1
         found[batch] = calls * batch / (time.perf_counter() - began)
+    if not found:
+        raise SystemExit(f"{weights.name} runs with no batch of {batches}: {refused}")
     return device, found
 
 
 class _OtherBatch(Exception):
-    """The graph is fixed to another."""
+    """The graph is fixed to this one."""
 
 
-def _onnx(weights: Path, shape: tuple[int, ...]) -> tuple[str, Callable[[], None]]:
+def _onnx(weights: Path, batch: int, side_px: int) -> tuple[str, Callable[[], None]]:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     there = ort.get_available_providers()
+    if "CUDAExecutionProvider" in there:
+        ort.preload_dlls()  # those that came from PyPI
     wanted = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in there]
     session = ort.InferenceSession(str(weights), options, providers=wanted)
     device = "cuda" if session.get_providers()[0].startswith("CUDA") else "cpu"
-    image = session.get_inputs()[0]
-    if isinstance(image.shape[0], int) and image.shape[0] != shape[0]:
-        raise _OtherBatch
+    image = next(one for one in session.get_inputs() if len(one.shape) == 4)
+    if isinstance(image.shape[0], int) and image.shape[0] != batch:
+        raise _OtherBatch(image.shape[0])
+    last = image.shape[3] == 3
+    shape = (batch, side_px, side_px, 3) if last else (batch, 3, side_px, side_px)
     kinds = {"tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
     tensor = np.zeros(shape, kinds.get(image.type, np.float32))
     bound = session.io_binding()
     bound.bind_ortvalue_input(image.name, ort.OrtValue.ortvalue_from_numpy(tensor, device, 0))
+    for other in session.get_inputs():
+        if other.name != image.name:  # the sizes that RT-DETR's exports ask for
+            bound.bind_cpu_input(other.name, np.full((batch, 2), side_px, np.int64))
     for output in session.get_outputs():
         bound.bind_output(output.name, device)
 
@@ -71,7 +85,7 @@ def _onnx(weights: Path, shape: tuple[int, ...]) -> tuple[str, Callable[[], None
     return device, once
 
 
-def _torch(weights: Path, shape: tuple[int, ...]) -> tuple[str, Callable[[], None]]:
+def _torch(weights: Path, batch: int, side_px: int) -> tuple[str, Callable[[], None]]:
     import torch
 
     torch.set_num_threads(1)
@@ -86,9 +100,9 @@ def _torch(weights: Path, shape: tuple[int, ...]) -> tuple[str, Callable[[], Non
         n for n in program.graph.nodes if n.name in program.graph_signature.user_inputs
     )
     example = placeholder.meta["val"]
-    if isinstance(example.shape[0], int) and example.shape[0] != shape[0]:
-        raise _OtherBatch
-    tensor = torch.zeros(shape, dtype=example.dtype, device=device)
+    if isinstance(example.shape[0], int) and example.shape[0] != batch:
+        raise _OtherBatch(example.shape[0])
+    tensor = torch.zeros((batch, 3, side_px, side_px), dtype=example.dtype, device=device)
 
     def once() -> None:
         with torch.inference_mode():

@@ -34,7 +34,7 @@ from benchmarks import device_loop, sized_archive
 from benchmarks.archive_run import one_run, rate_of
 from benchmarks.bare_loop import BareLoop
 from benchmarks.own_cluster import cluster
-from benchmarks.subject import SHIPPED, Subject, add_options
+from benchmarks.subject import Subject, add_options
 from model_store.names import parse_ref
 from model_store.runtimes import open_session
 from model_store.store import ModelStore
@@ -77,7 +77,7 @@ def application(folder: Path, gpus: float) -> Path:
 
 def measure(arguments: Any, subject: Subject, archive: Path) -> dict[str, Any]:
     files = sorted(archive.rglob("*.jpg"))
-    loop = BareLoop(str(SHIPPED_GRAPH), subject.side_px, usable_cores(), infers=False)
+    loop = BareLoop("", subject.side_px, usable_cores(), infers=False)
     limits: list[dict[str, Any]] = []
     runs: list[dict[str, Any]] = []
     for _ in range(arguments.rounds):
@@ -200,10 +200,6 @@ def report(result: dict[str, Any]) -> None:
         axes.tick_params(axis="x", rotation=60)
         axes.set_ylabel("images a second")
     keep(result)
-
-
-SHIPPED_GRAPH = SHIPPED / "ssdlite-coco" / "1" / "model.onnx"
-"""For the loop that decodes alone: its workers open a graph before their clock starts, and never run it."""
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ python benchmarks/uploads.py [--sizes 100000,1000000] [--quick]
 Synthetic tables (`synthetic.py`) of so many images, nine tenths of them with a result, compacted as `resight compact`
 leaves them. Each kind of question is asked a few times (`archive/find.py`), and rows of 100 uploads are added to both
 tables (`serve/recorder.py`); medians, in seconds. Each size in a process of its own, for its peak of memory.
-The negative control is the page of one camera's newest images made by hand from the view `detections`, all of it
-grouped by image before it is cut: it must take longer.
+The negative control is the page of the newest images made by hand from the view `detections`, all of it grouped by
+image before it is cut: it must take longer.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ QUESTIONS: dict[str, dict[str, Any]] = {
     "of a label": {"label": "deer"},
     "of a camera and a label": {"camera": CAMERA, "label": "deer"},
 }
-BY_HAND = f"""
+BY_HAND = """
     with images as (
         select m.path, max(m.captured_at_local) as taken, count(d.rank) as n
         from media m left join detections d using (media_sha256) where m.missing_since is null
-        group by m.path, m.camera_id having m.camera_id = '{CAMERA}')
+        group by m.path)
     select * from images order by taken desc limit 100
 """
 
@@ -133,16 +133,16 @@ def report(result: dict[str, Any]) -> None:
     rows = result["rows"]
     table([{"images": r["images"], **r["questions_s"], "rows of 100": r["rows_s"]} for r in rows])
     last = rows[-1]
-    slowest, by_camera = max(last["questions_s"].values()), last["questions_s"]["of a camera"]
+    slowest, newest = max(last["questions_s"].values()), last["questions_s"]["the newest"]
     verdicts(
         result,
         [
             ("slowest question, s", slowest, f"≤ {MOST_S:g}", slowest <= MOST_S),
             (
-                "a camera by hand, s",
+                "the newest by hand, s",
                 last["by_hand_s"],
-                f"> {by_camera}",
-                last["by_hand_s"] > by_camera,
+                f"> {newest}",
+                last["by_hand_s"] > newest,
             ),
         ],
     )

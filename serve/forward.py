@@ -10,6 +10,7 @@ import contextlib
 import math
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -29,7 +30,8 @@ from serve.routes.multipart import FORM_FULL_FILES, is_form
 from serve.serving import Everywhere
 from serve.v2.errors import refusal
 
-IN_QUERY = ("/v1/detect", "/v1/classify", "/v1/images")
+UPLOADS = "/v1/images"
+IN_QUERY = ("/v1/detect", "/v1/classify", UPLOADS)
 """Where the parameter `model` names it."""
 _IN_PATH = re.compile(
     rf"(?:/v1/models|/v2/models|/v2/repository/models)/({NAME.pattern})(?:[@:][^/]*)?(?:/.*)?"
@@ -99,7 +101,7 @@ class Forward:
 
     def __init__(self, app: ASGIApp, engine: Engine, pools: Pools) -> None:
         self.app, self._engine, self._pools = app, engine, pools
-        self._under_way = 0
+        self._under_way: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         name = named(scope) if scope["type"] == "http" else None
@@ -119,21 +121,22 @@ class Forward:
         await response(scope, receive, send)
 
     @contextlib.contextmanager
-    def _places(self, count: int) -> Iterator[None]:
-        """Of as many as the models that live here have, but not theirs: a pool that is slow holds up itself.
+    def _places(self, path: str, count: int) -> Iterator[None]:
+        """Of as many as the models that live here have, but not theirs: a pool that is slow holds up itself. Uploads,
+        which may wait for their rows, have places of their own.
 
         Raises Overloaded.
         """
-        bound = self._engine.args.limits.online_queue
-        if self._under_way + count > bound:
+        kind, bound = "kept" if path == UPLOADS else "", self._engine.args.limits.online_queue
+        if self._under_way[kind] + count > bound:
             raise Overloaded(
-                f"{self._under_way} images are passed on to other pools, the bound is {bound}"
+                f"{self._under_way[kind]} images are passed on to other pools, the bound is {bound}"
             )
-        self._under_way += count
+        self._under_way[kind] += count
         try:
             yield
         finally:
-            self._under_way -= count
+            self._under_way[kind] -= count
 
     async def _answer(self, request: Request, pool: str) -> PassedAnswer:
         if request.method in ("GET", "HEAD"):
@@ -141,7 +144,9 @@ class Forward:
         deadline_s, limits = deadline_of(request), self._engine.args.limits
         most_mib = limits.body_mib * (FORM_FULL_FILES if is_form(request) else 1)
         declared_mib = declared_bytes(request) / MIB or most_mib  # chunked bodies may be any size
-        with self._places(math.ceil(min(declared_mib, most_mib) / limits.body_mib)):
+        with self._places(
+            request.url.path, math.ceil(min(declared_mib, most_mib) / limits.body_mib)
+        ):
             body = await read_whole(request, most_mib, limits.body_s)
             return await self._pools.answer(pool, passed(request, body, deadline_s))
 

@@ -23,6 +23,8 @@ from serve.upload import MOST_BYTES, MOST_WAITING, Upload
 FLUSH_S, MOST_S, PATIENCE = 5.0, 60.0, 2
 """Commits are so far apart; more while they fail, and so many times as long as the last one took."""
 MOST_IN_COMMIT, COMPACT_EVERY = 1_000, 500
+OF_THE_PLACE = (StorageError, OSError, MemoryError, pa.ArrowException)
+"""Errors that a row has no part in."""
 log = structlog.get_logger("resight.recorder")
 
 
@@ -56,24 +58,24 @@ class Recorder:
             began_s = time.monotonic()
             try:
                 await self._flush(self._waiting[:MOST_IN_COMMIT])
-            except StorageError as error:
+            except OF_THE_PLACE as error:
                 wait_s = min(MOST_S, 2 * wait_s)
-                log.warning("uploads_wait", rows=len(self._waiting), error=str(error)[:500])
+                log.warning("uploads_wait", rows=len(self._waiting), error=repr(error)[:500])
                 continue
             wait_s = max(self._flush_s, PATIENCE * (time.monotonic() - began_s))
             await self._compact()
 
     async def _flush(self, taken: list[tuple[Upload, asyncio.Future[None]]]) -> None:
-        """Raises StorageError: then they wait. Whatever else is wrong is the fault of one of them, which is found."""
+        """Raises OF_THE_PLACE: then they wait. Whatever else is wrong is the fault of one of them, which is found."""
         uploads = [upload for upload, _ in taken]
         try:
             await asyncio.to_thread(commit, self._tables, uploads)
-        except (StorageError, asyncio.CancelledError):
+        except (*OF_THE_PLACE, asyncio.CancelledError):
             raise
         except BaseException as error:  # delta-rs panics with one that is no Exception
-            if len(taken) > 1:
-                for one in taken:
-                    await self._flush([one])
+            if half := len(taken) // 2:
+                await self._flush(taken[:half])
+                await self._flush(taken[half:])
                 return
             self._end(taken, RuntimeError(f"the rows cannot be written: {error!r}"[:500]))
             return
@@ -102,8 +104,10 @@ class Recorder:
         try:
             for table in ("media", "results"):
                 await asyncio.to_thread(compact, self._tables, table, None, COMPACT_EVERY)
-        except StorageError as error:
-            log.warning("not_compacted", error=str(error)[:500])
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # as above: uploads go on
+            log.warning("not_compacted", error=repr(error)[:500])
 
 
 def commit(tables: Tables, uploads: Sequence[Upload]) -> None:
@@ -119,7 +123,10 @@ def commit(tables: Tables, uploads: Sequence[Upload]) -> None:
 
 def _all(rows: Sequence[pa.Table]) -> pa.Table:
     """Replicas of two versions may know different columns."""
-    return pa.concat_tables(rows, promote_options="default")
+    try:
+        return pa.concat_tables(rows, promote_options="default")
+    except pa.ArrowException as error:  # not of the place: of one of them
+        raise ValueError(str(error)) from error
 
 
 def _parts(rows: pa.Table, column: str) -> Iterable[tuple[str, pa.Table]]:

@@ -13,7 +13,7 @@ import functools
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, RayError
+from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from archive.find import Found, Wanted, find
 from archive.tables import Tables
@@ -83,10 +83,12 @@ class RayTables:
 
     async def find(self, wanted: Wanted) -> Found:
         """Raises BadRequest, DeadlinePassed, Overloaded, StorageUnreachable."""
-        finder = await self._actor("finder")
-        asked: Any = finder.find.options(max_task_retries=0).remote(wanted)
         try:
+            finder = await self._actor("finder")
+            asked: Any = finder.find.options(max_task_retries=0).remote(wanted)
             found: Found | ResightError = await asyncio.wait_for(asked, ANSWER_S)
+        except RayTaskError:  # an error of its own, not of the process
+            raise
         except (RayError, TimeoutError) as error:
             self._actors.clear()
             words = f"the process that reads the tables does not answer: {error!r}"

@@ -53,13 +53,16 @@ class Uploads:
             WRITERS, "uploads"
         )  # a disk that hangs holds up no other
         self._under_way: set[asyncio.Task[Any]] = set()
-        self._waiting, self._waiting_bytes = 0, 0
+        self._waiting = self._waiting_bytes = self._keeping_bytes = 0
 
     async def keep(self, body: bytes, camera: str, answer: Answer) -> Recording:
         """The file is safe when this returns. It is kept to the end also where the sender goes away meanwhile.
 
-        Raises BadRequest, StorageUnreachable, StorageUnsafe.
+        Raises BadRequest, StorageUnreachable, StorageUnsafe, and Overloaded where too much waits to be written.
         """
+        if self._keeping_bytes + len(body) > MOST_BYTES:
+            raise Overloaded(f"{self._keeping_bytes >> 20} MiB of pictures wait to be written")
+        self._keeping_bytes += len(body)
         return await asyncio.shield(self._go(self._keep(body, camera, answer)))
 
     async def _keep(self, body: bytes, camera: str, answer: Answer) -> Recording:
@@ -68,7 +71,10 @@ class Uploads:
             return kept, Upload.of(kept.row, answer)
 
         loop = asyncio.get_running_loop()
-        kept, upload = await loop.run_in_executor(self._writers, kept_and_told)
+        try:
+            kept, upload = await loop.run_in_executor(self._writers, kept_and_told)
+        finally:
+            self._keeping_bytes -= len(body)
         self._counted("kept")
         return Recording(kept, self._go(self._record(kept.row["path"], upload)))
 

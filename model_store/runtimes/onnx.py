@@ -46,6 +46,8 @@ class OnnxSession:
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         available = ort.get_available_providers()
+        if "CUDAExecutionProvider" in available and hasattr(ort, "preload_dlls"):
+            ort.preload_dlls()  # CUDA and cuDNN as the extra `gpu` installs them, which are on no search path
         wanted = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in available]
         try:
             self._session = ort.InferenceSession(weights, options, providers=wanted)

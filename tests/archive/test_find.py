@@ -226,7 +226,9 @@ def test_another_view_is_asked_by_its_name(tables: Tables, images: list[dict[str
         find(tables, Wanted(view="other"), 60)
 
 
-@pytest.mark.parametrize("mark", ["x", "eA==", "WzFd", "WyIyMDI2IiwgIi9hIiwgImIiXQ=="])
+@pytest.mark.parametrize(
+    "mark", ["x", "eA==", "WzFd", "WyIyMDI2IiwgIi9hIiwgImIiXQ==", "WzAsICIvYSIsICJiIl0="]
+)
 def test_a_mark_of_another_hand_is_refused(tables: Tables, mark: str) -> None:
     with pytest.raises(BadRequest, match="after"):
         find(tables, Wanted(after=mark), 60)

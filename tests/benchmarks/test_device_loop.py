@@ -11,13 +11,15 @@ import pytest
 from onnx import TensorProto, helper
 
 from benchmarks import device_loop, gpu
+from benchmarks.bare_loop import BareLoop
 from benchmarks.subject import SHIPPED, Subject, add_options
 
 SIDE_PX = 8
+PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 
 
 def graph(place: Path, batch: int | str) -> Path:
-    shape = [batch, 3, SIDE_PX, SIDE_PX]
+    shape: list[int | str] = [batch, 3, SIDE_PX, SIDE_PX]
     image = helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)
     out = helper.make_tensor_value_info("out", TensorProto.FLOAT, shape)
     node = helper.make_node("Relu", ["image"], ["out"])
@@ -39,6 +41,21 @@ def test_each_batch_of_a_graph_has_a_rate(tmp_path: Path) -> None:
 def test_a_graph_of_one_batch_has_one_rate(tmp_path: Path) -> None:
     _, found = device_loop.rates(graph(tmp_path, 2), SIDE_PX, (1, 2, 4), 0.05)
     assert set(found) == {2}
+
+
+def test_a_graph_of_another_batch_than_those_asked_for_has_that_one(tmp_path: Path) -> None:
+    _, found = device_loop.rates(graph(tmp_path, 3), SIDE_PX, (1, 2), 0.05)
+    assert set(found) == {3}
+
+
+def test_a_graph_that_does_not_run_says_so(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="no batch of"):
+        device_loop.rates(graph(tmp_path, "n"), SIDE_PX + 1, (1, 2), 0.05)
+
+
+def test_cores_that_only_decode_need_no_graph() -> None:
+    loop = BareLoop("", 640, 1, infers=False)
+    assert loop.run([PHOTOS / "cat.jpg"] * 3) > 0
 
 
 @pytest.mark.parametrize("fixed", [False, True])

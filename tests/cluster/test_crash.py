@@ -143,18 +143,22 @@ def test_a_run_outlives_its_worker_and_a_replica(
 
 
 def test_rays_helpers_wait_for_their_turn_and_replicas_do_not(cluster: Any) -> None:
-    """Also a replica that Ray has started again, as those that were killed above."""
-    found = {
-        name: [os.sched_getscheduler(p.pid) for p in processes(cluster, is_one)]
-        for name, is_one in (
-            ("helpers", lambda words: "gcs_server" in words[0] or "raylet" in words[0]),
-            ("replicas", lambda words: "ServeReplica:detect" in " ".join(words)),
-            ("proxies", lambda words: "haproxy" in " ".join(words).lower()),
-        )
-    }
-    assert all(found.values()), found
-    assert set(found["helpers"]) == {os.SCHED_BATCH}
-    assert set(found["replicas"]) == set(found["proxies"]) == {os.SCHED_OTHER}
+    """Also a replica that Ray has started again, of which the raylet that waits is the parent."""
+
+    def found(*names: str) -> list[psutil.Process]:
+        return processes(cluster, lambda words: any(name in " ".join(words) for name in names))
+
+    (before,) = found("ServeReplica:detect:Detector")
+    before.kill()
+    psutil.wait_procs([before], WAIT_S)
+    photo = (ROOT / "examples" / "photos" / "cat.jpg").read_bytes()
+    wait_for(lambda: cluster.detect(photo).status_code == 200)
+    (after,) = found("ServeReplica:detect:Detector")
+    assert after.pid != before.pid
+    for process in (after, *found("haproxy", "HAProxyManager")):
+        assert os.sched_getscheduler(process.pid) == os.SCHED_OTHER, process.cmdline()
+    for process in found("gcs_server", "raylet/raylet"):
+        assert os.sched_getscheduler(process.pid) == os.SCHED_BATCH, process.cmdline()
 
 
 def require_gone_on_with(tables: str, undisturbed: list[dict[str, Any]]) -> None:

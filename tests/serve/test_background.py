@@ -13,7 +13,6 @@ import psutil
 import pytest
 
 from serve.background import calm
-from serve.priority import interrupt_at_once
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="scheduling policies of Linux")
 CHILD = "import threading, time; threading.Thread(target=time.sleep, args=(60,)).start(); time.sleep(60)"
@@ -71,8 +70,3 @@ def test_a_replica_interrupts_at_once_whoever_has_started_it() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert said.stdout.split() == [str(os.SCHED_BATCH), str(os.SCHED_OTHER), str(os.SCHED_OTHER)]
-
-
-def test_this_process_is_left_as_it_is() -> None:
-    interrupt_at_once()
-    assert policies(psutil.Process()) == {os.SCHED_OTHER}

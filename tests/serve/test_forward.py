@@ -152,6 +152,34 @@ def test_a_picture_is_kept_by_the_pool_that_has_seen_it(two: Two) -> None:
     assert len(two.pool.passed) == 1
 
 
+def test_who_waits_for_rows_holds_up_no_detection(tmp_path: Path) -> None:
+    two, written = Two(tmp_path, online_queue=1), asyncio.Event()
+
+    async def waits(upload: Upload) -> None:
+        two.recorded.append(upload)
+        await written.wait()
+
+    async def both() -> tuple[httpx.Response, httpx.Response]:
+        transport = httpx.ASGITransport(two.api)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            path = "/v1/images?model=blobs&wait_s=20"
+            kept = asyncio.create_task(client.post(path, content=CAT, headers=SECRET))
+            async with asyncio.timeout(10):
+                while not two.recorded:
+                    await asyncio.sleep(0.01)
+            seen = await client.post(DETECT, content=CAT, headers=SECRET)
+            assert not kept.done()
+            written.set()
+            return await kept, seen
+
+    two.record = waits  # type: ignore[method-assign]
+    try:
+        kept, seen = asyncio.run(both())
+        assert (kept.status_code, seen.status_code) == (201, 200)
+    finally:
+        two.stop()
+
+
 def test_a_classifier_too_is_asked_where_it_lives(two: Two) -> None:
     colour_store(two.place).set_alias("colours", "production", "1")
     (two.place / "colours" / "deployment.json").write_text(json.dumps({"*": {"pool": "gpu"}}))

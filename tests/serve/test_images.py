@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+import serve.uploads
 from archive.find import Found, Wanted, find
 from archive.tables import Tables
 from archive.views import View, Views
@@ -210,6 +211,15 @@ async def test_who_waits_for_rows_takes_no_place_meanwhile(
     written.set()
     told = (await request).json()
     assert (told["results"][0]["answer"] if "results" in told else told)["recorded"]
+
+
+async def test_pictures_that_wait_to_be_written_have_a_bound(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve.uploads, "MOST_BYTES", len(CAT) - 1)
+    problem_of(await desk.post(content=CAT), 429)
+    assert desk.files == []
+    assert (await desk.post(content=jpeg())).status_code == 201
 
 
 async def test_a_picture_whose_sender_goes_away_is_recorded_all_the_same(desk: Desk) -> None:

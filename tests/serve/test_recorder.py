@@ -85,7 +85,15 @@ async def test_a_row_of_a_run_stays(tables: Tables, uploads: list[Upload]) -> No
     assert set(by_image.values()) == {"upload"}
 
 
-@pytest.mark.parametrize("error", [StorageUnreachable("away"), TableConflict("refused")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        StorageUnreachable("away"),
+        TableConflict("refused"),
+        pa.ArrowInvalid("?"),
+        OSError(28, "full"),
+    ],
+)
 async def test_while_nothing_can_be_written_rows_wait(
     tables: Tables, uploads: list[Upload], monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
@@ -185,6 +193,20 @@ async def test_what_cannot_be_written_fails_alone(
     assert images(tables, "results") == digests([one for one in uploads if one is not bad])
     monkeypatch.setattr(serve.recorder, "add_uploads", real)
     await asyncio.wait_for(recorder.record(bad), 10)
+    assert images(tables, "results") == digests(uploads)
+
+
+async def test_a_compaction_that_panics_does_not_end_it(
+    tables: Tables, uploads: list[Upload], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def panics(*_: Any) -> None:
+        raise Panic("not now")
+
+    monkeypatch.setattr(serve.recorder, "COMPACT_EVERY", 1)
+    monkeypatch.setattr(serve.recorder, "compact", panics)
+    recorder = Recorder(tables, SOON_S)
+    for one in uploads:
+        await asyncio.wait_for(recorder.record(one), 10)
     assert images(tables, "results") == digests(uploads)
 
 
