@@ -6,14 +6,12 @@ The errors themselves know no HTTP; a test proves that each of them is mapped.
 from __future__ import annotations
 
 import math
-from http import HTTPStatus
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.routing import Match, Route
 
 from model_store import errors
 from model_store.errors import Overloaded, ResightError
@@ -66,13 +64,6 @@ def of_error(error: ResightError) -> Response:
     return problem(status_of(error), type(error).__name__, str(error), headers)
 
 
-def allowed(request: Request) -> list[str]:
-    """Methods of the path. Starlette names those of the first route that has it alone."""
-    routes = [route for route in request.app.routes if isinstance(route, Route)]
-    there = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
-    return sorted({method for route in there for method in route.methods or ()})
-
-
 def install(api: FastAPI) -> None:
     """Make every error of the API a problem answer, the framework's own included."""
 
@@ -80,12 +71,9 @@ def install(api: FastAPI) -> None:
         assert isinstance(error, ResightError)
         return of_error(error)
 
-    async def http_error(request: Request, error: Exception) -> Response:
+    async def http_error(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        headers = dict(error.headers or {})
-        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            headers = {"Allow": ", ".join(allowed(request))}
-        return problem(error.status_code, "HttpError", str(error.detail), headers)
+        return problem(error.status_code, "HttpError", str(error.detail), dict(error.headers or {}))
 
     async def invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, NamedTuple
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import Response
 
 from archive.find import Wanted
@@ -32,6 +32,7 @@ from serve.routes.multipart import is_form
 from serve.uploads import Recording, Uploads, recorded, wait_for_rows
 
 MOST_WAIT_S = 30.0
+OTHERS = ["HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 
 
 def router(engine: Engine, uploads: Uploads) -> APIRouter:
@@ -90,6 +91,11 @@ def router(engine: Engine, uploads: Uploads) -> APIRouter:
     async def images(wanted: Annotated[Wanted, Query()]) -> FoundImages:
         """Images for which all that is asked holds: the newest first, undated ones last."""
         return to_found(await uploads.tables.find(wanted))
+
+    @routes.api_route("/v1/images", methods=OTHERS, include_in_schema=False)
+    async def other() -> None:
+        """Starlette would name the methods of the first route alone."""
+        raise HTTPException(405, headers={"Allow": "GET, POST"})
 
     return routes
 

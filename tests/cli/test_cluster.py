@@ -43,6 +43,7 @@ def test_status_without_a_cluster_says_where_everything_is_and_ends_with_1(
         "home": str(home),
         "models": str(home / "models"),
         "tables": str(home / "tables"),
+        "uploads": str(home / "uploads"),
         "logs": str(home / "logs"),
         "archives": {},
         "cluster": "down",

@@ -283,3 +283,10 @@ async def test_what_was_kept_is_found(desk: Desk) -> None:
 async def test_a_question_that_makes_no_sense_is_refused(desk: Desk, query: dict[str, Any]) -> None:
     await desk.post(content=CAT, query={"wait_s": 20})
     problem_of(await desk.get(**query), 400)
+
+
+async def test_a_wrong_method_is_told_both_that_there_are(desk: Desk) -> None:
+    async with desk._client() as client:
+        answer = await client.put("/v1/images")
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == "GET, POST"
