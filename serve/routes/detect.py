@@ -15,6 +15,17 @@ from serve.routes.forms import each_file
 from serve.routes.headers import REQUEST_ID, deadline_of, request_id_of
 from serve.routes.multipart import is_form
 
+DetectorRef = Annotated[
+    str,
+    Query(
+        description="name, name@version or name:alias",
+        json_schema_extra={"pattern": f"^{REF}$"},  # documented; parse_ref says more
+    ),
+]
+MinScore = Annotated[
+    float | None, Query(ge=0, le=1, description="default: the model's own thresholds")
+]
+
 
 def router(engine: Engine) -> APIRouter:
     routes = APIRouter()
@@ -27,16 +38,8 @@ def router(engine: Engine) -> APIRouter:
     )
     async def detect(
         request: Request,
-        model: Annotated[
-            str,
-            Query(
-                description="name, name@version or name:alias",
-                json_schema_extra={"pattern": f"^{REF}$"},  # documented; parse_ref says more
-            ),
-        ],
-        min_score: Annotated[
-            float | None, Query(ge=0, le=1, description="default: the model's own thresholds")
-        ] = None,
+        model: DetectorRef,
+        min_score: MinScore = None,
     ) -> Response:
         """Detections in one image, sent as the raw body, or in each file of a form."""
         asked = Asked(model, min_score, deadline_of(request), request_id_of(request))

@@ -12,7 +12,6 @@ from fastapi.responses import Response
 
 from archive.find import Wanted
 from archive.uploads import CAMERA, require_camera
-from model_store.names import REF
 from serve.contract import (
     DetectResponse,
     FoundImages,
@@ -26,6 +25,7 @@ from serve.contract import (
 )
 from serve.engine import Engine
 from serve.routes.bodies import IMAGE_BODY, PROBLEMS, read_body
+from serve.routes.detect import DetectorRef, MinScore
 from serve.routes.forms import each_file
 from serve.routes.headers import REQUEST_ID, deadline_of, request_id_of
 from serve.routes.multipart import is_form
@@ -47,13 +47,7 @@ def router(engine: Engine, uploads: Uploads) -> APIRouter:
     )
     async def upload(
         request: Request,
-        model: Annotated[
-            str,
-            Query(
-                description="name, name@version or name:alias",
-                json_schema_extra={"pattern": f"^{REF}$"},  # documented; parse_ref says more
-            ),
-        ],
+        model: DetectorRef,
         camera: Annotated[
             str,
             Query(
@@ -61,9 +55,7 @@ def router(engine: Engine, uploads: Uploads) -> APIRouter:
                 json_schema_extra={"pattern": f"^({CAMERA})?$"},  # require_camera says more
             ),
         ] = "",
-        min_score: Annotated[
-            float | None, Query(ge=0, le=1, description="default: the model's own thresholds")
-        ] = None,
+        min_score: MinScore = None,
         wait_s: Annotated[
             float, Query(ge=0, le=MOST_WAIT_S, description="for its rows to be in the tables")
         ] = 0.0,
