@@ -162,7 +162,7 @@ def connect(
             few = pc.field("media_sha256").isin(images.combine_chunks())
             if name == "results":
                 few = few & (pc.field("inference_key") == (view.inference_key if view else ""))
-            rows = dataset(table, schema).to_table(filter=few)
+            rows = rows.to_table(filter=few)
         connection.register(f"{name}_table", rows)
     past = publications(Views(tables.url))
     connection.register("views_table", past)

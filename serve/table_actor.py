@@ -9,7 +9,6 @@ its process is not repeated, and takes no rows with it.
 from __future__ import annotations
 
 import asyncio
-import functools
 from typing import Any
 
 import ray
@@ -34,11 +33,7 @@ class RecorderActor:
     def __init__(self, tables_url: str) -> None:
         configure_logs()
         give_way_all()
-        self._tables_url = tables_url
-
-    @functools.cached_property
-    def _recorder(self) -> Recorder:
-        return Recorder(Tables(self._tables_url))
+        self._recorder = Recorder(Tables(tables_url))
 
     async def record(self, upload: Upload) -> None:
         """Raises Overloaded, and what is wrong with the rows."""

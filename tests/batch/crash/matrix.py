@@ -155,6 +155,11 @@ def _step(
             environment=place.careless if careless else place.environment,
         )
         processes.append(PROCESSES.Process(target=drive, args=(task,)))
+    return finish(processes)
+
+
+def finish(processes: Sequence[Any]) -> list[int | None]:
+    """Started at once; how each of them ended."""
     for process in processes:
         process.start()
     for process in processes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from model_store.store import ModelStore
 from tests.batch.crash import driver, places
 from tests.batch.crash.cases import POINTS
 from tests.batch.crash.faults import Act, Fault, Point
-from tests.batch.crash.matrix import ALL, DRIVER_S, KILLED, MODEL, PROCESSES, Place, seed
+from tests.batch.crash.matrix import ALL, KILLED, MODEL, PROCESSES, Place, finish, seed
 from tests.batch.crash.recording import Task, record_all
 from tests.fixtures_local import MODELS, rows_of
 
@@ -86,16 +86,6 @@ class Twice:
     def wait(self, timeout_s: float) -> None:
         for _ in range(2):
             self.barrier.wait(timeout_s)
-
-
-def finish(processes: Sequence[Any]) -> list[int | None]:
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(DRIVER_S)
-        if process.is_alive():
-            process.kill()
-    return [process.exitcode for process in processes]
 
 
 def require_gone_on_with(place: Place, point: Point, table: str) -> None:
