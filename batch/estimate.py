@@ -11,9 +11,9 @@ from batch.plan import Plan
 from model_store.decoders.layout import OutputNonsense
 from model_store.errors import ImageError, StorageError
 from model_store.loaded import load_detector
+from model_store.machine import usable_cores
 from model_store.storage import Folder
 from model_store.store import ModelStore
-from serve.settings import usable_cores
 
 SAMPLE = 8
 

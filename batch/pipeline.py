@@ -18,7 +18,7 @@ from ray.data import ActorPoolStrategy, DataContext
 from batch.detect_stage import DetectStage
 from batch.plan import Plan
 from batch.spec import PassSpec, RunSpec, images_per_chunk
-from serve.settings import usable_cores
+from model_store.machine import usable_cores
 
 STAGE_CPUS = 0.5  # logical: a fraction, so that a small cluster never waits for itself
 DECODE_SHARE = 0.001

@@ -31,7 +31,7 @@ from benchmarks.first_commit import first_commit
 from benchmarks.own_cluster import Cluster, cluster
 from benchmarks.subject import Subject, add_options
 from examples import sample_archive
-from serve.settings import usable_cores
+from model_store.machine import usable_cores
 
 STEADY, WHOLE, SHRUNKEN, FIRST_S = 0.97, 0.90, 1.1, 30.0
 """Targets: ratios to the bare loop, and seconds to the first committed row."""

@@ -35,10 +35,10 @@ from benchmarks.archive_run import one_run, rate_of
 from benchmarks.bare_loop import BareLoop
 from benchmarks.own_cluster import cluster
 from benchmarks.subject import Subject, add_options
+from model_store.machine import usable_cores
 from model_store.names import parse_ref
 from model_store.runtimes import open_session
 from model_store.store import ModelStore
-from serve.settings import usable_cores
 
 BATCHES = (1, 8, 32)
 LEAST = 0.90

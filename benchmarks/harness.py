@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT))
 
 import psutil  # noqa: E402
 
-from serve.settings import usable_cores  # noqa: E402
+from model_store.machine import usable_cores  # noqa: E402
 
 MODEL = "ssdlite-coco"
 WEIGHTS = ROOT / "examples" / "models" / MODEL / "1" / "model.onnx"

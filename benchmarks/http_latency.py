@@ -36,7 +36,7 @@ from benchmarks.own_cluster import Cluster, cluster
 from benchmarks.scraped import batch_sizes, scrape, stage_ms
 from benchmarks.sized_archive import frame
 from benchmarks.subject import Subject, add_options
-from serve.settings import usable_cores
+from model_store.machine import usable_cores
 
 CLIENTS = (1, 2, 4, 8, 16)
 CONTROL = "control 8"

@@ -24,11 +24,12 @@ import httpx
 import psutil
 import uvicorn
 
+from model_store.machine import usable_cores
 from serve.engine import Engine
 from serve.http_api import build_http_api
 from serve.logs import configure_logs
 from serve.ports import preferred_or_free
-from serve.settings import DetectArgs, usable_cores
+from serve.settings import DetectArgs
 
 LOOK_S = 0.02
 START_S = 60.0

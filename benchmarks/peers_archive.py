@@ -43,7 +43,7 @@ from benchmarks.peers.lines import lines_of
 from benchmarks.peers.peer import Config
 from benchmarks.peers.subjects import CONTROL, folders_of
 from benchmarks.peers.watch import Watch
-from serve.settings import usable_cores
+from model_store.machine import usable_cores
 
 RESIGHT = "Resight"
 ARCHIVE = Path(__file__).resolve().parent / "peers" / "archive"

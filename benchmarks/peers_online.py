@@ -39,7 +39,7 @@ from benchmarks.peers.environments import packages
 from benchmarks.peers.peer import Config
 from benchmarks.peers.subjects import RESIGHT, Subject, Up, subjects
 from benchmarks.peers.watch import Watch
-from serve.settings import usable_cores
+from model_store.machine import usable_cores
 
 CLIENTS = max(8, 4 * usable_cores())
 SHARES = (0.5, 0.8)

@@ -17,10 +17,11 @@ from model_store.detector import LoadedDetector
 from model_store.errors import BadRequest, ImageError
 from model_store.images import decode
 from model_store.loaded import load_detector
+from model_store.machine import usable_cores
 from model_store.names import parse_ref
 from model_store.shown import least_scores, shown
 from model_store.store import ModelStore
-from serve.settings import Settings, usable_cores
+from serve.settings import Settings
 
 BOX = ("x1_px", "y1_px", "x2_px", "y2_px")
 COLUMNS = ("image", "label", "score", *BOX, "note", "mask_area_px", "mask_rle")

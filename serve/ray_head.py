@@ -7,8 +7,9 @@ import secrets
 import sys
 from pathlib import Path
 
+from model_store.machine import usable_cores
 from serve.ports import InnerPorts
-from serve.settings import Settings, usable_cores
+from serve.settings import Settings
 
 LOGICAL_CPUS = 8
 """At least this many logical CPUs: each Ray Data operator and replica takes a fraction of one, and a

@@ -14,11 +14,11 @@ from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
-import psutil
 import structlog
 
 from model_store.errors import Conflict, ModelNotReady
 from model_store.loaded import Loaded
+from model_store.machine import free_memory_bytes
 from model_store.names import VersionId
 from serve.priority import give_way
 
@@ -131,7 +131,7 @@ class ResidentVersions:
 
 def require_memory(version: VersionId, needs_bytes: int) -> None:
     """Raises ModelNotReady rather than let the machine run out."""
-    free = psutil.virtual_memory().available
+    free = free_memory_bytes()
     if needs_bytes > MEMORY_SHARE * free:
         raise ModelNotReady(
             f"no memory for {version}: it took {needs_bytes >> 20} MiB where it was proved, "

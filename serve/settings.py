@@ -6,7 +6,6 @@ RESIGHT_LOGS move those elsewhere, the first two also to s3://.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model_store.deployment import DEFAULT_POOL
+from model_store.machine import usable_cores
 from model_store.names import NAME
 from model_store.storage import absolute
 
@@ -110,7 +110,9 @@ class Pool(BaseModel):
         default=8.0, gt=0, description="requests and chunks a replica that autoscaling aims at"
     )
     workers: int = Field(
-        0, ge=0, description="inference threads per replica; 0 = cores of the node"
+        0,
+        ge=0,
+        description="inference threads per replica; 0 = one per core that the replica may use",
     )
     threads: int = Field(default=1, ge=1, description="cores inside one inference call")
     num_cpus: float = Field(default=0.5, gt=0, description="Ray's logical CPUs per replica")
@@ -177,7 +179,3 @@ class DetectArgs(Pool):
         copy = self.model_copy(update=hardware)
         copy._pool = name
         return copy
-
-
-def usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

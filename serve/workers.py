@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 
 from model_store.detector import LoadedDetector
 from model_store.loaded import Loaded
+from model_store.machine import usable_cores
 from model_store.preprocess import Prepared
 from serve.answers import ClassResult, ImageResult
 from serve.lanes import Bound, Lane, Lanes
 from serve.picture import Picture
-from serve.settings import DetectArgs, usable_cores
+from serve.settings import DetectArgs
 from serve.together import all_ended
 from serve.work import Item, LaneKey, Rows, batch_of, infer, work
 

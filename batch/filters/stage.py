@@ -16,8 +16,8 @@ from ray.data import ActorPoolStrategy, DataContext
 
 from batch.filters.evaluate import Evaluated, Question, evaluate
 from batch.filters.tally import Tally
+from model_store.machine import usable_cores
 from serve.priority import give_way_all
-from serve.settings import usable_cores
 
 JUDGE_CPUS = 0.5  # logical: a fraction, so that a small cluster never waits for itself
 WINDOW = 64

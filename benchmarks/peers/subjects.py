@@ -21,7 +21,7 @@ from benchmarks.own_cluster import cluster
 from benchmarks.peers.lines import lines_of
 from benchmarks.peers.peer import Config, Peer, read_peer
 from benchmarks.peers.processes import started
-from serve.settings import usable_cores
+from model_store.machine import usable_cores
 
 RESIGHT = "Resight"
 FLOOR = 0.05  # of the scores that peers send: the same answers from all

@@ -23,6 +23,7 @@ from typing import Any
 import psutil
 
 from model_store.errors import ModelRefused
+from model_store.machine import free_memory_bytes
 from model_store.names import parse_version
 from serve.priority import give_way_all
 from serve.rollout.prove import prove
@@ -89,7 +90,7 @@ def _bounded_memory(share: float) -> Iterator[None]:
         yield
         return
     before = soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    most = psutil.Process().memory_info().data + int(share * psutil.virtual_memory().available)
+    most = psutil.Process().memory_info().data + int(share * free_memory_bytes())
     most = most if soft == resource.RLIM_INFINITY else min(most, soft)
     resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
     try:

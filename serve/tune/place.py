@@ -21,13 +21,14 @@ from model_store.deployment import DEFAULT_POOL, read_pool
 from model_store.errors import BadRequest, ClusterError, ImageError
 from model_store.image_header import read_header
 from model_store.images import MAX_PIXELS
+from model_store.machine import usable_cores
 from model_store.preprocess import read_image, shrink_factor
 from model_store.storage import Folder, absolute
 from model_store.store import ModelStore, ModelVersion
 from serve.app_names import APP
 from serve.deploy import serve_config
 from serve.placement import require_pool
-from serve.settings import DetectArgs, Settings, usable_cores
+from serve.settings import DetectArgs, Settings
 from serve.tune.facts import Machine, Photos
 
 MOST_PHOTOS = 32

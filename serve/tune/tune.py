@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from model_store.deployment import own_entry, read_deployment
+from model_store.machine import usable_cores
 from model_store.names import parse_ref
 from model_store.store import ModelStore, ModelVersion
-from serve.settings import DetectArgs, Settings, usable_cores
+from serve.settings import DetectArgs, Settings
 from serve.tune.bench import Bench
 from serve.tune.facts import Machine, Measured, Photos, Tuned
 from serve.tune.place import machine, paying_shrink, photos_of, pool_of

@@ -30,7 +30,7 @@ from benchmarks.peers.lines import lines_of
 from benchmarks.peers.peer import Config
 from examples import sample_archive
 from examples.archive_plan import plan
-from serve.settings import usable_cores
+from model_store.machine import usable_cores
 
 ARCHIVE = Path(__file__).resolve().parent
 Rows = dict[str, dict[str, Any]]

@@ -21,7 +21,7 @@ from benchmarks.peers.environments import environment, made
 from benchmarks.peers.peer import Config, Peer, read_peer
 from benchmarks.peers.processes import Running, started
 from benchmarks.peers.watch import Watch
-from serve.settings import usable_cores
+from model_store.machine import usable_cores
 
 ONLINE = Path(__file__).resolve().parent
 PHOTOS = sorted((ROOT / "examples" / "photos").glob("*.jpg"))

@@ -1,0 +1,107 @@
+"""The cores and the memory that this process may use: the machine's, within CPU affinity and control groups.
+
+usable_cores() -> how many threads to start; usable_memory_bytes() and free_memory_bytes() -> what may be planned with.
+In a container, affinity and psutil report the host; its limits are in control groups, version 1 or 2.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+_ROOT = Path("/")
+
+
+def usable_cores(root: Path = _ROOT) -> int:
+    """Return the number of cores, at least 1: the fewest that affinity or a CPU quota allows.
+
+    A quota of 2.5 cores counts as 3, so that all of it can be used. `root` is the folder that contains proc/ and sys/.
+    """
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    quotas = [quota for group in _groups("cpu", root) if (quota := _cpu_quota(group)) is not None]
+    return max(1, math.ceil(min([cores, *quotas])))
+
+
+def usable_memory_bytes(root: Path = _ROOT) -> int:
+    """Return the memory of the machine, or the lowest limit of a control group around this process."""
+    limits = [limit for group in _groups("memory", root) if (limit := _memory_limit(group))]
+    return min([psutil.virtual_memory().total, *limits])
+
+
+def free_memory_bytes(root: Path = _ROOT) -> int:
+    """Return the memory that can be taken now without swapping; page cache that can be dropped counts as free."""
+    free = psutil.virtual_memory().available
+    for group in _groups("memory", root):
+        if limit := _memory_limit(group):
+            free = min(free, limit - _memory_used(group))
+    return max(0, free)
+
+
+def _groups(controller: str, root: Path) -> Iterator[Path]:
+    """Yield the folders of the control groups around this process, the innermost first.
+
+    A group may be limited by any of its ancestors. The kernel's documentation has the formats: cgroups(7), proc(5).
+    """
+    paths: dict[str, str] = {}
+    for line in _lines(root / "proc/self/cgroup"):
+        _, controllers, path = line.split(":", 2)
+        paths |= dict.fromkeys(controllers.split(","), path)  # version 2 has the name ""
+    for line in _lines(root / "proc/self/mountinfo"):
+        before, _, after = line.partition(" - ")
+        mount_root, mount_point = before.split()[3:5]
+        kind, _, options = after.split(maxsplit=2)
+        name = "" if kind == "cgroup2" else controller
+        if not kind.startswith("cgroup") or name not in ("", *options.split(",")):
+            continue
+        top = root / mount_point.lstrip("/")
+        # without a namespace of its own, a container reads the host's path and sees its group as the mount's root
+        inside = paths.get(name, "/").removeprefix(mount_root.rstrip("/")).strip("/")
+        known = ".." not in inside.split("/") and (top / inside).is_dir()
+        group = top / inside if known else top
+        while True:
+            yield group
+            if group == top:
+                break
+            group = group.parent
+
+
+def _cpu_quota(group: Path) -> float | None:
+    """Return the quota in cores, or None without one."""
+    numbers = _words(group / "cpu.max") or [
+        *_words(group / "cpu.cfs_quota_us"),
+        *_words(group / "cpu.cfs_period_us"),
+    ]
+    if len(numbers) != 2 or numbers[0] in ("max", "-1"):
+        return None
+    return int(numbers[0]) / int(numbers[1])
+
+
+def _memory_limit(group: Path) -> int | None:
+    """Return the limit in bytes; version 1 has a number near 2⁶³ where there is none."""
+    limit = _words(group / "memory.max") or _words(group / "memory.limit_in_bytes")
+    return int(limit[0]) if limit and limit[0] != "max" else None
+
+
+def _memory_used(group: Path) -> int:
+    """Return the used bytes without inactive page cache: the working set, as kubelet computes it."""
+    used = _words(group / "memory.current") or _words(group / "memory.usage_in_bytes") or ["0"]
+    statistics = dict(line.split() for line in _lines(group / "memory.stat"))
+    cached = statistics.get("total_inactive_file", statistics.get("inactive_file", "0"))
+    return max(0, int(used[0]) - int(cached))
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text().splitlines()
+    except OSError:  # another system, or a controller that is not enabled here
+        return []
+
+
+def _words(file: Path) -> list[str]:
+    return " ".join(_lines(file)).split()
