@@ -1,8 +1,40 @@
-"""The command line: `resight --help`. The commands are in `cli/`, one file a group."""
+"""The command line, `resight --help`: the commands are in `cli/`. And the check that our packages are ours."""
 
-from cli.main import main
+from __future__ import annotations
 
-__all__ = ["main"]
+import sys
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+PACKAGES = ("archive", "batch", "cli", "model_store", "serve")
+
+
+def require_own_packages() -> None:
+    """Raise ImportError where another module hides one of our packages: a `serve.py` in the current folder, say.
+
+    Python looks into the current folder first when it runs `python -m`, and our packages have common names.
+    """
+    home = Path(__file__).resolve().parent
+    for name in PACKAGES:
+        spec = PathFinder.find_spec(name)
+        found = Path(spec.origin).resolve() if spec and spec.origin else None
+        if found is None or found.parent.parent != home:
+            raise ImportError(
+                f"the module '{name}' of Resight is hidden by {found or 'nothing that can be found'}; "
+                "start Python in another folder, or with the option -P"
+            )
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        require_own_packages()
+    except ImportError as error:
+        sys.exit(f"resight: {error}")
+    from cli.main import main as command_line
+
+    command_line()
+
 
 if __name__ == "__main__":
     main()

@@ -80,7 +80,7 @@ def submit_job(module: str, run_id: str, words: Sequence[str], settings: Setting
     checkout = Path(__file__).resolve().parent.parent
     if (checkout / "pyproject.toml").exists():  # a checkout travels; an installed wheel is there
         runtime_env["working_dir"] = str(checkout)
-    command = shlex.join(["python", "-m", module, *words])
+    command = shlex.join(["python", "-P", "-m", module, *words])  # -P: only our own packages
     try:
         client = _client()
         return client.submit_job(

@@ -7,3 +7,7 @@ Workers that fill batches, or feed a GPU, find the images of requests decoded by
 
 `app.py` and `replica.py` are the only files that know Ray.
 """
+
+from resight import require_own_packages
+
+require_own_packages()
