@@ -108,6 +108,7 @@ RUNS = pa.schema(
         ("resight_version", pa.string()),
         ("kind", pa.string()),
         ("metrics", pa.string()),
+        ("library_versions", pa.string()),
     ]
 )
 

@@ -18,7 +18,7 @@ from archive.recent import recent_rows
 from archive.schemas import DECISIONS
 from archive.tables import Tables
 from batch.decide import Decision, Facts
-from batch.run_log import resight_version
+from model_store.libraries import resight_version
 
 STARTING = timedelta(minutes=5)
 """A run that was decided and wrote no event for so long was never started: its claim is void."""

@@ -11,7 +11,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, Protocol
 
 import pyarrow as pa
@@ -22,18 +21,12 @@ from archive.run_kinds import RunKind
 from archive.schemas import RUNS
 from archive.tables import Tables
 from batch.accounting import Counts
+from model_store.libraries import library_versions, resight_version
 from model_store.store import ModelInfo
 
 HEARTBEAT_S = 30
 """How often a run that is at work says so."""
 State = Literal["running", "sealed", "failed", "cancelled"]
-
-
-def resight_version() -> str:
-    try:
-        return version("resight")
-    except PackageNotFoundError:  # run from an uploaded working directory
-        return "uninstalled"
 
 
 class RecordedSpec(Protocol):
@@ -78,6 +71,7 @@ class RunLog:
             "message": message[:2000],
             "stages": json.dumps(stages) if stages is not None else None,
             "resight_version": resight_version(),
+            "library_versions": json.dumps(library_versions()),
             "kind": self._kind,
             "metrics": json.dumps(metrics) if metrics is not None else None,
         }

@@ -21,7 +21,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ sys.path.insert(0, str(ROOT))
 
 import psutil  # noqa: E402
 
+from model_store.libraries import installed_version  # noqa: E402
 from model_store.machine import usable_cores  # noqa: E402
 
 MODEL = "ssdlite-coco"
@@ -79,7 +79,7 @@ def facts(name: str, config: dict[str, Any]) -> dict[str, Any]:
             "python": platform.python_version(),
             "busy_with_others": round(others, 2),
         },
-        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+        "versions": {name: found for name in PACKAGES if (found := installed_version(name))},
         "config": config,
     }
 
@@ -147,13 +147,6 @@ def _file(result: dict[str, Any], kind: str) -> Path:
     stamp = result["at"].replace(":", "").replace("+0000", "Z")
     quick = "-quick" if result["config"].get("quick") else ""
     return RESULTS / f"{result['benchmark']}{quick}-{stamp}.{kind}"
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def commit() -> str:

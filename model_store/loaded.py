@@ -16,6 +16,7 @@ from model_store.classifier import Classifier
 from model_store.config import AnyConfig, ClassifierConfig
 from model_store.detector import LoadedDetector
 from model_store.errors import BadRequest
+from model_store.libraries import require_single_builds
 from model_store.names import VersionId
 from model_store.preprocess import to_tensor
 from model_store.probe import check_probe
@@ -31,6 +32,7 @@ def load_model(store: ModelStore, version: VersionId, threads: int = 1) -> Loade
 
     Raises ModelNotFound, ModelRefused, DigestMismatch, ProbeFailed.
     """
+    require_single_builds()
     described = store.describe(version)
     files = {name: store.read_file(described, name) for name in described.digests}
     model = opened(described.info, described.config, files, threads)

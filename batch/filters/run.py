@@ -31,8 +31,9 @@ from batch.filters.load import Loaded, load
 from batch.filters.registry import config_of, filter_of
 from batch.filters.spec import FilterSpec
 from batch.filters.tally import Tally
-from batch.run_log import HEARTBEAT_S, RunLog, resight_version
+from batch.run_log import HEARTBEAT_S, RunLog
 from model_store.errors import AccountingOpen, BadRequest, StorageError
+from model_store.libraries import resight_version
 
 Judge = Callable[[Iterable[pa.Table], Question, int], Iterator[Evaluated]]
 COMMIT_ROWS, COMMIT_S = 200_000, 10.0

@@ -7,7 +7,6 @@ import heapq
 import os
 import platform
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
@@ -21,6 +20,7 @@ from model_store.deployment import DEFAULT_POOL, read_pool
 from model_store.errors import BadRequest, ClusterError, ImageError
 from model_store.image_header import read_header
 from model_store.images import MAX_PIXELS
+from model_store.libraries import library_versions
 from model_store.machine import usable_cores
 from model_store.preprocess import read_image, shrink_factor
 from model_store.storage import Folder, absolute
@@ -35,14 +35,6 @@ MOST_PHOTOS = 32
 """Of a folder, spread over it: they are kept in memory, and sent in turn."""
 LOOK_S = 1.0
 """Of what others do, before anything of ours runs."""
-PACKAGES = (
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "torch",
-    "numpy",
-    "opencv-python-headless",
-    "simplejpeg",
-)
 
 
 def pool_of(settings: Settings, store: ModelStore, name: str) -> DetectArgs:
@@ -117,7 +109,7 @@ def machine() -> Machine:
         cpu=_cpu_name(),
         system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         others_frac=round(others, 3),
-        versions={name: found for name in PACKAGES if (found := _version(name))},
+        versions=library_versions(),
     )
 
 
@@ -170,10 +162,3 @@ def _cpu_name() -> str:
     except OSError:
         return platform.processor() or "unknown"
     return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from model_store.config import Preprocess
 from model_store.detector import LoadedDetector
+from model_store.libraries import resight_version
 from model_store.names import VersionId
 from serve.engine import Engine
 from serve.residents import Resident
@@ -29,11 +29,7 @@ DETECTIONS = [
 
 
 def server_metadata() -> ServerMetadata:
-    try:
-        installed = version("resight")
-    except PackageNotFoundError:  # run from an uploaded working directory
-        installed = "uninstalled"
-    return ServerMetadata(name="resight", version=installed, extensions=EXTENSIONS)
+    return ServerMetadata(name="resight", version=resight_version(), extensions=EXTENSIONS)
 
 
 class RawOutputs:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import archive.tables
 from archive.query import query
 from archive.tables import Tables
 from batch.accounting import Counts
-from batch.run_log import RunLog, resight_version
+from batch.run_log import RunLog
 from batch.spec import RunSpec
+from model_store.libraries import resight_version
 from tests.fixtures_local import model_info, rows_of
 
 SPEC = RunSpec(run_id="r", model="blobs@1")
@@ -40,6 +43,7 @@ def test_an_event_says_what_runs_with_which_model(tables: Tables) -> None:
     assert (row["counts"]["requested"], row["counts"]["reused"]) == (3, 1)
     assert len(row["message"]) == 2000
     assert row["resight_version"] == resight_version()
+    assert json.loads(row["library_versions"])["numpy"] == np.__version__
 
 
 def test_the_last_event_is_the_state_of_the_run(tables: Tables) -> None:
