@@ -39,13 +39,13 @@ def pull(
     """
     wanted, ours = parse_version(version), store()
     other = ModelStore(absolute(source))
-    found = other.verify(wanted)
+    found = other.describe(wanted)
     if wanted in ours.versions(wanted.name):
         if ours.describe(wanted).digests != found.digests:
             raise ModelError(f"{wanted} is already in {ours.url}, with other files")
         note(f"{wanted} is already in {ours.url}")
     else:
-        ours.publish(wanted, {name: other.read_file(found, name) for name in found.digests})
+        ours.publish(wanted, other.read_files(found))
         note(f"{wanted} copied to {ours.url}")
     print_facts(_identity(wanted.name, wanted.version), fmt)
 

@@ -18,8 +18,9 @@ from model_store.inference_key import inference_key, sha256_hex, weights_digest
 from model_store.loaded import Loaded, opened
 from model_store.names import VersionId, number_of
 from model_store.probe import first_difference, record_probe
+from model_store.ready import READY
 from model_store.recognise import Recognised, recognise
-from model_store.store import CONFIG, READY, ModelInfo, ModelStore, ModelVersion
+from model_store.store import CONFIG, ModelInfo, ModelStore, ModelVersion
 from model_store.weights_file import ZIP_MAGIC
 
 

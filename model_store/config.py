@@ -254,7 +254,7 @@ def parse_config(text: str | bytes, where: str) -> AnyConfig:
             for item in error.errors()
         )
         raise ModelRefused(f"{where}: {wrong}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelRefused(f"{where} is not JSON: {error}") from error
 
 

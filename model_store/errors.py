@@ -22,7 +22,7 @@ ResightError
 |   `-- Overloaded             queue full; carries retry_after_s
 |-- StorageError
 |   |-- StorageUnreachable     a folder or bucket cannot be listed or read
-|   |-- StorageUnsafe          a store that overwrites where it was told to create: rows would be lost
+|   |-- StorageUnsafe          a store that overwrites where it was told to create, or a file that leads elsewhere
 |   `-- TableConflict          a commit kept losing against other writers
 |-- RunError
 |   |-- AccountingOpen         requested != ok + empty + failed + reused

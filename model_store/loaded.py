@@ -34,7 +34,7 @@ def load_model(store: ModelStore, version: VersionId, threads: int = 1) -> Loade
     """
     require_single_builds()
     described = store.describe(version)
-    files = {name: store.read_file(described, name) for name in described.digests}
+    files = store.read_files(described)
     model = opened(described.info, described.config, files, threads)
     check_probe(model, files)
     return model

@@ -15,6 +15,7 @@ import errno
 import functools
 import os
 import secrets
+import stat
 import tempfile
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -61,6 +62,9 @@ class Folder:
         self.__post_init__()
 
     def path(self, relative: str) -> str:
+        """Return the full path. Raises StorageUnreachable for one that leaves the folder."""
+        if ".." in relative.split("/") or "\0" in relative:
+            raise StorageUnreachable(f"{relative!r} leads out of {self.url}: use a path below it")
         return f"{self.root}/{relative}" if relative else self.root
 
     def read(self, relative: str) -> bytes:
@@ -76,6 +80,27 @@ class Folder:
             raise FileNotFoundError(errno.ENOENT, words, self.path(relative)) from error
         except Exception as error:
             raise StorageUnreachable(f"cannot read {self.url}/{relative}: {error}") from error
+
+    def read_inside(self, place: str, name: str, max_bytes: int) -> bytes:
+        """Return the file `name` below the folder `place`, which nobody has vouched for.
+
+        Raises FileNotFoundError, StorageUnreachable, and StorageUnsafe for a link that leads out of `place`, a
+        device or pipe, and more than `max_bytes`: all before a byte is read.
+        """
+        relative = f"{place}/{name}"
+        path = self.path(relative)
+        try:
+            local = is_local(self.url)
+            size = _size_inside(self.path(place), path) if local else self.fs.size(path)
+        except (FileNotFoundError, NotADirectoryError):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from None
+        except StorageUnsafe:
+            raise
+        except Exception as error:
+            raise StorageUnreachable(f"cannot look at {self.url}/{relative}: {error}") from error
+        if size is None or size > max_bytes:
+            raise StorageUnsafe(f"{path} has {size} bytes; at most {max_bytes} are read")
+        return self.read(relative)
 
     def exists(self, relative: str = "") -> bool:
         try:
@@ -173,6 +198,17 @@ def absolute(url: str) -> str:
     if not is_local(url):
         return url.rstrip("/")
     return str(Path(url.removeprefix("file://")).expanduser().resolve())
+
+
+def _size_inside(place: str, path: str) -> int:
+    """Return the bytes of a regular file. Raises StorageUnsafe for other kinds, and outside `place`; OSError."""
+    real = os.path.realpath(path)
+    if not real.startswith(f"{os.path.realpath(place)}{os.sep}"):
+        raise StorageUnsafe(f"{path} is a link that leads out of {place}: copy the file itself")
+    status = os.stat(real)
+    if not stat.S_ISREG(status.st_mode):
+        raise StorageUnsafe(f"{path} is not a regular file: copy the file itself")
+    return status.st_size
 
 
 def _write_local(path: Path, data: bytes, exclusive: bool = False) -> None:

@@ -9,7 +9,7 @@ half-copied folder is never seen. Bytes are hashed as they are read for use, nev
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from model_store.config import AnyConfig, ClassifierConfig, ModelConfig, parse_config
@@ -20,13 +20,23 @@ from model_store.errors import (
     ModelExists,
     ModelNotFound,
     ModelRefused,
+    StorageUnsafe,
 )
 from model_store.inference_key import inference_key, sha256_hex, weights_digest
-from model_store.names import DEFAULT_ALIAS, NAME, VERSION, ModelRef, VersionId, parse_ref
+from model_store.names import (
+    DEFAULT_ALIAS,
+    NAME,
+    VERSION,
+    ModelRef,
+    VersionId,
+    parse_ref,
+)
+from model_store.ready import MAX_READY_BYTES, READY, format_ready, parse_ready
 from model_store.storage import Folder
 
-READY = "READY"
 CONFIG = "config.json"
+MAX_VERSION_BYTES = 8 * 2**30
+"""All files of a version together: they are read into memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +96,7 @@ class ModelStore:
 
     def versions(self, name: str) -> list[VersionId]:
         """READY versions of a model, by name (which is not an order of age)."""
-        found = (entry for entry in self.folder.names(name) if VERSION.fullmatch(entry))
-        return [VersionId(name, v) for v in found if self.folder.exists(f"{name}/{v}/{READY}")]
+        return [version for version, is_ready in self._entries(name, READY) if is_ready]
 
     def aliases(self, name: str) -> dict[str, str]:
         """Alias to version, e.g. {"production": "1"}."""
@@ -95,7 +104,7 @@ class ModelStore:
             found = json.loads(self.folder.read(f"{name}/aliases.json"))
         except FileNotFoundError:
             return {}
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ModelRefused(f"{self.url}/{name}/aliases.json is not JSON: {error}") from error
         if not isinstance(found, dict):
             raise ModelRefused(f"{self.url}/{name}/aliases.json must map alias to version")
@@ -136,24 +145,25 @@ class ModelStore:
         return ModelVersion(info, config, digests)
 
     def digests(self, version: VersionId) -> dict[str, str]:
-        """File to sha256, as READY states it."""
+        """Return file names and their sha256, as READY states them. Raises ModelNotFound, ModelRefused."""
         try:
-            ready = json.loads(self.folder.read(f"{version.name}/{version.version}/{READY}"))
-            return {str(name): str(digest) for name, digest in ready["files"].items()}
+            return parse_ready(self._read(version, READY, MAX_READY_BYTES), str(version))
         except FileNotFoundError:
             raise ModelNotFound(f"{version} is not in {self.url}, or is not READY yet") from None
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise ModelRefused(f"{version}: {READY} is damaged ({error}); add it again") from error
 
     def read_file(self, version: ModelVersion, name: str) -> bytes:
-        """Bytes of one file, verified. Raises DigestMismatch, ModelNotFound."""
+        """Return the bytes of one file, verified. Raises DigestMismatch, ModelRefused."""
         return self._verified(version.id, name, version.digests)
 
+    def read_files(self, version: ModelVersion) -> dict[str, bytes]:
+        """Return every file by its name, verified. Raises DigestMismatch on the first that differs, ModelRefused."""
+        return dict(self._each_file(version))
+
     def verify(self, version: VersionId) -> ModelVersion:
-        """Read and hash every file READY lists. Raises DigestMismatch on the first that differs."""
+        """Read and hash every file READY lists. Raises DigestMismatch on the first that differs, ModelRefused."""
         described = self.describe(version)
-        for name in described.digests:
-            self.read_file(described, name)
+        for _ in self._each_file(described):
+            pass
         return described
 
     def publish(self, version: VersionId, files: Mapping[str, bytes]) -> ModelVersion:
@@ -168,10 +178,10 @@ class ModelStore:
                 f"{version} exists in {self.url} and versions never change; choose another version"
             )
         self._require_one_kind(version, files)
+        digests = {name: sha256_hex(data) for name, data in files.items()}
+        ready = format_ready(digests, str(version))
         for name, data in files.items():
             self.folder.write(f"{base}/{name}", data)
-        digests = {name: sha256_hex(data) for name, data in sorted(files.items())}
-        ready = json.dumps({"files": digests}, indent=1).encode()
         self.folder.write(f"{base}/{READY}", ready)
         return self.describe(version)
 
@@ -199,10 +209,30 @@ class ModelStore:
                 )
             return
 
-    def _verified(self, version: VersionId, name: str, digests: Mapping[str, str]) -> bytes:
+    def _entries(self, name: str, file: str) -> Iterator[tuple[VersionId, bool]]:
+        """Yield each folder with the name of a version, and True where it has this file."""
+        for entry in self.folder.names(name):
+            if VERSION.fullmatch(entry):
+                yield VersionId(name, entry), self.folder.exists(f"{name}/{entry}/{file}")
+
+    def _each_file(self, version: ModelVersion) -> Iterator[tuple[str, bytes]]:
+        left = MAX_VERSION_BYTES
+        for name in version.digests:
+            data = self._verified(version.id, name, version.digests, left)
+            left -= len(data)
+            yield name, data
+
+    def _verified(
+        self,
+        version: VersionId,
+        name: str,
+        digests: Mapping[str, str],
+        max_bytes: int = MAX_VERSION_BYTES,
+    ) -> bytes:
+        """Return the bytes of a file that READY lists. Raises DigestMismatch, ModelRefused."""
         wanted = digests.get(name)
         try:
-            data = self.folder.read(f"{version.name}/{version.version}/{name}")
+            data = self._read(version, name, max_bytes)
         except FileNotFoundError:
             raise DigestMismatch(f"{version}: {name} is missing; add the version again") from None
         found = sha256_hex(data)
@@ -212,3 +242,10 @@ class ModelStore:
                 "the file was changed or cut: copy it again"
             )
         return data
+
+    def _read(self, version: VersionId, name: str, max_bytes: int) -> bytes:
+        """Return a file of a version. Raises FileNotFoundError, StorageUnreachable, ModelRefused."""
+        try:
+            return self.folder.read_inside(f"{version.name}/{version.version}", name, max_bytes)
+        except StorageUnsafe as error:
+            raise ModelRefused(f"{version}: {error}") from error

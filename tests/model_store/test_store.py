@@ -16,8 +16,9 @@ from model_store.errors import (
 )
 from model_store.inference_key import sha256_hex
 from model_store.names import ModelRef, VersionId, parse_ref, version_id
+from model_store.ready import READY
 from model_store.storage import Folder
-from model_store.store import CONFIG, READY, ModelStore
+from model_store.store import CONFIG, ModelStore
 from tests.fixtures_local import motion_store
 from tests.model_store.classifiers import colour_store
 from tests.shared_data import MODELS
