@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from cli.output import Format, FormatOption, note, print_facts
-from model_store.add import add_version, already_there, recognised
+from model_store.add import add_next_version, add_version, already_there, recognised
 from model_store.errors import BadRequest
 from model_store.inference_key import sha256_hex
-from model_store.names import name_of_file, next_version, version_id
+from model_store.names import name_of_file, version_id
 from model_store.probe import EXPECTED, outside_picture
 from model_store.recognise import Recognised
 from model_store.store import ModelInfo, ModelStore, ModelVersion
@@ -76,8 +76,10 @@ def add(
         print_facts(_added(there.info, known, fmt), fmt)
         _note_there(there, extra)
         return
-    wanted = version_id(name, version) if version else next_version(name, models.folder.names(name))
-    added = add_version(models, wanted, data, overrides, extra, known)
+    if version is None:
+        added = add_next_version(models, name, data, extra, known)
+    else:
+        added = add_version(models, version_id(name, version), data, overrides, extra, known)
     print_facts(_added(added.info, known, fmt), fmt)
     if not probe:
         note(

@@ -56,7 +56,8 @@ def list_models(fmt: FormatOption = Format.table) -> None:
 
     Example: resight models list --format json
     """
-    statuses = model_statuses(store(), Serving())
+    models = store()
+    statuses = model_statuses(models, Serving())
     rows = [
         {
             "model": f"{status.name}@{version.version}",
@@ -72,6 +73,11 @@ def list_models(fmt: FormatOption = Format.table) -> None:
     for status in statuses:
         for what, why in status.failures.items():
             note(f"damaged: {what}: {why}")
+    for version in (one for name in models.names() for one in models.unfinished(name)):
+        note(
+            f"unfinished: {version}: it is being added, or that was cut off; then repeat 'models add' with "
+            f"--version {version.version}, or remove {models.url}/{version.name}/{version.version}"
+        )
 
 
 @app.command()

@@ -16,7 +16,7 @@ from model_store.config import AnyConfig, MotionRuntime, parse_config
 from model_store.errors import ModelError, ModelExists, ModelRefused
 from model_store.inference_key import inference_key, sha256_hex, weights_digest
 from model_store.loaded import Loaded, opened
-from model_store.names import VersionId, number_of
+from model_store.names import VersionId, next_version, number_of
 from model_store.probe import first_difference, record_probe
 from model_store.ready import READY
 from model_store.recognise import Recognised, recognise
@@ -56,14 +56,33 @@ def add_version(
     extra_files: Mapping[str, bytes],
     known: Recognised | None = None,
 ) -> ModelVersion:
-    """`extra_files`: README.md, LICENCE and probe/<image>; without a probe image a synthetic one is used.
-
-    `known` is what `recognised` said of these weights and overrides, if it was asked. Raises ModelExists,
-    ModelRefused.
-    """
+    """Add exactly this version; the rest as `add_next_version`. Raises ModelExists, ModelRefused."""
     if store.folder.exists(f"{version.name}/{version.version}/{READY}"):
         raise ModelExists(f"{version} exists in {store.url}; versions never change, name another")
     known = known or recognised(weights, overrides)
+    return store.publish(version, _probed(version, weights, extra_files, known))
+
+
+def add_next_version(
+    store: ModelStore,
+    name: str,
+    weights: bytes | None,
+    extra_files: Mapping[str, bytes],
+    known: Recognised,
+) -> ModelVersion:
+    """Add the next whole number of a model, with the config that `recognised` returned for these weights.
+
+    `extra_files` are README.md, LICENSE and probe/<image>; without a probe image a synthetic one is used.
+    Raises ModelRefused.
+    """
+    likely = next_version(name, store.folder.names(name))
+    return store.publish_next(name, _probed(likely, weights, extra_files, known))
+
+
+def _probed(
+    version: VersionId, weights: bytes | None, extra_files: Mapping[str, bytes], known: Recognised
+) -> dict[str, bytes]:
+    """Return the files of a new version, its probe among them. `version` is named in errors. Raises ModelRefused."""
     config = known.config
     files = _files(known, weights, extra_files)
     digests = {name: sha256_hex(data) for name, data in files.items()}
@@ -79,7 +98,7 @@ def add_version(
     }
     files.update(record_probe(model, probes or {"synthetic.png": synthetic_scene()}))
     _require_steady(model, files)
-    return store.publish(version, files)
+    return files
 
 
 def _require_steady(model: Loaded, files: Mapping[str, bytes]) -> None:

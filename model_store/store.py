@@ -1,13 +1,15 @@
 """Models on disk (or s3://): immutable versions, movable aliases.
 
-<models>/<name>/<version>/{model.onnx, config.json, README.md, probe/*, READY}
+<models>/<name>/<version>/{CLAIM, model.onnx, config.json, README.md, probe/*, READY}
 <models>/<name>/aliases.json                            {"production": "1"}
-READY holds the sha256 of every file and is written last: without it there is no version, so a
-half-copied folder is never seen. Bytes are hashed as they are read for use, never trusted.
+READY holds the sha256 of every file and is created last: without it there is no version, so a half-copied folder
+is never seen. CLAIM holds the same and is created first: it takes the version for these bytes, and no publication
+with other bytes writes there. Bytes are hashed as they are read for use, never trusted.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -29,14 +31,16 @@ from model_store.names import (
     VERSION,
     ModelRef,
     VersionId,
+    next_version,
     parse_ref,
 )
-from model_store.ready import MAX_READY_BYTES, READY, format_ready, parse_ready
-from model_store.storage import Folder
+from model_store.ready import CLAIM, MAX_READY_BYTES, READY, format_ready, parse_ready
+from model_store.storage import Folder, require_create
 
 CONFIG = "config.json"
 MAX_VERSION_BYTES = 8 * 2**30
 """All files of a version together: they are read into memory."""
+PUBLISH_ATTEMPTS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,12 @@ class ModelStore:
     def versions(self, name: str) -> list[VersionId]:
         """READY versions of a model, by name (which is not an order of age)."""
         return [version for version, is_ready in self._entries(name, READY) if is_ready]
+
+    def unfinished(self, name: str) -> list[VersionId]:
+        """Return versions that a publication has taken and not announced: it is running, or was cut off."""
+        ready = set(self.versions(name))
+        claimed = [version for version, is_claimed in self._entries(name, CLAIM) if is_claimed]
+        return [version for version in claimed if version not in ready]
 
     def aliases(self, name: str) -> dict[str, str]:
         """Alias to version, e.g. {"production": "1"}."""
@@ -167,23 +177,35 @@ class ModelStore:
         return described
 
     def publish(self, version: VersionId, files: Mapping[str, bytes]) -> ModelVersion:
-        """Write a new version, READY last.
+        """Create a new version, READY last. The same call finishes a publication that was cut off.
 
-        Raises ModelExists: versions are never replaced; and ModelRefused for a classifier among detectors, or
-        the other way round: an alias is moved between versions, and who asks it wants answers of one kind.
+        Raises ModelExists: versions are never replaced, nor taken from a publication that is running; and
+        ModelRefused for a classifier among detectors, or the other way round: an alias moves between versions, and
+        its callers expect answers of one kind.
         """
-        base = f"{version.name}/{version.version}"
-        if self.folder.exists(f"{base}/{READY}"):
+        digests = {name: sha256_hex(data) for name, data in files.items()}
+        ready = format_ready(digests, str(version))
+        if self.folder.exists(f"{version.name}/{version.version}/{READY}"):
             raise ModelExists(
                 f"{version} exists in {self.url} and versions never change; choose another version"
             )
         self._require_one_kind(version, files)
-        digests = {name: sha256_hex(data) for name, data in files.items()}
-        ready = format_ready(digests, str(version))
-        for name, data in files.items():
-            self.folder.write(f"{base}/{name}", data)
-        self.folder.write(f"{base}/{READY}", ready)
+        require_create(self.url)
+        for name, data in {CLAIM: ready, **files, READY: ready}.items():
+            self._create(version, name, data)
         return self.describe(version)
+
+    def publish_next(self, name: str, files: Mapping[str, bytes]) -> ModelVersion:
+        """Publish under the next whole number; the one after it where another publication takes that first.
+
+        Raises ModelExists when all of PUBLISH_ATTEMPTS numbers were taken; ModelRefused as `publish`.
+        """
+        for _ in range(PUBLISH_ATTEMPTS):
+            with contextlib.suppress(ModelExists):
+                return self.publish(next_version(name, self.folder.names(name)), files)
+        raise ModelExists(
+            f"{name}: {PUBLISH_ATTEMPTS} version numbers were taken; choose one with --version"
+        )
 
     def set_alias(self, name: str, alias: str, version: str | None) -> None:
         """Point an alias at a READY version, or at nothing (None), in one atomic write."""
@@ -214,6 +236,21 @@ class ModelStore:
         for entry in self.folder.names(name):
             if VERSION.fullmatch(entry):
                 yield VersionId(name, entry), self.folder.exists(f"{name}/{entry}/{file}")
+
+    def _create(self, version: VersionId, name: str, data: bytes) -> None:
+        """Create a file, or leave it where it has these bytes. Raises ModelExists where it has others.
+
+        Nothing is ever replaced, so publications of one version cannot mix their files.
+        """
+        place = f"{version.name}/{version.version}/{name}"
+        try:
+            self.folder.create(place, data)
+        except FileExistsError:
+            if self.folder.read(place) != data:
+                raise ModelExists(
+                    f"{version} is taken by another publication with a different {name}, which is running or was cut "
+                    f"off; choose another version, or remove {self.url}/{version.name}/{version.version} if it was cut"
+                ) from None
 
     def _each_file(self, version: ModelVersion) -> Iterator[tuple[str, bytes]]:
         left = MAX_VERSION_BYTES

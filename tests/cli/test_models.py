@@ -343,6 +343,30 @@ def test_pull_copies_nothing_that_a_link_leads_to(
     assert store.versions("blobs") == []
 
 
+def test_a_version_that_was_cut_off_is_listed_as_unfinished(
+    resight: Resight, motion_config: Path, home: Path, store: ModelStore
+) -> None:
+    add_motion(resight, motion_config)
+    (home / "models" / "blobs" / "1" / "READY").unlink()
+    listed = resight("models", "list")
+    assert "unfinished: blobs@1" in listed.err
+    add_motion(resight, motion_config, "1")
+    assert "unfinished" not in resight("models", "list").err
+    assert [str(version) for version in store.versions("blobs")] == ["blobs@1"]
+
+
+def test_a_number_that_is_given_is_refused_where_another_is_adding_it(
+    resight: Resight, motion_config: Path, home: Path, store: ModelStore
+) -> None:
+    place = home / "models" / "blobs" / "1"
+    place.mkdir(parents=True)
+    (place / "CLAIM").write_text("somebody else's files")
+    words = ("models", "add", "--name", "blobs", "--config", motion_config)
+    assert "taken by another publication" in resight(*words, "--version", "1").refused(6)
+    assert "blobs@2" in resight(*words).ok()
+    assert (place / "CLAIM").read_text() == "somebody else's files"
+
+
 def test_detections_beside_the_picture_are_a_doubt_that_is_said(
     resight: Resight, tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ from model_store.errors import (
 )
 from model_store.inference_key import sha256_hex
 from model_store.names import ModelRef, VersionId, parse_ref, version_id
-from model_store.ready import READY
+from model_store.ready import CLAIM, READY
 from model_store.storage import Folder
 from model_store.store import CONFIG, ModelStore
 from tests.fixtures_local import motion_store
@@ -72,37 +72,22 @@ def test_a_published_version_is_described_from_its_files(store: ModelStore) -> N
     assert (store.names(), store.versions("deer")) == (["deer"], [DEER_1])
 
 
-def test_ready_is_written_last(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_claim_is_written_first_and_ready_last(
+    store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     written: list[str] = []
-    write = Folder.write
+    create = Folder.create
 
     def note(folder: Folder, relative: str, data: bytes) -> None:
         written.append(relative)
-        write(folder, relative, data)
+        create(folder, relative, data)
 
-    monkeypatch.setattr(Folder, "write", note)
+    store.publish(DEER_2, FILES)  # the first to a remote place tries whether it creates
+    monkeypatch.setattr(Folder, "create", note)
     store.publish(DEER_1, FILES)
-    assert len(written) == len(FILES) + 1
+    assert written[0] == f"deer/1/{CLAIM}"
+    assert sorted(written[1:-1]) == sorted(f"deer/1/{name}" for name in FILES)
     assert written[-1] == f"deer/1/{READY}"
-
-
-def test_a_publication_cut_off_is_invisible_and_can_be_repeated(
-    store: ModelStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write = Folder.write
-
-    def fail(folder: Folder, relative: str, data: bytes) -> None:
-        if relative.endswith("cat.jpg"):
-            raise OSError("disk full")
-        write(folder, relative, data)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Folder, "write", fail)
-        with pytest.raises(OSError, match="disk full"):
-            store.publish(DEER_1, FILES)
-    assert store.versions("deer") == []
-    store.publish(DEER_1, FILES)
-    assert store.versions("deer") == [DEER_1]
 
 
 def test_a_version_without_ready_does_not_exist(store: ModelStore) -> None:
