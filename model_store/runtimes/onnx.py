@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from model_store.errors import ModelRefused
 from model_store.runtimes.inputs import ImageInput, run_in_steps
+from model_store.runtimes.onnx_division import guard_division
 from model_store.said import said
 from model_store.weights_file import no_onnx, require_whole
 
@@ -41,6 +42,7 @@ class OnnxSession:
 
     def __init__(self, weights: bytes, threads: int) -> None:
         require_whole(weights)
+        graph = guard_division(weights)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -50,7 +52,7 @@ class OnnxSession:
             ort.preload_dlls()  # CUDA and cuDNN as the extra `gpu` installs them, which are on no search path
         wanted = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in available]
         try:
-            self._session = ort.InferenceSession(weights, options, providers=wanted)
+            self._session = ort.InferenceSession(graph, options, providers=wanted)
         except Exception as error:  # onnxruntime raises a dozen unrelated kinds
             if _UNREADABLE.search(str(error)):
                 raise ModelRefused(no_onnx(weights)) from error

@@ -71,8 +71,13 @@ NAMES = """
     size sym_constrain_range sym_constrain_range_for_size sym_numel sym_size sym_storage_offset sym_stride
 """
 ALLOWED = {"torchvision.nms", *(f"aten.{name}" for name in NAMES.split())}
-FORBIDDEN = {"view.dtype", "repeat_interleave.Tensor", "repeat_interleave.self_Tensor"}
-"""The first makes a bool of any byte; the others write past their end when the repeats add up to over 64 bits."""
+FORBIDDEN = {
+    *("view.dtype", "repeat_interleave.Tensor", "repeat_interleave.self_Tensor"),
+    *("lcm.default", "lcm_.default"),
+}
+"""The first makes a bool of any byte; the next two write past their end when the repeats add up to over 64 bits; the
+last divide the least integer by -1, a trap of the CPU.
+"""
 
 LIMITS: dict[str, tuple[Any, ...]] = {
     "train": (False,),
@@ -156,11 +161,36 @@ def _matched(attention: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def _sign_first(division: Callable[..., Any]) -> Callable[..., Any]:
+    """The least integer divided by -1 is a trap of the CPU: for a / b, (a * s) / (b * s), s = -1 where b is -1."""
+
+    def call(dividend: Any, divisor: Any, *given: Any, **named: Any) -> Any:
+        numbers = (dividend, divisor)
+        if named.get("rounding_mode") is None or not all(map(_is_signed_integer, numbers)):
+            return division(dividend, divisor, *given, **named)
+        sign = (divisor == -1) * -2 + 1
+        if isinstance(divisor, torch.Tensor):
+            sign = sign.to(divisor.dtype)
+        divisor = divisor * sign  # first, as an in-place division may be one of a tensor by itself
+        if division.__name__.partition(".")[0].endswith("_"):
+            return division(dividend.mul_(sign), divisor, *given, **named)
+        return division(dividend * sign, divisor, *given, **named)
+
+    return call
+
+
+def _is_signed_integer(number: Any) -> bool:
+    if not isinstance(number, torch.Tensor):
+        return isinstance(number, int)
+    return not number.is_floating_point() and not number.is_complex() and number.dtype.is_signed
+
+
 GUARDS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
     "empty": _zeroed,
     "empty_like": _zeroed,
     "new_empty": _zeroed,
     "scaled_dot_product_attention": _matched,
+    **dict.fromkeys(("div", "div_", "divide", "divide_"), _sign_first),
 }
 
 

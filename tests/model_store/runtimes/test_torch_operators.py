@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from typing import Any
+
 import pytest
 
 torch = pytest.importorskip("torch", reason="the torch extra is not installed")
@@ -97,3 +101,56 @@ def test_elementwise_operators_are_allowed_also_in_place(target: str) -> None:
 def test_what_reaches_beyond_its_tensors_is_refused(target: str) -> None:
     with pytest.raises(ModelRefused, match="it calls"):
         operator_of(target, {})
+
+
+DIVIDE = """
+import torch
+from model_store.runtimes.torch_operators import operator_of
+
+for dtype in (torch.int8, torch.int16, torch.int32, torch.int64):
+    least = torch.iinfo(dtype).min
+    for mode in ("trunc", "floor"):
+        for name in ("div", "divide", "div_", "divide_"):
+            for overload, other in (("Tensor_mode", torch.full((40,), -1, dtype=dtype)), ("Scalar_mode", -1)):
+                call = operator_of(f"torch.ops.aten.{name}.{overload}", {"rounding_mode": mode}).call
+                given = torch.full((40,), least, dtype=dtype)
+                quotient = call(given, other, rounding_mode=mode)
+                assert quotient.dtype == dtype and (quotient == least).all(), (name, overload, dtype)
+                assert (given is quotient) == name.endswith("_")
+print("whole")
+"""
+
+
+def test_the_least_integer_divided_by_minus_1_ends_no_process() -> None:
+    """In a process of its own, which the trap would end."""
+    done = subprocess.run(
+        [sys.executable, "-c", DIVIDE], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "whole\n"), done.stderr
+
+
+@pytest.mark.parametrize("mode", [None, "trunc", "floor"])
+@pytest.mark.parametrize("name", ["div", "div_"])
+@pytest.mark.parametrize(
+    "dtype", [torch.int32, torch.int64, torch.int8, torch.uint8, torch.float32]
+)
+def test_all_other_quotients_are_those_of_torch(name: str, dtype: Any, mode: str | None) -> None:
+    numbers = torch.tensor([-7, -2, -1, 1, 2, 7, 100]).to(dtype)
+    a, b = (grid.reshape(-1) for grid in torch.meshgrid(numbers, numbers, indexing="ij"))
+    if name == "div_" and mode is None and not dtype.is_floating_point:
+        return  # torch refuses a fraction in place of an integer
+    call = operator_of(f"torch.ops.aten.{name}.Tensor_mode", {"rounding_mode": mode}).call
+    expected = torch.div(a, b, rounding_mode=mode)
+    assert torch.equal(call(a.clone(), b.clone(), rounding_mode=mode), expected)
+
+
+def test_a_tensor_may_be_divided_by_itself_in_place() -> None:
+    call = operator_of("torch.ops.aten.div_.Tensor_mode", {"rounding_mode": "trunc"}).call
+    numbers = torch.tensor([-1, 5, -(2**63)])
+    assert call(numbers, numbers, rounding_mode="trunc").tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("name", ["lcm.default", "lcm_.default", "lcm.out"])
+def test_a_least_common_multiple_is_refused(name: str) -> None:
+    with pytest.raises(ModelRefused, match="not on the list"):
+        operator_of(f"torch.ops.aten.{name}", {})
