@@ -18,6 +18,7 @@ from model_store.inference_key import inference_key, sha256_hex, weights_digest
 from model_store.loaded import Loaded, opened
 from model_store.names import VersionId, next_version, number_of
 from model_store.probe import first_difference, record_probe
+from model_store.probe_ties import mark_ties
 from model_store.ready import READY
 from model_store.recognise import Recognised, recognise
 from model_store.store import CONFIG, ModelInfo, ModelStore, ModelVersion
@@ -98,7 +99,7 @@ def _probed(
     }
     files.update(record_probe(model, probes or {"synthetic.png": synthetic_scene()}))
     _require_steady(model, files)
-    return files
+    return files | mark_ties(model, files)
 
 
 def _require_steady(model: Loaded, files: Mapping[str, bytes]) -> None:

@@ -47,6 +47,20 @@ def expected_classes(classifier: Classifier, images: Mapping[str, bytes]) -> Exp
     return ExpectedClasses(tolerance=tolerance, images=found)
 
 
+def require_distinct_classes(
+    classifier: Classifier, files: Mapping[str, bytes], recorded: bytes
+) -> None:
+    """Raise ModelRefused for a probe in which all classes have one logit: it accepts them in any order."""
+    expected = ExpectedClasses.model_validate_json(recorded)
+    rows = [_logits(classifier, files[f"probe/{name}"]) for name in expected.images]
+    if rows and all(np.ptp(row) <= expected.tolerance.logit for row in rows):
+        raise ModelRefused(
+            f"the probe cannot tell {classifier.info.id} from another model: all {len(classifier.labels)} classes have "
+            "the same logit in it. Give another picture with --probe; if every picture is like this, the weights are "
+            "untrained"
+        )
+
+
 def class_difference(
     classifier: Classifier, wanted: list[ProbeClass], data: bytes, tolerance: ClassTolerance
 ) -> str | None:

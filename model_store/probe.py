@@ -2,8 +2,9 @@
 
 probe/expected.json: {"tolerance": {"iou": .., "score": ..}, "images": {"cat.jpg": [{label, score,
 box_xyxy_px}, ..]}}, with everything the model said above its floor when the version was added.
-A detection may be missing or new only within the score tolerance of the floor. Catches a wrong
-decoder, wrong channel order, wrong class order and damaged weights at once. Of a classifier: `class_probe.py`.
+A detection may be missing or new only within the score tolerance of the floor, or of the last one of a list that
+is `full`; one that is `tied` (`probe_ties.py`) may also give way to others at its place. Catches a wrong decoder,
+wrong channel order, wrong class order and damaged weights at once. Of a classifier: `class_probe.py`.
 """
 
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
@@ -41,6 +42,7 @@ class ProbeDetection(Frozen):
     label: str
     score: float
     box_xyxy_px: tuple[float, float, float, float]
+    tied: bool = False
 
 
 class Tolerance(Frozen):
@@ -53,6 +55,30 @@ class Tolerance(Frozen):
 class Expected(Frozen):
     tolerance: Tolerance = Tolerance()
     images: dict[str, list[ProbeDetection]]
+    full: tuple[str, ...] = ()
+    """Pictures with more detections than the list has places."""
+
+    def shows(self, name: str, floor: float) -> int:
+        """Return how many detections of a picture are well above the floor."""
+        return sum(one.score > floor + self.tolerance.score for one in self.images[name])
+
+    def binds(self, name: str, floor: float) -> int:
+        """Return how many of these must be found again."""
+        return sum(
+            one.score > self.cut(name, floor) + self.tolerance.score and not one.tied
+            for one in self.images[name]
+        )
+
+    def cut(self, name: str, floor: float) -> float:
+        """Return the score at which the list of a picture ends: the floor, or that of the last one of a full list."""
+        full = name in self.full and self.images[name]
+        return max(floor, min(one.score for one in self.images[name])) if full else floor
+
+    def to_json(self) -> bytes:
+        """Return expected.json; what came later is left out where it says nothing."""
+        value = self.model_dump(mode="json", exclude_defaults=True)
+        value = {"tolerance": self.tolerance.model_dump(mode="json"), **value}
+        return json.dumps(value, indent=1).encode()
 
 
 def record_probe(
@@ -60,12 +86,15 @@ def record_probe(
 ) -> dict[str, bytes]:
     """Files of the probe folder for these encoded images, as this model sees them."""
     if isinstance(model, Classifier):
-        expected = expected_classes(model, images)
+        classes = expected_classes(model, images)
+        expected = json.dumps(classes.model_dump(mode="json"), indent=1).encode()
     else:
-        expected = Expected(images={name: _detections(model, d) for name, d in images.items()})
-    files = {f"probe/{name}": data for name, data in images.items()}
-    files[EXPECTED] = json.dumps(expected.model_dump(mode="json"), indent=1).encode()
-    return files
+        seen = {name: recorded_detections(model, data) for name, data in images.items()}
+        expected = Expected(
+            images={name: found for name, (found, _) in seen.items()},
+            full=tuple(name for name, (_, saturated) in seen.items() if saturated),
+        ).to_json()
+    return {**{f"probe/{name}": data for name, data in images.items()}, EXPECTED: expected}
 
 
 def outside_picture(files: Mapping[str, bytes]) -> int:
@@ -97,15 +126,20 @@ def first_difference(model: LoadedDetector | Classifier, files: Mapping[str, byt
     if isinstance(model, Classifier):
         classes = _expected(ExpectedClasses, where, files)
 
-        def of_classes(wanted: list[ProbeClass], data: bytes) -> str | None:
+        def of_classes(_: str, wanted: list[ProbeClass], data: bytes) -> str | None:
             return class_difference(model, wanted, data, classes.tolerance)
 
         return _first(where, classes.images, files, of_classes)
     expected = _expected(Expected, where, files)
 
-    def of_boxes(wanted: list[ProbeDetection], data: bytes) -> str | None:
-        found = _detections(model, data)
-        return _difference(wanted, found, expected.tolerance, model.config.score_floor)
+    floor = model.config.score_floor
+
+    def of_boxes(name: str, wanted: list[ProbeDetection], data: bytes) -> str | None:
+        found, saturated = recorded_detections(model, data)
+        cut = expected.cut(name, floor)
+        is_cut = saturated and name in expected.full and found
+        end = max(floor, min(one.score for one in found)) if is_cut else floor
+        return _difference(wanted, found, expected.tolerance, floor, (end, cut))
 
     return _first(where, expected.images, files, of_boxes)
 
@@ -123,44 +157,80 @@ def _first(
     where: str,
     images: Mapping[str, W],
     files: Mapping[str, bytes],
-    difference: Callable[[W, bytes], str | None],
+    difference: Callable[[str, W, bytes], str | None],
 ) -> str | None:
     for name, wanted in images.items():
         if f"probe/{name}" not in files:
             raise ModelRefused(f"{where} names {name}, which is missing")
-        words = difference(wanted, files[f"probe/{name}"])
+        words = difference(name, wanted, files[f"probe/{name}"])
         if words:
             return f"{name}: {words}"
     return None
 
 
-def _detections(detector: LoadedDetector, data: bytes) -> list[ProbeDetection]:
+def recorded_detections(detector: LoadedDetector, data: bytes) -> tuple[list[ProbeDetection], bool]:
+    """Return the detections of encoded bytes, and True for a list that was cut. Raises ImageError, ModelRefused."""
     try:
         _, found = detector.detect_encoded(data)
     except OutputNonsense as error:
         raise ModelRefused(f"{detector.info.id} cannot be trusted: {error}") from error
     labels = detector.info.labels
-    return [
+    rows = [
         ProbeDetection(label=labels[class_id], score=score, box_xyxy_px=tuple(box))
         for box, score, class_id in zip(
             found.boxes_xyxy.tolist(), found.scores.tolist(), found.class_ids.tolist(), strict=True
         )
     ]
+    return rows, found.saturated
 
 
 def _difference(
-    wanted: list[ProbeDetection], found: list[ProbeDetection], tolerance: Tolerance, floor: float
+    wanted: list[ProbeDetection],
+    found: list[ProbeDetection],
+    tolerance: Tolerance,
+    floor: float,
+    cuts: tuple[float, float] | None = None,
 ) -> str | None:
-    """What is not matched one to one, in words; None when all is well."""
-    left = list(found)
-    for want in wanted:
-        match = next((have for have in left if _same(want, have, tolerance)), None)
-        if match is not None:
-            left.remove(match)
-        elif abs(want.score - floor) > tolerance.score:
+    """Return the first detection without a counterpart, in words; None when all is well.
+
+    `cuts` are the scores at which the list found and the recorded one end, where that is above the floor.
+    """
+    end, cut = cuts or (floor, floor)
+    missing, extra = match(wanted, found, tolerance)
+    for want in (wanted[place] for place in missing):
+        at_floor = abs(want.score - floor) <= tolerance.score
+        at_end = end > floor and want.score <= end + tolerance.score
+        if not (at_floor or at_end or want.tied):
             return f"wanted {_words(want)}, found {', '.join(map(_words, found[:3])) or 'nothing'}"
-    extra = next((have for have in left if have.score > floor + tolerance.score), None)
-    return f"unexpected {_words(extra)}" if extra else None
+    for have in (found[place] for place in extra):
+        if have.score > cut + tolerance.score and not _stands_in(have, wanted, tolerance):
+            return f"unexpected {_words(have)}"
+    return None
+
+
+def match(
+    wanted: list[ProbeDetection], found: list[ProbeDetection], tolerance: Tolerance
+) -> tuple[list[int], list[int]]:
+    """Return the places in `wanted` and in `found` that have no counterpart, each used once, the nearest first."""
+    left = dict(enumerate(found))
+    missing: list[int] = []
+    for place, want in enumerate(wanted):
+        same = [i for i, have in left.items() if _same(want, have, tolerance)]
+        if same:
+            del left[max(same, key=lambda i: _iou(want.box_xyxy_px, left[i].box_xyxy_px))]
+        else:
+            missing.append(place)
+    return missing, list(left)
+
+
+def _stands_in(have: ProbeDetection, wanted: list[ProbeDetection], tolerance: Tolerance) -> bool:
+    """Return True for a detection that may have won at the place of a tied one."""
+    return any(
+        want.tied
+        and have.score <= want.score + tolerance.score
+        and _iou(have.box_xyxy_px, want.box_xyxy_px) > 0
+        for want in wanted
+    )
 
 
 def _same(want: ProbeDetection, have: ProbeDetection, tolerance: Tolerance) -> bool:

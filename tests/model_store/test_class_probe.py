@@ -139,10 +139,19 @@ def test_the_tolerance_is_exact_on_both_sides(
         check_probe(other, files)
 
 
-def test_equal_logits_have_the_least_tolerance(tmp_path: Path) -> None:
-    flat = six(tmp_path, [2.0] * 6)
+def test_nearly_equal_logits_have_the_least_tolerance(tmp_path: Path) -> None:
+    flat = six(tmp_path, [2.0, 2.0, 2.0, 2.0, 2.0, 2.01])
     recorded = json.loads(record_probe(flat, {"cat.jpg": photo("cat")})[EXPECTED])
     assert recorded["tolerance"]["logit"] == LEAST_TOLERANCE
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.9 * LEAST_TOLERANCE])
+def test_a_probe_in_which_all_classes_tie_is_refused(tmp_path: Path, spread: float) -> None:
+    """It would accept the classes in any order."""
+    with pytest.raises(
+        ModelRefused, match=r"cannot tell colours@1 .* another picture with --probe"
+    ):
+        six(tmp_path, [2.0, 2.0, 2.0, 2.0, 2.0, 2.0 + spread])
 
 
 @pytest.mark.parametrize(

@@ -194,6 +194,7 @@ def test_a_list_that_the_graph_has_filled_is_saturated(
 ) -> None:
     rows = np.zeros((1, 10, 6), np.float32)
     rows[0, :used] = [1, 1, 30, 30, 0.9, 1]
+    rows[0, 0, 4] = 0.95  # a probe of equal scores alone is refused
     labels = np.zeros((1, 10), np.int64)
     outputs = (
         {"output0": rows} if family == "end2end" else {"dets": rows[..., :5], "labels": labels}
