@@ -24,6 +24,13 @@ _STATE = """
     from affected anti join due using (source_root, path) union all by name from due
 """
 
+_KEEP_TIME = """
+    update changed set ingested_at = known.ingested_at from known
+    where known.path = changed.path and known.content = hash(changed.media_sha256)
+        and known.ingested_at is not null
+"""
+"""A file that was read again with the same bytes stays the image of its content (`archive/images.py`)."""
+
 
 class Changes:
     """Of one archive, in a relation `changed` of `sql`; at most one row a file between two commits."""
@@ -52,6 +59,7 @@ class Changes:
         if not self._rows:
             return base
         started_s = time.monotonic()
+        self._sql.execute(_KEEP_TIME)
         if self._rows > MANY_ROWS and set(MEDIA.names) <= {f.name for f in base.schema().fields}:
             what = Replacement(self._sql, "changed", SAME_FILE, _STATE)
             base = replace_many(self._tables, "media", writer_of(self._root), what)

@@ -29,10 +29,11 @@ WINDOW_ROWS = 20_000
 SAME_FILE = ("source_root", "path")
 _TABLES = """
     create table listed (path varchar, size_bytes bigint, content_tag varchar);
-    create table known (path varchar, content_tag varchar, missing boolean)
+    create table known (
+        path varchar, content_tag varchar, missing boolean, content ubigint, ingested_at timestamptz)
 """
 _KNOWN = """
-    insert into known select path, content_tag, missing_since is not null
+    insert into known select path, content_tag, missing_since is not null, hash(media_sha256), ingested_at
     from media where source_root = $root
 """
 _ROWS_DUE = """
@@ -88,7 +89,8 @@ class Difference:
         if is_local(media.table_uri):
             scan(self.sql, "media", media, MEDIA)
         else:
-            columns = ["path", "content_tag", "missing_since", "source_root"]
+            names = "path content_tag missing_since source_root media_sha256 ingested_at"
+            columns = names.split()
             self.sql.register("media", _rows(media, self._root, columns).to_reader())
         self.sql.execute(_KNOWN, {"root": self._root})
         return self._count("known")

@@ -15,39 +15,50 @@ import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
 from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError
 
 from archive.dataset import dataset
+from archive.literal import literal
 from archive.prune import lost
-from archive.query import RELATIONS, connect, is_of_storage
+from archive.query import RELATIONS, connect, is_of_storage, out_of_memory
+from archive.replace import Replacement, replace_many
 from archive.schemas import EXPORTS
-from archive.tables import MAINTENANCE, Tables, properties_of
+from archive.scratch import scratch
+from archive.tables import Tables
 from archive.views import View, Views
-from model_store.errors import BadRequest, Conflict, StorageUnreachable
+from model_store.errors import BadRequest, Conflict, StorageError, StorageUnreachable
 
 _FORMATS = {".parquet": "format parquet, compression zstd", ".csv": "format csv, header"}
 _KEYS = "select distinct inference_key from {} order by all"
 OF_VIEW = ("results", "detections", "hidden", "events", "occurrences")
 OF_ALL = ("all_results", "all_detections")
+_RECORD = ("exported_at", "file")
 BESIDE = ("snips", "classifications")
 """Tables that hang on results, by inference key."""
 
 
-def export(tables: Tables, relation: str, out: Path, view: View | None = None) -> int:
-    """Rows written, of `view` as in `archive/query.py`. The file appears whole or not at all.
+def export(
+    tables: Tables,
+    relation: str,
+    out: Path,
+    view: View | None = None,
+    memory_mib: int | None = None,
+) -> int:
+    """Return the number of rows written; `view` and `memory_mib` as in `archive/query.py`.
 
-    Of a process that is killed a record may stay, and no file: too much is kept then, never too little.
-    Raises BadRequest, StorageUnreachable, TableConflict, and Conflict when a prune took the rows meanwhile.
+    The file appears whole or not at all. A process that is killed may leave a record without a file: too much is
+    kept then, never too little. Raises BadRequest, StorageUnreachable, TableConflict, and Conflict if a prune
+    took the rows at the same time.
     """
     if relation not in RELATIONS:
         raise BadRequest(f"no relation '{relation}'; there is: {', '.join(RELATIONS)}")
     if out.suffix.lower() not in _FORMATS:
         raise BadRequest(f"{out}: write to a name that ends in .parquet or .csv")
     view = view or Views(tables.url).current()
-    connection, part = connect(tables, view), out.with_name(f".{out.name}.part")
+    part = out.with_name(f".{out.name}.part")
     try:
-        rows = _copy(connection, relation, out, part)
-        keys = _keys(connection, relation, view) if rows else []
+        with connect(tables, view, memory_mib=memory_mib) as sql:
+            rows = _copy(sql, relation, out, part)
+            keys = _keys(sql, relation, view) if rows else []
         record = {
             "exported_at": datetime.now(UTC),
             "relation": relation,
@@ -82,25 +93,27 @@ def _require_kept(tables: Tables, relation: str, keys: list[str], out: Path) -> 
 
 
 def _take_back(tables: Tables, record: dict[str, Any]) -> None:
-    """The record of a file that is not there. Where that fails it stays: too much is kept, never too little."""
-    with contextlib.suppress(StorageUnreachable, DeltaError, OSError):
-        table = tables.snapshot("exports")
-        file = str(record["file"]).replace("'", "''")
-        at = record["exported_at"].isoformat(timespec="microseconds")
-        table.delete(
-            f"file = '{file}' and exported_at = '{at}'",
-            commit_properties=properties_of(table, MAINTENANCE),
-        )
+    """Remove the record of a file that is not there. If that fails it stays: too much is kept, never too little.
+
+    Not by `DeltaTable.delete`: it writes the other records of the file as string_view, on which no reader can filter.
+    """
+    with contextlib.suppress(StorageError), scratch("export") as sql:
+        keys = pa.Table.from_pylist([record], schema=EXPORTS).select(_RECORD)
+        sql.register("record", keys)
+        sql.execute("create table taken_back as from record")
+        rest = f"from affected anti join due using ({', '.join(_RECORD)})"
+        replace_many(tables, "exports", "exports", Replacement(sql, "taken_back", _RECORD, rest))
 
 
-def _copy(connection: duckdb.DuckDBPyConnection, relation: str, out: Path, part: Path) -> int:
-    target = str(part).replace("'", "''")
-    copy = f"copy {relation} to '{target}' ({_FORMATS[out.suffix.lower()]})"
+def _copy(sql: duckdb.DuckDBPyConnection, relation: str, out: Path, part: Path) -> int:
+    copy = f"copy {relation} to {literal(str(part))} ({_FORMATS[out.suffix.lower()]})"
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        written = connection.execute(copy).fetchall()
+        written = sql.execute(copy).fetchall()
     except OSError as error:
         raise BadRequest(f"cannot write {out}: {error}") from error
+    except duckdb.OutOfMemoryException as error:
+        raise out_of_memory(error) from error
     except duckdb.Error as error:
         if part.name in str(error):
             raise BadRequest(f"cannot write {out}: {error}") from error
@@ -110,14 +123,14 @@ def _copy(connection: duckdb.DuckDBPyConnection, relation: str, out: Path, part:
     return int(written[0][0])
 
 
-def _keys(connection: duckdb.DuckDBPyConnection, relation: str, view: View | None) -> list[str]:
-    """Of the very snapshots that were copied."""
+def _keys(sql: duckdb.DuckDBPyConnection, relation: str, view: View | None) -> list[str]:
+    """Return the inference keys of the rows that were copied, from the same snapshots."""
     if relation in OF_VIEW:
         return [view.inference_key] if view else []
     if relation not in (*OF_ALL, *BESIDE):
         return []
     table = f"{relation}_table" if relation in BESIDE else "results_table"
-    return [row[0] for row in connection.execute(_KEYS.format(table)).fetchall()]
+    return [row[0] for row in sql.execute(_KEYS.format(table)).fetchall()]
 
 
 def _words(view: View) -> str:
@@ -126,6 +139,6 @@ def _words(view: View) -> str:
 
 def _not_recorded(snapshot: DeltaTable, rows: pa.Table) -> pa.Table:
     """The record is absent unless its own commit was acknowledged too late."""
-    (record,) = rows.select(["exported_at", "file"]).to_pylist()
+    (record,) = rows.select(_RECORD).to_pylist()
     same = (ds.field("exported_at") == record["exported_at"]) & (ds.field("file") == record["file"])
     return rows.slice(0, 0) if dataset(snapshot, EXPORTS).count_rows(filter=same) else rows

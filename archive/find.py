@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -23,7 +22,6 @@ import pyarrow as pa
 from deltalake.exceptions import DeltaError
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from archive.literal import literal
 from archive.publications import view_named
 from archive.query import connect, is_of_storage
 from archive.tables import Tables
@@ -34,15 +32,14 @@ MOST_IMAGES = 1000
 MEMORY_MIB = 1024
 LEAST_S = 0.1
 _FILES = """
-    missing_since is null
-        and ($camera is null or camera_id = $camera)
+    ($camera is null or camera_id = $camera)
         and ($since is null or captured_at_local >= $since)
         and ($until is null or captured_at_local < $until)
 """
 _SHOWN = """
     and media_sha256 in (
         select media_sha256 from detections
-        semi join (select media_sha256 from media where {files}) using (media_sha256)
+        semi join (select media_sha256 from images where {files}) using (media_sha256)
         where ($label is null or label = $label) and score >= coalesce($min_score, 0)::float)
 """
 _STATUS = """
@@ -55,13 +52,12 @@ _AFTER = """
 """
 _PAGE = """
     select media_sha256, source_root, path, camera_id, captured_at_local
-    from media where {files} {conditions}
+    from images where {files} {conditions}
     order by captured_at_local desc nulls last, source_root, path
     limit $most
 """
 _TOLD = """
-    with boxes as (select distinct media_sha256, rank, label from detections),
-    counts as (select media_sha256, label, count(*) as n from boxes group by all),
+    with counts as (select media_sha256, label, count(*) as n from detections group by all),
     labels as (
         select media_sha256, map_from_entries(list((label, n) order by n desc, label)) as labels
         from counts group by media_sha256)
@@ -116,15 +112,12 @@ def find(tables: Tables, wanted: Wanted, within_s: float) -> Found:
     view, clock = _view(tables, wanted.view), _Clock(within_s)
     question, values = _question(wanted)
     try:
-        with tempfile.TemporaryDirectory(prefix="resight-find-") as scratch:
-            with _connected(tables, view, scratch) as sql, clock.ends(sql):
-                found: pa.Table = sql.sql(question, params=values).to_arrow_table()
-            with (
-                _connected(tables, view, scratch, found.column("media_sha256")) as sql,
-                clock.ends(sql),
-            ):
-                sql.register("page", found)
-                images = sql.sql(_TOLD).to_arrow_table().to_pylist(maps_as_pydicts="strict")
+        with connect(tables, view, memory_mib=MEMORY_MIB) as sql, clock.ends(sql):
+            found: pa.Table = sql.sql(question, params=values).to_arrow_table()
+        few = found.column("media_sha256")
+        with connect(tables, view, few, MEMORY_MIB) as sql, clock.ends(sql):
+            sql.register("page", found)
+            images = sql.sql(_TOLD).to_arrow_table().to_pylist(maps_as_pydicts="strict")
     except duckdb.InterruptException:
         raise DeadlinePassed(
             f"the images were not found within {within_s:g} s: ask for less, or use resight sql"
@@ -164,16 +157,6 @@ def _question(wanted: Wanted) -> tuple[str, dict[str, Any]]:
         conditions += _AFTER
         values |= {"moment": moment, "root": root, "path": path}
     return _PAGE.format(files=_FILES, conditions=conditions), values
-
-
-@contextmanager
-def _connected(
-    tables: Tables, view: View | None, scratch: str, images: pa.ChunkedArray | None = None
-) -> Iterator[duckdb.DuckDBPyConnection]:
-    with connect(tables, view, images) as sql:
-        sql.execute(f"set memory_limit = '{MEMORY_MIB}MiB'")
-        sql.execute(f"set temp_directory = {literal(scratch)}")
-        yield sql
 
 
 def _view(tables: Tables, name: str) -> View | None:

@@ -7,17 +7,17 @@ blank. Three scans of the columns that are needed; nothing is kept in Python but
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import contextlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import duckdb
 import pyarrow as pa
 
+from archive.images import images_of
 from archive.scan import scan
 from archive.schemas import MEDIA, RESULTS
+from archive.scratch import Scratch
 from archive.tables import Tables
 from archive.views import View
 from model_store.errors import StorageUnreachable
@@ -88,7 +88,8 @@ def health(
         )
     results = tables.existing("results") if view else None
     try:
-        with _connected() as sql:
+        with contextlib.closing(Scratch("health", MEMORY_MIB, in_order=False)) as room:
+            sql = room.sql
             scan(sql, "media", media, MEDIA)
             scan(sql, "results", results, RESULTS, view.inference_key if view else None)
             return _health(sql, view, now, max_cameras)
@@ -97,24 +98,24 @@ def health(
 
 
 _FILES = """
-    create temp view files as
+    create temp view {name} as
     select media_sha256, left(coalesce(camera_id, getvariable('no_camera')), {chars}) as camera,
         ingested_at::timestamp as ingested_at, captured_at_local is null as undated,
         coalesce(len(timestamp_flags), 0) > 0 as doubtful,
         case when undated or doubtful then null
             else coalesce(captured_at_utc::timestamp,
                 captured_at_local::timestamp - getvariable('utc_offset')) end as taken_at
-    from media where missing_since is null
+    from {rows}
 """
 _RESULTS = """
-    with images as (select distinct hash(media_sha256) as image from files),
-        seen as (select hash(media_sha256) as image, status from results)
-    select coalesce(status, 'none'), count(*) from images left join seen using (image) group by all
+    with contents as (select distinct hash(media_sha256) as content from files),
+        seen as (select hash(media_sha256) as content, status from results)
+    select coalesce(status, 'none'), count(*) from contents left join seen using (content) group by all
 """  # 64 bits of 10^8 contents: one is counted too few with a chance of 1 to 4,000
 _RECENT = """
     create temp table recent as
-    select distinct camera, media_sha256, taken_at > getvariable('since') as is_recent
-    from files where taken_at > getvariable('before_since')
+    select camera, media_sha256, taken_at > getvariable('since') as is_recent
+    from images where taken_at > getvariable('before_since')
 """
 _BLANK_BY_SCORE = "coalesce(max_score, 0) < getvariable('threshold')::float"
 _BLANK_BY_LABEL = """
@@ -171,7 +172,9 @@ def _health(
     sql.execute(
         "set variable label_thresholds = (select map(list(label), list(score)) from labels)"
     )
-    sql.execute(_FILES.format(chars=MAX_NAME_CHARS))
+    present = "media where missing_since is null"
+    for name, source in (("files", present), ("images", images_of("media"))):
+        sql.execute(_FILES.format(name=name, chars=MAX_NAME_CHARS, rows=source))
     sql.execute(_RECENT)
     sql.execute(_SEEN.format(blank=_BLANK_BY_LABEL if labels else _BLANK_BY_SCORE))
     rows = sql.execute(_CAMERAS, {"most": max_cameras, "others": OTHERS}).fetchall()
@@ -200,12 +203,3 @@ def _camera(row: tuple) -> Camera:  # type: ignore[type-arg]
 def _label_table(labels: dict[str, float]) -> pa.Table:
     schema = pa.schema([("label", pa.string()), ("score", pa.float64())])
     return pa.table({"label": list(labels), "score": list(labels.values())}, schema=schema)
-
-
-@contextmanager
-def _connected() -> Iterator[duckdb.DuckDBPyConnection]:
-    """What does not fit into MEMORY_MIB goes to a temporary folder."""
-    with tempfile.TemporaryDirectory(prefix="resight-health-") as spill, duckdb.connect() as sql:
-        sql.execute(f"set memory_limit = '{MEMORY_MIB}MiB'; set temp_directory = '{spill}'")
-        sql.execute("set timezone = 'UTC'; set preserve_insertion_order = false")
-        yield sql

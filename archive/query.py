@@ -1,8 +1,8 @@
 """SQL over the tables: what a published view shows, and next to it everything there is.
 
 connect(tables, view) -> DuckDB connection. `results` and `detections` are of one inference key, that of the
-view; `all_results` and `all_detections` of all. Detections are flat: one row a detection and file (two
-files with the same bytes both have it), with the box also as fractions of the image.
+view; `all_results` and `all_detections` of all. Detections are flat: one row for each detection of an image
+(`archive/images.py`), with the box also as fractions of the image.
 """
 
 # pyarrow.compute makes its functions at run time:
@@ -10,35 +10,48 @@ files with the same bytes both have it), with the box also as fractions of the i
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
+from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
+from pyarrow.dataset import Dataset
 
 from archive.dataset import dataset
+from archive.images import images_of
 from archive.layers import layers_of
 from archive.literal import literal
 from archive.publications import publications
 from archive.resolve import resolve
 from archive.schemas import TABLES
+from archive.scratch import half_of_memory_mib, scratch
 from archive.tables import Tables
 from archive.views import View, Views
 from model_store.errors import BadRequest, StorageUnreachable
 
 _THRESHOLDS = pa.schema([("label", pa.string()), ("score", pa.float32())])
 RELATIONS = (
-    *("media", "results", "detections", "runs", "all_results", "all_detections"),
+    *("media", "images", "results", "detections", "runs", "all_results", "all_detections"),
     *("assertions", "decisions", "exports", "snips", "views", "layers", "classifications"),
     *("hidden", "orphaned", "events", "occurrences"),
 )
 _FIRST = ("media", "results", "runs")
 """Of which one is there wherever anything was done; the others are made by commands that only look, too."""
+_RELATIONS_ONLY = """
+set python_enable_replacements = false;
+set enable_external_access = false;
+set lock_configuration = true;
+"""
 _PLAIN = """
 create view media as
     select * replace (captured_at_local::timestamp as captured_at_local) from media_table;
+create view images as from {images};
 create view runs as
     select * exclude (event),
         min(event_at) over (partition by run_id) as started_at,
@@ -75,7 +88,7 @@ _FLAT = """
         (f.d.x2_px - f.d.x1_px) / f.width_px as w_frac,
         (f.d.y2_px - f.d.y1_px) / f.height_px as h_frac,
         f.d.mask_area_px, f.d.mask_rle {more}
-    from flat f join media m using (media_sha256)
+    from flat f join images m using (media_sha256)
 """
 _ALL_DETECTIONS = "create view all_detections as" + _FLAT.format(
     rows="results_table", label="f.d.label", score="f.d.score", more=""
@@ -103,14 +116,10 @@ create view hidden as {said}
 _GROUPS = """
 create view events as
     with frames as (
-        select distinct on (g.media_sha256) g.event_id, g.event_note, g.media_sha256, m.camera_id,
-            m.captured_at_local
-        from image_groups g join media m using (media_sha256)
-        order by g.media_sha256, m.missing_since is not null, m.source_root, m.path),
-    shown as (select distinct media_sha256, rank, label from detections),
+        select g.event_id, g.event_note, media_sha256, m.camera_id, m.captured_at_local
+        from image_groups g join images m using (media_sha256)),
     counts as (
-        select event_id, label, media_sha256, count(*) as n from frames join shown using (media_sha256)
-        group by all),
+        select event_id, label, media_sha256, count(*) as n from detections where event_id is not null group by all),
     most as (select event_id, label, max(n) as n from counts group by all),
     max_n as (select event_id, map_from_entries(list((label, n) order by label)) as max_n from most group by event_id)
     select event_id, min(camera_id) as camera_id, min(captured_at_local) as start_local,
@@ -118,11 +127,7 @@ create view events as
         string_agg(distinct nullif(event_note, ''), '; ') as notes, any_value(max_n) as max_n
     from frames left join max_n using (event_id) group by event_id;
 create view occurrences as
-    with members as (
-        select distinct on (d.media_sha256, d.rank) d.occurrence_id, d.event_id, d.camera_id, d.captured_at_local,
-            d.media_sha256, d.label, d.score, d.said_by
-        from detections d join media m using (media_sha256, source_root, path) where d.occurrence_id is not null
-        order by d.media_sha256, d.rank, m.missing_since is not null, m.source_root, m.path),
+    with members as (from detections where occurrence_id is not null),
     votes as (
         select occurrence_id, label, sum(score) as weight, max(score) as best,
             bool_or(coalesce(said_by = 'human', false)) as by_person
@@ -137,57 +142,94 @@ create view occurrences as
 """
 
 
+@contextlib.contextmanager
 def connect(
-    tables: Tables, view: View | None = None, images: pa.ChunkedArray | None = None
-) -> duckdb.DuckDBPyConnection:
-    """A fresh in-memory database over the newest snapshots; nothing in it can change the tables.
+    tables: Tables,
+    view: View | None = None,
+    images: pa.ChunkedArray | None = None,
+    memory_mib: int | None = None,
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yield a scratch database with the relations over the newest snapshots; one thread uses it at a time.
 
-    `view` None is what is published as production; where nothing is, `results` and `detections` are empty. With
-    `images` (digests, few), `media` and the results of the view are read now, and of these alone.
-    Raises StorageUnreachable, also where no table is: that is most often a place that is not mounted.
+    `view` None is what is published as production; if nothing is, `results` and `detections` are empty. With
+    `images` (digests, few), `media` and the results of the view are read now, and of these alone. What exceeds
+    `memory_mib` (default: half of the machine's or the control group's) is on disk until the end, below TMPDIR.
+    Raises StorageUnreachable, also if there is no table: most often a place that is not mounted.
     """
-    connection = duckdb.connect()
-    connection.execute("set timezone = 'UTC'")
     view = view or Views(tables.url).current()
+    opened = _opened(tables)
+    with scratch("sql", memory_mib or half_of_memory_mib()) as sql:
+        for name, schema in TABLES.items():
+            sql.register(f"{name}_table", _rows(name, opened[name], schema, view, images))
+        sql.register("views_table", publications(Views(tables.url)))
+        least = view.label_thresholds if view else {}
+        limits = pa.table({"label": list(least), "score": list(least.values())}, schema=_THRESHOLDS)
+        sql.register("thresholds_table", limits)
+        one_key = f"inference_key = {literal(view.inference_key)}" if view else "false"
+        sql.execute(_PLAIN.format(shown=one_key, images=images_of("media")))
+        sql.execute(_BOXES)
+        resolve(sql, view.inference_key if view else "", layers_of(tables, view))
+        sql.execute(_ALL_DETECTIONS)
+        sql.execute(_SHOWN.format(said=_SAID, default=view.threshold if view else 0.0))
+        sql.execute(_GROUPS)
+        yield sql
+
+
+def _opened(tables: Tables) -> dict[str, DeltaTable | None]:
     with ThreadPoolExecutor(len(TABLES)) as opening:
         opened = dict(zip(TABLES, opening.map(tables.existing, TABLES), strict=True))
     if all(opened[name] is None for name in _FIRST):
         raise StorageUnreachable(
             f"no table is in {tables.url}; run 'resight ingest' first, or is it mounted?"
         )
-    for name, schema in TABLES.items():
-        table = opened[name]
-        rows = schema.empty_table() if table is None else dataset(table, schema)
-        if images is not None and name in ("media", "results") and table is not None:
-            few = pc.field("media_sha256").isin(images.combine_chunks())
-            if name == "results":
-                few = few & (pc.field("inference_key") == (view.inference_key if view else ""))
-            rows = rows.to_table(filter=few)
-        connection.register(f"{name}_table", rows)
-    past = publications(Views(tables.url))
-    connection.register("views_table", past)
-    least = view.label_thresholds if view else {}
-    connection.register(
-        "thresholds_table",
-        pa.table({"label": list(least), "score": list(least.values())}, schema=_THRESHOLDS),
-    )
-    one_key = f"inference_key = {literal(view.inference_key)}" if view else "false"
-    connection.execute(_PLAIN.format(shown=one_key))
-    connection.execute(_BOXES)
-    resolve(connection, view.inference_key if view else "", layers_of(tables, view))
-    connection.execute(_ALL_DETECTIONS)
-    connection.execute(_SHOWN.format(said=_SAID, default=view.threshold if view else 0.0))
-    connection.execute(_GROUPS)
-    return connection
+    return opened
 
 
-def query(tables: Tables, sql: str, view: View | None = None) -> pa.Table:
-    """Rows of one statement. Raises BadRequest with DuckDB's words when it is wrong, StorageUnreachable."""
+def _rows(
+    name: str,
+    table: DeltaTable | None,
+    schema: pa.Schema,
+    view: View | None,
+    images: pa.ChunkedArray | None,
+) -> pa.Table | Dataset:
+    if table is None:
+        return schema.empty_table()
+    rows = dataset(table, schema)
+    if images is None or name not in ("media", "results"):
+        return rows
+    few = pc.field("media_sha256").isin(images.combine_chunks())
+    if name == "results":
+        few = few & (pc.field("inference_key") == (view.inference_key if view else ""))
+    return rows.to_table(filter=few)
+
+
+def query(
+    tables: Tables,
+    statement: str,
+    view: View | None = None,
+    allow_files: bool = False,
+    memory_mib: int | None = None,
+) -> pa.Table:
+    """Return the rows of one statement. Without `allow_files` it has access to the relations and nothing else.
+
+    Raises BadRequest with DuckDB's message if it is wrong or needs too much memory, StorageUnreachable.
+    """
     try:
-        found = connect(tables, view).sql(sql)
-        if found is None:
-            raise BadRequest("the statement gives no rows; write for example: select * from media")
-        rows = found.to_arrow_table()
+        with connect(tables, view, memory_mib=memory_mib) as sql:
+            if not allow_files:
+                sql.execute(_RELATIONS_ONLY)
+            found = sql.sql(statement)
+            if found is None:
+                raise BadRequest(
+                    "the statement gives no rows; write for example: select * from media"
+                )
+            rows = found.to_arrow_table()
+    except duckdb.PermissionException as error:
+        raise BadRequest(
+            f"{error}. Statements read the relations alone; files need 'resight sql --allow-files'"
+        ) from error
+    except duckdb.OutOfMemoryException as error:
+        raise out_of_memory(error) from error
     except duckdb.Error as error:
         if is_of_storage(error):
             raise StorageUnreachable(f"cannot read from {tables.url}: {error}") from error
@@ -207,9 +249,18 @@ def archives(tables: Tables) -> dict[str, int]:
     return {row["source_root"]: row["files"] for row in found.to_pylist()}
 
 
+def out_of_memory(error: duckdb.OutOfMemoryException) -> BadRequest:
+    """Return the error of a query that fits neither into its memory nor into TMPDIR, with the way out."""
+    reason = str(error).splitlines()[0]
+    return BadRequest(
+        f"{reason}. The query needs more memory, or more room in TMPDIR ({tempfile.gettempdir()}): select fewer "
+        "rows or columns, set --memory-mib of 'resight sql' or 'resight export', or set TMPDIR to a larger disk"
+    )
+
+
 def is_of_storage(error: Exception) -> bool:
-    """A library's word that a file is missing, damaged or out of reach, or that memory or disk is full."""
-    if isinstance(error, duckdb.IOException | duckdb.OutOfMemoryException):
+    """Return whether a library reports a file that is missing, damaged or out of reach, or a full disk."""
+    if isinstance(error, duckdb.IOException):
         return True
     if isinstance(error, duckdb.InvalidInputException):
         return any(words in str(error) for words in ("reading the stream", "magic bytes"))

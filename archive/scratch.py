@@ -14,6 +14,9 @@ from collections.abc import Iterator
 import duckdb
 import pyarrow as pa
 
+from archive.literal import literal
+from model_store.machine import usable_memory_bytes
+
 MEMORY_MIB = 1024
 LARGE_MIB = 2048
 """For joins of whole archives."""
@@ -30,7 +33,7 @@ class Scratch:
         folder = tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)
         self.sql = duckdb.connect(f"{folder.name}/scratch.db")
         self.sql.execute(f"set memory_limit = '{memory_mib}MiB'; set timezone = 'UTC'")
-        self.sql.execute(f"set temp_directory = '{folder.name}/spill'")
+        self.sql.execute(f"set temp_directory = {literal(f'{folder.name}/spill')}")
         self.sql.execute(f"set preserve_insertion_order = {in_order}")
         self._close = weakref.finalize(self, _close, self.sql, folder)
 
@@ -43,6 +46,11 @@ def scratch(purpose: str, memory_mib: int = MEMORY_MIB) -> Iterator[duckdb.DuckD
     """One thread uses the connection at a time."""
     with contextlib.closing(Scratch(purpose, memory_mib)) as room:
         yield room.sql
+
+
+def half_of_memory_mib() -> int:
+    """Return half of the memory of the machine, or of the control group: the rest is for Python and other programs."""
+    return max(1, usable_memory_bytes() // 2**21)
 
 
 def windows(

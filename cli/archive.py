@@ -34,6 +34,15 @@ RunOption = Annotated[
     typer.Option("--run", help="… of this run's inference key, with every score, published or not"),
 ]
 
+MemoryOption = Annotated[
+    int | None,
+    typer.Option(
+        "--memory-mib",
+        min=64,
+        help="memory of the query; the rest is on disk, below TMPDIR. Default: half of the machine's",
+    ),
+]
+
 
 def register(app: typer.Typer) -> None:
     app.command("ingest")(ingest_command)
@@ -86,15 +95,23 @@ def sql(
     statement: Annotated[str, typer.Argument(help=f"DuckDB SQL over {', '.join(RELATIONS)}")],
     view: ViewOption = None,
     run: RunOption = None,
+    allow_files: Annotated[
+        bool,
+        typer.Option(
+            "--allow-files",
+            help="let the statement read and write files, load extensions and change settings",
+        ),
+    ] = False,
+    memory_mib: MemoryOption = None,
     fmt: FormatOption = Format.table,
 ) -> None:
-    """Ask the tables anything. Results and detections are those of the published view.
+    """Query the tables. Results and detections are those of the published view.
 
     Example: resight sql "select label, count(*) from detections group by label" --format csv
     """
     tables = Tables(Settings().tables_url)
     chosen = _chosen(tables, view, run)
-    found = query(tables, statement, chosen)
+    found = query(tables, statement, chosen, allow_files, memory_mib)
     print_rows(found.to_pylist(), fmt, found.column_names)
     if chosen is None and _OF_VIEW.search(statement):
         _say_what_is_missing(tables)
@@ -105,6 +122,7 @@ def export_command(
     out: Annotated[Path, typer.Argument(help="a name that ends in .parquet or .csv")],
     view: ViewOption = None,
     run: RunOption = None,
+    memory_mib: MemoryOption = None,
     fmt: FormatOption = Format.table,
 ) -> None:
     """Write a relation to a file that other programs open. The table 'exports' keeps a record of it.
@@ -113,7 +131,7 @@ def export_command(
     """
     tables = Tables(Settings().tables_url)
     chosen = _chosen(tables, view, run)
-    rows = export(tables, relation, out, chosen)
+    rows = export(tables, relation, out, chosen, memory_mib)
     print_facts({"relation": relation, "rows": rows, "file": str(out)}, fmt)
     if chosen is None and _OF_VIEW.search(relation):
         _say_what_is_missing(tables)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from typing import NoReturn
 
+import duckdb
 import typer
 from rich.markup import escape
 
-from archive.query import is_of_storage
+from archive.query import is_of_storage, out_of_memory
 from batch.exit_codes import exit_code
 from cli import (
     archive,
@@ -61,6 +62,8 @@ def main() -> None:
         app()
     except ResightError as error:
         _end(error)
+    except duckdb.OutOfMemoryException as error:
+        _end(out_of_memory(error))
     except Exception as error:
         if not is_of_storage(error):
             raise

@@ -134,7 +134,8 @@ def _answers(settings: Settings, tables: Tables, run_id: str) -> bool:
 def _rows(tables: Tables, sql: str, **parameters: Any) -> list[dict[str, Any]]:
     if tables.existing("runs") is None:
         return []
-    return connect(tables).sql(sql, params=parameters).to_arrow_table().to_pylist()
+    with connect(tables) as relations:
+        return relations.sql(sql, params=parameters).to_arrow_table().to_pylist()
 
 
 def _run(tables: Tables, run_id: str) -> dict[str, Any]:

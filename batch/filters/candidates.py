@@ -10,6 +10,7 @@ from typing import Any
 import duckdb
 
 from archive.dataset import dataset
+from archive.images import images_of
 from archive.layers import Layer, newest
 from archive.scan import scan
 from archive.schemas import ASSERTIONS, MEDIA, RESULTS
@@ -20,16 +21,13 @@ from model_store.errors import BadRequest
 _CANDIDATES = """
     with said as (from ({newest}) where action <> 'withdraw' and group_id is not null),
     files as (
-        select media_sha256, arg_min({{'root': source_root, 'path': path, 'camera': camera_id,
-            'taken': captured_at_local,
-            'sure': len(coalesce(timestamp_flags, [])) = 0}},
-            (missing_since is not null)::int || source_root || chr(0) || path) as f
-        from media_rows group by media_sha256),
+        select media_sha256, source_root as root, path, camera_id as camera, captured_at_local::timestamp as taken,
+            len(coalesce(timestamp_flags, [])) = 0 as sure
+        from {images}),
     boxes as (select media_sha256, unnest(detections) as d from result_rows),
     members as (
         select s.group_id, s.media_sha256, s.rank, s.action, s.x1_px, s.y1_px, s.x2_px, s.y2_px, b.d.label as label,
-            b.d.score as score, f.root as root, f.path as path, f.camera as camera,
-            f.taken::timestamp as taken, f.sure as sure
+            b.d.score as score, root, path, camera, taken, sure
         from said s join files using (media_sha256)
             join boxes b on b.media_sha256 = s.media_sha256 and b.d.rank = s.rank)
     select group_id, min(camera), min(label), count(distinct media_sha256), count(distinct taken::date) filter (sure),
@@ -55,7 +53,9 @@ def candidates(tables: Tables, layer: Layer, inference_key: str) -> list[Candida
         scan(sql, "media_rows", tables.existing("media"), MEDIA)
         scan(sql, "result_rows", tables.existing("results"), RESULTS, inference_key)
         asked = {"layer": layer.layer_id, "key": inference_key}
-        rows = sql.execute(_CANDIDATES.format(newest=newest("there")), asked).fetchall()
+        rows = sql.execute(
+            _CANDIDATES.format(newest=newest("there"), images=images_of("media_rows")), asked
+        ).fetchall()
     return [_candidate(row) for row in rows]
 
 

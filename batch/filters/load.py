@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from archive.dataset import dataset
 from archive.hear import hear
+from archive.images import images_of
 from archive.layers import Layer, newest
 from archive.scan import scan
 from archive.schemas import ASSERTIONS, CLASSIFICATIONS, MEDIA, RESULTS
@@ -28,20 +29,14 @@ PART_ROWS = 20_000
 """Of a part, about: at 400 bytes a row 8 MB; a part with logits of 1,000 classes is CLASSES_SHARE of it."""
 CLASSES_SHARE = 10
 _SAID = "media_sha256, rank, assertion_id, action, label, score, asserted_at"
-_CONTENTS = """
+_CONTENTS = f"""
     create table contents as
-    with placed as (
-        select *, (missing_since is not null)::int || source_root || chr(0) || path as place from media_rows),
-    first as (
-        select media_sha256, arg_min({
-            'path': path, 'camera_id': camera_id, 'local': captured_at_local, 'utc': captured_at_utc,
-            'flags': array_to_string(timestamp_flags, ','), 'w': width_px, 'h': height_px}, place) as f
-        from placed group by media_sha256)
-    select media_sha256, f.path as path, f.camera_id as camera_id, f.local::timestamp as taken_local,
-        f.utc::timestamp as taken_utc, coalesce(f.flags, '') as clock_flags, f.w as width_px, f.h as height_px,
-        f.camera_id is null as unknown,
-        if(f.camera_id is null, regexp_replace(f.path, '[^/]*$', ''), f.camera_id) as place
-    from first
+    select media_sha256, path, camera_id, captured_at_local::timestamp as taken_local,
+        captured_at_utc::timestamp as taken_utc,
+        coalesce(array_to_string(timestamp_flags, ','), '') as clock_flags, width_px, height_px,
+        camera_id is null as unknown,
+        if(camera_id is null, regexp_replace(path, '[^/]*$', ''), camera_id) as place
+    from {images_of("media_rows")}
 """
 _CHOSEN = {
     "run": "select media_sha256 from contents",

@@ -10,15 +10,16 @@ from __future__ import annotations
 import duckdb
 import pyarrow as pa
 
+from archive.images import images_of
 from archive.scan import scan
 from archive.schemas import MEDIA, RESULTS
 from archive.tables import Tables
 from batch.impact.sides import Side
 
-_POPULATION = """
+_POPULATION = f"""
     create table cameras as
-    select distinct md5_number(media_sha256) as id, camera_id from media
-    where missing_since is null and ($all or media_sha256 in (select media_sha256 from asked));
+    select md5_number(media_sha256) as id, camera_id from {images_of("media")}
+    where $all or media_sha256 in (select media_sha256 from asked);
 """
 _SEEN = """
     create table {side}_seen as

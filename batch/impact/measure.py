@@ -1,7 +1,7 @@
 """The relations of a comparison, counted: images, boxes by label and by camera, what people said.
 
-outcomes, images, cameras, verdicts --measure--> the facts of an Impact. An image that lies under several
-cameras counts once in all and once under each of them.
+outcomes, images, cameras, verdicts --measure--> the facts of an Impact. An image counts under one camera: that of
+`archive/images.py`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 import duckdb
 
+from archive.images import images_of
 from batch.impact.facts import (
     Boxes,
     CameraBoxes,
@@ -99,8 +100,7 @@ _VERIFIED = """
 _VERIFIED_NAMES = ("said", "confirmed", "contradicted", "unseen", "old_confirmed", "lost", "gained")
 _LOST = """
     with lost as (from verdicts where lost order by media_sha256, assertion_id limit {limit}),
-    places as (select media_sha256, min(path) as path from media
-        where missing_since is null and media_sha256 in (select media_sha256 from lost) group by all)
+    places as (select media_sha256, path from {images} where media_sha256 in (select media_sha256 from lost))
     select assertion_id, media_sha256, path, action, label,
         case when x1 is not null then [x1, y1, x2, y2] end as box_px, new
     from lost join places using (media_sha256) order by media_sha256, assertion_id
@@ -133,7 +133,10 @@ def measure(sql: duckdb.DuckDBPyConnection, old: Side, new: Side) -> Impact:
             **dict(zip(_VERIFIED_NAMES, sql.sql(_VERIFIED).fetchall()[0], strict=True))
         ),
         lost_assertions=tuple(
-            LostAssertion(**row) for row in _dicts(sql, _LOST.format(limit=MAX_LOST_ASSERTIONS))
+            LostAssertion(**row)
+            for row in _dicts(
+                sql, _LOST.format(limit=MAX_LOST_ASSERTIONS, images=images_of("media"))
+            )
         ),
     )
 

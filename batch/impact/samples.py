@@ -29,10 +29,10 @@ _CHOOSE = """
     order by turn, id limit $most
 """
 _PLACES = """
-    select kind, c.id, i.media_sha256, min(m.camera_id) as camera_id,
+    select kind, c.id, i.media_sha256, any_value(k.camera_id) as camera_id,
         min(m.captured_at_local) as captured_at_local,
         list((m.source_root, m.path) order by m.source_root, m.path) as places
-    from chosen c join images i using (id) join media m on m.media_sha256 = i.media_sha256
+    from chosen c join images i using (id) join cameras k using (id) join media m on m.media_sha256 = i.media_sha256
     where m.missing_since is null group by kind, place, c.id, i.media_sha256
     order by list_position($kinds, kind), place
 """

@@ -11,10 +11,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import CommitFailedError
 
 import archive.prune
 import archive.tables
+from archive.compact import compact
 from archive.exports import export
 from archive.query import RELATIONS, query
 from archive.schemas import MEDIA, SNIPS
@@ -92,7 +94,7 @@ def test_the_folder_is_made_and_nothing_else_is_left_in_it(filled: Tables, tmp_p
 @pytest.mark.parametrize(
     ("view", "name", "words"),
     [
-        ("", "x.csv", "no relation ''; there is: media, results, detections, runs"),
+        ("", "x.csv", "no relation ''; there is: media, images, results"),
         ("results; drop", "x.csv", "no relation"),
         ("results", "x", "ends in .parquet or .csv"),
         ("results", "x.xlsx", "ends in .parquet or .csv"),
@@ -143,6 +145,49 @@ def test_only_the_record_of_the_export_that_failed_is_taken_back(
     assert len(before) == 2
     assert sorted(rows_of(filled, "exports"), key=str) == sorted(before, key=str)
     assert out.read_text() == text
+
+
+def test_records_beside_one_that_is_taken_back_stay_readable(
+    filled: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A compaction puts the record into one file with others before the export fails."""
+    out = tmp_path / "kept.csv"
+    export(filled, "results", out)
+
+    def full(*_: object) -> None:
+        compact(filled, "exports", min_files=2)
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(BadRequest, match="disk full"):
+        export(filled, "results", tmp_path / "failed.csv")
+    found = query(filled, f"select rows from exports where file = '{out}'")
+    assert found.to_pylist() == [{"rows": 3}]
+    assert [row["file"] for row in rows_of(filled, "exports")] == [str(out)]
+
+
+def test_a_record_is_taken_back_although_another_commit_comes_between(
+    filled: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        monkeypatch.setattr(archive.tables, "properties_of", overtaken)
+        raise OSError("disk full")
+
+    properties = archive.tables.properties_of
+    raced: list[str] = []
+
+    def overtaken(table: DeltaTable, *writers: str) -> CommitProperties:
+        mine = properties(table, *writers)
+        if not raced:
+            raced.append(table.table_uri)
+            archive.prune.hold(filled, "exports")
+        return mine
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(BadRequest, match="disk full"):
+        export(filled, "results", tmp_path / "failed.csv")
+    assert len(raced) == 1
+    assert rows_of(filled, "exports") == []
 
 
 @pytest.mark.parametrize("lose", ["remove", "damage"])

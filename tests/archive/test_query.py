@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from deltalake import write_deltalake
 
 from archive.ingest import IngestReport
-from archive.query import RELATIONS, archives, query
+from archive.query import RELATIONS, archives, connect, query
 from archive.schemas import MEDIA, RUNS
 from archive.tables import Tables
 from archive.views import View, Views
@@ -231,48 +232,21 @@ def test_a_table_that_is_older_than_a_column_has_null_there(tables: Tables) -> N
     assert rows == [{"media_sha256": "a", "read_ms": None}, {"media_sha256": "b", "read_ms": 2.0}]
 
 
-def test_detections_are_one_row_a_file_and_detection(detected: Tables) -> None:
-    found_by_sha = {r["media_sha256"]: r["n_detections"] for r in rows_of(detected, "results")}
-    want = {
-        row["path"]: found_by_sha[row["media_sha256"]]
-        for row in rows_of(detected, "media")
-        if found_by_sha[row["media_sha256"]]
-    }
-    rows = query(detected, "select path, count(*) as n from detections group by path").to_pylist()
-    assert {row["path"]: row["n"] for row in rows} == want
-    assert sum(want.values()) > 0
-
-
-def test_the_same_bytes_appear_under_both_names(
+def test_detections_are_one_row_an_image_and_detection(
     detected: Tables, sample: tuple[Path, Summary]
 ) -> None:
-    def seen(path: str) -> list[dict[str, Any]]:
-        sql = f"select * exclude (path, camera_id) from detections where path = '{path}' order by rank"
-        return query(detected, sql).to_pylist()
-
-    compared = 0
-    for original, copy in sample[1].duplicates:
-        assert seen(original) == seen(copy)
-        compared += len(seen(original))
-    assert compared > 0
+    found_by_sha = {r["media_sha256"]: r["n_detections"] for r in rows_of(detected, "results")}
+    want = {sha: n for sha, n in found_by_sha.items() if n}
+    sql = "select media_sha256 as sha, count(*) as n from detections group by all"
+    assert {row["sha"]: row["n"] for row in query(detected, sql).to_pylist()} == want
+    assert sample[1].duplicates
+    assert count(detected, "(select distinct path from detections)") == len(want)
 
 
 def test_boxes_are_also_fractions_of_the_image(detected: Tables) -> None:
     sql = "select distinct x_frac, y_frac, w_frac, h_frac from detections"
     (row,) = query(detected, sql).to_pylist()
     assert row == pytest.approx({"x_frac": 0.05, "y_frac": 0.2, "w_frac": 0.25, "h_frac": 0.2})
-
-
-def test_a_file_that_is_gone_keeps_its_detections(detected: Tables) -> None:
-    (before,) = query(detected, "select count(*) as n from detections").to_pylist()
-    gone = rows_of(detected, "media")[0] | {"missing_since": datetime.now(UTC)}
-    rows = pa.Table.from_pylist(
-        [gone], schema=detected.snapshot("media").to_pyarrow_dataset().schema
-    )
-    detected.append(
-        "media", rows, "test", lambda _, wanted: wanted, replace=["source_root", "path"]
-    )
-    assert query(detected, "select count(*) as n from detections").to_pylist() == [before]
 
 
 def test_local_times_can_be_reckoned_with(detected: Tables) -> None:
@@ -326,6 +300,90 @@ def test_a_wrong_statement_is_a_bad_request_in_duckdbs_words(
 def test_a_name_that_a_join_repeats_gets_a_number_and_its_column_is_kept(tables: Tables) -> None:
     sql = "select 1 as a, 2 as b, 3 as a, 4 as a, 5 as a_1"
     assert query(tables, sql).to_pylist() == [{"a": 1, "b": 2, "a_1": 3, "a_2": 4, "a_1_1": 5}]
+
+
+ESCAPES = (
+    "copy (select 1) to '{0}/new.csv'",
+    "copy all_results to '{0}/new.parquet'",
+    "copy (select 1) to '{1}/media/_delta_log/00000000000000000000.json'",
+    "select 1; copy (select 1) to '{0}/new.csv'",
+    "from read_text('{0}/secret.csv')",
+    "from read_blob('{0}/secret.csv')",
+    "from read_csv('{0}/secret.csv')",
+    "from '{0}/secret.csv'",
+    "from glob('{0}/*')",
+    "create view v as from '{0}/secret.csv'",
+    "from sniff_csv('{0}/secret.csv')",
+    "from parquet_metadata('{1}/media/*.parquet')",
+    "from read_parquet('https://127.0.0.1:9/x')",
+    "attach '{0}/new.db'",
+    "export database '{0}/new'",
+    "import database '{0}'",
+    "install httpfs",
+    "load httpfs",
+    "load '{0}/x.duckdb_extension'",
+    "create persistent secret s (type s3)",
+    "set enable_external_access = true",
+    "reset lock_configuration",
+    "set temp_directory = '{0}'",
+    "set memory_limit = '1TB'",
+    "set python_enable_replacements = true",
+    "set profiling_output = '{0}/new'",
+    "call enable_logging(storage = 'file', storage_path = '{0}/new')",
+    "select getenv('HOME')",
+    "from statement",
+    "from tables",
+    "from rows",
+)
+
+
+@pytest.mark.parametrize("statement", ESCAPES)
+def test_a_statement_reaches_nothing_but_the_relations(
+    tables: Tables, tmp_path: Path, statement: str
+) -> None:
+    (tmp_path / "secret.csv").write_text("secret\n")
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    with pytest.raises(BadRequest):
+        query(tables, statement.format(tmp_path, tables.url))
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+def test_files_are_reached_where_that_is_asked_for(tables: Tables, tmp_path: Path) -> None:
+    out = tmp_path / "cameras.csv"
+    out.write_text("camera\nnorth\n")
+    with pytest.raises(BadRequest, match="--allow-files"):
+        query(tables, f"from '{out}'")
+    found = query(tables, f"from '{out}'", allow_files=True)
+    assert found.to_pylist() == [{"camera": "north"}]
+
+
+BIG = """
+    select max(s) as s from (
+        select sha256(i::varchar) as s from range(1_000_000) r(i) order by hash(i) limit 999_999)
+"""
+
+
+def test_what_does_not_fit_into_memory_is_on_disk_below_tmpdir_until_the_end(
+    tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room, elsewhere = tmp_path / "it's room", tmp_path / "elsewhere"
+    room.mkdir()
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setattr(tempfile, "tempdir", str(room))
+    with connect(tables, memory_mib=64) as sql:
+        (folder,) = room.iterdir()
+        assert folder.stat().st_mode & 0o077 == 0
+        rows = sql.sql(BIG).fetchall()
+        assert (folder / "spill").is_dir()
+    assert len(rows) == 1
+    assert query(tables, BIG, memory_mib=64).num_rows == 1  # also where files are out of reach
+    assert list(room.iterdir()) == list(elsewhere.iterdir()) == []
+
+
+def test_a_query_that_fits_nowhere_names_the_way_out(tables: Tables) -> None:
+    with pytest.raises(BadRequest, match=r"(?s)Out of Memory.*TMPDIR.*--memory-mib"):
+        query(tables, BIG, memory_mib=1)
 
 
 def test_statements_cannot_change_the_tables(detected: Tables) -> None:

@@ -91,7 +91,12 @@ def impact(
     images: Counter[str] = Counter()
     relabelled: Counter[tuple[str, str]] = Counter()
     for name in {*world.old, *world.new}:
-        under = {camera for camera, there in world.files.get(name, ()) if there}
+        places = [
+            (f"{camera}/{number}", camera)
+            for number, (camera, there) in enumerate(world.files.get(name, ()))
+            if there
+        ]
+        under = [camera for _, camera in sorted(places, key=lambda place: place[0])[:1]]
         if not under:
             images["gone"] += name in world.old and name not in world.new
             continue
