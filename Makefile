@@ -1,44 +1,45 @@
 # make demo | test | check | fmt | bench | bench-quick       (what they need is installed into .venv first)
 PYTHON ?= python3
 VENV := .venv
-BIN := $(CURDIR)/$(VENV)/bin
-PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# modules of a relative python, not scripts: their first lines and the shell stumble over odd names of the checkout's folder
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 export RESIGHT_HOME ?= $(CURDIR)/.resight
 
 .PHONY: demo down test check fmt bench bench-quick clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.user ## install, start Ray, serve the shipped model, reprocess the sample archive
-	@$(BIN)/python -m examples.demo
+	@$(RUN) -m examples.demo
 
 down: ## stop the cluster of the demo
-	@$(BIN)/resight down
+	@$(RUN) -m resight down
 
 test: check ## install and pass every test; those that need a cluster mostly wait, so they run beside the others
 	@set -u; log=$$(mktemp); \
 	echo "pytest -m cluster runs beside these; what it says comes after them"; \
-	$(BIN)/python -m pytest -m cluster >$$log 2>&1 & beside=$$!; \
+	$(RUN) -m pytest -m cluster >$$log 2>&1 & beside=$$!; \
 	trap 'kill $$beside; wait $$beside; rm -f $$log; exit 130' INT TERM; \
-	$(BIN)/python -m pytest -m "not cluster"; first=$$?; \
+	$(RUN) -m pytest -m "not cluster"; first=$$?; \
 	wait $$beside; second=$$?; cat $$log; rm -f $$log; \
 	exit $$((first || second))
 
 check: $(VENV)/.dev ## format, lint, types, layers, spelling
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/pyright
-	$(BIN)/lint-imports
-	$(BIN)/codespell
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+	$(RUN) -m pyright
+	$(RUN) -c 'from importlinter.cli import lint_imports_command as main; main()'
+	$(RUN) -m codespell_lib
 
 fmt: $(VENV)/.dev
-	$(BIN)/ruff format .
-	$(BIN)/ruff check --fix .
+	$(RUN) -m ruff format .
+	$(RUN) -m ruff check --fix .
 
 bench: $(VENV)/.bench ## everything measured, peers too, on this machine: benchmarks/report/index.html (an hour and a quarter on two cores)
-	$(BIN)/python benchmarks/bench.py
+	$(RUN) benchmarks/bench.py
 
 bench-quick: $(VENV)/.bench ## the same in under 5 minutes, to see that it works
-	$(BIN)/python benchmarks/bench.py --quick
+	$(RUN) benchmarks/bench.py --quick
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

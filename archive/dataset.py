@@ -57,10 +57,13 @@ def dataset(
 
 
 def files(table: DeltaTable, inference_key: str) -> frozenset[str]:
-    """Of one partition, by their names in the log."""
-    adds = pa.table(table.get_add_actions(flatten=True))
-    mine = adds.filter(pc.equal(adds[_KEY].cast(pa.string()), inference_key))
-    return frozenset(mine["path"].to_pylist())
+    """Return the files of one partition, by their names in the log."""
+    return frozenset(_names(table, inference_key))
+
+
+def file_paths(table: DeltaTable, inference_key: str | None = None) -> list[str]:
+    """Return the files of the snapshot (of one partition) by their paths in the folder of the table."""
+    return [unquote(name) for name in _names(table, inference_key)]
 
 
 def partition_keys(table: DeltaTable | None) -> list[str]:
@@ -68,6 +71,13 @@ def partition_keys(table: DeltaTable | None) -> list[str]:
     if table is None:
         return []
     return sorted(set(pa.table(table.get_add_actions(flatten=True))[_KEY].to_pylist()))
+
+
+def _names(table: DeltaTable, inference_key: str | None) -> list[str]:
+    adds = pa.table(table.get_add_actions(flatten=True))
+    if inference_key is not None:
+        adds = adds.filter(pc.equal(adds[_KEY].cast(pa.string()), inference_key))
+    return adds["path"].to_pylist()
 
 
 def _expression(partition: dict[str, str]) -> pc.Expression:

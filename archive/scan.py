@@ -10,8 +10,9 @@ import duckdb
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from archive.literal import literal
-from model_store.storage import is_local
+from archive.dataset import file_paths
+from archive.literal import file_literal
+from model_store.storage import is_local, path_of
 
 
 def scan(
@@ -26,20 +27,21 @@ def scan(
     Empty where the table is None. The connection must not outlive Delta's retention of the files.
     """
     columns = [field for field in schema.names if field != "inference_key" or inference_key is None]
-    chosen = [("inference_key", "=", inference_key)] if inference_key is not None else None
-    files = table.file_uris(file_pruning_predicate=chosen) if table is not None else []
+    files = file_paths(table, inference_key) if table is not None else []
     empty = schema.empty_table().select(columns)
     if table is None or not files:
         connection.register(name, empty)
         return
     if is_local(table.table_uri):
-        paths = ", ".join(literal(file.removeprefix("file://")) for file in files)
+        folder = path_of(table.table_uri)
+        paths = ", ".join(file_literal(f"{folder}/{file}") for file in files)
         partitions = "false" if inference_key is not None else str("inference_key" in schema.names)
         options = (
             f"hive_partitioning = {partitions}, hive_types_autocast = false, union_by_name = true"
         )
         rows = f"from read_parquet([{paths}], {options})"
     else:
+        chosen = [("inference_key", "=", inference_key)] if inference_key is not None else None
         connection.register(
             f"{name}_files", table.to_pyarrow_dataset(file_pruning_predicate=chosen)
         )

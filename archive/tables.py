@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.transaction import AddAction, RemoveAction
 
 from archive.schemas import PARTITIONS, TABLES
-from model_store.errors import StorageUnreachable, TableConflict
+from model_store.errors import BadRequest, StorageUnreachable, TableConflict
 from model_store.storage import is_local, require_create
 
 COMMIT_ATTEMPTS = 20
@@ -36,6 +37,9 @@ KEYS_PER_COMMIT = 5_000
 20,000 and 50,000."""
 FRESH_EVERY = 25
 """Commits on one snapshot object, in the mean: each makes the next one 0.35 ms slower, until it is opened anew."""
+_NOT_IN_PATHS = re.compile(r"[\[\]|^\\\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}")
+_NOT_IN_KEYS = re.compile(rf"{_NOT_IN_PATHS.pattern}|[#?]|::")
+_WORDS = "[ ] | ^ \\, control characters, % before two hex digits"
 _MERGE: Literal["merge"] = "merge"
 """Columns that came later are added to an older table; its rows have null there."""
 Missing = Callable[[DeltaTable, pa.Table], pa.Table]
@@ -46,6 +50,8 @@ class Tables:
     """Opens, creates and appends; every DeltaTable it hands out is a snapshot."""
 
     def __init__(self, url: str) -> None:
+        """Raises BadRequest for a path that delta-rs cannot open."""
+        _require_openable(url)
         self.url = url
         self._options = storage_options(url)
         self._raced: set[tuple[str, str]] = set()  # tables and writers that have lost a race
@@ -180,6 +186,16 @@ class Tables:
 
     def _path(self, name: str) -> str:
         return f"{self.url}/{name}"
+
+
+def _require_openable(url: str) -> None:
+    """Refuse what delta-rs panics at or reads as other characters, and at S3 what a URL or fsspec ends the key at."""
+    wrong = (_NOT_IN_PATHS if is_local(url) else _NOT_IN_KEYS).search(url)
+    if wrong:
+        raise BadRequest(
+            f"the tables cannot be in {url!r}: Delta Lake's library cannot open a path with {wrong[0]!r}. Rename the "
+            f"folder, or set RESIGHT_TABLES to one without {_WORDS if is_local(url) else _WORDS + ' # ? ::'}"
+        )
 
 
 def storage_options(url: str) -> dict[str, str]:

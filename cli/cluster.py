@@ -48,6 +48,7 @@ def up(
     Example: resight up --port 8000
     """
     settings = Settings()
+    Tables(settings.tables_url)  # refuses a path of which uploads and runs would fail
     if host not in LOOPBACK and not (
         settings.token.strip() or TokenFile(settings.tokens_url).read()
     ):

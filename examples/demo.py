@@ -37,7 +37,15 @@ def main() -> None:
         resight("models", "promote", f"{name}@1")
     resight("up", "--port", str(arguments.port))
     archive = settings.home_path / "sample-archive"
-    print(f"\n$ python -m examples.sample_archive {archive} --images {arguments.images}")
+    made = [
+        "python",
+        "-m",
+        "examples.sample_archive",
+        str(archive),
+        "--images",
+        str(arguments.images),
+    ]
+    print(f"\n$ {shlex.join(made)}")
     build(archive, arguments.images)
     resight("ingest", str(archive))
     report = json.loads(resight("reprocess", "--model", MODEL, "--format", "json", show=False))
@@ -61,7 +69,9 @@ def say_where_to_go(settings: Settings, report: dict[str, object]) -> None:
     counts = report["counts"]
     assert isinstance(counts, dict)
     cat = EXAMPLES / "photos" / "cat.jpg"
-    binary = Path(sys.executable).with_name("resight")
+    down = shlex.join([sys.executable, "-m", "resight", "down"])
+    query = f"{state.endpoint}/v1/detect?model={MODEL}"
+    curl = shlex.join(["curl", "--data-binary", f"@{cat}", query])
     inferred = counts["ok"] + counts["empty"] + counts["failed"]
     rate = f"{report['images_per_s']} img/s" if inferred else "nothing was left to do"
     print(
@@ -69,9 +79,9 @@ def say_where_to_go(settings: Settings, report: dict[str, object]) -> None:
 accounting   {report["accounting"]}
 inferences   {inferred} ({rate})
 endpoint     {state.endpoint}   docs: {state.endpoint}/docs
-try          curl --data-binary @{cat} '{state.endpoint}/v1/detect?model={MODEL}'
-state        export RESIGHT_HOME={settings.home_path}
-stop         make down      (or, with that variable: {binary} down)
+try          {curl}
+state        export RESIGHT_HOME={shlex.quote(str(settings.home_path))}
+stop         make down      (or, with that variable: {down})
 """
     )
 

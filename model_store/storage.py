@@ -21,10 +21,12 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import fsspec
 import tenacity
 from fsspec import AbstractFileSystem
+from fsspec.implementations.local import LocalFileSystem
 
 from model_store.errors import StorageUnreachable, StorageUnsafe
 
@@ -44,9 +46,12 @@ class Folder:
     root: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        options: dict[str, Any] = {} if is_local(self.url) else {"use_listings_cache": False}
         try:
-            fs, root = fsspec.core.url_to_fs(self.url, **options)
+            if is_local(self.url):  # fsspec would cut a path in two at `::`
+                fs: AbstractFileSystem = LocalFileSystem()
+                root = os.path.abspath(os.path.expanduser(self.url.removeprefix("file://")))
+            else:
+                fs, root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
         except (ImportError, ValueError) as error:
             raise StorageUnreachable(
                 f"{self.url}: {error}; for s3:// install the extra: pip install 'resight[s3]'"
@@ -194,10 +199,15 @@ def is_local(url: str) -> bool:
 
 
 def absolute(url: str) -> str:
-    """The same place for every process: local paths become absolute and expanded."""
+    """Return the same place for every process: local paths become absolute and expanded."""
     if not is_local(url):
         return url.rstrip("/")
-    return str(Path(url.removeprefix("file://")).expanduser().resolve())
+    return str(Path(os.path.expanduser(url.removeprefix("file://"))).resolve())
+
+
+def path_of(uri: str) -> str:
+    """Return the local folder of a file: URI, in which libraries quote all but letters and digits of ASCII."""
+    return unquote(uri.removeprefix("file://")).rstrip("/")
 
 
 def _size_inside(place: str, path: str) -> int:

@@ -40,9 +40,10 @@ that give way to Ray's dashboard. Fresh statistics, task events and charts there
 def head_command(
     gcs: int, dashboard: int, inner: InnerPorts, temp_dir: Path, object_store_mib: int
 ) -> list[str]:
-    ray = Path(sys.executable).with_name("ray")
     return [
-        *(str(ray), "start", "--head", "--block", "--disable-usage-stats"),
+        # the module, not the script `ray`: its first line cannot name every folder of an environment
+        *(sys.executable, "-m", "ray.scripts.scripts"),
+        *("start", "--head", "--block", "--disable-usage-stats"),
         f"--port={gcs}",
         "--dashboard-host=127.0.0.1",
         "--include-log-monitor=false",  # it copies worker logs to drivers, and ours do not read them
