@@ -89,8 +89,7 @@ class Difference:
         if is_local(media.table_uri):
             scan(self.sql, "media", media, MEDIA)
         else:
-            names = "path content_tag missing_since source_root media_sha256 ingested_at"
-            columns = names.split()
+            columns = [*SAME_FILE, "content_tag", "missing_since", "media_sha256", "ingested_at"]
             self.sql.register("media", _rows(media, self._root, columns).to_reader())
         self.sql.execute(_KNOWN, {"root": self._root})
         return self._count("known")

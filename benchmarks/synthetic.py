@@ -43,11 +43,12 @@ _MEDIA = """
 _RESULTS = """
     select $key as inference_key, sha256(i::varchar) as media_sha256,
         case i % 3 when 0 then 'ok' else 'empty' end as status, 1920 as width_px, 1080 as height_px,
-        if(i % 3 = 0, 1, 0) as n_detections, if(i % 3 = 0, hash(i) % 1000 / 1000, null) as max_score,
+        if(i % 3 = 0, $boxes, 0) as n_detections, if(i % 3 = 0, hash(i) % 1000 / 1000, null) as max_score,
         false as saturated,
-        if(i % 3 = 0, [{'rank': 0, 'label': 'deer', 'class_id': 1, 'score': hash(i) % 1000 / 1000,
+        if(i % 3 = 0, [{'rank': rank, 'label': 'deer', 'class_id': 1, 'score': hash(i) % 1000 / 1000,
             'x1_px': hash(i) % 900, 'y1_px': hash(i + 1) % 500, 'x2_px': 900 + hash(i + 2) % 900,
-            'y2_px': 500 + hash(i + 3) % 500, 'mask_rle': null, 'mask_area_px': null}], []) as detections,
+            'y2_px': 500 + hash(i + 3) % 500, 'mask_rle': null, 'mask_area_px': null} for rank in range($boxes)],
+            []) as detections,
         3.0 as read_ms, 20.0 as decode_ms, 5.0 as queue_ms, 25.0 as inference_ms,
         1.0 as postprocess_ms, 'run-1' as run_id, 'model' as model_name, '1' as model_version,
         repeat('w', 64) as weights_sha256, now() as finished_at
@@ -65,11 +66,16 @@ def synthetic_media(tables: Tables, images: int, file_rows: int = FILE_ROWS) -> 
 
 
 def synthetic_results(
-    tables: Tables, images: int, key: str, frac: float = 1.0, file_rows: int = FILE_ROWS
+    tables: Tables,
+    images: int,
+    key: str,
+    frac: float = 1.0,
+    file_rows: int = FILE_ROWS,
+    boxes: int = 1,
 ) -> None:
-    """Results of a share of the images under one inference key; a third have a detection."""
-    millionths = round(frac * 1e6)
-    _fill(tables, "results", RESULTS, _RESULTS, images, file_rows, key=key, millionths=millionths)
+    """Results of a share of the images under one inference key; a third have detections, so many each."""
+    more = {"key": key, "millionths": round(frac * 1e6), "boxes": boxes}
+    _fill(tables, "results", RESULTS, _RESULTS, images, file_rows, **more)
 
 
 def _fill(

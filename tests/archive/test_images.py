@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from archive.find import Wanted, find
+from archive.health import health
 from archive.ingest import ingest
 from archive.query import query
 from archive.schemas import MEDIA
@@ -53,6 +54,7 @@ def by_camera(tables: Tables) -> dict[str, int]:
     for camera, count in counts.items():
         assert len(find(tables, Wanted(label="deer", camera=camera), 60).images) == count
     assert len(find(tables, Wanted(), 60).images) == sum(counts.values())
+    assert health(tables, VIEW, datetime.now(UTC)).images == sum(counts.values())
     return counts
 
 

@@ -45,6 +45,16 @@ def test_one_key_is_its_partition(tables: Tables) -> None:
     assert rows(tables, "") == rows(tables, "other") == []
 
 
+@pytest.mark.parametrize("name", ["jörg #1", "a*b", "a?b", "{x,y}", "100%", "**"])
+@pytest.mark.parametrize("key", ["k", "100% ü/ö"])
+def test_files_are_read_by_their_own_names(tmp_path: Path, name: str, key: str) -> None:
+    """Not as patterns, and not as they are quoted in the log; beside them are others that would match."""
+    for other in ("a_b", "axb", "x", "0", name):
+        put_results(Tables(str(tmp_path / other)), result_rows([other], key=key))
+    assert rows(Tables(str(tmp_path / name)), key) == [(name,)]
+    assert rows(Tables(str(tmp_path / name)), None) == [(name, key)]
+
+
 def test_without_a_key_all_rows_have_theirs_as_text(tables: Tables) -> None:
     found = [("m0", KEYS[0]), ("m1", KEYS[1]), ("m2", KEYS[2]), ("m3", KEYS[0])]
     assert rows(tables, None) == found

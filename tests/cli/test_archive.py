@@ -39,6 +39,25 @@ def test_ingest_reports_what_happened(resight: Resight, archive: Path) -> None:
     assert row["files"] == "4"
 
 
+def test_a_statement_reads_files_only_where_that_is_asked_for(
+    resight: Resight, archive: Path, tmp_path: Path
+) -> None:
+    resight("ingest", archive).ok()
+    out = tmp_path / "copy.csv"
+    statement = f"copy (select 1 as a) to '{out}' (format csv)"
+    assert "--allow-files" in resight("sql", statement).refused(2)
+    assert not out.exists()
+    resight("sql", statement, "--allow-files").ok()
+    assert out.read_text() == "a\n1\n"
+
+
+def test_a_query_has_the_memory_that_it_is_given(resight: Resight, archive: Path) -> None:
+    resight("ingest", archive).ok()
+    limit = "select current_setting('memory_limit') as limit"
+    found = resight("sql", limit, "--memory-mib", 64, "--format", "json").ok()
+    assert json.loads(found) == [{"limit": "64.0 MiB"}]
+
+
 def test_the_template_of_ingest_names_the_cameras(resight: Resight, archive: Path) -> None:
     resight("ingest", archive, "--template", "{folder}/{odd}/{camera}.jpg").ok()
     rows = json.loads(resight("sql", "select camera_id from media", "--format", "json").ok())

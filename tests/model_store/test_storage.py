@@ -16,7 +16,7 @@ import pytest
 
 from model_store import storage
 from model_store.errors import ResightError, StorageUnreachable, StorageUnsafe
-from model_store.storage import Folder, absolute, is_local, require_create
+from model_store.storage import Folder, absolute, is_local, path_of, require_create
 from tests.model_store.racing_creator import WRITERS, win
 from tests.s3_proxy import s3_proxy
 
@@ -122,6 +122,26 @@ def test_a_folder_travels_between_processes(folder: Folder) -> None:
     again = pickle.loads(pickle.dumps(folder))
     assert again == folder
     assert again.read("a") == b"1"
+
+
+@pytest.mark.parametrize("name", ["a::b", "file::x", "~nobody-of-this-name", "a?b", "#", "100%41"])
+def test_a_local_folder_has_any_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert absolute(name) == str(tmp_path / name)
+    for url in (absolute(name), f"file://{absolute(name)}"):
+        folder = Folder(url)
+        folder.write("x/y.txt", b"1")
+        assert (tmp_path / name / "x" / "y.txt").read_bytes() == folder.read("x/y.txt") == b"1"
+        assert folder.names() == ["x"]
+        folder.remove("x")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_uri_of_a_folder_is_its_path_again(tmp_path: Path) -> None:
+    for folder in (tmp_path / "jörg #1", tmp_path / "100%41?", tmp_path / "a b"):
+        assert path_of(folder.as_uri()) == path_of(f"{folder.as_uri()}/") == str(folder)
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_other(
