@@ -39,7 +39,7 @@ MemoryOption = Annotated[
     typer.Option(
         "--memory-mib",
         min=64,
-        help="memory of the query; the rest is on disk, below TMPDIR. Default: half of the machine's",
+        help="memory of joins and sorts; the rest is on disk, below TMPDIR. Default: half of the machine's",
     ),
 ]
 
