@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
+import re
 import secrets
 import sys
+import tempfile
 from pathlib import Path
 
+from model_store.errors import ClusterError
 from model_store.machine import usable_cores
 from serve.ports import InnerPorts
 from serve.settings import Settings
@@ -15,6 +20,7 @@ LOGICAL_CPUS = 8
 """At least this many logical CPUs: each Ray Data operator and replica takes a fraction of one, and a
 cluster that runs out of them waits silently (docs/decisions/0005)."""
 
+_PLAIN = re.compile(r"[\w./+-]+", re.ASCII)
 LIGHT = {
     "RAY_prestart_worker_first_driver": "0",
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
@@ -42,7 +48,7 @@ def head_command(
 ) -> list[str]:
     return [
         # the module, not the script `ray`: its first line cannot name every folder of an environment
-        *(sys.executable, "-m", "ray.scripts.scripts"),
+        *(plain_python(), "-m", "ray.scripts.scripts"),
         *("start", "--head", "--block", "--disable-usage-stats"),
         f"--port={gcs}",
         "--dashboard-host=127.0.0.1",
@@ -79,9 +85,29 @@ def head_environment(settings: Settings, inner: InnerPorts, temp_dir: Path) -> d
         **(
             {"RESIGHT_TOKENS": settings.tokens_url} if settings.tokens else {}
         ),  # then it must exist
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        "PATH": f"{Path(plain_python()).parent}{os.pathsep}{os.environ.get('PATH', '')}",
     }
     return {**os.environ, **ours}
+
+
+def plain_python() -> str:
+    """Return the path of this Python by a name that a shell takes without quotes, as Ray starts its workers.
+
+    If the environment's folder has another name, it is linked from the folder for temporary files. Raises
+    ClusterError if the link is not this user's.
+    """
+    if _PLAIN.fullmatch(sys.executable):
+        return sys.executable
+    folder = Path(sys.executable).parent.parent
+    digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+    link = Path(tempfile.gettempdir()) / f"resight-env-{digest}"
+    with contextlib.suppress(FileExistsError):
+        link.symlink_to(folder)
+    if link.lstat().st_uid != os.getuid() or not link.is_symlink() or link.readlink() != folder:
+        raise ClusterError(
+            f"{link} must be this user's link to {folder}: remove it, or set TMPDIR to a private folder"
+        )
+    return str(link / "bin" / Path(sys.executable).name)
 
 
 def authentication(settings: Settings) -> dict[str, str]:
