@@ -165,6 +165,7 @@ def connect(
         least = view.label_thresholds if view else {}
         limits = pa.table({"label": list(least), "score": list(least.values())}, schema=_THRESHOLDS)
         sql.register("thresholds_table", limits)
+        sql.begin()  # one write to the disk for all relations
         one_key = f"inference_key = {literal(view.inference_key)}" if view else "false"
         sql.execute(_PLAIN.format(shown=one_key, images=images_of("media")))
         sql.execute(_BOXES)
@@ -172,6 +173,7 @@ def connect(
         sql.execute(_ALL_DETECTIONS)
         sql.execute(_SHOWN.format(said=_SAID, default=view.threshold if view else 0.0))
         sql.execute(_GROUPS)
+        sql.commit()
         yield sql
 
 

@@ -150,7 +150,6 @@ def test_an_error_of_ours_is_one_line_and_its_exit_code(
     "error",
     [
         duckdb.IOException("IO Error:\n  no\n  file"),
-        duckdb.OutOfMemoryException("no file"),
         DeltaError("no file"),
         pa.ArrowInvalid("no file"),
         FileNotFoundError("no file"),
@@ -165,6 +164,19 @@ def test_what_a_library_says_of_files_is_one_line_and_exit_code_7(
     monkeypatch.setattr("cli.archive.query", fail)
     text = resight("sql", "select 1").refused(7)
     assert text.endswith("no file\n")
+    assert text.count("\n") == 1
+
+
+def test_a_query_without_enough_memory_is_one_line_with_the_way_out(
+    resight: Resight, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise duckdb.OutOfMemoryException("Out of Memory Error: 1 GiB used\nSET threads = 1")
+
+    monkeypatch.setattr("cli.archive.query", fail)
+    text = resight("sql", "select 1").refused(2)
+    assert text.startswith("error Out of Memory Error: 1 GiB used. The query needs more memory")
+    assert "TMPDIR" in text
     assert text.count("\n") == 1
 
 
