@@ -1,13 +1,15 @@
-"""What a camera wrote beside the pixels: local time, offset, place and the camera itself.
+"""EXIF of an image: local time, offset, place and camera.
 
-encoded bytes --read_exif--> Exif. Nothing is guessed: no offset in the file means no offset, and a
+encoded bytes --read_exif--> Exif. Nothing is guessed: without an offset in the file there is none, and a
 clock that was never set is kept as it is, with a flag. Tags: EXIF 2.32, tables 4, 7, 8 and 66.
+Texts are written by anybody who makes a picture, so they are cut and cleaned (`clean_text`).
 """
 
 from __future__ import annotations
 
 import io
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,6 +18,11 @@ from typing import Any
 from PIL import Image
 from PIL.ExifTags import IFD
 
+from model_store.image_header import media_type, png_exif
+
+MAX_CHARS = 100
+FORMULA_SIGNS = "=+-@\uff1d\uff0b\uff0d\uff20"
+"""A spreadsheet runs a cell of a CSV file that begins with one of them; the last four are their full-width forms."""
 _TIMES = (  # source, (ifd, date tag), sub-second tag, offset tag; sub-second and offset are in Exif IFD
     ("exif_original", (IFD.Exif, 0x9003), 0x9291, 0x9011),
     ("exif_digitized", (IFD.Exif, 0x9004), 0x9292, 0x9012),
@@ -43,11 +50,9 @@ class Exif:
 
 
 def read_exif(data: bytes) -> Exif:
-    """Never raises: a damaged block costs its fields, not the image."""
+    """Return the EXIF fields. Never raises: a damaged block costs its fields, not the image."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            root = image.getexif()
-            detail, gps = root.get_ifd(IFD.Exif), root.get_ifd(IFD.GPSInfo)
+        root, detail, gps = _tables(data)
     except Exception:  # Pillow raises a dozen kinds on broken EXIF
         return Exif()
     latitude, longitude = _position(gps)
@@ -56,10 +61,34 @@ def read_exif(data: bytes) -> Exif:
         latitude=latitude,
         longitude=longitude,
         gps_source="exif" if latitude is not None else None,
-        camera_make=_text(root.get(0x010F)),
-        camera_model=_text(root.get(0x0110)),
-        camera_serial=_text(detail.get(0xA431)),
+        camera_make=clean_text(_text(root.get(0x010F))),
+        camera_model=clean_text(_text(root.get(0x0110))),
+        camera_serial=clean_text(_text(detail.get(0xA431))),
     )
+
+
+def clean_text(text: str | None) -> str | None:
+    """Return at most MAX_CHARS printable characters in one line (NFC), or None when nothing is left.
+
+    Control and formatting characters (also those that reverse the direction of writing) are dropped, and so
+    are the signs at the start that make a formula of a cell.
+    """
+    if text is None:
+        return None
+    known = unicodedata.normalize("NFC", text[: 10 * MAX_CHARS])
+    printable = "".join(c if c.isprintable() else " " if c.isspace() else "" for c in known)
+    return " ".join(printable.split()).lstrip(FORMULA_SIGNS + " ")[:MAX_CHARS].rstrip() or None
+
+
+def _tables(data: bytes) -> tuple[Mapping[int, Any], Mapping[int, Any], Mapping[int, Any]]:
+    """Return the tags of the image, those of the exposure and those of the place."""
+    if media_type(data[:512]) == "image/png":  # Pillow would decode the whole picture to find them
+        exif = Image.Exif()
+        exif.load(png_exif(data))
+        return exif, exif.get_ifd(IFD.Exif), exif.get_ifd(IFD.GPSInfo)
+    with Image.open(io.BytesIO(data)) as image:
+        exif = image.getexif()
+        return exif, exif.get_ifd(IFD.Exif), exif.get_ifd(IFD.GPSInfo)
 
 
 def _time(root: Mapping[int, Any], detail: Mapping[int, Any]) -> dict[str, Any]:

@@ -143,6 +143,11 @@ def _read_png(data: bytes, kind: str) -> _Read:
     return width, height, _orientation(lambda: _exif(chunks.get(b"eXIf", b""))), losses
 
 
+def png_exif(data: bytes) -> bytes:
+    """Return the contents of the `eXIf` chunk of a PNG, b"" without one. Raises ImageUnreadable."""
+    return _png_chunks(data).get(b"eXIf", b"")
+
+
 def _png_chunks(data: bytes) -> dict[bytes, bytes]:
     """Contents of the first chunk of each kind; checksums are left to the decoder.
 

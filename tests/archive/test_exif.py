@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import random
+import struct
 import warnings
+import zlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
+from PIL.ExifTags import IFD
 from PIL.TiffImagePlugin import IFDRational
 
-from archive.exif import Exif, read_exif
-from tests.fixtures_local import jpeg
+from archive.exif import MAX_CHARS, Exif, clean_text, read_exif
+from tests.fixtures_local import encoded, jpeg
 
 MODIFIED, MAKE, MODEL = 0x0132, 0x010F, 0x0110
 ORIGINAL, DIGITIZED, SERIAL = 0x9003, 0x9004, 0xA431
@@ -155,6 +160,76 @@ def test_the_camera_is_named_without_padding() -> None:
         "HYPERFIRE 2",
         "H 42",
     )
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ("H" * 50_000, "H" * MAX_CHARS),
+        (" \x00" * 20 + "H 42", "H 42"),
+        ("south\x1b[2J\x1b]0;pwned\x07\nnorth,1", "south[2J]0;pwned north,1"),
+        ("a\u202eb\u2066c\u200b\u2028d\x85e\U000e0041", "abc d e"),
+        ("Bo\u0308hm", "B\xf6hm"),
+        ("=cmd|' /C calc'!A0", "cmd|' /C calc'!A0"),
+        ("\x00\t+ -@\uff1d=SUM(1)", "SUM(1)"),
+        ("RECONYX-7 +2", "RECONYX-7 +2"),
+        ("\x00 \u202e", None),
+        ("=", None),
+        ("=" * 5000 + "x", None),
+        ("e" + "\u0301" * 5000, "\xe9" + "\u0301" * (MAX_CHARS - 1)),
+        ("\ud800H", "H"),
+        (None, None),
+    ],
+)
+def test_a_text_is_one_short_printable_line_that_no_spreadsheet_runs(
+    written: str | None, kept: str | None
+) -> None:
+    assert clean_text(written) == kept
+
+
+def test_texts_of_a_picture_are_cleaned_before_they_are_kept() -> None:
+    long = "=" + "7" * 10_000 + "\n"
+    exif = read_exif(jpeg({MAKE: long, MODEL: long}, {SERIAL: long}))
+    texts = (exif.camera_make, exif.camera_model, exif.camera_serial)
+    assert texts == ("7" * MAX_CHARS,) * 3
+
+
+def exif_block() -> bytes:
+    exif = Image.Exif()
+    exif.get_ifd(IFD.Exif).update({ORIGINAL: NOON, SERIAL: "H42"})
+    return exif.tobytes().removeprefix(b"Exif\x00\x00")
+
+
+def png_of(width: int, height: int, *more: tuple[bytes, bytes]) -> bytes:
+    """A grey PNG of zeros: a few kilobytes whatever its size is."""
+    scanlines = zlib.compressobj(9)
+    rows = b"".join(scanlines.compress(bytes(width + 1)) for _ in range(height))
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", rows + scanlines.flush()), *more, (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
+    )
+
+
+def test_no_pixel_of_a_png_is_decoded_for_its_exif(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A PNG of a megabyte may have a thousand megapixels."""
+    large = png_of(4_000, 3_000, (b"eXIf", exif_block()))
+
+    def no_decoding(*_: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", no_decoding)
+    assert read_exif(large).camera_serial == "H42"
+    assert read_exif(png_of(10, 10)) == Exif()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])
+def test_the_exif_of_every_kind_of_file_is_read(kind: str) -> None:
+    exif = Image.Exif()
+    exif.get_ifd(IFD.Exif).update({SERIAL: "H42"})
+    data = encoded(np.full((8, 8, 3), 90, np.uint8), kind, exif=exif.tobytes())
+    assert read_exif(data).camera_serial == "H42"
 
 
 @pytest.mark.parametrize(
