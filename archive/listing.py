@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from archive.s3_listing import list_keys
-from model_store.errors import StorageUnreachable
+from model_store.errors import StorageUnreachable, StorageUnsafe
 from model_store.storage import Folder, is_local
 
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".tif", ".tiff", ".bmp")
@@ -68,15 +68,24 @@ def list_files(root: Folder) -> Iterator[Found]:
 
 
 def file_at(root: Folder, path: str) -> ArchiveFile:
-    """One file as the listing tells it. Raises StorageUnreachable, also where it is not there."""
+    """Return one file as the listing has it.
+
+    Raises StorageUnsafe when something else than a file is there, StorageUnreachable, also when nothing is.
+    """
     try:
         if is_local(root.url):
             facts = os.stat(root.path(path))
-            return ArchiveFile(path, facts.st_size, _tag_of_stat(facts))
-        info: dict[str, Any] = root.fs.info(root.path(path))
-        return ArchiveFile(path, int(info["size"]), _tag(info))
+            is_file = stat.S_ISREG(facts.st_mode)
+            file = ArchiveFile(path, facts.st_size, _tag_of_stat(facts))
+        else:
+            info: dict[str, Any] = root.fs.info(root.path(path))
+            is_file = info["type"] == "file"
+            file = ArchiveFile(path, int(info["size"] or 0), _tag(info))
     except Exception as error:
         raise StorageUnreachable(f"cannot look at {root.url}/{path}: {error}") from error
+    if not is_file:
+        raise StorageUnsafe(f"{root.url}/{path} is not a file: remove it")
+    return file
 
 
 def _found(entries: Iterable[ArchiveFile]) -> Found:

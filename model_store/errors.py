@@ -21,6 +21,7 @@ ResightError
 |   |-- TooSlow                the body did not arrive in time
 |   `-- Overloaded             queue full; carries retry_after_s
 |-- StorageError
+|   |-- StorageFull            a disk has less free space than is kept for tables and logs
 |   |-- StorageUnreachable     a folder or bucket cannot be listed or read
 |   |-- StorageUnsafe          a store that overwrites where it was told to create, or a file that leads elsewhere
 |   `-- TableConflict          a commit kept losing against other writers
@@ -130,6 +131,10 @@ class Overloaded(RequestError):
 
 
 class StorageError(ResightError):
+    pass
+
+
+class StorageFull(StorageError):
     pass
 
 

@@ -32,6 +32,7 @@ STATUS: dict[type[ResightError], int] = {
     errors.TooSlow: 408,
     errors.Overloaded: 429,
     errors.RequestError: 400,
+    errors.StorageFull: 507,
     errors.StorageError: 503,
     errors.ResightError: 500,
 }

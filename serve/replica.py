@@ -47,7 +47,9 @@ class DetectorReplica:
         if args.pool == DEFAULT_POOL:
             await rollout.reconfigure.remote(args)
         self._engine.residents.prove = self._rollouts.prove
-        self._uploads = Uploads(Settings().uploads_url, RayTables(), self._engine.uploaded)
+        self._uploads = Uploads(
+            Settings().uploads_url, RayTables(), self._engine.uploaded, args.limits.free_mib
+        )
         self._inner: FastAPI | None = None
         self._engine.residents.adopts = False  # from now on the rollout proves what is new
         gc.freeze()  # a collection, as after a release, would stop all for 0.1 s over what never goes

@@ -80,7 +80,7 @@ class Settings(BaseSettings):
 
 
 class Limits(BaseModel):
-    """What one request may cost. Over it: 413 (size), 429 (queue)."""
+    """What one request may cost. Over it: 413 (size), 429 (queue), 507 (disk)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -97,6 +97,9 @@ class Limits(BaseModel):
         default=512, ge=1, description="of images waiting, encoded and prepared, per replica"
     )
     bulk_mib: int = Field(default=2048, ge=1, description="likewise")
+    free_mib: int = Field(
+        default=1024, ge=0, description="that uploads leave free on their disk; 0: nothing"
+    )
 
 
 class Pool(BaseModel):

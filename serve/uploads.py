@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import structlog
 
 from archive.find import Found, Wanted
-from archive.uploads import Kept, keep
+from archive.uploads import Kept, keep, require_free
 from model_store.errors import Overloaded
 from model_store.storage import Folder
 from serve.answers import Answer
@@ -44,10 +44,15 @@ class Recording(NamedTuple):
 
 
 class Uploads:
-    """Of one replica. `counted(outcome)` hears of each: kept, then recorded or unrecorded."""
+    """Uploads of one replica. `counted(outcome)` is called for each: kept, then recorded or unrecorded.
 
-    def __init__(self, url: str, tables: ArchiveTables, counted: Callable[[str], None]) -> None:
-        self.tables = tables
+    `free_mib` are left free on a local disk.
+    """
+
+    def __init__(
+        self, url: str, tables: ArchiveTables, counted: Callable[[str], None], free_mib: int = 0
+    ) -> None:
+        self.tables, self._free_mib = tables, free_mib
         self._root, self._counted = Folder(url), counted
         self._writers = ThreadPoolExecutor(
             WRITERS, "uploads"
@@ -56,9 +61,10 @@ class Uploads:
         self._waiting = self._waiting_bytes = self._keeping_bytes = 0
 
     async def keep(self, body: bytes, camera: str, answer: Answer) -> Recording:
-        """The file is safe when this returns. It is kept to the end also where the sender goes away meanwhile.
+        """Write the file, also if the sender hangs up; its rows follow.
 
-        Raises BadRequest, StorageUnreachable, StorageUnsafe, and Overloaded where too much waits to be written.
+        Raises BadRequest, StorageFull, StorageUnreachable, StorageUnsafe, and Overloaded where too much waits
+        to be written.
         """
         if self._keeping_bytes + len(body) > MOST_BYTES:
             raise Overloaded(f"{self._keeping_bytes >> 20} MiB of pictures wait to be written")
@@ -67,6 +73,7 @@ class Uploads:
 
     async def _keep(self, body: bytes, camera: str, answer: Answer) -> Recording:
         def kept_and_told() -> tuple[Kept, Upload]:
+            require_free(self._root, self._free_mib)
             kept = keep(self._root, camera, body)
             return kept, Upload.of(kept.row, answer)
 

@@ -50,6 +50,12 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         504: "the deadline passed before its turn",
     }.items()
 }
+FULL: dict[int | str, dict[str, Any]] = {
+    507: {
+        "description": "the disk of uploads is almost full; the picture was not kept",
+        "content": PROBLEMS[503]["content"],
+    }
+}
 
 
 async def read_body(request: Request, limit_mib: int, within_s: float) -> bytes:

@@ -24,7 +24,7 @@ from serve.contract import (
     to_upload,
 )
 from serve.engine import Engine
-from serve.routes.bodies import IMAGE_BODY, PROBLEMS, read_body
+from serve.routes.bodies import FULL, IMAGE_BODY, PROBLEMS, read_body
 from serve.routes.detect import DetectorRef, MinScore
 from serve.routes.forms import each_file
 from serve.routes.headers import REQUEST_ID, deadline_of, request_id_of
@@ -42,7 +42,9 @@ def router(engine: Engine, uploads: Uploads) -> APIRouter:
         "/v1/images",
         response_model=UploadAnswer,
         status_code=201,
-        responses={200: {"model": UploadAnswer, "description": "it was kept before"}} | PROBLEMS,
+        responses={200: {"model": UploadAnswer, "description": "it was kept before"}}
+        | PROBLEMS
+        | FULL,
         openapi_extra=IMAGE_BODY,
     )
     async def upload(

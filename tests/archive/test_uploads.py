@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -14,11 +16,12 @@ import pytest
 
 import archive.ingest
 from archive.ingest import ingest
+from archive.listing import file_at
 from archive.new_rows import add_files, add_results, add_uploads
 from archive.schemas import MEDIA
 from archive.tables import Tables
-from archive.uploads import CAMERA_BYTES, keep
-from model_store.errors import BadRequest, ImageUnsupported, StorageUnsafe
+from archive.uploads import CAMERA_BYTES, FREE_FILES, keep, require_free
+from model_store.errors import BadRequest, ImageUnsupported, StorageFull, StorageUnsafe
 from model_store.storage import Folder
 from tests.fixtures_local import encoded, jpeg, photo, result_rows, rows_of
 
@@ -113,12 +116,19 @@ def test_on_s3_too(s3_endpoint: str, tables: Tables) -> None:
         "n" * 101,
         "ö" * 101,
         "鹿" * 70,
+        "a" * 64 + ".jpg",
+        "A" * 64 + ".x",
+        "=cmd|' /C calc'!A0",
+        "-1",
+        "@north",
+        "north\u202egpj",
+        "no\u00a0rth",
     ],
 )
 def test_what_names_no_folder_is_refused_before_anything_is_written(
     root: Folder, camera: str
 ) -> None:
-    with pytest.raises(BadRequest, match="can be no camera"):
+    with pytest.raises(BadRequest, match="invalid camera"):
         keep(root, camera, photo("cat"))
     assert not Path(root.url).exists()
 
@@ -193,6 +203,58 @@ def test_a_file_in_its_place_that_is_another_is_not_taken_for_it(root: Folder) -
     (Path(root.url) / row["path"]).write_bytes(photo("cat")[:1000])
     with pytest.raises(StorageUnsafe, match="1000 bytes"):
         keep(root, "north", photo("cat"))
+
+
+def test_a_file_of_the_same_size_in_its_place_is_not_taken_for_it(root: Folder) -> None:
+    row = keep(root, "north", photo("cat")).row
+    (Path(root.url) / row["path"]).write_bytes(bytes(len(photo("cat"))))
+    with pytest.raises(StorageUnsafe, match="another file"):
+        keep(root, "north", photo("cat"))
+
+
+def test_a_folder_in_its_place_is_not_taken_for_it_on_s3(s3_endpoint: str) -> None:
+    """An object below the name of a picture makes a folder of it, and takes no place of the picture."""
+    bucket = f"uploads-{uuid4().hex}"
+    client = boto3.client("s3", endpoint_url=s3_endpoint)
+    client.create_bucket(Bucket=bucket)
+    name = hashlib.sha256(photo("cat")).hexdigest() + ".jpg"
+    client.put_object(Bucket=bucket, Key=f"sent/{name}/1.jpg", Body=b"1")
+    with pytest.raises(StorageUnsafe, match="not a file"):
+        file_at(Folder(f"s3://{bucket}/sent"), name)
+    kept = keep(Folder(f"s3://{bucket}/sent"), "", photo("cat"))
+    assert kept.is_new
+
+
+@pytest.mark.parametrize(
+    ("free_mib", "free_files", "files", "is_full"),
+    [
+        (1024, 10**6, 10**7, False),
+        (1023, 10**6, 10**7, True),
+        (10**6, FREE_FILES - 1, 10**7, True),
+        (10**6, 0, 0, False),  # a file system that counts none, such as btrfs
+    ],
+)
+def test_a_disk_is_full_before_nothing_is_free(
+    root: Folder,
+    monkeypatch: pytest.MonkeyPatch,
+    free_mib: int,
+    free_files: int,
+    files: int,
+    is_full: bool,
+) -> None:
+    asked: list[Path] = []
+
+    def disk(place: Path) -> SimpleNamespace:
+        asked.append(place)
+        blocks = free_mib << 8  # of 4 KiB
+        return SimpleNamespace(f_bavail=blocks, f_frsize=4096, f_favail=free_files, f_files=files)
+
+    monkeypatch.setattr("os.statvfs", disk)
+    require_free(root, 0)
+    with pytest.raises(StorageFull) if is_full else nullcontext():
+        require_free(root, 1024)
+    assert asked == [Path(root.root).parent]  # the folder is not there yet
+    require_free(Folder("memory://uploads"), 1024)
 
 
 def test_a_row_that_failed_is_replaced_and_no_other(tables: Tables) -> None:

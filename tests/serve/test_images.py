@@ -35,6 +35,7 @@ class Desk:
         self.engine, self.folder = engine, place / "uploads"
         self.tables = Tables(str(place / "tables"))
         self.records: Any = None
+        self.free_mib = 0
 
     async def record(self, upload: Upload) -> None:
         self.records = self.records or Recorder(self.tables, 0.05)
@@ -53,7 +54,7 @@ class Desk:
             return await client.get("/v1/images", params=query)
 
     def _client(self) -> httpx.AsyncClient:
-        uploads = Uploads(str(self.folder), self, self.engine.uploaded)
+        uploads = Uploads(str(self.folder), self, self.engine.uploaded, self.free_mib)
         transport = httpx.ASGITransport(build_http_api(self.engine, uploads=uploads))
         return httpx.AsyncClient(transport=transport, base_url="http://resight")
 
@@ -172,7 +173,7 @@ async def test_a_camera_that_is_no_folder_is_refused_before_the_body_is_read(
         yield b""
 
     words = problem_of(await desk.post(content=never(), query={"camera": camera}), 400)
-    assert "can be no camera" in words
+    assert "invalid camera" in words
 
 
 @pytest.mark.parametrize("error", [Overloaded("full"), StorageUnreachable("away"), OSError("?")])
@@ -220,6 +221,39 @@ async def test_pictures_that_wait_to_be_written_have_a_bound(
     problem_of(await desk.post(content=CAT), 429)
     assert desk.files == []
     assert (await desk.post(content=jpeg())).status_code == 201
+
+
+async def test_a_picture_is_refused_while_the_disk_is_almost_full(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.free_mib = 2**40
+    refused = problem_of(await desk.post(content=CAT), 507)
+    assert "MiB" in refused
+    (one,) = (await desk.post(files=[("image", ("a.jpg", CAT))])).json()["results"]
+    assert one["status"] == one["problem"]["status"] == 507
+    assert not desk.folder.exists()
+    assert not desk.counted("kept")
+    desk.free_mib = 0
+    assert (await desk.post(content=CAT)).status_code == 201
+
+
+async def test_no_camera_can_stand_in_the_place_of_a_picture(desk: Desk) -> None:
+    other = jpeg()
+    for camera in (NAME, hashlib.sha256(other).hexdigest() + ".jpg", NAME.upper()):
+        problem_of(await desk.post(content=CAT, query={"camera": camera}), 400)
+    assert (await desk.post(content=CAT)).status_code == 201
+    assert (await desk.post(content=other)).status_code == 201
+
+
+async def test_a_folder_in_the_place_of_a_picture_is_not_taken_for_it(desk: Desk) -> None:
+    """Also where it has the size of the picture, as a folder may."""
+    (desk.folder / NAME).mkdir(parents=True)
+    size = (desk.folder / NAME).stat().st_size
+    padded = jpeg() + bytes(max(1, size - len(jpeg())))
+    (desk.folder / (hashlib.sha256(padded).hexdigest() + ".jpg")).mkdir()
+    for data in (CAT, padded):
+        assert "not a file" in problem_of(await desk.post(content=data), 503)
+    assert not desk.counted("kept")
 
 
 async def test_a_picture_whose_sender_goes_away_is_recorded_all_the_same(desk: Desk) -> None:

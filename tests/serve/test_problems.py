@@ -40,6 +40,7 @@ STATUS_AND_EXIT_CODE = [
     (errors.TooSlow, 408, 2),
     (errors.Overloaded, 429, 2),
     (errors.StorageError, 503, 7),
+    (errors.StorageFull, 507, 7),
     (errors.StorageUnreachable, 503, 7),
     (errors.StorageUnsafe, 503, 7),
     (errors.TableConflict, 503, 7),
