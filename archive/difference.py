@@ -1,4 +1,4 @@
-"""What lies in an archive against what `media` knows of it, in a database beside the process.
+"""Compare the files of an archive with its rows in `media`, in a database beside the process.
 
 listing (path, size, content tag) and known rows (path, content tag, missing or not) --SQL--> counts, the
 files to read, the rows whose file is gone. Memory does not grow with the number of files (scratch.py).
@@ -7,9 +7,10 @@ files to read, the rows whose file is gone. Memory does not grow with the number
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -17,8 +18,9 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 from pyarrow.dataset import Scanner
 
+from archive.absences import WITHHELD, withhold
 from archive.dataset import dataset
-from archive.listing import ArchiveFile
+from archive.listing import ArchiveFile, Gap
 from archive.replace import Replacement
 from archive.scan import scan
 from archive.schemas import MEDIA
@@ -30,29 +32,47 @@ SAME_FILE = ("source_root", "path")
 _TABLES = """
     create table listed (path varchar, size_bytes bigint, content_tag varchar);
     create table known (
-        path varchar, content_tag varchar, missing boolean, content ubigint, ingested_at timestamptz)
+        path varchar, content_tag varchar, missing boolean, camera varchar, quick_digest bigint,
+        content ubigint, catalogued_at timestamptz, doubted boolean)
 """
 _KNOWN = """
-    insert into known select path, content_tag, missing_since is not null, hash(media_sha256), ingested_at
-    from media where source_root = $root
+    insert into known
+    select path, content_tag, missing_since is not null, camera_id, quick_digest,
+        hash(media_sha256), coalesce(catalogued_at, ingested_at),
+        coalesce(finished_at >= ingested_at, finished_at is not null)
+    from media left join mismatched using (media_sha256) where source_root = $root
 """
+_KNOWN_COLUMNS = [
+    *("path", "content_tag", "missing_since", "source_root"),
+    *("camera_id", "quick_digest", "media_sha256", "ingested_at", "catalogued_at"),
+]
+_NO_MISMATCHES = pa.table(
+    {
+        "media_sha256": pa.array([], pa.string()),
+        "finished_at": pa.array([], MEDIA.field("ingested_at").type),
+    }
+)
 _ROWS_DUE = """
     create table todo as
-    select path, size_bytes, listed.content_tag as content_tag, known.path is not null as known
+    select path, size_bytes, listed.content_tag as content_tag, known.path is not null as known,
+        case when not known.missing and known.content_tag = listed.content_tag then known.quick_digest end
+            as quick_digest
     from listed left join known using (path)
-    where $verify or known.path is null or known.missing
+    where $verify or known.path is null or known.missing or known.doubted
         or known.content_tag is distinct from listed.content_tag
     order by 4, 1
 """
 _GONE = """
     create or replace table gone as
     select $root as source_root, path, $now::timestamptz as missing_since
-    from known anti join listed using (path) where not missing order by path
+    from known anti join listed using (path) anti join withheld using (path)
+    where not missing order by path
 """
 _MARKED = """
     select affected.* replace (coalesce(affected.missing_since, due.missing_since) as missing_since)
     from affected left join due
         on affected.path = due.path and affected.source_root = due.source_root
+        and coalesce(affected.ingested_at <= due.missing_since, true)
 """
 
 
@@ -64,6 +84,14 @@ class Todo:
     new: int
 
 
+class Due(NamedTuple):
+    """A file to read. `quick_digest` is that of its row when neither size and time nor the ETag say that it changed."""
+
+    file: ArchiveFile
+    has_row: bool
+    quick_digest: int | None
+
+
 @contextlib.contextmanager
 def difference(root_url: str) -> Iterator[Difference]:
     """For one archive at one time; on leaving, all of it is removed."""
@@ -72,11 +100,12 @@ def difference(root_url: str) -> Iterator[Difference]:
 
 
 class Difference:
-    """Call `list` for every part of the listing and `know` once, then ask. `sql` has room for others."""
+    """Call `list` for every part of the listing and `know` once, then the rest. `sql` has room for others."""
 
     def __init__(self, sql: duckdb.DuckDBPyConnection, root_url: str) -> None:
         self.sql, self._root = sql, root_url
         sql.execute(_TABLES)
+        sql.execute(WITHHELD)
 
     def list(self, files: pa.Table) -> None:
         """Add files of the archive, in the columns of listing.FILES."""
@@ -84,34 +113,41 @@ class Difference:
         self.sql.execute("insert into listed from files")
         self.sql.unregister("files")
 
-    def know(self, media: DeltaTable) -> int:
-        """Read what `media` has of this archive; how many rows."""
+    def know(self, media: DeltaTable, mismatched: pa.Table = _NO_MISMATCHES) -> int:
+        """Read the rows that `media` has of this archive; return their number.
+
+        `mismatched` is that of archive/mismatches.py: files that were not read since are to be read again.
+        """
+        self.sql.register("mismatched", mismatched)
         if is_local(media.table_uri):
             scan(self.sql, "media", media, MEDIA)
         else:
-            columns = [*SAME_FILE, "content_tag", "missing_since", "media_sha256", "ingested_at"]
-            self.sql.register("media", _rows(media, self._root, columns).to_reader())
+            self.sql.register("media", _rows(media, self._root, _KNOWN_COLUMNS).to_reader())
         self.sql.execute(_KNOWN, {"root": self._root})
         return self._count("known")
 
     def plan(self, verify: bool) -> Todo:
-        """What `todo` will give: all that is listed with `verify`, else what is new or changed."""
+        """Return the size of `todo`: all that is listed with `verify`, else what is new, changed or doubted."""
         self.sql.execute(_ROWS_DUE, {"verify": verify})
         return Todo(self._count("todo"), self._count("todo where not known"))
 
-    def todo(self) -> Iterator[tuple[ArchiveFile, bool]]:
-        """New files first, then those with a row (True), each in the order of their paths."""
+    def todo(self) -> Iterator[Due]:
+        """Return new files first, then those with a row, each in the order of their paths."""
         for window in windows(self.sql, "todo", WINDOW_ROWS):
             columns = [column.to_pylist() for column in window.columns]
-            for path, size_bytes, tag, known in zip(*columns, strict=True):
-                yield ArchiveFile(path, size_bytes, tag), known
+            for path, size_bytes, tag, known, digest in zip(*columns, strict=True):
+                yield Due(ArchiveFile(path, size_bytes, tag), known, digest)
+
+    def withhold(self, gaps: Sequence[Gap], believe: bool) -> dict[str, int]:
+        """Leave out of `gone` and all that follows what archive/absences.py withholds, which returns the same."""
+        return withhold(self.sql, gaps, believe)
 
     def gone(self) -> int:
-        """Known rows without a file, those that are marked missing already included."""
-        return self._count("known anti join listed using (path)")
+        """Return the number of known rows without a file, including those that are marked missing already."""
+        return self._count("known anti join listed using (path) anti join withheld using (path)")
 
     def newly_gone(self, now: datetime) -> int:
-        """Rows whose file is gone since the last time; `gone_rows` and `gone_marks` are about these."""
+        """Count rows whose file was not listed at `now`; `gone_rows` and `gone_marks` are about these."""
         self.sql.execute(_GONE, {"root": self._root, "now": now})
         return self._count("gone")
 
@@ -126,7 +162,7 @@ class Difference:
             yield found.set_column(place, MEDIA.field(place), marks.cast(MEDIA.field(place).type))
 
     def gone_marks(self) -> Replacement:
-        """The same for any number of rows, in one commit; those that are marked by then keep their mark."""
+        """Return the same for any number of rows, in one commit; a row that was marked or read since stays."""
         return Replacement(self.sql, "gone", SAME_FILE, _MARKED)
 
     def _count(self, relation: str) -> int:

@@ -1,9 +1,10 @@
 """Bring `media` up to date with an archive: walk once, hash what is new or changed, mark what is gone.
 
 listing - known rows (same path and content tag) --threads: read, hash, header, EXIF--> append/replace
-An unchanged file is not read again. New rows are committed as they come, changed ones by archive/changes.py.
-An archive that suddenly lists nothing is an error, never "all gone". Interrupted, it goes on where it stopped.
-Memory does not grow with the number of files.
+An unchanged file is not read again, unless a run found other bytes in it. New rows are committed as they come,
+changed ones by archive/changes.py. An archive that lists nothing is an error, and so many files that are gone at
+once in one place are left as they are (archive/absences.py). After an interruption, an ingest continues.
+Memory grows neither with the number of files nor with their sizes.
 """
 
 from __future__ import annotations
@@ -15,31 +16,32 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from deltalake import DeltaTable
 
 from archive.changes import Changes, replace_some, writer_of
-from archive.difference import Difference, difference
-from archive.listing import ArchiveFile, list_files
+from archive.difference import Difference, Due, difference
+from archive.listing import Gap, list_files
 from archive.media import DEFAULT_TEMPLATE, compile_template, media_row
+from archive.mismatches import mismatches
 from archive.new_rows import add_files
 from archive.replace import MANY_ROWS, replace_many
 from archive.schemas import MEDIA
 from archive.tables import Tables
-from model_store.errors import BadRequest, StorageUnreachable
+from model_store.errors import BadRequest, ImageTooLarge, StorageUnreachable
 from model_store.storage import Folder, absolute
 
 COMMIT_ROWS = 5_000
 READERS = 8
-_Outcome = tuple[ArchiveFile, bool, dict[str, Any] | Exception]
-"""A file, whether it has a row already, and the row it shall have."""
+MAX_MIB = 512
+"""Of a file; files that are read at the same time have no more together, unless one alone is larger."""
 
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
-    """What happened to the files of one archive; files = new + changed + unchanged + unreadable."""
+    """Counts of one ingest; files = new + changed + unchanged + unreadable."""
 
     root: str
     files: int
@@ -50,6 +52,33 @@ class IngestReport:
     others: int  # files that are no images by name
     bytes_read: int
     unreadable: dict[str, str] = field(default_factory=dict)
+    unlisted: dict[str, str] = field(default_factory=dict)  # folders that cannot be read
+    withheld: dict[str, int] = field(default_factory=dict)  # places that lack too many files
+
+
+class _Listed(NamedTuple):
+    unnamed: dict[str, str]  # names that no table can hold, with the reason
+    gaps: list[Gap]
+    files: int
+    others: int
+
+    @property
+    def unreadable(self) -> dict[str, str]:
+        return {_shown(gap.path): _shown(gap.error) for gap in self.gaps if gap.error}
+
+
+class _Outcome(NamedTuple):
+    due: Due
+    row: dict[str, Any] | Exception
+
+    @property
+    def kind(self) -> str:
+        """Return new, changed, or same: read again, and found to be as its row says."""
+        if not self.due.has_row:
+            return "new"
+        digest = self.due.quick_digest
+        is_same = isinstance(self.row, dict) and digest == self.row["quick_digest"]
+        return "same" if digest is not None and is_same else "changed"
 
 
 def ingest(
@@ -58,64 +87,70 @@ def ingest(
     template: str = DEFAULT_TEMPLATE,
     verify: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    max_mib: int = MAX_MIB,
+    believe: bool = False,
 ) -> IngestReport:
-    """Ingest a local folder or s3:// prefix; `verify` reads and hashes every file again.
+    """Ingest a local folder or s3:// prefix.
 
-    Raises StorageUnreachable, BadRequest (template), TableConflict.
+    `verify` reads and hashes every file again. A larger file than `max_mib` is unreadable. With `believe` files are
+    marked as missing however many are gone. Raises StorageUnreachable, BadRequest (template), TableConflict.
     """
     pattern = compile_template(template)
     root = Folder(absolute(url))
     with difference(root.url) as found:
         base = tables.snapshot("media")  # first: what is uploaded during the listing is not gone
-        unreadable, files, others = _list(root, found)
-        known = found.know(base)
-        if known and not files:
-            raise StorageUnreachable(
-                f"{root.url} lists no images, but {known} are known from it; is it mounted? "
-                "Nothing was changed. If it is gone for good: resight ingest --retire"
-            )
+        started = datetime.now(UTC)
+        listed = _list(root, found)
+        known = found.know(base, mismatches(tables))
+        _require_files(root.url, listed, known)
         todo = found.plan(verify)
+        unreadable = dict(listed.unnamed)
         total = todo.files + len(unreadable)
-        outcomes = _read_all(root, found.todo(), pattern)
+        outcomes = _read_all(root, found.todo(), pattern, max_mib << 20)
         changes = Changes(tables, root.url, found.sql)
-        written: Counter[bool] = Counter()
+        written: Counter[str] = Counter()
         bytes_read = 0
         while part := list(islice(outcomes, COMMIT_ROWS)):
             unreadable |= {
-                _shown(f.path): _shown(str(e)) for f, _, e in part if isinstance(e, Exception)
+                _shown(one.due.file.path): _shown(str(one.row) or type(one.row).__name__)
+                for one in part
+                if isinstance(one.row, Exception)
             }
             for has_row in (False, True):
-                rows = [row for _, k, row in part if k is has_row and isinstance(row, dict)]
+                rows = [o.row for o in part if o.due.has_row is has_row and isinstance(o.row, dict)]
                 if has_row:
                     changes.add(pa.Table.from_pylist(rows, schema=MEDIA))
                 elif rows:
                     new = pa.Table.from_pylist(rows, schema=MEDIA)
                     base = add_files(tables, root.url, new, base)
-                written[has_row] += len(rows)
                 bytes_read += sum(row["size_bytes"] for row in rows)
+            written.update(one.kind for one in part if isinstance(one.row, dict))
             if changes.due():
                 base = changes.commit(base)
             progress(written.total() + len(unreadable), total)
         base = changes.commit(base)
-        gone = _mark_missing(tables, root.url, found, base)
+        withheld = found.withhold(listed.gaps, believe)
+        gone = _mark_missing(tables, root.url, found, base, started)
     return IngestReport(
         root=root.url,
-        files=files,
-        new=written[False],
-        changed=written[True],
-        unchanged=files - total,
+        files=listed.files,
+        new=written["new"],
+        changed=written["changed"],
+        unchanged=listed.files - total + written["same"],
         missing=gone,
-        others=others,
+        others=listed.others,
         bytes_read=bytes_read,
         unreadable=unreadable,
+        unlisted=listed.unreadable,
+        withheld=withheld,
     )
 
 
 def retire(tables: Tables, url: str) -> int:
-    """An archive that is gone for good: mark all its files missing, so that runs leave them out.
+    """Mark all files of an archive that is gone for good as missing, so that runs leave them out.
 
-    Rows and results stay, and an ingest brings back what is there after all. Returns how many files;
-    raises BadRequest when none is known from there.
+    Rows and results stay, and a later ingest brings back the files that it finds. Return the number of files; raise
+    BadRequest when none is known from there.
     """
     root_url = absolute(url)
     with difference(root_url) as nothing_listed:
@@ -124,55 +159,80 @@ def retire(tables: Tables, url: str) -> int:
             raise BadRequest(
                 f"no file is known from {root_url}; 'resight status' lists the archives"
             )
-        return _mark_missing(tables, root_url, nothing_listed, base)
+        return _mark_missing(tables, root_url, nothing_listed, base, datetime.now(UTC))
 
 
-def _list(root: Folder, into: Difference) -> tuple[dict[str, str], int, int]:
-    """(names that no table can hold with the reason, number of images with these, of other files)."""
+def _list(root: Folder, into: Difference) -> _Listed:
     unnamed: dict[str, str] = {}
+    gaps: list[Gap] = []
     files = others = 0
     for found in list_files(root):
         into.list(found.files)
         files += len(found.files) + len(found.unnamed)
         others += found.others
-        for path in found.unnamed:
-            try:
-                path.encode()
-            except UnicodeEncodeError as error:
-                unnamed[_shown(path)] = _shown(str(error))
-    return unnamed, files, others
+        gaps += found.gaps
+        unnamed |= {_shown(path): "its name is not UTF-8" for path in found.unnamed}
+    return _Listed(unnamed, gaps, files, others)
+
+
+def _require_files(root_url: str, listed: _Listed, known: int) -> None:
+    """Raise StorageUnreachable when an archive lists no image: it may not be mounted."""
+    if listed.files:
+        return
+    unreadable = "".join(f"; cannot read {path}: {why}" for path, why in listed.unreadable.items())
+    if known:
+        raise StorageUnreachable(
+            f"{root_url} lists no images, but {known} are known from it; is it mounted? "
+            f"Nothing was changed. If it is gone for good: resight ingest --retire{unreadable[:500]}"
+        )
+    raise StorageUnreachable(
+        f"{root_url} has no images ({listed.others} other files); is it mounted, is the name right?{unreadable[:500]}"
+    )
 
 
 def _read_all(
-    root: Folder, files: Iterable[tuple[ArchiveFile, bool]], pattern: re.Pattern[str]
+    root: Folder, files: Iterable[Due], pattern: re.Pattern[str], max_bytes: int
 ) -> Iterator[_Outcome]:
-    """Rows in any order, with a bounded number of files in memory."""
+    """Yield rows in any order. The files in memory are bounded in number and in bytes."""
 
-    def read(file: ArchiveFile, has_row: bool) -> _Outcome:
+    def read(due: Due) -> _Outcome:
         try:
-            return file, has_row, media_row(root.url, file, root.read(file.path), pattern)
-        except (OSError, StorageUnreachable) as error:
-            return file, has_row, error
+            size = due.file.size_bytes
+            if size > max_bytes:
+                raise ImageTooLarge(f"{size >> 20} MiB, over --max-mib {max_bytes >> 20}")
+            read_at = datetime.now(UTC)
+            row = media_row(root.url, due.file, root.read(due.file.path), pattern)
+            return _Outcome(due, row | {"ingested_at": read_at, "catalogued_at": read_at})
+        except (OSError, StorageUnreachable, ImageTooLarge, MemoryError) as error:
+            return _Outcome(due, error)
 
-    pending: set[Future[_Outcome]] = set()
+    pending: dict[Future[_Outcome], int] = {}
     queue = iter(files)
+    following = next(queue, None)
     with ThreadPoolExecutor(READERS) as pool:
-        while True:
-            pending |= {pool.submit(read, *f) for f in islice(queue, 2 * READERS - len(pending))}
-            if not pending:
-                return
-            done, pending = wait(pending, return_when=FIRST_COMPLETED)
-            yield from (future.result() for future in done)
+        while following or pending:
+            while following and len(pending) < 2 * READERS:
+                size = following.file.size_bytes if following.file.size_bytes <= max_bytes else 0
+                if pending and sum(pending.values()) + size > MAX_MIB << 20:
+                    break
+                pending[pool.submit(read, following)] = size
+                following = next(queue, None)
+            done, _ = wait(pending, return_when=FIRST_COMPLETED)
+            for future in done:
+                del pending[future]
+                yield future.result()
 
 
 def _shown(text: str) -> str:
-    """A name that is not UTF-8 (Unix allows any bytes) in a form that can be printed and stored."""
+    """Return a name that is not UTF-8 (Unix allows any bytes) in a form that can be printed and stored."""
     return text.encode(errors="backslashreplace").decode()
 
 
-def _mark_missing(tables: Tables, root_url: str, found: Difference, base: DeltaTable) -> int:
-    """Set missing_since on rows whose file is gone; the rows and their results stay."""
-    if found.newly_gone(datetime.now(UTC)) > MANY_ROWS:
+def _mark_missing(
+    tables: Tables, root_url: str, found: Difference, base: DeltaTable, listed_at: datetime
+) -> int:
+    """Set missing_since on rows whose file is gone; the rows and their results stay. Return their number."""
+    if found.newly_gone(listed_at) > MANY_ROWS:
         replace_many(tables, "media", writer_of(root_url), found.gone_marks())
     else:
         for rows in found.gone_rows(base):

@@ -1,13 +1,14 @@
-"""Walk an archive once: which files there are, without reading them, a few thousand at a time.
+"""Walk an archive once: list its files without reading them, a few thousand at a time.
 
-Folder --list_files--> Found(files: path, size and content tag; number of other files), ...
-A file belongs to the archive by its extension; what it really is, its bytes decide later. A local disk is
+Folder --list_files--> Found(files: path, size and content tag; number of other files; gaps), ...
+A file belongs to the archive by its extension; its bytes decide later what it is. A local disk is
 walked, S3 is listed in several places at once (s3_listing.py); nothing holds all names.
 """
 
 from __future__ import annotations
 
-import contextlib
+import errno
+import heapq
 import os
 import re
 import stat
@@ -27,6 +28,8 @@ EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".tif", ".tiff", ".bmp")
 FILES = pa.schema([("path", pa.string()), ("size_bytes", pa.int64()), ("content_tag", pa.string())])
 FOUND_FILES = 20_000
 _HIDDEN = re.compile(r"(^|/)\.")
+_LEADS_NOWHERE = (errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG)
+"""Errors of a link that has neither a file nor a folder at its end, whoever follows it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +42,29 @@ class ArchiveFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Gap:
+    """A folder or link that the listing found no files in. `error` when it cannot be read; None when it is empty
+    or leads to nothing, as where a disk is not mounted."""
+
+    path: str
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """A part of an archive. `files` has the columns of FILES, in no order."""
 
     files: pa.Table
     others: int  # files that are no images by name, hidden ones included
     unnamed: tuple[str, ...]  # images whose name is not UTF-8: no table can hold them
+    gaps: tuple[Gap, ...] = ()
 
 
 def list_files(root: Folder) -> Iterator[Found]:
-    """Every file below, once.
+    """List every file below, once.
 
-    Raises StorageUnreachable when the folder does not exist or cannot be read: half a listing must not
-    be taken for the whole.
+    Raises StorageUnreachable when the folder does not exist or cannot be read, and on S3 when any part of the
+    listing fails. Folders of a disk that cannot be read are gaps: a file in them may be there.
     """
     try:
         if not root.fs.exists(root.root):
@@ -88,20 +101,22 @@ def file_at(root: Folder, path: str) -> ArchiveFile:
     return file
 
 
-def _found(entries: Iterable[ArchiveFile]) -> Found:
-    others, files, unnamed = 0, [], []
+def _found(entries: Iterable[ArchiveFile | Gap]) -> Found:
+    others, files, unnamed, gaps = 0, [], [], []
     for entry in entries:
-        if not entry.path.lower().endswith(EXTENSIONS) or _HIDDEN.search(entry.path):
+        if isinstance(entry, Gap):
+            gaps.append(entry)
+        elif not entry.path.lower().endswith(EXTENSIONS) or _HIDDEN.search(entry.path):
             others += 1
-        elif _is_utf8(entry.path):
+        elif is_utf8(entry.path):
             files.append(entry)
         else:
             unnamed.append(entry.path)
     columns = [[getattr(file, name) for file in files] for name in FILES.names]
-    return Found(pa.table(columns, schema=FILES), others, tuple(unnamed))
+    return Found(pa.table(columns, schema=FILES), others, tuple(unnamed), tuple(gaps))
 
 
-def _is_utf8(path: str) -> bool:
+def is_utf8(path: str) -> bool:
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -109,7 +124,7 @@ def _is_utf8(path: str) -> bool:
     return True
 
 
-def _entries(root: Folder) -> Iterator[ArchiveFile]:
+def _entries(root: Folder) -> Iterator[ArchiveFile | Gap]:
     if is_local(root.url):
         return _walk_local(root.root)
     if root.url.startswith(("s3://", "s3a://")):
@@ -117,33 +132,68 @@ def _entries(root: Folder) -> Iterator[ArchiveFile]:
     return _walk_other(root)
 
 
-def _walk_local(top: str) -> Iterator[ArchiveFile]:
-    """Links to folders are followed, each folder once.
+def _walk_local(top: str) -> Iterator[ArchiveFile | Gap]:
+    """Walk real folders first, then links to folders in the order of their paths; each folder once.
 
-    Raises OSError for a folder that cannot be listed: files in it must not be taken for missing.
+    So a new link renames no file that has a path without links. Hidden folders are not entered, since their
+    files never count. Raises OSError when the top cannot be listed; other folders are gaps.
     """
-    cut = len(top) + 1 if top else 1
+    top = top or "/"
+    cut = len(top.rstrip("/")) + 1
     seen: set[str] = set()
-    waiting = [top or "/"]
-    while waiting:
-        folder = waiting.pop()
+    folders, links = [top], list[str]()
+    while folders or links:
+        folder = folders.pop() if folders else heapq.heappop(links)
         real = os.path.realpath(folder)
         if real in seen:
             continue
         seen.add(real)
-        below: list[str] = []
-        with os.scandir(folder) as names:
-            for name in names:
-                if name.is_dir():
-                    below.append(name.path)
-                    continue
-                with contextlib.suppress(FileNotFoundError):  # gone meanwhile, or a link to nothing
-                    facts = name.stat()
-                    if stat.S_ISREG(facts.st_mode):
-                        yield ArchiveFile(name.path[cut:], facts.st_size, _tag_of_stat(facts))
-        waiting += sorted(
-            below, reverse=True
-        )  # which way to a linked folder counts is not up to the disk
+        try:
+            with os.scandir(folder) as entries:
+                is_empty = True
+                for entry in entries:
+                    is_empty = False
+                    found = _look(entry, cut)
+                    if isinstance(found, str):
+                        if entry.is_symlink():
+                            heapq.heappush(links, found)
+                        else:
+                            folders.append(found)
+                    elif found is not None:
+                        yield found
+        except OSError as error:
+            if folder == top:
+                raise
+            if not (isinstance(error, PermissionError) and folder.endswith("/lost+found")):
+                yield Gap(folder[cut:], str(error))
+        else:
+            if is_empty and folder != top:
+                yield Gap(folder[cut:])
+
+
+def _look(entry: os.DirEntry[str], cut: int) -> ArchiveFile | Gap | str | None:
+    """Return a file, a gap, the path of a folder, or None for what belongs to no archive.
+
+    Raises OSError when the folder that has the entry cannot be read.
+    """
+    is_link = entry.is_symlink()
+    if entry.name.startswith(".") and (is_link or entry.is_dir()):
+        return None
+    try:
+        if not is_link and entry.is_dir():
+            return entry.path
+        facts = entry.stat()
+    except FileNotFoundError:  # removed since the folder was opened, or a link to nothing
+        return Gap(entry.path[cut:]) if is_link else None
+    except OSError as error:
+        if not is_link:
+            raise
+        return None if error.errno in _LEADS_NOWHERE else Gap(entry.path[cut:], str(error))
+    if stat.S_ISDIR(facts.st_mode):
+        return entry.path
+    if not stat.S_ISREG(facts.st_mode):
+        return None
+    return ArchiveFile(entry.path[cut:], facts.st_size, _tag_of_stat(facts))
 
 
 def _s3_entries(root: Folder) -> Iterator[ArchiveFile]:

@@ -42,7 +42,8 @@ def media_row(
         **asdict(exif),
         "camera_id": serial or from_path,
         "camera_source": "exif_serial" if serial else "path" if from_path else None,
-        "ingested_at": datetime.now(UTC),
+        "ingested_at": (now := datetime.now(UTC)),
+        "catalogued_at": now,
         "missing_since": None,
     }
 

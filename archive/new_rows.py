@@ -1,6 +1,6 @@
-"""Rows that may be there already, added where they are not: new files to `media`, what was seen to `results`.
+"""Add rows that may be there already: new files to `media`, results of images to `results`.
 
-Ingest and uploads both add files; uploads and runs both add results. Whoever comes second adds nothing, for the
+Ingest and uploads both add files; uploads and runs both add results. The second writer adds no second row, since the
 writers of one archive root, and those of one inference key, share an app transaction (`archive/tables.py`).
 """
 
@@ -13,38 +13,30 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
-from archive.changes import replace_some, writer_of
+from archive.changes import files_there, replace_some, without_older, writer_of
 from archive.dataset import dataset
-from archive.schemas import MEDIA, RESULTS
+from archive.schemas import RESULTS
 from archive.tables import Tables
 
 
 def add_files(
     tables: Tables, root_url: str, rows: pa.Table, base: DeltaTable | None = None
 ) -> DeltaTable:
-    """`rows` of `media`, of one archive root, each path once; with `base`, none of them is in that snapshot.
+    """Add `rows` of `media`, of one archive root, each path once; with `base`, none of them is in that snapshot.
 
-    Raises TableConflict, StorageUnreachable, StorageUnsafe.
+    A row that is there is replaced when it is older, and another or marked as missing. Raises TableConflict,
+    StorageUnreachable, StorageUnsafe.
     """
+    newer = rows.slice(0, 0)
 
     def missing(snapshot: DeltaTable, wanted: pa.Table) -> pa.Table:
-        return _without(wanted, "path", _files_there(snapshot, root_url, wanted))
-
-    return tables.append("media", rows, writer_of(root_url), missing, base)
-
-
-def add_uploads(tables: Tables, root_url: str, rows: pa.Table) -> DeltaTable:
-    """As `add_files`, of files that are known to be there now: rows that say they are missing are replaced."""
-    gone = rows.slice(0, 0)
-
-    def missing(snapshot: DeltaTable, wanted: pa.Table) -> pa.Table:
-        nonlocal gone
-        there = _files_there(snapshot, root_url, wanted)
-        gone = _with(wanted, "path", there.filter(pc.is_valid(there["missing_since"])))
+        nonlocal newer
+        there = files_there(snapshot, root_url, wanted)
+        newer = without_older(_other(wanted, there), there)
         return _without(wanted, "path", there)
 
-    table = tables.append("media", rows, writer_of(root_url), missing)
-    return replace_some(tables, root_url, gone, table) if len(gone) else table
+    table = tables.append("media", rows, writer_of(root_url), missing, base)
+    return replace_some(tables, root_url, newer, table) if len(newer) else table
 
 
 def add_results(tables: Tables, inference_key: str, rows: pa.Table) -> DeltaTable:
@@ -83,12 +75,13 @@ def _without(wanted: pa.Table, column: str, there: pa.Table) -> pa.Table:
     return wanted.filter(pc.invert(pc.is_in(wanted[column], there[column].combine_chunks())))
 
 
-def _files_there(snapshot: DeltaTable, root_url: str, wanted: pa.Table) -> pa.Table:
-    """Of this archive, between the first and the last path of those wanted."""
-    ends = pc.min_max(wanted["path"]).as_py()
-    path = pc.field("path")
-    near = (pc.field("source_root") == root_url) & (path >= ends["min"]) & (path <= ends["max"])
-    return dataset(snapshot, MEDIA).to_table(columns=["path", "missing_since"], filter=near)
+def _other(wanted: pa.Table, there: pa.Table) -> pa.Table:
+    """Return the rows of files that are in `there` with other bytes, or marked as missing."""
+    same = there.filter(pc.is_null(there["missing_since"])).select(["path", "content_tag"])
+    files = set(zip(*same.to_pydict().values(), strict=True))
+    given = zip(wanted["path"].to_pylist(), wanted["content_tag"].to_pylist(), strict=True)
+    changed = wanted.filter(pa.array([file not in files for file in given], pa.bool_()))
+    return _with(changed, "path", there)
 
 
 def _results_there(snapshot: DeltaTable, inference_key: str, wanted: pa.Table) -> pa.Table:

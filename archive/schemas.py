@@ -38,6 +38,7 @@ MEDIA = pa.schema(
         ("camera_model", pa.string()),
         ("camera_serial", pa.string()),
         ("ingested_at", UTC),
+        ("catalogued_at", UTC),
         ("missing_since", UTC),
     ]
 )

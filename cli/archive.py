@@ -12,7 +12,7 @@ from rich.progress import Progress
 
 from archive.compact import MIN_FILES, compact, tidy
 from archive.exports import export
-from archive.ingest import IngestReport, ingest
+from archive.ingest import MAX_MIB, IngestReport, ingest
 from archive.ingest import retire as retire_archive
 from archive.media import DEFAULT_TEMPLATE
 from archive.publications import unpublished, view_named, view_of_run
@@ -60,11 +60,19 @@ def ingest_command(
     retire: Annotated[
         bool, typer.Option("--retire", help="gone for good: leave its files out of runs")
     ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="mark files as missing, however many of a place are gone")
+    ] = False,
+    max_mib: Annotated[
+        int, typer.Option(min=1, help="size of a file in MiB above which it is not read")
+    ] = MAX_MIB,
     fmt: FormatOption = Format.table,
 ) -> None:
     """Catalogue an archive: what is new or changed is read, hashed and described. Safe to repeat.
 
-    Exit code 1 when some files could not be read. Example: resight ingest /data/deer
+    Exit code 1 when files or folders could not be read, or when so many files of one folder or camera are gone
+    that a disk may not be mounted; all others are ingested. Exit code 7 when the archive has no image at all.
+    Example: resight ingest /data/deer
     """
     if retire:
         print_facts(
@@ -79,6 +87,8 @@ def ingest_command(
             template,
             verify,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
+            max_mib=max_mib,
+            believe=yes,
         )
     print_facts(asdict(report), fmt)
     _explain(report)
@@ -87,7 +97,13 @@ def ingest_command(
 def _explain(report: IngestReport) -> None:
     for path, why in list(report.unreadable.items())[:20]:
         note(f"unreadable: {path}: {why}")
-    if report.unreadable:
+    for folder, why in list(report.unlisted.items())[:20]:
+        note(f"unreadable folder: {folder}: {why}; its files stay as they were")
+    for place, files in list(report.withheld.items())[:20]:
+        note(f"not there: {files} files of {place}; is a disk not mounted? They stay as they were")
+    if report.withheld:
+        note("If they are gone for good: resight ingest --yes with the same archive")
+    if report.unreadable or report.unlisted or report.withheld:
         raise typer.Exit(1)
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import structlog
 
 from archive.compact import compact
-from archive.new_rows import add_results, add_uploads
+from archive.new_rows import add_files, add_results
 from archive.tables import Tables
 from model_store.errors import Overloaded, StorageError
 from serve.upload import MOST_BYTES, MOST_WAITING, Upload
@@ -116,7 +116,7 @@ def commit(tables: Tables, uploads: Sequence[Upload]) -> None:
     Raises TableConflict, StorageUnreachable, StorageUnsafe.
     """
     for root_url, rows in _parts(_all([one.media for one in uploads]), "source_root"):
-        add_uploads(tables, root_url, _once(rows, "path"))
+        add_files(tables, root_url, _once(rows, "path"))
     for key, rows in _parts(_all([one.result for one in uploads]), "inference_key"):
         add_results(tables, key, _once(rows, "media_sha256"))
 

@@ -15,7 +15,7 @@ from deltalake import DeltaTable
 
 import archive.difference
 from archive.compact import compact
-from archive.difference import Difference, Todo, difference
+from archive.difference import Difference, Due, Todo, difference
 from archive.listing import FILES, ArchiveFile
 from archive.replace import replace_many
 from archive.tables import Tables
@@ -59,14 +59,14 @@ def put_listing(into: Difference, files: Listing, parts: int = 1) -> None:
         )
 
 
-def due(files: Listing, known: Mapping[str, Known], verify: bool) -> list[tuple[ArchiveFile, bool]]:
+def due(files: Listing, known: Mapping[str, Known], verify: bool) -> list[Due]:
     """New files first, then those with a row, each in the order of their paths."""
     found = [
-        (ArchiveFile(path, size, tag), path in known)
+        Due(ArchiveFile(path, size, tag), path in known, None)
         for path, (size, tag) in files.items()
         if verify or path not in known or known[path].missing or known[path].tag != tag
     ]
-    return sorted(found, key=lambda file: (file[1], file[0].path.encode()))
+    return sorted(found, key=lambda due: (due.has_row, due.file.path.encode()))
 
 
 def marks(tables: Tables) -> dict[tuple[str, str], datetime | None]:
@@ -101,7 +101,7 @@ def test_what_is_to_be_read_and_what_is_gone(tables: Tables, seed: int, verify: 
         put_listing(found, listed, parts=1 + seed % 3)
         assert found.know(tables.snapshot("media")) == len(known)
         wanted = due(listed, known, verify)
-        assert found.plan(verify) == Todo(len(wanted), sum(not has_row for _, has_row in wanted))
+        assert found.plan(verify) == Todo(len(wanted), sum(not one.has_row for one in wanted))
         assert list(found.todo()) == wanted
         assert found.gone() == len(known.keys() - listed.keys())
         newly = {p for p, row in known.items() if p not in listed and not row.missing}
@@ -161,7 +161,7 @@ def test_a_tag_that_is_not_known_is_a_change(tables: Tables) -> None:
         put_listing(found, dict.fromkeys("abc", (1, "1")))
         found.know(tables.snapshot("media"))
         assert found.plan(verify=False) == Todo(1, 0)
-        assert list(found.todo()) == [(ArchiveFile("c", 1, "1"), True)]
+        assert list(found.todo()) == [Due(ArchiveFile("c", 1, "1"), True, None)]
 
 
 def test_a_table_on_s3_is_known_as_one_on_a_disk(s3_endpoint: str) -> None:

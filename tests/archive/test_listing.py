@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import boto3
@@ -37,7 +40,7 @@ def paths(url: str | Path) -> list[str]:
         (["A.JPG", "B.JpEg", "C.TIF"], ["A.JPG", "B.JpEg", "C.TIF"], 0),
         (["a.jpe", "a.webp", "a.tiff", "a.bmp"], ["a.bmp", "a.jpe", "a.tiff", "a.webp"], 0),
         (["notes.txt", "a.jpg.part", "jpg", "a.gif", "v.mp4"], [], 5),
-        ([".hidden.jpg", ".trash/a.jpg", "b/.c/d.jpg", "b/e.jpg"], ["b/e.jpg"], 3),
+        ([".hidden.jpg", ".trash/a.jpg", "b/.c/d.jpg", "b/.x.jpg", "b/e.jpg"], ["b/e.jpg"], 2),
         (["with space/ü-'q'.jpg"], ["with space/ü-'q'.jpg"], 0),
     ],
 )
@@ -72,21 +75,127 @@ def test_a_root_that_is_not_there_is_unreachable_and_not_empty(tmp_path: Path) -
         listed(tmp_path / "away")
 
 
-@pytest.mark.parametrize("folder", ["", "deer-north"])
-def test_a_folder_that_cannot_be_listed_is_unreachable_and_not_empty(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
-) -> None:
-    write_files(tmp_path, {"deer-north/1.jpg": b"1", "deer-south/1.jpg": b"1"})
+@pytest.fixture
+def forbidden(monkeypatch: pytest.MonkeyPatch) -> set[Path]:
+    """Paths that this user may not open; tests may run as one who may open everything."""
+    paths: set[Path] = set()
     scan = os.scandir
 
     def refusing(path: str) -> object:
-        if Path(path) == tmp_path / folder:
-            raise PermissionError("not yours")
+        if isinstance(path, str) and Path(path) in paths:
+            raise PermissionError(errno.EACCES, "not yours", path)
         return scan(path)
 
     monkeypatch.setattr("os.scandir", refusing)
+    return paths
+
+
+def gaps(root: Path) -> dict[str, str | None]:
+    return {gap.path: gap.error for found in list_files(Folder(str(root))) for gap in found.gaps}
+
+
+def test_a_root_that_cannot_be_listed_is_unreachable_and_not_empty(
+    tmp_path: Path, forbidden: set[Path]
+) -> None:
+    forbidden.add(tmp_path)
     with pytest.raises(StorageUnreachable, match=r"cannot list .* not yours"):
         listed(tmp_path)
+
+
+def test_a_folder_that_cannot_be_listed_is_a_gap_and_the_others_are_listed(
+    tmp_path: Path, forbidden: set[Path]
+) -> None:
+    names = ["deer-north/1.jpg", "deer-north/deep/2.jpg", "deer-south/1.jpg"]
+    write_files(tmp_path, dict.fromkeys(names, b"1"))
+    forbidden.add(tmp_path / "deer-north/deep")
+    assert paths(tmp_path) == ["deer-north/1.jpg", "deer-south/1.jpg"]
+    (gap,) = gaps(tmp_path).items()
+    assert gap[0] == "deer-north/deep"
+    assert "not yours" in str(gap[1])
+
+
+def test_folders_whose_files_never_count_are_not_entered(
+    tmp_path: Path, forbidden: set[Path]
+) -> None:
+    """A disk has some that belong to its administrator."""
+    names = [".Trash-0/a.jpg", "lost+found/x", "cards/lost+found/x", "cards/.snapshots/b.jpg"]
+    write_files(tmp_path, dict.fromkeys([*names, "cards/1.jpg"], b"1"))
+    forbidden.update((tmp_path / name).parent for name in names)
+    (tmp_path / ".again").symlink_to(tmp_path / "cards")
+    assert paths(tmp_path) == ["cards/1.jpg"]
+    assert gaps(tmp_path) == {}
+
+
+def test_a_link_that_leads_nowhere_is_no_file_and_no_folder(tmp_path: Path) -> None:
+    root = write_files(tmp_path / "archive", {"1.jpg": b"1"})
+    (root / "itself").symlink_to("itself")
+    (root / "itself.jpg").symlink_to("itself.jpg")
+    (root / "below-a-file").symlink_to(root / "1.jpg" / "folder")
+    (root / "too-long").symlink_to("n" * 300)
+    assert paths(root) == ["1.jpg"]
+    assert gaps(root) == {}
+
+
+def test_a_link_whose_end_may_not_be_seen_is_a_gap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_files(tmp_path / "archive", {"1.jpg": b"1"})
+    look = os.stat
+    (root / "private").symlink_to(tmp_path / "private")
+
+    class Entry:
+        """As of a link below a folder that another user owns."""
+
+        def __init__(self, entry: os.DirEntry[str]) -> None:
+            self.name, self.path, self._entry = entry.name, entry.path, entry
+            self.is_symlink, self.is_dir = entry.is_symlink, entry.is_dir
+
+        def stat(self) -> os.stat_result:
+            if self.name == "private":
+                raise PermissionError(errno.EACCES, "not yours", self.path)
+            return look(self.path)
+
+    scan = os.scandir
+
+    @contextmanager
+    def entries(path: str) -> Iterator[Iterator[Entry]]:
+        with scan(path) as found:
+            yield (Entry(entry) for entry in found)
+
+    monkeypatch.setattr("os.scandir", entries)
+    assert paths(root) == ["1.jpg"]
+    assert [(path, "not yours" in str(why)) for path, why in gaps(root).items()] == [
+        ("private", True)
+    ]
+
+
+def test_folders_and_links_with_nothing_behind_them_are_gaps_without_an_error(
+    tmp_path: Path,
+) -> None:
+    """So looks the place of a disk that is not mounted."""
+    root = write_files(tmp_path / "archive", {"north/1.jpg": b"1"})
+    (root / "north/card").mkdir()
+    (root / "south").symlink_to(tmp_path / "unmounted")
+    assert paths(root) == ["north/1.jpg"]
+    assert gaps(root) == {"north/card": None, "south": None}
+    (root / "empty").mkdir()
+    assert gaps(root / "empty") == {}
+
+
+@pytest.mark.parametrize("link", ["best-of", "zz", "north/again"])
+def test_a_link_renames_no_file_that_has_a_path_without_links(tmp_path: Path, link: str) -> None:
+    root = write_files(tmp_path / "archive", {"north/1.jpg": b"1", "north/deep/2.jpg": b"2"})
+    (root / link).symlink_to(root / "north")
+    assert paths(root) == ["north/1.jpg", "north/deep/2.jpg"]
+
+
+def test_a_link_to_a_folder_that_holds_the_archive_renames_nothing(tmp_path: Path) -> None:
+    write_files(tmp_path / "data", {"archive/north/1.jpg": b"1", "other/2.jpg": b"2"})
+    root = tmp_path / "data/archive"
+    (root / "aa").symlink_to(tmp_path / "data")
+    (root / "ab").symlink_to(tmp_path / "data/other")
+    (tmp_path / "data/other/back").symlink_to(root / "north")
+    assert paths(root) == ["aa/other/2.jpg", "north/1.jpg"]
 
 
 def test_a_linked_camera_folder_belongs_to_the_archive_once(tmp_path: Path) -> None:

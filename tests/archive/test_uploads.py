@@ -17,7 +17,7 @@ import pytest
 import archive.ingest
 from archive.ingest import ingest
 from archive.listing import file_at
-from archive.new_rows import add_files, add_results, add_uploads
+from archive.new_rows import add_files, add_results
 from archive.schemas import MEDIA
 from archive.tables import Tables
 from archive.uploads import CAMERA_BYTES, FREE_FILES, keep, require_free
@@ -190,7 +190,7 @@ def test_a_file_that_was_missing_is_there_again(root: Folder, tables: Tables) ->
     assert {r["path"] for r in rows_of(tables, "media") if r["missing_since"]} == {first["path"]}
     again = keep(root, "north", photo("cat"))
     assert again.is_new
-    add_uploads(tables, root.url, pa.Table.from_pylist([again.row, other], schema=MEDIA))
+    add_files(tables, root.url, pa.Table.from_pylist([again.row, other], schema=MEDIA))
     rows = {row["path"]: row for row in rows_of(tables, "media")}
     assert len(rows_of(tables, "media")) == 2
     assert without_moment(rows[first["path"]]) == without_moment(again.row)

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -85,6 +86,29 @@ def test_what_cannot_be_ingested_is_refused(
     resight: Resight, words: list[str], code: int, message: str
 ) -> None:
     assert message in resight("ingest", *words).refused(code)
+
+
+def test_ingest_ends_with_1_while_a_disk_may_be_away_until_it_is_said_to_be_gone(
+    resight: Resight, archive: Path
+) -> None:
+    write_files(archive, {f"card/{i}.jpg": jpeg(shade=i) for i in range(12)})
+    resight("ingest", archive).ok()
+    shutil.rmtree(archive / "card")
+    done = resight("ingest", archive, "--format", "json")
+    assert done.code == 1
+    assert json.loads(done.out)["withheld"] == {"card/": 12}
+    assert "12 files of card/" in done.err
+    assert "--yes" in done.err
+    gone = json.loads(resight("ingest", archive, "--yes", "--format", "json").ok())
+    assert (gone["missing"], gone["withheld"]) == (12, {})
+
+
+def test_a_file_above_the_size_limit_is_named(resight: Resight, archive: Path) -> None:
+    with (archive / "ortho.tif").open("wb") as file:
+        file.truncate(3 << 20)
+    done = resight("ingest", archive, "--max-mib", "2")
+    assert done.code == 1
+    assert "unreadable: ortho.tif: 3 MiB, over --max-mib 2" in done.err
 
 
 def test_an_archive_that_went_away_is_refused_and_changes_nothing(

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 import serve.recorder
-from archive.new_rows import add_results, add_uploads
+from archive.new_rows import add_files, add_results
 from archive.tables import Tables
 from archive.uploads import keep
 from model_store.errors import Overloaded, StorageUnreachable, TableConflict
@@ -178,20 +178,20 @@ class Panic(BaseException):
 async def test_what_cannot_be_written_fails_alone(
     tables: Tables, uploads: list[Upload], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bad, real = uploads[1], add_uploads
+    bad, real = uploads[1], add_files
 
     def panics(tables: Tables, root_url: str, rows: pa.Table) -> Any:
         if bad.media["path"][0].as_py() in rows["path"].to_pylist():
             raise Panic("index out of bounds")
         return real(tables, root_url, rows)
 
-    monkeypatch.setattr(serve.recorder, "add_uploads", panics)
+    monkeypatch.setattr(serve.recorder, "add_files", panics)
     recorder = Recorder(tables, SOON_S)
     ends = await asyncio.gather(*map(recorder.record, uploads), return_exceptions=True)
     assert [end is None for end in ends] == [True, False, True, True]
     assert "index out of bounds" in str(ends[1])
     assert images(tables, "results") == digests([one for one in uploads if one is not bad])
-    monkeypatch.setattr(serve.recorder, "add_uploads", real)
+    monkeypatch.setattr(serve.recorder, "add_files", real)
     await asyncio.wait_for(recorder.record(bad), 10)
     assert images(tables, "results") == digests(uploads)
 
