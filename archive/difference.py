@@ -152,14 +152,17 @@ class Difference:
         return self._count("gone")
 
     def gone_rows(self, media: DeltaTable) -> Iterator[pa.Table]:
-        """Rows of `media` whose file is newly gone, marked."""
+        """Yield rows of `media` whose file is newly gone, marked; without those that were marked or read since."""
         for window in windows(self.sql, "gone", WINDOW_ROWS):
             paths, path = window["path"].combine_chunks(), pc.field("path")
             near = (path >= paths[0]) & (path <= paths[-1])
-            found = _rows(media, self._root, MEDIA.names, near & path.isin(paths)).to_table()
-            marks = pa.repeat(window["missing_since"][0], len(found))
             place = MEDIA.get_field_index("missing_since")
-            yield found.set_column(place, MEDIA.field(place), marks.cast(MEDIA.field(place).type))
+            now = window["missing_since"][0].cast(MEDIA.field(place).type)
+            read = pc.field("ingested_at")
+            as_known = pc.field("missing_since").is_null() & (read.is_null() | (read <= now))
+            same = near & path.isin(paths) & as_known
+            found = _rows(media, self._root, MEDIA.names, same).to_table()
+            yield found.set_column(place, MEDIA.field(place), pa.repeat(now, len(found)))
 
     def gone_marks(self) -> Replacement:
         """Return the same for any number of rows, in one commit; a row that was marked or read since stays."""
