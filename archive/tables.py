@@ -14,6 +14,7 @@ import os
 import random
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -27,7 +28,10 @@ from archive.schemas import PARTITIONS, TABLES
 from model_store.errors import BadRequest, StorageUnreachable, TableConflict
 from model_store.storage import is_local, require_create
 
-COMMIT_ATTEMPTS = 20
+COMMIT_ATTEMPTS, LOST_RACES = 20, 100
+"""A writer gives up after so many failures, or so many commits of other writers that came before its own. It may lose
+more often than it may fail: it repeats at once, and each lost race is progress of another.
+"""
 MAINTENANCE = "resight:maintenance"
 """App transaction of every commit that takes files out of a table: of two at once, one is refused. Without
 it, both of two that replace the same file would commit, and each row of it would be there twice.
@@ -108,7 +112,7 @@ class Tables:
         a race was lost, after which every try looks. `replace` names
         the key columns: rows of the table with the same key go in the same commit, of which there is one
         for KEYS_PER_COMMIT rows, each writing anew the files its rows are in: for many rows `archive/replace.py`
-        is cheaper. Raises TableConflict after COMMIT_ATTEMPTS lost races, StorageUnsafe.
+        is cheaper. Raises TableConflict after COMMIT_ATTEMPTS failures or LOST_RACES lost races, StorageUnsafe.
         """
         require_create(self.url)
         parts = _parts(rows, KEYS_PER_COMMIT) if replace else [rows]
@@ -125,8 +129,8 @@ class Tables:
         """
         require_create(self.url)
         self._raced.add((name, writer))  # for these snapshots nobody vouches
-        last: Exception | None = None
-        for attempt in range(COMMIT_ATTEMPTS):
+        tries: Counter[bool] = Counter()
+        while True:
             table = self.snapshot(name)
             due = actions(table)
             if not due:
@@ -140,11 +144,9 @@ class Tables:
                     commit_properties=properties_of(table, writer, MAINTENANCE),
                 )
             except (CommitFailedError, DeltaError, OSError) as error:
-                last = error
-                _wait(attempt)
+                self._wait(name, error, tries)
             else:
                 return self.snapshot(name)
-        raise self._conflict(name, last) from last
 
     def _append(
         self,
@@ -157,8 +159,8 @@ class Tables:
     ) -> DeltaTable:
         table = base
         todo = None if (name, writer) in self._raced else rows
-        last: Exception | None = None
-        for attempt in range(COMMIT_ATTEMPTS):
+        tries: Counter[bool] = Counter()
+        while True:
             try:
                 if table is None or todo is None:
                     table = self.snapshot(name)
@@ -168,13 +170,19 @@ class Tables:
                 _commit(table, todo, writer, replace)
                 return self._fresh(table)  # delta-rs has moved it to the version just written
             except (CommitFailedError, DeltaError, OSError, StorageUnreachable) as error:
-                last, todo = error, None
+                todo = None
                 self._raced.add((name, writer))
-                _wait(attempt)
-        raise self._conflict(name, last) from last
+                self._wait(name, error, tries)
 
-    def _conflict(self, name: str, last: Exception | None) -> TableConflict:
-        return TableConflict(f"{self._path(name)}: {COMMIT_ATTEMPTS} commits refused: {last}")
+    def _wait(self, name: str, error: Exception, tries: Counter[bool]) -> None:
+        """Count a try, wait before the next one; raise TableConflict when it was the last."""
+        lost = isinstance(error, CommitFailedError)
+        tries[lost] += 1
+        if tries[lost] >= (LOST_RACES if lost else COMMIT_ATTEMPTS):
+            refused = f"{self._path(name)}: {tries.total()} commits refused: {error}"
+            raise TableConflict(refused) from error
+        longest_s = 1.0 if lost else 5.0
+        time.sleep(random.uniform(0.5, 1.5) * min(longest_s, 0.05 * 2 ** (tries[lost] - 1)))
 
     def _fresh(self, table: DeltaTable) -> DeltaTable:
         """The same version, now and then opened anew."""
@@ -213,10 +221,6 @@ def properties_of(table: DeltaTable, *writers: str) -> CommitProperties:
     """A commit on this snapshot in the names of these writers; refused when one of them was faster."""
     versions = [(name, (table.transaction_version(name) or 0) + 1) for name in writers]
     return CommitProperties(app_transactions=[Transaction(*one) for one in versions])
-
-
-def _wait(attempt: int) -> None:
-    time.sleep(random.uniform(0.5, 1.5) * min(5.0, 0.05 * 2**attempt))
 
 
 def _parts(rows: pa.Table, size: int) -> list[pa.Table]:

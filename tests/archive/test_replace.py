@@ -21,7 +21,7 @@ from deltalake.exceptions import CommitFailedError
 import archive.replace
 from archive.compact import compact
 from archive.schemas import MEDIA
-from archive.tables import COMMIT_ATTEMPTS, MAINTENANCE, Tables
+from archive.tables import LOST_RACES, MAINTENANCE, Tables
 from model_store.errors import StorageUnreachable, TableConflict
 from tests.archive.media_rows import (
     WRITER,
@@ -240,7 +240,7 @@ def test_a_table_that_refuses_is_left_as_it_is(
     writings = meanwhile(monkeypatch)
     with pytest.raises(TableConflict, match="always another"):
         replace_with(tables, media_rows({"a": "new"}))
-    assert (len(tries), len(writings)) == (COMMIT_ATTEMPTS, 1)
+    assert (len(tries), len(writings)) == (LOST_RACES, 1)
     assert short(tables) == {"a": "old"}
 
 

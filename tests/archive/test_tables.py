@@ -17,7 +17,7 @@ from deltalake.exceptions import CommitFailedError
 import archive.tables
 from archive.query import query
 from archive.schemas import TABLES
-from archive.tables import COMMIT_ATTEMPTS, MAINTENANCE, Tables, storage_options
+from archive.tables import COMMIT_ATTEMPTS, LOST_RACES, MAINTENANCE, Tables, storage_options
 from model_store.errors import StorageUnreachable, TableConflict
 from tests.archive.racing_writer import absent, write_commits
 from tests.fixtures_local import result_rows, rows_of
@@ -157,8 +157,38 @@ def test_a_table_that_refuses_every_commit_is_a_conflict(
     monkeypatch.setattr("archive.tables._commit", refuse)
     with pytest.raises(TableConflict, match="always another"):
         append(tables, "a")
-    assert len(tries) == COMMIT_ATTEMPTS
+    assert len(tries) == LOST_RACES
     assert images(tables) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "times"),
+    [
+        (CommitFailedError("another was faster"), LOST_RACES - 1),
+        (OSError("reset by peer"), COMMIT_ATTEMPTS - 1),
+    ],
+)
+def test_a_writer_loses_more_often_than_it_fails_before_it_gives_up(
+    tables: Tables,
+    monkeypatch: pytest.MonkeyPatch,
+    no_waiting: None,
+    error: Exception,
+    times: int,
+) -> None:
+    """Beside uploads and other ingests a slow commit may lose many times in a row."""
+    commit, failures = archive.tables._commit, [error] * times
+
+    def fail_at_first(*args: Any) -> None:
+        if failures:
+            raise failures.pop()
+        commit(*args)
+
+    monkeypatch.setattr("archive.tables._commit", fail_at_first)
+    append(tables, "a")
+    failures += [error] * (times + 1)
+    with pytest.raises(TableConflict, match=f"{times + 1} commits refused"):
+        append(tables, "b")
+    assert images(tables) == ["a"]
 
 
 def test_replace_overwrites_what_matches_and_adds_the_rest_in_one_commit(tables: Tables) -> None:
