@@ -27,7 +27,7 @@ from tests.fixtures_local import encoded, jpeg, photo, result_rows, rows_of
 
 PIXELS = np.full((32, 48, 3), 90, np.uint8)
 SERIAL = {0xA431: "H700-117"}
-MOMENT = {"ingested_at"}
+MOMENT = {"ingested_at", "catalogued_at"}
 
 
 def without_moment(row: dict[str, Any]) -> dict[str, Any]:
