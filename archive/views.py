@@ -1,7 +1,7 @@
 """Published views: which results people see when they name no run. A pointer, moved in one step.
 
 <tables>/views/<name>/00000007.json, each written once: the highest number is what is published, the
-others are its history. Of two that publish at once, one is refused. Nothing of `results` is touched.
+others are its history. If two publish at once, one is refused. Nothing of `results` is touched.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from model_store.config import Thresholds
 from model_store.errors import BadRequest, Conflict, StorageUnreachable
 from model_store.storage import Folder, require_create
 
@@ -27,7 +28,7 @@ class View(BaseModel):
     """An inference key, the layers over it in their order, and the scores from which a label is shown.
 
     `serial` counts the publications under this name from 1; `rolled_back_to` is the serial of an earlier
-    one that this one repeats.
+    one that this one repeats. `Views` sets both, and `published_at`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,8 +47,12 @@ class View(BaseModel):
     reason: str = ""
     rolled_back_to: int | None = None
 
+    @property
+    def thresholds(self) -> Thresholds:
+        return Thresholds(default=self.threshold, per_label=self.label_thresholds)
+
     def shows_the_same_as(self, other: View) -> bool:
-        """Whoever queries sees no difference; who published it, when and why do not count."""
+        """Return whether queries of both give the same; who published it, when and why do not count."""
         return all(
             getattr(self, field) == getattr(other, field)
             for field in ("inference_key", "layers", "threshold", "label_thresholds")
@@ -79,40 +84,45 @@ class Views:
         with ThreadPoolExecutor(READERS) as readers:
             return list(readers.map(lambda serial: self._read(name, serial), serials))
 
-    def publish(self, view: View, after: int) -> View:
+    def publish(self, view: View, after: int, rolled_back_to: int | None = None) -> View:
         """Make `view` what is published, as the successor of serial `after` (0: the first).
 
-        Raises Conflict when another publication came between, StorageUnsafe, StorageUnreachable.
+        `rolled_back_to` is the serial that it repeats, for a roll-back. Raises Conflict if another publication
+        came first, StorageUnsafe, StorageUnreachable.
         """
         require_create(self._tables_url)
-        written = view.model_copy(update={"serial": after + 1, "published_at": datetime.now(UTC)})
+        written = view.model_copy(
+            update={
+                "serial": after + 1,
+                "published_at": datetime.now(UTC),
+                "rolled_back_to": rolled_back_to,
+            }
+        )
         file, data = _file(view.name, after + 1), written.model_dump_json().encode()
         try:
             self._folder.create(file, data)
         except FileExistsError as error:
             if self._folder.read(file) != data:  # else ours, whose acknowledgement was lost
                 raise Conflict(
-                    f"view {view.name} was published by another hand meanwhile (number {after + 1}); "
-                    "look at it, then publish again"
+                    f"view {view.name} was published concurrently (number {after + 1}); "
+                    "look at it, then try again"
                 ) from error
         return written
 
-    def rollback(self, name: str = PRODUCTION, reason: str = "") -> View:
-        """Publish again what was shown before the current view; twice goes back twice.
+    def rollback(self, past: Sequence[View], reason: str = "") -> View:
+        """Publish again what was shown before the newest of `past`, the history of one name; twice goes back twice.
 
-        Raises BadRequest when there is nothing before it, Conflict.
+        Raises BadRequest if nothing was published before it, Conflict if `past` is not the whole history any more.
         """
-        past = self.history(name)
-        if not past:
-            raise BadRequest(f"nothing is published as {name}")
         target = before(past)
-        back = {"rolled_back_to": target.serial, "reason": reason or f"back from {past[-1].serial}"}
-        return self.publish(target.model_copy(update=back), after=past[-1].serial)
+        now = past[-1].serial
+        words = {"reason": reason or f"back from {now}"}
+        return self.publish(target.model_copy(update=words), now, rolled_back_to=target.serial)
 
     def _serials(self, name: str) -> list[int]:
         if not NAME.fullmatch(name):
             raise BadRequest(
-                f"'{name}' is no name of a view: small letters, digits, - and _, at most 64"
+                f"invalid name of a view '{name}': use small letters, digits, - and _, at most 64"
             )
         pointers = (file for file in self._folder.names(name) if _POINTER.fullmatch(file))
         return sorted(int(file.removesuffix(".json")) for file in pointers)
@@ -127,18 +137,15 @@ class Views:
 
 
 def standing(history: Sequence[View]) -> list[View]:
-    """Publications that were not rolled back, oldest first: the last is what is shown now."""
+    """Return the publications that were not rolled back, oldest first: the last is what is shown now."""
     left: list[View] = []
     for view in history:
-        if view.rolled_back_to is None:
-            left.append(view)
-        else:
-            left = [kept for kept in left if kept.serial <= view.rolled_back_to]
+        left, _ = _after(left, view)
     return left
 
 
 def before(history: Sequence[View]) -> View:
-    """What a roll-back shows. `history` is not empty. Raises BadRequest when there is nothing."""
+    """Return what a roll-back shows. `history` is not empty. Raises BadRequest if there is nothing."""
     left = standing(history)
     if len(left) < 2:
         now = history[-1]
@@ -146,6 +153,34 @@ def before(history: Sequence[View]) -> View:
             f"nothing was published as {now.name} before {now.model_name}@{now.model_version}"
         )
     return left[-2]
+
+
+def was_rolled_back(history: Sequence[View], inference_key: str, thresholds: Thresholds) -> bool:
+    """Return whether people have rejected what would be shown: rolled back, and not published again since.
+
+    A roll-back to another inference key rejects the key, whatever its thresholds; to the same key, those thresholds
+    of it. Nothing that is done to other keys or to layers takes that back.
+    """
+    left: list[View] = []
+    key_rejected = thresholds_rejected = False
+    for view in history:
+        left, undone = _after(left, view)
+        mine = [one for one in undone if one.inference_key == inference_key]
+        if view.inference_key != inference_key:
+            key_rejected |= bool(mine)
+        else:
+            key_rejected = False
+            thresholds_rejected |= any(one.thresholds == thresholds for one in mine)
+            thresholds_rejected &= view.thresholds != thresholds
+    return key_rejected or thresholds_rejected
+
+
+def _after(left: list[View], view: View) -> tuple[list[View], list[View]]:
+    """Split `left`, which was not rolled back before this publication: what remains, and what it undoes."""
+    to = view.rolled_back_to
+    if to is None:
+        return [*left, view], []
+    return [one for one in left if one.serial <= to], [one for one in left if one.serial > to]
 
 
 def _file(name: str, serial: int) -> str:

@@ -42,7 +42,7 @@ class Facts(Frozen):
     """What the tables say. Images are unique contents that are there; results are those of the wanted key.
 
     `published_numerics` is the numerics version by which the wanted model has the published key, None when it
-    is another model's. `taken_back`: what is wanted was published and then rolled back. `retryable` of the
+    is another model's. `taken_back`: what is wanted was rolled back (`archive/views.py`). `retryable` of the
     failed may succeed without another image (`TRIED_AGAIN`); `retry_since` is when the first of them was tried
     last, by the local clock. `running` is a run of this key that is under way.
     """
@@ -134,10 +134,6 @@ def threshold_delta(shown: Thresholds, wanted: Thresholds) -> tuple[float, str |
     return round(moved[furthest], 9), furthest
 
 
-def shown_by(view: View) -> Thresholds:
-    return Thresholds(default=view.threshold, per_label=view.label_thresholds)
-
-
 def _publication(facts: Facts, due: Due) -> Iterator[_Found]:
     """What makes another view due, and first a run where results lack."""
     wanted, view = facts.wanted, facts.published
@@ -159,7 +155,7 @@ def _publication(facts: Facts, due: Due) -> Iterator[_Found]:
         )
         yield _Found(todo, due.new_model, why, publish=True)
     else:
-        yield from _thresholds(shown_by(view), wanted.thresholds, due)
+        yield from _thresholds(view.thresholds, wanted.thresholds, due)
 
 
 def _thresholds(shown: Thresholds, wanted: Thresholds, due: Due) -> Iterator[_Found]:
@@ -209,10 +205,12 @@ def _failures(facts: Facts, weekly: Weekly | None, now: datetime) -> Iterator[_F
 
 def _nothing(facts: Facts) -> str:
     if facts.taken_back and facts.published:
-        back = facts.published
+        now = facts.published
+        if not facts.other_key:
+            return f"the thresholds of {facts.wanted} were rolled back: not again by itself. Publish by hand"
         return (
-            f"{facts.wanted} was published and rolled back (view {back.name}, number {back.serial}): not again "
-            f"by itself. Move the alias back to {back.model_name}@{back.model_version}, or publish by hand"
+            f"{facts.wanted} was published and rolled back: not again by itself. Move the alias back to "
+            f"{now.model_name}@{now.model_version}, or publish by hand"
         )
     return f"nothing is due: {_coverage(facts)}, and it is published"
 

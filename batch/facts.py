@@ -15,12 +15,11 @@ from archive.scan import scan
 from archive.schemas import MEDIA, RESULTS
 from archive.scratch import LARGE_MIB, Scratch
 from archive.tables import Tables
-from archive.views import View, Views
+from archive.views import View, Views, was_rolled_back
 from batch.changes import Side, numerics_of
-from batch.decide import Facts, Wanted, shown_by
+from batch.decide import Facts, Wanted
 from batch.decisions import started_run
 from batch.plan import TRIED_AGAIN, pinned
-from model_store.config import Thresholds
 from model_store.errors import BadRequest, ModelError
 from model_store.inference_key import NUMERICS_VERSION
 from model_store.names import VersionId
@@ -57,14 +56,13 @@ def wanted_version(store: ModelStore, view: View | None, ref: str = "") -> Model
 
 def gather(tables: Tables, model: ModelVersion, now: datetime) -> Facts:
     """`now` with its time zone. Raises StorageUnreachable."""
-    views, key = Views(tables.url), model.info.inference_key
-    view = views.current()
-    back = view is not None and view.rolled_back_to is not None
+    history, key = Views(tables.url).history(), model.info.inference_key
+    view = history[-1] if history else None
     return Facts(
         wanted=_wanted(model),
         published=view,
         published_numerics=_published_numerics(model, view),
-        taken_back=back and _taken_back(views.history(), key, model.detector_config.thresholds),
+        taken_back=was_rolled_back(history, key, model.detector_config.thresholds),
         running=running_run(tables, key, now) or started_run(tables, key, now),
         **_counts(tables, key),
     )
@@ -80,7 +78,7 @@ def published_side(store: ModelStore, view: View) -> Side | None:
     numerics = numerics_of(config, weights, view.inference_key)
     if numerics is None:
         return None
-    return Side(config, weights, shown_by(view), numerics, view.layers)
+    return Side(config, weights, view.thresholds, numerics, view.layers)
 
 
 def wanted_side(model: ModelVersion, layers: tuple[str, ...] = ()) -> Side:
@@ -111,13 +109,6 @@ def _published_numerics(model: ModelVersion, view: View | None) -> int | None:
     if view is None:
         return None
     return numerics_of(model.detector_config, model.info.weights_sha256, view.inference_key)
-
-
-def _taken_back(history: list[View], key: str, thresholds: Thresholds) -> bool:
-    """Whether the newest view was rolled back to, over one that showed the same as is wanted."""
-    *past, now = history
-    undone = [view for view in past if view.serial > (now.rolled_back_to or 0)]
-    return any(view.inference_key == key and shown_by(view) == thresholds for view in undone)
 
 
 def _counts(tables: Tables, key: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from archive.tables import Tables
-from archive.views import Views
+from archive.views import View, Views, was_rolled_back
 from batch.decide import Decision, Facts, decide
 from batch.decisions import keep_decision
 from batch.facts import gather, wanted_version
@@ -67,6 +67,17 @@ def if_needed(
     kept = keep_decision(tables, facts, decision, now, acted=publishes)
     shown = str(version.id) if publishes else None
     return Needed(version, facts, decision, kept.decision_id, publish=shown)
+
+
+def rolled_back_since(tables: Tables, new: View) -> list[str]:
+    """Return the words that close a schedule's publication: people rolled `new` back after it was decided.
+
+    Raises StorageUnreachable.
+    """
+    history = Views(tables.url).history(new.name)
+    if not was_rolled_back(history, new.inference_key, new.thresholds):
+        return []
+    return ["it was rolled back after the decision to publish it"]
 
 
 def local_time(now: datetime) -> datetime:

@@ -106,14 +106,17 @@ def publish_first(
 
 
 def rollback(tables: Tables, name: str = PRODUCTION, reason: str = "") -> View:
-    """Show again what was shown before. Raises BadRequest when there is nothing, or it was pruned."""
+    """Show again what was shown before.
+
+    Raises BadRequest if there is nothing or it was pruned, Conflict if another publication comes in between.
+    """
     views = Views(tables.url)
     past = views.history(name)
-    if past:
-        target = before(past)
-        _require_rows(tables, target.inference_key, f"number {target.serial} of view {name}")
-    back = views.rollback(name, reason)
-    return _held(tables, back, past[-1])
+    if not past:
+        raise BadRequest(f"nothing is published as {name}")
+    target = before(past)
+    _require_rows(tables, target.inference_key, f"number {target.serial} of view {name}")
+    return _held(tables, views.rollback(past, reason), past[-1])
 
 
 def view_to_publish(tables: Tables, store: ModelStore, what: str, complete: bool = False) -> View:
@@ -194,14 +197,12 @@ def _held(tables: Tables, view: View, former: View | None) -> View:
 
 def _back(tables: Tables, view: View, former: View) -> str:
     """What is shown in place of a view that has lost its results, in words."""
-    again = {
-        "rolled_back_to": former.rolled_back_to or former.serial,
-        "reason": f"the results of number {view.serial} were pruned",
-    }
+    again = former.model_copy(update={"reason": f"the results of number {view.serial} were pruned"})
+    to = former.rolled_back_to or former.serial
     try:
-        shown = Views(tables.url).publish(former.model_copy(update=again), after=view.serial)
+        shown = Views(tables.url).publish(again, after=view.serial, rolled_back_to=to)
     except Conflict:
-        return "another hand has published since"
+        return "another publication came in between"
     return f"what was shown before is shown again (number {shown.serial})"
 
 

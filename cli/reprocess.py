@@ -10,7 +10,7 @@ from archive.tables import Tables
 from archive.views import Views
 from batch.dry_run import dry_run_report
 from batch.facts import wanted_version
-from batch.if_needed import Needed, if_needed
+from batch.if_needed import Needed, if_needed, rolled_back_since
 from batch.impact.gates import closed_gates
 from batch.options import takes_run_options
 from batch.policy import read_policy
@@ -93,7 +93,10 @@ def _if_needed(
             str(due.model.id),
             reason=f"--if-needed, decision {due.decision_id}",
             complete=due.scope is None,
-            check=lambda old, new: closed_gates(tables, old, new, policy.gates),
+            check=lambda old, new: [
+                *rolled_back_since(tables, new),
+                *closed_gates(tables, old, new, policy.gates),
+            ],
         )
         facts["published"] = f"{view.name} {view.serial}"
         tell_silent(tables, view)

@@ -55,7 +55,7 @@ def switch(
     )
     return publish_view(
         tables,
-        now.model_copy(update={"layers": layers, "reason": words, "rolled_back_to": None}),
+        now.model_copy(update={"layers": layers, "reason": words}),
         after=now,
     )
 

@@ -25,7 +25,7 @@ def setup_before_the_current(tables: Tables) -> None:
 
 def setup_rolled_back(tables: Tables) -> None:
     publish(tables, "a", "b", "c")
-    Views(tables.url).rollback()
+    Views(tables.url).rollback(Views(tables.url).history())
 
 
 def setup_other_view(tables: Tables) -> None:

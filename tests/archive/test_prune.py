@@ -221,7 +221,7 @@ def test_on_s3_it_is_the_same(s3_endpoint: str, old_files: None, tmp_path: Path)
     assert [(use.inference_key, use.rows) for use in prune(tables, {})] == [("a b", 2)]
     hold(tables)
     assert keys_of(tables) == {"k", "m", "n"}
-    Views(tables.url).rollback()
+    Views(tables.url).rollback(Views(tables.url).history())
     assert query(tables, "select distinct inference_key as k from results").to_pylist() == [
         {"k": "m"}
     ]

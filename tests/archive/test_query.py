@@ -124,7 +124,7 @@ def test_what_is_published_is_in_results_until_another_is(two_keys: Tables) -> N
     assert shown(two_keys) == ["a", "b", "c"]
     views.publish(published("new"), after=1)
     assert shown(two_keys) == ["a", "b"]
-    views.rollback()
+    views.rollback(views.history())
     assert shown(two_keys) == ["a", "b", "c"]
     views.publish(published("pruned"), after=3)
     assert shown(two_keys) == []
@@ -209,7 +209,7 @@ def test_views_are_publications_one_row_each(tables: Tables) -> None:
     views.publish(published("a", label_thresholds={"cat": 0.5}), after=0)
     views.publish(published("b", name="trial", layers=("stones",)), after=0)
     views.publish(published("b", run_id="r", reason="better"), after=1)
-    views.rollback()
+    views.rollback(views.history())
     found = query(tables, "select * from views order by name, serial").to_pylist()
     seen = [(r["name"], r["serial"], r["inference_key"], r["current"]) for r in found]
     assert seen == [

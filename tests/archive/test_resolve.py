@@ -145,7 +145,7 @@ def test_a_layer_that_is_switched_off_and_on_gives_every_row_back(
         rows = all_rows()
         assert seen.setdefault(layers, rows) == rows
     assert len({str(rows) for rows in seen.values()}) == 3
-    views.rollback()
+    views.rollback(views.history())
     assert all_rows() == seen[A, B]
     assert len(rows_of(tables, "assertions")) == 3, "nothing was taken from the table"
 

@@ -177,7 +177,7 @@ def test_a_run_that_was_decided_a_moment_ago_counts_as_well(
     assert gather(tables, model, NOW + timedelta(minutes=1)).running is None
 
 
-def test_a_model_that_was_rolled_back_is_known_until_something_else_is_published(
+def test_a_model_that_was_rolled_back_is_known_until_it_is_published_again(
     tables: Tables, model: ModelVersion
 ) -> None:
     def taken_back() -> bool:
@@ -187,7 +187,10 @@ def test_a_model_that_was_rolled_back_is_known_until_something_else_is_published
     publish(tables, model, "old")
     publish(tables, model)
     assert not taken_back()
-    views.rollback()
+    views.rollback(views.history())
+    assert taken_back()
+    publish(tables, model, "old", layers=("stones",))
+    publish(tables, model, "other")
     assert taken_back()
     publish(tables, model)
     assert not taken_back()
@@ -198,7 +201,7 @@ def test_only_what_was_rolled_back_counts(tables: Tables, model: ModelVersion) -
     publish(tables, model)
     publish(tables, model, "old")
     publish(tables, model, "bad")
-    views.rollback()
+    views.rollback(views.history())
     assert not gather(tables, model, NOW).taken_back
 
 
@@ -207,8 +210,8 @@ def test_a_threshold_that_was_rolled_back_counts_with_its_value(
 ) -> None:
     publish(tables, model, threshold=0.9)
     publish(tables, model, threshold=0.8)
-    Views(tables.url).rollback()
+    Views(tables.url).rollback(Views(tables.url).history())
     assert not gather(tables, model, NOW).taken_back
     publish(tables, model)
-    Views(tables.url).rollback()
+    Views(tables.url).rollback(Views(tables.url).history())
     assert gather(tables, model, NOW).taken_back

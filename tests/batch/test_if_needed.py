@@ -10,14 +10,18 @@ from typing import Any
 
 import pytest
 
+from archive.layers import Layer, keep_layer
 from archive.tables import Tables
-from archive.views import Views
+from archive.views import View, Views
 from batch.facts import gather
-from batch.if_needed import Needed, if_needed, local_time
+from batch.filters.layers import switch
+from batch.if_needed import Needed, if_needed, local_time, rolled_back_since
 from batch.plan import pinned
 from batch.policy import Due, Policy
+from batch.publish import publish as publish_version
+from batch.publish import rollback
 from batch.scope import Scope
-from model_store.errors import BadRequest
+from model_store.errors import BadRequest, GateClosed
 from model_store.store import ModelStore, ModelVersion
 from tests.batch.test_decisions import put_event
 from tests.batch.test_facts import publish, put_media
@@ -176,3 +180,41 @@ def test_an_archive_without_an_image_is_nothing_to_do(tmp_path: Path, store: Mod
 def test_the_weekly_window_is_by_the_clock_of_this_machine() -> None:
     now = datetime(2026, 5, 17, 1, 0, tzinfo=UTC)
     assert local_time(now) == datetime.fromtimestamp(now.timestamp())
+
+
+def test_a_layer_that_is_switched_does_not_publish_a_model_that_was_rolled_back(
+    tables: Tables, store: ModelStore, model: ModelVersion
+) -> None:
+    see(tables, model, "a", "b", "c")
+    put_results(tables, result_rows(["a"], key="old"))
+    publish(tables, model, "old")
+    assert ask(tables, store, publish=True).publish == "blobs@1"
+    publish(tables, model)
+    rollback(tables)
+    assert ask(tables, store, publish=True).decision.action == "nothing"
+    layer = Layer("c" * 64, "small-size", 1, {}, (), None)
+    keep_layer(tables, layer, "test")
+    for switched in ({"on": ["c" * 64]}, {"off": ["small-size"]}):
+        switch(tables, **switched)  # type: ignore[arg-type]
+        needed = ask(tables, store, publish=True)
+        assert (needed.decision.action, needed.publish) == ("nothing", None)
+        assert "rolled back" in needed.decision.reasons[0]
+
+
+def test_what_is_rolled_back_while_its_run_is_at_work_is_not_published_after_it(
+    tables: Tables, store: ModelStore, model: ModelVersion
+) -> None:
+    put_results(tables, result_rows(["a"], key="old"))
+    publish(tables, model, "old")
+    due = ask(tables, store, publish=True)
+    assert (due.decision.action, due.publish) == ("full", due.run_id)
+    see(tables, model, "a", "b", "c")
+
+    def check(_: View | None, new: View) -> list[str]:
+        return rolled_back_since(tables, new)
+
+    assert publish_version(tables, store, "blobs@1", complete=True, check=check)
+    rollback(tables)
+    with pytest.raises(GateClosed, match="rolled back after the decision"):
+        publish_version(tables, store, "blobs@1", complete=True, check=check)
+    assert publish_version(tables, store, "blobs@1", complete=True).serial == 4

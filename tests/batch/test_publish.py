@@ -259,7 +259,7 @@ def test_of_two_that_publish_at_once_one_is_refused(
         publish(tables, store, "r1")
         return []
 
-    with pytest.raises(Conflict, match="by another hand meanwhile"):
+    with pytest.raises(Conflict, match="published concurrently"):
         publish(tables, store, "r3", check=other)
     current = Views(tables.url).current()
     assert current
@@ -321,6 +321,29 @@ def test_there_must_be_something_to_go_back_to(tables: Tables, store: ModelStore
     publish(tables, store, "r1")
     with pytest.raises(BadRequest, match="nothing was published as production before blobs@1"):
         rollback(tables)
+
+
+def test_a_publication_that_comes_before_a_rollback_is_not_undone(
+    tables: Tables, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran(tables, store, "r1", "1", "running", "sealed")
+    ran(tables, store, "r3", "3", "running", "sealed")
+    publish(tables, store, "r1")
+    publish(tables, store, "r3")
+    real, left = batch.publish._require_rows, [True]
+
+    def slow(*arguments: Any) -> None:
+        real(*arguments)
+        if left:
+            left.pop()
+            publish(tables, store, "blobs@2")
+
+    monkeypatch.setattr(batch.publish, "_require_rows", slow)
+    with pytest.raises(Conflict, match="published concurrently .number 3."):
+        rollback(tables)
+    current = Views(tables.url).current()
+    assert current
+    assert (current.serial, current.model_version) == (3, "2")
 
 
 def test_nobody_goes_back_to_results_that_were_pruned(tables: Tables, store: ModelStore) -> None:
