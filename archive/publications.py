@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from functools import cached_property
 from typing import Any
 
 import duckdb
@@ -48,13 +49,28 @@ _LAST_SEALED = f"""
 """
 
 
-def publications(views: Views) -> pa.Table:
-    """One row each, of all names."""
-    rows: list[dict[str, Any]] = []
-    for name in views.names():
-        past = views.history(name)
-        rows += [_row(view, view.serial == past[-1].serial) for view in past]
-    return pa.Table.from_pylist(rows, schema=PUBLICATIONS)
+class Publications:
+    """Every publication, one row each, for DuckDB: read when a query reads the relation, and not before.
+
+    Arrow's PyCapsule interface; on S3 each publication is a request. A scan raises StorageUnreachable.
+    """
+
+    def __init__(self, views: Views) -> None:
+        self._views = views
+
+    @cached_property
+    def rows(self) -> pa.Table:
+        found: list[dict[str, Any]] = []
+        for name in self._views.names():
+            past = self._views.history(name)
+            found += [_row(view, view.serial == past[-1].serial) for view in past]
+        return pa.Table.from_pylist(found, schema=PUBLICATIONS)
+
+    def __arrow_c_schema__(self) -> object:
+        return PUBLICATIONS.__arrow_c_schema__()
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self.rows.__arrow_c_stream__(requested_schema)
 
 
 def _row(view: View, current: bool) -> dict[str, Any]:

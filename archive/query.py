@@ -27,7 +27,7 @@ from archive.dataset import dataset
 from archive.images import images_of
 from archive.layers import layers_of
 from archive.literal import literal
-from archive.publications import publications
+from archive.publications import Publications
 from archive.resolve import resolve
 from archive.schemas import TABLES
 from archive.scratch import half_of_memory_mib, scratch
@@ -161,7 +161,7 @@ def connect(
     with scratch("sql", memory_mib or half_of_memory_mib()) as sql:
         for name, schema in TABLES.items():
             sql.register(f"{name}_table", _rows(name, opened[name], schema, view, images))
-        sql.register("views_table", publications(Views(tables.url)))
+        sql.register("views_table", Publications(Views(tables.url)))
         least = view.label_thresholds if view else {}
         limits = pa.table({"label": list(least), "score": list(least.values())}, schema=_THRESHOLDS)
         sql.register("thresholds_table", limits)
@@ -265,7 +265,10 @@ def is_of_storage(error: Exception) -> bool:
     if isinstance(error, duckdb.IOException):
         return True
     if isinstance(error, duckdb.InvalidInputException):
-        return any(words in str(error) for words in ("reading the stream", "magic bytes"))
+        return any(
+            words in str(error)
+            for words in ("reading the stream", "exporting a stream", "magic bytes")
+        )
     return isinstance(error, DeltaError | pa.ArrowException | FileNotFoundError)
 
 

@@ -8,10 +8,13 @@ import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import boto3
 import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
+from s3fs import S3FileSystem
 
 from archive.ingest import IngestReport
 from archive.query import RELATIONS, archives, connect, query
@@ -20,6 +23,7 @@ from archive.tables import Tables
 from archive.views import View, Views
 from examples.sample_archive import Summary
 from model_store.errors import BadRequest, StorageUnreachable
+from model_store.storage import Folder
 from tests.fixtures_local import put_results, result_rows, rows_of
 
 
@@ -202,6 +206,57 @@ def test_a_score_that_is_exactly_the_threshold_is_shown(
         if labels:
             view = published(threshold=0.99, label_thresholds=dict.fromkeys(labels, least))
         assert count(tables, "detections", view) == seen
+
+
+@pytest.fixture(params=["local", "s3"])
+def many_publications(request: pytest.FixtureRequest, tmp_path: Path) -> Tables:
+    url = str(tmp_path)
+    if request.param == "s3":
+        endpoint, bucket = request.getfixturevalue("s3_endpoint"), f"views-{uuid4().hex}"
+        boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket=bucket)
+        url = f"s3://{bucket}/tables"
+    tables = Tables(url)
+    tables.snapshot("media")
+    for serial in range(8):
+        Views(url).publish(published(f"k{serial}"), after=serial)
+    return tables
+
+
+def test_earlier_publications_are_read_only_by_queries_of_views(
+    many_publications: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    real = Folder.read
+
+    def counted(folder: Folder, relative: str, *more: Any) -> bytes:
+        read.append(relative)
+        return real(folder, relative, *more)
+
+    asked: list[str] = []
+    call = S3FileSystem._call_s3
+
+    async def request(fs: S3FileSystem, method: str, *more: Any, **words: Any) -> Any:
+        if "/views" in str((more, words)):
+            asked.append(method)
+        return await call(fs, method, *more, **words)
+
+    monkeypatch.setattr(Folder, "read", counted)
+    monkeypatch.setattr(S3FileSystem, "_call_s3", request)
+    assert count(many_publications, "results") == 0
+    assert read == ["production/00000008.json"]
+    assert len(asked) <= 3, "a listing, and the newest"
+    joined = "views a join views b using (serial)"
+    assert count(many_publications, joined) == 8
+    assert len(read) == 1 + 1 + 8, "one scan of the relation is enough for a query"
+
+
+def test_a_damaged_publication_is_an_error_of_the_storage_where_it_is_read(
+    many_publications: Tables,
+) -> None:
+    Folder(f"{many_publications.url}/views").write("production/00000003.json", b"?")
+    assert count(many_publications, "results") == 0
+    with pytest.raises(StorageUnreachable, match=r"production/00000003\.json cannot be read"):
+        count(many_publications, "views")
 
 
 def test_views_are_publications_one_row_each(tables: Tables) -> None:
