@@ -30,6 +30,7 @@ def scan(
     files = file_paths(table, inference_key) if table is not None else []
     empty = schema.empty_table().select(columns)
     if table is None or not files:
+        connection.execute(f"drop view if exists {name}")  # else `register` refuses the name
         connection.register(name, empty)
         return
     if is_local(table.table_uri):

@@ -15,7 +15,8 @@ from archive.compact import compact
 from archive.publications import last_event, last_sealed
 from archive.tables import Tables
 from archive.views import View, Views
-from batch.accounting import Counts
+from batch.accounting import Counts, read_back
+from batch.causes import recorded
 from batch.impact.compare import compare
 from batch.impact.expect import extrapolate
 from batch.impact.gates import closed_gates
@@ -72,7 +73,13 @@ def seal_what_is_there(
     event, key = last_event(tables, spec.run_id), plan.model.info.inference_key
     if spec.scope.sample or (event["state"] == "sealed" if event else last_sealed(tables, key)):
         return {}
-    RunLog(tables, spec, plan.model.info).write("sealed", counts, counts.line())
+    run_log = RunLog(tables, spec, plan.model.info)
+    try:
+        run_log.begin(counts)
+        final = read_back(tables, plan, spec.run_id)  # a prune may have come after the first look
+    except ResightError as error:
+        raise recorded(run_log, counts, error) from None
+    run_log.write("sealed", final, final.line())
     return {"run_id": spec.run_id, **publish_if_first(tables, store, spec.run_id)}
 
 

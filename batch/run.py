@@ -60,7 +60,6 @@ def execute(spec: RunSpec, tables: Tables, store: ModelStore) -> RunReport:
     keep_ids(tables.url, spec.scope.ids)
     run_log = RunLog(tables, spec, model.info)
     progress, stages = Progress(spec.run_id, Counts(), spec.commit_s), Stages()
-    run_log.write("running", progress.counts)  # before planning: others shall see it at once
     committer: ResultCommitter | None = None
 
     def spent() -> dict[str, Any]:
@@ -68,6 +67,7 @@ def execute(spec: RunSpec, tables: Tables, store: ModelStore) -> RunReport:
         return stages.report(progress.elapsed_s(), commit_s, spec.actors * stage_threads(spec))
 
     try:
+        run_log.begin(progress.counts)
         plan = make_plan(tables, model, spec.scope)
         log.info("planned", run_id=spec.run_id, model=str(model.id), **_plan_facts(plan))
         progress.counts = Counts(plan.requested, reused=plan.reused, bytes=plan.todo_bytes)

@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
+from archive.prune import hold
 from archive.run_kinds import RunKind
-from archive.schemas import RUNS
+from archive.schemas import BY_KEY, RUNS
 from archive.tables import Tables
 from batch.accounting import Counts
 from model_store.libraries import library_versions, resight_version
@@ -47,6 +48,17 @@ class RunLog:
         self._tables, self._spec, self._model, self._kind = tables, spec, model, kind
         written = tables.snapshot("runs").transaction_version(f"run:{spec.run_id}")
         self._events = written or 0  # a run that is resumed goes on counting
+
+    def begin(self, counts: Counts) -> None:
+        """Append the first event; from then on no prune takes rows of the model's key. Plan the run afterwards.
+
+        A prune that looked before the event is refused; one that is done already is seen by the plan.
+        Raises StorageUnreachable, TableConflict.
+        """
+        self.write("running", counts)
+        for name in BY_KEY:
+            if self._tables.existing(name) is not None:
+                hold(self._tables, name)
 
     def write(
         self,

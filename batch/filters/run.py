@@ -95,9 +95,9 @@ def execute(spec: FilterSpec, tables: Tables, judge: Judge) -> FilterReport:
     started = time.monotonic()
     layer = spec.layer()
     run_log = RunLog(tables, spec, spec.model, "filter")
-    run_log.write("running", Counts())
     stages: dict[str, float] = {}
     try:
+        run_log.begin(Counts())
         keep_layer(tables, layer, resight_version())
         with scratch("filter", LARGE_MIB) as sql:
             loaded, question = _loaded(sql, spec, tables, layer)

@@ -1,0 +1,148 @@
+"""A prune that was planned before a run begins: the run's rows stay, or the run does not claim them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable
+
+import archive.prune
+from archive.prune import prune
+from archive.schemas import MEDIA, SNIPS
+from archive.tables import Tables
+from archive.views import View, Views
+from batch.accounting import Counts, read_back
+from batch.afterwards import seal_what_is_there
+from batch.filters.here import here
+from batch.filters.prepare import prepare
+from batch.filters.run import execute as execute_filter
+from batch.filters.scope import FilterScope
+from batch.plan import make_plan, pinned
+from batch.run import execute
+from batch.run_log import RunLog
+from batch.spec import RunSpec
+from model_store.errors import AccountingOpen
+from model_store.store import ModelStore, ModelVersion
+from tests.fixtures_local import motion_store, put_results, result_rows, rows_of
+
+IMAGES = ["a", "b", "c"]
+SPEC = RunSpec(run_id="r1", model="blobs@1")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ModelStore:
+    return motion_store(tmp_path / "models", "1")
+
+
+@pytest.fixture
+def model(store: ModelStore) -> ModelVersion:
+    return pinned(store, "blobs")
+
+
+@pytest.fixture
+def tables(tmp_path: Path, model: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> Tables:
+    """Three images with all their results, which nothing needs; something else is published."""
+    monkeypatch.setattr(archive.prune, "WRITTEN", timedelta(days=-1))
+    found = Tables(str(tmp_path / "tables"))
+    rows = [{"media_sha256": sha, "source_root": "/a", "path": sha} for sha in IMAGES]
+    media = pa.Table.from_pylist(rows, schema=MEDIA)
+    found.append("media", media, "test", lambda _, wanted: wanted)
+    key = model.info.inference_key
+    put_results(found, result_rows(IMAGES, key))
+    put_results(found, result_rows(IMAGES, "other"))
+    snip = {"media_sha256": "a", "inference_key": key, "snips": []}
+    snips = pa.Table.from_pylist([snip], schema=SNIPS)
+    found.append("snips", snips, "test", lambda _, wanted: wanted)
+    view = View(inference_key="other", model_name="m", model_version="1", weights_sha256="w")
+    Views(found.url).publish(view, after=0)
+    return found
+
+
+def rows_of_model(tables: Tables, model: ModelVersion, name: str = "results") -> int:
+    key = model.info.inference_key
+    return sum(row["inference_key"] == key for row in rows_of(tables, name))
+
+
+def before_delete(
+    monkeypatch: pytest.MonkeyPatch, act: Callable[[], object], of: str = "results"
+) -> None:
+    """Run `act` once, after the prune was planned and before it deletes from that table."""
+    delete, left = archive.prune._delete, [act]
+
+    def late(table: DeltaTable, keys: Any) -> None:
+        if left and table.table_uri.rstrip("/").endswith(of):
+            left.pop()()
+        delete(table, keys)
+
+    monkeypatch.setattr(archive.prune, "_delete", late)
+
+
+def test_a_run_that_reuses_all_rows_keeps_them(
+    tables: Tables, store: ModelStore, model: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports: list[Counts] = []
+    before_delete(monkeypatch, lambda: reports.append(execute(SPEC, tables, store).counts))
+    assert prune(tables, {}) == []
+    assert reports[0].reused == rows_of_model(tables, model) == 3
+
+
+def test_without_a_run_the_same_rows_go(tables: Tables, model: ModelVersion) -> None:
+    assert [use.inference_key for use in prune(tables, {})] == [model.info.inference_key]
+    assert rows_of_model(tables, model) == rows_of_model(tables, model, "snips") == 0
+
+
+def test_a_filter_run_keeps_the_rows_that_it_judges(
+    tables: Tables, model: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its scope is a run that is not published, and ended long ago."""
+    view = Views(tables.url).current()
+    assert view
+    (spec,) = prepare(tables, "small-size", {}, [FilterScope(run="published")])
+    info = model.info
+    spec = spec.model_copy(
+        update={
+            "inference_key": info.inference_key,
+            "model_name": info.name,
+            "model_version": info.version,
+        }
+    )
+    before_delete(monkeypatch, lambda: execute_filter(spec, tables, here))
+    assert prune(tables, {}) == []
+    assert rows_of_model(tables, model) == 3
+
+
+def test_snips_are_kept_for_a_run_that_begins_after_the_results_are_gone(
+    tables: Tables, model: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run infers the images again, and counts the snips that it finds as done."""
+    log = RunLog(tables, SPEC, model.info)
+    before_delete(monkeypatch, lambda: log.begin(Counts()), of="snips")
+    prune(tables, {})
+    assert rows_of_model(tables, model) == 0
+    assert rows_of_model(tables, model, "snips") == 1
+
+
+def test_a_run_that_is_sealed_without_a_cluster_keeps_its_rows(
+    tables: Tables, store: ModelStore, model: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make_plan(tables, model, SPEC.scope, read_only=True)
+    counts = read_back(tables, plan, SPEC.run_id)
+    before_delete(monkeypatch, lambda: seal_what_is_there(SPEC, plan, tables, store, counts))
+    assert prune(tables, {}) == []
+    assert rows_of_model(tables, model) == 3
+
+
+def test_a_run_is_not_sealed_without_a_cluster_when_its_rows_are_gone(
+    tables: Tables, store: ModelStore, model: ModelVersion
+) -> None:
+    plan = make_plan(tables, model, SPEC.scope, read_only=True)
+    counts = read_back(tables, plan, SPEC.run_id)
+    prune(tables, {})
+    with pytest.raises(AccountingOpen, match="3 images have no row"):
+        seal_what_is_there(SPEC, plan, tables, store, counts)
+    assert sorted(row["state"] for row in rows_of(tables, "runs")) == ["failed", "running"]
