@@ -107,14 +107,15 @@ def read_file(
 
 def _rows(file: Path) -> Iterable[object]:
     try:
-        text = file.read_text("utf-8-sig")
         match file.suffix.lower():
             case ".csv":
-                return list(csv.DictReader(text.splitlines(keepends=True), strict=True))
+                with file.open(encoding="utf-8-sig", newline="") as text:
+                    return list(csv.DictReader(text, strict=True))
             case ".jsonl":
-                return [json.loads(line) for line in text.split("\n") if line.strip()]
+                lines = file.read_text("utf-8-sig").split("\n")
+                return [json.loads(line) for line in lines if line.strip()]
             case ".json":
-                rows = json.loads(text)
+                rows = json.loads(file.read_text("utf-8-sig"))
                 if isinstance(rows, list):
                     return rows
                 raise ValueError("it must be a list of objects")

@@ -227,7 +227,7 @@ def _read(file: Path) -> Any:
     try:
         text = file.read_text("utf-8-sig")
         if file.suffix.lower() != ".json":
-            return [line.strip() for line in text.splitlines() if line.strip()]
+            return [line.strip() for line in text.split("\n") if line.strip()]
         value = json.loads(text)
     except (OSError, ValueError) as error:
         raise BadRequest(f"cannot read {file}: {error}") from error

@@ -238,6 +238,35 @@ def test_every_kind_of_file_says_the_same(tables: Tables, tmp_path: Path) -> Non
     assert [append(tables, one) for one in read] == [2, 0, 0]
 
 
+LINE_ENDS = ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e"]
+
+
+@pytest.mark.parametrize("end", LINE_ENDS)
+@pytest.mark.parametrize("line", ["\n", "\r\n", "\r"])
+def test_only_csv_s_own_line_ends_begin_a_row(
+    tables: Tables, tmp_path: Path, end: str, line: str
+) -> None:
+    """An unquoted field may hold what Unicode calls a line end; a later row is wrong, and is named rightly."""
+    row = {name: str(value) for name, value in KEEP.items()} | {"reason": f"seen{end}twice"}
+    rows = [",".join(row), ",".join(row.values()), ",".join((row | {"action": "eat"}).values())]
+    file = tmp_path / "a.csv"
+    file.write_bytes(line.join(rows[:2]).encode())
+    assert read_assertions(tables, file)["reason"].to_pylist() == [f"seen{end}twice"]
+    file.write_bytes(line.join(rows).encode())
+    with pytest.raises(BadRequest) as refused:
+        read_assertions(tables, file)
+    assert [words.split(":")[0] for words in str(refused.value).split("\n")[1:]] == ["row 2"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", *LINE_ENDS])
+def test_a_quoted_field_keeps_every_line_end(tables: Tables, tmp_path: Path, end: str) -> None:
+    row = {name: str(value) for name, value in KEEP.items()}
+    lines = [",".join([*row, "reason"]), ",".join([*row.values(), f'"seen{end}twice"']), ""]
+    (tmp_path / "a.csv").write_bytes("\n".join(lines).encode())
+    read = read_assertions(tables, tmp_path / "a.csv")
+    assert read["reason"].to_pylist() == [f"seen{end}twice"]
+
+
 def test_rows_that_do_not_say_who_and_when_take_what_is_given(
     tables: Tables, tmp_path: Path
 ) -> None:
