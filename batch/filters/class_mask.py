@@ -112,7 +112,6 @@ FILTER = Filter(
     apply=say,
     context="image",
     order=50,
-    classes=True,
     invalid=invalid,
     require=lambda config, classes, _: require(config, classes),
 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from archive.classes import Classified, classifiers, only_classifier, read_classes
 from archive.tables import Tables
-from batch.filters.contract import ClassFilterConfig, Filter
+from batch.filters.contract import ClassFilterConfig, Filter, FilterConfig
 from model_store.errors import BadRequest
 
 FEWEST_DIGITS = 4
@@ -31,8 +31,30 @@ def classifier_of(tables: Tables, inference_key: str, name: str) -> Classified:
 def with_classifier(
     tables: Tables, inference_key: str, one: Filter, config: ClassFilterConfig
 ) -> ClassFilterConfig:
-    """The config with the whole classifier key. Raises BadRequest where it does not go with its classes."""
+    """Return the config with the whole classifier key, where it needs one.
+
+    Raises BadRequest where it does not go with the classes, or needs a classifier and there is none.
+    """
+    if config.needs is None or (
+        config.needs == "lineages"
+        and not config.classifier
+        and not classifiers(tables, inference_key)
+    ):
+        return config
     classified = classifier_of(tables, inference_key, config.classifier)
     if one.require is not None:
         one.require(config, *read_classes(tables.url, classified.labels_digest))
     return config.model_copy(update={"classifier": classified.classifier_key})
+
+
+def classes_of(
+    tables: Tables, inference_key: str, config: FilterConfig
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return names and lineages of the classes that a filter with this config is given; none if it needs none.
+
+    Raises BadRequest if its classifier has classified nothing, StorageUnreachable.
+    """
+    if not isinstance(config, ClassFilterConfig) or not (config.needs and config.classifier):
+        return (), ()
+    classified = classifier_of(tables, inference_key, config.classifier)
+    return read_classes(tables.url, classified.labels_digest)

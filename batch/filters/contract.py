@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 NO_RANK = -1
 Action = Literal["suppress", "relabel", "rescore", "group"]
 Context = Literal["image", "camera"]
+Needs = Literal["logits", "lineages"] | None
 
 
 class FilterConfig(BaseModel):
@@ -31,12 +32,19 @@ class FilterConfig(BaseModel):
 
 
 class ClassFilterConfig(FilterConfig):
-    """Of filters that judge the answers of a classifier."""
+    """Base of the configs that name a classifier. A run pins it, and gives the filter what `needs` says."""
 
     classifier: str = Field(
         default="",
-        description="whose answers: classifier_key, its first digits, or name@version; none: the only one there is",
+        description="which classifier: classifier_key, its first digits, or name@version; none: the only one there is",
     )
+
+    @property
+    def needs(self) -> Needs:
+        """Return what the rows must have: `logits` with the classes and their lineages; `lineages`: the classes and
+        their lineages where a classifier is named or there is one; None: nothing.
+        """
+        return "logits"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +148,6 @@ class Filter:
     `order`     where its layer stands in a view, small first (domain: dedupe, size, repeats, classes, events, …)
     `version`   part of the layer's id: raised when the same config begins to say other things
     `groups`    what a `group_id` of it is: None, or "event" (of images), "occurrence", "slot" (of detections)
-    `classes`   whether it needs classifications
     `invalid`   which rows it cannot judge, (n,) bool: counted as skipped_invalid, and nothing is said of them
     `require`   raises BadRequest where the config does not go with the classes and lineages of the classifier
     """
@@ -151,7 +158,6 @@ class Filter:
     order: int
     version: int = 1
     groups: Literal["event", "occurrence", "slot"] | None = None
-    classes: bool = False
     invalid: Callable[[Any, Rows], NDArray[np.bool_]] | None = None
     require: Callable[[Any, tuple[str, ...], tuple[str, ...]], object] | None = None
 

@@ -70,15 +70,6 @@ class Loaded:
         for first, end in zip(self.starts, (*self.starts[1:], self.images), strict=True):
             yield part(self.sql, first, end - 1, self.classifier_key is not None)
 
-    def labels_digest(self) -> str:
-        """Of the classifier's rows. Raises BadRequest where there is none."""
-        found = self.sql.sql("select distinct labels_digest from classified_n").fetchall()
-        if len(found) != 1:
-            raise BadRequest(
-                f"classifier {(self.classifier_key or '')[:12]} has classified nothing here; first: resight classify"
-            )
-        return str(found[0][0])
-
 
 def load(
     sql: duckdb.DuckDBPyConnection,
@@ -115,7 +106,7 @@ def load(
     known = tables.existing("classifications") if classifier_key else None
     scan(sql, "classification_rows", known, CLASSIFICATIONS, inference_key)
     sql.execute(
-        "create view classified as select media_sha256, rank, logits, labels_digest from classification_rows "
+        "create view classified as select media_sha256, rank, logits from classification_rows "
         f"where classifier_key = '{classifier_key or ''}' and status = 'ok'"
     )
     also_numbered(sql)

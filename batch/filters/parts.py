@@ -39,7 +39,7 @@ _NUMBERED = {
     "heard_n": "select n, rank, action from heard join numbers using (media_sha256) order by n, rank",
     "said_n": """select n, rank, assertion_id, action, label, score
         from said_by_layer join numbers using (media_sha256) where action <> 'withdraw' order by n, rank""",
-    "classified_n": """select n, rank, logits, labels_digest
+    "classified_n": """select n, rank, logits
         from classified join numbers using (media_sha256) order by n, rank""",
 }
 _BELOW = """

@@ -236,7 +236,6 @@ FILTER = Filter(
     apply=say,
     context="image",
     order=60,
-    classes=True,
     invalid=invalid,
     require=require,
 )

@@ -17,7 +17,6 @@ import duckdb
 import pyarrow as pa
 import structlog
 
-from archive.classes import read_classes
 from archive.dataset import dataset
 from archive.layers import Layer, append_said, keep_layer, newest, read_layers
 from archive.schemas import ASSERTIONS
@@ -25,6 +24,7 @@ from archive.scratch import LARGE_MIB, scratch
 from archive.tables import Tables
 from batch.accounting import Counts
 from batch.causes import recorded
+from batch.filters.classifier import classes_of
 from batch.filters.contract import ClassFilterConfig
 from batch.filters.evaluate import Evaluated, Question
 from batch.filters.load import Loaded, load
@@ -136,7 +136,9 @@ def _loaded(
     lost = [name for name in (*spec.input_layers, *spec.view_layers) if name not in known]
     if lost:
         raise BadRequest(f"layer {lost[0]} is not in {tables.url}/layers")
-    classifier = config.classifier if isinstance(config, ClassFilterConfig) else None
+    judged = ""
+    if isinstance(config, ClassFilterConfig) and config.needs == "logits":
+        judged = config.classifier
     loaded = load(
         sql,
         tables,
@@ -146,13 +148,10 @@ def _loaded(
         layer.layer_id,
         spec.scope,
         one.context,
-        classifier,
+        judged or None,
     )
-    names, lineage = ((), ())
-    if classifier:
-        names, lineage = read_classes(tables.url, loaded.labels_digest())
-    later = _after(sql)
-    question = Question(one, config, layer, spec.inference_key, later, tuple(names), tuple(lineage))
+    names, lineage = classes_of(tables, spec.inference_key, config)
+    question = Question(one, config, layer, spec.inference_key, _after(sql), names, lineage)
     return loaded, question
 
 

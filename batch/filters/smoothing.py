@@ -16,14 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from batch.filters.contract import NO_RANK, Filter, FilterConfig, Rows, Said
+from batch.filters.contract import NO_RANK, ClassFilterConfig, Filter, Needs, Rows, Said
 
 OTHER = ("other", "unknown", "no cv result", "animal", "blank", "mammal")
 IGNORED = ("person", "human", "vehicle", "not identifiable")
 
 
-class SmoothingConfig(FilterConfig):
+class SmoothingConfig(ClassFilterConfig):
     kind: Literal["smoothing"] = "smoothing"
+    classifier: str = Field(
+        default="",
+        description="whose lineages flip_rare looks at: classifier_key, its first digits, or name@version; none: the "
+        "only one there is, if any",
+    )
     min_score: float = Field(
         default=0.5,
         ge=0,
@@ -59,6 +64,10 @@ class SmoothingConfig(FilterConfig):
         ge=1,
         description="detections: a label with so many, or fewer, is rare to flip_rare",
     )
+
+    @property
+    def needs(self) -> Needs:
+        return "lineages" if self.flip_rare else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +180,7 @@ def _count(group: NDArray[np.int64], label: NDArray[np.int64], other: NDArray[np
 
 
 def _is_ancestor(labels: _Labels, coarse: int, fine: int) -> bool:
-    """Whether `coarse` is a taxon that `fine` lies in: by its name, or by its own lineage where it has one."""
+    """Return whether `coarse` is a taxon that `fine` lies in: by its name, or by its own lineage if it has one."""
     above, below = labels.taxa[coarse], labels.taxa[fine]
     by_name = labels.names[coarse].casefold() in below[:-1]
     return by_name or (0 < len(above) < len(below) and below[: len(above)] == above)

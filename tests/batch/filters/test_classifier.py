@@ -129,3 +129,78 @@ def test_of_two_classifiers_one_must_be_named(tables: Tables) -> None:
 def test_rollup_says_before_it_starts_that_lineages_are_missing(tables: Tables) -> None:
     with pytest.raises(BadRequest, match="lineages"):
         prepare(tables, "rank-rollup", {}, [parse_scope("run=published")])
+
+
+def herd(place: Path, lineage: dict[str, str], classified: bool = True) -> Tables:
+    """One event of the detector's labels: five cervidae and a roe deer; a classifier with these lineages."""
+    tables = tables_at(place)
+    labels = [*["cervidae"] * 5, "roe deer"]
+    frames = {
+        number: ("north", float(number), [box(0, 1, 1, 90, label, 0.9)])
+        for number, label in enumerate(labels, 1)
+    }
+    put(tables, frames)
+    publish(tables)
+    digest = write_classes(tables.url, tuple(lineage), tuple(lineage.values()))
+    if classified:
+        put_answers(tables, [answer(1, 0, [0.0] * len(lineage), digest)])
+    (events,) = prepare(tables, "events", {}, [parse_scope("run=published")])
+    switch(tables, on=[execute(events, tables, here).layer_id])
+    return tables
+
+
+def smoothed(tables: Tables, **fields: Any) -> list[str]:
+    wanted = {"flip_rare": True, **fields}
+    (spec,) = prepare(tables, "smoothing", wanted, [parse_scope("run=published")])
+    switch(tables, on=[execute(spec, tables, here).layer_id])
+    return sorted(row[2] for row in shown(tables))
+
+
+ROE = "mammalia;artiodactyla;cervidae;capreolus;capreolus capreolus"
+RARE = [*["cervidae"] * 5, "roe deer"]
+
+
+@pytest.mark.parametrize(
+    ("lineage", "labels"),
+    [
+        ({"roe deer": ROE, "lion": "mammalia;carnivora;felidae"}, RARE),
+        ({"roe deer": ROE, "cervidae": "mammalia;artiodactyla;cervidae"}, RARE),
+        ({"roe deer": "mammalia;artiodactyla;bovidae;x"}, ["cervidae"] * 6),
+        ({"roe deer": ""}, ["cervidae"] * 6),
+    ],
+)
+def test_smoothing_keeps_the_rare_one_whose_lineage_the_classifier_knows(
+    tmp_path: Path, lineage: dict[str, str], labels: list[str]
+) -> None:
+    assert smoothed(herd(tmp_path, lineage)) == labels
+
+
+def test_smoothing_needs_no_classifier(tmp_path: Path) -> None:
+    assert smoothed(herd(tmp_path, {"roe deer": ROE}, classified=False)) == ["cervidae"] * 6
+
+
+def test_smoothing_with_several_classifiers_takes_the_lineages_of_the_one_that_is_named(
+    tmp_path: Path,
+) -> None:
+    tables = herd(tmp_path, {"roe deer": ROE})
+    digest = write_classes(tables.url, ("roe deer",), ("",))
+    put_answers(tables, [answer(2, 0, [0.0], digest, classifier_key="d" * 64, model_version="2")])
+    with pytest.raises(BadRequest, match="several classifiers"):
+        smoothed(tables)
+    assert smoothed(tables, flip_rare=False) == RARE, "without step 2 no lineage matters"
+    assert smoothed(tables, classifier="net@2") == ["cervidae"] * 6
+    assert smoothed(tables, classifier="net@1") == RARE
+
+
+def test_smoothing_sees_lineages_of_labels_that_a_layer_below_gave(tmp_path: Path) -> None:
+    """The detector says animal; a roll-up says cervidae where the classifier is unsure, else the species."""
+    tables = herd(tmp_path, {"roe deer": ROE, "red deer": ROE.replace("capreolus", "cervus")})
+    digest = rows_of(tables, "classifications")[0]["labels_digest"]
+    logits = [[0.0, 0.1]] * 4 + [[9.0, 0.0]]
+    put_answers(tables, [answer(n, 0, one, digest) for n, one in enumerate(logits, 2)])
+    fields = {"thresholds": {"species": 0.9, "family": 0.9}}
+    (spec,) = prepare(tables, "rank-rollup", fields, [parse_scope("run=published")])
+    switch(tables, on=[execute(spec, tables, here).layer_id])
+    before = sorted(row[2] for row in shown(tables))
+    assert before.count("cervidae") == 5
+    assert smoothed(tables) == before
