@@ -26,13 +26,35 @@ HUMAN = "human"
 """Both the method and the layer of what people say; other layers have `method` machine and a digest."""
 _SPOKEN = ", ".join(name for name in ASSERTIONS.names if name != "group_id")
 """What people's rows have. `group_id` came later, and `scan` cannot ask a file for a column that it lacks."""
+ATTACH_IOU = 0.5
+"""From this intersection over union on, two boxes are about the same thing."""
+IOU = """
+    greatest(0, least({a}.x2_px::double, {b}.x2_px) - greatest({a}.x1_px::double, {b}.x1_px))
+        * greatest(0, least({a}.y2_px::double, {b}.y2_px) - greatest({a}.y1_px::double, {b}.y1_px)) as shared,
+    ({a}.x2_px::double - {a}.x1_px) * ({a}.y2_px::double - {a}.y1_px)
+        + ({b}.x2_px::double - {b}.x1_px) * ({b}.y2_px::double - {b}.y1_px) - shared as either,
+    shared / nullif(either, 0) as iou
+"""
+"""Columns of a join of relations {a} and {b}; boxes end where their corner is, without an extra pixel."""
 _STANDING = f"""
     create or replace temp table standing as
-    with latest as (
-        select {_SPOKEN} from assertion_rows where method = 'human'
-        qualify row_number() over (
-            partition by media_sha256, x1_px, y1_px, x2_px, y2_px
-            order by asserted_at desc, assertion_id desc) = 1),
+    with spoken as (select {_SPOKEN} from assertion_rows where method = 'human'),
+    pairs as (
+        select old.assertion_id, old.asserted_at < new.asserted_at as is_later,
+            (old.x1_px, old.y1_px, old.x2_px, old.y2_px) = (new.x1_px, new.y1_px, new.x2_px, new.y2_px) as same_box,
+            coalesce(old.inference_key = new.inference_key, false) as same_key, old.rank = new.rank as same_rank,
+            {IOU.format(a="old", b="new")}
+        from spoken old join spoken new on old.media_sha256 = new.media_sha256
+            and (old.asserted_at, old.assertion_id) < (new.asserted_at, new.assertion_id)
+        where old.x1_px is not null and new.x1_px is not null),
+    replaced as (
+        select assertion_id from pairs
+        where (same_box or is_later)
+            and if(same_key, same_rank, same_box or (iou >= {ATTACH_IOU} and not isnan(iou)))),
+    latest as (
+        from spoken where assertion_id not in (select assertion_id from replaced)
+        qualify x1_px is not null or row_number() over (
+            partition by media_sha256, x1_px is null order by asserted_at desc, assertion_id desc) = 1),
     moments as (
         select media_sha256,
             max((asserted_at, assertion_id)) filter (x1_px is null) as emptied,
@@ -104,11 +126,13 @@ def _require_kept(tables: Tables, rows: pa.Table) -> None:
 
 
 def make_standing(sql: duckdb.DuckDBPyConnection, tables: Tables) -> None:
-    """Make relation `standing`: what people said last, in the columns of `assertions` but `group_id`.
+    """Make relation `standing`: the human assertions that hold, in the columns of `assertions` except `group_id`.
 
-    A later statement about the same box of the same image takes the place of an earlier one. That
-    there is nothing in the image (suppress without a box) takes the place of all before it, and gives
-    way to a later keep or relabel of any box.
+    A later assertion about the same thing in the same image replaces an earlier one, and nothing brings that back.
+    Two are about the same thing if they name the same detection; not if they name two of one inference key; else if
+    their boxes have IoU >= ATTACH_IOU. Of one moment, only assertions with equal corners replace each other. That
+    there is nothing in the image (suppress without a box) replaces all before it, and gives way to a later keep or
+    relabel of any box.
     """
     scan(sql, "assertion_rows", tables.existing("assertions"), ASSERTIONS)
     stand(sql)

@@ -4,28 +4,23 @@ relations `boxes` (media_sha256, rank, x1_px …) and `assertion_rows` --hear-->
 a person speaks of), `orphaned` (what is said of a box that no detection covers), and `standing` (archive/assertions.py)
 
 What a person said of a box holds for the detection that it names, else for the one that covers it best, whichever model
-found that: IoU >= ATTACH_IOU. Of two people's boxes on one detection the better one holds. That an image is empty holds
-for all detections in it that nothing else is said of.
+found that: IoU >= ATTACH_IOU. If two boxes that both stand, and so are about two things, attach to one detection, the
+better covered one holds. That an image is empty holds for all detections in it that nothing else is said of.
 """
 
 from __future__ import annotations
 
 import duckdb
 
-from archive.assertions import stand
+from archive.assertions import ATTACH_IOU, IOU, stand
 from archive.literal import literal
 
-ATTACH_IOU = 0.5
 _HEARD = """
     create or replace view attached as
     with touching as (
         select s.assertion_id, s.action, s.label, s.actor, s.reason, s.asserted_at, b.media_sha256, b.rank,
             coalesce(s.inference_key = {key} and s.rank = b.rank, false) as named,
-            greatest(0, least(s.x2_px::double, b.x2_px) - greatest(s.x1_px::double, b.x1_px))
-                * greatest(0, least(s.y2_px::double, b.y2_px) - greatest(s.y1_px::double, b.y1_px)) as shared,
-            (s.x2_px::double - s.x1_px) * (s.y2_px::double - s.y1_px)
-                + (b.x2_px::double - b.x1_px) * (b.y2_px::double - b.y1_px) - shared as either,
-            shared / nullif(either, 0) as iou
+            {iou}
         from standing s join boxes b on b.media_sha256 = s.media_sha256 where s.x1_px is not null),
     best as (
         from touching where iou >= {least} and not isnan(iou) or named
@@ -50,4 +45,6 @@ _HEARD = """
 def hear(sql: duckdb.DuckDBPyConnection, inference_key: str) -> None:
     """Make the relations; all but `standing` are views. `inference_key` is that of `boxes`."""
     stand(sql)
-    sql.execute(_HEARD.format(key=literal(inference_key), least=ATTACH_IOU))
+    sql.execute(
+        _HEARD.format(key=literal(inference_key), least=ATTACH_IOU, iou=IOU.format(a="s", b="b"))
+    )

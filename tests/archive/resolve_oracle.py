@@ -88,24 +88,32 @@ def iou(a: Corners, b: Corners) -> Fraction:
     return shared / ((ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - shared)
 
 
+def replaces(new: Row, old: Row) -> bool:
+    """A later word about the same thing: the detection that both name, else the same corners, or an IoU of 0.5."""
+    if new["media_sha256"] != old["media_sha256"] or when(new) <= when(old):
+        return False
+    boxes = box_of(new), box_of(old)
+    if boxes[0] is None or boxes[1] is None:
+        return boxes[0] == boxes[1]
+    if new["asserted_at"] == old["asserted_at"] and boxes[0] != boxes[1]:
+        return False  # one sitting: two things
+    if new.get("inference_key") and new["inference_key"] == old.get("inference_key"):
+        return new["rank"] == old["rank"]
+    return boxes[0] == boxes[1] or iou(boxes[0], boxes[1]) >= Fraction(1, 2)
+
+
 def standing(rows: Iterable[Row]) -> list[Row]:
-    """The newest word on a box; `empty` takes the place of all before, and gives way to a later keep or relabel."""
-    newest: dict[tuple[str, Corners | None], Row] = {}
-    for row in sorted(rows, key=when):
-        newest[row["media_sha256"], box_of(row)] = row
+    """What nothing later replaces; `empty` takes the place of all before, and gives way to a later keep or relabel."""
+    rows = list(rows)
+    newest = [old for old in rows if not any(replaces(new, old) for new in rows)]
     held: list[Row] = []
-    for (sha, box), row in newest.items():
-        empty = newest.get((sha, None))
-        if box is not None:
-            stays = empty is None or when(row) > when(empty)
+    for row in newest:
+        of_image = [one for one in newest if one["media_sha256"] == row["media_sha256"]]
+        if box_of(row) is None:
+            rivals = [one for one in of_image if box_of(one) and one["action"] != "suppress"]
         else:
-            sightings = [
-                one
-                for (where, seen), one in newest.items()
-                if where == sha and seen is not None and one["action"] != "suppress"
-            ]
-            stays = all(when(row) > when(one) for one in sightings)
-        if stays:
+            rivals = [one for one in of_image if box_of(one) is None]
+        if all(when(row) > when(one) for one in rivals):
             held.append(row)
     return held
 

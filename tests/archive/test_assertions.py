@@ -49,6 +49,9 @@ def tables(tmp_path: Path) -> Tables:
     return tables
 
 
+APART = dict(zip(CORNERS, (20.0, 20.0, 30.0, 30.0), strict=True))
+
+
 def said(tables: Tables, *rows: dict[str, Any], kind: str = "jsonl") -> int:
     """Rows through a file; how many were added."""
     file = Path(tables.url).parent / f"said.{kind}"
@@ -116,11 +119,55 @@ def test_a_layer_that_is_run_again_adds_nothing_whenever_that_is(tables: Tables)
 
 def test_a_later_word_takes_the_place_of_an_earlier_one_and_nothing_is_lost(tables: Tables) -> None:
     later = {"asserted_at": "2026-05-14T12:00:01Z"}
-    said(tables, KEEP | later | {"action": "suppress"}, KEEP, KEEP | OTHER)
-    assert standing(tables) == [("keep", "deer", 5.0), ("suppress", "deer", 1.0)]
+    said(tables, KEEP | later | {"action": "suppress"}, KEEP, KEEP | APART)
+    assert standing(tables) == [("keep", "deer", 20.0), ("suppress", "deer", 1.0)]
     assert human_assertions(tables, history=True).num_rows == 3
     said(tables, KEEP | {"asserted_at": "2026-05-14T14:00:02+02:00"})
-    assert standing(tables) == [("keep", "deer", 5.0), ("keep", "deer", 1.0)]
+    assert standing(tables) == [("keep", "deer", 20.0), ("keep", "deer", 1.0)]
+
+
+def at(minute: int) -> dict[str, str]:
+    return {"asserted_at": f"2026-05-14T12:{minute:02}:00Z"}
+
+
+DRAWN = dict(zip(CORNERS, (1.0, 2.0, 10.0, 10.0), strict=True))
+"""A little beside the box of detection 0."""
+NAMED = {"media_sha256": A, "inference_key": KEY, **{name: KEEP[name] for name in WHO}}
+
+
+@pytest.mark.parametrize("first", ["keep", "relabel", "suppress"])
+@pytest.mark.parametrize("then", ["keep", "relabel", "suppress"])
+def test_a_later_word_that_is_drawn_replaces_one_that_names_the_detection(
+    tables: Tables, first: str, then: str
+) -> None:
+    named = NAMED | {"rank": 0, "action": first, "label": "deer"}
+    drawn = KEEP | DRAWN | {"action": then, "label": "fox"}
+    said(tables, named | at(1), drawn | at(2))
+    assert standing(tables) == [(then, "fox", 1.0)]
+    said(tables, named | at(3))
+    assert standing(tables) == [(first, "deer", 1.0)]
+
+
+def test_what_was_replaced_does_not_come_back_with_a_third_word(tables: Tables) -> None:
+    """Each box lies on the one before it, and the last not on the first."""
+    boxes = [dict(zip(CORNERS, (left, 1.0, left + 12, 13.0), strict=True)) for left in (0, 4, 8)]
+    said(tables, *(KEEP | box | at(minute) for minute, box in enumerate(boxes)))
+    assert standing(tables) == [("keep", "deer", 8.0)]
+
+
+def test_two_boxes_of_one_model_or_of_one_moment_are_two_things(tables: Tables) -> None:
+    """Two detections on one animal: one is kept, and the other suppressed."""
+    kept, other = NAMED | {"rank": 0, "action": "keep"}, NAMED | {"rank": 1, "action": "suppress"}
+    said(tables, kept | at(1) | DRAWN, other | at(2) | DRAWN)
+    assert len(standing(tables)) == 2
+    said(tables, kept | at(3) | DRAWN)
+    assert [(action, label) for action, label, _ in standing(tables)] == [
+        ("suppress", "boar"),
+        ("keep", "fox"),
+    ]
+    moment = {"media_sha256": B} | at(5)
+    said(tables, KEEP | moment, KEEP | moment | DRAWN | {"action": "suppress"})
+    assert human_assertions(tables, media="b").num_rows == 2
 
 
 def test_an_image_is_empty_until_somebody_sees_something(tables: Tables) -> None:
@@ -129,10 +176,10 @@ def test_an_image_is_empty_until_somebody_sees_something(tables: Tables) -> None
     said(tables, KEEP | times[0])
     said(tables, empty | times[1])
     assert standing(tables) == [("suppress", None, None)]
-    said(tables, KEEP | times[2] | {"action": "suppress"} | OTHER)
-    assert standing(tables) == [("suppress", None, None), ("suppress", "deer", 5.0)]
+    said(tables, KEEP | times[2] | {"action": "suppress"} | APART)
+    assert standing(tables) == [("suppress", None, None), ("suppress", "deer", 20.0)]
     said(tables, KEEP | times[3])
-    assert standing(tables) == [("suppress", "deer", 5.0), ("keep", "deer", 1.0)]
+    assert standing(tables) == [("suppress", "deer", 20.0), ("keep", "deer", 1.0)]
     said(tables, KEEP | times[4] | {"media_sha256": B}, empty | times[4])
     assert sorted(standing(tables), key=str) == [("keep", "deer", 1.0), ("suppress", None, None)]
 

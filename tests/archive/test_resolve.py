@@ -243,18 +243,35 @@ def test_a_statement_belongs_to_a_box_from_half_on(
     assert ask(world, "label, other_boxes", "orphaned") == ([] if holds else [("dog", True)])
 
 
-def test_of_two_statements_on_one_detection_the_better_covered_holds(
+def test_the_newest_of_statements_about_one_thing_holds_however_well_it_is_drawn(
     world: World, ask: Ask
 ) -> None:
-    close, far = (100.0, 100.0, 112.0, 113.0), (100.0, 100.0, 112.0, 115.0)
+    """By name the IoU is 1, so that a later correction that is drawn must win by its time."""
+    beside = (102.0, 100.0, 114.0, 112.0)
+    named = {"inference_key": KEY, "rank": 0}
     world.human = [
-        person("relabel", sha(1), close, label="dog"),
-        person("relabel", sha(1), far, hour=9, label="cat", actor="lee"),
+        person("relabel", sha(1), BOX, label="dog", **named),
+        person("relabel", sha(1), beside, hour=9, label="cat", actor="lee"),
     ]
-    assert ask(world, "label") == [("dog",), ("fox",)]
-    assert ask(world, "label, actor", "orphaned") == [("cat", "lee")], "and none is lost"
-    mirrored = (100.0, 99.0, 112.0, 112.0)
-    world.human.append(person("relabel", sha(1), mirrored, hour=1, label="pig"))
+    assert ask(world, "label") == [("cat",), ("fox",)]
+    assert ask(world, "label", "orphaned") == [], "what is replaced is in no doubt"
+    world.human.append(person("relabel", sha(1), BOX, hour=1, label="pig", **named))
+    assert ask(world, "label") == [("cat",), ("fox",)]
+    world.human.append(person("suppress", sha(1), BOX, hour=10, **named))
+    assert ask(world, "label") == [("fox",)]
+
+
+def test_of_two_things_on_one_detection_the_better_covered_holds(world: World, ask: Ask) -> None:
+    """Boxes that lie on the detection, and not on each other; the other one is listed."""
+    left, right = (96.0, 100.0, 108.0, 112.0), (103.0, 100.0, 115.0, 112.0)
+    world.human = [
+        person("relabel", sha(1), left, hour=9, label="dog"),
+        person("relabel", sha(1), right, label="cat", actor="lee"),
+    ]
+    assert ask(world, "label") == [("cat",), ("fox",)]
+    assert ask(world, "label, actor", "orphaned") == [("dog", "kim")]
+    mirrored = (97.0, 100.0, 109.0, 112.0)
+    world.human[0] = person("relabel", sha(1), mirrored, hour=9, label="pig")
     assert ask(world, "label") == [("fox",), ("pig",)], "as well, and newer"
 
 

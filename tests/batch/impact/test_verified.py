@@ -98,3 +98,30 @@ def test_the_newest_word_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     world.say("suppress", "a", "deer", BOX, later_h=2)
     verified = compare(world.in_memory(monkeypatch), old_side(), new_side()).verified
     assert (verified.said, verified.lost, verified.gained) == (1, 0, 1)
+
+
+BESIDE = (2.0, 0.0, 42.0, 40.0)
+
+
+def test_a_correction_that_is_drawn_beside_an_older_word_leaves_the_gate_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World().image("a", [DEER], [FOX]).say("keep", "a", "deer", BOX)
+    world.say("relabel", "a", "fox", BESIDE, later_h=19)
+    impact = compare(world.in_memory(monkeypatch), old_side(), new_side())
+    verified = impact.verified
+    assert (verified.said, verified.confirmed, verified.lost, verified.gained) == (1, 1, 0, 1)
+    assert impact.lost_assertions == ()
+
+
+@pytest.mark.parametrize("then", ["keep", "suppress"])
+def test_a_sighting_and_a_denial_of_it_are_never_both_held_against_a_side(
+    monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    """Neither side can be right about both; the newest decides, and the side that follows it loses nothing."""
+    before, shown = ("suppress", [DEER]) if then == "keep" else ("keep", [])
+    old = [] if shown else [DEER]
+    world = World().image("a", old, shown).say(before, "a", "deer", BOX)
+    world.say(then, "a", "deer", BESIDE, later_h=1)
+    verified = compare(world.in_memory(monkeypatch), old_side(), new_side()).verified
+    assert (verified.said, verified.lost, verified.gained) == (1, 0, 1)
