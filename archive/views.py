@@ -7,13 +7,12 @@ others are its history. If two publish at once, one is refused. Nothing of `resu
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from model_store.config import Thresholds
 from model_store.errors import BadRequest, Conflict, StorageUnreachable
 from model_store.storage import Folder, require_create
 
@@ -46,10 +45,6 @@ class View(BaseModel):
     published_at: datetime | None = None
     reason: str = ""
     rolled_back_to: int | None = None
-
-    @property
-    def thresholds(self) -> Thresholds:
-        return Thresholds(default=self.threshold, per_label=self.label_thresholds)
 
     def shows_the_same_as(self, other: View) -> bool:
         """Return whether queries of both give the same; who published it, when and why do not count."""
@@ -155,12 +150,21 @@ def before(history: Sequence[View]) -> View:
     return left[-2]
 
 
-def was_rolled_back(history: Sequence[View], inference_key: str, thresholds: Thresholds) -> bool:
+def was_rolled_back(
+    history: Sequence[View],
+    inference_key: str,
+    threshold: float,
+    label_thresholds: Mapping[str, float],
+) -> bool:
     """Return whether people have rejected what would be shown: rolled back, and not published again since.
 
     A roll-back to another inference key rejects the key, whatever its thresholds; to the same key, those thresholds
     of it. Nothing that is done to other keys or to layers takes that back.
     """
+
+    def is_wanted(view: View) -> bool:
+        return (view.threshold, view.label_thresholds) == (threshold, label_thresholds)
+
     left: list[View] = []
     key_rejected = thresholds_rejected = False
     for view in history:
@@ -170,8 +174,8 @@ def was_rolled_back(history: Sequence[View], inference_key: str, thresholds: Thr
             key_rejected |= bool(mine)
         else:
             key_rejected = False
-            thresholds_rejected |= any(one.thresholds == thresholds for one in mine)
-            thresholds_rejected &= view.thresholds != thresholds
+            thresholds_rejected |= any(map(is_wanted, mine))
+            thresholds_rejected &= not is_wanted(view)
     return key_rejected or thresholds_rejected
 
 

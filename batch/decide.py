@@ -134,6 +134,10 @@ def threshold_delta(shown: Thresholds, wanted: Thresholds) -> tuple[float, str |
     return round(moved[furthest], 9), furthest
 
 
+def shown_by(view: View) -> Thresholds:
+    return Thresholds(default=view.threshold, per_label=view.label_thresholds)
+
+
 def _publication(facts: Facts, due: Due) -> Iterator[_Found]:
     """What makes another view due, and first a run where results lack."""
     wanted, view = facts.wanted, facts.published
@@ -155,7 +159,7 @@ def _publication(facts: Facts, due: Due) -> Iterator[_Found]:
         )
         yield _Found(todo, due.new_model, why, publish=True)
     else:
-        yield from _thresholds(view.thresholds, wanted.thresholds, due)
+        yield from _thresholds(shown_by(view), wanted.thresholds, due)
 
 
 def _thresholds(shown: Thresholds, wanted: Thresholds, due: Due) -> Iterator[_Found]:

@@ -17,7 +17,7 @@ from archive.scratch import LARGE_MIB, Scratch
 from archive.tables import Tables
 from archive.views import View, Views, was_rolled_back
 from batch.changes import Side, numerics_of
-from batch.decide import Facts, Wanted
+from batch.decide import Facts, Wanted, shown_by
 from batch.decisions import started_run
 from batch.plan import TRIED_AGAIN, pinned
 from model_store.errors import BadRequest, ModelError
@@ -57,12 +57,12 @@ def wanted_version(store: ModelStore, view: View | None, ref: str = "") -> Model
 def gather(tables: Tables, model: ModelVersion, now: datetime) -> Facts:
     """`now` with its time zone. Raises StorageUnreachable."""
     history, key = Views(tables.url).history(), model.info.inference_key
-    view = history[-1] if history else None
+    view, shown = history[-1] if history else None, model.detector_config.thresholds
     return Facts(
         wanted=_wanted(model),
         published=view,
         published_numerics=_published_numerics(model, view),
-        taken_back=was_rolled_back(history, key, model.detector_config.thresholds),
+        taken_back=was_rolled_back(history, key, shown.default, shown.per_label),
         running=running_run(tables, key, now) or started_run(tables, key, now),
         **_counts(tables, key),
     )
@@ -78,7 +78,7 @@ def published_side(store: ModelStore, view: View) -> Side | None:
     numerics = numerics_of(config, weights, view.inference_key)
     if numerics is None:
         return None
-    return Side(config, weights, view.thresholds, numerics, view.layers)
+    return Side(config, weights, shown_by(view), numerics, view.layers)
 
 
 def wanted_side(model: ModelVersion, layers: tuple[str, ...] = ()) -> Side:

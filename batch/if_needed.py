@@ -75,7 +75,7 @@ def rolled_back_since(tables: Tables, new: View) -> list[str]:
     Raises StorageUnreachable.
     """
     history = Views(tables.url).history(new.name)
-    if not was_rolled_back(history, new.inference_key, new.thresholds):
+    if not was_rolled_back(history, new.inference_key, new.threshold, new.label_thresholds):
         return []
     return ["it was rolled back after the decision to publish it"]
 

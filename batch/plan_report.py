@@ -12,7 +12,7 @@ from typing import Any
 from archive.tables import Tables
 from archive.views import View
 from batch.changes import Change, changes, dearest_first, overall, threshold_changes
-from batch.decide import Decision, Facts, decide
+from batch.decide import Decision, Facts, decide, shown_by
 from batch.facts import gather, published_side, wanted_side
 from batch.field_needs import Need
 from batch.filters.layers import silent
@@ -111,7 +111,7 @@ def compare(store: ModelStore, view: View | None, model: ModelVersion) -> tuple[
     published = f"{view.model_name}@{view.model_version}"
     how = f"by inference key and thresholds: {store.url} has not {published} as it was published"
     config = model.detector_config
-    found = list(threshold_changes(view.thresholds, config.thresholds, config.score_floor))
+    found = list(threshold_changes(shown_by(view), config.thresholds, config.score_floor))
     if view.inference_key != key:
         why = "some field that decides the rows differs"
         found.insert(0, Change("inference_key", view.inference_key, key, "inference", why))
