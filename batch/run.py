@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import structlog
 
+from archive.stores import remember_store
 from archive.tables import Tables
 from batch.accounting import Counts, read_back
 from batch.afterwards import afterwards
@@ -68,6 +69,7 @@ def execute(spec: RunSpec, tables: Tables, store: ModelStore) -> RunReport:
 
     try:
         run_log.begin(progress.counts)
+        remember_store(tables.url, store.url)
         plan = make_plan(tables, model, spec.scope)
         log.info("planned", run_id=spec.run_id, model=str(model.id), **_plan_facts(plan))
         progress.counts = Counts(plan.requested, reused=plan.reused, bytes=plan.todo_bytes)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from archive.prune import KEEP_DAYS, KeyUse, plan_prune, prune
+from archive.stores import other_stores
 from archive.tables import Tables
 from archive.views import PRODUCTION, View, Views
 from batch import publish as publishing
@@ -82,6 +83,13 @@ def prune_command(
     keep_days: Annotated[
         float, typer.Option(min=0, help="what was shown in so many days can be shown again")
     ] = KEEP_DAYS,
+    store: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL",
+            help="another model store whose aliases keep results (repeat it); without it, all that have results here",
+        ),
+    ] = None,
     fmt: FormatOption = Format.table,
 ) -> None:
     """Say which results are kept and why, and with --yes remove those that nothing needs.
@@ -89,7 +97,10 @@ def prune_command(
     Example: resight runs prune --keep-days 30
     """
     settings = Settings()
-    tables, aliased = Tables(settings.tables_url), _aliased(ModelStore(settings.models_url))
+    tables, own = Tables(settings.tables_url), settings.models_url
+    aliased: dict[str, str] = {}
+    for url in [own, *(other_stores(tables.url, own) if store is None else store)]:
+        aliased |= _aliased(ModelStore(url), "" if url == own else f" of {url}")
     if yes:
         removed = prune(tables, aliased, keep_days)
         print_rows([_use(use, fmt) for use in removed], fmt, COLUMNS)
@@ -104,8 +115,8 @@ def prune_command(
         note("nothing was removed: add --yes")
 
 
-def _aliased(store: ModelStore) -> dict[str, str]:
-    """Inference key to the alias that means it, or tries it (canary, shadow).
+def _aliased(store: ModelStore, whose: str) -> dict[str, str]:
+    """Map each inference key to words about the alias that refers to it or tries it (canary, shadow).
 
     Raises ModelError; StorageUnreachable where no model is at all, for then no alias can be seen.
     """
@@ -116,7 +127,8 @@ def _aliased(store: ModelStore) -> dict[str, str]:
         for alias, state in read_state(store, name).aliases.items():
             for version in sorted(state.versions()):
                 described = store.describe(version_id(name, version))
-                found[described.info.inference_key] = f"alias {name}:{alias} has version {version}"
+                words = f"alias {name}:{alias}{whose} has version {version}"
+                found[described.info.inference_key] = words
     return found
 
 

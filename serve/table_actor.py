@@ -9,14 +9,16 @@ its process is not repeated, and takes no rows with it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import ray
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from archive.find import Found, Wanted, find
+from archive.stores import remember_store
 from archive.tables import Tables
-from model_store.errors import Overloaded, ResightError, StorageUnreachable
+from model_store.errors import Overloaded, ResightError, StorageError, StorageUnreachable
 from serve.logs import configure_logs
 from serve.priority import give_way_all
 from serve.recorder import Recorder
@@ -33,6 +35,10 @@ class RecorderActor:
     def __init__(self, tables_url: str) -> None:
         configure_logs()
         give_way_all()
+        with contextlib.suppress(
+            StorageError
+        ):  # what is wrong with the tables, the first record says
+            remember_store(tables_url, Settings().models_url)
         self._recorder = Recorder(Tables(tables_url))
 
     async def record(self, upload: Upload) -> None:

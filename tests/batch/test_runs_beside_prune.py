@@ -14,6 +14,7 @@ from deltalake import DeltaTable
 import archive.prune
 from archive.prune import prune
 from archive.schemas import MEDIA, SNIPS
+from archive.stores import other_stores
 from archive.tables import Tables
 from archive.views import View, Views
 from batch.accounting import Counts, read_back
@@ -89,6 +90,7 @@ def test_a_run_that_reuses_all_rows_keeps_them(
     before_delete(monkeypatch, lambda: reports.append(execute(SPEC, tables, store).counts))
     assert prune(tables, {}) == []
     assert reports[0].reused == rows_of_model(tables, model) == 3
+    assert other_stores(tables.url, "s3://another/store") == [store.url]
 
 
 def test_without_a_run_the_same_rows_go(tables: Tables, model: ModelVersion) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,10 +11,13 @@ import pyarrow as pa
 import pytest
 
 import archive.prune
+import archive.stores
 from archive.schemas import ASSERTIONS
+from archive.stores import remember_store
 from archive.tables import Tables
 from archive.views import Views
 from model_store.store import ModelStore
+from serve.rollout.state import AliasState, ModelState, Share, write_state
 from tests.cli.conftest import Resight
 from tests.cli.ran import key, rows, scores
 from tests.fixtures_local import put_results, result_rows, rows_of
@@ -99,6 +103,47 @@ def test_prune_says_what_it_would_do_and_does_it_with_yes(
         "old",
     ]
     assert rows(resight("runs", "prune", "--yes", "--format", "json").ok()) == []
+
+
+@pytest.fixture
+def canary(two: Tables, tmp_path: Path, store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Another store with the same models, where version 1 is a canary; here it means nothing."""
+    monkeypatch.setattr(archive.prune, "WRITTEN", timedelta(seconds=-1))
+    other = tmp_path / "other models"
+    shutil.copytree(store.url, other)
+    state = AliasState(active="2", canary=Share(version="1", percent=5))
+    write_state(ModelStore(str(other)), "blobs", ModelState().with_alias("production", state))
+    return str(other)
+
+
+def test_prune_keeps_what_only_the_canary_of_another_store_has(
+    resight: Resight, two: Tables, store: ModelStore, canary: str
+) -> None:
+    remember_store(two.url, store.url)
+    remember_store(two.url, canary)
+    uses = rows(resight("runs", "prune", "--keep-days", 0, "--format", "json").ok())
+    kept = {row["inference_key"]: row["kept"] for row in uses}
+    assert kept[key(store, "1")] == [f"alias blobs:production of {canary} has version 1"]
+    assert rows(resight("runs", "prune", "--yes", "--keep-days", 0, "--format", "json").ok()) == []
+    shutil.rmtree(canary)
+    assert "is it mounted?" in resight("runs", "prune", "--yes", "--keep-days", 0).refused(7)
+    assert len(rows_of(two, "results")) == 4
+    named = ("--store", store.url, "--keep-days", 0, "--format", "json")
+    (gone,) = rows(resight("runs", "prune", "--yes", *named).ok())
+    assert gone["inference_key"] == key(store, "1")
+
+
+def test_prune_waits_to_be_told_of_a_store_on_another_machine(
+    resight: Resight, two: Tables, store: ModelStore, canary: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(archive.stores.socket, "gethostname", lambda: "field-station")
+        remember_store(two.url, store.url)
+    said = resight("runs", "prune", "--yes", "--keep-days", 0).refused(7)
+    assert f"field-station:{store.url}" in said
+    assert "--store" in said
+    named = ("--store", canary, "--keep-days", 0, "--format", "json")
+    assert rows(resight("runs", "prune", "--yes", *named).ok()) == []
 
 
 def test_prune_keeps_what_people_have_spoken_of(
