@@ -21,6 +21,7 @@ from tests.fixtures_local import (
     photo,
     put_results,
     result_rows,
+    rows_of,
     write_files,
 )
 
@@ -89,11 +90,11 @@ def test_snips_to_make_are_something_to_do(resight: Resight, seen: Tables) -> No
 
 def test_with_all_of_them_there_it_ends_without_a_cluster(resight: Resight, seen: Tables) -> None:
     done(seen)
-    before = seen.snapshot("snips").version()
+    before = rows_of(seen, "snips")
     facts = json.loads(resight(*RUN, "--snips", "--format", "json").ok())
     nothing = {"done": 0, "failed": 0, "files": 0, "bytes": 0}
     assert facts["snips"] == {"wanted": 2, "reused": 2} | nothing
-    assert seen.snapshot("snips").version() == before
+    assert rows_of(seen, "snips") == before
     resight(*RUN, "--snips", "--snip-quality", "50").refused(NO_CLUSTER)
 
 
