@@ -183,7 +183,7 @@ def test_a_file_that_is_lost_ends_with_7_in_every_command(
     [
         (("--run", "none"), "no run 'none'; see: resight runs list"),
         (("--view", "trial"), "nothing is published as 'trial'; there is: production"),
-        (("--view", "Trial"), "no name of a view"),
+        (("--view", "Trial"), "invalid name of a view"),
         (("--view", "production", "--run", "old"), "exclude each other"),
     ],
 )
