@@ -48,10 +48,10 @@ class Kept:
 
 
 def keep(root: Folder, camera: str, data: bytes) -> Kept:
-    """Write the file unless it is there. `camera` is its folder, and so its camera unless the picture itself names
-    one; "" for none.
+    """Write the file unless the same bytes are there. `camera` is its folder, and its camera unless the picture names
+    one itself; "" for none.
 
-    Raises BadRequest for what can be no folder's name, ImageError for no image, StorageUnreachable, StorageUnsafe.
+    Raises BadRequest (camera), ImageError, StorageUnreachable, and StorageUnsafe when something else is in its place.
     """
     require_camera(camera)
     path = path_of(camera, data)
@@ -106,7 +106,7 @@ def require_camera(camera: str) -> None:
 
 
 def path_of(camera: str, data: bytes) -> str:
-    """Of a picture, below the folder. Raises ImageError."""
+    """Return the path of a picture below the folder. Raises ImageError."""
     extension = EXTENSIONS[read_header(data).media_type]
     name = hashlib.sha256(data).hexdigest() + extension
     return f"{camera}/{name}" if camera else name
