@@ -139,11 +139,14 @@ class Folder:
         except Exception as error:
             raise StorageUnreachable(f"cannot list {self.url}: {error}") from error
 
-    def write(self, relative: str, data: bytes) -> None:
-        """Replace a file in one step: readers see the old bytes or the new ones, never a part."""
+    def write(self, relative: str, data: bytes, mode: int = 0o644) -> None:
+        """Replace a file in one step: readers see the old bytes or the new ones, never a part.
+
+        A local file has `mode` from the moment it exists under its name, and no wider one before.
+        """
         path = self.path(relative)
         if is_local(self.url):
-            _write_local(Path(path), data)
+            _write_local(Path(path), data, mode=mode)
         else:
             self.fs.pipe_file(path, data)
 
@@ -221,7 +224,7 @@ def _size_inside(place: str, path: str) -> int:
     return status.st_size
 
 
-def _write_local(path: Path, data: bytes, exclusive: bool = False) -> None:
+def _write_local(path: Path, data: bytes, exclusive: bool = False, mode: int = 0o644) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:  # which would say that `path` is there
@@ -233,7 +236,7 @@ def _write_local(path: Path, data: bytes, exclusive: bool = False) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, mode)
         (_link if exclusive else os.replace)(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import os
 import secrets
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -139,9 +138,7 @@ class TokenFile:
         folder, name = self._place()
         data = TokenTable(tokens=tokens).model_dump_json(indent=1).encode()
         try:
-            folder.write(name, data)
-            if is_local(self.url):
-                os.chmod(self.url, 0o600)
+            folder.write(name, data, mode=0o600)
         except OSError as error:
             raise StorageUnreachable(
                 f"cannot write {self.url}: {error.strerror or error}"

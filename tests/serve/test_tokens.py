@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,6 +45,31 @@ def test_the_file_is_its_owners_alone_from_the_first_token_on(file: TokenFile) -
     file.add("two", ALL)
     file.revoke("one")
     assert stat.S_IMODE(Path(file.url).stat().st_mode) == 0o600
+
+
+def test_no_moment_shows_the_file_to_others(
+    file: TokenFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Look at every file that holds a hash after each step of writing."""
+    folder, seen = Path(file.url).parent, set[int]()
+
+    def watched(change: Any) -> Any:
+        def run(*args: Any, **more: Any) -> Any:
+            done = change(*args, **more)
+            seen.update(
+                stat.S_IMODE(one.stat().st_mode)
+                for one in folder.iterdir()
+                if one.stat().st_size and b"sha256" in one.read_bytes()
+            )
+            return done
+
+        return run
+
+    for name in ("replace", "link", "chmod", "rename", "fsync"):
+        monkeypatch.setattr(os, name, watched(getattr(os, name)))
+    file.add("one", ALL)
+    file.add("two", ALL)
+    assert seen == {0o600}
 
 
 @pytest.mark.parametrize("name", ["", "Station", "a b", "../a", "a/b", "x" * 65, "a\n"])
