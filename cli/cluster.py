@@ -49,9 +49,7 @@ def up(
     """
     settings = Settings()
     Tables(settings.tables_url)  # refuses a path of which uploads and runs would fail
-    if host not in LOOPBACK and not (
-        settings.token.strip() or TokenFile(settings.tokens_url).read()
-    ):
+    if host not in LOOPBACK and not (settings.token.strip() or TokenFile.of(settings).read()):
         raise BadRequest(
             f"listening on {host} needs a token: export RESIGHT_TOKEN=$(openssl rand -hex 32), or "
             "resight tokens add NAME --scope detect"
@@ -124,6 +122,7 @@ def status(fmt: FormatOption = Format.table) -> None:
         "tables": settings.tables_url,
         "uploads": settings.uploads_url,
         "logs": str(settings.logs_path),
+        "tokens": TokenFile.of(settings).words(),
         "archives": archives(Tables(settings.tables_url)),
         "cluster": "down",
     }

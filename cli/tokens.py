@@ -20,7 +20,7 @@ Name = Annotated[str, typer.Argument(help="whose it is: a station, a person, a p
 
 
 def token_file() -> TokenFile:
-    return TokenFile(Settings().tokens_url)
+    return TokenFile.of(Settings())
 
 
 @app.command()
@@ -34,7 +34,7 @@ def add(
     Example: resight tokens add station-7 --scope detect --scope upload
     """
     file = token_file()
-    first = not file.read()
+    first = file.is_unused()
     token = file.add(name, scope)
     note("not shown again; clients send it as the header 'Authorization: Bearer TOKEN'")
     if first:

@@ -9,10 +9,12 @@ solves dependencies, and /docs, mounted apps and unknown paths have none: all of
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import ipaddress
 import re
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 
 import structlog
@@ -66,7 +68,7 @@ class Access:
 
     `secret` is RESIGHT_TOKEN, with all scopes. Tokens are needed as soon as there is a secret or a
     `file`, and always when `required`. A file that vanishes or is damaged changes nothing for those
-    it has let in; one that was never read well lets nobody in.
+    it has let in; one that was never read well, or is missing although tokens were made, lets nobody in.
     """
 
     def __init__(
@@ -81,12 +83,19 @@ class Access:
         self._trouble = ""
         self._looked_at = -STALE_S
         self._reading: asyncio.Task[None] | None = None
+        # of its own: where look-ups of requests wait as well, their sender could delay his own revocation
+        self._reader = ThreadPoolExecutor(1, "tokens")
 
     @classmethod
     def of(cls, settings: Settings, required: bool = False) -> Access:
-        """From RESIGHT_TOKEN and RESIGHT_TOKENS; a file that is named is required."""
-        file = TokenFile(settings.tokens_url)
-        return cls(settings.token, file, required or bool(settings.tokens))
+        """Follow RESIGHT_TOKEN and RESIGHT_TOKENS; a file that is named is required.
+
+        A home without Ray's token is not the one that 'resight up' has used: its disk may be missing, and the
+        tokens with it. So a token is required there, too.
+        """
+        known = settings.ray_token_path.exists()
+        required = required or bool(settings.tokens) or not known
+        return cls(settings.token, TokenFile.of(settings), required)
 
     @property
     def open(self) -> bool:
@@ -111,7 +120,10 @@ class Access:
                 f"this needs a token with the scope {scope}; the one sent has {', '.join(sorted(held))}"
             )
         if self._unread:
-            raise StorageUnreachable("the list of tokens cannot be read; see the replica's log")
+            raise StorageUnreachable(
+                "the list of tokens is missing or cannot be read, so no token of it is accepted; on the server, "
+                "'resight tokens list' says why"
+            )
         raise Unauthorized(
             "no such token, or it was revoked; send 'Authorization: Bearer TOKEN' with one of "
             "'resight tokens list'"
@@ -142,7 +154,7 @@ class Access:
     async def _look(self, file: TokenFile) -> None:
         started = monotonic()
         try:
-            found = await asyncio.to_thread(file.read)
+            found = await asyncio.get_running_loop().run_in_executor(self._reader, _read, file)
         except Exception as error:  # whatever it is, nobody is let in for it
             self._needed = True
             self._keep(str(error) if isinstance(error, StorageError) else repr(type(error)))
@@ -164,6 +176,15 @@ class Access:
             known = None if self._tokens is None else len(self._tokens)
             log.warning("tokens_kept", why=trouble, tokens=known)
         self._trouble = trouble
+
+
+def _read(file: TokenFile) -> tuple[StoredToken, ...] | None:
+    """Read the tokens; where there are any, remember it. Raises StorageError."""
+    tokens = file.read()
+    if tokens is not None:
+        with contextlib.suppress(StorageError):  # a home that is read-only
+            file.remember()
+    return tokens
 
 
 class Guard:

@@ -117,7 +117,7 @@ def authentication(settings: Settings) -> dict[str, str]:
 
 def token_path(settings: Settings) -> Path:
     """Made on first use, readable by its user alone."""
-    path = settings.home_path / "ray_token"
+    path = settings.ray_token_path
     if not path.exists():
         settings.home_path.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)

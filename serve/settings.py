@@ -60,6 +60,10 @@ class Settings(BaseSettings):
         return absolute(self.tokens or str(self.home_path / "tokens.json"))
 
     @property
+    def ray_token_path(self) -> Path:
+        return self.home_path / "ray_token"
+
+    @property
     def policy_path(self) -> Path:
         return Path(absolute(self.policy)) if self.policy else self.home_path / "policy.toml"
 

@@ -1,6 +1,7 @@
 """Bearer tokens at rest: names, scopes and hashes in one JSON file, local or at any fsspec URL.
 
-add(name, scopes) -> the token, shown once    revoke(name)    read() -> tokens; None without a file
+add(name, scopes) -> the token, shown once    revoke(name)    read() -> tokens; None if there were never any
+HOME/tokens.made records that there are tokens, so that a list which is lost does not open the API.
 A token is 32 random bytes, so its bare SHA-256 tells nothing: there are 2^256 to try. Slow and salted
 hashes (bcrypt) guard passwords, which people choose; here they would only cost every request its time.
 """
@@ -23,8 +24,12 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from model_store.errors import BadRequest, StorageError, StorageUnreachable
 from model_store.names import NAME
 from model_store.storage import Folder, absolute, is_local
+from serve.settings import Settings
 
 TOKEN_BYTES = 32
+MADE = """Tokens were made for the HTTP API of Resight, so it needs one even while their list is missing.
+To do without tokens again, see docs/access.md.
+"""
 STALE_S = 4.0
 """Within it, a revoked token is refused, and a new one taken (`serve/access.py`)."""
 
@@ -71,17 +76,57 @@ def digest(token: bytes) -> str:
 
 @dataclass(frozen=True)
 class TokenFile:
-    """The file at `url`. An empty table is not no table: it lets nobody in."""
+    """The file at `url`, and a local `mark`, which outlives it. An empty table lets nobody in."""
 
     url: str
+    mark: Path | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "url", absolute(self.url))
         if not is_local(self.url) and "/" not in self.url.partition("://")[2]:
             raise BadRequest(f"RESIGHT_TOKENS must name a file: {self.url}/tokens.json")
 
+    @classmethod
+    def of(cls, settings: Settings) -> TokenFile:
+        return cls(settings.tokens_url, settings.home_path / "tokens.made")
+
     def read(self) -> tuple[StoredToken, ...] | None:
-        """None without a file. Raises StorageError when it cannot be read or understood."""
+        """Return None if no token was ever made.
+
+        Raises StorageError if the file cannot be read or understood, or is missing although tokens were made.
+        """
+        tokens = self._stored()
+        if tokens is None and self.mark is not None and self.mark.exists():
+            raise StorageError(
+                f"{self.url} is missing, but tokens were made ({self.mark}): mount its disk, set RESIGHT_TOKENS, "
+                "restore the file, or make tokens again with 'resight tokens add'"
+            )
+        return tokens
+
+    def remember(self) -> None:
+        """Record that there are tokens. Raises StorageUnreachable."""
+        if self.mark is None or self.mark.exists():
+            return
+        try:
+            self.mark.parent.mkdir(parents=True, exist_ok=True)
+            self.mark.write_text(MADE)
+        except OSError as error:
+            raise StorageUnreachable(f"cannot write {self.mark}: {error.strerror}") from error
+
+    def is_unused(self) -> bool:
+        """Return whether there is no token, and never was. Raises StorageError for a damaged file."""
+        return not self._stored() and not (self.mark and self.mark.exists())
+
+    def words(self) -> str:
+        """Return how many tokens there are, or why that is unknown."""
+        try:
+            tokens = self.read()
+        except StorageError as error:
+            return str(error)
+        return "none were made" if tokens is None else f"{len(tokens)} in {self.url}"
+
+    def _stored(self) -> tuple[StoredToken, ...] | None:
+        """Return None without a file. Raises StorageError."""
         folder, name = self._place()
         try:
             data = folder.read(name)
@@ -100,14 +145,14 @@ class TokenFile:
             ) from None
 
     def add(self, name: str, scopes: Collection[Scope]) -> str:
-        """A new token, which nobody can show again. Raises BadRequest for a name in use, StorageError."""
+        """Return a new token; only its hash is stored. Raises BadRequest for a name in use, StorageError."""
         if not NAME.fullmatch(name):
             raise BadRequest(f"{name!r} is no name for a token; it must match {NAME.pattern}")
         if not scopes:
             raise BadRequest(f"give {name} a scope: {', '.join(Scope)}")
         token = secrets.token_urlsafe(TOKEN_BYTES)
         with self._alone():
-            tokens = self.read() or ()
+            tokens = self._stored() or ()
             if name in [known.name for known in tokens]:
                 raise BadRequest(f"there is a token {name}; revoke it first, or take another name")
             added = StoredToken(
@@ -120,7 +165,7 @@ class TokenFile:
         return token
 
     def revoke(self, name: str) -> StoredToken:
-        """The token that is no more. Raises BadRequest, which lists what exists, and StorageError."""
+        """Remove a token and return it. Raises BadRequest, which lists what exists, and StorageError."""
         with self._alone():
             tokens = self.read() or ()
             for known in tokens:
@@ -135,6 +180,7 @@ class TokenFile:
         return Folder(parent or "/"), name
 
     def _write(self, tokens: tuple[StoredToken, ...]) -> None:
+        self.remember()
         folder, name = self._place()
         data = TokenTable(tokens=tokens).model_dump_json(indent=1).encode()
         try:

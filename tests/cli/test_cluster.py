@@ -45,6 +45,7 @@ def test_status_without_a_cluster_says_where_everything_is_and_ends_with_1(
         "tables": str(home / "tables"),
         "uploads": str(home / "uploads"),
         "logs": str(home / "logs"),
+        "tokens": "none were made",
         "archives": {},
         "cluster": "down",
     }

@@ -81,7 +81,7 @@ def test_the_file_is_where_the_setting_says(
     monkeypatch.setenv("RESIGHT_TOKENS", str(tmp_path / "all" / "tokens.json"))
     add(resight, "a", "detect")
     assert (tmp_path / "all" / "tokens.json").exists()
-    assert not home.exists()
+    assert [one.name for one in home.iterdir()] == ["tokens.made"]
 
 
 @pytest.mark.parametrize(
@@ -118,3 +118,17 @@ def test_a_damaged_file_is_left_alone_and_is_exit_code_7(
     (home / "tokens.json").write_text("{")
     assert "is damaged" in resight("tokens", *words).refused(7)
     assert (home / "tokens.json").read_text() == "{"
+
+
+def test_a_list_that_is_lost_is_told_by_list_and_status_and_made_again_by_add(
+    resight: Resight, home: Path
+) -> None:
+    add(resight, "a", "detect")
+    (home / "tokens.json").unlink()
+    assert "is missing, but tokens were made" in resight("tokens", "list").refused(7)
+    status = json.loads(resight("status", "--format", "json").out)
+    assert "is missing, but tokens were made" in status["tokens"]
+    done = resight("tokens", "add", "b", "--scope", "detect")
+    assert done.ok()
+    assert "the first one" not in done.err  # the API is closed already
+    assert json.loads(resight("status", "--format", "json").out)["tokens"].startswith("1 in ")

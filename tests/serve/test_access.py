@@ -14,6 +14,7 @@ import structlog
 from model_store.errors import Forbidden, StorageUnreachable, Unauthorized
 from serve import access as access_module
 from serve.access import CHECK_S, Access, scope_of
+from serve.ray_head import token_path
 from serve.settings import Settings
 from serve.tokens import STALE_S, Scope, TokenFile
 
@@ -375,15 +376,130 @@ async def test_an_error_nobody_thought_of_lets_nobody_in(
     assert "plain-secret" not in str(logs)
 
 
-async def test_a_token_file_that_is_named_and_not_there_lets_nobody_in(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RESIGHT_HOME", str(tmp_path))
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home that 'resight up' has used, without tokens."""
+    monkeypatch.setenv("RESIGHT_HOME", str(tmp_path / "home"))
     for name in ("RESIGHT_TOKENS", "RESIGHT_TOKEN"):
         monkeypatch.delenv(name, raising=False)
+    token_path(Settings())
+    return tmp_path / "home"
+
+
+async def test_a_token_file_that_is_named_and_not_there_lets_nobody_in(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert await outcome(Access.of(Settings()), None) == "in"
     assert await outcome(Access.of(Settings(), required=True), None) == "Unauthorized"
     monkeypatch.setenv("RESIGHT_TOKENS", str(tmp_path / "elsewhere.json"))
     assert await outcome(Access.of(Settings()), None) == "Unauthorized"
     monkeypatch.setenv("RESIGHT_TOKEN", "secret")
     assert await outcome(Access.of(Settings()), "secret") == "in"
+
+
+def moved_to_a_disk(home: Path, disk: Path) -> None:
+    """The list on a disk of its own, behind a link."""
+    disk.mkdir()
+    (home / "tokens.json").rename(disk / "tokens.json")
+    (home / "tokens.json").symlink_to(disk / "tokens.json")
+    assert TokenFile.of(Settings()).read()
+    disk.rename(f"{disk}-unmounted")
+
+
+def removed(home: Path, disk: Path) -> None:
+    (home / "tokens.json").unlink()
+
+
+def restored_by_hand(home: Path, disk: Path) -> None:
+    """A list that no command has written: the replica that reads it remembers it."""
+    (home / "tokens.made").unlink()
+    asyncio.run(outcome(Access.of(Settings()), None))
+    (home / "tokens.json").unlink()
+
+
+def variable_forgotten(home: Path, disk: Path) -> None:
+    """The list was at RESIGHT_TOKENS, which the next start does not have."""
+    (home / "tokens.json").rename(disk)
+
+
+def home_unmounted(home: Path, disk: Path) -> None:
+    home.rename(disk)
+
+
+def home_unmounted_to_an_empty_folder(home: Path, disk: Path) -> None:
+    home.rename(disk)
+    home.mkdir()
+
+
+@pytest.mark.parametrize(
+    "lose",
+    [
+        removed,
+        moved_to_a_disk,
+        restored_by_hand,
+        variable_forgotten,
+        home_unmounted,
+        home_unmounted_to_an_empty_folder,
+    ],
+)
+def test_a_list_that_is_lost_at_start_lets_nobody_in_until_it_is_back(
+    home: Path, tmp_path: Path, lose: Any
+) -> None:
+    token = TokenFile.of(Settings()).add("station", ALL)
+    disk = tmp_path / "disk"
+    lose(home, disk)
+
+    async def refused(sent: str | None) -> bool:
+        return await outcome(Access.of(Settings()), sent, Scope.admin) in (
+            "Unauthorized",
+            "StorageUnreachable",
+        )
+
+    assert asyncio.run(refused(None))
+    assert asyncio.run(refused(token))
+
+
+async def test_a_lost_list_is_followed_as_soon_as_it_is_back(home: Path, clock: Clock) -> None:
+    token = TokenFile.of(Settings()).add("station", [Scope.detect])
+    (home / "tokens.json").rename(home / "elsewhere")
+    access = Access.of(Settings())
+    assert await outcome(access, token) == "StorageUnreachable"
+    (home / "elsewhere").rename(home / "tokens.json")
+    clock.now += STALE_S
+    assert await outcome(access, token) == "in"
+    assert await outcome(access, token, Scope.admin) == "Forbidden"
+
+
+async def test_the_documented_way_back_to_an_open_api(home: Path) -> None:
+    TokenFile.of(Settings()).add("station", ALL)
+    for name in ("tokens.json", "tokens.made"):
+        (home / name).unlink()
+    assert await outcome(Access.of(Settings()), None, Scope.admin) == "in"
+
+
+async def test_a_home_that_cannot_be_written_to_is_read_all_the_same(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = TokenFile.of(Settings()).add("station", ALL)
+    (home / "tokens.made").unlink()
+    (home / "tokens.made").symlink_to("/proc/nothing/can/be/made/here")
+    assert await outcome(Access.of(Settings()), token) == "in"
+
+
+async def test_a_flood_of_other_work_does_not_delay_a_revocation(
+    file: TokenFile, clock: Clock
+) -> None:
+    """All threads that requests share are busy, and work waits behind them."""
+    token = file.add("station", ALL)
+    access = Access(file=file)
+    assert await outcome(access, token) == "in"
+    gate = threading.Event()
+    busy = [asyncio.create_task(asyncio.to_thread(gate.wait, 30)) for _ in range(200)]
+    await asyncio.sleep(0)
+    file.revoke("station")
+    clock.now += STALE_S
+    try:
+        assert await outcome(access, token) == "Unauthorized"
+    finally:
+        gate.set()
+        await asyncio.gather(*busy)

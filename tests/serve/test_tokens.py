@@ -129,6 +129,33 @@ def test_a_damaged_file_is_refused_and_never_overwritten(
     assert Path(file.url).read_text() == text
 
 
+def test_a_list_that_is_lost_is_no_empty_one(tmp_path: Path) -> None:
+    file = TokenFile(str(tmp_path / "keys" / "tokens.json"), tmp_path / "home" / "tokens.made")
+    assert file.is_unused()
+    with pytest.raises(BadRequest, match="there is: none"):
+        file.revoke("station")
+    assert file.read() is None  # what changes nothing closes nothing
+    file.add("station", ALL)
+    Path(file.url).unlink()
+    for look in (file.read, lambda: file.revoke("station")):
+        with pytest.raises(StorageError, match="is missing, but tokens were made") as refused:
+            look()
+        assert file.url in str(refused.value)
+    assert file.words() == str(refused.value)
+    assert not file.is_unused()
+    file.add("other", ALL)
+    assert [token.name for token in file.read() or ()] == ["other"]
+
+
+def test_what_is_said_of_the_list(tmp_path: Path) -> None:
+    file = TokenFile(str(tmp_path / "tokens.json"), tmp_path / "tokens.made")
+    assert file.words() == "none were made"
+    file.add("station", ALL)
+    assert file.words() == f"1 in {file.url}"
+    file.revoke("station")
+    assert file.words() == f"0 in {file.url}"
+
+
 def test_two_tokens_of_one_name_are_damage(file: TokenFile) -> None:
     file.add("a", ALL)
     table = json.loads(Path(file.url).read_text())
