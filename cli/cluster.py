@@ -168,7 +168,8 @@ def _ready(state: ClusterState) -> tuple[bool, str]:
     try:
         said = answer.json()
         if answer.status_code == 200:
-            return True, "yes: " + ", ".join(said["loaded"])
+            failed = "".join(f"; not {a}: {why}" for a, why in said.get("failures", {}).items())
+            return True, "yes: " + ", ".join(said["loaded"]) + failed
         return False, f"no: {said['detail']}"
     except (ValueError, KeyError, TypeError):  # a proxy's own page
         return False, f"no: {answer.status_code} {answer.text[:500]}"

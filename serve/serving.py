@@ -21,9 +21,13 @@ class Serving:
         return Serving(self.loaded + other.loaded, self.failures | other.failures)
 
     def require_ready(self, store: str) -> None:
-        """Raises ModelNotReady that says what is missing."""
-        if self.failures:
-            raise ModelNotReady("; ".join(f"{a}: {why}" for a, why in self.failures.items()))
+        """Raise ModelNotReady that names what is missing.
+
+        A model whose files are damaged (a failure without an alias) makes only itself unready: the others answer.
+        """
+        counts = [f"{a}: {why}" for a, why in self.failures.items() if ":" in a or not self.loaded]
+        if counts:
+            raise ModelNotReady("; ".join(counts))
         if not self.loaded:
             raise ModelNotReady(
                 f"no model is loaded: add one to {store} with 'resight models add' and 'resight models "

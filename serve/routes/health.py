@@ -21,9 +21,15 @@ def router(engine: Engine, pools: Everywhere | None = None) -> APIRouter:
 
     @routes.get("/readyz", responses={503: PROBLEMS[503]})
     async def readyz() -> dict[str, Any]:
-        """At least one model is loaded, and every alias points at one that is, in each pool."""
+        """Succeed if at least one model is loaded, and each alias that can be read points at one that is, in each
+        pool. `failures` names the models whose files are damaged.
+        """
         found = await serving_everywhere(engine.residents, pools)
         found.require_ready(engine.store.url)
-        return {"status": "ready", "loaded": sorted(set(found.loaded))}
+        return {
+            "status": "ready",
+            "loaded": sorted(set(found.loaded)),
+            "failures": found.failures,
+        }
 
     return routes

@@ -39,11 +39,15 @@ async def index(store: ModelStore, serving: Serving, ready_only: bool) -> list[I
 
 
 async def loaded_version(engine: Engine, ref: str) -> VersionId:
-    """The loaded version that a reference means; loads nothing.
+    """Return the loaded version that a reference means; load nothing.
 
-    Raises BadRequest, ModelNotFound, and ModelNotReady with the reason.
+    Raises BadRequest, ModelNotFound, and ModelNotReady with the reason, also where the files that say which version
+    an alias means are damaged.
     """
     asked = parse_ref(ref)
+    damaged = engine.residents.failures.get(asked.name)
+    if asked.alias is not None and damaged is not None:
+        raise ModelNotReady(f"{asked.name}: {damaged}")
     for version in _loaded(engine.residents, asked.name):
         if version.version == asked.version or asked.alias in engine.residents.aliases_of(version):
             return version

@@ -144,6 +144,10 @@ def test_a_dry_run_needs_no_cluster_and_writes_nothing(
     ("answer", "words"),
     [
         (httpx.Response(200, json={"loaded": ["motion@1"]}), (True, "yes: motion@1")),
+        (
+            httpx.Response(200, json={"loaded": ["a@1"], "failures": {"b": "damaged"}}),
+            (True, "yes: a@1; not b: damaged"),
+        ),
         (httpx.Response(503, json={"detail": "no model is loaded"}), (False, "no: no model")),
         (httpx.Response(503, text="<h1>no backend</h1>"), (False, "no: 503 <h1>no backend")),
         (httpx.Response(503, json={"error": "x"}), (False, 'no: 503 {"error"')),

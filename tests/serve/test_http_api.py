@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from PIL import Image
 
 from model_store.names import VersionId
 from serve.engine import Engine
-from tests.fixtures_local import encoded, write_json
+from tests.fixtures_local import encoded, write_files, write_json
 from tests.serve.http_client import CAT, CAT_PIXELS, MakeEngine, client, post, problem_of
 
 
@@ -113,6 +114,49 @@ async def test_an_alias_whose_version_does_not_load_is_503_and_names_the_reason(
     assert (await post(engine, CAT, "blobs")).status_code == 200
     async with client(engine) as api:
         assert "blobs:canary" in problem_of(await api.get("/readyz"), 503)
+
+
+@pytest.mark.parametrize(
+    ("file", "data"),
+    [
+        ("aliases.json", b'{"production": '),
+        ("aliases.json", b"[" * 100_000),
+        ("aliases.json", b'{"production": "\\ud800"}'),
+        ("aliases.json", b'{"production": "\xff"}'),
+        (".rollout/state.json", b'{"generation": 1, "aliases": {"production": 1}}'),
+    ],
+    ids=["cut", "nested", "half a character", "no UTF-8", "state"],
+)
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_damaged_files_of_a_model_make_that_model_alone_unready(
+    blobs: MakeEngine, tmp_path: Path, file: str, data: bytes, restarted: bool
+) -> None:
+    shutil.copytree(tmp_path / "blobs", tmp_path / "deer")
+    engine = await blobs()
+    write_files(tmp_path / "blobs", {file: data})
+    if restarted:
+        engine = await blobs()
+    await engine.residents.refresh()
+    async with client(engine) as api:
+        ready = await api.get("/readyz")
+        assert (ready.status_code, list(ready.json()["failures"])) == (200, ["blobs"])
+        assert (await api.get("/v2/health/ready")).status_code == 200
+        assert (await api.get("/v2/models/deer/ready")).status_code == 200
+        damaged = await api.get("/v2/models/blobs/ready")
+        assert damaged.status_code == 503
+        assert Path(file).name in damaged.json()["error"]
+        models = {one["name"]: one for one in (await api.get("/v1/models")).json()["models"]}
+    assert (await post(engine, CAT, "deer")).status_code == 200
+    assert Path(file).name in models["blobs"]["failures"]["blobs"]
+    assert models["deer"]["failures"] == {}
+
+
+async def test_without_any_model_that_answers_the_damaged_one_is_the_reason(
+    blobs: MakeEngine, tmp_path: Path
+) -> None:
+    (tmp_path / "blobs" / "aliases.json").write_text("{")
+    async with client(await blobs()) as api:
+        assert "aliases.json is not JSON" in problem_of(await api.get("/readyz"), 503)
 
 
 async def test_the_api_is_ready_once_every_alias_is_loaded(blobs: MakeEngine) -> None:
