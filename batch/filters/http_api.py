@@ -25,6 +25,7 @@ from batch.filters.submit import submit_filters
 from model_store.errors import ModelNotFound
 from serve import problems
 from serve.access import Access, Guard
+from serve.routes.bodies import SmallBodyRoute
 from serve.settings import Settings
 
 Submit = Callable[[Sequence[FilterSpec], Settings], str]
@@ -33,6 +34,12 @@ _RUN = """
     select run_id, state_now as state, kind, inference_key, model_name, model_version, spec, metrics, message,
         started_at, event_at from runs where run_id = {run_id}
 """
+
+
+class FilterRoute(SmallBodyRoute):
+    """`config` may list the labels of a classifier: thousands of them."""
+
+    most_bytes = 1024 * 1024
 
 
 class FilterRequest(BaseModel):
@@ -79,6 +86,7 @@ def build_runs_api(
     """Routes for those whom `access` lets in; None lets in everybody. `submit` starts what was asked."""
     api = FastAPI(title="Resight runs", summary="Runs over the archive", redoc_url=None)
     problems.install(api)
+    api.router.route_class = FilterRoute
     tables = Tables(settings.tables_url)
 
     @api.get("/filters")

@@ -117,18 +117,24 @@ def media_type(request: Request) -> str:
 
 
 class SmallBodyRoute(APIRoute):
-    """For bodies that FastAPI reads itself: it would read them whole, however long they are."""
+    """Bound the bodies that FastAPI reads itself: it would read them whole, however long they are."""
+
+    most_bytes = SMALL_BYTES
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
 
         async def answer(request: Request) -> Response:
-            return await handle(_SmallBody(request.scope, request.receive))
+            return await handle(_SmallBody(request, self.most_bytes))
 
         return answer
 
 
 class _SmallBody(Request):
+    def __init__(self, request: Request, most_bytes: int) -> None:
+        super().__init__(request.scope, request.receive)
+        self._most_bytes = most_bytes
+
     async def body(self) -> bytes:
         """Raises HTTPException, the only one that FastAPI lets through here."""
         if not hasattr(self, "_body"):
@@ -137,8 +143,10 @@ class _SmallBody(Request):
             try:
                 async for part in received(self, SMALL_S):
                     size += len(part)
-                    if size > SMALL_BYTES:
-                        raise HTTPException(413, f"this takes no more than {SMALL_BYTES >> 10} KiB")
+                    if size > self._most_bytes:
+                        raise HTTPException(
+                            413, f"this takes no more than {self._most_bytes >> 10} KiB"
+                        )
                     parts.append(part)
             except TooSlow as error:
                 raise HTTPException(408, str(error)) from error

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from fastapi.testclient import TestClient
 
@@ -17,6 +19,8 @@ from batch.filters.spec import FilterSpec
 from serve.access import Access
 from serve.settings import Settings
 from tests.batch.filters.scene import box, publish, put, tables_at
+
+MIB = 1024 * 1024
 
 
 @pytest.fixture
@@ -81,6 +85,40 @@ def test_one_wrong_thing_and_nothing_is_started(
     assert answer.headers["content-type"] == "application/problem+json"
     assert words in answer.json()["detail"]
     assert started == []
+
+
+@pytest.mark.parametrize("declared", [False, True])
+async def test_a_body_is_read_no_further_than_its_bound(
+    tables: Tables, started: list[FilterSpec], declared: bool
+) -> None:
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while sent < 64 * MIB:
+            sent += MIB // 4
+            yield b" " * (MIB // 4)
+
+    api = build_runs_api(Settings(tables=tables.url), submit=lambda *_: "job-1")
+    transport = httpx.ASGITransport(api)
+    headers = {"content-type": "application/json"}
+    if declared:
+        headers["content-length"] = str(64 * MIB)
+    async with httpx.AsyncClient(transport=transport, base_url="http://resight") as asking:
+        answer = await asking.post("/filters/small-size", content=endless(), headers=headers)
+    assert answer.status_code == 413
+    assert "no more than 1024 KiB" in answer.json()["detail"]
+    assert sent < 2 * MIB
+    assert started == []
+
+
+def test_a_body_within_the_bound_is_read(client: TestClient) -> None:
+    asked = {"scopes": [{"run": "published"}], "dry_run": True, "view": "production"}
+    body = json.dumps(asked).encode()
+    for size, status in ((MIB, 202), (MIB + 1, 413)):
+        headers = {"content-type": "application/json"}
+        answer = client.post("/filters/small-size", content=body.ljust(size), headers=headers)
+        assert answer.status_code == status
 
 
 def test_a_dry_run_starts_nothing(client: TestClient, started: list[FilterSpec]) -> None:
