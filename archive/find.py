@@ -8,8 +8,6 @@ more at all of these (benchmarks/uploads.py).
 from __future__ import annotations
 
 import base64
-import binascii
-import json
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +18,7 @@ from typing import Annotated, Any, Literal
 import duckdb
 import pyarrow as pa
 from deltalake.exceptions import DeltaError
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, NaiveDatetime, TypeAdapter, WithJsonSchema
 
 from archive.publications import view_named
 from archive.query import connect, is_of_storage
@@ -29,6 +27,9 @@ from archive.views import NAME, PRODUCTION, View, Views
 from model_store.errors import BadRequest, DeadlinePassed, StorageUnreachable
 
 MOST_IMAGES = 1000
+MOST_MARK = 32 * 1024
+"""Characters of a mark: a root and a path of 4,096 bytes fit in."""
+_MARK = TypeAdapter(tuple[NaiveDatetime | None, str, str], config=ConfigDict(strict=True))
 MEMORY_MIB = 1024
 LEAST_S = 0.1
 _FILES = """
@@ -92,7 +93,7 @@ class Wanted(BaseModel):
     until: LocalTime | None = Field(default=None, description="likewise, exclusive")
     view: str = Field(default=PRODUCTION, json_schema_extra={"pattern": f"^{NAME.pattern}$"})
     limit: int = Field(default=100, ge=1, le=MOST_IMAGES)
-    after: str = Field(default="", description="`next` of the page before")
+    after: str = Field(default="", max_length=MOST_MARK, description="`next` of the page before")
 
 
 class Found(BaseModel):
@@ -174,18 +175,17 @@ def _local(moment: datetime | None) -> datetime | None:
 
 def _mark(image: dict[str, Any]) -> str:
     moment: datetime | None = image["captured_at_local"]
-    parts = [moment and moment.isoformat(), image["source_root"], image["path"]]
-    return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode()
+    return base64.urlsafe_b64encode(
+        _MARK.dump_json((moment, image["source_root"], image["path"]))
+    ).decode()
 
 
 def _marked(mark: str) -> tuple[datetime | None, str, str]:
-    """Raises BadRequest for what is no mark of ours."""
+    """Return time, root and path of the last image of a page. Raises BadRequest for an invalid mark."""
     try:
-        moment, root, path = json.loads(base64.urlsafe_b64decode(mark))
-        taken = None if moment is None else datetime.fromisoformat(moment).replace(tzinfo=None)
-        return taken, str(root), str(path)
-    except (binascii.Error, ValueError, TypeError) as error:
-        raise BadRequest("after: this is no `next` of an answer") from error
+        return _MARK.validate_json(base64.b64decode(mark, b"-_", validate=True))
+    except ValueError as error:  # also of base64 and of pydantic
+        raise BadRequest("after: this is not the `next` of an answer") from error
 
 
 class _Clock:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,9 +11,10 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings, strategies
 
 import archive.find
-from archive.find import Found, Wanted, find
+from archive.find import MOST_MARK, Found, Wanted, _mark, _marked, find
 from archive.new_rows import add_files, add_results
 from archive.schemas import MEDIA
 from archive.tables import Tables
@@ -234,12 +237,88 @@ def test_another_view_is_asked_by_its_name(tables: Tables, images: list[dict[str
         find(tables, Wanted(view="other"), 60)
 
 
+def mark_of(text: str) -> str:
+    return base64.urlsafe_b64encode(text.encode()).decode()
+
+
 @pytest.mark.parametrize(
-    "mark", ["x", "eA==", "WzFd", "WyIyMDI2IiwgIi9hIiwgImIiXQ==", "WzAsICIvYSIsICJiIl0="]
+    "mark",
+    [
+        "x",
+        "eA==",
+        "é",
+        mark_of("[1]"),
+        mark_of('["2026", "/a", "b"]'),
+        mark_of('[0, "/a", "b"]'),
+        mark_of("[" * 1100),
+        mark_of("[" * 20_000),
+        mark_of('[null, "\\ud800", "x"]'),
+        mark_of("[null, " + "9" * 5000 + ', "x"]'),
+        mark_of('[null, ["/a"], "b"]'),
+        mark_of('[null, "/a", 7]'),
+        mark_of('["2026-05-01T00:00:00+02:00", "/a", "b"]'),
+        mark_of('["0000-05-01T00:00:00", "/a", "b"]'),
+        mark_of('[null, "/a", "b", "c"]'),
+        mark_of('[null, "/a", "b"]') + "\n",
+    ],
 )
 def test_a_mark_of_another_hand_is_refused(tables: Tables, mark: str) -> None:
     with pytest.raises(BadRequest, match="after"):
         find(tables, Wanted(after=mark), 60)
+
+
+@pytest.mark.parametrize(
+    "moment", ["null", '"0001-01-01T00:00:00"', '"9999-12-31T23:59:59.999999"']
+)
+@pytest.mark.parametrize("path", ["", "\\u0000", "%", "'; drop table media; --", "é" * 2000])
+def test_a_mark_of_the_right_form_is_answered(tables: Tables, moment: str, path: str) -> None:
+    find(tables, Wanted(after=mark_of(f'[{moment}, "/a", "{path}"]')), 60)
+
+
+ANY_JSON = strategies.recursive(
+    strategies.none()
+    | strategies.booleans()
+    | strategies.floats()
+    | strategies.integers()
+    | strategies.text()
+    | strategies.datetimes().map(datetime.isoformat),
+    lambda inner: (
+        strategies.lists(inner, max_size=4)
+        | strategies.dictionaries(strategies.text(), inner, max_size=3)
+    ),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    strategies.text()
+    | strategies.binary().map(lambda data: base64.urlsafe_b64encode(data).decode())
+    | ANY_JSON.map(lambda value: mark_of(json.dumps(value)))
+    | strategies.tuples(ANY_JSON, ANY_JSON, ANY_JSON).map(lambda value: mark_of(json.dumps(value)))
+)
+def test_any_mark_is_refused_or_three_flat_values(mark: str) -> None:
+    try:
+        moment, root, path = _marked(mark)
+    except BadRequest:
+        return
+    assert moment is None or moment.tzinfo is None
+    assert [type(root), type(path)] == [str, str]
+    f"{root}{path}".encode()
+
+
+@given(
+    strategies.none() | strategies.datetimes(),
+    strategies.text(max_size=50),
+    strategies.text(max_size=50),
+)
+def test_a_mark_says_what_it_was_made_of(moment: datetime | None, root: str, path: str) -> None:
+    image = {"captured_at_local": moment, "source_root": root, "path": path}
+    assert _marked(_mark(image)) == (moment, root, path)
+
+
+def test_a_mark_of_the_longest_paths_is_within_its_bound() -> None:
+    image = {"captured_at_local": datetime.max, "source_root": '"' * 4096, "path": '"' * 4096}
+    assert len(_mark(image)) <= MOST_MARK
 
 
 def test_a_time_with_an_offset_is_refused(tables: Tables) -> None:

@@ -110,6 +110,12 @@ MALFORMED: dict[str, tuple[Sent, str]] = {
     "true shape": (in_json(shape=[True, 3, SIDE, SIDE]), "inputs.0.shape.0"),
     "no images": (in_json(shape=[0, 3, SIDE, SIDE], data=[]), "0 images in one request"),
     "huge batch": (in_json(shape=[2**62, 3, SIDE, SIDE]), "images in one request"),
+    "sides over INT64": (
+        in_json(shape=[1, int("9" * 4000), int("9" * 4000), 1]),
+        "inputs.0.shape.1",
+    ),
+    "sides of INT64": (in_json(shape=[1] + [2**63 - 1] * 3), "numbers in `data` were sent"),
+    "a size over INT64": (in_json(parameters={"binary_data_size": 2**63}), "binary_data_size"),
     "huge sides": (in_json(shape=[1, 3, 2**40, 2**40]), "12288 numbers in `data` were sent"),
     "shapes that overflow": (
         in_json(shape=[1, 2**32, 2**32, 1]),
