@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
+import pydantic_core
 from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
 
@@ -152,3 +153,10 @@ class _SmallBody(Request):
                 raise HTTPException(408, str(error)) from error
             self._body = b"".join(parts)
         return self._body
+
+    async def json(self) -> Any:
+        """Raise HTTPException also for half a character and endless nesting, which `json` lets through."""
+        try:
+            return pydantic_core.from_json(await self.body())
+        except ValueError as error:
+            raise HTTPException(400, f"the body is not JSON: {error}") from error

@@ -121,6 +121,28 @@ def test_a_body_within_the_bound_is_read(client: TestClient) -> None:
         assert answer.status_code == status
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"scopes": [{"camera": "north"}], "view": "\\ud800"}',
+        '{"scopes": [{"camera": "\\ud800"}]}',
+        '{"scopes": ' + "[" * 5000,
+        '{"scopes": ' + "9" * 5000 + "}",
+        '{"scopes": [{"camera": "north"}], "config": {"min_area_frac": NaN}}',
+        "{",
+    ],
+)
+def test_what_is_no_sound_json_is_refused(
+    tables: Tables, started: list[FilterSpec], body: str
+) -> None:
+    api = build_runs_api(Settings(tables=tables.url), submit=lambda *_: "job-1")
+    with TestClient(api, raise_server_exceptions=False) as asking:
+        headers = {"content-type": "application/json"}
+        answer = asking.post("/filters/small-size", content=body, headers=headers)
+    assert answer.status_code == 400
+    assert started == []
+
+
 def test_a_dry_run_starts_nothing(client: TestClient, started: list[FilterSpec]) -> None:
     asked = {"scopes": [{"run": "published"}], "dry_run": True}
     answer = client.post("/filters/small-size", json=asked)
