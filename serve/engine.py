@@ -43,10 +43,14 @@ from serve.placement import Placement
 from serve.residents import Resident, Residents
 from serve.settings import DetectArgs, Settings
 from serve.shadows import Shadows
+from serve.threads import Threads
 from serve.traces import Traces
 from serve.workers import Workers
 
 log = structlog.get_logger("resight.serve")
+
+LOOKUPS, MOST_LOOKUPS = 4, 64
+"""Threads in which requests look into the model store, and how many look-ups may run or wait."""
 
 
 class Engine:
@@ -57,6 +61,7 @@ class Engine:
         self.args, self.traces = args, traces
         self.store = ModelStore(args.models or Settings().models_url)
         self.placement = Placement(self.store, args.pool, args.pools)
+        self.lookups = Threads(LOOKUPS, "look-ups in the model store", MOST_LOOKUPS)
         self._loader = Loader(self.store, args.threads)
         self.residents = Residents(
             self.store,
@@ -64,6 +69,7 @@ class Engine:
             args.idle_versions,
             args.retain_s,
             placement=self.placement,
+            lookups=self.lookups,
             gives_way=args.threads == 1,  # threads that a session starts inherit it
         )
         self.workers = Workers(args, lambda key, size: self._metrics.batch(key.version, size))
@@ -322,7 +328,7 @@ class Engine:
             if version not in self.residents.versions:
                 continue  # released meanwhile
             now = self.residents.model(version)
-            tuned = await asyncio.to_thread(self._loader.tuned, now)
+            tuned = await self.residents.files.run(self._loader.tuned, now)
             if tuned.batch != now.batch:
                 self.residents.versions.exchange(version, tuned)
                 log.info("retuned", version=str(version), **tuned.batch.model_dump())

@@ -25,6 +25,7 @@ from model_store.store import ModelStore
 from serve.placement import Placement
 from serve.resident_versions import ResidentVersions
 from serve.rollout.state import AliasState, ModelState, read_state
+from serve.threads import Threads
 
 log = structlog.get_logger("resight.serve")
 
@@ -67,10 +68,14 @@ class Residents:
         retain_s: float = 600.0,
         retry_s: float = 10.0,
         placement: Placement | None = None,
+        lookups: Threads | None = None,
         gives_way: bool = True,
     ) -> None:
         self._store, self._retain_s, self._retry_s = store, retain_s, retry_s
         self.placement = placement or Placement(store)
+        self._lookups = lookups or Threads(1, "look-ups in the model store", 64)
+        self.files = Threads(1, "readings of alias files", 64)
+        """Of its own, so that following them does not wait behind requests."""
         self.versions = ResidentVersions(load, idle_versions, retain_s, gives_way)
         self.prove: Callable[[VersionId], Awaitable[int]] = _trusted
         self._states: dict[str, ModelState] = {}
@@ -112,7 +117,7 @@ class Residents:
         if ref.alias is None:
             exact = VersionId(ref.name, ref.version or "")
             if exact not in self.versions:
-                await asyncio.to_thread(self._store.resolve, ref)
+                await self._lookups.run(self._store.resolve, ref)
                 await self.bring(exact)
             return Resident(self.versions.use(exact), None)
         await self._grow_up(ref.name)
@@ -154,7 +159,7 @@ class Residents:
         """Reconcile with the state files; never raises for what the store holds. Whether it could be read."""
         async with self._refreshing:
             try:
-                found = await asyncio.to_thread(self._read_states)
+                found = await self.files.run(self._read_states)
             except ResightError as error:
                 log.warning("store_unreadable", store=self._store.url, error=str(error))
                 return False
@@ -273,7 +278,7 @@ class Residents:
 
     async def _late(self, text: str, ref: ModelRef, sample: float) -> VersionId:
         """An alias this replica has not heard of: set a moment ago, or it did not load."""
-        await asyncio.to_thread(self._store.resolve, ref)
+        await self._lookups.run(self._store.resolve, ref)
         await self.refresh()
         version = self._meant(ref, sample)
         if version is None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +26,7 @@ from serve.answers import ClassResult, ImageResult
 from serve.lanes import Bound, Lane, Lanes
 from serve.picture import Picture
 from serve.settings import DetectArgs
+from serve.threads import Threads
 from serve.together import all_ended
 from serve.work import Item, LaneKey, Rows, batch_of, infer, work
 
@@ -41,7 +41,8 @@ class Workers:
         count, limits = args.worker_count(), args.limits
         all_cores_infer = args.threads == 1 and count * args.replicas >= usable_cores()
         self._decode_too = not args.num_gpus and all_cores_infer
-        self._decoders = ThreadPoolExecutor(count, thread_name_prefix="decode")
+        most = limits.online_queue + limits.bulk_queue
+        self._decoders = Threads(count, "decode calls", most)
         self.lanes: Lanes[LaneKey, Item, Result] = Lanes(
             run=infer,
             batch_of=batch_of,
@@ -63,8 +64,7 @@ class Workers:
         """
         picture.waited_first = self._decode_too and model.lane_batch.max == 1
         if not picture.waited_first:
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._decoders, picture.prepared)
+            await self._decoders.run(picture.prepared)
         (future,) = self.lanes.submit(*work(model, [picture]), lane, picture.deadline_s)
         try:
             return await asyncio.wrap_future(future)
@@ -91,4 +91,4 @@ class Workers:
 
     def stop(self) -> None:
         self.lanes.close()
-        self._decoders.shutdown(wait=False, cancel_futures=True)
+        self._decoders.stop()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
@@ -54,21 +53,21 @@ def read_router(
         or in one of its pool.
         """
         serving = await serving_everywhere(engine.residents, pools)
-        statuses = await asyncio.to_thread(model_statuses, engine.store, serving)
+        statuses = await engine.lookups.run(model_statuses, engine.store, serving)
         return ModelsResponse(store=engine.store.url, models=statuses)
 
     @routes.get("/v1/models/{name}", responses={404: PROBLEMS[404]})
     async def model(name: Name) -> ModelDetail:
         """One model: what serves for each alias, what is under way, and why something is not."""
         about = await rollouts.about(name) if rollouts else {}
-        return await asyncio.to_thread(model_detail, engine, name, about)
+        return await engine.lookups.run(model_detail, engine, name, about)
 
     @routes.get("/v1/models/{name}/events", responses={404: PROBLEMS[404]})
     async def model_events(
         name: Name, most: Annotated[int, Query(ge=1, le=1000)] = 20
     ) -> list[Event]:
         """What happened to its aliases, newest first: done and refused."""
-        return await asyncio.to_thread(events, engine.store, name, most)
+        return await engine.lookups.run(events, engine.store, name, most)
 
     @routes.get("/v1/operations/{outcome_id}", responses={404: PROBLEMS[404]})
     async def operation(outcome_id: str) -> Outcome:
@@ -98,7 +97,7 @@ def control_router(
             await rollouts.sync()
         await engine.residents.refresh()
         serving = await serving_everywhere(engine.residents, pools)
-        statuses = await asyncio.to_thread(model_statuses, engine.store, serving)
+        statuses = await engine.lookups.run(model_statuses, engine.store, serving)
         return ModelsResponse(store=engine.store.url, models=statuses)
 
     if rollouts is None:

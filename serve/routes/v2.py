@@ -6,7 +6,6 @@ stand for a name everywhere.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from typing import Annotated, Any, TypeVar
 
@@ -79,7 +78,7 @@ def router(
     async def metadata(ref: Ref) -> contract.ModelMetadata:
         """Inputs, outputs and versions; an exact version is loaded when it is not yet here."""
         detector = (await residents.get(ref)).detector
-        versions = await asyncio.to_thread(engine.store.versions, detector.info.name)
+        versions = await engine.lookups.run(engine.store.versions, detector.info.name)
         return model_metadata(detector, versions, await raw_outputs.of(detector))
 
     @each(routes, "GET", "/config")
@@ -127,7 +126,7 @@ def router(
         """Every version, and whether it is loaded in the replica that answers, or in one of its pool."""
         asked = await _optional(request, contract.IndexRequest, limits.body_s)
         found = await serving_everywhere(residents, pools)
-        return await repository.index(engine.store, found, asked.ready)
+        return await repository.index(engine, found, asked.ready)
 
     about_model = {"parameters": [MODEL], **json_body(contract.RepositoryRequest)}
 

@@ -5,17 +5,15 @@ Content-Encoding gzip or deflate (zlib) in; Accept-Encoding out. Limits hold for
 
 from __future__ import annotations
 
-import asyncio
 import zlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import ParamSpec, TypeVar
 
 from fastapi import Request
 
 from model_store.errors import BadRequest, ImageTooLarge
 from serve.routes.bodies import MIB, read_whole
+from serve.threads import Threads
 
 WINDOW = {"gzip": 31, "deflate": 15}
 """zlib's `wbits` of each coding."""
@@ -25,25 +23,27 @@ LOOKED_THROUGH = 1 / 64
 """What a byte of a binary tensor costs, of what one of JSON or of a compressed body does."""
 LARGE_BYTES = MIB
 """More JSON than this is read alone: as objects it takes many times its size."""
-_ALONE = ThreadPoolExecutor(1, "v2-json")
+_MOST = 1024
+"""Calls of all replicas' places and more: what is over it was cancelled while a thread was busy."""
+_BESIDE = Threads(4, "tensors to read or write", _MOST)
+_ALONE = Threads(1, "large bodies of JSON", _MOST)
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 async def off_loop(size_bytes: float, work: Callable[P, R], *args: P.args, **more: P.kwargs) -> R:
-    """`work(…)`, in a thread when there is much to do."""
+    """Return `work(…)`, from a thread when there is much to do. Raises what it raises, and Overloaded."""
     if size_bytes < INLINE_BYTES:
         return work(*args, **more)
-    return await asyncio.to_thread(work, *args, **more)
+    return await _BESIDE.run(work, *args, **more)
 
 
 async def in_turn(size_bytes: int, work: Callable[P, R], *args: P.args, **more: P.kwargs) -> R:
-    """As `off_loop`, but large ones one after the other; one that was begun is ended, whoever waits."""
+    """Work like `off_loop`, but do large ones one after the other; one that has begun is ended, whoever waits."""
     if size_bytes <= LARGE_BYTES:
         return await off_loop(size_bytes, work, *args, **more)
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(_ALONE, partial(work, *args, **more))
+    return await _ALONE.run(work, *args, **more)
 
 
 async def read_body(request: Request, limit_mib: int, within_s: float) -> bytes:

@@ -5,7 +5,6 @@ Load and unload concern the replica that answers, and move no alias: that is wha
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,9 +17,9 @@ from serve.serving import Serving
 from serve.v2.contract import IndexEntry
 
 
-async def index(store: ModelStore, serving: Serving, ready_only: bool) -> list[IndexEntry]:
-    """Every version in the store or in memory, by name. Raises StorageUnreachable."""
-    stored = await asyncio.to_thread(_in_store, store)
+async def index(engine: Engine, serving: Serving, ready_only: bool) -> list[IndexEntry]:
+    """Return every version in the store or in memory, by name. Raises StorageUnreachable, Overloaded."""
+    stored = await engine.lookups.run(_in_store, engine.store)
     loaded = serving.versions
     entries: list[IndexEntry] = []
     for version in sorted(stored | loaded):
@@ -51,7 +50,7 @@ async def loaded_version(engine: Engine, ref: str) -> VersionId:
     for version in _loaded(engine.residents, asked.name):
         if version.version == asked.version or asked.alias in engine.residents.aliases_of(version):
             return version
-    version = await asyncio.to_thread(engine.store.resolve, asked)
+    version = await engine.lookups.run(engine.store.resolve, asked)
     why = _why(engine.residents.failures, version) or "load it first"
     raise ModelNotReady(f"{version} is not loaded in this replica: {why}")
 
@@ -67,7 +66,7 @@ async def load(engine: Engine, ref: str, parameters: dict[str, Any]) -> None:
     Raises BadRequest, ModelError.
     """
     asked = _named(ref, parameters)
-    versions = await asyncio.to_thread(_to_load, engine.store, ref, asked)
+    versions = await engine.lookups.run(_to_load, engine.store, ref, asked)
     for version in versions:
         await engine.residents.get(str(version))
 
@@ -85,7 +84,7 @@ async def unload(engine: Engine, ref: str, parameters: dict[str, Any]) -> None:
         if asked is None or version == VersionId(asked.name, asked.version or "")
     ]
     if not versions:
-        versions = [await asyncio.to_thread(engine.store.resolve, asked or parse_ref(ref))]
+        versions = [await engine.lookups.run(engine.store.resolve, asked or parse_ref(ref))]
     for version in versions:
         _require_free(residents, version)
     for version in versions:

@@ -94,10 +94,10 @@ def test_a_picture_is_neither_decoded_nor_inferred_too_late(
     [
         ({"workers": 2}, 1, "online-"),
         ({"workers": 1, "replicas": 2}, 1, "online-"),
-        ({"workers": 1}, 1, "decode_"),  # a core is left
-        ({"workers": 2}, 4, "decode_"),
-        ({"workers": 2, "threads": 2}, 1, "decode_"),
-        ({"workers": 2, "num_gpus": 1.0}, 1, "decode_"),
+        ({"workers": 1}, 1, "decode"),  # a core is left
+        ({"workers": 2}, 4, "decode"),
+        ({"workers": 2, "threads": 2}, 1, "decode"),
+        ({"workers": 2, "num_gpus": 1.0}, 1, "decode"),
     ],
 )
 async def test_workers_decode_where_all_cores_infer_one_image_at_a_time_each(
