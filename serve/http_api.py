@@ -18,7 +18,8 @@ from serve.engine import Engine
 from serve.forward import Forward, Pools
 from serve.rollout.client import Rollouts
 from serve.routes import classify, detect, health, images, metrics, models, v2
-from serve.routes.bodies import PROBLEMS
+from serve.routes.bodies import MIB, PROBLEMS
+from serve.sending import Sending
 from serve.traces import Incoming
 from serve.uploads import Uploads
 
@@ -55,6 +56,8 @@ def build_http_api(
     if engine.traces is not None:
         api.add_middleware(Incoming)
     api.add_middleware(Guard, access=access or Access(), origins=cors_origins)
+    limits = engine.args.limits
+    api.add_middleware(Sending, most_bytes=limits.answers_mib * MIB, within_s=limits.answer_s)
     if cors_origins:  # in front of the guard: a browser's first question carries no token
         api.add_middleware(
             CORSMiddleware,

@@ -92,6 +92,10 @@ class Limits(BaseModel):
     body_s: int = Field(
         default=60, ge=1, description="for a body to arrive; its place is taken meanwhile"
     )
+    answer_s: int = Field(default=60, ge=1, description="for an answer to be read; it is cut then")
+    answers_mib: int = Field(
+        default=256, ge=1, description="of answers being read at a time, per replica"
+    )
     megapixels: int = Field(default=100, ge=1, description="by the image header, before decoding")
     online_queue: int = Field(
         default=64, ge=1, description="images admitted at a time, per replica"

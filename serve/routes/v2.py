@@ -6,7 +6,6 @@ stand for a name everywhere.
 
 from __future__ import annotations
 
-import contextlib
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Request
@@ -14,8 +13,11 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from model_store.errors import ImageTooLarge
 from serve.engine import Engine
+from serve.routes.bodies import SMALL_BYTES
 from serve.routes.headers import REQUEST_ID, deadline_of, request_id_of
+from serve.sending import HeldUntilSent
 from serve.serving import Everywhere, serving_everywhere
 from serve.v2 import contract, repository
 from serve.v2.bodies import read_body
@@ -107,17 +109,16 @@ def router(
         response_model=contract.InferResponse,
         responses=TENSOR_ANSWER,
     )
-    async def infer(request: Request, ref: Ref) -> Response:
+    async def infer(request: Request, ref: Ref, slots: HeldUntilSent) -> Response:
         """Encoded images to detections, or a tensor to the network's outputs; JSON or binary."""
         wanted = Wanted(ref, deadline_of(request), request_id_of(request))
-        with contextlib.ExitStack() as slots:
-            slots.enter_context(engine.slot())
-            with engine.counted():
-                body = await read_body(request, limits.body_mib, limits.body_s)
-            asked = await read_request(body, request.headers.get(HEADER_LENGTH))
-            outcome = await infer_asked(engine, counted, asked, wanted, slots)
-            coding = request.headers.get("accept-encoding", "")
-            answer = await infer_response(asked, outcome, coding)
+        slots.enter_context(engine.slot())
+        with engine.counted():
+            body = await read_body(request, limits.body_mib, limits.body_s)
+        asked = await read_request(body, request.headers.get(HEADER_LENGTH))
+        outcome = await infer_asked(engine, counted, asked, wanted, slots)
+        coding = request.headers.get("accept-encoding", "")
+        answer = await infer_response(asked, outcome, coding)
         answer.headers[REQUEST_ID] = wanted.request_id
         return answer
 
@@ -159,5 +160,8 @@ def router(
 
 
 async def _optional(request: Request, kind: type[S], within_s: float) -> S:
-    """A small JSON body; no body is an empty object. Raises BadRequest, ImageTooLarge, TooSlow."""
-    return contract.parsed(kind, await read_body(request, SMALL_MIB, within_s) or b"{}")
+    """Return a small JSON body; no body is an empty object. Raises BadRequest, ImageTooLarge, TooSlow."""
+    body = await read_body(request, SMALL_MIB, within_s)
+    if len(body) > SMALL_BYTES:  # inflated, it is read on the event loop
+        raise ImageTooLarge(f"the body is over the limit of {SMALL_BYTES >> 10} KiB")
+    return contract.parsed(kind, body or b"{}")

@@ -14,12 +14,16 @@ from typing import Annotated, Any, Literal, TypeVar
 import pydantic_core
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from model_store.errors import BadRequest
+from model_store.errors import BadRequest, ImageTooLarge
 from model_store.names import VERSION
 from serve.contract import Wire
 
 MOST_OBJECTS, MOST_LISTS = 1_000, 200_000
 """A request has a few objects, and not more lists than its tensor has rows. Each takes 60 bytes and more."""
+MOST_VALUES, JSON_MIB = 500_000, 8
+"""Values and size of the JSON in a request, and values in that of an answer: reading or writing so much holds the
+interpreter for less than 0.1 s. Compressed, it is a body of a few KiB."""
+IN_BINARY = "send tensors in binary: parameter binary_data_size, see docs/v2.md"
 MOST_FIELDS = 256
 """Of an object that is looked at: each that is wrong costs an error."""
 
@@ -173,7 +177,7 @@ S = TypeVar("S", bound=Sent)
 
 
 def parsed(kind: type[S], text: bytes) -> S:
-    """The JSON object in a body. Raises BadRequest that names the wrong fields."""
+    """Return the JSON object in a body. Raises BadRequest that names the wrong fields, ImageTooLarge."""
     _require_modest(text)
     try:
         return kind.model_validate(pydantic_core.from_json(text, allow_inf_nan=False))
@@ -187,12 +191,20 @@ def parsed(kind: type[S], text: bytes) -> S:
 
 
 def _require_modest(text: bytes) -> None:
-    """Raises BadRequest for JSON that would take much more memory than any request needs."""
-    objects, lists = text.count(b"{"), text.count(b"[")
+    """Raise BadRequest or ImageTooLarge for JSON that would take much more memory or time than a request needs."""
+    if len(text) > JSON_MIB << 20:
+        raise ImageTooLarge(
+            f"the JSON is {len(text) / 2**20:.1f} MiB, at most {JSON_MIB} are read: {IN_BINARY}"
+        )
+    objects, lists, values = text.count(b"{"), text.count(b"["), text.count(b",") + 1
     if objects > MOST_OBJECTS or lists > MOST_LISTS:
         raise BadRequest(
             f"the JSON has {objects} '{{' and {lists} '['; at most {MOST_OBJECTS} and {MOST_LISTS} are "
             "read. Send tensors flat, or in binary"
+        )
+    if values > MOST_VALUES:
+        raise BadRequest(
+            f"the JSON has {values} values, at most {MOST_VALUES} are read: {IN_BINARY}"
         )
 
 

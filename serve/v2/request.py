@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from model_store.errors import BadRequest
+from model_store.errors import BadRequest, ImageTooLarge
 from serve.v2.bodies import in_turn
 from serve.v2.contract import InferRequest, InputTensor, OutputRequest, parsed
 from serve.v2.tensors import TensorData, from_json
@@ -46,18 +46,18 @@ class Asked:
 
 
 async def read_request(body: bytes, header_length: str | None) -> Asked:
-    """Raises BadRequest."""
+    """Raises BadRequest, ImageTooLarge."""
     length = _length(header_length, len(body))
     return await in_turn(length, _asked, body, length)
 
 
 def _asked(body: bytes, length: int) -> Asked:
-    """Raises BadRequest, of its own: the traceback of the first would keep what was parsed."""
+    """Raise errors of its own: the traceback of the first would keep what was parsed."""
     try:
         return _parsed(body, length)
-    except BadRequest as error:
-        why = str(error)
-    raise BadRequest(why)
+    except (BadRequest, ImageTooLarge) as error:
+        kind, why = type(error), str(error)
+    raise kind(why)
 
 
 def _parsed(body: bytes, length: int) -> Asked:

@@ -9,9 +9,10 @@ from typing import Any
 from fastapi.responses import Response
 from numpy.typing import NDArray
 
+from model_store.errors import BadRequest
 from model_store.store import ModelInfo
 from serve.v2.bodies import LOOKED_THROUGH, accepted_coding, deflated, off_loop
-from serve.v2.contract import InferResponse, OutputTensor
+from serve.v2.contract import MOST_VALUES, InferResponse
 from serve.v2.request import HEADER_LENGTH, Asked
 from serve.v2.tensors import written
 
@@ -25,8 +26,14 @@ class Outcome:
 
 
 async def infer_response(asked: Asked, outcome: Outcome, accept_encoding: str) -> Response:
-    """Raises BadRequest for outputs that do not exist, or that JSON cannot hold."""
+    """Raises BadRequest for outputs that do not exist, or that JSON cannot hold, Overloaded."""
     wanted = asked.outputs(list(outcome.outputs))
+    values = sum(outcome.outputs[name].size for name, binary in wanted if not binary)
+    if values > MOST_VALUES:
+        raise BadRequest(
+            f"the outputs have {values} values, at most {MOST_VALUES} are written as JSON: ask for them in binary, "
+            "with the parameter binary_data of an output or binary_data_output of the request"
+        )
     size = sum(
         outcome.outputs[name].nbytes * (LOOKED_THROUGH if binary else 1) for name, binary in wanted
     )
@@ -44,7 +51,7 @@ async def infer_response(asked: Asked, outcome: Outcome, accept_encoding: str) -
 def _written(
     asked: Asked, outcome: Outcome, wanted: list[tuple[str, bool]]
 ) -> tuple[bytes, list[memoryview]]:
-    outputs: list[OutputTensor] = []
+    outputs: list[bytes] = []
     buffers: list[memoryview] = []
     for name, binary in wanted:
         output, buffer = written(name, outcome.outputs[name], binary)
@@ -57,6 +64,7 @@ def _written(
         model_version=model.version,
         id=asked.header.id,
         parameters={"weights_sha256": model.weights_sha256, "inference_key": model.inference_key},
-        outputs=outputs,
+        outputs=[],
     )
-    return response.model_dump_json(exclude_none=True).encode(), buffers
+    head = response.model_dump_json(exclude_none=True).encode()  # its last field is `outputs`
+    return b"%s%s]}" % (head[: -len(b"]}")], b",".join(outputs)), buffers

@@ -2,7 +2,7 @@
 
 FP32 in    JSON numbers, flat or nested, or little-endian binary (a view of the body) -> float32
 BYTES in   JSON strings of base64, or binary: 4 bytes of length (little-endian) before each -> bytes
-out        (n, …) array -> OutputTensor, and a buffer where binary was asked for
+out        (n, …) array -> an output as JSON, and a buffer where binary was asked for
 """
 
 # pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false
@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pydantic_core
 from numpy.typing import NDArray
 
 from model_store.errors import BadRequest, ModelRefused
@@ -40,6 +41,7 @@ IMAGE, TENSOR = "image", "images"
 DATATYPE_OF = {IMAGE: "BYTES", TENSOR: "FP32"}
 """What each input takes."""
 _LENGTH_BYTES = 4
+_PART = 8192
 
 TensorData = memoryview | NDArray[np.float32] | list[bytes]
 """Of an input: in binary; or from JSON, numbers or what base64 said."""
@@ -105,24 +107,37 @@ def byte_strings(tensor: InputTensor, data: TensorData | None) -> list[bytes]:
     return found
 
 
-def written(
-    name: str, values: NDArray[Any], binary: bool
-) -> tuple[OutputTensor, memoryview | None]:
-    """Raises ModelRefused for a type v2 has no name for, BadRequest for NaN in JSON."""
+def written(name: str, values: NDArray[Any], binary: bool) -> tuple[bytes, memoryview | None]:
+    """Return an output as JSON, and its bytes where binary was asked for.
+
+    Raises ModelRefused for a type without a name in v2, BadRequest for NaN in JSON.
+    """
     datatype = datatype_of(name, values.dtype)
     shape = list(values.shape)
     if binary:
         plain = np.ascontiguousarray(values, DATATYPES[datatype])
         size = {"binary_data_size": plain.nbytes}
         output = OutputTensor(name=name, datatype=datatype, shape=shape, parameters=size)
-        return output, plain.reshape(-1).view(np.uint8).data
+        return _as_json(output), plain.reshape(-1).view(np.uint8).data
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise BadRequest(
             f"output '{name}' holds NaN or infinity, which JSON cannot say: ask for it with "
             "binary_data"
         )
-    data = values.reshape(-1).tolist()
-    return OutputTensor.model_construct(name=name, datatype=datatype, shape=shape, data=data), None
+    flat = values.reshape(-1)
+    parts = [  # in parts: as Python's numbers, all of them would take many times their size
+        pydantic_core.to_json(flat[at : at + _PART].tolist())[1:-1]
+        for at in range(0, flat.size, _PART)
+    ]
+    parts = parts or [b""]
+    head = _as_json(OutputTensor(name=name, datatype=datatype, shape=shape))
+    parts[0] = b'%s,"data":[%s' % (head[:-1], parts[0])
+    parts[-1] += b"]}"
+    return b",".join(parts), None
+
+
+def _as_json(output: OutputTensor) -> bytes:
+    return output.model_dump_json(exclude_none=True).encode()
 
 
 def datatype_of(name: str, dtype: np.dtype[Any]) -> str:

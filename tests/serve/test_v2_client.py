@@ -235,7 +235,8 @@ def test_images_as_base64_in_json(server: Server) -> None:
 def test_a_tensor_gives_what_onnx_runtime_gives(
     server: Server, binary_in: bool, binary_out: bool
 ) -> None:
-    values = np.stack([network_input(name) for name in NAMES])
+    names = NAMES if binary_in and binary_out else NAMES[:1]  # more is too much for JSON
+    values = np.stack([network_input(name) for name in names])
     wanted = ssd_outputs(values)
     output = triton.InferRequestedOutput("output0", binary_data=binary_out)
     result = server.client.infer(

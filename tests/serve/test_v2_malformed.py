@@ -92,7 +92,7 @@ MALFORMED: dict[str, tuple[Sent, str]] = {
     "objects as data": (in_json([{}]), "must be numbers"),
     "nulls as data": (in_json([None] * 3 * SIDE * SIDE), "holds NaN"),
     "ragged data": (in_json([[1, 2], [3]]), "must be numbers"),
-    "a wide string": (in_json(["a" * 1_000_000, *["a"] * 1_000_000]), "must be numbers"),
+    "a wide string": (in_json(["a" * 1_000_000, *["a"] * 400_000]), "must be numbers"),
     "too little data": (in_json([0.0]), "takes 12288 numbers of 4 bytes; 1 numbers"),
     "too much data": (in_json([0.0] * 12289), "12289 numbers in `data` were sent"),
     "numbers over float32": (in_json([1e39] * 3 * SIDE * SIDE), "NaN or infinity"),

@@ -4,26 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gzip
+import json
 import threading
 import time
 import tracemalloc
+import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from model_store.errors import BadRequest
+from model_store.store import ModelInfo
 from serve.engine import Engine
 from serve.settings import DetectArgs
-from serve.v2 import request
+from serve.v2 import bodies, request
 from serve.v2.bodies import LARGE_BYTES
-from serve.v2.contract import MOST_FIELDS, MOST_LISTS, MOST_OBJECTS, InferRequest, parsed
+from serve.v2.contract import (
+    JSON_MIB,
+    MOST_FIELDS,
+    MOST_LISTS,
+    MOST_OBJECTS,
+    MOST_VALUES,
+    InferRequest,
+    parsed,
+)
 from serve.v2.request import Asked, read_request
+from serve.v2.response import Outcome, infer_response
 from serve.v2.tensors import byte_strings, floats
 from tests.fixtures_local import motion_store, photo
 from tests.serve.test_v2_infer import PATH, client, error_of
 
+MIB = 1 << 20
 SHAPE = [1, 3, 320, 320]
 COUNT = 3 * 320 * 320
 
@@ -39,11 +54,14 @@ def fields(count: int) -> bytes:
 
 NUMBERS = of_data(b"[" + b"0.125," * (COUNT - 1) + b"0.125]", SHAPE)
 
+MANY = b"[" + b"0," * MOST_VALUES + b"0]"
 FLOODS: dict[str, tuple[bytes, str]] = {
     "objects": (of_data(b"[" + b"{}," * 700_000 + b"{}]"), "'{'"),
     "lists": (of_data(b"[" + b"[]," * 700_000 + b"[]]"), "'['"),
     "nested lists": (of_data(b"[" * 1_000_000 + b"]" * 1_000_000), "'['"),
     "objects that are ignored": (b'{"x": [' + b"{}," * 700_000 + b"{}]}", "'{'"),
+    "values": (of_data(MANY), "at most 500000 are read: send tensors in binary"),
+    "values that are ignored": (b'{"x": %s}' % MANY, "send tensors in binary"),
     "parameters": (b'{"inputs": [], "parameters": %s}' % fields(200_000), "more than 256"),
     "fields": (fields(200_000), "more than 256"),
 }
@@ -164,3 +182,85 @@ async def test_large_json_is_read_one_request_at_a_time(
     answers = await asyncio.gather(*(read_request(body, None) for _ in range(2)))
     assert all(answer.data is not None for answer in answers)
     assert most in at_once
+
+
+def of_size(size: int) -> bytes:
+    """JSON of few values."""
+    body = of_data(b"[1]")
+    return body + b" " * (size - len(body))
+
+
+LARGEST = JSON_MIB * MIB
+
+
+@pytest.mark.parametrize("coding", ["identity", "gzip", "deflate"])
+async def test_json_is_read_up_to_its_limit_however_small_it_was_sent(
+    tmp_path: Path, coding: str
+) -> None:
+    """In binary the same request may be as large as a body."""
+    engine = Engine(DetectArgs(models=motion_store(tmp_path, "1").url, workers=1))
+    pack = {"identity": bytes, "gzip": gzip.compress, "deflate": zlib.compress}[coding]
+    headers = {"content-encoding": coding}
+    try:
+        async with client(engine) as api:
+            for path in (PATH, "/v2/models/blobs/versions/1/infer"):
+                body = pack(of_size(LARGEST + 1))
+                told = error_of(await api.post(path, content=body, headers=headers), 413)
+                assert "at most 8 are read: send tensors in binary" in told
+            read = await api.post(PATH, content=pack(of_size(LARGEST)), headers=headers)
+            assert "takes 1 numbers" in error_of(read, 400) or "shape" in error_of(read, 400)
+            small = b'{"ready": true}'
+            for size, status in ((64 * 1024, 200), (64 * 1024 + 1, 413)):
+                body = pack(small + b" " * (size - len(small)))
+                answer = await api.post("/v2/repository/index", content=body, headers=headers)
+                assert answer.status_code == status
+    finally:
+        engine.stop()
+
+
+async def test_a_compressed_body_is_inflated_beside_the_event_loop(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """However small it is: what comes out is what takes time."""
+    threads: list[str] = []
+
+    def inflate(*_: Any) -> bytes:
+        threads.append(threading.current_thread().name)
+        return b"{}"
+
+    monkeypatch.setattr(bodies, "inflated", inflate)
+    engine = Engine(DetectArgs(models=motion_store(tmp_path, "1").url, workers=1))
+    try:
+        async with client(engine) as api:
+            await api.post(PATH, content=b"x", headers={"content-encoding": "gzip"})
+    finally:
+        engine.stop()
+    assert threads
+    assert threading.current_thread().name not in threads
+
+
+async def test_outputs_in_json_are_written_up_to_their_limit() -> None:
+    class Header:
+        id = None
+
+    def asked(binary: bool) -> Any:
+        class One:
+            header = Header()
+
+            def outputs(self, known: list[str]) -> list[tuple[str, bool]]:
+                return [(name, binary) for name in known]
+
+        return One()
+
+    info = ModelInfo("m", "1", "w", "k", ())
+
+    def outcome(values: int) -> Outcome:
+        half = np.zeros((1, values // 2), np.float32)
+        return Outcome(info, {"a": half, "b": half})
+
+    with pytest.raises(BadRequest, match="500002 values, at most 500000 .* ask for them in binary"):
+        await infer_response(asked(False), outcome(MOST_VALUES + 2), "")
+    most = await infer_response(asked(False), outcome(MOST_VALUES), "")
+    assert len(json.loads(bytes(most.body))["outputs"][1]["data"]) == MOST_VALUES // 2
+    large = await infer_response(asked(True), outcome(4 * MOST_VALUES), "")
+    assert len(large.body) > 16 * MOST_VALUES

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
+import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from serve.serving import serving_of
 from serve.settings import DetectArgs
 from serve.v2 import repository
 from serve.v2.bodies import accepted_coding, deflated, inflated
-from serve.v2.contract import IndexEntry, InputTensor
+from serve.v2.contract import IndexEntry, InputTensor, OutputTensor
 from serve.v2.inference import padded
 from serve.v2.statistics import Spent, Statistics
 from serve.v2.tensors import DATATYPES, byte_strings, datatype_of, floats, written
@@ -115,15 +117,27 @@ def test_outputs_are_written_row_major_and_little_endian(
     dtype: str, shape: tuple[int, ...]
 ) -> None:
     values = np.arange(np.prod(shape)).reshape(shape[::-1]).T.astype(dtype)
-    output, buffer = written("x", values, True)
+    text, buffer = written("x", values, True)
+    output = OutputTensor.model_validate_json(text)
     assert buffer is not None
     assert output.parameters == {"binary_data_size": buffer.nbytes}
     read = np.frombuffer(buffer, DATATYPES[output.datatype]).reshape(output.shape)
     np.testing.assert_array_equal(read, values)
-    output, buffer = written("x", values, False)
+    text, buffer = written("x", values, False)
+    output = OutputTensor.model_validate_json(text)
     assert buffer is None
     assert output.data == values.ravel().tolist()
     assert output.shape == list(shape)
+
+
+def test_an_output_in_json_is_never_all_there_as_numbers_of_python() -> None:
+    values = np.random.default_rng(3).random((500, 1000), np.float32)
+    tracemalloc.start()
+    text, _ = written("x", values, False)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_array_equal(np.float32(json.loads(text)["data"]), values.ravel())
+    assert most < 2.5 * len(text)  # its parts, and the whole that is made of them
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -222,7 +236,7 @@ def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 
 
 async def index(engine: Engine, ready_only: bool = False) -> list[IndexEntry]:
-    return await repository.index(engine.store, serving_of(engine.residents), ready_only)
+    return await repository.index(engine, serving_of(engine.residents), ready_only)
 
 
 async def states(engine: Engine, ready_only: bool = False) -> dict[str, str]:
