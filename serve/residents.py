@@ -75,7 +75,7 @@ class Residents:
         self.placement = placement or Placement(store)
         self._lookups = lookups or Threads(1, "look-ups in the model store", 64)
         self.files = Threads(1, "readings of alias files", 64)
-        """Of its own, so that following them does not wait behind requests."""
+        """A thread that no request uses, so that following aliases waits behind none."""
         self.versions = ResidentVersions(load, idle_versions, retain_s, gives_way)
         self.prove: Callable[[VersionId], Awaitable[int]] = _trusted
         self._states: dict[str, ModelState] = {}

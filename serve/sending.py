@@ -30,7 +30,7 @@ async def held() -> AsyncIterator[contextlib.ExitStack]:
 
 
 HeldUntilSent = Annotated[contextlib.ExitStack, Depends(held)]
-"""What is entered here is left once the answer has been sent, or its sending has ended."""
+"""Contexts that are left once the answer has been sent, or its sending has ended."""
 
 
 class Sending:
@@ -104,4 +104,4 @@ def _pieces(message: Message) -> Iterator[Message]:
     for at in range(0, len(body), PIECE_BYTES):
         piece = bytes(body[at : at + PIECE_BYTES])
         yield {"type": message["type"], "body": piece, "more_body": True}
-    yield message | {"body": b""}
+    yield {**message, "body": b""}

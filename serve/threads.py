@@ -28,7 +28,7 @@ class Threads:
         self._held = 0
 
     async def run(self, work: Callable[P, R], *args: P.args, **more: P.kwargs) -> R:
-        """Return `work(…)`; work that has begun is ended, whoever waits. Raises what it raises, and Overloaded."""
+        """Return `work(…)`; a call that has begun is ended even if nobody waits. Raises its errors, and Overloaded."""
         calls = [partial(work, *args, **more)]
         del work, args, more  # `calls` alone keeps them, so that they can be let go
         with self._lock:
@@ -46,7 +46,7 @@ class Threads:
             del future
 
     def stop(self) -> None:
-        """Let what runs end, and begin nothing more."""
+        """Let running calls end, and begin no others."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _ended(self, _: Future[Any]) -> None:

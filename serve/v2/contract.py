@@ -28,7 +28,7 @@ MOST_FIELDS = 256
 """Of an object that is looked at: each that is wrong costs an error."""
 
 Length = Annotated[int, Field(ge=0, lt=2**63)]
-"""As INT64; the product of 8 of them can still be printed."""
+"""The range of INT64; a product of 8 lengths can still be printed."""
 Name = Annotated[str, Field(max_length=256)]
 
 

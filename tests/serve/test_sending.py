@@ -34,7 +34,7 @@ SIDE = 64
 
 
 class Reader:
-    """What a server does with messages: it takes them, until `stops` bytes lie in its buffer."""
+    """The server's end of a connection: it takes messages until `stops` bytes lie in its buffer."""
 
     def __init__(self, stops: float = float("inf")) -> None:
         self.status, self.taken, self.ended, self._stops = 0, 0, False, stops
@@ -65,7 +65,7 @@ class Reader:
 
 
 async def answers(scope: Scope, receive: Receive, send: Send) -> None:
-    """As many bytes as the path says; /large is LARGE."""
+    """Answer with the number of bytes in the path; /large is LARGE."""
     size = LARGE if scope["path"] == "/large" else int(scope["path"][1:])
     await Response(b"x" * size)(scope, receive, send)
 
