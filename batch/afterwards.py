@@ -17,8 +17,8 @@ from archive.tables import Tables
 from archive.views import View, Views
 from batch.accounting import Counts, read_back
 from batch.causes import recorded
-from batch.impact.compare import compare
-from batch.impact.expect import extrapolate
+from batch.impact.compare import compared
+from batch.impact.expect import extrapolate, sample_counts
 from batch.impact.gates import closed_gates
 from batch.impact.sides import side, side_of_view
 from batch.plan import Plan
@@ -86,8 +86,10 @@ def seal_what_is_there(
 def extrapolated(
     plan: Plan, tables: Tables, store: ModelStore, images_per_s: float
 ) -> dict[str, Any]:
-    """What the whole scope costs, this sample included, at its rate without its start (0: it had nothing to do, and
-    tells none), and what would change in the published view (`batch/impact/expect.py`: with 95 % intervals).
+    """Estimate the cost of the whole scope and what would change in the published view, from a sample of it.
+
+    The cost includes the sample and is at its rate without its start; None where `images_per_s` is 0, because
+    nothing had to be done. Changes come with 95 % intervals (`batch/impact/expect.py`).
     """
     told: dict[str, Any] = {
         "sampled": plan.requested,
@@ -98,5 +100,6 @@ def extrapolated(
     if view is None or view.inference_key == plan.model.info.inference_key:
         return told
     new = side(tables, store, str(plan.model.id))
-    impact = compare(tables, side_of_view(view), new, plan.requested_ids())
-    return told | extrapolate(impact, plan.requested, plan.population).model_dump(mode="json")
+    with compared(tables, side_of_view(view), new, plan.requested_ids()) as comparison:
+        counts = sample_counts(comparison.sql)
+    return told | extrapolate(counts, plan.requested, plan.population).model_dump(mode="json")

@@ -1,14 +1,18 @@
-"""A sample of a scope that looks like it: by camera and by day and night, in proportion.
+"""A sample of a scope in which every image has the same chance to be: by camera and by day and night, in proportion.
 
-Of each stratum the images with the lowest digests: the same ones each time, and as good as drawn by lot,
-because a digest knows nothing of the picture.
+`wanted` (id) --choose_sample--> so many rows of it; a share of the sample is an estimate of the share in the scope
+Within a stratum the images with the lowest digests are taken: the same ones each time, and independent of what
+the pictures show.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 
 import duckdb
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 DAY_STARTS_H, NIGHT_STARTS_H = 6, 18
@@ -24,6 +28,11 @@ _STRATA = """
         semi join wanted using (id)
     group by id
 """
+_SIZES = """
+    from (select camera_id, light, count(*) as n, min(id) as first_id from strata group by all)
+    order by light, md5(camera_id), camera_id
+"""
+"""Day and night are apart, and cameras in no order of theirs: no period of the list can meet that of the sample."""
 _CUT = """
     delete from wanted where id not in (
         select id from strata join quotas
@@ -35,10 +44,9 @@ _CUT = """
 def choose_sample(sql: duckdb.DuckDBPyConnection, images: int) -> None:
     """Leave so many rows in `wanted` (id), strata by `scoped`; all of them where there are fewer."""
     sql.execute(_STRATA.format(day=DAY_STARTS_H, night=NIGHT_STARTS_H))
-    strata = sql.sql(
-        "select camera_id, light, count(*) as n from strata group by all order by n desc, 1, 2"
-    ).fetchall()
-    quotas = shares([n for _, _, n in strata], images)
+    strata = sql.sql(_SIZES).fetchall()
+    lot = random.Random(min((first for *_, first in strata), default=0))
+    quotas = allocate([n for _, _, n, _ in strata], images, lot.random())
     cameras, lights = ([row[i] for row in strata] for i in (0, 1))
     chosen = {
         "camera_id": pa.array(cameras, pa.string()),
@@ -49,20 +57,20 @@ def choose_sample(sql: duckdb.DuckDBPyConnection, images: int) -> None:
     sql.execute(_CUT)
 
 
-def shares(sizes: Sequence[int], images: int) -> list[int]:
-    """How many of each stratum, largest first: one of each while that goes, the rest in proportion to what is left
-    of them, by largest remainders. They add up to `images`, or to all there are.
+def allocate(sizes: Sequence[int], images: int, start: float) -> npt.NDArray[np.int64]:
+    """Return how many images of each stratum to take: its exact share, rounded down or up, `images` in all.
 
-    >>> shares([90, 9, 1], 10)
-    [7, 2, 1]
+    This is systematic sampling from the strata in a row: of N images every (N / images)th, from a place that
+    `start`, uniform in [0, 1), chooses. Every image has the same chance images / N, however small its stratum, so the
+    share in the sample is an unbiased estimate without weights (W. G. Cochran, Sampling Techniques, 3rd ed. 1977,
+    chapter 8; for lists in random order H. O. Hartley and J. N. K. Rao, Ann. Math. Statist. 33, 1962, p. 350).
+
+    >>> allocate([90, 9, 1], 10, 0.5).tolist()
+    [9, 1, 0]
+    >>> allocate([90, 9, 1], 10, 0.0).tolist()
+    [9, 0, 1]
     """
-    images = min(images, sum(sizes))
-    if images <= len(sizes):
-        return [1] * images + [0] * (len(sizes) - images)
-    left, rest = images - len(sizes), sum(sizes) - len(sizes)
-    exact = [left * (size - 1) / rest for size in sizes]
-    quotas = [int(share) for share in exact]
-    short = left - sum(quotas)
-    for i in sorted(range(len(sizes)), key=lambda i: quotas[i] - exact[i])[:short]:
-        quotas[i] += 1
-    return [1 + quota for quota in quotas]
+    ends = np.cumsum(np.asarray(sizes, np.int64))
+    population = int(ends[-1]) if len(ends) else 0
+    upto = (ends * min(images, population) + int(start * population)) // max(1, population)
+    return np.diff(upto, prepend=0)

@@ -32,7 +32,7 @@ class Scope(BaseModel):
     label             that the published view shows with this `label` or any, `min_score` <= score < `max_score`
     status            those without a result for this model (`missing`), or with a failed one (`failed`)
     ids               a list of contents, kept as `<tables>/scopes/<ids>.txt`
-    sample            of any of them, so many images, by camera and by day and night in proportion
+    sample            so many images of any of them, each with the same chance, by camera and by day and night
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -73,3 +73,51 @@ def test_beside_another_model_it_says_what_would_change(tables: Tables, store: M
     for figure in ("changed_images", "filled_images", "new"):
         assert (told[figure]["found"], told[figure]["expected"]) == (10, 40)
     assert told["emptied_images"]["found"] == told["lost"]["found"] == 0
+
+
+def test_one_camera_with_nearly_all_images_is_nearly_all_that_is_expected(
+    tmp_path: Path, store: ModelStore
+) -> None:
+    """The new version is blind on the camera that has 901 of 1,000 images; 99 cameras have one image each."""
+    tables = Tables(str(tmp_path / "tables"))
+    names = {f"{i:03}": "busy" if i < 901 else f"quiet-{i}" for i in range(1000)}
+    rows = [
+        {"media_sha256": name, "source_root": "/a", "path": name, "camera_id": camera}
+        for name, camera in names.items()
+    ]
+    media = pa.Table.from_pylist(rows, schema=MEDIA)
+    tables.append("media", media, "test", lambda _, wanted: wanted)
+    publish(tables, store.verify(version_id("blobs", "1")))
+    blind = [name for name, camera in names.items() if camera == "busy"]
+    others = sorted(names.keys() - set(blind))
+    see(tables, store, "1", list(names), n_detections=1, detections=[BLOB])
+    see(tables, store, "2", blind, status="empty")
+    see(tables, store, "2", others, n_detections=1, detections=[BLOB])
+    plan = make_plan(tables, store.describe(version_id("blobs", "2")), Scope(sample=100))
+    told = extrapolated(plan, tables, store, images_per_s=0.0)
+    assert (told["sampled"], told["population"]) == (100, 1000)
+    emptied = told["emptied_images"]
+    assert emptied["low"] <= 901 <= emptied["high"]
+    assert abs(emptied["expected"] - 901) < 10
+
+
+def test_images_that_cannot_be_compared_are_not_taken_for_unchanged(
+    tables: Tables, store: ModelStore
+) -> None:
+    """A half was never seen by the published version, and a quarter fails now: a quarter can be compared."""
+    publish(tables, store.verify(version_id("blobs", "1")))
+    see(tables, store, "1", IMAGES[::2], status="empty")
+    see(
+        tables,
+        store,
+        "2",
+        [i for n, i in enumerate(IMAGES) if n % 4 != 2],
+        n_detections=1,
+        detections=[BLOB],
+    )
+    see(tables, store, "2", IMAGES[2::4], status="failed", error_code="decode")
+    plan = make_plan(tables, store.describe(version_id("blobs", "2")), Scope(sample=40))
+    told = extrapolated(plan, tables, store, images_per_s=0.0)
+    assert (told["sampled"], told["population"]) == (40, 40)
+    for figure in ("compared_images", "changed_images", "filled_images"):
+        assert told[figure] == {"found": 10, "expected": 10, "low": 10, "high": 10}
