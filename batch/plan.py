@@ -31,7 +31,8 @@ TRIED_AGAIN = ("access", "changed", "model")
 """Failures that the image may have no part in: every later run tries them again."""
 _PRESENT = """
     create or replace temp view present as
-    select media_sha256, source_root, path, size_bytes, quick_digest, camera_id, captured_at_local
+    select media_sha256, source_root, path, size_bytes, quick_digest, camera_id, captured_at_local,
+        coalesce(len(timestamp_flags), 0) > 0 as doubtful
     from media where missing_since is null
 """
 _WANTED = """

@@ -20,7 +20,8 @@ from model_store.errors import BadRequest
 _ROWS = {
     "latest-per-camera": """
         from present qualify row_number() over (
-            partition by camera_id order by captured_at_local desc nulls last, path desc) = 1""",
+            partition by camera_id
+            order by doubtful, captured_at_local desc nulls last, path desc) = 1""",
     "camera": "from present where camera_id = $camera",
     "time": """
         from present where captured_at_local >= $start and ($end is null or captured_at_local < $end)""",

@@ -157,6 +157,27 @@ def test_latest_per_camera_is_the_newest_by_local_time(
     assert todo(plan) == ["n/2", "s/2", "x/1"]
 
 
+def test_latest_per_camera_ignores_broken_clocks_unless_a_camera_has_no_other(
+    tmp_path: Path, motion: ModelVersion
+) -> None:
+    tables = Tables(str(tmp_path))
+    now, later, never = "2026-05-14T07:00:00", "2036-01-01T00:00:00", "1970-01-01T00:00:00"
+    after, reset = {"timestamp_flags": ["after_now"]}, {"timestamp_flags": ["before_2001"]}
+    put_media(
+        tables,
+        {"path": "n/1", "camera_id": "north", "captured_at_local": now, "timestamp_flags": []},
+        {"path": "n/2", "camera_id": "north", "captured_at_local": later} | after,
+        {"path": "o/1", "camera_id": "old", "captured_at_local": now},
+        {"path": "o/2", "camera_id": "old", "captured_at_local": later} | after,
+        {"path": "s/1", "camera_id": "south", "captured_at_local": never} | reset,
+        {"path": "s/2", "camera_id": "south", "captured_at_local": later} | after,
+        {"path": "u/1", "camera_id": "undated", "captured_at_local": None},
+        {"path": "u/2", "camera_id": "undated", "captured_at_local": later} | after,
+    )
+    plan = make_plan(tables, motion, Scope(kind="latest-per-camera"))
+    assert todo(plan) == ["n/1", "o/1", "s/2", "u/1"]
+
+
 def test_latest_per_camera_of_the_sample_is_one_a_camera(
     catalogue: Catalogue, motion: ModelVersion
 ) -> None:
