@@ -6,10 +6,11 @@ A transient read error is tried again; after that it is this image's failure, li
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +18,7 @@ import tenacity
 
 from archive.quick_digest import quick_digest
 from model_store.config import Preprocess
-from model_store.errors import ImageError, StorageUnreachable
+from model_store.errors import ImageError, ImageTooLarge, StorageUnreachable
 from model_store.images import ImageFacts
 from model_store.preprocess import Prepared, read_image
 from model_store.storage import Folder
@@ -44,8 +45,8 @@ class ReadImage:
 def prepare_image(row: Mapping[str, Any], spec: Preprocess, max_pixels: int) -> ReadImage:
     """Read the image where the row says, or at another place of the same bytes (`elsewhere`).
 
-    Never raises for what the file is. Raises StorageUnreachable when the archive itself is away;
-    that and unknown errors stop the run.
+    Never raises for the content or the size of the file. Raises StorageUnreachable when the archive itself is
+    unavailable; that and unknown errors stop the run.
     """
     started = time.perf_counter()
     outcome = image_bytes(row)
@@ -56,9 +57,9 @@ def prepare_image(row: Mapping[str, Any], spec: Preprocess, max_pixels: int) -> 
 
 
 def image_bytes(row: Mapping[str, Any]) -> bytes | ReadImage:
-    """The bytes that the row means, from its place or another; else what is wrong at its own place.
+    """Return the bytes of the row's content, from its place or another; else the error at its own place.
 
-    Raises StorageUnreachable when the archive itself is away.
+    Raises StorageUnreachable when the archive itself is unavailable.
     """
     places = [row, *(row.get("elsewhere") or ())]
     first: ReadImage | None = None
@@ -86,6 +87,11 @@ def _bytes_of(row: Mapping[str, Any], root: str, path: str) -> bytes | ReadImage
     except (OSError, StorageUnreachable) as error:
         require_present(folder)
         return ReadImage(sha256, error_code="access", error_detail=_detail(error, folder))
+    except MemoryError:
+        why = (
+            "the file does not fit into memory; if it is not a picture, keep it out of the archive"
+        )
+        return ReadImage(sha256, error_code=ImageTooLarge.code, error_detail=why)
     if _is_catalogued(data, row):
         return data
     why = "the file has changed since it was ingested; run 'resight ingest' again"
@@ -103,10 +109,20 @@ def _is_catalogued(data: bytes, row: Mapping[str, Any]) -> bool:
 def _decoded(sha256: str, data: bytes, spec: Preprocess, max_pixels: int) -> ReadImage:
     started = time.perf_counter()
     try:
-        facts, prepared = read_image(data, spec, max_pixels)
+        with within_memory():
+            facts, prepared = read_image(data, spec, max_pixels)
     except ImageError as error:
         return ReadImage(sha256, error_code=error.code, error_detail=str(error)[:MAX_DETAIL])
     return ReadImage(sha256, prepared, facts, decode_ms=(time.perf_counter() - started) * 1e3)
+
+
+@contextlib.contextmanager
+def within_memory() -> Iterator[None]:
+    """Turn a MemoryError, which is about one large allocation, into that image's ImageTooLarge."""
+    try:
+        yield
+    except MemoryError as error:
+        raise ImageTooLarge("the picture does not fit into memory; lower --megapixels") from error
 
 
 @functools.cache

@@ -25,7 +25,7 @@ class Scope(BaseModel):
     """Exactly one kind, with its own fields, and perhaps a sample of it.
 
     all               every file that is still there
-    latest-per-camera the newest by local time, one a camera; broken clocks (`timestamp_flags`) only where it has no other
+    latest-per-camera the newest by local time, one a camera; with a broken clock only where it has no other
     camera            one camera's (`camera`)
     time              taken from `start` on and before `end`, by the camera's clock; one may be open
     path              whose path matches a glob (`path`; * and ? do not stop at /)

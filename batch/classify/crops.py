@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from batch.read import MAX_DETAIL, image_bytes
+from batch.read import MAX_DETAIL, image_bytes, within_memory
 from model_store.config import Preprocess
 from model_store.crops import Corners, corners_px
 from model_store.errors import ImageError
@@ -53,7 +53,8 @@ def crops_of(row: Row, spec: Preprocess, margin_frac: float, max_pixels: int) ->
         return _failed(row, str(data.error_code), str(data.error_detail), read_ms)
     started = time.perf_counter()
     try:
-        pixels = decode(data, max_pixels, tolerant=spec.damaged == "tolerate").pixels
+        with within_memory():
+            pixels = decode(data, max_pixels, tolerant=spec.damaged == "tolerate").pixels
     except ImageError as error:
         return _failed(row, error.code, str(error), read_ms)
     height_px, width_px = pixels.shape[:2]

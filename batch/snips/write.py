@@ -14,7 +14,7 @@ import pyarrow as pa
 import tenacity
 
 from archive.schemas import SNIPS
-from batch.read import MAX_DETAIL, READ_ATTEMPTS, image_bytes
+from batch.read import MAX_DETAIL, READ_ATTEMPTS, image_bytes, within_memory
 from batch.snips.crop import Snip, crop
 from batch.snips.settings import Cut, snip_name
 from model_store.errors import ImageError, StorageUnreachable
@@ -67,7 +67,8 @@ class SnipWriter:
         data = image_bytes(planned)
         if not isinstance(data, bytes):
             raise _failure(str(data.error_code), str(data.error_detail))
-        pixels = decode(data, self._max_pixels, tolerant=self._tolerant).pixels
+        with within_memory():
+            pixels = decode(data, self._max_pixels, tolerant=self._tolerant).pixels
         height_px, width_px = pixels.shape[:2]
         if (width_px, height_px) != (planned["width_px"], planned["height_px"]):
             raise _failure(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -172,3 +175,36 @@ def test_an_unknown_error_is_not_hidden(tmp_path: Path, monkeypatch: pytest.Monk
     write_files(tmp_path, {"a.jpg": photo("cat")})
     with pytest.raises(ZeroDivisionError):
         read(tmp_path, photo("cat"))
+
+
+@pytest.mark.parametrize("place", ["model_store.storage.Folder.read", "batch.read.read_image"])
+def test_what_does_not_fit_into_memory_is_the_failure_of_one_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    def giant(*_: object) -> bytes:
+        raise MemoryError
+
+    monkeypatch.setattr(place, giant)
+    write_files(tmp_path, {"a.jpg": photo("cat")})
+    image = read(tmp_path, photo("cat"))
+    assert (image.prepared, image.error_code) == (None, "too_large")
+    assert "does not fit into memory" in str(image.error_detail)
+
+
+def test_a_giant_that_lies_elsewhere_too_is_tried_there(tmp_path: Path) -> None:
+    """A child process with little address space, and a sparse file that is larger: nothing is simulated."""
+    cat = photo("cat")
+    write_files(tmp_path, {"a.tif": b"", "b.jpg": cat})
+    os.truncate(tmp_path / "a.tif", 2**36)
+    program = f"""
+import resource
+from batch.read import image_bytes
+resource.setrlimit(resource.RLIMIT_AS, (2**34, 2**34))
+place = {{"source_root": {str(tmp_path)!r}, "path": "a.tif", "media_sha256": "{hashlib.sha256(cat).hexdigest()}"}}
+print(image_bytes(place).error_code)
+print(len(image_bytes(place | {{"elsewhere": [place | {{"path": "b.jpg"}}]}})))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.split() == ["too_large", str(len(cat))], done.stderr
