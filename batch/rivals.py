@@ -1,6 +1,7 @@
-"""Rows that other writers have committed since a plan was made: what a lost race has to look at.
+"""Rows that other writers have committed since a plan was made, for a commit that has lost a race.
 
-The plan has left out all that its own snapshot holds, so only files that came later are read, each once.
+The plan has left out all that its own snapshot holds, so only rows of later commits are read, each once. A compaction,
+by this run or any other process, adds no rows, so it brings none of this run's own back.
 """
 
 # pyarrow.compute makes its functions at run time:
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
-from archive.dataset import dataset, files
+from archive.dataset import added_since
 from archive.schemas import RESULTS
 
 _COLUMNS = ["status", "run_id", "finished_at"]
@@ -38,22 +39,28 @@ class Rivals:
         self._same = pc.field("inference_key") == self._key
         for column, value in key.items():
             self._same = self._same & (pc.field(column) == value)
-        self._read: frozenset[str] = files(base, self._key)
+        self._version = base.version()
         self._rows: list[pa.Table] = []
         self._run_id = run_id
 
     def know(self, snapshot: DeltaTable) -> None:
-        """After a commit of this run: what is new in the snapshot is its own."""
-        self._read |= files(snapshot, self._key)
+        """After a commit of this run: rows that came since the last look are its own."""
+        self._version = snapshot.version()
+
+    @property
+    def held(self) -> int:
+        """Rows in memory."""
+        return sum(map(len, self._rows))
 
     def without(self, snapshot: DeltaTable, rows: pa.Table, replace: bool) -> pa.Table:
-        """The rows that have none of their name in the snapshot. To a writer that replaces failed rows, a failed one
-        counts as none, unless it is the very row (its answer was lost).
+        """Return the rows that have none of their name in the snapshot. To a writer that replaces failed rows, a
+        failed one counts as none, unless it is the very row (its answer was lost).
         """
-        if new := files(snapshot, self._key) - self._read:
-            others = dataset(snapshot, _SCHEMA, without=self._read)
-            self._rows.append(others.to_table(columns=[self._row, *_COLUMNS], filter=self._same))
-            self._read |= new
+        if snapshot.version() > self._version:
+            others = added_since(snapshot, _SCHEMA, self._key, self._version)
+            found = others.to_table(columns=[self._row, *_COLUMNS], filter=self._same)
+            self._rows += [found] if len(found) else []
+            self._version = snapshot.version()
         asked = rows[self._row].combine_chunks()  # few: those that are there may be very many
         there = [part.filter(pc.is_in(part[self._row], asked)) for part in self._rows]
         if replace:

@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import boto3
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from archive.compact import compact
 from archive.tables import Tables
 from batch.rivals import Rivals
 from tests.fixtures_local import put_results, result_rows
@@ -151,3 +154,51 @@ def test_what_a_run_has_committed_itself_is_neither_read_nor_held(tables: Tables
         file.unlink()
     put(tables, "c")
     assert names(asked.without(tables.snapshot("results"), rows("cd"), False)) == "d"
+
+
+def test_a_compaction_brings_no_row_of_its_own_back(tables: Tables) -> None:
+    """A rival's row was seen, then this run commits, and files are put together by whatever process."""
+    asked = rivals(tables)
+    put(tables, "a")
+    assert names(asked.without(tables.snapshot("results"), rows("ab"), False)) == "b"
+    for own in "bcd":
+        put(tables, own, run_id="r1")
+        asked.know(tables.snapshot("results"))
+    compact(tables, "results", "k", 2)
+    assert names(asked.without(tables.snapshot("results"), rows("ae"), False)) == "e"
+    assert asked.held == 1
+
+
+def test_a_rival_s_row_is_seen_also_where_its_file_was_compacted_at_once(tables: Tables) -> None:
+    asked = rivals(tables)
+    put(tables, "b", run_id="r1")
+    asked.know(tables.snapshot("results"))
+    put(tables, "c")
+    compact(tables, "results", "k", 2)
+    put(tables, "d")
+    compact(tables, "results", "k", 2)
+    assert names(asked.without(tables.snapshot("results"), rows("cde"), False)) == "e"
+    assert asked.held == 2
+
+
+def test_rows_of_rivals_are_seen_on_s3(s3_endpoint: str) -> None:
+    bucket = f"rivals-{uuid4().hex}"
+    boto3.client("s3", endpoint_url=s3_endpoint).create_bucket(Bucket=bucket)
+    tables = Tables(f"s3://{bucket}/tables")
+    asked = rivals(tables)
+    put(tables, "b")
+    assert names(asked.without(tables.snapshot("results"), rows("ab"), False)) == "a"
+
+
+def test_rows_that_a_rival_replaces_are_seen(tables: Tables) -> None:
+    put(tables, "ab", "failed", "r0")
+    asked = rivals(tables)
+    done = rows("a", "ok", "r2")
+    tables.append(
+        "results",
+        done,
+        "results:k",
+        lambda _, wanted: wanted,
+        replace=("inference_key", "media_sha256"),
+    )
+    assert names(asked.without(tables.snapshot("results"), rows("ab"), True)) == "b"
