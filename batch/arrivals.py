@@ -1,7 +1,7 @@
 """An iterator that can be waited for with patience: items as they come, and None while none does.
 
-The iterator is drained by a thread of its own, a few items ahead, so that whoever waits can meanwhile
-say that it is alive, commit, or decide that it has waited long enough.
+The iterator is drained by a thread of its own, a few items ahead, so that the consumer can commit meanwhile,
+or decide that it has waited long enough.
 """
 
 from __future__ import annotations

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Generator
 
+from batch.heartbeat import heartbeat
 from model_store.errors import ResightError
 from model_store.store import ModelVersion
 from serve.handle import RayReplicas, deployed_pools
@@ -12,23 +14,18 @@ LEASE_S = 120
 """How long replicas keep the run's version after its last heartbeat."""
 
 
-class Lease:
-    """Every replica of the pool loads and probes the version before the first image is read, and keeps it
-    while the run lasts, whatever is promoted meanwhile. Raises ModelError on entering.
+@contextlib.contextmanager
+def leased(model: ModelVersion, pool: str, run_id: str) -> Generator[None]:
+    """Let every replica of the pool load and probe the version first, and keep it while the block runs.
+
+    Replicas that start later load it with the first chunk. Raises ModelError.
     """
-
-    def __init__(self, model: ModelVersion, pool: str, run_id: str) -> None:
-        self._replicas, self._version = RayReplicas(lambda _: pool, deployed_pools()), model.id
-        self._holder = f"run {run_id}"
-
-    def __enter__(self) -> Lease:
-        self._replicas.lease(self._version, self._holder, LEASE_S)
-        return self
-
-    def renew(self) -> None:
-        with contextlib.suppress(ResightError):  # replicas come and go; chunks load it again
-            self._replicas.lease(self._version, self._holder, LEASE_S)
-
-    def __exit__(self, *_: object) -> None:
+    replicas, version = RayReplicas(lambda _: pool, deployed_pools()), model.id
+    holder = f"run {run_id}"
+    replicas.lease(version, holder, LEASE_S)
+    try:
+        with heartbeat(lambda: replicas.lease(version, holder, LEASE_S)):
+            yield
+    finally:
         with contextlib.suppress(ResightError):
-            self._replicas.lease(self._version, self._holder, 0.0)
+            replicas.lease(version, holder, 0.0)

@@ -19,9 +19,10 @@ from batch.accounting import Counts, read_back
 from batch.afterwards import afterwards
 from batch.causes import recorded
 from batch.commit import ResultCommitter
+from batch.heartbeat import heartbeat
 from batch.id_list import keep_ids
 from batch.identity import require_same_run
-from batch.lease import Lease
+from batch.lease import leased
 from batch.pipeline import result_tables, stage_threads
 from batch.plan import Plan, make_plan, pinned
 from batch.progress import Progress
@@ -70,23 +71,24 @@ def execute(spec: RunSpec, tables: Tables, store: ModelStore) -> RunReport:
     try:
         run_log.begin(progress.counts)
         remember_store(tables.url, store.url)
-        plan = make_plan(tables, model, spec.scope)
-        log.info("planned", run_id=spec.run_id, model=str(model.id), **_plan_facts(plan))
-        progress.counts = Counts(plan.requested, reused=plan.reused, bytes=plan.todo_bytes)
-        if plan.todo:
-            for root in plan.roots():
-                require_present(Folder(root))
-            pool = read_pool(store, model.id.name)
-            committer = ResultCommitter(tables, spec, plan)
-            with Lease(model, pool, spec.run_id) as lease:
-                _stream(spec, plan, pool, committer, tables, run_log, progress, stages, lease)
-        final = read_back(tables, plan, spec.run_id)
-        report = spent()
-        more, lines = {}, [final.line()]
-        if spec.snips:
-            snips = make_snips(spec, plan, Settings().snips_url, tables, run_log, final)
-            more = {"snips": snips.as_dict()}
-            lines.append(snips.line())
+        with heartbeat(lambda: run_log.write("running", progress.counts)):
+            plan = make_plan(tables, model, spec.scope)
+            log.info("planned", run_id=spec.run_id, model=str(model.id), **_plan_facts(plan))
+            progress.counts = Counts(plan.requested, reused=plan.reused, bytes=plan.todo_bytes)
+            if plan.todo:
+                for root in plan.roots():
+                    require_present(Folder(root))
+                pool = read_pool(store, model.id.name)
+                committer = ResultCommitter(tables, spec, plan)
+                with leased(model, pool, spec.run_id):
+                    _stream(spec, plan, pool, committer, tables, progress, stages)
+            final = read_back(tables, plan, spec.run_id)
+            report = spent()
+            more, lines = {}, [final.line()]
+            if spec.snips:
+                snips = make_snips(spec, plan, Settings().snips_url, tables)
+                more = {"snips": snips.as_dict()}
+                lines.append(snips.line())
     except BaseException as error:
         raise recorded(run_log, progress.counts, error, spent() if stages.ms else None) from None
     run_log.write("sealed", final, "; ".join(lines), report | more)
@@ -102,10 +104,8 @@ def _stream(
     pool: str,
     committer: ResultCommitter,
     tables: Tables,
-    run_log: RunLog,
     progress: Progress,
     stages: Stages,
-    lease: Lease,
 ) -> None:
     """Every result from the replicas into the table."""
 
@@ -114,13 +114,9 @@ def _stream(
         progress.arrived(progress.counts.plus(rows))
         return progress.counts
 
-    def alive() -> None:
-        run_log.write("running", progress.counts)
-        lease.renew()
-
     progress.begin()
     rows = result_tables(spec, plan, pool)
-    into_table(rows, tables, committer, spec.stop, progress.counts, arrived, alive)
+    into_table(rows, tables, committer, spec.stop, progress.counts, arrived)
     progress.say()
 
 

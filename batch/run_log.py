@@ -8,6 +8,7 @@ A run that was killed stays `running`; after five minutes without an event the v
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -25,8 +26,6 @@ from batch.accounting import Counts
 from model_store.libraries import library_versions, resight_version
 from model_store.store import ModelInfo
 
-HEARTBEAT_S = 30
-"""How often a run that is at work says so."""
 State = Literal["running", "sealed", "failed", "cancelled"]
 
 
@@ -40,7 +39,9 @@ class RecordedSpec(Protocol):
 
 
 class RunLog:
-    """Events of one run. `model` is the one that it ran; of a filter run, the one whose detections it was about."""
+    """Events of one run, written by any of its threads. `model` is the one that it ran; of a filter run, the one whose
+    detections it was about.
+    """
 
     def __init__(
         self, tables: Tables, spec: RecordedSpec, model: ModelInfo, kind: RunKind = "detect"
@@ -48,6 +49,7 @@ class RunLog:
         self._tables, self._spec, self._model, self._kind = tables, spec, model, kind
         written = tables.snapshot("runs").transaction_version(f"run:{spec.run_id}")
         self._events = written or 0  # a run that is resumed goes on counting
+        self._lock = threading.Lock()
 
     def begin(self, counts: Counts) -> None:
         """Append the first event; from then on no prune takes rows of the model's key. Plan the run afterwards.
@@ -69,6 +71,17 @@ class RunLog:
         metrics: Mapping[str, Any] | None = None,
     ) -> None:
         """Append one event. `metrics`: what a run of this kind counts besides, JSON in the table."""
+        with self._lock:
+            self._write(state, counts, message, stages, metrics)
+
+    def _write(
+        self,
+        state: State,
+        counts: Counts,
+        message: str,
+        stages: Mapping[str, Any] | None,
+        metrics: Mapping[str, Any] | None,
+    ) -> None:
         row = {
             "run_id": self._spec.run_id,
             "event": self._events,

@@ -1,11 +1,10 @@
-"""Rows of a pass as they come, into their table: committed, counted, watched; the driver of the run is alive meanwhile.
+"""Rows of a pass as they come, into their table: committed, counted, watched.
 
-tables of rows --into_table--> commits of `committer`; `arrived` counts each table, `alive` is told every HEARTBEAT_S
+tables of rows --into_table--> commits of `committer`; `arrived` counts each table
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 
 import pyarrow as pa
@@ -17,7 +16,6 @@ from batch.arrivals import arrivals
 from batch.commit import Committer
 from batch.patience import Patience
 from batch.policy import Stop
-from batch.run_log import HEARTBEAT_S
 
 TICK_S = 1.0
 """How long the driver waits for rows before it sees to the rest."""
@@ -32,14 +30,13 @@ def into_table(
     stop: Stop,
     counts: Counts,
     arrived: Callable[[pa.Table], Counts],
-    alive: Callable[[], None],
 ) -> None:
     """All of `rows`. `counts` before any has come; `arrived` is called with each table and gives the counts by then.
 
     Raises TooManyFailed, RunStalled, TableConflict, StorageError, and what `rows` raises; what has come is kept then.
     """
     patience = Patience(stop, table=committer.table)
-    beat_s, compacted = time.monotonic(), 0
+    compacted = 0
     coming = arrivals(rows, TICK_S)
     try:
         for more in coming:
@@ -52,9 +49,6 @@ def into_table(
                 compacted = committer.commits
                 compact(tables, committer.table, committer.inference_key, COMPACT_EVERY)
             patience.require(counts, arrived=more is not None)
-            if time.monotonic() - beat_s > HEARTBEAT_S:
-                alive()
-                beat_s = time.monotonic()
     finally:  # what has been paid for is kept, also when the run is stopped
         coming.close()
         committer.flush()

@@ -25,9 +25,10 @@ from batch.classify.plan import CropPlan, plan_crops, plan_facts, view_to_classi
 from batch.classify.spec import SAME, ClassifySpec
 from batch.classify.stage import classification_tables
 from batch.commit import Committer
+from batch.heartbeat import heartbeat
 from batch.id_list import keep_ids
 from batch.identity import require_same_run
-from batch.lease import Lease
+from batch.lease import leased
 from batch.pipeline import stage_threads
 from batch.plan import pinned
 from batch.progress import Progress
@@ -66,20 +67,21 @@ def execute(spec: ClassifySpec, tables: Tables, store: ModelStore) -> ClassifyRe
     run_log.write("running", counts.as_counts())  # before planning: others shall see it at once
     commit_s = 0.0
     try:
-        plan = plan_crops(tables, view, model, spec)
-        log.info("planned", run_id=spec.run_id, model=str(model.id), **plan_facts(plan))
-        progress = _progress(spec, planned_counts(plan))
-        if plan.todo:
-            for root in plan.roots():
-                require_present(Folder(root))
-            target = plan.target
-            write_classes(
-                tables.url, target.names, target.lineage
-            )  # before the first row needs them
-            pool = read_pool(store, model.id.name)
-            with Lease(model, pool, spec.run_id) as lease:
-                commit_s = _stream(spec, plan, pool, tables, run_log, progress, stages, lease)
-        final = count_classified(tables, plan, spec.run_id)
+        with heartbeat(lambda: run_log.write("running", progress.counts)):
+            plan = plan_crops(tables, view, model, spec)
+            log.info("planned", run_id=spec.run_id, model=str(model.id), **plan_facts(plan))
+            progress = _progress(spec, planned_counts(plan))
+            if plan.todo:
+                for root in plan.roots():
+                    require_present(Folder(root))
+                target = plan.target
+                write_classes(
+                    tables.url, target.names, target.lineage
+                )  # before the first row needs them
+                pool = read_pool(store, model.id.name)
+                with leased(model, pool, spec.run_id):
+                    commit_s = _stream(spec, plan, pool, tables, progress, stages)
+            final = count_classified(tables, plan, spec.run_id)
     except BaseException as error:
         raise recorded(run_log, progress.counts, error) from None
     report = stages.report(progress.elapsed_s(), commit_s, spec.actors * stage_threads(spec))
@@ -99,10 +101,8 @@ def _stream(
     plan: CropPlan,
     pool: str,
     tables: Tables,
-    run_log: RunLog,
     progress: Progress,
     stages: Stages,
-    lease: Lease,
 ) -> float:
     """Every row from the stage into the table; seconds that commits took."""
     key, counts = plan.target.key, planned_counts(plan)
@@ -115,13 +115,9 @@ def _stream(
         progress.arrived(counts.as_counts())
         return progress.counts
 
-    def alive() -> None:
-        run_log.write("running", progress.counts)
-        lease.renew()
-
     progress.begin()
     rows = classification_tables(spec, plan, pool)
-    into_table(rows, tables, committer, spec.stop, progress.counts, arrived, alive)
+    into_table(rows, tables, committer, spec.stop, progress.counts, arrived)
     progress.say()
     return committer.seconds
 

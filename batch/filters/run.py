@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -31,7 +31,8 @@ from batch.filters.load import Loaded, load
 from batch.filters.registry import config_of, filter_of
 from batch.filters.spec import FilterSpec
 from batch.filters.tally import Tally
-from batch.run_log import HEARTBEAT_S, RunLog
+from batch.heartbeat import heartbeat
+from batch.run_log import RunLog
 from model_store.errors import AccountingOpen, BadRequest, StorageError
 from model_store.libraries import resight_version
 
@@ -60,6 +61,19 @@ class FilterReport:
     def line(self) -> str:
         words = ", ".join(f"{name} {count}" for name, count in self.tally.as_dict().items())
         return f"{self.kind} {self.layer_id[:12]}: {words}"
+
+
+@dataclass
+class _SoFar:
+    """The record of a run that is under way."""
+
+    run_log: RunLog
+    counts: Counts = field(default_factory=Counts)
+    tally: Tally | None = None
+
+    def record(self) -> None:
+        metrics = self.tally.as_dict() if self.tally else None
+        self.run_log.write("running", self.counts, metrics=metrics)
 
 
 def dry_run(spec: FilterSpec, tables: Tables, judge: Judge) -> FilterReport:
@@ -95,25 +109,28 @@ def execute(spec: FilterSpec, tables: Tables, judge: Judge) -> FilterReport:
     started = time.monotonic()
     layer = spec.layer()
     run_log = RunLog(tables, spec, spec.model, "filter")
+    so_far = _SoFar(run_log)
     stages: dict[str, float] = {}
     try:
-        run_log.begin(Counts())
-        keep_layer(tables, layer, resight_version())
-        with scratch("filter", LARGE_MIB) as sql:
-            loaded, question = _loaded(sql, spec, tables, layer)
-            stages["load_s"] = time.monotonic() - started
-            run_log.write("running", Counts(requested=loaded.images))
-            log.info(
-                "planned",
-                run_id=spec.run_id,
-                images=loaded.images,
-                rows=loaded.rows,
-                parts=len(loaded.starts),
-            )
-            tally = _say(spec, tables, layer, loaded, question, judge, run_log, stages)
-            counted_s = time.monotonic()
-            standing = _recount(sql, tables, layer, spec.inference_key)
-            stages["recount_s"] = time.monotonic() - counted_s
+        run_log.begin(so_far.counts)
+        with heartbeat(so_far.record):
+            keep_layer(tables, layer, resight_version())
+            with scratch("filter", LARGE_MIB) as sql:
+                loaded, question = _loaded(sql, spec, tables, layer)
+                stages["load_s"] = time.monotonic() - started
+                so_far.counts = Counts(requested=loaded.images)
+                so_far.record()
+                log.info(
+                    "planned",
+                    run_id=spec.run_id,
+                    images=loaded.images,
+                    rows=loaded.rows,
+                    parts=len(loaded.starts),
+                )
+                tally = _say(spec, tables, layer, loaded, question, judge, so_far, stages)
+                counted_s = time.monotonic()
+                standing = _recount(sql, tables, layer, spec.inference_key)
+                stages["recount_s"] = time.monotonic() - counted_s
         if standing != tally.flagged:
             raise AccountingOpen(
                 f"run {spec.run_id} was told {tally.flagged} things, and layer {layer.layer_id[:12]} says "
@@ -169,23 +186,20 @@ def _say(
     loaded: Loaded,
     question: Question,
     judge: Judge,
-    run_log: RunLog,
+    so_far: _SoFar,
     stages: dict[str, float],
 ) -> Tally:
     """`stages` gains what judging and commits took."""
-    began_s = saved_s = beat_s = time.monotonic()
+    began_s = saved_s = time.monotonic()
     tally, commit_s, held = Tally(), 0.0, list[pa.Table]()
     for parts, found in enumerate(judge(loaded.parts(), question, spec.actors), 1):
-        tally = tally.plus(found.tally)
+        tally = so_far.tally = tally.plus(found.tally)
         held.append(found.rows)
         now_s = time.monotonic()
         if sum(map(len, held)) >= COMMIT_ROWS or now_s - saved_s > COMMIT_S:
             commit_s += _commit(tables, layer, spec, held)
             held, saved_s = [], now_s
             _tell(spec, loaded, tally, parts)
-        if now_s - beat_s > HEARTBEAT_S:
-            run_log.write("running", Counts(requested=loaded.images), metrics=tally.as_dict())
-            beat_s = now_s
     commit_s += _commit(tables, layer, spec, held)
     _tell(spec, loaded, tally, len(loaded.starts))
     stages |= {"judge_s": time.monotonic() - began_s - commit_s, "commit_s": commit_s}

@@ -15,7 +15,6 @@ from batch.accounting import Counts
 from batch.commit import Committer
 from batch.plan import Plan
 from batch.read import require_present
-from batch.run_log import RunLog
 from batch.snips.accounting import SnipCounts, count_snips
 from batch.snips.plan import SnipPlan, plan_snips
 from batch.snips.stage import snip_tables
@@ -26,12 +25,10 @@ from model_store.storage import Folder, require_create
 log = structlog.get_logger("resight.run")
 
 
-def make_snips(
-    spec: RunSpec, plan: Plan, url: str, tables: Tables, run_log: RunLog, seen: Counts
-) -> SnipCounts:
-    """Make what is not there yet in the folder at `url`; what is there then.
+def make_snips(spec: RunSpec, plan: Plan, url: str, tables: Tables) -> SnipCounts:
+    """Make the snips that are missing in the folder at `url`; return the counts of all then.
 
-    `seen` are the counts of the run so far, for its record. Raises ResightError; rows until then are kept.
+    Raises ResightError; rows until then are kept.
     """
     todo = plan_snips(tables, plan, spec)
     log.info("snips_planned", run_id=spec.run_id, wanted=todo.wanted, todo=todo.todo)
@@ -39,13 +36,11 @@ def make_snips(
         require_create(url)
         for root in todo.roots():
             require_present(Folder(root))
-        _stream(spec, todo, url, tables, run_log, seen)
+        _stream(spec, todo, url, tables)
     return count_snips(tables, todo, spec.run_id)
 
 
-def _stream(
-    spec: RunSpec, plan: SnipPlan, url: str, tables: Tables, run_log: RunLog, seen: Counts
-) -> None:
+def _stream(spec: RunSpec, plan: SnipPlan, url: str, tables: Tables) -> None:
     """Every row from the stage into the table."""
     committer = Committer(tables, spec, "snips", plan.key, plan.base)
     counts = SnipCounts(plan.wanted, reused=plan.wanted - plan.todo)
@@ -60,9 +55,6 @@ def _stream(
             said_s = now_s
         return counts.as_images()
 
-    def alive() -> None:
-        run_log.write("running", seen)
-
     rows = snip_tables(spec, plan, url)
-    into_table(rows, tables, committer, spec.stop, counts.as_images(), arrived, alive)
+    into_table(rows, tables, committer, spec.stop, counts.as_images(), arrived)
     log.info("snips_progress", run_id=spec.run_id, **counts.as_dict())

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -159,7 +158,7 @@ def test_a_run_that_gives_up_keeps_what_it_has_done_and_says_why(
 ) -> None:
     pipeline = Pipeline(statuses)
     monkeypatch.setattr(batch.run, "result_tables", pipeline)
-    monkeypatch.setattr(batch.run, "Lease", Lease)
+    monkeypatch.setattr(batch.run, "leased", lambda *_: contextlib.nullcontext())
     monkeypatch.setattr(batch.stream, "TICK_S", 0.01)
     spec = RunSpec(run_id="r", model="motion@1", commit_s=3600, stop=stop)
     try:
@@ -176,16 +175,3 @@ def test_a_run_that_gives_up_keeps_what_it_has_done_and_says_why(
     assert counts["requested"] == 8
     if error is TooManyFailed:
         assert (counts["ok"], counts["failed"]) == (1, 2)
-
-
-class Lease:
-    """No replicas, no lease."""
-
-    def __init__(self, *_: object) -> None:
-        pass
-
-    def __enter__(self) -> Any:
-        return SimpleNamespace(renew=lambda: None)
-
-    def __exit__(self, *_: object) -> None:
-        pass

@@ -28,7 +28,7 @@ class Bench:
         self.buffer: list[int] = []
         self.committed: list[int] = []
         self.counted: list[int] = []
-        self.commits = self.ticks = self.alive = 0
+        self.commits = self.ticks = 0
         self._failed, self._each = failed, each
 
     def add(self, rows: pa.Table) -> None:
@@ -51,11 +51,8 @@ class Bench:
     def run(
         self, rows: Iterator[pa.Table], stop: Stop = STOP, counts: Counts | None = None
     ) -> None:
-        def alive() -> None:
-            self.alive += 1
-
         asked: Any = self
-        into_table(rows, asked, asked, stop, counts or Counts(100), self.arrived, alive)
+        into_table(rows, asked, asked, stop, counts or Counts(100), self.arrived)
 
 
 def tables(n: int) -> Iterator[pa.Table]:
@@ -77,7 +74,7 @@ def test_all_that_comes_is_counted_and_committed_in_its_order() -> None:
 def test_of_nothing_nothing_is_committed() -> None:
     bench = Bench()
     bench.run(tables(0))
-    assert (bench.commits, bench.counted, bench.alive) == (0, [], 0)
+    assert (bench.commits, bench.counted) == (0, [])
 
 
 def test_an_error_of_the_stage_is_raised_and_what_came_before_is_kept() -> None:
@@ -123,15 +120,6 @@ def test_while_nothing_comes_it_ticks_and_in_the_end_gives_up(
         left.set()
     assert bench.ticks >= 1
     assert bench.committed == [0, 1]
-
-
-def test_it_says_that_it_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = Bench()
-    bench.run(tables(3))
-    assert bench.alive == 0
-    monkeypatch.setattr(batch.stream, "HEARTBEAT_S", -1.0)
-    bench.run(tables(3))
-    assert bench.alive == 3
 
 
 def test_files_are_put_together_every_so_many_commits(monkeypatch: pytest.MonkeyPatch) -> None:

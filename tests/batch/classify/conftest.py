@@ -7,7 +7,6 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -220,11 +219,7 @@ def without_ray(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Callable[[], N
                     spec.run_id, info, plan.target, crops, answer(crops), 2.0, "node"
                 )
 
-    @contextlib.contextmanager
-    def no_lease(*_: object) -> Iterator[Any]:
-        yield SimpleNamespace(renew=lambda: None)
-
     monkeypatch.setattr(batch.classify.run, "classification_tables", tables)
-    monkeypatch.setattr(batch.classify.run, "Lease", no_lease)
+    monkeypatch.setattr(batch.classify.run, "leased", lambda *_: contextlib.nullcontext())
     monkeypatch.setattr(batch.classify.run, "pinned", lambda *_: bench.model)
     return lambda: backwards.append(True)

@@ -14,7 +14,6 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -110,11 +109,6 @@ class Stage:
         return InTurn(*of_run)
 
 
-@contextlib.contextmanager
-def no_lease(*_: object) -> Iterator[Any]:
-    yield SimpleNamespace(renew=lambda: None)
-
-
 def drive(task: Task) -> None:
     """As `python -m batch.reprocess` ends: 0, the code of an error, 143 after SIGTERM."""
     os.environ.update(task.environment)
@@ -125,7 +119,7 @@ def drive(task: Task) -> None:
     stage: Any = Stage(task)
     batch.run.result_tables = stage.result_tables
     batch.run.ResultCommitter = stage.committer
-    batch.run.Lease = no_lease  # type: ignore[misc,assignment]
+    batch.run.leased = lambda *_: contextlib.nullcontext()  # type: ignore[assignment]
     batch.commit.time = stage
     if task.fault:
         archive.tables._commit = Faulty(task.fault, archive.tables._commit, task.orders)

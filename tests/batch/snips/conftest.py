@@ -17,7 +17,6 @@ from archive.schemas import MEDIA
 from archive.tables import Tables
 from batch.plan import Plan, make_plan
 from batch.policy import Snips
-from batch.run_log import RunLog
 from batch.scope import Scope
 from batch.snips.accounting import SnipCounts
 from batch.snips.plan import SnipPlan, plan_snips
@@ -99,8 +98,7 @@ class Bench:
     def run(self, run_id: str = "r1", snips: Snips | None = None, **spec: Any) -> SnipCounts:
         """The pass of one run; needs `without_ray`."""
         asked = spec_of(run_id=run_id, snips=snips or Snips(), **spec)
-        plan, run_log = self.plan(asked.scope), RunLog(self.tables, asked, self.model.info)
-        return make_snips(asked, plan, self.url, self.tables, run_log, seen=None)  # type: ignore[arg-type]
+        return make_snips(asked, self.plan(asked.scope), self.url, self.tables)
 
     @property
     def rows(self) -> list[dict[str, Any]]:
