@@ -53,6 +53,9 @@ Swap = Callable[[DeltaTable], Sequence[AddAction | RemoveAction]]
 class Tables:
     """Opens, creates and appends; every DeltaTable it hands out is a snapshot."""
 
+    published_upto: int | None = None
+    """Serial of the newest publication to look at; None: no limit."""
+
     def __init__(self, url: str) -> None:
         """Raises BadRequest for a path that delta-rs cannot open."""
         _require_openable(url)

@@ -68,9 +68,12 @@ class Views:
     def names(self) -> list[str]:
         return [name for name in self._folder.names() if NAME.fullmatch(name)]
 
-    def current(self, name: str = PRODUCTION) -> View | None:
-        """What is published, or None. Raises BadRequest, StorageUnreachable."""
-        serials = self._serials(name)
+    def current(self, name: str = PRODUCTION, upto: int | None = None) -> View | None:
+        """Return what is published, or was when serial `upto` was the newest; None where nothing is.
+
+        Raises BadRequest, StorageUnreachable.
+        """
+        serials = [one for one in self._serials(name) if upto is None or one <= upto]
         return self._read(name, serials[-1]) if serials else None
 
     def history(self, name: str = PRODUCTION) -> list[View]:

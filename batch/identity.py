@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from archive.dataset import dataset
+from archive.past import PastTables, moment_of
 from archive.run_kinds import RunKind, in_words
 from archive.schemas import RUNS
 from archive.scratch import scratch
@@ -25,9 +26,37 @@ _LAST = """
     select model_name, model_version, inference_key, spec, coalesce(kind, 'detect') from runs
     where run_id = $run order by event desc limit 1
 """
+_BEGAN_ON = """
+    select metrics from runs where run_id = $run
+        and (select arg_max(state, event) from runs where run_id = $run) <> 'sealed'
+        and (metrics->'began_on') is not null
+    order by event desc limit 1
+"""
 SAME = ("scope", "megapixels", "snips")
 MOST_SAID = 40
 """Characters of a value: digests and lists of labels are told apart by fewer."""
+
+
+def began_on(tables: Tables, run_id: str) -> PastTables | None:
+    """Return the tables as they were when a run began that has not been sealed since; None for a new one.
+
+    Also None for a run of an older release, which did not record it.
+    """
+    known = tables.existing("runs")
+    if known is None:
+        return None
+    with scratch("runs") as sql:
+        sql.register("runs", dataset(known, RUNS))
+        found = sql.execute(_BEGAN_ON, {"run": run_id}).fetchall()
+    return PastTables(tables.url, json.loads(found[0][0])["began_on"]) if found else None
+
+
+def begin_on(tables: Tables, run_id: str) -> PastTables:
+    """Return the tables that a run is about: as they were when it began, which is now for a new run.
+
+    Its `moment` is to be recorded as `began_on` in the metrics of the run's next event.
+    """
+    return began_on(tables, run_id) or PastTables(tables.url, moment_of(tables))
 
 
 def require_same_run(

@@ -8,7 +8,8 @@ In it an image is known by 128 bits of a digest of its digest: a quarter of the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -16,6 +17,7 @@ import duckdb
 import pyarrow as pa
 from deltalake import DeltaTable
 
+from archive.past import PastTables
 from archive.scan import scan
 from archive.schemas import MEDIA, RESULTS
 from archive.scratch import LARGE_MIB, Scratch, windows
@@ -23,7 +25,7 @@ from archive.tables import Tables
 from batch.sample import choose_sample
 from batch.scope import Scope
 from batch.select import select_scope
-from model_store.errors import BadRequest
+from model_store.errors import BadRequest, StorageUnreachable
 from model_store.names import parse_ref
 from model_store.store import ModelStore, ModelVersion
 
@@ -36,11 +38,11 @@ _PRESENT = """
     from media where missing_since is null
 """
 _WANTED = """
-    create table wanted as
+    create or replace table wanted as
     select md5_number(media_sha256) as id, count(*)::integer as files from scoped group by all
 """
 _DONE = """
-    create table done as
+    create or replace table done as
     select md5_number(media_sha256) as id, status,
         status = 'failed' and error_code in (select unnest($tried_again)) as again
     from results
@@ -83,6 +85,15 @@ _ALL = f"""
 """
 """The same where nothing is done yet: without a join of everything with itself."""
 _ONLY = "delete from wanted where id not in (select id from wanted left join done using (id) where {due})"
+_BEGAN = "create temp table began as from scoped where md5_number(media_sha256) in (select id from wanted)"
+_PLACED = """
+    create temp table placed as
+    select present.* from present where media_sha256 in (select media_sha256 from began)
+    union all
+    from began where media_sha256 not in (select media_sha256 from present);
+    create or replace temp view scoped as from placed;
+"""
+"""The images of a scope of the past, at their places of today; those without one at their old place."""
 _FACTS = """
     select (select count(*) from wanted), (select coalesce(sum(files), 0) from wanted),
         count(*), coalesce(sum(size_bytes), 0) from todo
@@ -167,22 +178,35 @@ def scope_images(
         raise BadRequest(_nothing(sql, tables, scope))
 
 
-def make_plan(tables: Tables, model: ModelVersion, scope: Scope, read_only: bool = False) -> Plan:
-    """With `read_only`, no table is created. Raises StorageUnreachable, and as `scope_images`."""
+def make_plan(
+    tables: Tables,
+    model: ModelVersion,
+    scope: Scope,
+    read_only: bool = False,
+    past: PastTables | None = None,
+) -> Plan:
+    """Plan a run. A run that is resumed began on `past`: its scope is that of then, and due is what lacks a result now.
+
+    With `read_only`, no table is created. Raises StorageUnreachable, also where the files of `past` are no longer
+    kept, and BadRequest where the scope is empty.
+    """
     open_table = tables.existing if read_only else tables.snapshot
     media, results = open_table("media"), open_table("results")
     scratch = Scratch("plan", LARGE_MIB, in_order=False)
     sql = scratch.sql
-    scope_images(sql, tables, media, scope)
-    scan(sql, "results", results, RESULTS, model.info.inference_key)
-    due = _DUE[scope.status]
-    sql.execute(_DONE, {"tried_again": list(TRIED_AGAIN)})
-    if scope.status:
-        sql.execute(_ONLY.format(due=due))
-    population, population_todo = _count(sql, "wanted"), None
-    if scope.sample:
-        population_todo = _count(sql, f"wanted left join done using (id) where {due}")
-        choose_sample(sql, scope.sample)
+    key, due = model.info.inference_key, _DUE[scope.status]
+    with _still_kept(past):
+        scope_images(sql, past or tables, past.existing("media") if past else media, scope)
+        _look(sql, past.existing("results") if past else results, key)
+        if scope.status:
+            sql.execute(_ONLY.format(due=due))
+        population, population_todo = _count(sql, "wanted"), None
+        if scope.sample:
+            population_todo = _count(sql, f"wanted left join done using (id) where {due}")
+            choose_sample(sql, scope.sample)
+        if past:
+            place_images(sql, past, media)
+            _look(sql, results, key)
     if not (scope.status or scope.sample or _count(sql, "done")):
         sql.execute(_ALL)
     else:
@@ -200,6 +224,38 @@ def make_plan(tables: Tables, model: ModelVersion, scope: Scope, read_only: bool
         base=results,  # type: ignore[arg-type]  # None only when read_only
         scratch=scratch,
     )
+
+
+def place_images(
+    sql: duckdb.DuckDBPyConnection, past: PastTables, media: DeltaTable | None
+) -> None:
+    """Let `scoped` and `wanted` have the places of today for the images that `wanted` has from `past`."""
+    if media is None or media.version() == past.moment["media"]:
+        return
+    sql.execute(_BEGAN)
+    scan(sql, "media", media, MEDIA)
+    sql.execute(_PLACED)
+    sql.execute(_WANTED)
+
+
+@contextlib.contextmanager
+def _still_kept(past: PastTables | None) -> Generator[None]:
+    """Name the cause where files of `past` have been removed since."""
+    try:
+        yield
+    except duckdb.IOException as error:
+        if past is None:
+            raise
+        raise StorageUnreachable(
+            f"the tables as they were when this run began are no longer kept: {error}; leave out --run-id for a "
+            "new run: what is done is not done again"
+        ) from error
+
+
+def _look(sql: duckdb.DuckDBPyConnection, results: DeltaTable | None, key: str) -> None:
+    """Make the relation `done` of the results of an inference key."""
+    scan(sql, "results", results, RESULTS, key)
+    sql.execute(_DONE, {"tried_again": list(TRIED_AGAIN)})
 
 
 def _count(sql: duckdb.DuckDBPyConnection, relation: str) -> int:

@@ -21,7 +21,7 @@ from batch.causes import recorded
 from batch.commit import ResultCommitter
 from batch.heartbeat import heartbeat
 from batch.id_list import keep_ids
-from batch.identity import require_same_run
+from batch.identity import begin_on, require_same_run
 from batch.lease import leased
 from batch.pipeline import result_tables, stage_threads
 from batch.plan import Plan, make_plan, pinned
@@ -62,6 +62,7 @@ def execute(spec: RunSpec, tables: Tables, store: ModelStore) -> RunReport:
     keep_ids(tables.url, spec.scope.ids)
     run_log = RunLog(tables, spec, model.info)
     progress, stages = Progress(spec.run_id, Counts(), spec.commit_s), Stages()
+    past = begin_on(tables, spec.run_id)
     committer: ResultCommitter | None = None
 
     def spent() -> dict[str, Any]:
@@ -69,10 +70,10 @@ def execute(spec: RunSpec, tables: Tables, store: ModelStore) -> RunReport:
         return stages.report(progress.elapsed_s(), commit_s, spec.actors * stage_threads(spec))
 
     try:
-        run_log.begin(progress.counts)
+        run_log.begin(progress.counts, {"began_on": past.moment})
         remember_store(tables.url, store.url)
         with heartbeat(lambda: run_log.write("running", progress.counts)):
-            plan = make_plan(tables, model, spec.scope)
+            plan = make_plan(tables, model, spec.scope, past=past)
             log.info("planned", run_id=spec.run_id, model=str(model.id), **_plan_facts(plan))
             progress.counts = Counts(plan.requested, reused=plan.reused, bytes=plan.todo_bytes)
             if plan.todo:

@@ -51,13 +51,13 @@ class RunLog:
         self._events = written or 0  # a run that is resumed goes on counting
         self._lock = threading.Lock()
 
-    def begin(self, counts: Counts) -> None:
+    def begin(self, counts: Counts, metrics: Mapping[str, Any] | None = None) -> None:
         """Append the first event; from then on no prune takes rows of the model's key. Plan the run afterwards.
 
         A prune that looked before the event is refused; one that is done already is seen by the plan.
         Raises StorageUnreachable, TableConflict.
         """
-        self.write("running", counts)
+        self.write("running", counts, metrics=metrics)
         for name in BY_KEY:
             if self._tables.existing(name) is not None:
                 hold(self._tables, name)

@@ -58,8 +58,9 @@ def select_scope(sql: duckdb.DuckDBPyConnection, tables: Tables, scope: Scope) -
     elif scope.kind == "ids":
         _select_listed(sql, tables, scope)
     sql.execute(
-        f"create or replace temp table scoped as {_ROWS[scope.kind]}", _parameters(scope) or None
+        f"create or replace temp table chosen as {_ROWS[scope.kind]}", _parameters(scope) or None
     )
+    sql.execute("create or replace temp view scoped as from chosen")
 
 
 def _parameters(scope: Scope) -> dict[str, object]:
@@ -72,7 +73,7 @@ def _parameters(scope: Scope) -> dict[str, object]:
 
 
 def _select_shown(sql: duckdb.DuckDBPyConnection, tables: Tables, scope: Scope) -> None:
-    view = Views(tables.url).current()
+    view = Views(tables.url).current(upto=tables.published_upto)
     if view is None:
         raise BadRequest(
             "scope 'label' asks the published view, and nothing is published: resight runs publish RUN"

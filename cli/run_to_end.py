@@ -11,9 +11,11 @@ import duckdb
 from archive.tables import Tables
 from batch.accounting import Counts, read_back
 from batch.afterwards import extrapolated, seal_what_is_there
+from batch.causes import recorded
 from batch.id_list import keep_ids
-from batch.identity import require_same_run
+from batch.identity import began_on, require_same_run
 from batch.plan import Plan, make_plan, pinned
+from batch.run_log import RunLog
 from batch.snips.accounting import count_snips
 from batch.snips.plan import plan_snips
 from batch.spec import RunSpec
@@ -72,7 +74,15 @@ def _nothing_to_do(
     plan = _plan(spec, tables, store, settings)
     if plan is None or plan.todo:
         return None
-    counts = read_back(tables, plan, spec.run_id)
+    try:
+        counts = read_back(tables, plan, spec.run_id)
+    except ResightError as error:
+        if began_on(
+            tables, spec.run_id
+        ):  # it was killed after its last commit, and this is its end
+            so_far = Counts(plan.requested, reused=plan.reused)
+            recorded(RunLog(tables, spec, plan.model.info), so_far, error)
+        raise
     more: dict[str, Any] = {}
     if spec.snips:
         snips = plan_snips(tables, plan, spec, read_only=True)
@@ -97,7 +107,8 @@ def _plan(spec: RunSpec, tables: Tables, store: ModelStore, settings: Settings) 
     try:
         model = pinned(store, spec.model)
         require_same_run(tables, spec, model, store=store)
-        return make_plan(tables, model, spec.scope, read_only=True)
+        past = began_on(tables, spec.run_id)
+        return make_plan(tables, model, spec.scope, read_only=True, past=past)
     except ResightError:
         if read_state(settings) is not None or not settings.address:
             raise

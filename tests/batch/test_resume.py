@@ -1,0 +1,199 @@
+"""A run that was killed and is resumed by its id is about the images it began with, and ends as it would have."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+import batch.run
+from archive.past import PastTables, moment_of
+from archive.schemas import MEDIA
+from archive.tables import Tables
+from batch.accounting import Counts
+from batch.identity import began_on
+from batch.plan import Plan, make_plan
+from batch.scope import Scope
+from batch.spec import RunSpec
+from cli.output import Format
+from cli.run_to_end import run_to_end
+from model_store.errors import NothingWorked, ResightError, StorageUnreachable
+from model_store.store import ModelStore, ModelVersion
+from serve.settings import Settings
+from tests.batch.test_facts import publish
+from tests.batch.test_patience import MODELS, Pipeline
+from tests.batch.test_patience import tables as tables
+from tests.fixtures_local import put_results, result_rows, rows_of
+
+STORE = ModelStore(str(MODELS))
+MISSING, FAILED = (Scope(kind="status", status=status) for status in ("missing", "failed"))
+
+
+class Killed(BaseException):
+    """kill -9: nothing is recorded of it."""
+
+
+class Killer(Pipeline):
+    """Chunks of one image with the status that its name has, until the run is killed."""
+
+    def __init__(self, statuses: str, images: int | None = None) -> None:
+        super().__init__(statuses)
+        self._of = dict(zip("abcdefgh", statuses, strict=True))
+        self._images = images
+
+    def __call__(self, spec: RunSpec, plan: Plan, pool: str) -> Iterator[pa.Table]:
+        todo = [row["media_sha256"] for window in plan.windows(99) for row in window.to_pylist()]
+        self._statuses = "".join(self._of[image] for image in todo)
+        self.left.set()
+        for number, rows in enumerate(super().__call__(spec, plan, pool)):
+            if number == self._images:
+                raise Killed
+            yield rows
+        if self._images is not None:
+            raise Killed
+
+
+@pytest.fixture(autouse=True)
+def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch.run, "leased", lambda *_: contextlib.nullcontext())
+    recorded = batch.run.recorded
+
+    def unless_killed(*words: Any) -> BaseException:
+        return words[2] if isinstance(words[2], Killed) else recorded(*words)
+
+    monkeypatch.setattr(batch.run, "recorded", unless_killed)
+
+
+def run(
+    tables: Tables,
+    monkeypatch: pytest.MonkeyPatch,
+    scope: Scope,
+    statuses: str,
+    images: int | None = None,
+) -> str:
+    """The accounts of the run, or the error that it ends with; it is killed after so many images."""
+    monkeypatch.setattr(batch.run, "result_tables", Killer(statuses, images))
+    spec = RunSpec(run_id="r", model="motion@1", scope=scope, commit_s=1e-6)
+    try:
+        return batch.run.execute(spec, tables, STORE).counts.line()
+    except (ResightError, Killed) as error:
+        return type(error).__name__
+
+
+def add_image(tables: Tables, name: str, place: str | None = None) -> None:
+    root = Path(tables.url).parent / "archive"
+    rows = [
+        {"media_sha256": name, "source_root": str(root), "path": place or name, "size_bytes": 1}
+    ]
+    media = pa.Table.from_pylist(rows, schema=MEDIA)
+    tables.append("media", media, "test", lambda _, wanted: wanted)
+
+
+@pytest.mark.parametrize("images", [3, 8])
+@pytest.mark.parametrize(
+    ("scope", "statuses"),
+    [
+        (MISSING, "ffffffff"),
+        (MISSING, "oeofoeof"),
+        (FAILED, "ffffffff"),
+        (FAILED, "oeofoeof"),
+        (MISSING.model_copy(update={"sample": 5}), "oeofoeof"),
+        (Scope(), "oeofoeof"),
+    ],
+)
+def test_it_ends_as_an_undisturbed_run(
+    tables: Tables,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    motion: ModelVersion,
+    scope: Scope,
+    statuses: str,
+    images: int,
+) -> None:
+    """While it is dead, a new image comes, and another run tries an image that was never in its scope."""
+    if scope == FAILED:
+        rows = result_rows(list("abcdefgh"), motion.info.inference_key, "failed", "r0")
+        put_results(tables, rows)
+    moved = Tables(str(shutil.copytree(tables.url, tmp_path / "undisturbed" / "tables")))
+    undisturbed = run(moved, monkeypatch, scope, statuses)
+    assert run(tables, monkeypatch, scope, statuses, images) == "Killed"
+    add_image(tables, "new")
+    put_results(tables, result_rows(["new"], motion.info.inference_key, "failed", "r1"))
+    assert run(tables, monkeypatch, scope, statuses) == undisturbed
+    assert "requested 0" not in undisturbed
+
+
+def test_the_command_line_ends_it_as_the_run_would_have(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All rows were there when it was killed, and all had failed: the command needs no cluster to say so."""
+    assert run(tables, monkeypatch, MISSING, "ffffffff", 8) == "Killed"
+    spec = RunSpec(run_id="r", model="motion@1", scope=MISSING)
+    settings = Settings(home=str(Path(tables.url).parent))  # type: ignore[call-arg]
+    with pytest.raises(NothingWorked, match="every one of 8 images"):
+        run_to_end(spec, settings, tables, STORE, follow=True, fmt=Format.json)
+    last = max(rows_of(tables, "runs"), key=lambda row: row["event"])
+    assert last["state"] == "failed"
+    assert "every one of 8 images" in last["message"]
+
+
+def test_a_run_that_is_sealed_and_started_again_is_about_the_images_of_now(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(tables, monkeypatch, Scope(), "oeoeoeoe") == str(Counts(8, 4, 4).line())
+    assert began_on(tables, "r") is None
+
+
+def test_images_are_read_where_they_are_now_and_those_that_are_gone_where_they_were(
+    tables: Tables, motion: ModelVersion
+) -> None:
+    past = PastTables(tables.url, moment_of(tables))
+    tables.snapshot("media").delete("path in ('a', 'b')")
+    add_image(tables, "b", "moved")
+    add_image(tables, "c", "another name of c")
+    plan = make_plan(tables, motion, Scope(), past=past)
+    rows = [row for window in plan.windows(99) for row in window.to_pylist()]
+    places = {
+        row["media_sha256"]: {row["path"], *(place["path"] for place in row["elsewhere"])}
+        for row in rows
+    }
+    assert places == {name: {name} for name in "adefgh"} | {
+        "b": {"moved"},
+        "c": {"c", "another name of c"},
+    }
+    assert plan.requested == len(rows) == 8
+
+
+def test_labels_are_those_of_the_view_that_was_published_then(
+    tables: Tables, motion: ModelVersion
+) -> None:
+    key = motion.info.inference_key
+    box = {"rank": 0, "label": "motion", "class_id": 0, "score": 0.99}
+    box |= {"x1_px": 1.0, "y1_px": 1.0, "x2_px": 9.0, "y2_px": 9.0}
+    seen = result_rows(["a", "b"], key, n_detections=1, detections=[box], width_px=9, height_px=9)
+    put_results(tables, seen)
+    publish(tables, motion)
+    past = PastTables(tables.url, moment_of(tables))
+    more = result_rows(["c"], key, n_detections=1, detections=[box], width_px=9, height_px=9)
+    put_results(tables, more)
+    publish(tables, motion)
+    scope = Scope(kind="label", label="motion")
+    assert make_plan(tables, motion, scope).requested == 3
+    assert make_plan(tables, motion, scope, past=past).requested == 2
+
+
+def test_a_past_whose_files_were_removed_is_an_error_with_a_way_out(
+    tables: Tables, motion: ModelVersion
+) -> None:
+    past = PastTables(tables.url, moment_of(tables))
+    tables.snapshot("media").delete("path = 'a'")
+    old = set(past.existing("media").file_uris())  # type: ignore[union-attr]
+    for file in old - set(tables.snapshot("media").file_uris()):
+        Path(file.removeprefix("file://")).unlink()
+    with pytest.raises(StorageUnreachable, match="leave out --run-id"):
+        make_plan(tables, motion, Scope(), past=past)
