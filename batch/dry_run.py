@@ -6,6 +6,7 @@ from typing import Any
 
 from archive.tables import Tables
 from batch.estimate import estimate_s
+from batch.identity import began_on
 from batch.plan import make_plan, pinned
 from batch.snips.dry_run import snips_report
 from batch.spec import RunSpec
@@ -15,7 +16,8 @@ from model_store.store import ModelStore
 def dry_run_report(spec: RunSpec, tables: Tables, store: ModelStore) -> dict[str, Any]:
     """Counts, bytes and a time estimate. Raises ModelError, StorageError."""
     model = pinned(store, spec.model)
-    plan = make_plan(tables, model, spec.scope, read_only=True)
+    past = began_on(tables, spec.run_id)
+    plan = make_plan(tables, model, spec.scope, read_only=True, past=past)
     seconds = estimate_s(plan, store)
     return {
         "model": str(model.id),

@@ -195,7 +195,7 @@ def make_plan(
     scratch = Scratch("plan", LARGE_MIB, in_order=False)
     sql = scratch.sql
     key, due = model.info.inference_key, _DUE[scope.status]
-    with _still_kept(past):
+    with still_kept(past):
         scope_images(sql, past or tables, past.existing("media") if past else media, scope)
         _look(sql, past.existing("results") if past else results, key)
         if scope.status:
@@ -239,7 +239,7 @@ def place_images(
 
 
 @contextlib.contextmanager
-def _still_kept(past: PastTables | None) -> Generator[None]:
+def still_kept(past: PastTables | None) -> Generator[None]:
     """Name the cause where files of `past` have been removed since."""
     try:
         yield

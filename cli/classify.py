@@ -14,7 +14,7 @@ from batch.classify.options import classify_arguments, takes_classify_options
 from batch.classify.plan import CropPlan, plan_crops, view_to_classify
 from batch.classify.spec import SAME, ClassifySpec
 from batch.id_list import keep_ids
-from batch.identity import require_same_run
+from batch.identity import began_on, require_same_run
 from batch.options import require_model
 from batch.plan import pinned
 from cli.output import Format, FormatOption, print_facts
@@ -88,7 +88,8 @@ def _plan(
         model = pinned(store, spec.model, "classifier")
         require_same_run(tables, spec, model, "classify", SAME)
         view = view_to_classify(tables, store, spec)
-        return plan_crops(tables, view, model, spec, read_only=True)
+        past = began_on(tables, spec.run_id)
+        return plan_crops(tables, view, model, spec, read_only=True, past=past)
     except ResightError:
         if read_state(settings) is not None or not settings.address:
             raise

@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 from deltalake import DeltaTable
 
+from archive.past import PastTables
 from archive.scan import scan
 from archive.schemas import CLASSIFICATIONS, RESULTS
 from archive.scratch import LARGE_MIB, Scratch, windows
@@ -21,7 +23,7 @@ from archive.tables import Tables
 from archive.views import View, Views
 from batch.classify.spec import ClassifySpec
 from batch.classify.target import Target, target_of
-from batch.plan import PLACES_OF_DUE, TRIED_AGAIN, scope_images
+from batch.plan import PLACES_OF_DUE, TRIED_AGAIN, place_images, scope_images, still_kept
 from batch.sample import choose_sample
 from model_store.errors import BadRequest, ModelError
 from model_store.names import VersionId
@@ -41,7 +43,7 @@ _WANTED = """
         and least(d.x2_px::double - d.x1_px, d.y2_px::double - d.y1_px) >= $min_side_px::double
 """
 _DONE = """
-    create table boxes_done as
+    create or replace table boxes_done as
     select md5_number(media_sha256) as id, rank, status, error_code from classified
     where classifier_key = $classifier
 """
@@ -131,19 +133,27 @@ def view_to_classify(tables: Tables, store: ModelStore, spec: ClassifySpec) -> V
 
 
 def plan_crops(
-    tables: Tables, view: View, model: ModelVersion, spec: ClassifySpec, read_only: bool = False
+    tables: Tables,
+    view: View,
+    model: ModelVersion,
+    spec: ClassifySpec,
+    read_only: bool = False,
+    past: PastTables | None = None,
 ) -> CropPlan:
-    """With `read_only`, no table is created. Raises StorageUnreachable, and BadRequest when the scope has no image."""
+    """Plan a classify run; `past` as for `batch.plan.make_plan`. With `read_only`, no table is created.
+
+    Raises StorageUnreachable, and BadRequest when the scope has no image.
+    """
     rows = (tables.existing if read_only else tables.snapshot)("classifications")
     target = target_of(view.inference_key, model, spec.margin_frac)
     scratch = Scratch("classify", LARGE_MIB, in_order=False)
     sql = scratch.sql
-    scope_images(sql, tables, tables.existing("media"), spec.scope)
-    scan(sql, "detected", tables.existing("results"), RESULTS, view.inference_key)
-    scan(sql, "classified", rows, CLASSIFICATIONS, view.inference_key)
-    sql.execute(_WANTED, _asked(view, spec))
-    sql.execute(_DONE, {"classifier": target.classifier_key})
-    due = _DUE[spec.scope.status]
+    then, due = past or tables, _DUE[spec.scope.status]
+    with still_kept(past):
+        scope_images(sql, then, then.existing("media"), spec.scope)
+        scan(sql, "detected", then.existing("results"), RESULTS, view.inference_key)
+        sql.execute(_WANTED, _asked(view, spec))
+        _look(sql, past.existing("classifications") if past else rows, target)
     limits = {"tried_again": list(TRIED_AGAIN), "max_pixels": spec.megapixels * 1_000_000}
     limits = {} if spec.scope.status else limits
     if spec.scope.status:
@@ -152,6 +162,10 @@ def plan_crops(
     if spec.scope.sample:
         choose_sample(sql, spec.scope.sample)
         sql.execute("delete from boxes_wanted where id not in (select id from wanted)")
+    if past:
+        with still_kept(past):
+            place_images(sql, past, tables.existing("media"))
+        _look(sql, rows, target)
     sql.execute(_BOXES_DUE.format(due=due), limits)
     sql.execute(_IMAGES_DUE)
     requested, todo, images, todo_bytes = (int(n) for n in sql.sql(_FACTS).fetchall()[0])
@@ -166,6 +180,12 @@ def plan_crops(
         base=rows,  # type: ignore[arg-type]  # None only when read_only
         scratch=scratch,
     )
+
+
+def _look(sql: duckdb.DuckDBPyConnection, rows: DeltaTable | None, target: Target) -> None:
+    """Make the relation `boxes_done` of the rows of a target."""
+    scan(sql, "classified", rows, CLASSIFICATIONS, target.inference_key)
+    sql.execute(_DONE, {"classifier": target.classifier_key})
 
 
 def plan_facts(plan: CropPlan) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from batch.classify.stage import classification_tables
 from batch.commit import Committer
 from batch.heartbeat import heartbeat
 from batch.id_list import keep_ids
-from batch.identity import require_same_run
+from batch.identity import begin_on, require_same_run
 from batch.lease import leased
 from batch.pipeline import stage_threads
 from batch.plan import pinned
@@ -64,11 +64,13 @@ def execute(spec: ClassifySpec, tables: Tables, store: ModelStore) -> ClassifyRe
     run_log = RunLog(tables, spec, model.info, "classify")
     counts, stages = CropCounts(), Stages()
     progress = _progress(spec, counts)
-    run_log.write("running", counts.as_counts())  # before planning: others shall see it at once
+    past = begin_on(tables, spec.run_id)
+    # before planning: others must see it at once
+    run_log.write("running", counts.as_counts(), metrics={"began_on": past.moment})
     commit_s = 0.0
     try:
         with heartbeat(lambda: run_log.write("running", progress.counts)):
-            plan = plan_crops(tables, view, model, spec)
+            plan = plan_crops(tables, view, model, spec, past=past)
             log.info("planned", run_id=spec.run_id, model=str(model.id), **plan_facts(plan))
             progress = _progress(spec, planned_counts(plan))
             if plan.todo:

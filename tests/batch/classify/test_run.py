@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import boto3
@@ -181,6 +182,28 @@ def test_what_was_done_before_a_kill_is_not_done_again(
     report = bench.run("r1")
     assert counts(report) == (3, 3, 0, 0)  # of this run, over both attempts
     assert len(bench.asked) == 3 - len(done)
+
+
+@pytest.mark.parametrize("status", ["missing", "failed"])
+def test_a_killed_run_of_a_status_ends_as_an_undisturbed_one(
+    bench: Bench, three: dict[str, str], monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    """What it did before is in its scope still, and so in its accounts."""
+    if status == "failed":
+        both, one = three["both"], three["one"]
+        which = [(both, 0), (both, 1), (one, 1)]
+        bench.classified(which, "failed", error_code="decode", finished_at=datetime.now(UTC))
+    scope, inner = Scope(kind="status", status=status), batch.classify.run.classification_tables  # type: ignore[arg-type]
+
+    def killed(*args: Any) -> Any:
+        yield next(inner(*args))
+        raise SystemExit(143)
+
+    monkeypatch.setattr(batch.classify.run, "classification_tables", killed)
+    with pytest.raises(SystemExit):
+        bench.run("r1", scope=scope)
+    monkeypatch.setattr(batch.classify.run, "classification_tables", inner)
+    assert counts(bench.run("r1", scope=scope)) == (3, 3, 0, 0)
 
 
 def test_an_unknown_error_stops_the_run_and_is_recorded(
