@@ -18,7 +18,8 @@ from ray import serve as ray_serve
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
-from batch.read import ReadImage, prepare_image
+from batch.isolation import ATTEMPTS, ProcessDied, isolated
+from batch.read import CRASHED_READER, ReadImage, prepare_image
 from batch.rows import result_table
 from batch.spec import CHUNK_BYTES, RunSpec
 from model_store.errors import LineageMismatch, ModelNotReady, Overloaded
@@ -48,8 +49,12 @@ patiently = tenacity.retry(
 class DetectStage:
     """A callable class for `map_batches`; built once per actor.
 
-    `parts` are tables of the plan in the object store; a chunk is some rows of one of them.
+    `parts` are tables of the plan in the object store; a chunk is some rows of one of them. `read` makes a
+    ReadImage of a row. Where it has killed this actor before, it is called in child processes, so that Ray's second
+    try of the chunk finds the image, and makes a failed row of it alone.
     """
+
+    read = staticmethod(prepare_image)
 
     def __init__(
         self,
@@ -61,6 +66,8 @@ class DetectStage:
         cv2.setNumThreads(1)
         give_way_all()  # as the bulk lane of the replica does: who uploads meanwhile goes first
         self._spec, self._model, self._parts_of_plan = spec, model, parts
+        restarted = ray.get_runtime_context().was_current_actor_reconstructed
+        self._read = isolated(self.read) if restarted else self.read
         self._node = ray.get_runtime_context().get_node_id()
         self._handle: Any = ray_serve.get_deployment_handle(deployment_of(pool), APP)
 
@@ -80,7 +87,7 @@ class DetectStage:
         part: list[ReadImage] = []
         size = 0
         for row in rows:
-            image = prepare_image(row, self._model.config.preprocess, max_pixels)
+            image = self._image(row, max_pixels)
             more = image.prepared.pixels.nbytes if image.prepared else 0
             if part and size + more > CHUNK_BYTES:
                 yield part
@@ -89,6 +96,13 @@ class DetectStage:
             size += more
         if part:
             yield part
+
+    def _image(self, row: dict[str, Any], max_pixels: int) -> ReadImage:
+        try:
+            return self._read(row, self._model.config.preprocess, max_pixels)
+        except ProcessDied as died:
+            why = f"reading this image ends its process ({died}), in each of {ATTEMPTS} attempts"
+            return ReadImage(row["media_sha256"], error_code=CRASHED_READER, error_detail=why)
 
     def _detected(self, images: Sequence[ReadImage]) -> pa.Table:
         readable = [image.prepared for image in images if image.prepared]

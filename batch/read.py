@@ -26,6 +26,8 @@ from model_store.storage import Folder
 READ_ATTEMPTS = 4
 NO_USE = (FileNotFoundError, PermissionError, IsADirectoryError)
 MAX_DETAIL = 300
+CRASHED_READER = "crashed_reader"
+"""Error code of an image that ends the process that reads it, such as by a fault of a decoder."""
 
 
 @dataclass(frozen=True, slots=True)

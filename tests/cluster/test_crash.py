@@ -35,11 +35,11 @@ OF_THE_RUN = {"run_id", "finished_at", *(f"{n}_ms" for n in ("read", "decode", "
 
 
 class Driver:
-    """`python -m batch.reprocess` from a shell of this machine."""
+    """`python -m batch.reprocess`, or another module like it, from a shell of this machine."""
 
-    def __init__(self, tables: str) -> None:
+    def __init__(self, tables: str, module: str = "batch.reprocess") -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "batch.reprocess", *PACE],
+            [sys.executable, "-m", module, *PACE],
             cwd=ROOT,
             env=os.environ | {"RESIGHT_TABLES": tables},
             stdout=subprocess.PIPE,
@@ -140,6 +140,28 @@ def test_a_run_outlives_its_worker_and_a_replica(
     assert seen(tables) == undisturbed
     photo = (ROOT / "examples" / "photos" / "cat.jpg").read_bytes()
     wait_for(lambda: cluster.detect(photo).status_code == 200)
+
+
+def test_images_that_kill_their_reader_are_failed_rows_and_no_other_image_is(
+    cluster: Any, tmp_path: Path
+) -> None:
+    """Two of them, in two chunks, each read by a process that dies at once."""
+    place = tmp_path / "lethal"
+    build(place / "cameras", IMAGES, seed=7)
+    cat = (ROOT / "examples" / "photos" / "cat.jpg").read_bytes()
+    for name in ("a-lethal", "z-lethal"):
+        (place / "cameras" / name).mkdir()
+        (place / "cameras" / name / "1.jpg").write_bytes(cat + name.encode())
+    tables = str(place / "tables")
+    ingest(Tables(tables), str(place / "cameras"))
+    report = Driver(tables, "tests.cluster.lethal").report()
+    rows = rows_of(Tables(tables), "results")
+    codes = [row["error_code"] for row in rows if row["error_code"] == "crashed_reader"]
+    assert len(codes) == 2
+    assert all("SIGSEGV" in row["error_detail"] for row in rows if row["error_code"] in codes)
+    counts = report["counts"]
+    assert counts["requested"] == len(rows) == counts["ok"] + counts["empty"] + counts["failed"]
+    assert counts["ok"] > 0
 
 
 def test_rays_helpers_wait_for_their_turn_and_replicas_do_not(cluster: Any) -> None:
