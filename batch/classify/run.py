@@ -65,10 +65,9 @@ def execute(spec: ClassifySpec, tables: Tables, store: ModelStore) -> ClassifyRe
     counts, stages = CropCounts(), Stages()
     progress = _progress(spec, counts)
     past = begin_on(tables, spec.run_id)
-    # before planning: others must see it at once
-    run_log.write("running", counts.as_counts(), metrics={"began_on": past.moment})
     commit_s = 0.0
     try:
+        run_log.begin(counts.as_counts(), {"began_on": past.moment})
         with heartbeat(lambda: run_log.write("running", progress.counts)):
             plan = plan_crops(tables, view, model, spec, past=past)
             log.info("planned", run_id=spec.run_id, model=str(model.id), **plan_facts(plan))

@@ -59,7 +59,10 @@ def test_what_is_recorded_is_what_a_run_would_have_written(
     root = told[0]["media"]["source_root"]
     assert cluster.resight("ingest", root, tables=elsewhere).returncode == 0
     cluster.reprocess("--model", "ssdlite-coco", tables=elsewhere)
-    for name, of_the_moment in (("media", {"ingested_at", "catalogued_at"}), ("results", OF_THE_RUN | {"run_id"})):
+    for name, of_the_moment in (
+        ("media", {"ingested_at", "catalogued_at"}),
+        ("results", OF_THE_RUN | {"run_id"}),
+    ):
         recorded, run = of(cluster.tables, name, bodies), of(Tables(elsewhere), name, bodies)
         assert len(run) == SENT
         for digest, row in run.items():
