@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import functools
 import os
 import secrets
 import stat
 import tempfile
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -28,9 +30,12 @@ import tenacity
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from model_store.errors import StorageUnreachable, StorageUnsafe
+from model_store.errors import Conflict, StorageUnreachable, StorageUnsafe
 
 CREATE_ATTEMPTS = 8
+UPDATE_ATTEMPTS = 20
+LOCK = ".lock"
+"""Beside files that are updated on a disk: writers of this program take turns. It stays, and is empty."""
 ONE_PUT = {"chunksize": 5 * 2**29}
 """For s3fs: what S3 takes in one request (5 GiB, of which this is half) is not sent in parts. At their end some
 servers, Ceph's gateway among them, ignore the condition that the file shall not be there."""
@@ -167,6 +172,40 @@ class Folder:
         except Exception as error:
             raise StorageUnreachable(f"cannot write {self.url}/{relative}: {error}") from error
 
+    def update(self, relative: str, change: Callable[[bytes | None], bytes | None]) -> None:
+        """Replace a file by `change(its bytes)`, or None for no file. No other writer's change is lost: if the
+        file was replaced since it was read, `change` is called again with the new bytes; if an acknowledgement was
+        lost, with its own. Nothing is written if it returns None or the same bytes, or raises. On a disk, a change by
+        another program in the last millisecond may be lost. S3 needs If-Match.
+
+        Raises Conflict after UPDATE_ATTEMPTS, StorageUnsafe, StorageUnreachable.
+        """
+        for _ in range(UPDATE_ATTEMPTS):
+            try:
+                old = self.read(relative)
+            except FileNotFoundError:
+                old = None
+            new = change(old)
+            if new is None or new == old or self._exchange(relative, old, new):
+                return
+        raise Conflict(f"{self.url}/{relative} is being changed all the time; ask again")
+
+    def _exchange(self, relative: str, old: bytes | None, new: bytes) -> bool:
+        """Write `new` if the file still holds `old` (None: there is no file). False: it does not."""
+        try:
+            if is_local(self.url):
+                return _exchange_local(Path(self.path(relative)), old, new)
+            if old is None:
+                self.create(relative, new)
+                return True
+            return _exchange_remote(self.fs, self.path(relative), old, new)
+        except FileExistsError:
+            return False
+        except (StorageUnreachable, StorageUnsafe):
+            raise
+        except Exception as error:
+            raise StorageUnreachable(f"cannot write {self.url}/{relative}: {error}") from error
+
     def require_create(self) -> None:
         """Raises StorageUnsafe when the store overwrites where it was told to create: some S3 servers
         ignore the condition, and two writers of a table would silently undo each other.
@@ -254,16 +293,65 @@ def _link(temporary: str, path: Path) -> None:
         ) from error
 
 
-def _create_remote(fs: AbstractFileSystem, path: str, data: bytes) -> None:
-    """S3 answers 412 when the file is there, and 409 while another writer is at it: ask again."""
-    asked = tenacity.Retrying(
+def _exchange_local(path: Path, old: bytes | None, new: bytes) -> bool:
+    with _locked(path.parent):
+        if (path.read_bytes() if path.is_file() else None) != old:
+            return False
+        _write_local(path, new)
+        return True
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Generator[None]:
+    """Among all processes, until the end of the block or of the process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _exchange_remote(fs: Any, path: str, old: bytes, new: bytes) -> bool:
+    """On stores other than S3 a write between the comparison and ours is lost."""
+    if "s3" not in fs.protocol:
+        same = bytes(fs.cat_file(path)) == old
+        if same:
+            fs.pipe_file(path, new)
+        return same
+    bucket, key, _ = fs.split_path(path)
+    place = {"Bucket": bucket, "Key": key, **fs.req_kw}
+    try:
+        etag = fs.call_s3("head_object", **place)["ETag"]
+        if bytes(fs.cat_file(path)) != old:
+            return False
+        _patiently()(fs.call_s3, "put_object", Body=new, IfMatch=etag, **place)
+        return True
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        if _http_status(error) == HTTPStatus.PRECONDITION_FAILED:
+            return False
+        raise
+
+
+def _patiently() -> tenacity.Retrying:
+    """Call again what S3 answers with 409 because another writer is at the same file."""
+    return tenacity.Retrying(
         retry=tenacity.retry_if_exception(lambda error: _http_status(error) == HTTPStatus.CONFLICT),
         stop=tenacity.stop_after_attempt(CREATE_ATTEMPTS),
         wait=tenacity.wait_random_exponential(multiplier=0.1, max=2),
         reraise=True,
     )
+
+
+def _create_remote(fs: AbstractFileSystem, path: str, data: bytes) -> None:
+    """Write a file unless it is there, which S3 answers with 412."""
     try:
-        asked(fs.pipe_file, path, data, mode="create", **(ONE_PUT if "s3" in fs.protocol else {}))
+        _patiently()(
+            fs.pipe_file, path, data, mode="create", **(ONE_PUT if "s3" in fs.protocol else {})
+        )
     except OSError as error:
         # s3fs knows it by a field of AWS's answer that other servers leave out
         if _http_status(error) == HTTPStatus.PRECONDITION_FAILED:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import pydantic_core
@@ -19,6 +19,7 @@ import pydantic_core
 from model_store.config import AnyConfig, ClassifierConfig, ModelConfig, parse_config
 from model_store.errors import (
     BadRequest,
+    Conflict,
     DigestMismatch,
     ModelError,
     ModelExists,
@@ -26,7 +27,7 @@ from model_store.errors import (
     ModelRefused,
     StorageUnsafe,
 )
-from model_store.inference_key import inference_key, sha256_hex, weights_digest
+from model_store.inference_key import canonical_json, inference_key, sha256_hex, weights_digest
 from model_store.names import (
     DEFAULT_ALIAS,
     NAME,
@@ -40,6 +41,7 @@ from model_store.ready import CLAIM, MAX_READY_BYTES, READY, format_ready, parse
 from model_store.storage import Folder, require_create
 
 CONFIG = "config.json"
+ALIASES = "aliases.json"
 MAX_VERSION_BYTES = 8 * 2**30
 """All files of a version together: they are read into memory."""
 PUBLISH_ATTEMPTS = 100
@@ -73,6 +75,10 @@ class ModelVersion:
         return self.info.id
 
     @property
+    def digest(self) -> str:
+        return digest_of(self.digests)
+
+    @property
     def detector_config(self) -> ModelConfig:
         """Raises BadRequest that names the kind, of a classifier."""
         if isinstance(self.config, ClassifierConfig):
@@ -85,6 +91,11 @@ class ModelVersion:
         if not isinstance(self.config, ClassifierConfig):
             raise BadRequest(f"{self.id} is a detector: name a classifier")
         return self.config
+
+
+def digest_of(digests: Mapping[str, str]) -> str:
+    """sha256 over the names and digests of all files of a version: equal only for equal bytes."""
+    return sha256_hex(canonical_json(dict(digests)))
 
 
 class ModelStore:
@@ -112,14 +123,18 @@ class ModelStore:
 
     def aliases(self, name: str) -> dict[str, str]:
         """Return alias to version, e.g. {"production": "1"}. Raises ModelRefused for a damaged file."""
-        try:  # unlike `json`, it takes neither text nested without end nor half a character
-            found = pydantic_core.from_json(self.folder.read(f"{name}/aliases.json"))
+        try:
+            return self._aliases(name, self.folder.read(f"{name}/{ALIASES}"))
         except FileNotFoundError:
             return {}
+
+    def _aliases(self, name: str, data: bytes) -> dict[str, str]:
+        try:  # unlike `json`, it takes neither text nested without end nor half a character
+            found = pydantic_core.from_json(data)
         except (ValueError, RecursionError) as error:
-            raise ModelRefused(f"{self.url}/{name}/aliases.json is not JSON: {error}") from error
+            raise ModelRefused(f"{self.url}/{name}/{ALIASES} is not JSON: {error}") from error
         if not isinstance(found, dict):
-            raise ModelRefused(f"{self.url}/{name}/aliases.json must map alias to version")
+            raise ModelRefused(f"{self.url}/{name}/{ALIASES} must map alias to version")
         return {str(alias): str(version) for alias, version in found.items()}  # type: ignore[misc]
 
     def resolve(self, ref: ModelRef) -> VersionId:
@@ -209,13 +224,34 @@ class ModelStore:
             f"{name}: {PUBLISH_ATTEMPTS} version numbers were taken; choose one with --version"
         )
 
-    def set_alias(self, name: str, alias: str, version: str | None) -> None:
-        """Point an alias at a READY version, or at nothing (None), in one atomic write."""
-        aliases = {k: v for k, v in self.aliases(name).items() if k != alias}
+    def set_alias(
+        self,
+        name: str,
+        alias: str,
+        version: str | None,
+        *,
+        among: Collection[str | None] | None = None,
+    ) -> None:
+        """Point an alias at a READY version, or at nothing (None). Other aliases stay as the file has them.
+
+        Raises Conflict if the alias names a version that is not `among` those given (None in it: no version).
+        """
         if version is not None:
             parse_ref(f"{name}:{alias}")
-            aliases[alias] = self.resolve(ModelRef(name, version, None)).version
-        self.folder.write(f"{name}/aliases.json", json.dumps(aliases, indent=1).encode())
+            version = self.resolve(ModelRef(name, version, None)).version
+
+        def changed(data: bytes | None) -> bytes:
+            aliases = {} if data is None else self._aliases(name, data)
+            now = aliases.pop(alias, None)
+            if among is not None and now not in among:
+                raise Conflict(
+                    f"{name}/{ALIASES} was changed: {alias} is {now or 'not in it'}; nothing was written"
+                )
+            if version is not None:
+                aliases[alias] = version
+            return json.dumps(aliases, indent=1).encode()
+
+        self.folder.update(f"{name}/{ALIASES}", changed)
 
     def _require_one_kind(self, version: VersionId, files: Mapping[str, bytes]) -> None:
         """Raises ModelRefused that names a version of the other kind."""

@@ -15,9 +15,9 @@ import boto3
 import pytest
 
 from model_store import storage
-from model_store.errors import ResightError, StorageUnreachable, StorageUnsafe
+from model_store.errors import Conflict, ResightError, StorageUnreachable, StorageUnsafe
 from model_store.storage import Folder, absolute, is_local, path_of, require_create
-from tests.model_store.racing_creator import WRITERS, win
+from tests.model_store.racing_creator import WRITERS, count, win
 from tests.s3_proxy import s3_proxy
 
 
@@ -256,6 +256,61 @@ def test_of_many_that_create_at_once_one_succeeds_and_its_bytes_stay(place: str,
         file: str(i).encode() for file, i in won
     }
     assert Folder(place).names("race") == [str(i) for i in range(6)]
+
+
+def test_an_update_sees_the_bytes_or_that_there_is_no_file(folder: Folder) -> None:
+    folder.update("state", lambda old: b"first" if old is None else b"never")
+    folder.update("state", lambda old: b"second" if old == b"first" else b"never")
+    folder.update("state", lambda old: None)
+    assert folder.read("state") == b"second"
+
+
+def test_an_update_that_raises_writes_nothing(place: str) -> None:
+    folder = Folder(place)
+    folder.update("state", lambda _: b"first")
+
+    def refuse(old: bytes | None) -> bytes:
+        raise Conflict("no")
+
+    with pytest.raises(Conflict, match="no"):
+        folder.update("state", refuse)
+    assert folder.read("state") == b"first"
+
+
+def test_a_change_during_an_update_is_seen_by_it(place: str) -> None:
+    """Also one of a writer that takes no turn, an editor say."""
+    folder, seen = Folder(place), list[bytes | None]()
+
+    def change(old: bytes | None) -> bytes:
+        seen.append(old)
+        if len(seen) < 3:
+            folder.write("state", b"by hand %d" % len(seen))
+        return (old or b"") + b", ours"
+
+    folder.update("state", change)
+    assert seen == [None, b"by hand 1", b"by hand 2"]
+    assert folder.read("state") == b"by hand 2, ours"
+
+
+def test_a_file_that_is_changed_all_the_time_is_a_conflict(place: str) -> None:
+    folder = Folder(place)
+
+    def change(old: bytes | None) -> bytes:
+        folder.write("state", (old or b"") + b"x")
+        return b"ours"
+
+    with pytest.raises(Conflict, match="state is being changed all the time"):
+        folder.update("state", change)
+
+
+def test_updates_of_many_processes_are_all_kept(place: str) -> None:
+    spawn, times = multiprocessing.get_context("spawn"), 5
+    with spawn.Manager() as shared, ProcessPoolExecutor(WRITERS, spawn) as executor:
+        barrier = shared.Barrier(WRITERS)
+        writers = [executor.submit(count, place, "sum", times, barrier) for _ in range(WRITERS)]
+        for writer in writers:
+            writer.result(120)
+    assert int(Folder(place).read("sum")) == WRITERS * times
 
 
 def test_a_file_in_place_of_the_folder_is_not_taken_for_the_file(tmp_path: Path) -> None:

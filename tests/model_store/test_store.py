@@ -9,6 +9,7 @@ import pytest
 
 from model_store.errors import (
     BadRequest,
+    Conflict,
     DigestMismatch,
     ModelExists,
     ModelNotFound,
@@ -176,6 +177,18 @@ def test_an_alias_cannot_point_at_what_is_not_ready(store: ModelStore) -> None:
     with pytest.raises(ModelNotFound, match="deer@2"):
         store.set_alias("deer", "production", "2")
     assert store.aliases("deer") == {}
+
+
+def test_an_alias_is_moved_only_from_where_it_is_expected(store: ModelStore) -> None:
+    for version in (DEER_1, DEER_2):
+        store.publish(version, FILES)
+    store.set_alias("deer", "production", "1", among={None})
+    store.set_alias("deer", "canary", "1")
+    with pytest.raises(Conflict, match="production is 1"):
+        store.set_alias("deer", "production", "2", among={None, "2"})
+    assert store.aliases("deer") == {"production": "1", "canary": "1"}
+    store.set_alias("deer", "production", "2", among={"1"})
+    assert store.aliases("deer") == {"production": "2", "canary": "1"}
 
 
 def test_an_alias_left_on_a_removed_version_is_not_followed(store: ModelStore) -> None:
