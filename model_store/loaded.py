@@ -15,7 +15,7 @@ from model_store.batch_size import measured_batch
 from model_store.classifier import Classifier
 from model_store.config import AnyConfig, ClassifierConfig
 from model_store.detector import LoadedDetector
-from model_store.errors import BadRequest
+from model_store.errors import BadRequest, DigestMismatch
 from model_store.libraries import require_single_builds
 from model_store.names import VersionId
 from model_store.preprocess import to_tensor
@@ -27,13 +27,16 @@ Loaded = LoadedDetector | Classifier
 M = TypeVar("M", bound=LoadedDetector | Classifier)
 
 
-def load_model(store: ModelStore, version: VersionId, threads: int = 1) -> Loaded:
-    """Verify every file, load, and reproduce the golden probe; only then is it ready.
+def load_model(store: ModelStore, version: VersionId, threads: int = 1, digest: str = "") -> Loaded:
+    """Verify every file, load, and reproduce the golden probe; only then is it ready. `digest` is the one that
+    its files must have (`ModelVersion.digest`), if it is given.
 
     Raises ModelNotFound, ModelRefused, DigestMismatch, ProbeFailed.
     """
     require_single_builds()
     described = store.describe(version)
+    if digest and described.digest != digest:
+        raise DigestMismatch(f"the files of {version} were replaced a moment ago; ask again")
     files = store.read_files(described)
     model = opened(described.info, described.config, files, threads)
     check_probe(model, files)

@@ -29,6 +29,7 @@ from model_store.errors import (
     StorageUnreachable,
     Unauthorized,
 )
+from serve.residents import loads_if
 from serve.settings import Settings
 from serve.tokens import STALE_S, Scope, StoredToken, TokenFile, digest
 from serve.v2.errors import refusal
@@ -102,11 +103,14 @@ class Access:
         """Nobody needs a token: none was ever made, and none is required."""
         return not (self._needed or self._unread)
 
-    async def check(self, authorization: str, scope: Scope) -> None:
-        """Raises Unauthorized, Forbidden, and StorageUnreachable before the tokens could be read."""
+    async def check(self, authorization: str, scope: Scope) -> frozenset[Scope]:
+        """The scopes of the token; all of them while nobody needs one.
+
+        Raises Unauthorized, Forbidden, and StorageUnreachable before the tokens could be read.
+        """
         await self._follow()
         if self.open:
-            return
+            return frozenset(Scope)
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise Unauthorized(
@@ -114,7 +118,7 @@ class Access:
             )
         held = self._scopes(token.strip())
         if scope in held:
-            return
+            return held
         if held:
             raise Forbidden(
                 f"this needs a token with the scope {scope}; the one sent has {', '.join(sorted(held))}"
@@ -204,21 +208,26 @@ class Guard:
         if connection["type"] == "http":
             path = connection["path"].removeprefix(connection.get("root_path", ""))
             scope = scope_of(connection["method"], path)
+            held = frozenset[Scope]()
             try:
                 if scope is not None:
-                    await self._check(Headers(scope=connection), scope)
+                    held = await self._check(Headers(scope=connection), scope)
             except ResightError as error:
                 await refusal(error, path)(connection, receive, send)
                 return
+            with loads_if(Scope.admin in held):
+                await self.app(connection, receive, send)
+            return
         await self.app(connection, receive, send)
 
-    async def _check(self, headers: Headers, scope: Scope) -> None:
-        await self._access.check(headers.get("authorization", ""), scope)
+    async def _check(self, headers: Headers, scope: Scope) -> frozenset[Scope]:
+        held = await self._access.check(headers.get("authorization", ""), scope)
         if self._access.open and self._is_foreign(headers):
             raise Forbidden(
                 "a page of another site asks, and no token guards this API; name the site in "
                 "cors_origins, or make a token with 'resight tokens add'"
             )
+        return held
 
     def _is_foreign(self, headers: Headers) -> bool:
         origin = headers.get("origin")

@@ -90,11 +90,9 @@ class Engine:
             )
         self._polling = asyncio.create_task(self._poll())
 
-    async def ensure(self, version: VersionId, needs_bytes: int) -> str:
-        """Load a version that was proved, unless it is here; its inference key. Raises ModelError, also where
-        the memory that it took elsewhere is not free.
-        """
-        await self.residents.versions.ensure(version, needs_bytes)
+    async def ensure(self, version: VersionId, digest: str | None = None) -> str:
+        """Load a version, proved first, unless it is here; its inference key. Raises as `Residents.bring`."""
+        await self.residents.bring(version, digest)
         return self.residents.versions.use(version).info.inference_key
 
     def exposition(self) -> str:

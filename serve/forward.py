@@ -24,6 +24,7 @@ from model_store.errors import DeadlinePassed, Overloaded, ResightError
 from model_store.names import NAME
 from serve.engine import Engine
 from serve.placement import require_pool
+from serve.residents import MAY_LOAD, loads_if
 from serve.routes.bodies import MIB, declared_bytes, read_whole
 from serve.routes.headers import TIMEOUT, deadline_of
 from serve.routes.multipart import FORM_FULL_FILES, is_form
@@ -58,6 +59,7 @@ class PassedRequest:
     query: bytes
     headers: list[tuple[bytes, bytes]]
     body: bytes
+    may_load: bool = True
 
     async def ask(self, app: ASGIApp) -> PassedAnswer:
         """The app's answer; what the app itself does not answer is raised."""
@@ -83,7 +85,8 @@ class PassedRequest:
         async def send(message: Message) -> None:
             sent.append(message)
 
-        await app(scope, receive, send)
+        with loads_if(self.may_load):
+            await app(scope, receive, send)
         body = b"".join(message.get("body", b"") for message in sent)
         return PassedAnswer(sent[0]["status"], list(sent[0]["headers"]), body)
 
@@ -175,4 +178,6 @@ def passed(request: Request, body: bytes, deadline_s: float | None) -> PassedReq
         headers.append((TIMEOUT.encode(), str(left_ms).encode()))
     scope: dict[str, Any] = dict(request.scope)
     path = scope["path"].removeprefix(scope.get("root_path", ""))
-    return PassedRequest(scope["method"], path, scope["query_string"], headers, body)
+    return PassedRequest(
+        scope["method"], path, scope["query_string"], headers, body, MAY_LOAD.get()
+    )

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+import ray
+import structlog
 from ray import serve as ray_serve
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 from ray.serve.exceptions import DeploymentUnavailableError
@@ -24,10 +26,13 @@ from serve.placement import require_pool
 from serve.rollout.state import ModelState
 from serve.serving import Serving
 
+log = structlog.get_logger("resight.serve")
+
 ACTIVATE_TIMEOUT_S = 30.0
 LOOK_TIMEOUT_S = 5.0
 ALIVE_S = 5.0
 """A pool that has answered so lately is not asked whether it is there."""
+SERVE_NAMESPACE = "serve"
 GONE = (ActorDiedError, ActorUnavailableError, DeploymentUnavailableError)
 """A replica that is gone answers nobody; its successor reads the state file. Ask those that are left."""
 
@@ -51,11 +56,11 @@ class RayReplicas:
         self._pool_of, self._load_timeout_s = pool_of, load_timeout_s
         self._pools = sorted({DEFAULT_POOL, *pools})
 
-    def holds(self, version: VersionId) -> bool:
-        return all(self._home(ACTIVATE_TIMEOUT_S, version, "holds"))
+    def holds(self, version: VersionId, digest: str) -> bool:
+        return all(self._home(ACTIVATE_TIMEOUT_S, version, "holds", digest))
 
-    def ensure(self, version: VersionId, needs_bytes: int) -> None:
-        self._home(self._load_timeout_s, version, "ensure", needs_bytes, deaths=1)
+    def ensure(self, version: VersionId, digest: str) -> None:
+        self._home(self._load_timeout_s, version, "ensure", digest, deaths=1)
 
     def activate(self, name: str, state: ModelState) -> None:
         """In every pool: those where it does not live learn where it does."""
@@ -100,8 +105,8 @@ class RayReplicas:
     def _broadcast(
         self, timeout_s: float, pool: str, method: str, *arguments: Any, deaths: int | None = None
     ) -> list[Any]:
-        """Each replica's answer; calls may be repeated, so a replica that dies costs a new try. After more than
-        `deaths` of them it is the call that kills.
+        """The answer of each running replica. Calls may be repeated: a replica that dies, or that Ray could not reach
+        and left out, costs a new try. After more than `deaths` of them it is the call that kills.
 
         Raises what a replica raises if it is one of ours, else ModelNotReady.
         """
@@ -111,7 +116,15 @@ class RayReplicas:
         while True:
             left_s = max(0.1, deadline - time.monotonic())
             try:
-                return list(replicas.broadcast(method, *arguments).results(timeout_s=left_s))
+                answers = list(replicas.broadcast(method, *arguments).results(timeout_s=left_s))
+                running = _running(pool)
+                if len(answers) >= running:
+                    return answers
+                if time.monotonic() > deadline:
+                    raise ModelNotReady(
+                        f"only {len(answers)} of {running} replicas could {words}: the others cannot be reached"
+                    )
+                time.sleep(0.2)
             except GONE as error:
                 died += isinstance(error, ActorDiedError)
                 if time.monotonic() > deadline or (deaths is not None and died > deaths):
@@ -124,6 +137,26 @@ class RayReplicas:
                 if isinstance(cause, ResightError):
                     raise cause from None
                 raise ModelNotReady(f"a replica could not {words}: {cause!r}"[:1000]) from error
+
+
+def _running(pool: str) -> int:
+    """Replicas of a pool that serve, as Serve's controller counts them; 0 where it does not answer."""
+    try:
+        deployment = ray_serve.status().applications[APP].deployments[deployment_of(pool)]
+        states: Mapping[Any, int] = deployment.replica_states
+    except Exception as error:
+        log.warning("replicas_not_counted", pool=pool, error=repr(error)[:300])
+        return 0
+    return states.get("RUNNING", 0)
+
+
+def is_alive(replica: str) -> bool:
+    """Whether the actor of a replica, by its name, has not ended."""
+    try:
+        ray.get_actor(replica, namespace=SERVE_NAMESPACE)
+        return True
+    except ValueError:
+        return False
 
 
 class RayPools:

@@ -24,10 +24,10 @@ class Loader:
         self._store, self._threads = store, threads
         self._paying_batch: dict[tuple[object, ...], int] = {}
 
-    def load(self, version: VersionId) -> Loaded:
-        """Raises ModelError."""
+    def load(self, version: VersionId, digest: str = "") -> Loaded:
+        """From files of this digest, if one is given. Raises ModelError."""
         started = time.perf_counter()
-        model = self.tuned(self._sized(load_model(self._store, version, self._threads)))
+        model = self.tuned(self._sized(load_model(self._store, version, self._threads, digest)))
         log.info(
             "model_loaded",
             version=str(version),

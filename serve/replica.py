@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 from typing import Any
 
+import ray
 from fastapi import FastAPI
 from ray import serve as ray_serve
 
@@ -41,17 +42,20 @@ class DetectorReplica:
         interrupt_at_once()
         self._engine = Engine(args, Traces.of_environment())
         self._pools = RayPools(others or {})
-        await self._engine.start()
         rollout = start_rollout(args)
-        self._rollouts = RayRollouts(rollout)
+        holder = ray.get_runtime_context().get_actor_name()
+        self._rollouts = RayRollouts(rollout, holder or "")
+        self._engine.residents.prover = self._rollouts
         if args.pool == DEFAULT_POOL:
             await rollout.reconfigure.remote(args)
-        self._engine.residents.prove = self._rollouts.prove
+        await self._engine.start()
+        if args.pool == DEFAULT_POOL:
+            await rollout.work.remote()
         self._uploads = Uploads(
             Settings().uploads_url, RayTables(), self._engine.uploaded, args.limits.free_mib
         )
         self._inner: FastAPI | None = None
-        self._engine.residents.adopts = False  # from now on the rollout proves what is new
+        self._engine.residents.started()
         gc.freeze()  # a collection, as after a release, would stop all for 0.1 s over what never goes
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -92,16 +96,16 @@ class DetectorReplica:
         """With which this replica was deployed."""
         return self._engine.args
 
-    async def holds(self, version: str) -> bool:
+    async def holds(self, version: str, digest: str) -> bool:
         """It counts as used: what a rollout builds on is not released under it."""
         exact, versions = parse_version(version), self._engine.residents.versions
         if exact in versions:
             versions.use(exact)
-        return exact in versions
+        return versions.holds(exact, digest)
 
-    async def ensure(self, version: str, needs_bytes: int = 0) -> str:
-        """Load a version if it is not here yet; its inference key. Raises ModelError."""
-        return await self._engine.ensure(parse_version(version), needs_bytes)
+    async def ensure(self, version: str, digest: str) -> str:
+        """Load a version from files of this digest if it is not here yet; its inference key. Raises ModelError."""
+        return await self._engine.ensure(parse_version(version), digest)
 
     async def activate(self, name: str, state: dict[str, Any], pool: str) -> None:
         """Raises ModelError; where the model does not live, all there is to know is where it does."""
@@ -117,8 +121,7 @@ class DetectorReplica:
         """Load it if need be, proved first, and keep it; its inference key. Raises ModelError."""
         exact, key = parse_version(version), ""
         if for_s > 0:
-            await self._engine.residents.bring(exact)
-            key = await self._engine.ensure(exact, 0)
+            key = await self._engine.ensure(exact)
         self._engine.residents.versions.lease(exact, holder, for_s)
         return key
 

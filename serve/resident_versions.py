@@ -12,6 +12,7 @@ import gc
 import time
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import ParamSpec, TypeVar
 
 import structlog
@@ -29,18 +30,25 @@ R = TypeVar("R")
 log = structlog.get_logger("resight.serve")
 
 
+def _nothing(_: VersionId) -> AbstractAsyncContextManager[None]:
+    return nullcontext()
+
+
 class ResidentVersions:
-    """Loads with `load(version)` in a thread that gives way to live requests. Call it from one event loop."""
+    """Loads with `load(version, digest of its files)` in a thread that gives way to live requests. Call it from one
+    event loop.
+    """
 
     def __init__(
         self,
-        load: Callable[[VersionId], Loaded],
+        load: Callable[[VersionId, str], Loaded],
         idle_versions: int,
         retain_s: float,
         gives_way: bool = True,
     ) -> None:
         self._load, self._idle_versions, self._retain_s = load, idle_versions, retain_s
         self._loaded: dict[VersionId, Loaded] = {}
+        self._digests: dict[VersionId, str] = {}
         self._used_s: dict[VersionId, float] = {}
         self._leases: dict[VersionId, dict[str, float]] = {}
         self._loading = asyncio.Lock()
@@ -65,12 +73,26 @@ class ResidentVersions:
         self._used_s[version] = time.monotonic()
         return self.model(version)
 
-    async def ensure(self, version: VersionId, needs_bytes: int = 0) -> None:
-        """Raises what its loading raises, and ModelNotReady where the memory it needs is not free."""
+    def holds(self, version: VersionId, digest: str | None = None) -> bool:
+        """Whether it is loaded, from files of this digest if one is given."""
+        return version in self._loaded and digest in (None, self._digests[version])
+
+    async def ensure(
+        self,
+        version: VersionId,
+        needs_bytes: int = 0,
+        digest: str = "",
+        around: Callable[[VersionId], AbstractAsyncContextManager[None]] = _nothing,
+    ) -> None:
+        """Load it inside `around(version)`, unless it is held with this digest. Raises what its loading raises, and
+        ModelNotReady where the memory it needs is not free.
+        """
         async with self._loading:
-            if version not in self._loaded:
+            if not self.holds(version, digest):
                 require_memory(version, needs_bytes)
-                self._loaded[version] = await self._aside(self._load, version)
+                async with around(version):
+                    self._loaded[version] = await self._aside(self._load, version, digest)
+                self._digests[version] = digest
         self._used_s[version] = time.monotonic()
 
     def exchange(self, version: VersionId, model: Loaded) -> None:
@@ -97,7 +119,7 @@ class ResidentVersions:
             raise Conflict(f"{version} is held by {', '.join(holders)}; cancel or await them first")
         if version not in self._loaded:
             return False
-        del self._loaded[version]
+        del self._loaded[version], self._digests[version]
         self._used_s.pop(version, None)
         self._leases.pop(version, None)
         await self._aside(_give_memory_back)

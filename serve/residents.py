@@ -1,7 +1,7 @@
 """Which version answers for each alias in this replica right now.
 
-state files --refresh--> load off the event loop, verify, probe --> switch in one assignment
-the rollout  --activate--> switch, refused unless everything is loaded
+state files --refresh--> prove, load off the event loop, verify, probe --> switch in one assignment
+the rollout  --activate--> the same, refused unless everything is loaded
 
 What fails to load is remembered with its reason and changes nothing. A store that cannot be read, or
 lists nothing, changes nothing either: what serves goes on serving.
@@ -10,20 +10,32 @@ lists nothing, changes nothing either: what serves goes on serving.
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 
 from model_store.classifier import Classifier
 from model_store.detector import LoadedDetector
-from model_store.errors import Conflict, ModelError, ModelNotReady, ResightError, StorageError
+from model_store.errors import (
+    Conflict,
+    Forbidden,
+    ModelError,
+    ModelNotReady,
+    ResightError,
+    StorageError,
+)
 from model_store.loaded import Loaded, require_classifier, require_detector
 from model_store.names import ModelRef, VersionId, parse_ref
-from model_store.store import ModelStore
+from model_store.store import ModelStore, digest_of
 from serve.placement import Placement
 from serve.resident_versions import ResidentVersions
+from serve.rollout.prove import Proof
 from serve.rollout.state import AliasState, ModelState, read_state
 from serve.threads import Threads
 
@@ -34,9 +46,47 @@ YOUNG_S = 10.0
 to hear of a switch, and after `promote` has returned no answer may come from the old version."""
 
 
-async def _trusted(version: VersionId) -> int:
-    """Where no rollout proves versions: bytes that it needs are not known."""
-    return 0
+START_PATIENCE_S, PATIENCE_S = 60.0, 1.0
+"""How long a look at the store waits until a version is proved and loaded, at the start of a replica and later. The
+version is loaded all the same, and the next look finds it."""
+MAY_LOAD: ContextVar[bool] = ContextVar("may_load", default=True)
+"""Whether this request may load an exact version that no alias and no run needs here (`serve/access.py`)."""
+
+
+@contextmanager
+def loads_if(allowed: bool) -> Generator[None]:
+    """In the block, requests may load versions only if that is `allowed`, and was before."""
+    token = MAY_LOAD.set(MAY_LOAD.get() and allowed)
+    try:
+        yield
+    finally:
+        MAY_LOAD.reset(token)
+
+
+class Prover(Protocol):
+    """Decides what is loaded into this process."""
+
+    async def prove(self, version: VersionId) -> Proof:
+        """Raises ModelError, Overloaded."""
+        ...
+
+    def loading(self, version: VersionId) -> AbstractAsyncContextManager[None]:
+        """Around its loading. Raises ModelError on entering."""
+        ...
+
+
+class Trusting:
+    """Proves nothing: for an engine without a rollout."""
+
+    def __init__(self, store: ModelStore) -> None:
+        self._store = store
+
+    async def prove(self, version: VersionId) -> Proof:
+        digests = await asyncio.to_thread(self._store.digests, version)
+        return Proof(0, 0.0, digest_of(digests))
+
+    def loading(self, version: VersionId) -> AbstractAsyncContextManager[None]:
+        return nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +113,7 @@ class Residents:
     def __init__(
         self,
         store: ModelStore,
-        load: Callable[[VersionId], Loaded],
+        load: Callable[[VersionId, str], Loaded],
         idle_versions: int = 2,
         retain_s: float = 600.0,
         retry_s: float = 10.0,
@@ -77,15 +127,21 @@ class Residents:
         self.files = Threads(1, "readings of alias files", 64)
         """A thread that no request uses, so that following aliases waits behind none."""
         self.versions = ResidentVersions(load, idle_versions, retain_s, gives_way)
-        self.prove: Callable[[VersionId], Awaitable[int]] = _trusted
+        self.prover: Prover = Trusting(store)
+        self._bringing: dict[tuple[VersionId, str | None], asyncio.Task[None]] = {}
         self._states: dict[str, ModelState] = {}
         self._left_s: dict[VersionId, float] = {}
         self._failed: dict[VersionId, tuple[float, str]] = {}
         self.failures: dict[str, str] = {}
         self.adopts = True
         """Whether an alias that was never rolled out is followed; not where a rollout proves it first."""
+        self._patience_s = START_PATIENCE_S
         self._young_until: float | None = None
         self._refreshing = asyncio.Lock()
+
+    def started(self) -> None:
+        """From now on the rollout begins with what is new, and a look at the store waits for nothing."""
+        self.adopts, self._patience_s = False, PATIENCE_S
 
     @property
     def loaded(self) -> list[VersionId]:
@@ -108,16 +164,18 @@ class Residents:
         return require_detector(self.versions.model(version)) if version in self.versions else None
 
     async def get(self, text: str, sample: float = 1.0) -> Resident:
-        """The version a reference means; an exact version is loaded when it is not yet here.
+        """The version a reference means. An exact version that is not here is loaded, for an alias, for a run, or if
+        the request may load it (MAY_LOAD).
 
-        `sample`, 0 to 1, decides whether a canary answers. Raises BadRequest, ModelNotFound,
-        ModelNotReady.
+        `sample`, 0 to 1, decides whether a canary answers. Raises BadRequest, ModelNotFound, Forbidden, ModelError,
+        Overloaded.
         """
         ref = parse_ref(text)
         if ref.alias is None:
             exact = VersionId(ref.name, ref.version or "")
             if exact not in self.versions:
                 await self._lookups.run(self._store.resolve, ref)
+                self._require_may_load(exact)
                 await self.bring(exact)
             return Resident(self.versions.use(exact), None)
         await self._grow_up(ref.name)
@@ -126,22 +184,48 @@ class Residents:
             version = await self._late(text, ref, sample)
         return Resident(self.versions.use(version), ref.alias)
 
-    async def bring(self, version: VersionId) -> None:
-        """Load a version that no rollout has brought: proved first, where there is a rollout.
+    async def bring(self, version: VersionId, digest: str | None = None) -> None:
+        """Load a version unless it is here, proved first; from files of this digest, or of the one that was rolled
+        out. It goes on if the caller goes away, and those that ask at the same time share it.
 
-        Raises ModelError.
+        Raises ModelError, Overloaded.
         """
-        if version not in self.versions:
-            await self.versions.ensure(version, await self.prove(version))
+        state = self._states.get(version.name, ModelState())
+        wanted = digest or state.digests.get(version.version)
+        if self.versions.holds(version, wanted):
+            return
+        key = version, wanted
+        if key not in self._bringing:
+            task = self._bringing[key] = asyncio.create_task(self._bring(version, wanted))
+            task.add_done_callback(functools.partial(self._brought, key))
+        await asyncio.shield(self._bringing[key])
+
+    async def _bring(self, version: VersionId, digest: str | None) -> None:
+        proof = await self.prover.prove(version)
+        rolled_out = {version.version: digest} if digest else {}
+        ModelState(digests=rolled_out).require_unchanged(version, proof.digest)
+        await self.versions.ensure(version, proof.rss_bytes, proof.digest, self.prover.loading)
+
+    def _brought(self, key: tuple[VersionId, str | None], task: asyncio.Task[None]) -> None:
+        del self._bringing[key]
+        if not task.cancelled():
+            task.exception()  # those that asked may have gone away
+
+    def _require_may_load(self, version: VersionId) -> None:
+        """Raises Forbidden."""
+        aliased = version in self._states.get(version.name, ModelState()).versions(version.name)
+        if not (MAY_LOAD.get() or aliased or self.versions.holders(version)):
+            raise Forbidden(
+                f"{version} is not loaded here, and no alias or run needs it: to load it needs a token with the "
+                "scope admin"
+            )
 
     async def activate(self, name: str, state: ModelState) -> None:
-        """Answer by this state from now on; what it names was proved, and is loaded if it is not yet here (a
-        replica may be younger than the rollout's first step). Raises ModelError, and Conflict when a newer state
-        is known.
+        """Answer by this state from now on; what it names is loaded if it is not yet here (a replica may be younger
+        than the rollout's first step). Raises ModelError, and Conflict when a newer state is known.
         """
         for version in sorted(state.versions(name)):
-            if version not in self.versions:
-                await self.versions.ensure(version)
+            await self.bring(version, state.digests.get(version.version))
         known = self._states.get(name, ModelState())
         if state.generation < known.generation:
             raise Conflict(
@@ -163,8 +247,7 @@ class Residents:
             except ResightError as error:
                 log.warning("store_unreadable", store=self._store.url, error=str(error))
                 return False
-            for name, state in found.items():
-                await self._follow(name, state)
+            await asyncio.gather(*(self._follow(name, state) for name, state in found.items()))
             for name in set(self._states) - set(found):
                 if self.placement.pool_of(name) != self.placement.own:
                     self._forget(name)
@@ -222,7 +305,7 @@ class Residents:
                 if alias in known.aliases:
                     aliases[alias] = known.aliases[alias]
                 continue
-            reason = await self._loadable(name, wanted)
+            reason = await self._loadable(name, wanted, state.digests)
             if reason is None:
                 self.failures.pop(label, None)
                 aliases[alias] = wanted
@@ -237,15 +320,20 @@ class Residents:
         if self._states.get(name, ModelState()).generation <= state.generation:
             self._switch(name, ModelState(generation=state.generation, aliases=aliases))
 
-    async def _loadable(self, name: str, state: AliasState) -> str | None:
+    async def _loadable(
+        self, name: str, state: AliasState, digests: Mapping[str, str]
+    ) -> str | None:
         """None once all of it is loaded, or why not; whatever a model does, the old one goes on."""
         for version in sorted(VersionId(name, v) for v in state.versions()):
             failed_s, reason = self._failed.get(version, (float("-inf"), ""))
             if time.monotonic() - failed_s < self._retry_s:
                 return reason
             try:
-                await self.versions.ensure(version)
+                bringing = self.bring(version, digests.get(version.version))
+                await asyncio.wait_for(bringing, self._patience_s)
                 self._failed.pop(version, None)
+            except TimeoutError:
+                return f"{version}: it is being proved or loaded"
             except Exception as error:
                 self._failed[version] = (time.monotonic(), f"{version}: {error}")
                 return f"{version}: {error}"

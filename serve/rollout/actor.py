@@ -1,8 +1,8 @@
 """The `Rollout` actor: one in a cluster, detached, restarted by Ray; it moves every alias.
 
-ask(operation) -> Outcome at once; wait(id) -> how it ended. Between operations it looks at the store and
-follows what another hand has changed. Its state is in the store, so a restart loses nothing but the
-outcomes that were not waited for.
+ask(outcome) -> Outcome at once; wait(id) -> how it ended. Between operations it looks at the store and follows what
+another hand has changed. What it has accepted is in the store (`accepted.py`): its successor does it, or records why
+not. It proves what replicas load (`proofs.py`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import asyncio
 import contextlib
 import time
 from collections import Counter, OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
 
 import ray
@@ -19,83 +21,98 @@ from ray import serve as ray_serve
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 
 from model_store.deployment import read_pool
-from model_store.errors import ModelNotFound, ModelNotReady, ModelRefused, ResightError
-from model_store.inference_key import sha256_hex
+from model_store.errors import ModelNotReady, ModelRefused, Overloaded, ResightError
 from model_store.names import VersionId
-from model_store.store import READY, ModelStore
+from model_store.storage import Folder
+from model_store.store import ModelStore
 from serve.app_names import APP, DEPLOYMENT
-from serve.handle import RayReplicas
+from serve.handle import RayReplicas, is_alive
 from serve.logs import configure_logs
 from serve.priority import give_way_all
-from serve.rollout.apart import ProvingGround
-from serve.rollout.events import record
+from serve.rollout.accepted import Accepted, forget, keep, open_operations, outcome_of
+from serve.rollout.apart import ProvingGrounds
+from serve.rollout.events import event_of, record
 from serve.rollout.follow import Follower
 from serve.rollout.operations import Operation, Outcome, asked
+from serve.rollout.proofs import Proofs
 from serve.rollout.prove import Proof, prove
 from serve.rollout.state import AliasState, read_state
-from serve.rollout.steps import Rollout
-from serve.settings import DetectArgs, Settings
+from serve.rollout.steps import Begun, Rollout
+from serve.settings import DetectArgs, Pool, Settings
 
 NAME, NAMESPACE = "resight-rollout", "resight"
 OUTCOMES_KEPT = 500
+MOST_OPEN = 32
+"""Operations at a time, each with a thread: one that waits for a proof delays no other."""
+RESUME_S = 600.0
+"""An operation that was accepted longer ago is not done by a successor."""
 log = structlog.get_logger("resight.rollout")
 
 
 @ray.remote(num_cpus=0, max_calls=1, max_retries=0)
-def _prove(url: str, version: VersionId, threads: int) -> Proof:
+def _prove(url: str, version: VersionId, threads: int, digest: str) -> Proof:
     """In a process that ends with the call, on a node of a pool's hardware."""
     give_way_all()
-    return prove(url, version, threads)
+    return prove(url, version, threads, digest)
 
 
 class RolloutActor:
-    """Async: calls interleave, operations do not."""
+    """Async: calls interleave, and so do operations (`Rollout`)."""
 
     def __init__(self, args: DetectArgs) -> None:
         configure_logs()
         give_way_all()
-        self._proving_ground = ProvingGround()
-        self._follow_arguments(args)
-        self._proved: dict[str, int] = {}
+        self._loop = asyncio.get_running_loop()
+        self._threads = ThreadPoolExecutor(MOST_OPEN, "operation")
+        self._grounds = ProvingGrounds()
         self._outcomes: OrderedDict[str, Outcome] = OrderedDict()
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._one_at_a_time = asyncio.Lock()
         self._counts: Counter[tuple[str, str]] = Counter()
-        loop = asyncio.get_running_loop()
-        self._polling = loop.create_task(self._poll())
+        self._background: set[asyncio.Task[None]] = set()
+        self._works = False
+        self._follow_arguments(args)
         if (
             ray.get_runtime_context().was_current_actor_reconstructed
         ):  # with the first arguments there were
-            self._catching_up = loop.create_task(self._catch_up())
+            self._start(self._catch_up())
 
     async def reconfigure(self, args: DetectArgs) -> None:
         """The application was deployed with these: the actor outlives its replicas."""
         if args != self._args:
             self._follow_arguments(args)
 
-    async def prove(self, version: VersionId) -> int | ResightError:
-        """Bytes that a version takes that some replica wants outside a rollout; proved once for the same files.
-        Or what it is refused with: Ray would wrap what is raised.
-        """
-        place = f"{version.name}/{version.version}/{READY}"
+    async def work(self) -> None:
+        """A replica serves: look at the store from now on, and do what a predecessor has left."""
+        if not self._works:
+            self._works = True
+            self._start(self._poll())
+            self._start(self._resume())
+
+    async def prove(self, version: VersionId) -> Proof | ResightError:
+        """For a replica that wants to load it. An error is returned: Ray would wrap what is raised."""
         try:
-            ready = await asyncio.to_thread(self._store.folder.read, place)
-            mark = f"{version} {sha256_hex(ready)}"
-            if mark not in self._proved:
-                proof = await asyncio.to_thread(self._prove_apart, version)
-                self._proved[mark] = proof.rss_bytes
-            return self._proved[mark]
-        except FileNotFoundError:
-            return ModelNotFound(f"{version} is not READY in {self._store.url}")
+            return await self._proofs.of(version)
         except ResightError as error:
             return error
 
+    async def loading(self, version: VersionId, holder: str) -> ResightError | None:
+        """`holder`, the name of a replica's actor, loads it now."""
+        try:
+            await self._proofs.loading(version, holder)
+        except ResightError as error:
+            return error
+
+    async def loaded(self, version: VersionId, holder: str) -> None:
+        with contextlib.suppress(ResightError):  # at worst it is proved again when the holder ends
+            await self._proofs.loaded(version, holder)
+
     async def _catch_up(self) -> None:
-        """Ask a replica for the arguments of now."""
+        """Ask a replica for the current arguments."""
         detectors = ray_serve.get_deployment_handle(DEPLOYMENT, APP)
         while True:
             try:
                 await self.reconfigure(await detectors.arguments.remote())
+                await self.work()
                 return
             except Exception as error:  # none is up yet, say
                 log.warning("arguments_unknown", error=str(error)[:300])
@@ -105,39 +122,54 @@ class RolloutActor:
         self._args = args
         store = self._store = ModelStore(args.models or Settings().models_url)
         replicas = RayReplicas(lambda name: read_pool(store, name), args.pools, args.load_timeout_s)
-        self._rollout = Rollout(store, replicas, self._prove_apart)
+        self._rollout = Rollout(store, replicas, self._proved)
         self._follower = Follower(store)
+        home = Folder(str(Settings().home_path / "proofs"))
+        self._proofs = Proofs(store, home, self._prove_apart, self._hardware, is_alive)
 
-    async def ask(self, operation: Operation) -> Outcome:
-        """Begin; it waits for its turn."""
-        outcome = asked(operation)
-        self._outcomes[outcome.id] = outcome
-        while len(self._outcomes) > OUTCOMES_KEPT:
-            self._outcomes.popitem(last=False)
-        self._tasks[outcome.id] = asyncio.create_task(self._do(outcome))
-        return outcome
+    async def ask(self, outcome: Outcome) -> Outcome | ResightError:
+        """Begin. It is in the store before this returns; asked for twice, it is done once. Overloaded and
+        StorageUnreachable are returned: Ray would wrap what is raised.
+        """
+        if outcome.id in self._outcomes:
+            return self._outcomes[outcome.id]
+        if len(self._tasks) >= MOST_OPEN:
+            return Overloaded(f"{MOST_OPEN} operations are under way", 10.0)
+        try:
+            begun = await asyncio.to_thread(self._rollout.begin, outcome.operation)
+        except ResightError:  # the operation is refused with it
+            begun = Begun(operation=outcome.operation)
+        try:
+            if outcome.operation.kind != "follow":  # else aliases.json asks for it again
+                await asyncio.to_thread(keep, self._store, Accepted(outcome=outcome, begun=begun))
+        except FileExistsError:  # Ray repeats a call that the predecessor has answered
+            begun = None
+        except ResightError as error:
+            return error
+        return self._begin(outcome, begun) if begun else outcome
 
     async def wait(self, outcome_id: str, timeout_s: float) -> Outcome | None:
-        """How it stands when it has ended, or when the time is over; None for one not known."""
+        """How it stands when it has ended, or when the time is over; None for one that was never accepted."""
         task = self._tasks.get(outcome_id)
         if task is not None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(task), timeout_s)
-        return self._outcomes.get(outcome_id)
+        if outcome_id in self._outcomes:
+            return self._outcomes[outcome_id]
+        with contextlib.suppress(ResightError):
+            return await asyncio.to_thread(outcome_of, self._store, outcome_id)
 
     async def sync(self) -> list[Outcome]:
         """Follow the alias files now; what that took, ended."""
-        operations = await asyncio.to_thread(self._follower.due)
-        outcomes = [await self.ask(operation) for operation in operations]
-        ended = [await self.wait(one.id, self._args.load_timeout_s) for one in outcomes]
+        await self._follow()
+        ids = [one.id for one in self._open() if one.operation.kind == "follow"]
+        ended = [await self.wait(one, self._args.load_timeout_s) for one in ids]
         return [one for one in ended if one is not None]
 
     async def about(self, name: str) -> dict[str, Any]:
         """What is under way for a model, and why its aliases do not follow their file."""
-        open_states = ("waiting", "running")
-        mine = [o for o in self._outcomes.values() if o.operation.name == name]
         return {
-            "under_way": [o for o in mine if o.state in open_states],
+            "under_way": [one for one in self._open() if one.operation.name == name],
             "failures": self._follower.failures(name),
         }
 
@@ -149,51 +181,129 @@ class RolloutActor:
         """Aliases whose file names a version that was refused."""
         return self._follower.refused
 
-    async def _do(self, outcome: Outcome) -> None:
-        async with self._one_at_a_time:
-            started = time.perf_counter()
-            operation = outcome.operation
-            self._outcomes[outcome.id] = outcome.model_copy(update={"state": "running"})
-            before = await asyncio.to_thread(self._alias, operation)
+    def _open(self) -> list[Outcome]:
+        return [self._outcomes[one] for one in self._tasks if one in self._outcomes]
+
+    def _start(self, work: Any) -> None:
+        task = self._loop.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    def _begin(self, outcome: Outcome, begun: Begun) -> Outcome:
+        self._outcomes[outcome.id] = outcome
+        while len(self._outcomes) > OUTCOMES_KEPT:
+            self._outcomes.popitem(last=False)
+        self._tasks[outcome.id] = self._loop.create_task(self._do(outcome, begun))
+        return outcome
+
+    async def _do(self, outcome: Outcome, begun: Begun) -> None:
+        started, operation = time.perf_counter(), outcome.operation
+        self._outcomes[outcome.id] = outcome.model_copy(update={"state": "running"})
+        before = await asyncio.to_thread(self._alias, operation)
+        try:
+            detail = await self._loop.run_in_executor(self._threads, self._rollout.apply, begun)
+            change: dict[str, Any] = {"state": "done", "detail": detail}
+        except Exception as error:  # the operation is refused; the actor goes on
+            kind = type(error).__name__
+            detail = str(error) if isinstance(error, ResightError) else f"{kind}: {error}"
+            change = {"state": "refused", "detail": detail[:2000], "error": kind}
+        change["seconds"] = round(time.perf_counter() - started, 3)
+        await self._end(outcome.model_copy(update=change), before)
+        self._tasks.pop(outcome.id, None)
+
+    async def _end(self, done: Outcome, before: AliasState | None) -> None:
+        """Count, log and record it."""
+        operation = done.operation
+        self._counts[operation.kind, done.state] += 1
+        after = await asyncio.to_thread(self._alias, operation)
+        is_news = self._follower.is_news(done)
+        self._follower.ended(done)
+        log.info("rollout", **done.model_dump(mode="json"))
+        if is_news and not await self._recorded(done, before, after):
+            self._start(self._record_later(done, before, after))
+        self._outcomes[done.id] = done
+
+    async def _recorded(
+        self, done: Outcome, before: AliasState | None, after: AliasState | None
+    ) -> bool:
+        try:
+            await asyncio.to_thread(record, self._store, done, before, after)
+            await asyncio.to_thread(forget, self._store, done)
+            return True
+        except Exception as error:
+            log.error("event_not_recorded", error=str(error), outcome=done.id)
+            return False
+
+    async def _record_later(
+        self, done: Outcome, before: AliasState | None, after: AliasState | None
+    ) -> None:
+        deadline = time.monotonic() + RESUME_S
+        while time.monotonic() < deadline:
+            await asyncio.sleep(self._args.poll_s)
+            if await self._recorded(done, before, after):
+                return
+
+    async def _resume(self) -> None:
+        """Do what a predecessor has accepted and not ended; what is too old is recorded as not done."""
+        while True:
             try:
-                detail = await asyncio.to_thread(self._rollout.apply, operation)
-                change: dict[str, Any] = {"state": "done", "detail": detail}
-            except Exception as error:  # the operation is refused; the actor goes on
-                kind = type(error).__name__
-                detail = str(error) if isinstance(error, ResightError) else f"{kind}: {error}"
-                change = {"state": "refused", "detail": detail[:2000], "error": kind}
-            change["seconds"] = round(time.perf_counter() - started, 3)
-            done = outcome.model_copy(update=change)
-            self._counts[operation.kind, done.state] += 1
-            after = await asyncio.to_thread(self._alias, operation)
-            is_news = self._follower.is_news(done)
-            self._follower.ended(done)
-            log.info("rollout", **done.model_dump(mode="json"))
-            try:
-                if is_news:
-                    await asyncio.to_thread(record, self._store, done, before, after)
-            except Exception as error:
-                log.error("event_not_recorded", error=str(error), outcome=done.id)
-            self._outcomes[outcome.id] = done
-            self._tasks.pop(outcome.id, None)
+                found = await asyncio.to_thread(self._left_open)
+                break
+            except Exception as error:  # the store is away, say
+                log.warning("operations_unreadable", store=self._store.url, error=str(error))
+                await asyncio.sleep(self._args.poll_s)
+        for accepted in found:
+            outcome = accepted.outcome
+            age_s = (datetime.now(UTC) - outcome.asked_at).total_seconds()
+            if outcome.id in self._outcomes:
+                continue
+            if age_s < RESUME_S:
+                self._begin(outcome, accepted.begun)
+                continue
+            detail = f"the cluster ended before this was done, {age_s:.0f} s ago: ask again"
+            change = {"state": "refused", "detail": detail, "error": ModelNotReady.__name__}
+            await self._end(outcome.model_copy(update=change), accepted.begun.before)
+
+    def _left_open(self) -> list[Accepted]:
+        found: list[Accepted] = []
+        for accepted in open_operations(self._store):
+            outcome = accepted.outcome
+            if event_of(self._store, outcome.operation.name, outcome.id):
+                forget(self._store, outcome)
+            else:
+                found.append(accepted)
+        return found
 
     def _alias(self, operation: Operation) -> AliasState | None:
         try:
             return read_state(self._store, operation.name).aliases.get(operation.alias)
-        except Exception:  # only for the event log, and whatever it is, the operation says it too
+        except (
+            Exception
+        ):  # only for the event log, and whatever it is, the operation reports it too
             return None
 
-    def _prove_apart(self, version: VersionId) -> Proof:
+    def _proved(self, version: VersionId) -> Proof:
+        """For a thread of an operation: it is proved even if it was refused a moment ago."""
+        proof = self._proofs.of(version, again=True)
+        return asyncio.run_coroutine_threadsafe(proof, self._loop).result()
+
+    def _pool(self, name: str) -> Pool:
+        return self._args.pools.get(read_pool(self._store, name), self._args)
+
+    def _hardware(self, name: str) -> dict[str, object]:
+        pool = self._pool(name)
+        return {"resources": pool.resources, "gpus": pool.num_gpus, "threads": pool.threads}
+
+    def _prove_apart(self, version: VersionId, digest: str) -> Proof:
         """In a throw-away process, on a node that its pool's `resources` choose, else on this one. Raises
         ModelError with what the process said, or how it ended.
         """
-        hardware = self._args.pools.get(read_pool(self._store, version.name), self._args)
+        hardware, limit_s = self._pool(version.name), self._args.load_timeout_s
         if not hardware.resources:
-            limit_s = self._args.load_timeout_s
-            return self._proving_ground.prove(self._store.url, version, hardware.threads, limit_s)
+            url = self._store.url
+            return self._grounds.prove(url, version, hardware.threads, limit_s, digest)
         there = _prove.options(resources=hardware.resources)  # GPUs belong to the replicas
-        pending: Any = there.remote(self._store.url, version, hardware.threads)
-        limit_s = self._args.load_timeout_s
+        pending: Any = there.remote(self._store.url, version, hardware.threads, digest)
         try:
             return ray.get(pending, timeout=limit_s)
         except GetTimeoutError:
@@ -206,11 +316,19 @@ class RolloutActor:
                 raise error.cause from None
             raise ModelRefused(f"{version} cannot be loaded: {error.cause!r}"[:1000]) from error
 
+    async def _follow(self) -> None:
+        """Begin what the alias files ask for and is not under way. Raises StorageUnreachable."""
+        due = await asyncio.to_thread(self._follower.due)
+        open_ = [one.operation for one in self._open()]
+        for operation in due:
+            if operation not in open_:
+                await self.ask(asked(operation))
+
     async def _poll(self) -> None:
         while True:
             await asyncio.sleep(self._args.poll_s)
             try:
-                await self.sync()
+                await self._follow()
             except Exception as error:  # the store is away, say: what serves goes on
                 log.warning("store_unreadable", store=self._store.url, error=str(error))
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+import contextlib
+from collections.abc import AsyncGenerator
+from typing import Any, Protocol, TypeVar
 
 from model_store.errors import ModelNotReady, ResightError
 from model_store.names import VersionId
-from serve.rollout.operations import Operation, Outcome
+from serve.rollout.operations import Operation, Outcome, asked
+from serve.rollout.prove import Proof
+
+T = TypeVar("T")
 
 
 class Rollouts(Protocol):
@@ -28,15 +33,17 @@ class Rollouts(Protocol):
 
 
 class RayRollouts:
-    """Over the cluster's `Rollout` actor."""
+    """Over the cluster's `Rollout` actor. `holder` is the name of the actor that asks, if it loads models."""
 
-    def __init__(self, actor: Any) -> None:
-        self._actor = actor
+    def __init__(self, actor: Any, holder: str = "") -> None:
+        self._actor, self._holder = actor, holder
 
     async def apply(self, operation: Operation, wait_s: float) -> Outcome:
-        asked: Outcome = await self._actor.ask.remote(operation)
-        ended: Outcome | None = await self._actor.wait.remote(asked.id, wait_s)
-        return ended or asked
+        """Raises Overloaded, StorageUnreachable."""
+        new = asked(operation)  # an id of ours: Ray may repeat the call
+        accepted = _unless_error(await self._actor.ask.remote(new))
+        ended: Outcome | None = await self._actor.wait.remote(new.id, wait_s)
+        return ended or accepted
 
     async def outcome(self, outcome_id: str) -> Outcome | None:
         return await self._actor.wait.remote(outcome_id, 0.0)
@@ -53,12 +60,27 @@ class RayRollouts:
     async def refused(self) -> int:
         return await self._actor.refused.remote()
 
-    async def prove(self, version: VersionId) -> int:
-        """Bytes that the version takes; proved now unless it was. Raises ModelError."""
+    async def prove(self, version: VersionId) -> Proof:
+        """Proved now unless it was. Raises ModelError, Overloaded."""
+        return _unless_error(await self._reached(version, "prove", version))
+
+    @contextlib.asynccontextmanager
+    async def loading(self, version: VersionId) -> AsyncGenerator[None]:
+        """Around the loading of a version in this process. Raises ModelError on entering."""
+        _unless_error(await self._reached(version, "loading", version, self._holder))
         try:
-            found: int | ResightError = await self._actor.prove.remote(version)
-        except Exception as error:  # the actor is away
+            yield
+        finally:
+            self._actor.loaded.remote(version, self._holder)
+
+    async def _reached(self, version: VersionId, method: str, *arguments: Any) -> Any:
+        try:
+            return await getattr(self._actor, method).remote(*arguments)
+        except Exception as error:  # the actor is unavailable
             raise ModelNotReady(f"{version} cannot be proved now: {error}"[:500]) from error
-        if isinstance(found, ResightError):
-            raise found
-        return found
+
+
+def _unless_error(found: T | ResightError) -> T:
+    if isinstance(found, ResightError):
+        raise found
+    return found

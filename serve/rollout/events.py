@@ -43,10 +43,19 @@ def record(
 
 def events(store: ModelStore, name: str, most: int = 20) -> list[Event]:
     """The newest, newest first; a damaged one is left out."""
-    found: list[Event] = []
-    for file in sorted(store.folder.names(f"{name}/{EVENTS}"), reverse=True)[:most]:
-        try:
-            found.append(Event.model_validate_json(store.folder.read(f"{name}/{EVENTS}/{file}")))
-        except (ValidationError, FileNotFoundError):
-            continue
-    return found
+    files = sorted(store.folder.names(f"{name}/{EVENTS}"), reverse=True)[:most]
+    return [event for file in files if (event := _read(store, name, file))]
+
+
+def event_of(store: ModelStore, name: str, outcome_id: str) -> Event | None:
+    """The event that ended an operation."""
+    files = store.folder.names(f"{name}/{EVENTS}")
+    mine = [file for file in files if file.endswith(f"-{outcome_id}.json")]
+    return _read(store, name, mine[-1]) if mine else None
+
+
+def _read(store: ModelStore, name: str, file: str) -> Event | None:
+    try:
+        return Event.model_validate_json(store.folder.read(f"{name}/{EVENTS}/{file}"))
+    except (ValidationError, FileNotFoundError):
+        return None

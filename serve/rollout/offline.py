@@ -17,10 +17,10 @@ from serve.rollout.steps import Rollout
 class NoReplicas:
     """None to load in and none to tell."""
 
-    def holds(self, version: VersionId) -> bool:
+    def holds(self, version: VersionId, digest: str) -> bool:
         return False
 
-    def ensure(self, version: VersionId, needs_bytes: int) -> None:
+    def ensure(self, version: VersionId, digest: str) -> None:
         return None
 
     def activate(self, name: str, state: ModelState) -> None:
@@ -37,7 +37,7 @@ def apply_offline(store: ModelStore, operation: Operation) -> Outcome:
     before = read_state(store, operation.name).aliases.get(operation.alias)
     rollout = Rollout(store, NoReplicas(), lambda version: prove(store.url, version, threads=1))
     try:
-        detail = rollout.apply(operation)
+        detail = rollout.apply(rollout.begin(operation))
     except ResightError as error:
         change = {"state": "refused", "detail": str(error), "error": type(error).__name__}
         record(store, outcome.model_copy(update=change), before, before)

@@ -64,4 +64,6 @@ class Outcome(Frozen):
 
 
 def asked(operation: Operation) -> Outcome:
-    return Outcome(id=secrets.token_hex(6), operation=operation, asked_at=datetime.now(UTC))
+    """A new one, whose id names the model, so that it is found in the store."""
+    number = f"{operation.name}-{secrets.token_hex(6)}"
+    return Outcome(id=number, operation=operation, asked_at=datetime.now(UTC))

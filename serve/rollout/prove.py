@@ -20,21 +20,27 @@ from model_store.store import ModelStore
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What it cost to bring the version up: memory in bytes, and seconds."""
+    """What it cost to bring the version up: memory in bytes, and seconds. `digest` is of its files
+    (`ModelVersion.digest`).
+    """
 
     rss_bytes: int
     seconds: float
+    digest: str = ""
 
 
-def prove(url: str, version: VersionId, threads: int) -> Proof:
-    """Raises ModelError, and whatever the model makes its runtime raise."""
+def prove(url: str, version: VersionId, threads: int, digest: str = "") -> Proof:
+    """Bring up the version in this process, from files of this digest if one is given.
+
+    Raises ModelError, and whatever the model makes its runtime raise.
+    """
     started = time.perf_counter()
     process = psutil.Process()
     before = process.memory_info().rss
-    model = load_model(ModelStore(url), version, threads)
+    model = load_model(ModelStore(url), version, threads, digest)
     warm_up(model)
     after = process.memory_info().rss
-    return Proof(max(0, after - before), time.perf_counter() - started)
+    return Proof(max(0, after - before), time.perf_counter() - started, digest)
 
 
 def warm_up(model: Loaded) -> None:

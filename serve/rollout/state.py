@@ -1,6 +1,6 @@
 """What serves, per alias of a model: the version, the way back, canary, shadow and pin.
 
-<models>/<name>/.rollout/state.json <--read_state / write_state--> ModelState
+<models>/<name>/.rollout/state.json <--read_state / update_state--> ModelState
 
 An alias that nobody has rolled out yet is taken from aliases.json as it stands. `generation` grows
 with each write, so that a replica never goes back to an older state than it has.
@@ -9,6 +9,7 @@ with each write, so that a replica never goes back to an older state than it has
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -46,19 +47,38 @@ class AliasState(Frozen):
         shares = (share.version for share in (self.canary, self.shadow) if share)
         return {self.active, *shares}
 
+    def named(self) -> set[str]:
+        """Everything that must be loaded for it, and the way back."""
+        return self.versions() | ({self.previous} if self.previous else set())
+
 
 class ModelState(Frozen):
-    """All aliases of one model."""
+    """All aliases of one model, and the digest (`ModelVersion.digest`) of each version as it was rolled out."""
 
     generation: int = 0
     aliases: dict[str, AliasState] = {}
+    digests: dict[str, str] = {}
 
-    def with_alias(self, alias: str, state: AliasState | None) -> ModelState:
-        """The next generation, with this alias changed, or gone."""
+    def with_alias(
+        self, alias: str, state: AliasState | None, digests: Mapping[str, str] | None = None
+    ) -> ModelState:
+        """The next generation, with this alias changed, or gone. Digests of versions that no alias names any more
+        are left out.
+        """
         aliases = {name: one for name, one in self.aliases.items() if name != alias}
         if state is not None:
             aliases[alias] = state
-        return ModelState(generation=self.next_generation(), aliases=aliases)
+        named = {version for one in aliases.values() for version in one.named()}
+        kept = {v: d for v, d in (self.digests | dict(digests or {})).items() if v in named}
+        return ModelState(generation=self.next_generation(), aliases=aliases, digests=kept)
+
+    def require_unchanged(self, version: VersionId, digest: str) -> None:
+        """Raises ModelRefused if the version was rolled out with other files."""
+        if self.digests.get(version.version, digest) != digest:
+            raise ModelRefused(
+                f"the files of {version} were replaced after it was rolled out, and versions never change: "
+                "add them as another version, or promote another version before this one"
+            )
 
     def next_generation(self) -> int:
         """Milliseconds of the clock, and more than this one: replicas follow also when the file was lost."""
@@ -74,23 +94,38 @@ def read_state(store: ModelStore, name: str) -> ModelState:
     Raises ModelRefused when a file is damaged, StorageUnreachable.
     """
     wanted = store.aliases(name)
-    known = _written(store, name)
-    aliases = {alias: known.aliases.get(alias, AliasState(active=v)) for alias, v in wanted.items()}
-    return ModelState(generation=known.generation, aliases=aliases)
-
-
-def write_state(store: ModelStore, name: str, state: ModelState) -> None:
-    """In one step: readers see the old state or the new one."""
-    store.folder.write(f"{name}/{STATE}", state.model_dump_json(indent=1).encode())
-
-
-def _written(store: ModelStore, name: str) -> ModelState:
     try:
-        return ModelState.model_validate_json(store.folder.read(f"{name}/{STATE}"))
+        return _merged(store, name, wanted, store.folder.read(f"{name}/{STATE}"))
     except FileNotFoundError:
-        return ModelState()
+        return _merged(store, name, wanted, None)
+
+
+def update_state(
+    store: ModelStore, name: str, change: Callable[[ModelState], ModelState]
+) -> ModelState:
+    """Write `change` of the state in the files at that moment, and return it. Nothing is written if it returns its
+    argument, or raises. Raises as `read_state`, Conflict, StorageUnsafe.
+    """
+    written: list[ModelState] = []
+
+    def changed(data: bytes | None) -> bytes | None:
+        now = _merged(store, name, store.aliases(name), data)
+        written[:] = [change(now)]
+        return None if written[0] is now else written[0].model_dump_json(indent=1).encode()
+
+    store.folder.update(f"{name}/{STATE}", changed)
+    return written[0]
+
+
+def _merged(
+    store: ModelStore, name: str, wanted: Mapping[str, str], data: bytes | None
+) -> ModelState:
+    try:
+        known = ModelState() if data is None else ModelState.model_validate_json(data)
     except ValidationError as error:
         raise ModelRefused(
             f"{store.url}/{name}/{STATE} is damaged ({error.errors()[0]['msg']}); remove it: "
             "what serves then follows aliases.json"
         ) from error
+    aliases = {alias: known.aliases.get(alias, AliasState(active=v)) for alias, v in wanted.items()}
+    return known.model_copy(update={"aliases": aliases})

@@ -1,15 +1,19 @@
 """The steps of a rollout, in the one order that never leaves a request without its model.
 
 prove in a throw-away process -> load, warm up and probe in every replica -> write the alias and the state
--> every replica switches and says so -> done. What fails before the alias is written has changed nothing;
-what fails after it is put back. Knows no Ray: `Replicas` and `prove` are given.
+-> every replica switches and acknowledges -> done. What fails before the alias is written has changed nothing;
+what fails after it is put back. Operations may run at the same time, also in other processes: what is written is
+computed from the files at that moment, and refused if they contradict the operation. Knows no Ray: `Replicas` and
+`prove` are given.
 """
 
 from __future__ import annotations
 
 import contextlib
+import threading
+from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -17,23 +21,25 @@ from model_store.errors import BadRequest, Conflict, ModelNotReady
 from model_store.names import VersionId, version_id
 from model_store.store import ModelStore
 from serve.rollout.operations import Operation
-from serve.rollout.prove import Proof
-from serve.rollout.state import AliasState, ModelState, Share, read_state, write_state
+from serve.rollout.state import AliasState, Frozen, ModelState, Share, read_state, update_state
+
+MOVES = ("promote", "rollback", "follow")
+"""Operations that write aliases.json."""
 
 
 class Replicas(Protocol):
     """All replicas of a running cluster. Each call raises ResightError unless all acknowledge."""
 
-    def holds(self, version: VersionId) -> bool:
-        """Whether each has it loaded."""
+    def holds(self, version: VersionId, digest: str) -> bool:
+        """Whether each has it loaded, from files of this digest."""
         ...
 
-    def ensure(self, version: VersionId, needs_bytes: int) -> None:
-        """Load, warm up and probe a version in each, unless it is there."""
+    def ensure(self, version: VersionId, digest: str) -> None:
+        """Load, warm up and probe a version in each, from files of this digest, unless it is there."""
         ...
 
     def activate(self, name: str, state: ModelState) -> None:
-        """Have each answer by this state from now on."""
+        """Have each answer by this state from now on. Raises Conflict if one knows a newer state."""
         ...
 
     def release(self, version: VersionId) -> None:
@@ -41,43 +47,80 @@ class Replicas(Protocol):
         ...
 
 
+class Begun(Frozen):
+    """An operation and what it was asked on: the alias as it served, and its version in aliases.json."""
+
+    operation: Operation
+    before: AliasState | None = None
+    wanted: str | None = None
+
+
 @dataclass
 class Rollout:
-    """One operation at a time: the caller sees to that."""
+    """Call it from any thread; the switches of one model take turns."""
 
     store: ModelStore
     replicas: Replicas
-    prove: Callable[[VersionId], Proof]
+    prove: Callable[[VersionId], object]
+    _turns: defaultdict[str, threading.Lock] = field(
+        default_factory=lambda: defaultdict(threading.Lock)
+    )
 
-    def apply(self, operation: Operation) -> str:
-        """What was done, in words. Raises ResightError when nothing was; then nothing has changed."""
-        name, alias = operation.name, operation.alias
+    def begin(self, operation: Operation) -> Begun:
+        """The operation as it stays, however often it is tried: a rollback names its version.
+
+        Raises ModelRefused for damaged files, StorageUnreachable.
+        """
+        if operation.kind == "release":
+            return Begun(operation=operation)
+        before = read_state(self.store, operation.name).aliases.get(operation.alias)
+        if operation.kind == "rollback" and operation.version is None and before:
+            operation = operation.model_copy(update={"version": before.previous})
+        wanted = self.store.aliases(operation.name).get(operation.alias)
+        return Begun(operation=operation, before=before, wanted=wanted)
+
+    def apply(self, begun: Begun) -> str:
+        """What was done, in words. Raises ResightError when nothing was; then nothing has changed, except where the
+        message says that it could not be put back.
+        """
+        operation, name = begun.operation, begun.operation.name
         if operation.kind == "release":
             version = version_id(name, operation.version or "")
             self.replicas.release(version)
             return f"{version} is released"
-        state = read_state(self.store, name)
-        wanted = self._next(operation, state.aliases.get(alias))
-        if wanted == state.aliases.get(alias) and self._is_written(name, alias, wanted):
-            return f"{name}:{alias} is so already"
-        new = state.with_alias(alias, wanted)
-        self._bring(name, wanted.versions())
-        self._switch(name, alias, state, new)
-        return _words(operation, wanted)
+        at = datetime.now(UTC)
+        now = read_state(self.store, name)
+        self._next(begun, now, at)  # refuses before anything is proved
+        digests = self._bring(operation, now)
 
-    def _next(self, operation: Operation, now: AliasState | None) -> AliasState:
+        def decided(now: ModelState) -> ModelState:
+            for version, digest in digests.items():
+                now.require_unchanged(version_id(name, version), digest)
+            known, next_ = now.aliases.get(operation.alias), self._next(begun, now, at)
+            same = next_ == known and digests.items() <= now.digests.items()
+            return now if same else now.with_alias(operation.alias, next_, digests)
+
+        with self._turns[name]:
+            return self._switch(begun, decided)
+
+    def _next(self, begun: Begun, state: ModelState, at: datetime) -> AliasState:
         """The alias as the operation wants it. Raises BadRequest, Conflict."""
+        operation, now = begun.operation, state.aliases.get(begun.operation.alias)
+        if now == AliasState(active=str(operation.version)):
+            now = (
+                begun.before
+            )  # it was never rolled out, and aliases.json names the new version already
         kind, place = operation.kind, f"{operation.name}:{operation.alias}"
-        if kind in ("promote", "follow"):
-            return self._promoted(operation, now, str(operation.version))
+        if kind == "rollback" and now is not None and operation.version is None:
+            raise Conflict(f"{place} has no version before {now.active} to go back to")
+        if kind in ("promote", "follow") or (kind == "rollback" and now is not None):
+            _require_not_moved(begun, now, place)
+            return _promoted(place, now, str(operation.version), at)
         if now is None:
             raise BadRequest(f"{place} names no version yet; promote one first")
+        _require_not_moved(begun, now, place)
         if kind in ("pin", "unpin"):
             return now.model_copy(update={"pinned": kind == "pin"})
-        if kind == "rollback":
-            if now.previous is None:
-                raise Conflict(f"{place} has no version before {now.active} to go back to")
-            return self._promoted(operation, now, now.previous)
         _require_unpinned(now, place)
         share = None
         if operation.percent:
@@ -95,39 +138,105 @@ class Rollout:
                 f"{version} is a classifier, and shadows are compared by their boxes: use a canary instead"
             )
 
-    def _promoted(self, operation: Operation, now: AliasState | None, version: str) -> AliasState:
-        if now is None:
-            return AliasState(active=version, since=datetime.now(UTC))
-        if now.active == version:
-            return now if now.since else now.model_copy(update={"since": datetime.now(UTC)})
-        _require_unpinned(now, f"{operation.name}:{operation.alias}")
-        return AliasState(
-            active=version, previous=now.active, since=datetime.now(UTC), pinned=now.pinned
-        )
+    def _bring(self, operation: Operation, now: ModelState) -> dict[str, str]:
+        """Prove and load the version that the operation names, unless replicas hold it; version to digest.
 
-    def _bring(self, name: str, versions: set[str]) -> None:
-        """Prove and load what replicas do not hold yet. Raises ModelError."""
-        for version in sorted(versions):
-            wanted = self.store.describe(version_id(name, version)).id
-            if not self.replicas.holds(wanted):
-                self.replicas.ensure(wanted, self.prove(wanted).rss_bytes)
+        Raises ModelError.
+        """
+        if operation.version is None or not (operation.kind in MOVES or operation.percent):
+            return {}
+        wanted = self.store.describe(version_id(operation.name, operation.version))
+        now.require_unchanged(wanted.id, wanted.digest)
+        if not self.replicas.holds(wanted.id, wanted.digest):
+            self.prove(wanted.id)
+            self.replicas.ensure(wanted.id, wanted.digest)
+        return {wanted.id.version: wanted.digest}
 
-    def _switch(self, name: str, alias: str, old: ModelState, new: ModelState) -> None:
-        before = self.store.aliases(name).get(alias)
-        self.store.set_alias(name, alias, new.aliases[alias].active)
+    def _switch(self, begun: Begun, decided: Callable[[ModelState], ModelState]) -> str:
+        operation, name, alias = begun.operation, begun.operation.name, begun.operation.alias
+        before, wanted = read_state(self.store, name), self.store.aliases(name).get(alias)
+        new = decided(before)  # refuses before anything is written
+        if operation.kind in MOVES:
+            among = {operation.version}
+            if operation.kind != "follow":
+                among.add(begun.wanted)
+            self.store.set_alias(name, alias, operation.version, among=among)
         try:
-            write_state(self.store, name, new)
-            self.replicas.activate(name, new)
-        except BaseException:
-            back = ModelState(generation=new.next_generation(), aliases=old.aliases)
-            self.store.set_alias(name, alias, before)
-            write_state(self.store, name, back)
-            with contextlib.suppress(ModelNotReady):  # who does not hear it now reads it soon
-                self.replicas.activate(name, back)
+            new = update_state(self.store, name, decided)
+            self._activate(name, new)
+        except BaseException as error:
+            self._put_back(begun, wanted, before, new, error)
             raise
+        if new.aliases[alias] == before.aliases.get(alias):
+            return f"{name}:{alias} is so already"
+        return _words(operation, new.aliases[alias])
 
-    def _is_written(self, name: str, alias: str, wanted: AliasState) -> bool:
-        return wanted.since is not None and self.store.aliases(name).get(alias) == wanted.active
+    def _activate(self, name: str, state: ModelState) -> None:
+        """A newer state that a replica knows was written after this one, and contains it."""
+        while True:
+            try:
+                self.replicas.activate(name, state)
+                return
+            except Conflict:
+                newest = read_state(self.store, name)
+                if newest.generation <= state.generation:
+                    raise
+                state = newest
+
+    def _put_back(
+        self,
+        begun: Begun,
+        wanted: str | None,
+        before: ModelState,
+        mine: ModelState,
+        error: BaseException,
+    ) -> None:
+        """The alias as it was, unless another hand has moved it since. Raises ModelNotReady if the files cannot be
+        written: aliases.json goes first, since the state follows it as soon as it can.
+        """
+        operation, name, alias = begun.operation, begun.operation.name, begun.operation.alias
+
+        def undone(now: ModelState) -> ModelState:
+            found, was = now.aliases.get(alias), before.aliases.get(alias)
+            if found not in (None, mine.aliases[alias]):
+                return now
+            return now.with_alias(alias, was if found else None, before.digests)
+
+        try:
+            if operation.kind in MOVES:
+                with contextlib.suppress(Conflict):
+                    self.store.set_alias(name, alias, wanted, among={operation.version})
+            back = update_state(self.store, name, undone)
+        except Exception as also:
+            raise ModelNotReady(
+                f"{error}; and it could not be put back ({also}): replicas follow aliases.json and the state of "
+                f"{name} as soon as they can read them; see 'resight models history {name}' then"
+            ) from error
+        with contextlib.suppress(ModelNotReady, Conflict):  # those that miss it read it soon
+            self.replicas.activate(name, back)
+
+
+def _promoted(place: str, now: AliasState | None, version: str, at: datetime) -> AliasState:
+    if now is None:
+        return AliasState(active=version, since=at)
+    if now.active == version:
+        return now if now.since else now.model_copy(update={"since": at})
+    _require_unpinned(now, place)
+    return AliasState(active=version, previous=now.active, since=at)
+
+
+def _require_not_moved(begun: Begun, now: AliasState | None, place: str) -> None:
+    """Raises Conflict if another hand has moved the alias since the operation was asked for, unless to where it would
+    go. To follow is to go where aliases.json says, wherever the alias is.
+    """
+    if begun.operation.kind == "follow":
+        return
+    active, before = now and now.active, begun.before and begun.before.active
+    if active != before and active != begun.operation.version:
+        raise Conflict(
+            f"{place} was moved from {before or 'no version'} to {active or 'no version'} after this was asked "
+            "for; look at it, then ask again"
+        )
 
 
 def _require_unpinned(state: AliasState, place: str) -> None:

@@ -1,9 +1,9 @@
 """A process that has imported what a detector needs, and does nothing but fork: each child proves one version.
 
-stdin: {"url": …, "version": …, "threads": …}, a line each, and "memory_share" where it is not MEMORY_SHARE -> stdout:
-a line with the proof, with the error, or with the signal that ended the child. `python -m serve.rollout.zygote`,
-started and ended by `apart.py`. A new interpreter with the same imports would take a second of a processor that live
-requests want.
+stdin: {"url": …, "version": …, "threads": …, "digest": …}, a line each, and "memory_share" where it is not
+MEMORY_SHARE -> stdout: a line with the proof, with the error, or with the signal that ended the child. `python -m
+serve.rollout.zygote`, started and ended by `apart.py`. A new interpreter with the same imports would take a second
+of a processor that live requests want.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ def _prove_and_end(asked: dict[str, Any], writes: int) -> None:
     os.dup2(2, 1)  # what a library prints is no answer
     try:
         with _bounded_memory(asked.get("memory_share", MEMORY_SHARE)):
-            proof = prove(asked["url"], parse_version(asked["version"]), asked["threads"])
+            version, digest = parse_version(asked["version"]), asked.get("digest", "")
+            proof = prove(asked["url"], version, asked["threads"], digest)
         found: dict[str, Any] = {"proof": asdict(proof)}
     except BaseException as error:
         found = _failure(asked["version"], error)

@@ -86,7 +86,7 @@ def control_router(
     """Routes that move aliases; none without a rollout (an engine without a cluster)."""
     routes = APIRouter(
         tags=["rollout"],
-        responses={k: PROBLEMS[k] for k in (400, 404, 408, 409, 413, 503)},
+        responses={k: PROBLEMS[k] for k in (400, 404, 408, 409, 413, 429, 503)},
         route_class=SmallBodyRoute,
     )
 

@@ -16,6 +16,8 @@ from serve.residents import Residents
 from serve.serving import Serving
 from serve.v2.contract import IndexEntry
 
+_NOT_LOADED = "not loaded; asking for it by version loads it, with a token of the scope admin"
+
 
 async def index(engine: Engine, serving: Serving, ready_only: bool) -> list[IndexEntry]:
     """Return every version in the store or in memory, by name. Raises StorageUnreachable, Overloaded."""
@@ -23,7 +25,7 @@ async def index(engine: Engine, serving: Serving, ready_only: bool) -> list[Inde
     loaded = serving.versions
     entries: list[IndexEntry] = []
     for version in sorted(stored | loaded):
-        why = _why(serving.failures, version) or "not loaded; asking for it by version loads it"
+        why = _why(serving.failures, version) or _NOT_LOADED
         if version in loaded:
             entries.append(
                 IndexEntry(name=version.name, version=version.version, state="READY", reason="")

@@ -17,7 +17,7 @@ from serve.engine import Engine
 from serve.http_api import build_http_api
 from serve.settings import DetectArgs
 from serve.tokens import Scope, TokenFile
-from tests.fixtures_local import motion_store
+from tests.fixtures_local import motion_store, photo
 
 ALL = frozenset(Scope)
 
@@ -250,3 +250,38 @@ async def test_no_token_is_in_any_log(
     told = str(logs) + caplog.text
     assert "station" in told
     assert not [sent for sent in (token, "env-secret", "made-up-secret") if sent in told]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v1/detect?model=blobs@{}"),
+        ("GET", "/v2/models/blobs/versions/{}"),
+        ("GET", "/v2/models/blobs@{}/config"),
+    ],
+)
+async def test_a_version_that_nothing_needs_is_loaded_for_an_admin_alone(
+    file: TokenFile, tmp_path: Path, method: str, path: str
+) -> None:
+    station, boss = file.add("station", (Scope.detect,)), file.add("boss", ALL)
+    motion_store(tmp_path / "models", "1", "2")
+    engine = Engine(DetectArgs(models=str(tmp_path / "models"), workers=1))
+    await engine.residents.refresh()
+    api = build_http_api(engine, Access("", file))
+    transport = httpx.ASGITransport(api)
+    try:
+        async with httpx.AsyncClient(transport=transport, base_url="http://resight") as client:
+
+            async def status(version: str, token: str) -> int:
+                sent = {"headers": bearer(token), "content": photo("cat")}
+                options = sent if method == "POST" else {"headers": sent["headers"]}
+                answer = await client.request(method, path.format(version), **options)
+                return answer.status_code
+
+            found = [await status(*one) for one in (("1", station), ("2", station))]
+            assert found == [200, 403]
+            assert len(engine.residents.loaded) == 1
+            found = [await status(*one) for one in (("2", boss), ("2", station))]
+            assert found == [200, 200], "it is here now"
+    finally:
+        engine.stop()

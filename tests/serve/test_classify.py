@@ -159,7 +159,7 @@ class Sour:
 
 async def test_a_lease_holds_a_classifier_as_it_holds_a_detector(engine: Engine) -> None:
     two = VersionId("colours", "2")
-    key = await engine.ensure(two, 0)
+    key = await engine.ensure(two)
     assert key == engine.store.describe(two).info.inference_key
     engine.residents.versions.lease(two, "a run", 60)
     assert engine.residents.versions.holders(two) == ["a run"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import shutil
 import threading
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 from model_store.errors import (
     BadRequest,
     Conflict,
+    Forbidden,
     ModelNotFound,
     ModelNotReady,
     ModelRefused,
@@ -21,8 +24,9 @@ from model_store.errors import (
 )
 from model_store.names import VersionId
 from model_store.store import ModelStore
-from serve.residents import Residents
-from serve.rollout.state import AliasState, ModelState, write_state
+from serve.residents import Residents, Trusting, loads_if
+from serve.rollout.prove import Proof
+from serve.rollout.state import AliasState, ModelState, read_state, update_state
 from tests.fixtures_local import write_json
 
 
@@ -50,11 +54,33 @@ class Shelf:
         """Which version answers to a reference."""
         return str((await self.residents.get(ref)).detector)
 
-    def _load(self, version: VersionId) -> Any:
+    def _load(self, version: VersionId, digest: str = "") -> Any:
         self.loads.append(str(version))
         if str(version) in self.broken:
             raise ModelRefused(f"{version} is broken")
         return f"detector of {version}"
+
+
+class Prover(Trusting):
+    """Refuses some versions; lists what it was asked for, and what was loaded inside `loading`."""
+
+    def __init__(self, shelf: Shelf, *refused: str) -> None:
+        super().__init__(shelf.residents._store)
+        self.refused = refused
+        self.proved: list[str] = []
+        self.granted: list[str] = []
+        self.needs_bytes: dict[str, int] = {}
+
+    async def prove(self, version: VersionId) -> Proof:
+        self.proved.append(str(version))
+        if version.version in self.refused:
+            raise ModelRefused("it ended the process that loaded it")
+        proof = await super().prove(version)
+        return replace(proof, rss_bytes=self.needs_bytes.get(str(version), 1000))
+
+    def loading(self, version: VersionId) -> AbstractAsyncContextManager[None]:
+        self.granted.append(str(version))
+        return super().loading(version)
 
 
 @pytest.fixture
@@ -177,9 +203,9 @@ async def test_an_exact_version_is_loaded_once_under_concurrent_requests(tmp_pat
     shelf.add("deer", "1")
     load = shelf.residents.versions._load
 
-    def load_at_the_gate(version: VersionId) -> Any:
+    def load_at_the_gate(version: VersionId, digest: str) -> Any:
         assert gate.wait(20)
-        return load(version)
+        return load(version, digest)
 
     shelf.residents.versions._load = load_at_the_gate
     asking = [asyncio.create_task(shelf.answers("deer@1")) for _ in range(8)]
@@ -238,6 +264,10 @@ async def test_a_released_version_is_not_ready_for_what_still_waits(tmp_path: Pa
     assert await shelf.answers("deer@1") == "detector of deer@1"
 
 
+def write_state(store: ModelStore, name: str, new: ModelState) -> None:
+    update_state(store, name, lambda _: new)
+
+
 def state(generation: int, active: str = "1", **more: Any) -> ModelState:
     now = datetime.now(UTC)
     alias = AliasState.model_validate({"active": active, "since": now, **more})
@@ -257,22 +287,15 @@ async def test_activation_loads_what_is_missing_and_switches_only_then(shelf: Sh
 
 
 async def test_a_version_nobody_has_rolled_out_is_proved_before_it_is_loaded(shelf: Shelf) -> None:
-    proved: list[str] = []
-
-    async def prove(version: VersionId) -> int:
-        proved.append(str(version))
-        if version.version == "1":
-            raise ModelRefused("it ended the process that loaded it")
-        return 1 << 60 if version.version == "3" else 1000
-
     shelf.add("deer", "3")
-    shelf.residents.prove = prove
+    prover = shelf.residents.prover = Prover(shelf, "1")
+    prover.needs_bytes["deer@3"] = 1 << 60
     assert await shelf.answers("deer@2") == "detector of deer@2"
     with pytest.raises(ModelRefused, match="ended the process"):
         await shelf.answers("deer@1")
     with pytest.raises(ModelNotReady, match="no memory for deer@3"):
         await shelf.answers("deer@3")
-    assert proved == ["deer@2", "deer@1", "deer@3"]
+    assert prover.proved == ["deer@2", "deer@1", "deer@3"]
     assert shelf.loads == ["deer@2"]
 
 
@@ -298,7 +321,7 @@ async def test_what_is_used_or_leased_while_idle_ones_are_released_stays(shelf: 
 
 async def test_whether_the_store_could_be_read_is_said(tmp_path: Path) -> None:
     assert await Shelf(tmp_path).residents.refresh()
-    nowhere = Residents(ModelStore("s3://no-such-bucket-of-ours"), lambda _: None)  # type: ignore[arg-type,return-value]
+    nowhere = Residents(ModelStore("s3://no-such-bucket-of-ours"), lambda *_: None)  # type: ignore[arg-type,return-value]
     nowhere._read_states = _unreachable  # type: ignore[method-assign]
     assert not await nowhere.refresh()
 
@@ -431,3 +454,153 @@ async def test_what_is_wrong_with_a_model_is_forgotten_when_it_is_gone(shelf: Sh
     shutil.rmtree(shelf.place / "owl")
     await shelf.residents.refresh()
     assert shelf.residents.failures == {}
+
+
+async def test_what_another_cluster_rolled_out_is_proved_here_before_it_is_loaded(
+    shelf: Shelf,
+) -> None:
+    await shelf.residents.refresh()
+    prover = shelf.residents.prover = Prover(shelf, "2")
+    shelf.residents.started()
+    write_state(shelf.residents._store, "deer", state(1, "2"))
+    await shelf.residents.refresh()
+    assert await shelf.answers("deer") == "detector of deer@1"
+    assert prover.proved == ["deer@2"]
+    assert shelf.loads == ["deer@1"]
+    assert "ended the process" in shelf.residents.failures["deer:production"]
+    prover.refused = ()
+    await shelf.residents.refresh()
+    assert await shelf.answers("deer") == "detector of deer@2"
+    assert prover.granted == ["deer@2"]
+
+
+async def test_what_is_proved_but_takes_more_memory_than_there_is_is_not_loaded_by_a_look(
+    shelf: Shelf,
+) -> None:
+    await shelf.residents.refresh()
+    prover = shelf.residents.prover = Prover(shelf)
+    prover.needs_bytes["deer@2"] = 1 << 60
+    write_state(shelf.residents._store, "deer", state(1, "2"))
+    await shelf.residents.refresh()
+    assert "no memory for deer@2" in shelf.residents.failures["deer:production"]
+    assert shelf.loads == ["deer@1"]
+
+
+@pytest.mark.parametrize("how", ["first look", "activation"])
+async def test_neither_a_restart_nor_an_activation_loads_what_is_not_proved(
+    shelf: Shelf, how: str
+) -> None:
+    shelf.residents.prover = Prover(shelf, "1")
+    if how == "activation":
+        with pytest.raises(ModelRefused, match="ended the process"):
+            await shelf.residents.activate("deer", state(1))
+    else:
+        write_state(shelf.residents._store, "deer", state(1))
+        await shelf.residents.refresh()
+    assert shelf.loads == []
+
+
+async def test_a_version_that_hangs_where_it_is_proved_delays_no_other_model(shelf: Shelf) -> None:
+    shelf.add("ape", "1")
+    shelf.add("owl", "1", "2")
+    shelf.alias("owl", production="1")
+    await shelf.residents.refresh()
+    ends = asyncio.Event()
+
+    class Hanging(Prover):
+        async def prove(self, version: VersionId) -> Proof:
+            if version.name in ("ape", "deer"):
+                await ends.wait()
+            return await super().prove(version)
+
+    shelf.residents.prover = Hanging(shelf)
+    shelf.residents.started()
+    shelf.alias("ape", production="1")
+    write_state(shelf.residents._store, "ape", state(1, "1"))
+    write_state(shelf.residents._store, "deer", state(1, "2"))
+    write_state(shelf.residents._store, "owl", state(1, "2"))
+    await shelf.residents.refresh()
+    assert await shelf.answers("owl") == "detector of owl@2"
+    assert await shelf.answers("deer") == "detector of deer@1"
+    assert "is being proved" in shelf.residents.failures["deer:production"]
+    ends.set()
+    while shelf.residents._bringing:
+        await asyncio.sleep(0.01)
+    await shelf.residents.refresh()
+    assert await shelf.answers("deer") == "detector of deer@2"
+    assert shelf.residents.failures == {}
+
+
+async def test_a_version_whose_files_were_replaced_is_not_loaded_for_its_alias(
+    tmp_path: Path,
+) -> None:
+    shelf = Shelf(tmp_path, idle_versions=0)
+    shelf.add("deer", "1")
+    shelf.alias("deer", production="1")
+    rolled_out = (await shelf.residents.prover.prove(VersionId("deer", "1"))).digest
+    write_state(
+        shelf.residents._store,
+        "deer",
+        state(1).model_copy(update={"digests": {"1": rolled_out}}),
+    )
+    await shelf.residents.refresh()
+    write_json(shelf.place / "deer" / "1" / "READY", {"files": {"model.onnx": "0" * 64}})
+    await shelf.residents.refresh()
+    assert await shelf.answers("deer") == "detector of deer@1", "as it was loaded"
+    restarted = Shelf(tmp_path)
+    await restarted.residents.refresh()
+    assert restarted.loads == []
+    assert "the files of deer@1 were replaced" in restarted.residents.failures["deer:production"]
+    with pytest.raises(ModelRefused, match="the files of deer@1 were replaced"):
+        await restarted.residents.activate("deer", read_state(shelf.residents._store, "deer"))
+
+
+async def test_an_idle_version_whose_files_were_replaced_is_loaded_again_where_it_is_rolled_out(
+    shelf: Shelf,
+) -> None:
+    await shelf.answers("deer@2")
+    write_json(shelf.place / "deer" / "2" / "READY", {"files": {"model.onnx": "0" * 64}})
+    two = VersionId("deer", "2")
+    digest = (await shelf.residents.prover.prove(two)).digest
+    assert not shelf.residents.versions.holds(two, digest)
+    await shelf.residents.bring(two, digest)
+    assert shelf.residents.versions.holds(two, digest)
+    assert shelf.loads == ["deer@2", "deer@2"]
+
+
+async def test_requests_that_go_away_share_the_loading_that_they_began(shelf: Shelf) -> None:
+    gate = threading.Event()
+    load = shelf.residents.versions._load
+
+    def load_at_the_gate(version: VersionId, digest: str) -> Any:
+        assert gate.wait(20)
+        return load(version, digest)
+
+    shelf.residents.versions._load = load_at_the_gate
+    for _ in range(5):
+        asking = asyncio.create_task(shelf.answers("deer@2"))
+        while not shelf.residents._bringing:
+            await asyncio.sleep(0.01)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+    gate.set()
+    assert await shelf.answers("deer@2") == "detector of deer@2"
+    assert shelf.loads == ["deer@2"]
+
+
+async def test_who_may_not_load_gets_what_is_here_aliased_or_held_by_a_run(shelf: Shelf) -> None:
+    shelf.add("deer", "3", "4")
+    await shelf.residents.refresh()
+    await shelf.answers("deer@2")
+    shelf.residents.versions.lease(VersionId("deer", "3"), "run a", 60)
+    del shelf.residents.versions._loaded[VersionId("deer", "1")]
+    with loads_if(allowed=False):
+        for version in ("1", "2", "3"):
+            assert await shelf.answers(f"deer@{version}") == f"detector of deer@{version}"
+        with pytest.raises(Forbidden, match="deer@4 is not loaded here.*scope admin"):
+            await shelf.answers("deer@4")
+        with pytest.raises(ModelNotFound), loads_if(allowed=True):
+            await shelf.answers("deer@9")
+        with pytest.raises(Forbidden), loads_if(allowed=True):
+            await shelf.answers("deer@4")
+    assert await shelf.answers("deer@4") == "detector of deer@4"

@@ -14,7 +14,7 @@ from serve.rollout.events import events, record
 from serve.rollout.follow import Follower
 from serve.rollout.offline import apply_offline
 from serve.rollout.operations import Operation, Outcome, asked
-from serve.rollout.state import AliasState, ModelState, read_state, write_state
+from serve.rollout.state import AliasState, read_state, update_state
 from tests.fixtures_local import motion_store
 
 
@@ -23,7 +23,7 @@ def store(tmp_path: Path) -> ModelStore:
     store = motion_store(tmp_path, "1", "2")
     store.set_alias("blobs", "production", "1")
     state = AliasState(active="1", since=datetime.now(UTC))
-    write_state(store, "blobs", ModelState().with_alias("production", state))
+    update_state(store, "blobs", lambda now: now.with_alias("production", state))
     return store
 
 

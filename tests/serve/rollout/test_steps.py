@@ -14,7 +14,7 @@ from model_store.names import VersionId
 from model_store.store import ModelStore
 from serve.rollout.operations import Operation
 from serve.rollout.prove import Proof
-from serve.rollout.state import AliasState, ModelState, read_state, write_state
+from serve.rollout.state import AliasState, ModelState, read_state, update_state
 from serve.rollout.steps import Rollout
 from tests.fixtures_local import motion_store
 from tests.model_store.classifiers import colour_store
@@ -31,11 +31,11 @@ class FakeReplicas:
         self.log: list[str] = []
         self.refuses: dict[str, Exception] = {}
 
-    def holds(self, version: VersionId) -> bool:
+    def holds(self, version: VersionId, digest: str) -> bool:
         return version.version in self.held
 
-    def ensure(self, version: VersionId, needs_bytes: int) -> None:
-        self._say(f"ensure {version.version} {needs_bytes}")
+    def ensure(self, version: VersionId, digest: str) -> None:
+        self._say(f"ensure {version.version}")
         self.held.add(version.version)
 
     def activate(self, name: str, state: ModelState) -> None:
@@ -77,7 +77,8 @@ def apply(store: ModelStore, replicas: FakeReplicas) -> Callable[..., str]:
     rollout = Rollout(store, replicas, prove)
 
     def run(kind: str, **fields: Any) -> str:
-        return rollout.apply(Operation.model_validate({"kind": kind, "name": NAME, **fields}))
+        operation = Operation.model_validate({"kind": kind, "name": NAME, **fields})
+        return rollout.apply(rollout.begin(operation))
 
     return run
 
@@ -92,7 +93,7 @@ def test_the_order_never_leaves_a_request_without_its_model(
     assert apply("promote", version="2") == "blobs:production is now blobs@2"
     assert replicas.log == [
         "prove 2 | wanted 1",
-        f"ensure 2 {SIZE} | wanted 1",
+        "ensure 2 | wanted 1",
         "activate production=2 | wanted 2",
     ]
     assert (serving(store).active, serving(store).previous) == ("2", "1")
@@ -105,14 +106,15 @@ def test_a_version_that_all_hold_is_not_proved_again(apply: Any, replicas: FakeR
     assert replicas.log == ["activate production=2 | wanted 2"]
 
 
-def test_the_same_again_changes_nothing(
+def test_the_same_again_writes_nothing_and_replicas_acknowledge_again(
     apply: Any, store: ModelStore, replicas: FakeReplicas
 ) -> None:
     apply("promote", version="2")
     replicas.log.clear()
     before = read_state(store, NAME)
     assert "so already" in apply("promote", version="2")
-    assert (replicas.log, read_state(store, NAME)) == ([], before)
+    assert read_state(store, NAME) == before
+    assert replicas.log == ["activate production=2 | wanted 2"]
 
 
 def test_a_first_promotion_writes_what_serves_already(
@@ -251,13 +253,13 @@ def test_a_version_is_released_by_the_replicas(apply: Any, replicas: FakeReplica
 
 def test_a_state_survives_being_written(store: ModelStore) -> None:
     state = ModelState().with_alias("production", AliasState(active="1", pinned=True))
-    write_state(store, NAME, state)
+    update_state(store, NAME, lambda _: state)
     assert read_state(store, NAME) == state
 
 
 def test_an_alias_that_is_gone_from_the_file_does_not_serve(store: ModelStore) -> None:
     state = ModelState().with_alias("gone", AliasState(active="1"))
-    write_state(store, NAME, state)
+    update_state(store, NAME, lambda _: state)
     assert set(read_state(store, NAME).aliases) == {"production"}
 
 
@@ -268,7 +270,8 @@ def test_a_classifier_is_promoted_and_has_canaries_but_no_shadow(tmp_path: Path)
     rollout = Rollout(store, replicas, lambda version: Proof(SIZE, 0.1))
 
     def run(kind: str, **fields: Any) -> str:
-        return rollout.apply(Operation.model_validate({"kind": kind, "name": "colours", **fields}))
+        operation = Operation.model_validate({"kind": kind, "name": "colours", **fields})
+        return rollout.apply(rollout.begin(operation))
 
     run("promote", version="1")
     run("canary", version="2", percent=10)

@@ -1,0 +1,68 @@
+"""Operations that were accepted and have not ended, one small file each: they outlive the process that does them.
+
+<models>/<name>/.rollout/operations/<operation id>.json; removed when the event of its end is in the log.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from pydantic import ValidationError
+
+from model_store.names import NAME
+from model_store.store import ModelStore
+from serve.rollout.events import event_of
+from serve.rollout.operations import Outcome
+from serve.rollout.state import Frozen
+from serve.rollout.steps import Begun
+
+OPERATIONS = ".rollout/operations"
+
+
+class Accepted(Frozen):
+    outcome: Outcome
+    begun: Begun
+
+
+def keep(store: ModelStore, accepted: Accepted) -> None:
+    """Without the model's folder nothing is written in its place. Raises FileExistsError if it is kept already,
+    StorageUnreachable.
+    """
+    if store.folder.exists(accepted.outcome.operation.name):
+        store.folder.create(_path(accepted.outcome), accepted.model_dump_json(indent=1).encode())
+
+
+def forget(store: ModelStore, outcome: Outcome) -> None:
+    """Raises StorageUnreachable."""
+    store.folder.remove(_path(outcome))
+
+
+def open_operations(store: ModelStore) -> Iterator[Accepted]:
+    """Those of all models, oldest first for each; a damaged file is left out. Raises StorageUnreachable."""
+    for name in store.names():
+        files = store.folder.names(f"{name}/{OPERATIONS}")
+        found = [one for file in files if (one := _read(store, f"{name}/{OPERATIONS}/{file}"))]
+        yield from sorted(found, key=lambda one: one.outcome.asked_at)
+
+
+def outcome_of(store: ModelStore, outcome_id: str) -> Outcome | None:
+    """Of an operation that any process accepted: open, or ended. Raises StorageUnreachable."""
+    name, _, number = outcome_id.rpartition("-")
+    if not (NAME.fullmatch(name) and re.fullmatch("[0-9a-f]+", number)):
+        return None
+    found = _read(store, f"{name}/{OPERATIONS}/{outcome_id}.json")
+    if event := event_of(store, name, outcome_id):
+        return event.outcome
+    return found and found.outcome
+
+
+def _path(outcome: Outcome) -> str:
+    return f"{outcome.operation.name}/{OPERATIONS}/{outcome.id}.json"
+
+
+def _read(store: ModelStore, path: str) -> Accepted | None:
+    try:
+        return Accepted.model_validate_json(store.folder.read(path))
+    except (FileNotFoundError, ValidationError):
+        return None

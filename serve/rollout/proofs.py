@@ -1,0 +1,209 @@
+"""Proofs of versions on this cluster's hardware: made once for the same files, shared, bounded, kept in its home.
+
+of(version) -> Proof            proved now unless it is known; or the reason why not
+loading(version, holder)        a process is about to load it
+loaded(version, holder)         it did, and is still there
+
+A version that ends the processes that load it is proved again each time, and after MOST_DEATHS refused for a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import platform
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+
+from model_store.errors import ModelError, ModelNotReady, ModelRefused, Overloaded, ResightError
+from model_store.inference_key import (
+    CLASSIFIER_NUMERICS,
+    NUMERICS_VERSION,
+    canonical_json,
+    sha256_hex,
+)
+from model_store.names import VersionId
+from model_store.storage import Folder
+from model_store.store import ModelStore
+from serve.rollout.prove import Proof
+from serve.rollout.state import Frozen
+
+MOST_UNDER_WAY = 16
+"""One at a time of each model, so that versions that hang delay their own model alone."""
+REFUSED_S = 60.0
+"""How long a refusal answers those that ask again."""
+DEADLY_S = 600.0
+"""How long a version is not loaded that has ended MOST_DEATHS processes."""
+MOST_DEATHS = 3
+RUNTIMES = ("numpy", "onnxruntime", "onnxruntime-gpu", "opencv-python-headless", "torch")
+log = structlog.get_logger("resight.rollout")
+
+
+class Known(Frozen):
+    """What is kept of a version's files on one kind of hardware."""
+
+    version: str
+    proof: Proof | None = None
+    loading: tuple[str, ...] = ()
+    deaths: int = 0
+    refused_until: float = 0.0
+
+
+class Proofs:
+    """Call it from one event loop. `run(version, digest)` proves in a process of its own, `hardware(name)` says what
+    a model runs on, `is_alive(holder)` whether a process that loads is still there.
+    """
+
+    def __init__(
+        self,
+        store: ModelStore,
+        folder: Folder,
+        run: Callable[[VersionId, str], Proof],
+        hardware: Callable[[str], Mapping[str, object]],
+        is_alive: Callable[[str], bool],
+    ) -> None:
+        self._store, self._folder = store, folder
+        self._run, self._hardware, self._is_alive = run, hardware, is_alive
+        self._known: dict[str, Known] = {}
+        self._refused: dict[str, tuple[float, ModelError]] = {}
+        self._under_way: dict[str, asyncio.Task[Proof]] = {}
+        self._models: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._writing = asyncio.Lock()
+        self._lanes = ThreadPoolExecutor(MOST_UNDER_WAY, "proof")
+
+    async def of(self, version: VersionId, again: bool = False) -> Proof:
+        """The proof of the files that the store has now. It goes on if the caller goes away. `again`: also if they were
+        refused a moment ago.
+
+        Raises ModelError with the reason, Overloaded, StorageUnreachable.
+        """
+        key, digest = await self._look(version)
+        known = self._known[key]
+        if known.proof is not None:
+            return known.proof
+        if not again:
+            self._require_not_refused(key, version)
+        if key not in self._under_way:
+            if len(self._under_way) >= MOST_UNDER_WAY:
+                raise Overloaded(f"{MOST_UNDER_WAY} versions are being proved", REFUSED_S)
+            task = asyncio.create_task(self._prove(key, digest, version))
+            self._under_way[key] = task
+            task.add_done_callback(functools.partial(self._ended, key))
+        return await asyncio.shield(self._under_way[key])
+
+    async def loading(self, version: VersionId, holder: str) -> None:
+        """Kept before the process begins. Raises ModelError, ModelNotReady if the version must be proved again."""
+        key, _ = await self._look(version)
+        if self._known[key].proof is None:
+            raise ModelNotReady(f"{version} must be proved again; ask again")
+        await self._keep(key, loading=(*self._known[key].loading, holder))
+
+    async def loaded(self, version: VersionId, holder: str) -> None:
+        """The loading has ended, well or with an error, and not the process."""
+        key, _ = await self._look(version)
+        left = tuple(one for one in self._known[key].loading if one != holder)
+        await self._keep(key, loading=left, deaths=0)
+
+    def _require_not_refused(self, key: str, version: VersionId) -> None:
+        """Raises ModelRefused, or whatever it was refused with."""
+        known = self._known[key]
+        left_s = known.refused_until - time.time()
+        if left_s > 0:
+            raise ModelRefused(
+                f"{version} has ended {known.deaths} processes that loaded it; it is tried again in {left_s:.0f} s, "
+                "when its files change, or when it is promoted again"
+            )
+        until_s, error = self._refused.get(key, (0.0, None))
+        if error is not None and time.monotonic() < until_s:
+            raise error.with_traceback(None)
+
+    async def _prove(self, key: str, digest: str, version: VersionId) -> Proof:
+        loop = asyncio.get_running_loop()
+        async with self._models[version.name]:
+            self._refused = {k: r for k, r in self._refused.items() if r[0] > time.monotonic()}
+            try:
+                proof = await loop.run_in_executor(self._lanes, self._run, version, digest)
+            except ModelError as error:
+                self._refused[key] = (time.monotonic() + REFUSED_S, error)
+                raise
+        log.info("version_proved", version=str(version), s=round(proof.seconds, 3))
+        await self._keep(key, proof=proof)
+        return proof
+
+    def _ended(self, key: str, task: asyncio.Task[Proof]) -> None:
+        self._under_way.pop(key, None)
+        if not task.cancelled():
+            task.exception()  # those that asked may have gone away
+
+    async def _look(self, version: VersionId) -> tuple[str, str]:
+        """The key in `_known` of the files in the store on this hardware, and their digest. If a process has died of
+        them, they have no proof any more. Raises ModelError, StorageUnreachable.
+        """
+        key, digest = await asyncio.to_thread(self._key, version)
+        if key not in self._known:
+            known = await asyncio.to_thread(self._read, key)
+            self._known.setdefault(key, known or Known(version=str(version)))
+        loading = self._known[key].loading
+        dead = {one for one in loading if not await asyncio.to_thread(self._is_alive, one)}
+        if dead & set(self._known[key].loading):
+            left = tuple(one for one in self._known[key].loading if one not in dead)
+            deaths = self._known[key].deaths + 1
+            until = time.time() + DEADLY_S if deaths >= MOST_DEATHS else 0.0
+            log.error("process_ended_while_loading", version=str(version), deaths=deaths)
+            await self._keep(key, proof=None, loading=left, deaths=deaths, refused_until=until)
+        return key, digest
+
+    def _key(self, version: VersionId) -> tuple[str, str]:
+        digest, hardware = self._store.describe(version).digest, self._hardware(version.name)
+        about = {"version": str(version), "digest": digest, "hardware": hardware, **software()}
+        return sha256_hex(canonical_json(about))[:32], digest
+
+    def _read(self, key: str) -> Known | None:
+        try:
+            return Known.model_validate_json(self._folder.read(f"{key}.json"))
+        except (FileNotFoundError, ValidationError):
+            return None
+        except ResightError as error:
+            log.warning("proof_unreadable", folder=self._folder.url, error=str(error))
+            return None
+
+    async def _keep(self, key: str, **changes: Any) -> None:
+        self._known[key] = self._known[key].model_copy(update=changes)
+        async with self._writing:  # the last change is written last
+            await asyncio.to_thread(self._write, key)
+
+    def _write(self, key: str) -> None:
+        """A home that cannot be written costs a proof at the next start."""
+        try:
+            self._folder.write(f"{key}.json", self._known[key].model_dump_json(indent=1).encode())
+        except OSError as error:
+            log.warning("proof_not_kept", folder=self._folder.url, error=str(error))
+
+
+@functools.cache
+def software() -> dict[str, object]:
+    """What else a proof depends on: versions of our numbers and of the runtimes, and the processor."""
+    versions: dict[str, object] = {"python": platform.python_version()}
+    for package in RUNTIMES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    numerics = (NUMERICS_VERSION, CLASSIFIER_NUMERICS)
+    return {"numerics": numerics, "runtimes": versions, "processor": _processor()}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        lines = []
+    return next((line for line in lines if line.startswith("model name")), platform.processor())
