@@ -303,7 +303,7 @@ def _exchange_local(path: Path, old: bytes | None, new: bytes) -> bool:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Generator[None]:
-    """Among all processes, until the end of the block or of the process."""
+    """Keep other processes that use this lock out, until the block or this process ends."""
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:

@@ -143,15 +143,15 @@ def _running(pool: str) -> int:
     """Replicas of a pool that serve, as Serve's controller counts them; 0 where it does not answer."""
     try:
         deployment = ray_serve.status().applications[APP].deployments[deployment_of(pool)]
-        states: Mapping[Any, int] = deployment.replica_states
+        states: Any = deployment.replica_states  # keyed by the states' names
     except Exception as error:
         log.warning("replicas_not_counted", pool=pool, error=repr(error)[:300])
         return 0
-    return states.get("RUNNING", 0)
+    return int(states.get("RUNNING", 0))
 
 
 def is_alive(replica: str) -> bool:
-    """Whether the actor of a replica, by its name, has not ended."""
+    """Return True unless the actor of this name, a replica's, has ended."""
     try:
         ray.get_actor(replica, namespace=SERVE_NAMESPACE)
         return True

@@ -74,7 +74,7 @@ class ResidentVersions:
         return self.model(version)
 
     def holds(self, version: VersionId, digest: str | None = None) -> bool:
-        """Whether it is loaded, from files of this digest if one is given."""
+        """Return True if it is loaded, from files of this digest if one is given."""
         return version in self._loaded and digest in (None, self._digests[version])
 
     async def ensure(

@@ -47,15 +47,15 @@ to hear of a switch, and after `promote` has returned no answer may come from th
 
 
 START_PATIENCE_S, PATIENCE_S = 60.0, 1.0
-"""How long a look at the store waits until a version is proved and loaded, at the start of a replica and later. The
-version is loaded all the same, and the next look finds it."""
+"""How long `refresh` waits for a proof and a load, at the start of a replica and later. They continue after that, and a
+later `refresh` uses the loaded version."""
 MAY_LOAD: ContextVar[bool] = ContextVar("may_load", default=True)
-"""Whether this request may load an exact version that no alias and no run needs here (`serve/access.py`)."""
+"""True if this request may load an exact version that no alias and no run needs here (`serve/access.py`)."""
 
 
 @contextmanager
 def loads_if(allowed: bool) -> Generator[None]:
-    """In the block, requests may load versions only if that is `allowed`, and was before."""
+    """Let the block load exact versions if that is `allowed`, and was allowed before."""
     token = MAY_LOAD.set(MAY_LOAD.get() and allowed)
     try:
         yield
@@ -64,19 +64,19 @@ def loads_if(allowed: bool) -> Generator[None]:
 
 
 class Prover(Protocol):
-    """Decides what is loaded into this process."""
+    """Grants each load of a version into this process."""
 
     async def prove(self, version: VersionId) -> Proof:
         """Raises ModelError, Overloaded."""
         ...
 
     def loading(self, version: VersionId) -> AbstractAsyncContextManager[None]:
-        """Around its loading. Raises ModelError on entering."""
+        """Return a context for the loading itself. It raises ModelError on entering."""
         ...
 
 
 class Trusting:
-    """Proves nothing: for an engine without a rollout."""
+    """Grant every load without a proof: for an engine without a rollout."""
 
     def __init__(self, store: ModelStore) -> None:
         self._store = store
@@ -140,7 +140,7 @@ class Residents:
         self._refreshing = asyncio.Lock()
 
     def started(self) -> None:
-        """From now on the rollout begins with what is new, and a look at the store waits for nothing."""
+        """Leave new aliases to the rollout from now on, and do not wait for proofs when the store is read."""
         self.adopts, self._patience_s = False, PATIENCE_S
 
     @property
@@ -186,7 +186,7 @@ class Residents:
 
     async def bring(self, version: VersionId, digest: str | None = None) -> None:
         """Load a version unless it is here, proved first; from files of this digest, or of the one that was rolled
-        out. It goes on if the caller goes away, and those that ask at the same time share it.
+        out. Concurrent callers share one load, which continues if they are cancelled.
 
         Raises ModelError, Overloaded.
         """
@@ -209,7 +209,7 @@ class Residents:
     def _brought(self, key: tuple[VersionId, str | None], task: asyncio.Task[None]) -> None:
         del self._bringing[key]
         if not task.cancelled():
-            task.exception()  # those that asked may have gone away
+            task.exception()  # all callers may have been cancelled
 
     def _require_may_load(self, version: VersionId) -> None:
         """Raises Forbidden."""

@@ -1,4 +1,4 @@
-"""Operations that were accepted and have not ended, one small file each: they outlive the process that does them.
+"""Operations that were accepted and have not ended, one small file each: they outlive the process that runs them.
 
 <models>/<name>/.rollout/operations/<operation id>.json; removed when the event of its end is in the log.
 """
@@ -26,9 +26,7 @@ class Accepted(Frozen):
 
 
 def keep(store: ModelStore, accepted: Accepted) -> None:
-    """Without the model's folder nothing is written in its place. Raises FileExistsError if it is kept already,
-    StorageUnreachable.
-    """
+    """Write it, unless the model has no folder. Raises FileExistsError if it is written already, StorageUnreachable."""
     if store.folder.exists(accepted.outcome.operation.name):
         store.folder.create(_path(accepted.outcome), accepted.model_dump_json(indent=1).encode())
 
@@ -39,7 +37,7 @@ def forget(store: ModelStore, outcome: Outcome) -> None:
 
 
 def open_operations(store: ModelStore) -> Iterator[Accepted]:
-    """Those of all models, oldest first for each; a damaged file is left out. Raises StorageUnreachable."""
+    """Yield the operations of all models, oldest first for each; skip damaged files. Raises StorageUnreachable."""
     for name in store.names():
         files = store.folder.names(f"{name}/{OPERATIONS}")
         found = [one for file in files if (one := _read(store, f"{name}/{OPERATIONS}/{file}"))]
@@ -47,7 +45,10 @@ def open_operations(store: ModelStore) -> Iterator[Accepted]:
 
 
 def outcome_of(store: ModelStore, outcome_id: str) -> Outcome | None:
-    """Of an operation that any process accepted: open, or ended. Raises StorageUnreachable."""
+    """Return the outcome of an operation, open or ended, whichever process accepted it; None if none did.
+
+    Raises StorageUnreachable.
+    """
     name, _, number = outcome_id.rpartition("-")
     if not (NAME.fullmatch(name) and re.fullmatch("[0-9a-f]+", number)):
         return None

@@ -1,8 +1,8 @@
 """The `Rollout` actor: one in a cluster, detached, restarted by Ray; it moves every alias.
 
-ask(outcome) -> Outcome at once; wait(id) -> how it ended. Between operations it looks at the store and follows what
-another hand has changed. What it has accepted is in the store (`accepted.py`): its successor does it, or records why
-not. It proves what replicas load (`proofs.py`).
+ask(outcome) -> Outcome at once; wait(id) -> how it ended. Between operations it reads the store and follows aliases
+that were changed there. Accepted operations are in the store (`accepted.py`): the next process completes them, or
+records why not. It proves the versions that replicas load (`proofs.py`).
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ from serve.settings import DetectArgs, Pool, Settings
 NAME, NAMESPACE = "resight-rollout", "resight"
 OUTCOMES_KEPT = 500
 MOST_OPEN = 32
-"""Operations at a time, each with a thread: one that waits for a proof delays no other."""
+"""Operations at a time, each with a thread of its own: none waits for the proof of another."""
 RESUME_S = 600.0
-"""An operation that was accepted longer ago is not done by a successor."""
+"""Maximum age of an operation that a successor still completes."""
 log = structlog.get_logger("resight.rollout")
 
 
@@ -82,21 +82,21 @@ class RolloutActor:
             self._follow_arguments(args)
 
     async def work(self) -> None:
-        """A replica serves: look at the store from now on, and do what a predecessor has left."""
+        """Begin to follow the store, and complete operations that a predecessor left. Called when a replica serves."""
         if not self._works:
             self._works = True
             self._start(self._poll())
             self._start(self._resume())
 
     async def prove(self, version: VersionId) -> Proof | ResightError:
-        """For a replica that wants to load it. An error is returned: Ray would wrap what is raised."""
+        """Return the proof that a replica needs to load a version, or the error: Ray would wrap a raised one."""
         try:
             return await self._proofs.of(version)
         except ResightError as error:
             return error
 
     async def loading(self, version: VersionId, holder: str) -> ResightError | None:
-        """`holder`, the name of a replica's actor, loads it now."""
+        """Record that `holder`, a replica's actor by its name, begins to load it."""
         try:
             await self._proofs.loading(version, holder)
         except ResightError as error:
@@ -128,8 +128,8 @@ class RolloutActor:
         self._proofs = Proofs(store, home, self._prove_apart, self._hardware, is_alive)
 
     async def ask(self, outcome: Outcome) -> Outcome | ResightError:
-        """Begin. It is in the store before this returns; asked for twice, it is done once. Overloaded and
-        StorageUnreachable are returned: Ray would wrap what is raised.
+        """Begin an operation, once for each id. It is in the store before this returns. Overloaded and
+        StorageUnreachable are returned: Ray would wrap a raised error.
         """
         if outcome.id in self._outcomes:
             return self._outcomes[outcome.id]
@@ -140,16 +140,16 @@ class RolloutActor:
         except ResightError:  # the operation is refused with it
             begun = Begun(operation=outcome.operation)
         try:
-            if outcome.operation.kind != "follow":  # else aliases.json asks for it again
+            if outcome.operation.kind != "follow":  # aliases.json itself causes a follow again
                 await asyncio.to_thread(keep, self._store, Accepted(outcome=outcome, begun=begun))
-        except FileExistsError:  # Ray repeats a call that the predecessor has answered
+        except FileExistsError:  # Ray repeats a call, and this process resumes the operation
             begun = None
         except ResightError as error:
             return error
         return self._begin(outcome, begun) if begun else outcome
 
     async def wait(self, outcome_id: str, timeout_s: float) -> Outcome | None:
-        """How it stands when it has ended, or when the time is over; None for one that was never accepted."""
+        """Return the outcome when it has ended or the time is over; None for an id that was never accepted."""
         task = self._tasks.get(outcome_id)
         if task is not None:
             with contextlib.suppress(TimeoutError):
@@ -244,12 +244,12 @@ class RolloutActor:
                 return
 
     async def _resume(self) -> None:
-        """Do what a predecessor has accepted and not ended; what is too old is recorded as not done."""
+        """Complete the operations that a predecessor accepted; record those that are too old as not done."""
         while True:
             try:
                 found = await asyncio.to_thread(self._left_open)
                 break
-            except Exception as error:  # the store is away, say
+            except Exception as error:  # the store is unavailable, for example
                 log.warning("operations_unreadable", store=self._store.url, error=str(error))
                 await asyncio.sleep(self._args.poll_s)
         for accepted in found:
@@ -260,7 +260,7 @@ class RolloutActor:
             if age_s < RESUME_S:
                 self._begin(outcome, accepted.begun)
                 continue
-            detail = f"the cluster ended before this was done, {age_s:.0f} s ago: ask again"
+            detail = f"the cluster ended before this was done; it was asked for {age_s:.0f} s ago: ask again"
             change = {"state": "refused", "detail": detail, "error": ModelNotReady.__name__}
             await self._end(outcome.model_copy(update=change), accepted.begun.before)
 
@@ -283,7 +283,7 @@ class RolloutActor:
             return None
 
     def _proved(self, version: VersionId) -> Proof:
-        """For a thread of an operation: it is proved even if it was refused a moment ago."""
+        """Prove a version, from a thread of an operation; also if it was refused a moment ago."""
         proof = self._proofs.of(version, again=True)
         return asyncio.run_coroutine_threadsafe(proof, self._loop).result()
 
@@ -317,7 +317,7 @@ class RolloutActor:
             raise ModelRefused(f"{version} cannot be loaded: {error.cause!r}"[:1000]) from error
 
     async def _follow(self) -> None:
-        """Begin what the alias files ask for and is not under way. Raises StorageUnreachable."""
+        """Begin the operations that the alias files need and that do not run yet. Raises StorageUnreachable."""
         due = await asyncio.to_thread(self._follower.due)
         open_ = [one.operation for one in self._open()]
         for operation in due:

@@ -104,7 +104,7 @@ class ProvingGround:
 
 
 class ProvingGrounds:
-    """LANES of them. The first proves alone while its proofs are short; one that takes long is overtaken in another."""
+    """LANES proving grounds: a proof that waits longer than OVERTAKE_S for one tries the next."""
 
     def __init__(self) -> None:
         self._grounds = [ProvingGround() for _ in range(LANES)]
@@ -112,7 +112,7 @@ class ProvingGrounds:
     def prove(
         self, url: str, version: VersionId, threads: int, limit_s: float, digest: str = ""
     ) -> Proof:
-        """As `ProvingGround.prove`; `limit_s` begins when it is its turn."""
+        """Prove as `ProvingGround.prove` does; `limit_s` counts from the start of the proof."""
         for ground in itertools.cycle(self._grounds):
             if ground.turn.acquire(timeout=OVERTAKE_S):
                 try:

@@ -40,7 +40,7 @@ class RayRollouts:
 
     async def apply(self, operation: Operation, wait_s: float) -> Outcome:
         """Raises Overloaded, StorageUnreachable."""
-        new = asked(operation)  # an id of ours: Ray may repeat the call
+        new = asked(operation)  # the id is made here, since Ray may repeat the call
         accepted = _unless_error(await self._actor.ask.remote(new))
         ended: Outcome | None = await self._actor.wait.remote(new.id, wait_s)
         return ended or accepted
@@ -61,12 +61,12 @@ class RayRollouts:
         return await self._actor.refused.remote()
 
     async def prove(self, version: VersionId) -> Proof:
-        """Proved now unless it was. Raises ModelError, Overloaded."""
+        """Return the proof, made now unless it is known. Raises ModelError, Overloaded."""
         return _unless_error(await self._reached(version, "prove", version))
 
     @contextlib.asynccontextmanager
     async def loading(self, version: VersionId) -> AsyncGenerator[None]:
-        """Around the loading of a version in this process. Raises ModelError on entering."""
+        """Report the start and the end of a load in this process. Raises ModelError on entering."""
         _unless_error(await self._reached(version, "loading", version, self._holder))
         try:
             yield

@@ -64,6 +64,6 @@ class Outcome(Frozen):
 
 
 def asked(operation: Operation) -> Outcome:
-    """A new one, whose id names the model, so that it is found in the store."""
+    """Return a new outcome. Its id contains the model's name, so that it is found in the store."""
     number = f"{operation.name}-{secrets.token_hex(6)}"
     return Outcome(id=number, operation=operation, asked_at=datetime.now(UTC))

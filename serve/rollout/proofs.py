@@ -1,8 +1,8 @@
 """Proofs of versions on this cluster's hardware: made once for the same files, shared, bounded, kept in its home.
 
 of(version) -> Proof            proved now unless it is known; or the reason why not
-loading(version, holder)        a process is about to load it
-loaded(version, holder)         it did, and is still there
+loading(version, holder)        a process begins to load it
+loaded(version, holder)         the process has ended the load, and still runs
 
 A version that ends the processes that load it is proved again each time, and after MOST_DEATHS refused for a while.
 """
@@ -48,7 +48,7 @@ log = structlog.get_logger("resight.rollout")
 
 
 class Known(Frozen):
-    """What is kept of a version's files on one kind of hardware."""
+    """Record of one version's files on one kind of hardware."""
 
     version: str
     proof: Proof | None = None
@@ -58,8 +58,8 @@ class Known(Frozen):
 
 
 class Proofs:
-    """Call it from one event loop. `run(version, digest)` proves in a process of its own, `hardware(name)` says what
-    a model runs on, `is_alive(holder)` whether a process that loads is still there.
+    """Use it on one event loop. `run(version, digest)` proves in a process of its own, `hardware(name)` returns what a
+    model runs on, `is_alive(holder)` is False once a process that loads has ended.
     """
 
     def __init__(
@@ -80,8 +80,8 @@ class Proofs:
         self._lanes = ThreadPoolExecutor(MOST_UNDER_WAY, "proof")
 
     async def of(self, version: VersionId, again: bool = False) -> Proof:
-        """The proof of the files that the store has now. It goes on if the caller goes away. `again`: also if they were
-        refused a moment ago.
+        """Return the proof of the files in the store, made now unless it is known. It continues if the caller is
+        cancelled. `again` proves files that were refused a moment ago.
 
         Raises ModelError with the reason, Overloaded, StorageUnreachable.
         """
@@ -100,20 +100,20 @@ class Proofs:
         return await asyncio.shield(self._under_way[key])
 
     async def loading(self, version: VersionId, holder: str) -> None:
-        """Kept before the process begins. Raises ModelError, ModelNotReady if the version must be proved again."""
+        """Record a load before it begins. Raises ModelError, ModelNotReady if the version must be proved again."""
         key, _ = await self._look(version)
         if self._known[key].proof is None:
             raise ModelNotReady(f"{version} must be proved again; ask again")
         await self._keep(key, loading=(*self._known[key].loading, holder))
 
     async def loaded(self, version: VersionId, holder: str) -> None:
-        """The loading has ended, well or with an error, and not the process."""
+        """Record the end of a load, with or without an error, that the process survived."""
         key, _ = await self._look(version)
         left = tuple(one for one in self._known[key].loading if one != holder)
         await self._keep(key, loading=left, deaths=0)
 
     def _require_not_refused(self, key: str, version: VersionId) -> None:
-        """Raises ModelRefused, or whatever it was refused with."""
+        """Raises ModelRefused, or the error that the version was refused with."""
         known = self._known[key]
         left_s = known.refused_until - time.time()
         if left_s > 0:
@@ -141,7 +141,7 @@ class Proofs:
     def _ended(self, key: str, task: asyncio.Task[Proof]) -> None:
         self._under_way.pop(key, None)
         if not task.cancelled():
-            task.exception()  # those that asked may have gone away
+            task.exception()  # all callers may have been cancelled
 
     async def _look(self, version: VersionId) -> tuple[str, str]:
         """The key in `_known` of the files in the store on this hardware, and their digest. If a process has died of
@@ -181,7 +181,7 @@ class Proofs:
             await asyncio.to_thread(self._write, key)
 
     def _write(self, key: str) -> None:
-        """A home that cannot be written costs a proof at the next start."""
+        """Write a record. If it cannot be written, the next start proves again."""
         try:
             self._folder.write(f"{key}.json", self._known[key].model_dump_json(indent=1).encode())
         except OSError as error:
@@ -190,7 +190,7 @@ class Proofs:
 
 @functools.cache
 def software() -> dict[str, object]:
-    """What else a proof depends on: versions of our numbers and of the runtimes, and the processor."""
+    """Return what else a proof depends on: versions of our numbers and of the runtimes, and the processor."""
     versions: dict[str, object] = {"python": platform.python_version()}
     for package in RUNTIMES:
         try:

@@ -20,9 +20,7 @@ from model_store.store import ModelStore
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What it cost to bring the version up: memory in bytes, and seconds. `digest` is of its files
-    (`ModelVersion.digest`).
-    """
+    """Memory in bytes and seconds that the version took, and the digest of its files (`ModelVersion.digest`)."""
 
     rss_bytes: int
     seconds: float

@@ -31,7 +31,7 @@ class Replicas(Protocol):
     """All replicas of a running cluster. Each call raises ResightError unless all acknowledge."""
 
     def holds(self, version: VersionId, digest: str) -> bool:
-        """Whether each has it loaded, from files of this digest."""
+        """Return True if each has it loaded, from files of this digest."""
         ...
 
     def ensure(self, version: VersionId, digest: str) -> None:
@@ -48,7 +48,7 @@ class Replicas(Protocol):
 
 
 class Begun(Frozen):
-    """An operation and what it was asked on: the alias as it served, and its version in aliases.json."""
+    """An operation, and the alias when it was requested: as it served, and its version in aliases.json."""
 
     operation: Operation
     before: AliasState | None = None
@@ -67,7 +67,7 @@ class Rollout:
     )
 
     def begin(self, operation: Operation) -> Begun:
-        """The operation as it stays, however often it is tried: a rollback names its version.
+        """Return the operation in a form that can be repeated: a rollback names its version.
 
         Raises ModelRefused for damaged files, StorageUnreachable.
         """
@@ -80,8 +80,8 @@ class Rollout:
         return Begun(operation=operation, before=before, wanted=wanted)
 
     def apply(self, begun: Begun) -> str:
-        """What was done, in words. Raises ResightError when nothing was; then nothing has changed, except where the
-        message says that it could not be put back.
+        """Return what was done, in words. Raises ResightError when nothing was done: nothing has changed then, unless
+        the message reports that it could not be put back.
         """
         operation, name = begun.operation, begun.operation.name
         if operation.kind == "release":
@@ -172,7 +172,7 @@ class Rollout:
         return _words(operation, new.aliases[alias])
 
     def _activate(self, name: str, state: ModelState) -> None:
-        """A newer state that a replica knows was written after this one, and contains it."""
+        """Activate a state in all replicas, or a newer one that was derived from it and that a replica has already."""
         while True:
             try:
                 self.replicas.activate(name, state)
@@ -191,8 +191,8 @@ class Rollout:
         mine: ModelState,
         error: BaseException,
     ) -> None:
-        """The alias as it was, unless another hand has moved it since. Raises ModelNotReady if the files cannot be
-        written: aliases.json goes first, since the state follows it as soon as it can.
+        """Restore the alias, unless another writer has moved it since. Raises ModelNotReady if the files cannot be
+        written. aliases.json is first, because the state follows it once the store can be written.
         """
         operation, name, alias = begun.operation, begun.operation.name, begun.operation.alias
 
@@ -212,7 +212,7 @@ class Rollout:
                 f"{error}; and it could not be put back ({also}): replicas follow aliases.json and the state of "
                 f"{name} as soon as they can read them; see 'resight models history {name}' then"
             ) from error
-        with contextlib.suppress(ModelNotReady, Conflict):  # those that miss it read it soon
+        with contextlib.suppress(ModelNotReady, Conflict):  # replicas that miss it read the file
             self.replicas.activate(name, back)
 
 
@@ -226,8 +226,8 @@ def _promoted(place: str, now: AliasState | None, version: str, at: datetime) ->
 
 
 def _require_not_moved(begun: Begun, now: AliasState | None, place: str) -> None:
-    """Raises Conflict if another hand has moved the alias since the operation was asked for, unless to where it would
-    go. To follow is to go where aliases.json says, wherever the alias is.
+    """Raises Conflict if the alias was moved after the operation was requested, unless to the version of the operation.
+    `follow` is exempt: it depends on aliases.json alone.
     """
     if begun.operation.kind == "follow":
         return

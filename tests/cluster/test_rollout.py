@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import signal
@@ -9,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +196,70 @@ def test_a_model_that_ends_its_process_hurts_nobody(
     assert outcome[0].returncode != 0
     assert "ended the process that loaded it" in outcome[0].stderr
     assert answering(cluster, photo) == "1"
+
+
+def test_a_roll_back_does_not_wait_for_versions_that_hang_where_they_are_proved(
+    cluster: Any, store: ModelStore, photo: Any
+) -> None:
+    """Requests ask for it by name, their senders hang up, and it is promoted as well."""
+    shipped = store.describe(version_id(NAME, "1"))
+    files = {name: store.read_file(shipped, name) for name in shipped.digests}
+    store.publish(version_id(NAME, "hangs"), files | {"model.onnx": endless()})
+    assert cluster.resight("models", "promote", f"{NAME}@2").returncode == 0
+    with ThreadPoolExecutor(9) as pool:
+        asked = [pool.submit(hang_up, cluster, photo("cat")) for _ in range(8)]
+        for one in asked:
+            one.result(60)
+        promotion = pool.submit(cluster.resight, "models", "promote", f"{NAME}@hangs")
+        wait_until(lambda: bool(serving(cluster)["under_way"]))
+        wait_until(lambda: bool(proofs(cluster)))
+        began = time.monotonic()
+        done = cluster.resight("models", "rollback", NAME)
+        assert done.returncode == 0, done.stderr
+        assert time.monotonic() - began < 60, "a proof may take 300 s"
+        assert answering(cluster, photo) == "1"
+        assert len(proofs(cluster)) == 1, "eight requests and a promotion share a proof"
+        for process in proofs(cluster):
+            process.send_signal(signal.SIGKILL)
+        assert "ended the process that loaded it" in promotion.result(60).stderr
+
+
+def hang_up(cluster: Any, body: bytes) -> None:
+    with contextlib.suppress(httpx.TimeoutException):
+        parameters = {"model": f"{NAME}@hangs"}
+        httpx.post(f"{cluster.url}/v1/detect", content=body, params=parameters, timeout=2)
+
+
+def test_what_was_accepted_is_done_though_the_rollout_s_process_ends(
+    cluster: Any, store: ModelStore, photo: Any
+) -> None:
+    described = store.describe(version_id(NAME, "2"))
+    store.publish(
+        version_id(NAME, "new"),
+        {name: store.read_file(described, name) for name in described.digests},
+    )
+    url = f"{cluster.url}/v1/models/{NAME}/promote"
+    (process,) = workers(cluster, "ray::RolloutActor")
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(httpx.post, url, json={"version": "new"}, timeout=150)
+        place = f"{NAME}/.rollout/operations"
+        wait_until(lambda: any(name.endswith(".json") for name in store.folder.names(place)))
+        process.kill()
+        answer = asking.result(160).json()
+    operation = f"{cluster.url}/v1/operations/{answer['id']}"
+    states: list[str] = []
+
+    def is_done() -> bool:
+        found = httpx.get(operation, timeout=60)
+        assert found.status_code == 200, found.text
+        states.append(found.json()["state"])
+        return states[-1] in ("done", "refused")
+
+    wait_until(is_done, seconds=120)
+    assert states[-1] == "done"
+    assert answering(cluster, photo) == "new"
+    events = httpx.get(f"{cluster.url}/v1/models/{NAME}/events", timeout=30).json()
+    assert answer["id"] in [event["outcome"]["id"] for event in events]
 
 
 def proofs(cluster: Any) -> list[psutil.Process]:

@@ -22,6 +22,7 @@ from serve.engine import Engine
 from serve.forward import PassedAnswer, PassedRequest
 from serve.handle import RayPools
 from serve.http_api import build_http_api
+from serve.residents import loads_if
 from serve.serving import Serving, serving_of
 from serve.settings import DetectArgs, Limits, Pool
 from serve.upload import Upload
@@ -299,6 +300,14 @@ class Dying:
         if self.calls <= self.deaths:
             raise ActorDiedError
         return PassedAnswer(200, [], b"")
+
+
+def test_a_request_that_may_not_load_here_may_not_load_there(two: Two) -> None:
+    exact = "/v1/detect?model=blobs@2"
+    with loads_if(allowed=False):
+        assert two.ask("POST", exact, content=CAT).status_code == 403
+    assert [str(version) for version in two.there.residents.loaded] == ["blobs@1"]
+    assert two.ask("POST", exact, content=CAT).status_code == 200
 
 
 REQUEST = PassedRequest("POST", DETECT, b"", [], CAT)

@@ -1,4 +1,4 @@
-"""What was accepted outlives the process that does it: a successor does it, or records why it was not done."""
+"""Accepted operations outlive their process: a successor completes them, or records why not."""
 
 from __future__ import annotations
 
@@ -150,7 +150,8 @@ async def test_a_successor_does_what_was_accepted_and_answers_for_it(
     await successor.actor.work()
     done = await successor.ended(left.outcome.id)
     assert (done.state, store.aliases(NAME)) == ("done", {"production": "2"})
-    assert [event.outcome.id for event in events(store, NAME)] == [left.outcome.id]
+    ids = [event.outcome.id for event in events(store, NAME)]
+    assert ids.count(left.outcome.id) == 1
     third = process()
     assert await third.actor.wait(left.outcome.id, 0) == done
 
@@ -212,7 +213,7 @@ async def test_what_is_too_old_is_recorded_as_not_done(
     assert "ended before this was done" in done.detail
     while list(open_operations(store)):
         await asyncio.sleep(0.02)
-    assert events(store, NAME)[0].outcome == done
+    assert done in [event.outcome for event in events(store, NAME)]
 
 
 async def test_a_call_that_is_repeated_begins_one_operation(
@@ -256,7 +257,7 @@ async def test_an_event_that_cannot_be_written_at_once_is_written_later(
     done = await one.ended((await one.ask(asked(operation(version="2")))).id)
     while list(open_operations(store)):
         await asyncio.sleep(0.02)
-    assert events(store, NAME)[0].outcome == done
+    assert done in [event.outcome for event in events(store, NAME)]
 
 
 async def test_a_roll_back_does_not_wait_for_a_promotion_that_hangs(
