@@ -320,9 +320,9 @@ class RolloutActor:
         """Begin the operations that the alias files need and that do not run yet. Raises StorageUnreachable."""
         due = await asyncio.to_thread(self._follower.due)
         open_ = [one.operation for one in self._open()]
-        for operation in due:
-            if operation not in open_:
-                await self.ask(asked(operation))
+        new = [operation for operation in due if operation not in open_]
+        for operation in new[: max(0, MOST_OPEN // 2 - len(open_))]:  # the rest is for requests
+            await self.ask(asked(operation))
 
     async def _poll(self) -> None:
         while True:

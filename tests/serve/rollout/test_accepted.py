@@ -301,3 +301,19 @@ async def test_an_alias_file_that_names_a_version_that_hangs_is_asked_for_once(
     one.gate.set()
     done = await one.actor.sync()
     assert {outcome.state for outcome in done} == {"done"}
+
+
+async def test_alias_files_that_name_versions_that_hang_leave_room_for_requests(
+    store: ModelStore, process: Callable[[], Process]
+) -> None:
+    one = process()
+    await one.ended((await one.ask(asked(operation(version="1")))).id)
+    one.gate.clear()
+    for i in range(2 * actor.MOST_OPEN):
+        store.set_alias(NAME, f"a{i}", "2")
+    for _ in range(3):
+        await one.actor._follow()
+    assert len(one.actor._open()) == actor.MOST_OPEN // 2
+    assert (await one.ended((await one.ask(asked(operation("pin")))).id)).state == "done"
+    one.gate.set()
+    await one.actor.sync()

@@ -20,7 +20,7 @@ from model_store.errors import DigestMismatch, ModelError, ModelNotReady, ModelR
 from model_store.names import VersionId, version_id
 from model_store.store import ModelStore
 from serve.rollout import zygote
-from serve.rollout.apart import ROOT, ProvingGround
+from serve.rollout.apart import ROOT, ProvingGround, ProvingGrounds
 from tests.fixtures_local import MODELS, motion_store
 from tests.graphs import endless
 
@@ -87,6 +87,41 @@ def test_a_proof_that_does_not_end_is_ended(
     with pytest.raises(ModelNotReady, match="did not load and probe within 2 s"):
         ground.prove(*hanging, 1, 2.0)
     assert ground.prove(str(MODELS), ONE, 1, LIMIT_S), "the next one is not hurt"
+
+
+def test_a_proof_that_hangs_is_overtaken(hanging: tuple[str, VersionId]) -> None:
+    grounds = ProvingGrounds()
+    first, second, _ = grounds._grounds
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            proof = pool.submit(grounds.prove, *hanging, 1, 10 * LIMIT_S)
+            child = wait_for_child(first)
+            assert grounds.prove(str(MODELS), ONE, 1, LIMIT_S)
+            assert second._zygote is not None
+            assert not proof.done()
+            child.kill()
+            with pytest.raises(ModelRefused, match="ended the process"):
+                proof.result(LIMIT_S)
+        assert grounds.prove(str(MODELS), ONE, 1, LIMIT_S)
+    finally:
+        grounds.stop()
+
+
+def test_short_proofs_share_one_process() -> None:
+    grounds = ProvingGrounds()
+    try:
+        for _ in range(3):
+            grounds.prove(str(MODELS), ONE, 1, LIMIT_S)
+        assert [ground._zygote is not None for ground in grounds._grounds] == [True, False, False]
+    finally:
+        grounds.stop()
+
+
+def test_files_that_are_not_those_that_were_asked_for_are_not_proved(ground: ProvingGround) -> None:
+    with pytest.raises(DigestMismatch, match="were replaced a moment ago"):
+        ground.prove(str(MODELS), ONE, 1, LIMIT_S, "0" * 64)
+    digest = ModelStore(str(MODELS)).describe(ONE).digest
+    assert ground.prove(str(MODELS), ONE, 1, LIMIT_S, digest).digest == digest
 
 
 class Crowded(ProvingGround):
