@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -23,12 +22,25 @@ import psutil
 
 from model_store.errors import ClusterError
 from serve.ports import Ports, inner_ports, is_free, preferred_or_free, start_lock
-from serve.ray_head import authentication, head_command, head_environment, token_path
+from serve.private_folder import private_folder, private_path
+from serve.ray_head import (
+    RAY_FOLDER,
+    authentication,
+    head_command,
+    head_environment,
+    token_path,
+)
 from serve.settings import Settings
 
 START_TIMEOUT_S = 120
 RUN_STOP_S = 30
 GRACE_S = 5
+START_FOLDER = "cwd"
+"""Ray starts here. Every Ray process has its start folder on its module path, so it must stay empty and private."""
+MAX_TEMP_DIR_BYTES = 31
+"""A socket of HAProxy is called FOLDER/NODE/a.sock, with 56 digits of a node, and 95 bytes are its limit; sockets of
+Ray are shorter than the 107 bytes that Unix allows.
+"""
 DRIVERS = "-m batch."
 """In the command of each job of ours: python -m batch.reprocess, batch.classify, batch.filters."""
 
@@ -51,7 +63,7 @@ class ClusterState:
 
     @property
     def logs(self) -> str:
-        return f"{self.temp_dir}/session_latest/logs"
+        return f"{self.temp_dir}/{RAY_FOLDER}/session_latest/logs"
 
     @property
     def reachable_url(self) -> str:
@@ -78,8 +90,7 @@ def start(settings: Settings, ports: Ports, host: str, object_store_mib: int) ->
             f"{host}:{ports.http} is taken; stop what listens there or choose another with "
             "'resight up --port'"
         )
-    temp_dir = _temp_dir(settings)
-    temp_dir.mkdir(parents=True, exist_ok=True)
+    temp_dir = _make_temp_dir(settings)
     settings.logs_path.mkdir(parents=True, exist_ok=True)
     log_path = settings.logs_path / "ray.log"
     with start_lock():
@@ -91,7 +102,7 @@ def start(settings: Settings, ports: Ports, host: str, object_store_mib: int) ->
             process = subprocess.Popen(
                 head_command(gcs, dashboard, inner, temp_dir, object_store_mib),
                 env=head_environment(settings, inner, temp_dir),
-                cwd=temp_dir,  # Ray puts its start folder on the path of Serve's controller
+                cwd=temp_dir / START_FOLDER,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -234,6 +245,20 @@ def _state_file(settings: Settings) -> Path:
 
 
 def _temp_dir(settings: Settings) -> Path:
-    """Short, because Ray's sockets live below it and Unix limits their paths to 107 bytes."""
-    digest = hashlib.sha256(str(settings.home_path).encode()).hexdigest()[:8]
-    return Path(tempfile.gettempdir()) / f"resight-{digest}"
+    """Return the private folder of this home's cluster; it may not exist."""
+    digest = hashlib.sha256(str(settings.home_path).encode()).hexdigest()[:6]
+    return private_path() / digest
+
+
+def _make_temp_dir(settings: Settings) -> Path:
+    """Create `_temp_dir`. Raises ClusterError if another user can change it, or if its path is too long."""
+    private_folder()
+    temp_dir = _temp_dir(settings)
+    if len(os.fsencode(temp_dir)) > MAX_TEMP_DIR_BYTES:
+        raise ClusterError(
+            f"{temp_dir} is over {MAX_TEMP_DIR_BYTES} bytes, too long for the Unix sockets below it: "
+            "set TMPDIR to a folder with a shorter path"
+        )
+    for folder in (temp_dir, temp_dir / START_FOLDER):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    return temp_dir

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 import random
 import socket
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from model_store.errors import ClusterError
+from serve.private_folder import private_folder
 
 BLOCK = 100
 FIRST, LAST = 20_000, 30_000
@@ -69,9 +67,11 @@ class InnerPorts:
 
 @contextlib.contextmanager
 def start_lock() -> Iterator[None]:
-    """One cluster of this user starts at a time, so that none takes the ports of another."""
-    path = Path(tempfile.gettempdir()) / f"resight-start-{os.getuid()}.lock"
-    with path.open("a") as file:
+    """Let one cluster of this user start at a time, so that none takes the ports of another.
+
+    Raises ClusterError if the folder of the lock is not private.
+    """
+    with (private_folder() / "start.lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -8,17 +8,20 @@ import os
 import re
 import secrets
 import sys
-import tempfile
 from pathlib import Path
 
-from model_store.errors import ClusterError
 from model_store.machine import usable_cores
+from serve.haproxy import haproxy_environment
 from serve.ports import InnerPorts
+from serve.private_folder import private_folder
 from serve.settings import Settings
 
 LOGICAL_CPUS = 8
 """At least this many logical CPUs: each Ray Data operator and replica takes a fraction of one, and a
 cluster that runs out of them waits silently (docs/decisions/0005)."""
+
+RAY_FOLDER = "ray"
+"""Ray's own folder, below the cluster's: Ray opens it to every user."""
 
 _PLAIN = re.compile(r"[\w./+-]+", re.ASCII)
 LIGHT = {
@@ -44,7 +47,7 @@ that give way to Ray's dashboard. Fresh statistics, task events and charts there
 
 
 def head_command(
-    gcs: int, dashboard: int, inner: InnerPorts, temp_dir: Path, object_store_mib: int
+    gcs: int, dashboard: int, inner: InnerPorts, folder: Path, object_store_mib: int
 ) -> list[str]:
     return [
         # the module, not the script `ray`: its first line cannot name every folder of an environment
@@ -58,22 +61,15 @@ def head_command(
         f"--ray-client-server-port={inner.ray_client}",
         f"--num-cpus={max(LOGICAL_CPUS, usable_cores())}",
         f"--object-store-memory={object_store_mib * 1024 * 1024}",
-        f"--temp-dir={temp_dir}",
+        f"--temp-dir={folder / RAY_FOLDER}",
     ]
 
 
-def head_environment(settings: Settings, inner: InnerPorts, temp_dir: Path) -> dict[str, str]:
-    haproxy = temp_dir / "haproxy"
-    haproxy.mkdir(exist_ok=True)
+def head_environment(settings: Settings, inner: InnerPorts, folder: Path) -> dict[str, str]:
+    """Return the variables of all processes of the cluster; `folder` is the cluster's private one."""
     ours = {
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.plain_headers:middlewares",
-        "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, usable_cores())),
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(haproxy / "m.sock"),  # one of all users else
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
+        **haproxy_environment(folder),
         **inner.serve_environment(),
         **{name: os.environ.get(name, value) for name, value in LIGHT.items()},
         **authentication(settings),
@@ -93,20 +89,15 @@ def head_environment(settings: Settings, inner: InnerPorts, temp_dir: Path) -> d
 def plain_python() -> str:
     """Return the path of this Python by a name that a shell takes without quotes, as Ray starts its workers.
 
-    If the environment's folder has another name, it is linked from the folder for temporary files. Raises
-    ClusterError if the link is not this user's.
+    If the environment's folder has another name, it is linked from the private folder. Raises ClusterError.
     """
     if _PLAIN.fullmatch(sys.executable):
         return sys.executable
-    folder = Path(sys.executable).parent.parent
-    digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
-    link = Path(tempfile.gettempdir()) / f"resight-env-{digest}"
+    environment = Path(sys.executable).parent.parent
+    digest = hashlib.sha256(os.fsencode(environment)).hexdigest()[:16]
+    link = private_folder() / f"env-{digest}"
     with contextlib.suppress(FileExistsError):
-        link.symlink_to(folder)
-    if link.lstat().st_uid != os.getuid() or not link.is_symlink() or link.readlink() != folder:
-        raise ClusterError(
-            f"{link} must be this user's link to {folder}: remove it, or set TMPDIR to a private folder"
-        )
+        link.symlink_to(environment)
     return str(link / "bin" / Path(sys.executable).name)
 
 

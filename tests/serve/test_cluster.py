@@ -20,7 +20,7 @@ SLEEP = "import time; time.sleep(60)"
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("RESIGHT_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(cluster.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(cluster, "private_path", lambda: tmp_path)
     return Settings()
 
 

@@ -74,7 +74,7 @@ def test_a_block_with_a_listener_in_it_is_left_alone(monkeypatch: pytest.MonkeyP
 
 
 def test_only_one_cluster_starts_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ports.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(ports, "private_folder", lambda: tmp_path)
     with start_lock():
         (lock,) = tmp_path.iterdir()
         with lock.open("a") as second, pytest.raises(BlockingIOError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -51,17 +52,11 @@ def test_the_folder_of_another_name_is_linked_and_python_finds_its_environment(
     assert Path(prefix).resolve() == (tmp_path / name / ".venv").resolve()
 
 
-def test_what_is_there_in_place_of_the_link_is_refused(
+def test_a_folder_for_links_that_others_may_write_to_is_refused(
     tmp_path: Path, room: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "a b" / "bin" / "python"))
-    plain_python()
-    (link,) = room.iterdir()
-    link.unlink()
-    link.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ClusterError, match="must be this user's link"):
-        plain_python()
-    link.unlink()
-    link.mkdir()
-    with pytest.raises(ClusterError, match="must be this user's link"):
+    (room / f"resight-{os.geteuid()}").mkdir()
+    (room / f"resight-{os.geteuid()}").chmod(0o777)
+    with pytest.raises(ClusterError, match="with mode 0700"):
         plain_python()
