@@ -10,6 +10,7 @@ from ray import serve as ray_serve
 from ray.serve import Application
 
 from serve.app_names import deployment_of
+from serve.bounds import max_requests
 from serve.replica import DetectorReplica
 from serve.settings import DetectArgs
 
@@ -37,7 +38,7 @@ def _deployment(replica: type, args: DetectArgs) -> Any:
         num_replicas=args.replicas if fixed else "auto",
         autoscaling_config=None if fixed else scaling,
         # our own bounds answer 429 with a reason; Ray's must not be reached first
-        max_ongoing_requests=limits.online_queue * 4 + limits.bulk_queue,
+        max_ongoing_requests=max_requests(limits) + limits.bulk_queue,
         graceful_shutdown_timeout_s=60,
         ray_actor_options=hardware,
     )(replica)

@@ -34,6 +34,7 @@ from model_store.names import VersionId
 from model_store.runtimes.inputs import joined
 from model_store.store import ModelStore
 from serve.answers import Answer, ClassAnswer, ClassResult, ImageResult, TensorAnswer, Timings
+from serve.bounds import Room
 from serve.chunks import Chunk, ChunkAnswer, LogitsAnswer, pack_answers, pack_logits
 from serve.lanes import Lane
 from serve.loading import Loader
@@ -78,6 +79,7 @@ class Engine:
         self._metrics = Metrics()
         self._most_pixels = args.limits.megapixels * 1_000_000
         self._admitted = 0
+        self.forms = Room(args.limits.online_queue, "forms are being read")
         self._polling: asyncio.Task[None] | None = None
 
     async def start(self) -> None:

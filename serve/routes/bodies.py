@@ -11,6 +11,7 @@ from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
 
 from model_store.errors import BadRequest, ImageTooLarge, TooSlow
+from serve.bounds import SMALL_BODIES, Room
 
 MIB = 1024 * 1024
 SMALL_BYTES, SMALL_S = 64 * 1024, 30.0
@@ -118,15 +119,19 @@ def media_type(request: Request) -> str:
 
 
 class SmallBodyRoute(APIRoute):
-    """Bound the bodies that FastAPI reads itself: it would read them whole, however long they are."""
+    """A route whose body FastAPI reads itself: bounded in size, time and the number of those that wait."""
 
     most_bytes = SMALL_BYTES
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
+        room = Room(SMALL_BODIES, "bodies are being read")
 
         async def answer(request: Request) -> Response:
-            return await handle(_SmallBody(request, self.most_bytes))
+            small = _SmallBody(request, self.most_bytes)
+            with room.place():
+                await small.body()
+            return await handle(small)
 
         return answer
 
@@ -137,20 +142,17 @@ class _SmallBody(Request):
         self._most_bytes = most_bytes
 
     async def body(self) -> bytes:
-        """Raises HTTPException, the only one that FastAPI lets through here."""
+        """Return the body, read once. Raises TooSlow, and HTTPException for a body that is too large."""
         if not hasattr(self, "_body"):
             parts: list[bytes] = []
             size = 0
-            try:
-                async for part in received(self, SMALL_S):
-                    size += len(part)
-                    if size > self._most_bytes:
-                        raise HTTPException(
-                            413, f"this takes no more than {self._most_bytes >> 10} KiB"
-                        )
-                    parts.append(part)
-            except TooSlow as error:
-                raise HTTPException(408, str(error)) from error
+            async for part in received(self, SMALL_S):
+                size += len(part)
+                if size > self._most_bytes:
+                    raise HTTPException(
+                        413, f"this takes no more than {self._most_bytes >> 10} KiB"
+                    )
+                parts.append(part)
             self._body = b"".join(parts)
         return self._body
 

@@ -36,7 +36,11 @@ class Done(Generic[A]):
 async def each_file(
     engine: Engine, request: Request, answer: Callable[[bytes], Awaitable[A]]
 ) -> list[Done[A]]:
-    """Raises BadRequest and ImageTooLarge for the form; what is wrong with a file is its own result."""
+    """Answer the files of a form, each as soon as it is complete.
+
+    Raises BadRequest, ImageTooLarge and TooSlow for the form, and Overloaded if too many are being read; what is
+    wrong with a file is its own result.
+    """
 
     async def done(file: FormFile) -> Done[A]:
         try:
@@ -53,9 +57,13 @@ async def each_file(
 
     results: list[asyncio.Task[Done[A]]] = []
     try:
-        async for file in files_of(request, engine.args.limits, engine.slot):
-            results.append(asyncio.create_task(done(file)))
-            results[-1].add_done_callback(lambda _, file=file: file.slot.close())
+        with (
+            engine.counted(),
+            engine.forms.place(),
+        ):  # its files hold theirs only from when they begin
+            async for file in files_of(request, engine.args.limits, engine.slot):
+                results.append(asyncio.create_task(done(file)))
+                results[-1].add_done_callback(lambda _, file=file: file.slot.close())
         return await asyncio.gather(*results)
     finally:
         for task in results:

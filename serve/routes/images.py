@@ -5,6 +5,7 @@ GET /v1/images: what is in the archive, by what the published view says of it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, NamedTuple
 
 from fastapi import APIRouter, HTTPException, Query, Request
@@ -12,6 +13,7 @@ from fastapi.responses import Response
 
 from archive.find import Wanted
 from archive.uploads import CAMERA, require_camera
+from serve.bounds import Room
 from serve.contract import (
     DetectResponse,
     FoundImages,
@@ -37,6 +39,7 @@ OTHERS = ["HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 
 def router(engine: Engine, uploads: Uploads) -> APIRouter:
     routes = APIRouter()
+    waiting = Room(2 * engine.args.limits.online_queue, "requests wait for their rows")
 
     @routes.post(
         "/v1/images",
@@ -68,14 +71,15 @@ def router(engine: Engine, uploads: Uploads) -> APIRouter:
             model, camera, min_score, wait_s, deadline_of(request), request_id_of(request)
         )
         if is_form(request):
-            status, text = 200, (await _form(engine, uploads, request, asked)).model_dump_json()
+            form = await _form(engine, uploads, request, asked, waiting)
+            status, text = 200, form.model_dump_json()
         else:
             with engine.slot():
                 limits = engine.args.limits
                 with engine.counted():
                     body = await read_body(request, limits.body_mib, limits.body_s)
                 one = await _kept(engine, uploads, body, asked)
-            await wait_for_rows([one.recording], wait_s)  # no place is taken meanwhile
+            await _wait(waiting, [one.recording], wait_s)  # its place is free again
             answer = one.told()
             status, text = 201 if answer.media.is_new else 200, answer.model_dump_json()
         headers = {REQUEST_ID: asked.request_id}
@@ -122,8 +126,15 @@ async def _kept(engine: Engine, uploads: Uploads, body: bytes, asked: Asked) -> 
     return Sent(to_response(found, asked.min_score), recording)
 
 
+async def _wait(waiting: Room, recordings: Sequence[Recording], wait_s: float) -> None:
+    """Wait for rows, unless too many requests already do: the answer then tells what is known at once."""
+    if wait_s and not waiting.is_full:
+        with waiting.place():
+            await wait_for_rows(recordings, wait_s)
+
+
 async def _form(
-    engine: Engine, uploads: Uploads, request: Request, asked: Asked
+    engine: Engine, uploads: Uploads, request: Request, asked: Asked, waiting: Room
 ) -> UploadFormResponse:
     """Raises BadRequest and ImageTooLarge for the form; what is wrong with a file is its own result."""
 
@@ -131,7 +142,8 @@ async def _form(
         return await _kept(engine, uploads, body, asked)
 
     done = await each_file(engine, request, answer)
-    await wait_for_rows([one.answer.recording for one in done if one.answer], asked.wait_s)
+    recordings = [one.answer.recording for one in done if one.answer]
+    await _wait(waiting, recordings, asked.wait_s)
     return UploadFormResponse(
         results=[
             UploadFormResult(

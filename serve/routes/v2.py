@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from model_store.errors import ImageTooLarge
+from serve.bounds import SMALL_BODIES, Room
 from serve.engine import Engine
 from serve.routes.bodies import SMALL_BYTES
 from serve.routes.headers import REQUEST_ID, deadline_of, request_id_of
@@ -52,6 +53,8 @@ def router(
     counted = statistics or Statistics()
     raw_outputs = RawOutputs(engine)
     residents, limits = engine.residents, engine.args.limits
+    questions = Room(SMALL_BODIES, "bodies are being read")
+    commands = Room(SMALL_BODIES, "bodies are being read")  # those of admins wait for no others
 
     @routes.get("/v2/health/live")
     async def live() -> contract.Live:
@@ -125,7 +128,7 @@ def router(
     @routes.post("/v2/repository/index", openapi_extra=json_body(contract.IndexRequest))
     async def index(request: Request) -> list[contract.IndexEntry]:
         """Every version, and whether it is loaded in the replica that answers, or in one of its pool."""
-        asked = await _optional(request, contract.IndexRequest, limits.body_s)
+        asked = await _optional(request, contract.IndexRequest, limits.body_s, questions)
         found = await serving_everywhere(residents, pools)
         return await repository.index(engine, found, asked.ready)
 
@@ -134,14 +137,14 @@ def router(
     @routes.post("/v2/repository/models/{model}/load", openapi_extra=about_model)
     async def load(request: Request, ref: Ref) -> dict[str, Any]:
         """Load what the aliases mean, or the parameter `version`, into the replica that answers."""
-        asked = await _optional(request, contract.RepositoryRequest, limits.body_s)
+        asked = await _optional(request, contract.RepositoryRequest, limits.body_s, commands)
         await repository.load(engine, ref, asked.parameters)
         return {}
 
     @routes.post("/v2/repository/models/{model}/unload", openapi_extra=about_model)
     async def unload(request: Request, ref: Ref) -> dict[str, Any]:
         """Release versions that no alias means from the replica that answers."""
-        asked = await _optional(request, contract.RepositoryRequest, limits.body_s)
+        asked = await _optional(request, contract.RepositoryRequest, limits.body_s, commands)
         await repository.unload(engine, ref, asked.parameters)
         return {}
 
@@ -159,9 +162,13 @@ def router(
     return routes
 
 
-async def _optional(request: Request, kind: type[S], within_s: float) -> S:
-    """Return a small JSON body; no body is an empty object. Raises BadRequest, ImageTooLarge, TooSlow."""
-    body = await read_body(request, SMALL_MIB, within_s)
+async def _optional(request: Request, kind: type[S], within_s: float, room: Room) -> S:
+    """Return a small JSON body; no body is an empty object.
+
+    Raises BadRequest, ImageTooLarge, TooSlow, Overloaded.
+    """
+    with room.place():
+        body = await read_body(request, SMALL_MIB, within_s)
     if len(body) > SMALL_BYTES:  # inflated, it is read on the event loop
         raise ImageTooLarge(f"the body is over the limit of {SMALL_BYTES >> 10} KiB")
     return contract.parsed(kind, body or b"{}")
