@@ -18,6 +18,8 @@ from model_store.errors import BadRequest
 DEFAULT_ALIAS = "production"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+MAX_QUOTED = 100
+"""Characters of what a sender wrote that an error or a log line repeats."""
 REF = rf"{NAME.pattern}(@{VERSION.pattern}|:{NAME.pattern})?"
 """As documentation shows it; `parse_ref` tells the parts."""
 _REF = re.compile(
@@ -50,7 +52,7 @@ def parse_ref(text: str) -> ModelRef:
     match = _REF.fullmatch(text)
     if not match:
         raise BadRequest(
-            f"'{text}' is not a model; write name, name@version or name:alias "
+            f"'{text[:MAX_QUOTED]}' is not a model; write name, name@version or name:alias "
             "(lower-case letters, digits, '.', '_' and '-')"
         )
     version, alias = match["version"], match["alias"]
@@ -60,9 +62,9 @@ def parse_ref(text: str) -> ModelRef:
 def version_id(name: str, version: str) -> VersionId:
     """Raises BadRequest when either part breaks the grammar (or could leave its folder)."""
     if not NAME.fullmatch(name):
-        raise BadRequest(f"'{name}' is no model name: use {NAME.pattern}")
+        raise BadRequest(f"'{name[:MAX_QUOTED]}' is no model name: use {NAME.pattern}")
     if not VERSION.fullmatch(version):
-        raise BadRequest(f"'{version}' is no version: use {VERSION.pattern}")
+        raise BadRequest(f"'{version[:MAX_QUOTED]}' is no version: use {VERSION.pattern}")
     return VersionId(name, version)
 
 

@@ -30,7 +30,7 @@ from model_store.errors import (
     ResightError,
     StorageUnreachable,
 )
-from model_store.names import VersionId
+from model_store.names import MAX_QUOTED, VersionId
 from model_store.runtimes.inputs import joined
 from model_store.store import ModelStore
 from serve.answers import Answer, ClassAnswer, ClassResult, ImageResult, TensorAnswer, Timings
@@ -216,7 +216,7 @@ class Engine:
     ) -> str:
         """Count and log it; what was asked for, as far as it is known."""
         info, outcome = resident.model.info if resident else None, type(error).__name__
-        asked = str(info.id) if info else str(ref)
+        asked = str(info.id) if info else str(ref)[:MAX_QUOTED]
         self._metrics.refused(info, outcome)
         log.info(event, request=request_id, model=asked, outcome=outcome)
         return asked

@@ -46,6 +46,15 @@ that give way to Ray's dashboard. Fresh statistics, task events and charts there
 """
 
 
+LOGS = {
+    "RAY_ROTATION_MAX_BYTES": str(64 * 1024 * 1024),
+    "RAY_ROTATION_BACKUP_COUNT": "3",
+}
+"""Rotation of each log file of a process, replicas included; a variable that is set already wins. Ray rotates the
+output of workers only where the first one is set.
+"""
+
+
 def head_command(
     gcs: int, dashboard: int, inner: InnerPorts, folder: Path, object_store_mib: int
 ) -> list[str]:
@@ -71,7 +80,7 @@ def head_environment(settings: Settings, inner: InnerPorts, folder: Path) -> dic
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.plain_headers:middlewares",
         **haproxy_environment(folder),
         **inner.serve_environment(),
-        **{name: os.environ.get(name, value) for name, value in LIGHT.items()},
+        **{name: os.environ.get(name, value) for name, value in (LIGHT | LOGS).items()},
         **authentication(settings),
         "RAY_DISABLE_IMPORT_WARNING": "1",
         "RESIGHT_HOME": str(settings.home_path),

@@ -14,6 +14,7 @@ import structlog
 from fastapi import Request
 
 from model_store.errors import ResightError
+from model_store.names import MAX_QUOTED
 from serve.contract import Problem
 from serve.engine import Engine
 from serve.problems import of_error, problem
@@ -48,7 +49,7 @@ async def each_file(
         except ResightError as error:
             wrong = of_error(error)
         except Exception as error:
-            log.exception("form_file_failed", name=file.name)
+            log.exception("form_file_failed", name=file.name[:MAX_QUOTED])
             wrong = problem(500, "InternalError", f"{type(error).__name__}; see the replica's log")
         else:
             return Done(file.name, 200, answer=found)

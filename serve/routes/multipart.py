@@ -17,6 +17,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from model_store.errors import BadRequest, ImageTooLarge, ResightError
+from model_store.names import MAX_QUOTED
 from serve.routes.bodies import MIB, declared_bytes, media_type, received
 from serve.settings import Limits
 
@@ -159,7 +160,7 @@ class _Form:
         name = _text(options.get(b"name", b""))
         if b"filename" not in options:
             raise BadRequest(
-                f"the form's field {name!r} is no file; model and min_score go into the query"
+                f"the form's field {name[:MAX_QUOTED]!r} is no file; model and min_score go into the query"
             )
         self._count += 1
         if self._count > FORM_FILES:

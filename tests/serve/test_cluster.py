@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from serve import cluster
-from serve.ray_head import LIGHT
+from serve.ray_head import LIGHT, LOGS
 from serve.settings import Settings
 
 SLEEP = "import time; time.sleep(60)"
@@ -50,7 +50,8 @@ def test_only_rays_own_processes_are_taken_for_orphans_and_ended(
 def test_every_setting_that_makes_ray_light_is_one_that_ray_reads() -> None:
     ray = Path(importlib.util.find_spec("ray").submodule_search_locations[0])  # type: ignore
     sources = (*ray.rglob("*const*.py"), *ray.rglob("ray_config*.py"))
+    sources += (ray / "_private" / "node.py",)
     python = "\n".join(one.read_text(errors="ignore") for one in sources)
     native = (ray / "core" / "src" / "ray" / "raylet" / "raylet").read_bytes()
-    for name in LIGHT:
+    for name in LIGHT | LOGS:
         assert name in python or name.removeprefix("RAY_").encode() in native, name

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pycocotools import mask
+from structlog.testing import capture_logs
 
 from model_store.add import add_version
 from model_store.config import Batch
@@ -37,6 +38,19 @@ async def chunk_of(engine: Engine, model: str, names: tuple[str, ...]) -> Chunk:
     detector = (await engine.residents.get(model)).detector
     prepared = [detector.prepare(decode(photo(name)).pixels) for name in names]
     return Chunk.of(model, prepared)
+
+
+@pytest.mark.parametrize("ref", ["x" * 100_000, "X" * 100_000])
+async def test_a_long_reference_is_cut_in_the_log_and_in_the_problem(ref: str) -> None:
+    engine = Engine(DetectArgs(models=str(MODELS), workers=1))
+    try:
+        with capture_logs() as lines, pytest.raises(BadRequest) as raised:
+            await engine.detect(photo("cat"), ref)
+    finally:
+        engine.stop()
+    assert [line["model"] for line in lines if line["event"] == "not_detected"] == [ref[:100]]
+    assert ref[:100] in str(raised.value)
+    assert len(str(raised.value)) < 300
 
 
 @pytest.mark.parametrize("names", [("cat",), NAMES])
