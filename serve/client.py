@@ -2,9 +2,9 @@
 
 Client(url).detect(image bytes, model) -> DetectResponse
 
-A replica that dies takes the requests it was answering with it: the proxy then answers 502 or 503, or the
-connection breaks. Detections change nothing, so `detect` asks once more, on another replica; it waits as
-long as a 429 or 503 says. Controls are never repeated.
+A replica that dies takes the requests it was answering with it: the proxy then answers 503, or the connection
+breaks. Detections change nothing, so `detect` repeats them once, on another replica, after the time that a 429
+or 503 names. Controls are never repeated.
 """
 
 from __future__ import annotations

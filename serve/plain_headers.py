@@ -1,6 +1,8 @@
-"""Answers 400 to headers that are no UTF-8, before Ray's replica sees them: it decodes some, and says 500.
+"""Middlewares in front of Ray's own code: headers that are not UTF-8 are answered with 400.
 
-Ray calls `middlewares` in every process that listens, by the name of it in `serve/cluster.py`.
+Ray decodes some headers, and would answer 500 to those.
+
+Ray calls `middlewares` in every process that listens, by its name in `serve/ray_head.py`.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.problems import problem
+from serve.unavailable import Unavailable
 
 
 class PlainHeaders:
@@ -25,7 +28,7 @@ class PlainHeaders:
 
 
 def middlewares() -> list[Middleware]:
-    return [Middleware(PlainHeaders)]
+    return [Middleware(Unavailable), Middleware(PlainHeaders)]
 
 
 def _undecodable(scope: Scope) -> str | None:

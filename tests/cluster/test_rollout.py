@@ -21,11 +21,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from examples.make_models import SSDLITE
 from model_store.add import add_version
-from model_store.errors import ClusterError, ResightError
+from model_store.errors import ResightError
 from model_store.names import version_id
 from model_store.store import READY, ModelStore
 from serve.client import Client
 from serve.problems import status_of
+from serve.unavailable import unavailable
 from tests.cluster.late import Promotion, may_answer
 from tests.cluster.load import Load
 from tests.graphs import endless
@@ -335,10 +336,9 @@ def test_a_canary_gets_its_share_and_one_image_always_the_same(
 
 
 def is_503(error: ResightError) -> bool:
-    """In the words of the replica, or of the proxy in front of it."""
-    if isinstance(error, ClusterError):
-        return str(error).startswith("HTTP 503")
-    return status_of(error) == 503
+    """Return whether a replica answered so, or a proxy for one that is gone."""
+    proxys = json.loads(bytes(unavailable().body))["detail"]
+    return status_of(error) == 503 or str(error) == proxys
 
 
 def test_a_killed_replica_costs_its_clients_a_retry_and_its_successor_serves_the_same(

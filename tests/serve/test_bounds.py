@@ -173,7 +173,7 @@ async def test_over_its_bound_a_replica_refuses_and_stays_alive(
 
 
 def test_rays_bound_is_above_all_of_ours() -> None:
-    args = DetectArgs(limits=Limits(online_queue=7, bulk_queue=11))
+    args = DetectArgs(workers=1, limits=Limits(online_queue=7, bulk_queue=11))
     rays = build(args)._bound_deployment.max_ongoing_requests  # type: ignore[attr-defined]
     assert max_requests(args.limits) == 7 + OTHER_REQUESTS
     assert rays == max_requests(args.limits) + 11

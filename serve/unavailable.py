@@ -1,0 +1,44 @@
+"""The answer while no replica answers: of HAProxy, and of Ray's fallback proxy, to which HAProxy then turns."""
+
+from __future__ import annotations
+
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve.problems import problem
+
+RETRY_AFTER_S = 1
+
+
+def unavailable() -> Response:
+    """Return a 503 that says when to repeat the request."""
+    detail = "no replica answered; another one takes over within seconds: send the request again"
+    return problem(503, "ClusterError", detail, {"Retry-After": str(RETRY_AFTER_S)})
+
+
+class Unavailable:
+    """Middleware that turns Ray's own 500 into `unavailable`.
+
+    Ray sends it, as plain text, for a request whose replica ended. A 500 of the application is a problem.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        replaced = False
+
+        async def send_or_replace(message: Message) -> None:
+            nonlocal replaced
+            if message["type"] == "http.response.start" and _is_rays_error(message):
+                replaced = True
+                await unavailable()(scope, receive, send)
+            elif not replaced:
+                await send(message)
+
+        await self.app(scope, receive, send_or_replace)
+
+
+def _is_rays_error(start: Message) -> bool:
+    kinds = [value for name, value in start.get("headers", ()) if name.lower() == b"content-type"]
+    return start["status"] == 500 and all(kind.startswith(b"text/plain") for kind in kinds)

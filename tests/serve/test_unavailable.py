@@ -1,0 +1,45 @@
+"""What Ray answers for a replica that ended is a 503 to repeat; what an application answers stays."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.responses import PlainTextResponse, Response
+
+from serve import problems
+from serve.plain_headers import middlewares
+
+
+def api_that_answers(answer: Response) -> FastAPI:
+    api = FastAPI(middleware=middlewares())
+    api.get("/")(lambda: answer)
+    return api
+
+
+async def got(answer: Response) -> httpx.Response:
+    transport = httpx.ASGITransport(api_that_answers(answer))
+    async with httpx.AsyncClient(transport=transport, base_url="http://resight") as client:
+        return await client.get("/")
+
+
+async def test_rays_500_is_a_503_to_repeat() -> None:
+    answer = await got(PlainTextResponse("Internal Server Error", 500))
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert answer.json()["type"] == "urn:resight:cluster-error"
+    assert int(answer.headers["content-length"]) == len(answer.content)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        PlainTextResponse("fine", 200),
+        PlainTextResponse("no replica", 503),
+        Response(b'{"error": "x"}', 500, media_type="application/json"),
+        problems.problem(500, "InternalError", "see the replica's log"),
+    ],
+)
+async def test_every_other_answer_stays_as_it_is(answer: Response) -> None:
+    seen = await got(answer)
+    assert (seen.status_code, seen.content) == (answer.status_code, bytes(answer.body))
+    assert seen.headers["content-type"] == answer.headers["content-type"]
