@@ -2,7 +2,7 @@
 
 Ray decodes some headers, and would answer 500 to those.
 
-Ray calls `middlewares` in every process that listens, by its name in `serve/ray_head.py`.
+Ray calls `middlewares` in every process that listens, by its name in `serve/node_environment.py`.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from model_store.machine import usable_cores
-from serve.haproxy import haproxy_environment
+from serve.node_environment import node_environment
 from serve.ports import InnerPorts
 from serve.private_folder import private_folder
 from serve.settings import Settings
@@ -46,15 +46,6 @@ that give way to Ray's dashboard. Fresh statistics, task events and charts there
 """
 
 
-LOGS = {
-    "RAY_ROTATION_MAX_BYTES": str(64 * 1024 * 1024),
-    "RAY_ROTATION_BACKUP_COUNT": "3",
-}
-"""Rotation of each log file of a process, replicas included; a variable that is set already wins. Ray rotates the
-output of workers only where the first one is set.
-"""
-
-
 def head_command(
     gcs: int, dashboard: int, inner: InnerPorts, folder: Path, object_store_mib: int
 ) -> list[str]:
@@ -77,10 +68,9 @@ def head_command(
 def head_environment(settings: Settings, inner: InnerPorts, folder: Path) -> dict[str, str]:
     """Return the variables of all processes of the cluster; `folder` is the cluster's private one."""
     ours = {
-        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.plain_headers:middlewares",
-        **haproxy_environment(folder),
+        **node_environment(folder),
         **inner.serve_environment(),
-        **{name: os.environ.get(name, value) for name, value in (LIGHT | LOGS).items()},
+        **{name: os.environ.get(name, value) for name, value in LIGHT.items()},
         **authentication(settings),
         "RAY_DISABLE_IMPORT_WARNING": "1",
         "RESIGHT_HOME": str(settings.home_path),

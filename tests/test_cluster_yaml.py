@@ -33,6 +33,16 @@ def test_cluster_yaml_fits_the_schema_ray_ships(variant: str) -> None:
     jsonschema.validate(cluster_file(variant), schema)
 
 
+@pytest.mark.parametrize("variant", ["aws", "onprem"])
+def test_every_node_keeps_its_sockets_in_a_private_folder(variant: str) -> None:
+    machines = cluster_file(variant)
+    for kind in ("head", "worker"):
+        command = machines[f"{kind}_start_ray_commands"][-1]
+        prepared, _, started = command.partition("ray start ")
+        assert 'node=$(python -m serve.node_environment) && eval "$node" &&' in prepared
+        assert '--temp-dir="$RAY_TMPDIR/ray"' in started
+
+
 def test_the_aws_cluster_has_a_head_cpu_workers_and_gpu_workers() -> None:
     machines = cluster_file("aws")
     types = machines["available_node_types"]

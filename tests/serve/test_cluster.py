@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from serve import cluster
-from serve.ray_head import LIGHT, LOGS
+from serve.node_environment import LOGS
+from serve.ray_head import LIGHT
 from serve.settings import Settings
 
 SLEEP = "import time; time.sleep(60)"

@@ -36,5 +36,5 @@ async def test_a_header_that_is_no_utf_8_is_refused_by_name(value: bytes, status
 
 def test_ray_finds_them_by_the_name_the_cluster_is_given() -> None:
     module = middlewares.__module__
-    text = (Path(__file__).parents[2] / "serve" / "ray_head.py").read_text()
+    text = (Path(__file__).parents[2] / "serve" / "node_environment.py").read_text()
     assert f'"{module}:{middlewares.__name__}"' in text
