@@ -17,26 +17,33 @@ def unavailable() -> Response:
 
 
 class Unavailable:
-    """Middleware that turns Ray's own 500 into `unavailable`.
+    """Middleware that answers `unavailable` where Ray fails: it raises, or sends a 500 as plain text.
 
-    Ray sends it, as plain text, for a request whose replica ended. A 500 of the application is a problem.
+    Both happen to a request whose replica ended. A 500 of the application is a problem. What is raised goes on to the
+    log of the server, which would answer 500 as well.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        replaced = False
+        started = replaced = False
 
         async def send_or_replace(message: Message) -> None:
-            nonlocal replaced
+            nonlocal started, replaced
+            started = True
             if message["type"] == "http.response.start" and _is_rays_error(message):
                 replaced = True
                 await unavailable()(scope, receive, send)
             elif not replaced:
                 await send(message)
 
-        await self.app(scope, receive, send_or_replace)
+        try:
+            await self.app(scope, receive, send_or_replace)
+        except Exception:
+            if scope["type"] == "http" and not started:
+                await unavailable()(scope, receive, send)
+            raise
 
 
 def _is_rays_error(start: Message) -> bool:

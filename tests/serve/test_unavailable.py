@@ -6,9 +6,11 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse, Response
+from starlette.types import Message, Receive, Scope, Send
 
 from serve import problems
 from serve.plain_headers import middlewares
+from serve.unavailable import Unavailable
 
 
 def api_that_answers(answer: Response) -> FastAPI:
@@ -28,6 +30,35 @@ async def test_rays_500_is_a_503_to_repeat() -> None:
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert answer.json()["type"] == "urn:resight:cluster-error"
     assert int(answer.headers["content-length"]) == len(answer.content)
+
+
+async def test_what_ray_raises_is_a_503_to_repeat() -> None:
+    async def dies(*_: object) -> None:
+        raise RuntimeError("the actor died")
+
+    transport = httpx.ASGITransport(Unavailable(dies), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://resight") as client:
+        answer = await client.get("/")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    logged = httpx.ASGITransport(Unavailable(dies))
+    async with httpx.AsyncClient(transport=logged, base_url="http://resight") as client:
+        with pytest.raises(RuntimeError, match="the actor died"):  # for the server's log
+            await client.get("/")
+
+
+async def test_what_is_raised_after_the_start_of_an_answer_is_not_answered_again() -> None:
+    async def breaks(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise RuntimeError("broken")
+
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    with pytest.raises(RuntimeError, match="broken"):
+        await Unavailable(breaks)({"type": "http"}, send, send)  # type: ignore[arg-type]
+    assert [message["status"] for message in sent] == [200]
 
 
 @pytest.mark.parametrize(
