@@ -17,10 +17,10 @@ def unavailable() -> Response:
 
 
 class Unavailable:
-    """Middleware that answers `unavailable` where Ray fails: it raises, or sends a 500 as plain text.
+    """Middleware that answers `unavailable` where Ray fails: it sends nothing, raises, or sends a 500 as plain text.
 
-    Both happen to a request whose replica ended. A 500 of the application is a problem. What is raised goes on to the
-    log of the server, which would answer 500 as well.
+    All of these happen to a request whose replica ended. A 500 of the application is a problem. What is raised goes on
+    to the log of the server, which would answer 500 as well.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -40,10 +40,9 @@ class Unavailable:
 
         try:
             await self.app(scope, receive, send_or_replace)
-        except Exception:
+        finally:
             if scope["type"] == "http" and not started:
                 await unavailable()(scope, receive, send)
-            raise
 
 
 def _is_rays_error(start: Message) -> bool:

@@ -46,6 +46,16 @@ async def test_what_ray_raises_is_a_503_to_repeat() -> None:
             await client.get("/")
 
 
+async def test_no_answer_at_all_is_a_503_to_repeat() -> None:
+    async def returns(*_: object) -> None:
+        pass
+
+    transport = httpx.ASGITransport(Unavailable(returns))
+    async with httpx.AsyncClient(transport=transport, base_url="http://resight") as client:
+        answer = await client.get("/")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+
+
 async def test_what_is_raised_after_the_start_of_an_answer_is_not_answered_again() -> None:
     async def breaks(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
