@@ -1,12 +1,15 @@
-# make demo | test | check | fmt | bench | bench-quick       (what they need is installed into .venv first)
+# make demo | test | check | fmt | lock | bench | bench-quick       (what they need is installed into .venv first)
 PYTHON ?= python3
 VENV := .venv
+UV_VERSION := 0.13.9
 # modules of a relative python, not scripts: their first lines and the shell stumble over odd names of the checkout's folder
 RUN := $(VENV)/bin/python
-PIP := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+UV := $(RUN) -m uv
+# versions and hashes are those of the lock; compiled once, so that the first start is not slower
+INSTALL := $(UV) pip install --quiet --compile-bytecode --python $(RUN) --constraint constraints.txt
 export RESIGHT_HOME ?= $(CURDIR)/.resight
 
-.PHONY: demo down test check fmt bench bench-quick clean
+.PHONY: demo down test check fmt lock bench bench-quick clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.user ## install, start Ray, serve the shipped model, reprocess the sample archive
@@ -24,12 +27,13 @@ test: check ## install and pass every test; those that need a cluster mostly wai
 	wait $$beside; second=$$?; cat $$log; rm -f $$log; \
 	exit $$((first || second))
 
-check: $(VENV)/.dev ## format, lint, types, layers, spelling
+check: $(VENV)/.dev ## format, lint, types, layers, spelling, declared dependencies
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m pyright
 	$(RUN) -c 'from importlinter.cli import lint_imports_command as main; main()'
 	$(RUN) -m codespell_lib
+	$(RUN) -m deptry .
 
 fmt: $(VENV)/.dev
 	$(RUN) -m ruff format .
@@ -46,20 +50,29 @@ $(VENV)/bin/python:
 		|| (echo "Python 3.11 or newer is needed: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1)
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.user: $(VENV)/bin/python pyproject.toml constraints.txt
-	@echo "installing (a few minutes the first time) …"
-	@$(PIP) --editable '.[cpu,s3]'
+$(VENV)/bin/uv: $(VENV)/bin/python
+	@$(RUN) -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+$(VENV)/.user: $(VENV)/bin/uv pyproject.toml constraints.txt
+	@echo "installing (about a minute the first time) …"
+	@$(INSTALL) --editable '.[cpu,s3]'
 	@touch $@
 
-$(VENV)/.bench: $(VENV)/bin/python pyproject.toml constraints.txt
-	@echo "installing with benchmark tools (a few minutes the first time) …"
-	@$(PIP) --editable '.[cpu,s3,bench]'
+$(VENV)/.bench: $(VENV)/bin/uv pyproject.toml constraints.txt
+	@echo "installing with benchmark tools (about a minute the first time) …"
+	@$(INSTALL) --group bench --editable '.[cpu,s3]'
 	@touch $@ $(VENV)/.user
 
-$(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
+# torch by pip: its build for CPUs is not on the index that uv reads, and the other one has gigabytes
+$(VENV)/.dev: $(VENV)/bin/uv pyproject.toml constraints.txt
 	@echo "installing with development tools (a few minutes the first time) …"
-	@$(PIP) --editable '.[cpu,s3,torch,dev]'
+	@$(RUN) -m pip install --quiet --disable-pip-version-check "$$(grep -o '^torch==[0-9.]*' constraints.txt)"
+	@$(INSTALL) --group dev --editable '.[cpu,s3,torch]'
 	@touch $@ $(VENV)/.user
+
+lock: $(VENV)/bin/uv ## resolve pyproject.toml anew; versions that still fit stay
+	@$(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --all-extras \
+		--group pyproject.toml:dev --group pyproject.toml:bench pyproject.toml --output-file constraints.txt
 
 clean:
 	rm -rf $(VENV) build *.egg-info

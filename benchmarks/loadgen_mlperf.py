@@ -1,6 +1,6 @@
 """MLPerf's own judge: what LoadGen says of the endpoint as SingleStream, Server and Offline.
 
-python benchmarks/loadgen_mlperf.py [--duration-s 60] [--bound-ms 0] [--quick]          needs .[bench]
+python benchmarks/loadgen_mlperf.py [--duration-s 60] [--bound-ms 0] [--quick]          needs the group `bench`
 
 The system under test is the HTTP endpoint, asked with the JPEGs of examples/photos; the clock runs from
 LoadGen's schedule to the whole answer, queueing in this client included. The words VALID and INVALID, and
