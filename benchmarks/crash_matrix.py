@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 from harness import arguments_of, facts, keep, table, verdicts
 
 from serve.ports import preferred_or_free
@@ -96,9 +96,9 @@ def s3_server() -> Iterator[str]:
     try:
         for _ in range(START_S * 5):
             try:
-                httpx.get(endpoint, timeout=2)
+                httpx2.get(endpoint, timeout=2)
                 break
-            except httpx.HTTPError:
+            except httpx2.HTTPError:
                 time.sleep(0.2)
         yield endpoint
     finally:

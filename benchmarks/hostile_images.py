@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 from harness import ROOT, facts, keep, table, verdicts
 
 from benchmarks.hostile_bodies import Sent, form, mutations, requests, seeds, tensor
@@ -102,7 +102,7 @@ class Load:
             thread.join()
 
     def _client(self, requests: Iterator[Sent]) -> None:
-        with httpx.Client(base_url=self._up.url, timeout=TIMEOUT_S) as http:
+        with httpx2.Client(base_url=self._up.url, timeout=TIMEOUT_S) as http:
             while not self._up.died:
                 with self._lock:
                     sent = next(requests, None)
@@ -118,7 +118,9 @@ class Load:
                     status = LOST if answer is None else answer.status_code
                 self._note(sent, answer, status, time.perf_counter() - started)
 
-    def _note(self, sent: Sent, answer: httpx.Response | None, status: int, seconds: float) -> None:
+    def _note(
+        self, sent: Sent, answer: httpx2.Response | None, status: int, seconds: float
+    ) -> None:
         found = [(sent.endpoint, status)]
         if answer is not None and status == 200 and sent.endpoint == "detect, form":
             found += [("file of a form", one["status"]) for one in answer.json()["results"]]
@@ -133,11 +135,11 @@ class Load:
                     (self._place / f"body-{len(self.harm)}").write_bytes(sent.body)
 
 
-def ask(http: httpx.Client, sent: Sent) -> httpx.Response | None:
+def ask(http: httpx2.Client, sent: Sent) -> httpx2.Response | None:
     headers = [(name.encode(), value.encode("latin-1")) for name, value in sent.headers.items()]
     try:
         return http.post(sent.path, content=sent.body, headers=headers)
-    except httpx.HTTPError:
+    except httpx2.HTTPError:
         return None
 
 

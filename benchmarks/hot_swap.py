@@ -24,7 +24,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-import httpx
+import httpx2
 import numpy as np
 from harness import MODEL, ROOT, WEIGHTS, arguments_of, facts, keep, picture, table, verdicts
 
@@ -149,7 +149,7 @@ def written_by_hand(up: Cluster, version: str) -> Swap:
 
 
 def asked(up: Cluster, ref: str) -> dict[str, Any]:
-    return httpx.post(f"{up.url}{ASK}{ref}", content=PERSON.read_bytes(), timeout=60).json()
+    return httpx2.post(f"{up.url}{ASK}{ref}", content=PERSON.read_bytes(), timeout=60).json()
 
 
 def report(result: dict[str, Any]) -> None:

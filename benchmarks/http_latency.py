@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import httpx
+import httpx2
 import numpy as np
 from harness import PHOTO, arguments_of, facts, keep, picture, table, verdicts
 
@@ -163,7 +163,7 @@ def merged(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def tensor_load(up: Cluster, subject: Subject, seconds: float) -> tuple[Load | None, str]:
     """A binary FP32 request of the Open Inference Protocol; or why there is none."""
-    about = httpx.get(f"{up.url}/v2/models/{subject.name}")
+    about = httpx2.get(f"{up.url}/v2/models/{subject.name}")
     if about.status_code != 200:
         return None, f"no tensor cases: GET /v2/models/{subject.name} answers {about.status_code}"
     inputs = [one["name"] for one in about.json()["inputs"] if one["datatype"] == "FP32"]

@@ -122,8 +122,8 @@ def aiohttp(url: str, body: bytes, count: int) -> None:
     asyncio.run(run())
 
 
-def httpx(url: str, body: bytes, count: int) -> None:
-    from httpx import AsyncClient
+def httpx2(url: str, body: bytes, count: int) -> None:
+    from httpx2 import AsyncClient
 
     async def run() -> None:
         async with AsyncClient() as session:
@@ -133,7 +133,7 @@ def httpx(url: str, body: bytes, count: int) -> None:
 
 
 KINDS: dict[str, Callable[[str, bytes, int], None]] = {
-    f.__name__: f for f in (raw_uvloop, raw_asyncio, threads, aiohttp, httpx)
+    f.__name__: f for f in (raw_uvloop, raw_asyncio, threads, aiohttp, httpx2)
 }
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import psutil
 from harness import MODEL, ROOT
 
@@ -57,13 +57,13 @@ class Cluster:
 
     def holds(self, version: str, name: str = MODEL) -> bool:
         """Whether the replica that answers has it loaded."""
-        models = httpx.get(f"{self.url}/v1/models", timeout=60).json()["models"]
+        models = httpx2.get(f"{self.url}/v1/models", timeout=60).json()["models"]
         versions = next(model["versions"] for model in models if model["name"] == name)
         return any(one["resident"] for one in versions if one["version"] == version)
 
     def control(self, kind: str, name: str = MODEL, **fields: object) -> dict[str, Any]:
         """POST /v1/models/NAME/KIND, until it has ended. Raises RuntimeError when it was refused."""
-        with httpx.Client(base_url=self.url, timeout=120) as http:
+        with httpx2.Client(base_url=self.url, timeout=120) as http:
             answer = http.post(f"/v1/models/{name}/{kind}", json=fields)
             while answer.status_code == 202 or (
                 answer.is_success and answer.json()["state"] in ("waiting", "running")

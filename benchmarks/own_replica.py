@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
-import httpx
+import httpx2
 import psutil
 import uvicorn
 
@@ -91,12 +91,12 @@ class Replica:
             self._look()
 
     def _health(self) -> None:
-        with httpx.Client(base_url=self.url, timeout=60) as http:
+        with httpx2.Client(base_url=self.url, timeout=60) as http:
             while not self._stopped.wait(10 * LOOK_S) and not self.died:
                 started = time.perf_counter()
                 try:
                     good = http.get("/healthz").status_code == 200
-                except httpx.HTTPError:
+                except httpx2.HTTPError:
                     good = False
                 self.failed_looks += not good and not self.died
                 self.slowest_ms = max(self.slowest_ms, (time.perf_counter() - started) * 1e3)
@@ -121,8 +121,8 @@ def replica(models: Path, log: Path, most_mib: int) -> Iterator[Replica]:
 def _wait_for(url: str, process: SpawnProcess) -> None:
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline and process.is_alive():
-        with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(f"{url}/readyz", timeout=5).status_code == 200:
+        with contextlib.suppress(httpx2.HTTPError):
+            if httpx2.get(f"{url}/readyz", timeout=5).status_code == 200:
                 return
         time.sleep(0.2)
     process.kill()

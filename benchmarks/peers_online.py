@@ -29,7 +29,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import httpx
+import httpx2
 from harness import PHOTO, WEIGHTS, arguments_of, facts, keep, picture, table, verdicts
 
 from benchmarks.load import Load
@@ -153,7 +153,7 @@ def ask(up: Up, seconds: float, rates: Sequence[float], turn: int) -> list[Row]:
 
 def require_same(up: Up) -> None:
     """The labels of `peers/detector.py`, and its scores to a hundredth. Raises RuntimeError."""
-    answer = httpx.post(
+    answer = httpx2.post(
         up.url + up.path, content=up.body, headers=dict(up.headers), timeout=60
     ).content
     want = Detector(WEIGHTS.parent)(PHOTO.read_bytes())

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 
-import httpx
+import httpx2
 
 STAGES = ("queue", "preprocess", "inference", "postprocess")
 SAMPLE = re.compile(r"^(\w+)\{(.*)\} (\S+)$", re.MULTILINE)
@@ -18,7 +18,7 @@ Scrape = dict[tuple[str, str], float]
 
 def scrape(url: str) -> Scrape:
     """Sums over models, versions and replicas by (sample, its stage or bucket); empty where there is none."""
-    answer = httpx.get(f"{url}/metrics", timeout=30)
+    answer = httpx2.get(f"{url}/metrics", timeout=30)
     found: defaultdict[tuple[str, str], float] = defaultdict(float)
     for name, labels, value in SAMPLE.findall(answer.text if answer.is_success else ""):
         said = dict(LABEL.findall(labels))

@@ -6,7 +6,7 @@ import shlex
 import signal
 from typing import Annotated, Any
 
-import httpx
+import httpx2
 import typer
 
 from archive.query import archives
@@ -162,8 +162,8 @@ def env(fmt: FormatOption = Format.table) -> None:
 
 def _ready(state: ClusterState) -> tuple[bool, str]:
     try:
-        answer = httpx.get(f"{state.reachable_url}/readyz", timeout=10)
-    except httpx.HTTPError as error:
+        answer = httpx2.get(f"{state.reachable_url}/readyz", timeout=10)
+    except httpx2.HTTPError as error:
         return False, f"no: {error}"
     try:
         said = answer.json()

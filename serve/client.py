@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import httpx
+import httpx2
 
 from model_store import errors
 from model_store.errors import ClusterError, Overloaded, ResightError
@@ -22,7 +22,7 @@ from serve.rollout.operations import Operation, Outcome
 
 ATTEMPTS = 2
 LONGEST_WAIT_S = 10.0
-GONE = (httpx.ConnectError, httpx.ReadError, httpx.RemoteProtocolError, httpx.WriteError)
+GONE = (httpx2.ConnectError, httpx2.ReadError, httpx2.RemoteProtocolError, httpx2.WriteError)
 
 
 class Client:
@@ -30,7 +30,7 @@ class Client:
 
     def __init__(self, url: str, token: str = "", timeout_s: float = 120.0) -> None:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s)
+        self._http = httpx2.Client(base_url=url, headers=headers, timeout=timeout_s)
 
     def close(self) -> None:
         self._http.close()
@@ -79,7 +79,7 @@ class Client:
         """Every replica follows the alias files now."""
         self._asked("POST", "/v1/models/reload")
 
-    def _repeated(self, path: str, **request: Any) -> httpx.Response:
+    def _repeated(self, path: str, **request: Any) -> httpx2.Response:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 answer = self._http.post(path, **request)
@@ -92,19 +92,19 @@ class Client:
             time.sleep(_wait_s(answer))
         raise AssertionError("unreachable")
 
-    def _asked(self, method: str, path: str, **request: Any) -> httpx.Response:
+    def _asked(self, method: str, path: str, **request: Any) -> httpx2.Response:
         try:
             return _good(self._http.request(method, path, **request))
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise ClusterError(f"{self._http.base_url} does not answer: {error}") from error
 
 
-def _wait_s(answer: httpx.Response) -> float:
+def _wait_s(answer: httpx2.Response) -> float:
     text = answer.headers.get("retry-after", "0.2")
     return min(LONGEST_WAIT_S, float(text)) if text.replace(".", "", 1).isdecimal() else 0.2
 
 
-def _good(answer: httpx.Response) -> httpx.Response:
+def _good(answer: httpx2.Response) -> httpx2.Response:
     """Raises the error that the answer says, in its own class where the problem names one."""
     if answer.is_success:
         return answer

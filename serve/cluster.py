@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import httpx
+import httpx2
 import psutil
 
 from model_store.errors import ClusterError
@@ -223,9 +223,9 @@ def _wait_until_up(
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise ClusterError(f"Ray ended at once:\n{_tail(log_path)}")
-        with contextlib.suppress(httpx.HTTPError):
+        with contextlib.suppress(httpx2.HTTPError):
             url = f"{state.dashboard_url}/api/version"
-            if httpx.get(url, headers=headers, timeout=2).status_code == 200:
+            if httpx2.get(url, headers=headers, timeout=2).status_code == 200:
                 return
         time.sleep(0.3)
     raise ClusterError(f"Ray did not come up in {START_TIMEOUT_S} s:\n{_tail(log_path)}")

@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
-import httpx
+import httpx2
 import yaml
 
 from model_store.errors import ClusterError
@@ -56,7 +56,7 @@ def deploy(settings: Settings, state: ClusterState) -> None:
     """Raises ClusterError with Serve's own message when an application does not come up."""
     config = serve_config(settings, state.host, state.http_port)
     url = f"{state.dashboard_url}/api/serve/applications/"
-    answer = httpx.put(url, json=config, headers=_headers(), timeout=60)
+    answer = httpx2.put(url, json=config, headers=_headers(), timeout=60)
     if answer.status_code >= 400:
         raise ClusterError(f"Ray Serve refused the applications: {answer.text[:2000]}")
     names = [application["name"] for application in config["applications"]]
@@ -79,9 +79,9 @@ def application_status(dashboard_url: str) -> dict[str, Any]:
     """Name to Serve's status of each application. Raises ClusterError when the dashboard is away."""
     url = f"{dashboard_url}/api/serve/applications/"
     try:
-        answer = httpx.get(url, headers=_headers(), timeout=30)
+        answer = httpx2.get(url, headers=_headers(), timeout=30)
         answer.raise_for_status()
-    except httpx.HTTPError as error:
+    except httpx2.HTTPError as error:
         raise ClusterError(
             f"Ray's dashboard at {dashboard_url} does not answer: {error}"
         ) from error
@@ -90,8 +90,8 @@ def application_status(dashboard_url: str) -> dict[str, Any]:
 
 def _answers(state: ClusterState) -> bool:
     try:
-        return httpx.get(f"{state.reachable_url}/healthz", timeout=5).status_code == 200
-    except httpx.HTTPError:
+        return httpx2.get(f"{state.reachable_url}/healthz", timeout=5).status_code == 200
+    except httpx2.HTTPError:
         return False
 
 

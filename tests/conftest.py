@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import psutil
 import pytest
 
@@ -67,9 +67,9 @@ class Cluster:
         report: dict[str, Any] = json.loads(done.stdout)
         return report
 
-    def detect(self, body: bytes, model: str = "ssdlite-coco", **query: Any) -> httpx.Response:
+    def detect(self, body: bytes, model: str = "ssdlite-coco", **query: Any) -> httpx2.Response:
         parameters = {"model": model, **query}
-        return httpx.post(f"{self.url}/v1/detect", content=body, params=parameters, timeout=60)
+        return httpx2.post(f"{self.url}/v1/detect", content=body, params=parameters, timeout=60)
 
 
 @pytest.fixture(scope="session")
@@ -145,8 +145,8 @@ def _wait_for(url: str) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
-            httpx.get(url, timeout=2)
+            httpx2.get(url, timeout=2)
             return
-        except httpx.HTTPError:
+        except httpx2.HTTPError:
             time.sleep(0.2)
     raise RuntimeError(f"{url} did not come up")

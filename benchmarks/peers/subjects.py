@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 
 from benchmarks.harness import MODEL, WEIGHTS
 from benchmarks.own_cluster import cluster
@@ -99,7 +99,7 @@ def _resight(jpeg: bytes) -> Iterator[Up]:
     headers: Mapping[str, str] = {"content-type": "image/jpeg"}
     began_s = time.perf_counter()
     with cluster() as here:
-        httpx.post(
+        httpx2.post(
             here.url + path, content=jpeg, headers=dict(headers), timeout=60
         ).raise_for_status()
         first_s = time.perf_counter() - began_s

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from cli import cluster
@@ -143,23 +143,23 @@ def test_a_dry_run_needs_no_cluster_and_writes_nothing(
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (httpx.Response(200, json={"loaded": ["motion@1"]}), (True, "yes: motion@1")),
+        (httpx2.Response(200, json={"loaded": ["motion@1"]}), (True, "yes: motion@1")),
         (
-            httpx.Response(200, json={"loaded": ["a@1"], "failures": {"b": "damaged"}}),
+            httpx2.Response(200, json={"loaded": ["a@1"], "failures": {"b": "damaged"}}),
             (True, "yes: a@1; not b: damaged"),
         ),
-        (httpx.Response(503, json={"detail": "no model is loaded"}), (False, "no: no model")),
-        (httpx.Response(503, text="<h1>no backend</h1>"), (False, "no: 503 <h1>no backend")),
-        (httpx.Response(503, json={"error": "x"}), (False, 'no: 503 {"error"')),
-        (httpx.Response(503, json=["x"]), (False, "no: 503 [")),
-        (httpx.Response(502), (False, "no: 502")),
-        (httpx.Response(200, text="Welcome to nginx"), (False, "no: 200 Welcome")),
+        (httpx2.Response(503, json={"detail": "no model is loaded"}), (False, "no: no model")),
+        (httpx2.Response(503, text="<h1>no backend</h1>"), (False, "no: 503 <h1>no backend")),
+        (httpx2.Response(503, json={"error": "x"}), (False, 'no: 503 {"error"')),
+        (httpx2.Response(503, json=["x"]), (False, "no: 503 [")),
+        (httpx2.Response(502), (False, "no: 502")),
+        (httpx2.Response(200, text="Welcome to nginx"), (False, "no: 200 Welcome")),
     ],
 )
 def test_whatever_answers_at_readyz_is_told(
-    monkeypatch: pytest.MonkeyPatch, answer: httpx.Response, words: tuple[bool, str]
+    monkeypatch: pytest.MonkeyPatch, answer: httpx2.Response, words: tuple[bool, str]
 ) -> None:
-    monkeypatch.setattr(httpx, "get", lambda *_, **__: answer)
+    monkeypatch.setattr(httpx2, "get", lambda *_, **__: answer)
     place = "http://127.0.0.1:1"
     ready, said = cluster._ready(ClusterState(1, 0.0, "127.0.0.1", 1, "127.0.0.1:1", place, "/tmp"))
     assert ready is words[0]

@@ -6,7 +6,7 @@ import threading
 import time
 from typing import Any
 
-import httpx
+import httpx2
 
 MOST = 20_000
 
@@ -15,7 +15,7 @@ class Load:
     """`answers`: when each was asked, when it came, and it; `errors`: what came of the others."""
 
     def __init__(self, url: str, body: bytes, model: str, clients: int = 3, **query: Any) -> None:
-        self.answers: list[tuple[float, float, httpx.Response]] = []
+        self.answers: list[tuple[float, float, httpx2.Response]] = []
         self.errors: list[Exception] = []
         self.token = ""
         self._url, self._body, self._query = url, body, {"model": model, **query}
@@ -39,7 +39,7 @@ class Load:
         return [answer.status_code for _, _, answer in list(self.answers)]
 
     def _ask(self) -> None:
-        with httpx.Client(base_url=self._url, timeout=60) as http:
+        with httpx2.Client(base_url=self._url, timeout=60) as http:
             while not self._stop.is_set() and len(self.answers) + len(self.errors) < MOST:
                 headers = {"authorization": f"Bearer {self.token}"} if self.token else {}
                 asked_s = time.monotonic()
@@ -47,7 +47,7 @@ class Load:
                     answer = http.post(
                         "/v1/detect", content=self._body, params=self._query, headers=headers
                     )
-                except httpx.HTTPError as error:
+                except httpx2.HTTPError as error:
                     self.errors.append(error)
                 else:
                     self.answers.append((asked_s, time.monotonic(), answer))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import yaml
 
@@ -78,7 +78,7 @@ def test_only_the_replicas_of_its_pool_hold_it(pooled: Any, photo: Any) -> None:
     there = replicas(pooled, NAME)
     assert len(there) == 1
     assert not there & replicas(pooled, "ssdlite-coco")
-    ready = httpx.get(f"{pooled.url}/readyz", timeout=30).json()
+    ready = httpx2.get(f"{pooled.url}/readyz", timeout=30).json()
     assert {f"{NAME}@1", "ssdlite-coco@1"} <= set(ready["loaded"])
 
 
@@ -91,7 +91,7 @@ def test_a_run_streams_through_the_pool(pooled: Any, tmp_path: Path) -> None:
     report = pooled.reprocess("--model", f"{NAME}@1", tables=tables)
     counts = report["counts"]
     assert counts["ok"] + counts["empty"] == counts["requested"] > 0
-    text = httpx.get(f"{pooled.url}/metrics", timeout=30).text
+    text = httpx2.get(f"{pooled.url}/metrics", timeout=30).text
     counted = [line for line in text.splitlines() if line.startswith("resight_bulk_images_total{")]
     assert any(f'model="{NAME}"' in line for line in counted), counted
 
@@ -118,7 +118,7 @@ def wait_until(true: Callable[[], bool], seconds: float) -> None:
 
 
 def replicas(cluster: Any, model: str) -> set[str]:
-    text = httpx.get(f"{cluster.url}/metrics", timeout=30).text
+    text = httpx2.get(f"{cluster.url}/metrics", timeout=30).text
     held = [line for line in text.splitlines() if line.startswith("resight_loaded_versions{")]
     mine = [line for line in held if f'model="{model}"' in line]
     return {line.partition('replica="')[2].partition('"')[0] for line in mine}
@@ -136,7 +136,7 @@ def test_a_form_is_answered_in_order_by_both_pools(pooled: Any, photo: Any) -> N
     files = [("image", ("a.jpg", photo("cat"))), ("image", ("b.txt", b"no image"))]
     for model in ("ssdlite-coco", NAME):
         query = {"model": model}
-        answer = httpx.post(f"{pooled.url}/v1/detect", params=query, files=files, timeout=60)
+        answer = httpx2.post(f"{pooled.url}/v1/detect", params=query, files=files, timeout=60)
         found = [(one["name"], one["status"]) for one in answer.json()["results"]]
         assert found == [("a.jpg", 200), ("b.txt", 415)]
 
@@ -155,7 +155,7 @@ def test_tokens_come_and_go_under_load(pooled: Any, photo: Any) -> None:
         def reload() -> int:
             headers = {"authorization": f"Bearer {load.token}"}
             url = f"{pooled.url}/v1/models/reload"
-            return httpx.post(url, headers=headers, timeout=30).status_code
+            return httpx2.post(url, headers=headers, timeout=30).status_code
 
         wait_until(lambda: reload() == 403, 30)  # each replica reads the file for itself
         assert pooled.resight("tokens", "revoke", "camera").returncode == 0

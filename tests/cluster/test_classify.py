@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import numpy as np
 import pytest
 
@@ -28,8 +28,8 @@ def colours(cluster: Any) -> Classifier:
     return load_classifier(store, ONE)
 
 
-def asked(cluster: Any, body: bytes, model: str = "colours", **query: Any) -> httpx.Response:
-    return httpx.post(
+def asked(cluster: Any, body: bytes, model: str = "colours", **query: Any) -> httpx2.Response:
+    return httpx2.post(
         f"{cluster.url}/v1/classify", content=body, params={"model": model, **query}, timeout=60
     )
 

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from archive.classes import read_classes
@@ -99,7 +99,7 @@ def test_a_row_says_what_http_says_of_the_same_box(cluster: Any, seen: dict[str,
     for box in boxes:
         row = rows[box["media_sha256"], box["rank"]]
         sides = ",".join(f"{box[name]:.9f}" for name in ("x1_px", "y1_px", "x2_px", "y2_px"))
-        answer = httpx.post(
+        answer = httpx2.post(
             f"{cluster.url}/v1/classify",
             params={"model": MODEL, "box": sides, "top": 1},
             content=Path(seen["root"], box["path"]).read_bytes(),

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from archive.query import query
@@ -56,16 +56,16 @@ def test_layers_over_what_a_model_saw(cluster: Any, tmp_path: Path) -> None:
     assert len(detections(tables)) < len(before)
 
     url = f"{cluster.url}/runs"
-    kinds = httpx.get(f"{url}/filters", timeout=60).json()
+    kinds = httpx2.get(f"{url}/filters", timeout=60).json()
     assert "small-size" in {kind["kind"] for kind in kinds}
     wrong = {
         "config": large,
         "scopes": [{"camera": "north"}, {"run": "published", "camera": "north"}],
     }
-    answer = httpx.post(f"{url}/filters/small-size", json=wrong, timeout=60)
+    answer = httpx2.post(f"{url}/filters/small-size", json=wrong, timeout=60)
     assert (answer.status_code, "exactly one" in answer.json()["detail"]) == (400, True)
     asked = {"config": large, "scopes": [{"run": "published"}]}
-    answer = httpx.post(f"{url}/filters/small-size", json=asked, timeout=60)
+    answer = httpx2.post(f"{url}/filters/small-size", json=asked, timeout=60)
     assert answer.status_code == 202, answer.text
     state = ended(f"{url}/{answer.json()[0]['run_id']}")
     assert (state["state"], state["metrics"]["added"]) == ("sealed", 0)
@@ -79,7 +79,7 @@ def ended(url: str) -> dict[str, Any]:
     """The state of a run that was started over HTTP, when it is no longer at work."""
     deadline = time.monotonic() + DONE_S
     while time.monotonic() < deadline:
-        answer = httpx.get(url, timeout=60)
+        answer = httpx2.get(url, timeout=60)
         if answer.status_code == 200 and answer.json()["state"] != "running":
             return dict(answer.json())
         time.sleep(0.5)

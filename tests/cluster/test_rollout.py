@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -71,12 +71,12 @@ def wait_until(
 
 
 def not_ready(cluster: Any) -> str:
-    answer = httpx.get(f"{cluster.url}/readyz", timeout=30)
+    answer = httpx2.get(f"{cluster.url}/readyz", timeout=30)
     return "" if answer.status_code == 200 else answer.text
 
 
 def serving(cluster: Any, name: str = NAME) -> dict[str, Any]:
-    about = httpx.get(f"{cluster.url}/v1/models/{name}", timeout=30).json()
+    about = httpx2.get(f"{cluster.url}/v1/models/{name}", timeout=30).json()
     return dict(about)
 
 
@@ -103,11 +103,11 @@ def test_swaps_under_load_drop_mix_and_delay_no_answer(
             version = "21"[turn % 2]
             asked = time.monotonic()
             post = {"version": version}
-            done = httpx.post(f"{cluster.url}/v1/models/{NAME}/promote", json=post, timeout=120)
+            done = httpx2.post(f"{cluster.url}/v1/models/{NAME}/promote", json=post, timeout=120)
             assert done.json()["state"] == "done", done.text
             promotions.append(Promotion(version, asked, time.monotonic()))
             if turn % 2 == 0:
-                freed = httpx.post(
+                freed = httpx2.post(
                     f"{cluster.url}/v1/models/{NAME}/release", json={"version": "1"}, timeout=60
                 )
                 assert freed.status_code == 200, freed.text
@@ -134,7 +134,7 @@ def test_an_answer_asked_for_after_promote_is_never_the_old_ones(
     cluster: Any, store: ModelStore, photo: Any
 ) -> None:
     for version in ("2", "1") * 5:
-        done = httpx.post(
+        done = httpx2.post(
             f"{cluster.url}/v1/models/{NAME}/promote", json={"version": version}, timeout=60
         )
         assert done.status_code == 200, done.text
@@ -167,7 +167,7 @@ def test_a_wrong_probe_is_refused_and_the_reason_kept(
     assert "does not reproduce its probe" in done.stderr
     assert answering(cluster, photo) == "1"
     assert store.aliases(NAME) == {"production": "1"}
-    events = httpx.get(f"{cluster.url}/v1/models/{NAME}/events", timeout=30).json()
+    events = httpx2.get(f"{cluster.url}/v1/models/{NAME}/events", timeout=30).json()
     assert events[0]["outcome"]["error"] == "ProbeFailed"
     assert events[0]["after"]["active"] == "1"
 
@@ -226,9 +226,9 @@ def test_a_roll_back_does_not_wait_for_versions_that_hang_where_they_are_proved(
 
 
 def hang_up(cluster: Any, body: bytes) -> None:
-    with contextlib.suppress(httpx.TimeoutException):
+    with contextlib.suppress(httpx2.TimeoutException):
         parameters = {"model": f"{NAME}@hangs"}
-        httpx.post(f"{cluster.url}/v1/detect", content=body, params=parameters, timeout=2)
+        httpx2.post(f"{cluster.url}/v1/detect", content=body, params=parameters, timeout=2)
 
 
 def test_what_was_accepted_is_done_though_the_rollout_s_process_ends(
@@ -242,7 +242,7 @@ def test_what_was_accepted_is_done_though_the_rollout_s_process_ends(
     url = f"{cluster.url}/v1/models/{NAME}/promote"
     (process,) = workers(cluster, "ray::RolloutActor")
     with ThreadPoolExecutor(1) as pool:
-        asking = pool.submit(httpx.post, url, json={"version": "new"}, timeout=150)
+        asking = pool.submit(httpx2.post, url, json={"version": "new"}, timeout=150)
         place = f"{NAME}/.rollout/operations"
         wait_until(lambda: any(name.endswith(".json") for name in store.folder.names(place)))
         process.kill()
@@ -251,7 +251,7 @@ def test_what_was_accepted_is_done_though_the_rollout_s_process_ends(
     states: list[str] = []
 
     def is_done() -> bool:
-        found = httpx.get(operation, timeout=60)
+        found = httpx2.get(operation, timeout=60)
         assert found.status_code == 200, found.text
         states.append(found.json()["state"])
         return states[-1] in ("done", "refused")
@@ -259,7 +259,7 @@ def test_what_was_accepted_is_done_though_the_rollout_s_process_ends(
     wait_until(is_done, seconds=120)
     assert states[-1] == "done"
     assert answering(cluster, photo) == "new"
-    events = httpx.get(f"{cluster.url}/v1/models/{NAME}/events", timeout=30).json()
+    events = httpx2.get(f"{cluster.url}/v1/models/{NAME}/events", timeout=30).json()
     assert answer["id"] in [event["outcome"]["id"] for event in events]
 
 
@@ -374,7 +374,7 @@ def test_a_killed_replica_costs_its_clients_a_retry_and_its_successor_serves_the
     assert set(answers) == {"2"}
     assert [str(problem) for problem in problems if not is_503(problem)] == []
     assert len(problems) < MOST_FAILED
-    ready = httpx.get(f"{cluster.url}/readyz", timeout=30)
+    ready = httpx2.get(f"{cluster.url}/readyz", timeout=30)
     assert ready.status_code == 200, ready.text
 
 
@@ -387,7 +387,7 @@ def test_clients_that_go_away_are_not_worked_for(
     )
 
     def counted(outcome: str) -> float:
-        text = httpx.get(f"{cluster.url}/metrics", timeout=30).text
+        text = httpx2.get(f"{cluster.url}/metrics", timeout=30).text
         return sum(
             sample.value
             for family in text_string_to_metric_families(text)

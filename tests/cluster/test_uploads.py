@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import psutil
 import pytest
 
@@ -32,7 +32,7 @@ def commented(jpeg: bytes, words: bytes) -> bytes:
 
 def send(cluster: Any, body: bytes, **query: Any) -> dict[str, Any]:
     asked = {"model": "ssdlite-coco", "camera": "north", **query}
-    answer = httpx.post(f"{cluster.url}/v1/images", content=body, params=asked, timeout=60)
+    answer = httpx2.post(f"{cluster.url}/v1/images", content=body, params=asked, timeout=60)
     assert answer.status_code == 201, answer.text
     told: dict[str, Any] = answer.json()
     return told
@@ -112,8 +112,8 @@ def test_what_was_sent_is_found_and_what_cannot_be_answered_says_why(
 ) -> None:
     told = send(cluster, commented(photo("cat"), b"to be found"), camera="pond", wait_s=30)
 
-    def ask(**query: Any) -> httpx.Response:
-        return httpx.get(f"{cluster.url}/v1/images", params=query, timeout=60)
+    def ask(**query: Any) -> httpx2.Response:
+        return httpx2.get(f"{cluster.url}/v1/images", params=query, timeout=60)
 
     (image,) = ask(camera="pond").json()["images"]
     assert image["path"] == told["media"]["path"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import uvicorn
 from fastapi import FastAPI
 
@@ -51,10 +51,10 @@ def tried(place: Path) -> Iterator[FastAPI]:
     engine.stop()
 
 
-def client(api: FastAPI) -> httpx.AsyncClient:
+def client(api: FastAPI) -> httpx2.AsyncClient:
     """Sees a 500 as its callers do."""
-    transport = httpx.ASGITransport(api, raise_app_exceptions=False)
-    return httpx.AsyncClient(transport=transport, base_url="http://resight")
+    transport = httpx2.ASGITransport(api, raise_app_exceptions=False)
+    return httpx2.AsyncClient(transport=transport, base_url="http://resight")
 
 
 @dataclass(frozen=True)

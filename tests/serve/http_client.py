@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 
 from model_store.errors import Overloaded
 from model_store.images import decode
@@ -30,16 +30,16 @@ async def engine_over(models: Path, **args: Any) -> Engine:
     return engine
 
 
-def client(engine: Engine, token: str = "", raise_errors: bool = True) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(
+def client(engine: Engine, token: str = "", raise_errors: bool = True) -> httpx2.AsyncClient:
+    transport = httpx2.ASGITransport(
         build_http_api(engine, Access(token)), raise_app_exceptions=raise_errors
     )
-    return httpx.AsyncClient(transport=transport, base_url="http://resight")
+    return httpx2.AsyncClient(transport=transport, base_url="http://resight")
 
 
 async def post(
     engine: Engine, body: Any, model: str = "ssdlite-coco", token: str = "", **query: Any
-) -> httpx.Response:
+) -> httpx2.Response:
     headers = query.pop("headers", {})
     async with client(engine, token) as api:
         parameters = {"model": model, **query}
@@ -55,7 +55,7 @@ def has_room(engine: Engine) -> bool:
     return True
 
 
-def problem_of(answer: httpx.Response, status: int) -> str:
+def problem_of(answer: httpx2.Response, status: int) -> str:
     """The detail of a problem answer, which must be well formed."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"

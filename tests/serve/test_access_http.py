@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import structlog
 from fastapi import FastAPI
@@ -37,7 +37,7 @@ class Promotion(BaseModel):
     version: str
 
 
-def guarded(access: Access, *origins: str, at: str = "resight:8000") -> httpx.AsyncClient:
+def guarded(access: Access, *origins: str, at: str = "resight:8000") -> httpx2.AsyncClient:
     """An API with a JSON body, which FastAPI reads before any dependency, and a mounted app."""
     api, mounted = FastAPI(), FastAPI()
 
@@ -51,8 +51,8 @@ def guarded(access: Access, *origins: str, at: str = "resight:8000") -> httpx.As
 
     api.mount("/metrics", mounted)
     api.add_middleware(Guard, access=access, origins=origins)
-    transport = httpx.ASGITransport(api)
-    return httpx.AsyncClient(transport=transport, base_url=f"http://{at}")
+    transport = httpx2.ASGITransport(api)
+    return httpx2.AsyncClient(transport=transport, base_url=f"http://{at}")
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -169,9 +169,9 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
     engine.stop()
 
 
-def whole(engine: Engine, access: Access, *origins: str) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(build_http_api(engine, access, cors_origins=origins))
-    return httpx.AsyncClient(transport=transport, base_url="http://resight")
+def whole(engine: Engine, access: Access, *origins: str) -> httpx2.AsyncClient:
+    transport = httpx2.ASGITransport(build_http_api(engine, access, cors_origins=origins))
+    return httpx2.AsyncClient(transport=transport, base_url="http://resight")
 
 
 async def test_every_route_but_health_asks_for_a_token(engine: Engine) -> None:
@@ -268,9 +268,9 @@ async def test_a_version_that_nothing_needs_is_loaded_for_an_admin_alone(
     engine = Engine(DetectArgs(models=str(tmp_path / "models"), workers=1))
     await engine.residents.refresh()
     api = build_http_api(engine, Access("", file))
-    transport = httpx.ASGITransport(api)
+    transport = httpx2.ASGITransport(api)
     try:
-        async with httpx.AsyncClient(transport=transport, base_url="http://resight") as client:
+        async with httpx2.AsyncClient(transport=transport, base_url="http://resight") as client:
 
             async def status(version: str, token: str) -> int:
                 sent = {"headers": bearer(token), "content": photo("cat")}

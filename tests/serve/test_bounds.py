@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from starlette.types import Receive, Scope, Send
 
@@ -126,11 +126,11 @@ async def test_few_uploads_wait_for_their_rows_and_the_others_are_answered(
     engine = await blobs(limits=Limits(online_queue=1))
     tables = Unrecorded()
     uploads = Uploads(str(tmp_path / "uploads"), tables, engine.uploaded)
-    transport = httpx.ASGITransport(build_http_api(engine, uploads=uploads))
+    transport = httpx2.ASGITransport(build_http_api(engine, uploads=uploads))
     sent = {"files": [("image", CAT)]} if form else {"content": CAT}
     query = {"model": "blobs", "wait_s": "30"}
-    async with httpx.AsyncClient(transport=transport, base_url="http://resight") as client:
-        waiting: list[asyncio.Task[httpx.Response]] = []
+    async with httpx2.AsyncClient(transport=transport, base_url="http://resight") as client:
+        waiting: list[asyncio.Task[httpx2.Response]] = []
         for count in (1, 2):
             request = client.post("/v1/images", params=query, **sent)  # type: ignore[arg-type]
             waiting.append(asyncio.create_task(request))
@@ -157,8 +157,8 @@ async def test_over_its_bound_a_replica_refuses_and_stays_alive(
         await send({"type": "http.response.body", "body": b""})
 
     bounded = MaxRequests(app, Limits(online_queue=1))
-    transport = httpx.ASGITransport(bounded)  # type: ignore[arg-type]
-    async with httpx.AsyncClient(transport=transport, base_url="http://resight") as client:
+    transport = httpx2.ASGITransport(bounded)  # type: ignore[arg-type]
+    async with httpx2.AsyncClient(transport=transport, base_url="http://resight") as client:
         held = [asyncio.create_task(client.get("/v1/models")) for _ in range(3)]
         while not bounded._room.is_full:
             await asyncio.sleep(0)

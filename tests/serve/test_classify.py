@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import numpy as np
 import pytest
 
@@ -53,19 +53,19 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
     engine.stop()
 
 
-def client(engine: Engine, token: str = "") -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(build_http_api(engine, Access(token)))
-    return httpx.AsyncClient(transport=transport, base_url="http://resight")
+def client(engine: Engine, token: str = "") -> httpx2.AsyncClient:
+    transport = httpx2.ASGITransport(build_http_api(engine, Access(token)))
+    return httpx2.AsyncClient(transport=transport, base_url="http://resight")
 
 
 async def classify(
     engine: Engine, body: Any, model: str = "colours", **query: Any
-) -> httpx.Response:
+) -> httpx2.Response:
     async with client(engine) as api:
         return await api.post("/v1/classify", content=body, params={"model": model, **query})
 
 
-def problem_of(answer: httpx.Response, status: int) -> str:
+def problem_of(answer: httpx2.Response, status: int) -> str:
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     return str(answer.json()["detail"])

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from fastapi import FastAPI
 from ray.exceptions import ActorDiedError
@@ -87,10 +87,10 @@ class Two:
 
     def ask(
         self, method: str, path: str, app: FastAPI | None = None, **more: Any
-    ) -> httpx.Response:
-        async def asked() -> httpx.Response:
-            transport = httpx.ASGITransport(app or self.api)
-            async with httpx.AsyncClient(
+    ) -> httpx2.Response:
+        async def asked() -> httpx2.Response:
+            transport = httpx2.ASGITransport(app or self.api)
+            async with httpx2.AsyncClient(
                 transport=transport, base_url="http://localhost"
             ) as client:
                 headers = SECRET | more.pop("headers", {})
@@ -110,7 +110,7 @@ def two(tmp_path: Path) -> Iterator[Two]:
     two.stop()
 
 
-def detections(answer: httpx.Response) -> Any:
+def detections(answer: httpx2.Response) -> Any:
     assert answer.status_code == 200, answer.text
     return answer.json()["detections"], answer.json()["model"]
 
@@ -160,9 +160,9 @@ def test_who_waits_for_rows_holds_up_no_detection(tmp_path: Path) -> None:
         two.recorded.append(upload)
         await written.wait()
 
-    async def both() -> tuple[httpx.Response, httpx.Response]:
-        transport = httpx.ASGITransport(two.api)
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+    async def both() -> tuple[httpx2.Response, httpx2.Response]:
+        transport = httpx2.ASGITransport(two.api)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
             path = "/v1/images?model=blobs&wait_s=20"
             kept = asyncio.create_task(client.post(path, content=CAT, headers=SECRET))
             async with asyncio.timeout(10):

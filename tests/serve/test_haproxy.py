@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from serve import haproxy
@@ -118,7 +118,7 @@ def test_unfinished_headers_keep_nobody_out(live: Live) -> None:
             sender = opened.enter_context(live.connect())
             sender.sendall(b"GET /healthz HTTP/1.1\r\nx: 1\r\n")
         address = f"http://127.0.0.1:{live.port}"
-        with httpx.Client(base_url=address, timeout=LIMIT_S) as http:
+        with httpx2.Client(base_url=address, timeout=LIMIT_S) as http:
             assert http.get("/healthz").status_code == 200
             assert http.post(DETECT, content=CAT).status_code == 200
 
@@ -167,7 +167,7 @@ def test_an_answer_that_takes_long_is_waited_for(tmp_path: Path) -> None:
 
     short = {"RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "1"}
     with backend(answer) as behind, proxied(tmp_path, behind, **short) as port:
-        assert httpx.get(f"http://127.0.0.1:{port}/", timeout=LIMIT_S).text == "ok"
+        assert httpx2.get(f"http://127.0.0.1:{port}/", timeout=LIMIT_S).text == "ok"
 
 
 @pytest.mark.parametrize("gone", ["while it answers", "before"])
@@ -175,7 +175,7 @@ def test_a_replica_that_is_gone_is_a_503_to_repeat(tmp_path: Path, gone: str) ->
     with backend(lambda connection: None) as behind:
         place = behind if gone == "while it answers" else preferred_or_free(0)
         with proxied(tmp_path, place) as port:
-            answer = httpx.post(f"http://127.0.0.1:{port}/v1/detect", content=CAT, timeout=LIMIT_S)
+            answer = httpx2.post(f"http://127.0.0.1:{port}/v1/detect", content=CAT, timeout=LIMIT_S)
     assert answer.status_code == 503
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers["retry-after"] == "1"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import httpx
+import httpx2
 import pytest
 
 from serve.engine import Engine
@@ -20,9 +20,9 @@ def engine() -> Iterator[Engine]:
     engine.stop()
 
 
-async def post(engine: Engine, **headers: str) -> httpx.Response:
-    transport = httpx.ASGITransport(build_http_api(engine))
-    async with httpx.AsyncClient(transport=transport, base_url="http://replica") as client:
+async def post(engine: Engine, **headers: str) -> httpx2.Response:
+    transport = httpx2.ASGITransport(build_http_api(engine))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://replica") as client:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return await client.post("/v1/detect?model=motion@1", content=photo("cat"), headers=named)
 

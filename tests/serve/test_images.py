@@ -7,7 +7,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 import serve.uploads
@@ -44,19 +44,19 @@ class Desk:
     async def find(self, wanted: Wanted) -> Found:
         return await asyncio.to_thread(find, self.tables, wanted, 30)
 
-    async def post(self, **request: Any) -> httpx.Response:
+    async def post(self, **request: Any) -> httpx2.Response:
         query = {"model": "blobs"} | request.pop("query", {})
         async with self._client() as client:
             return await client.post("/v1/images", params=query, **request)
 
-    async def get(self, **query: Any) -> httpx.Response:
+    async def get(self, **query: Any) -> httpx2.Response:
         async with self._client() as client:
             return await client.get("/v1/images", params=query)
 
-    def _client(self) -> httpx.AsyncClient:
+    def _client(self) -> httpx2.AsyncClient:
         uploads = Uploads(str(self.folder), self, self.engine.uploaded, self.free_mib)
-        transport = httpx.ASGITransport(build_http_api(self.engine, uploads=uploads))
-        return httpx.AsyncClient(transport=transport, base_url="http://resight")
+        transport = httpx2.ASGITransport(build_http_api(self.engine, uploads=uploads))
+        return httpx2.AsyncClient(transport=transport, base_url="http://resight")
 
     @property
     def files(self) -> list[str]:
@@ -100,8 +100,8 @@ async def test_a_picture_is_answered_kept_and_recorded(desk: Desk) -> None:
 async def test_otherwise_it_answers_as_detect(desk: Desk) -> None:
     told = (await desk.post(content=CAT)).json()
     api = build_http_api(desk.engine)
-    async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(api), base_url="http://resight"
+    async with httpx2.AsyncClient(
+        transport=httpx2.ASGITransport(api), base_url="http://resight"
     ) as client:
         seen = (await client.post("/v1/detect?model=blobs", content=CAT)).json()
     ours = {"media", "recorded", "timings_ms"}
@@ -276,8 +276,8 @@ async def test_where_nothing_can_be_kept_the_sender_is_told(desk: Desk) -> None:
 
 
 async def test_without_a_place_there_is_no_such_route(desk: Desk) -> None:
-    async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(build_http_api(desk.engine)), base_url="http://resight"
+    async with httpx2.AsyncClient(
+        transport=httpx2.ASGITransport(build_http_api(desk.engine)), base_url="http://resight"
     ) as client:
         assert (await client.post("/v1/images?model=blobs", content=CAT)).status_code == 404
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -92,8 +92,8 @@ async def test_the_route_gathers_all_replicas(engine: Engine) -> None:
 
     for given, names in ((gather, {"here", "there"}), (None, {""})):
         api = build_http_api(engine, gather=given)
-        transport = httpx.ASGITransport(api)
-        async with httpx.AsyncClient(transport=transport, base_url="http://replica") as client:
+        transport = httpx2.ASGITransport(api)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://replica") as client:
             answer = await client.get("/metrics")
         assert answer.status_code == 200, answer.text
         assert answer.headers["content-type"].startswith("text/plain")

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import jsonschema
 import numpy as np
 import pytest
@@ -78,9 +78,9 @@ def form(
 
 async def post(
     engine: Engine, body: Any, model: str = "blobs", headers: dict[str, str] = FORM, **query: Any
-) -> httpx.Response:
-    transport = httpx.ASGITransport(build_http_api(engine))
-    async with httpx.AsyncClient(transport=transport, base_url="http://resight") as api:
+) -> httpx2.Response:
+    transport = httpx2.ASGITransport(build_http_api(engine))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://resight") as api:
         parameters = {"model": model, **query}
         return await api.post("/v1/detect", content=body, params=parameters, headers=headers)
 
@@ -99,7 +99,7 @@ async def results(engine: Engine, body: Any, model: str = "blobs", **query: Any)
     return body["results"]
 
 
-def detail_of(answer: httpx.Response, status: int) -> str:
+def detail_of(answer: httpx2.Response, status: int) -> str:
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     return str(answer.json()["detail"])
@@ -133,8 +133,8 @@ async def test_each_file_has_the_result_it_has_alone_and_in_order(engine: Engine
 
 
 async def test_a_stock_client_is_understood(engine: Engine) -> None:
-    transport = httpx.ASGITransport(build_http_api(engine))
-    async with httpx.AsyncClient(transport=transport, base_url="http://resight") as api:
+    transport = httpx2.ASGITransport(build_http_api(engine))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://resight") as api:
         files = [("any", ("ä b.jpg", CAT, "image/jpeg")), ("other", ("p.jpg", PERSON))]
         answer = await api.post("/v1/detect?model=ssdlite-coco", files=files)
     labels = [[d["label"] for d in r["answer"]["detections"]] for r in answer.json()["results"]]
@@ -393,8 +393,8 @@ async def test_mutated_forms_are_never_an_error_of_ours(small: Engine) -> None:
 
 
 async def test_the_schema_has_both_bodies_and_both_answers(small: Engine) -> None:
-    transport = httpx.ASGITransport(build_http_api(small))
-    async with httpx.AsyncClient(transport=transport, base_url="http://resight") as api:
+    transport = httpx2.ASGITransport(build_http_api(small))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://resight") as api:
         schema = (await api.get("/openapi.json")).json()
     detect = schema["paths"]["/v1/detect"]["post"]
     sent = detect["requestBody"]["content"]["multipart/form-data"]["schema"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from fastapi import FastAPI
 
@@ -26,8 +26,8 @@ def guarded() -> FastAPI:
     [(b"", 200), (b"plain", 200), ("größer".encode(), 200), (b"\xff", 400), (b"gr\xf6\xdfer", 400)],
 )
 async def test_a_header_that_is_no_utf_8_is_refused_by_name(value: bytes, status: int) -> None:
-    transport = httpx.ASGITransport(guarded())
-    async with httpx.AsyncClient(transport=transport, base_url="http://resight") as asked:
+    transport = httpx2.ASGITransport(guarded())
+    async with httpx2.AsyncClient(transport=transport, base_url="http://resight") as asked:
         answer = await asked.get("/", headers=[(b"x-session-id", value)])
     assert answer.status_code == status
     if status == 400:

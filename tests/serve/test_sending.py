@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
+import httpx2
 import numpy as np
 import pytest
 import uvicorn
@@ -247,7 +247,7 @@ def test_raw_outputs_that_nobody_reads_give_up_their_places(store: ModelStore) -
     for live in live_over(store, answer_s=1):
         with unread(live.port, tensor_request()) as connection:
             live.becomes_free(PLACES)
-            whole = httpx.get(f"http://127.0.0.1:{live.port}/healthz", timeout=TIMEOUT_S)
+            whole = httpx2.get(f"http://127.0.0.1:{live.port}/healthz", timeout=TIMEOUT_S)
             assert whole.status_code == 200
             assert rest(connection) > 0  # and then it is closed
 

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
@@ -63,15 +63,15 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
     collector.stop()
 
 
-def asked(place: Path, *bodies: bytes) -> list[httpx.Response]:
+def asked(place: Path, *bodies: bytes) -> list[httpx2.Response]:
     motion_store(place, "1")
     engine = Engine(DetectArgs(models=str(place), workers=1), Traces.of_environment())
 
-    async def ask() -> list[httpx.Response]:
+    async def ask() -> list[httpx2.Response]:
         await engine.residents.refresh()
-        transport = httpx.ASGITransport(build_http_api(engine))
+        transport = httpx2.ASGITransport(build_http_api(engine))
         headers = {"traceparent": f"00-{TRACE}-{PARENT}-01", "x-request-id": "seven"}
-        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+        async with httpx2.AsyncClient(transport=transport, base_url="http://x") as client:
             path = "/v1/detect?model=blobs"
             return [await client.post(path, content=body, headers=headers) for body in bodies]
 

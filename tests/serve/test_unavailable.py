@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import httpx
+import httpx2
 import pytest
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse, Response
@@ -19,9 +19,9 @@ def api_that_answers(answer: Response) -> FastAPI:
     return api
 
 
-async def got(answer: Response) -> httpx.Response:
-    transport = httpx.ASGITransport(api_that_answers(answer))
-    async with httpx.AsyncClient(transport=transport, base_url="http://resight") as client:
+async def got(answer: Response) -> httpx2.Response:
+    transport = httpx2.ASGITransport(api_that_answers(answer))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://resight") as client:
         return await client.get("/")
 
 
@@ -36,12 +36,12 @@ async def test_what_ray_raises_is_a_503_to_repeat() -> None:
     async def dies(*_: object) -> None:
         raise RuntimeError("the actor died")
 
-    transport = httpx.ASGITransport(Unavailable(dies), raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://resight") as client:
+    transport = httpx2.ASGITransport(Unavailable(dies), raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://resight") as client:
         answer = await client.get("/")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-    logged = httpx.ASGITransport(Unavailable(dies))
-    async with httpx.AsyncClient(transport=logged, base_url="http://resight") as client:
+    logged = httpx2.ASGITransport(Unavailable(dies))
+    async with httpx2.AsyncClient(transport=logged, base_url="http://resight") as client:
         with pytest.raises(RuntimeError, match="the actor died"):  # for the server's log
             await client.get("/")
 
@@ -50,8 +50,8 @@ async def test_no_answer_at_all_is_a_503_to_repeat() -> None:
     async def returns(*_: object) -> None:
         pass
 
-    transport = httpx.ASGITransport(Unavailable(returns))
-    async with httpx.AsyncClient(transport=transport, base_url="http://resight") as client:
+    transport = httpx2.ASGITransport(Unavailable(returns))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://resight") as client:
         answer = await client.get("/")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
 

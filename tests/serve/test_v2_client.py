@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
+import httpx2
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -298,7 +298,7 @@ def test_an_answer_is_compressed_when_that_is_asked_for(server: Server, coding: 
     body, length = triton.InferenceServerClient.generate_request_body([images("cat")])
     url = f"http://{server.address}/v2/models/ssdlite-coco/infer"
     headers = {"Inference-Header-Content-Length": str(length), "Accept-Encoding": coding}
-    with httpx.stream(
+    with httpx2.stream(
         "POST", url, content=gzip.compress(body), headers={**headers, "Content-Encoding": "gzip"}
     ) as answer:
         raw = b"".join(answer.iter_raw())

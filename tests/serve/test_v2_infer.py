@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import numpy as np
 import pytest
 from fastapi import FastAPI
@@ -57,22 +57,22 @@ def blobs(tmp_path: Path) -> Iterator[MakeEngine]:
         one.stop()
 
 
-def client(engine: Engine, *dependencies: Any) -> httpx.AsyncClient:
+def client(engine: Engine, *dependencies: Any) -> httpx2.AsyncClient:
     """A client of /v2; what escapes its error handling is raised here."""
     api = FastAPI()
     problems.install(api)
     api.include_router(v2.router(engine), dependencies=list(dependencies))
-    transport = httpx.ASGITransport(api)
-    return httpx.AsyncClient(transport=transport, base_url="http://resight")
+    transport = httpx2.ASGITransport(api)
+    return httpx2.AsyncClient(transport=transport, base_url="http://resight")
 
 
-async def post(engine: Engine, body: Any, path: str = PATH, **headers: str) -> httpx.Response:
+async def post(engine: Engine, body: Any, path: str = PATH, **headers: str) -> httpx2.Response:
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
     async with client(engine) as api:
         return await api.post(path, content=body, headers=sent)
 
 
-def error_of(answer: httpx.Response, status: int) -> str:
+def error_of(answer: httpx2.Response, status: int) -> str:
     """The text of a refusal, which must be v2's own."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/json"
@@ -166,7 +166,7 @@ async def test_each_image_takes_a_place_and_gives_it_back(
     monkeypatch.setattr(LoadedDetector, "infer", at_the_gate)
     async with client(engine) as api:
 
-        def send(images: int) -> Awaitable[httpx.Response]:
+        def send(images: int) -> Awaitable[httpx2.Response]:
             body, headers = of_images(*[CAT] * images)
             return api.post(PATH, content=body, headers=headers)
 
@@ -231,7 +231,7 @@ async def test_the_headers_of_v1_mean_the_same_here(
     body, headers = of_images(CAT)
     async with client(engine) as api:
 
-        async def send(**more: str) -> httpx.Response:
+        async def send(**more: str) -> httpx2.Response:
             named = {name.replace("_", "-"): value for name, value in more.items()}
             return await api.post(PATH, content=body, headers={**headers, **named})
 

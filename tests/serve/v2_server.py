@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import httpx
+import httpx2
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -48,7 +48,7 @@ class Server:
         """What POST /v1/detect says of a photograph."""
         query = {"model": "ssdlite-coco", **query}
         url = f"http://{self.address}/v1/detect"
-        answer = httpx.post(url, content=photo(name), params=query)
+        answer = httpx2.post(url, content=photo(name), params=query)
         assert answer.status_code == 200, answer.text
         found: list[dict[str, Any]] = answer.json()["detections"]
         return found

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from fastapi.testclient import TestClient
 
@@ -100,11 +100,11 @@ async def test_a_body_is_read_no_further_than_its_bound(
             yield b" " * (MIB // 4)
 
     api = build_runs_api(Settings(tables=tables.url), submit=lambda *_: "job-1")
-    transport = httpx.ASGITransport(api)
+    transport = httpx2.ASGITransport(api)
     headers = {"content-type": "application/json"}
     if declared:
         headers["content-length"] = str(64 * MIB)
-    async with httpx.AsyncClient(transport=transport, base_url="http://resight") as asking:
+    async with httpx2.AsyncClient(transport=transport, base_url="http://resight") as asking:
         answer = await asking.post("/filters/small-size", content=endless(), headers=headers)
     assert answer.status_code == 413
     assert "no more than 1024 KiB" in answer.json()["detail"]
