@@ -202,12 +202,19 @@ def is_shown(world: World, one: Outcome) -> bool:
 
 
 def rows_of_view(world: World, hidden: bool) -> list[tuple[Any, ...]]:
-    """(media, path, rank, label, score, said_by, reason): a row for each file of the image."""
+    """(media, path, rank, label, score, said_by, reason), of images with a present file."""
     return sorted(
-        (sha, file.path, rank, one.label, one.score, one.said_by or "", one.reason or "")
+        (
+            sha,
+            image(world, sha).path,
+            rank,
+            one.label,
+            one.score,
+            one.said_by or "",
+            one.reason or "",
+        )
         for (sha, rank), one in outcomes(world).items()
-        for file in world.files[sha]
-        if (one.hidden if hidden else is_shown(world, one))
+        if is_present(world, sha) and (one.hidden if hidden else is_shown(world, one))
     )
 
 
@@ -222,9 +229,13 @@ def orphaned(world: World) -> list[tuple[str, bool]]:
     )
 
 
-def place(world: World, sha: str) -> File:
-    """The first file by path, of those that are there."""
-    return min(world.files[sha], key=lambda file: (file.missing, file.path))
+def is_present(world: World, sha: str) -> bool:
+    return any(not file.missing for file in world.files[sha])
+
+
+def image(world: World, sha: str) -> File:
+    """Return the present file of a content; all were catalogued at once, so the first by path."""
+    return min((file for file in world.files[sha] if not file.missing), key=lambda file: file.path)
 
 
 def events_by_image(world: World) -> dict[str, str]:
@@ -239,10 +250,11 @@ def events_by_image(world: World) -> dict[str, str]:
 
 
 def events(world: World) -> list[tuple[Any, ...]]:
-    """(event, images, MaxN by label, camera, start, end)."""
+    """(event, images, MaxN by label, camera, start, end), of images with a present file."""
     images: defaultdict[str, list[str]] = defaultdict(list)
     for sha, event in events_by_image(world).items():
-        images[event].append(sha)
+        if is_present(world, sha):
+            images[event].append(sha)
     shown = {target: one for target, one in outcomes(world).items() if is_shown(world, one)}
     rows: list[tuple[Any, ...]] = []
     for event, shas in images.items():
@@ -259,7 +271,7 @@ def occurrences(world: World) -> list[tuple[Any, ...]]:
     """
     members: defaultdict[str, dict[Target, Outcome]] = defaultdict(dict)
     for target, one in outcomes(world).items():
-        if one.occurrence and is_shown(world, one):
+        if one.occurrence and is_present(world, target[0]) and is_shown(world, one):
             members[one.occurrence][target] = one
     rows: list[tuple[Any, ...]] = []
     for name, all_of_it in members.items():
@@ -282,7 +294,7 @@ def _determined(members: Mapping[Target, Outcome]) -> str:
 def _where(
     world: World, shas: Iterable[str]
 ) -> tuple[str | None, datetime | None, datetime | None]:
-    files = [place(world, sha) for sha in shas]
+    files = [image(world, sha) for sha in shas]
     times = [file.taken for file in files if file.taken]
     camera = min((file.camera for file in files if file.camera), default=None)
     return camera, min(times, default=None), max(times, default=None)

@@ -197,7 +197,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ModelStore:
     """With a model whose raw outputs are 4 MB an image."""
     place = tmp_path_factory.mktemp("unread")
     outputs = {
-        name: np.tile(values, (1, 500, *[1] * (values.ndim - 2)))
+        name: np.pad(values, [(0, 0), (0, 499 * values.shape[1]), *[(0, 0)] * (values.ndim - 2)])
         for name, values in labelled(ROWS + 1).items()
     }
     weights = constant_graph(outputs, SIDE, {"names": "['deer', 'fox', 'hare']"})
