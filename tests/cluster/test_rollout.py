@@ -337,8 +337,8 @@ def test_a_canary_gets_its_share_and_one_image_always_the_same(
 
 def is_503(error: ResightError) -> bool:
     """Return whether a replica answered so, or a proxy for one that is gone."""
-    proxys = json.loads(bytes(unavailable().body))["detail"]
-    return status_of(error) == 503 or str(error) == proxys
+    proxies = json.loads(bytes(unavailable().body))["detail"]
+    return status_of(error) == 503 or str(error) == proxies
 
 
 def test_a_killed_replica_costs_its_clients_a_retry_and_its_successor_serves_the_same(
