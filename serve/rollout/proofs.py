@@ -16,7 +16,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from model_store.inference_key import (
     canonical_json,
     sha256_hex,
 )
+from model_store.libraries import library_versions
 from model_store.names import VersionId
 from model_store.storage import Folder
 from model_store.store import ModelStore
@@ -43,7 +43,6 @@ REFUSED_S = 60.0
 DEADLY_S = 600.0
 """How long a version is not loaded that has ended MOST_DEATHS processes."""
 MOST_DEATHS = 3
-RUNTIMES = ("numpy", "onnxruntime", "onnxruntime-gpu", "opencv-python-headless", "torch")
 log = structlog.get_logger("resight.rollout")
 
 
@@ -190,15 +189,14 @@ class Proofs:
 
 @functools.cache
 def software() -> dict[str, object]:
-    """Return what else a proof depends on: versions of our numbers and of the runtimes, and the processor."""
-    versions: dict[str, object] = {"python": platform.python_version()}
-    for package in RUNTIMES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
+    """Return what else a proof depends on: the versions of numerics and libraries, and the processor."""
     numerics = (NUMERICS_VERSION, CLASSIFIER_NUMERICS)
-    return {"numerics": numerics, "runtimes": versions, "processor": _processor()}
+    return {
+        "numerics": numerics,
+        "python": platform.python_version(),
+        "libraries": library_versions(),
+        "processor": _processor(),
+    }
 
 
 def _processor() -> str:
