@@ -17,7 +17,7 @@ from archive.stores import remember_store
 from archive.tables import Tables
 from archive.views import Views
 from model_store.store import ModelStore
-from serve.rollout.state import AliasState, ModelState, Share, write_state
+from serve.rollout.state import AliasState, Share, update_state
 from tests.cli.conftest import Resight
 from tests.cli.ran import key, rows, scores
 from tests.fixtures_local import put_results, result_rows, rows_of
@@ -112,7 +112,7 @@ def canary(two: Tables, tmp_path: Path, store: ModelStore, monkeypatch: pytest.M
     other = tmp_path / "other models"
     shutil.copytree(store.url, other)
     state = AliasState(active="2", canary=Share(version="1", percent=5))
-    write_state(ModelStore(str(other)), "blobs", ModelState().with_alias("production", state))
+    update_state(ModelStore(str(other)), "blobs", lambda now: now.with_alias("production", state))
     return str(other)
 
 

@@ -112,8 +112,8 @@ async def test_a_refusal_answers_for_a_while_and_an_operation_proves_again(
 async def test_a_version_that_hangs_does_not_delay_other_models(bench: Bench) -> None:
     bench.hangs = {"blobs@1"}
     hanging = asyncio.create_task(bench.proofs.of(ONE))
-    behind = asyncio.create_task(bench.proofs.of(TWO))
     await begun(bench, 1)
+    behind = asyncio.create_task(bench.proofs.of(TWO))
     await asyncio.wait_for(bench.proofs.of(VersionId("deer", "1")), 60)
     assert sorted(bench.proved) == ["blobs@1", "deer@1"], "one at a time of each model"
     bench.released.set()
