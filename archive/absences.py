@@ -1,9 +1,10 @@
 """Known files that a listing lacks: decide which are gone, and which may be away with their disk.
 
-tables known, listed; gaps --withhold--> table withheld (path, place): rows that are not marked missing
-A file behind a gap that cannot be read stays as it is. So do files of a place that lacks too many at once:
-a folder that is empty now, a top-level folder (on S3 the first part of the key), a camera, and at last the
-archive: GONE_FILES of them or more, and over GONE_FRAC of those that are known there.
+tables known, listed, arrived; gaps --withhold--> table withheld (path, place): rows that are not marked missing
+A file behind a gap that cannot be read stays as it is. A file whose bytes have arrived at another place was moved, so
+it is gone. Others stay as they are if a place lacks too many of them at once: a folder that is empty now, a top-level
+folder (on S3 the first part of the key), a camera, and at last the archive: GONE_FILES of them or more, and over
+GONE_FRAC of those that are known there.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ GONE_FRAC = 0.1
 WITHHELD = "create or replace table withheld (path varchar, place varchar)"
 _ABSENT = """
     create or replace table absent as
-    select path, camera from known anti join listed using (path) where not missing
+    select path, camera, content from known anti join listed using (path) where not missing
 """
 _BEHIND = """
     create or replace table behind as
@@ -30,6 +31,7 @@ _BEHIND = """
     select absent.path, gaps.path as gap, readable
     from absent join gaps on absent.path >= first and absent.path < past
 """
+_MOVED = "delete from absent where content in (select content from arrived)"
 _UNREADABLE = "insert into withheld select path, null from behind where not readable"
 _EMPTY = """
     insert into withheld select path, gap || '/ (empty or not mounted)' from behind
@@ -66,6 +68,7 @@ def withhold(
     for statement in (_ABSENT, _BEHIND, _UNREADABLE, _DECIDED):
         sql.execute(statement)
     if not believe:
+        sql.execute(_MOVED)
         sql.execute(_EMPTY, {"files": GONE_FILES})
         sql.execute(_DECIDED)
         for place, words in _PLACES:

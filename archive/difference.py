@@ -33,7 +33,8 @@ _TABLES = """
     create table listed (path varchar, size_bytes bigint, content_tag varchar);
     create table known (
         path varchar, content_tag varchar, missing boolean, camera varchar, quick_digest bigint,
-        content ubigint, catalogued_at timestamptz, doubted boolean)
+        content ubigint, catalogued_at timestamptz, doubted boolean);
+    create table arrived (content ubigint)
 """
 _KNOWN = """
     insert into known
@@ -137,6 +138,12 @@ class Difference:
             columns = [column.to_pylist() for column in window.columns]
             for path, size_bytes, tag, known, digest in zip(*columns, strict=True):
                 yield Due(ArchiveFile(path, size_bytes, tag), known, digest)
+
+    def arrive(self, digests: Sequence[str]) -> None:
+        """Record the contents of files that are new, changed or back: files that had them were moved there."""
+        self.sql.register("digests", pa.table({"digest": pa.array(digests, pa.string())}))
+        self.sql.execute("insert into arrived select hash(digest) from digests")
+        self.sql.unregister("digests")
 
     def withhold(self, gaps: Sequence[Gap], believe: bool) -> dict[str, int]:
         """Leave out of `gone` and all that follows what archive/absences.py withholds, which returns the same."""

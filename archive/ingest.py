@@ -124,7 +124,9 @@ def ingest(
                     new = pa.Table.from_pylist(rows, schema=MEDIA)
                     base = add_files(tables, root.url, new, base)
                 bytes_read += sum(row["size_bytes"] for row in rows)
-            written.update(one.kind for one in part if isinstance(one.row, dict))
+            read = [(one.kind, one.row) for one in part if isinstance(one.row, dict)]
+            written.update(kind for kind, _ in read)
+            found.arrive([row["media_sha256"] for kind, row in read if kind != "same"])
             if changes.due():
                 base = changes.commit(base)
             progress(written.total() + len(unreadable), total)

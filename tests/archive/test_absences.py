@@ -61,6 +61,26 @@ def test_files_of_a_disk_that_is_away_keep_their_rows_and_are_not_hashed_again(
     assert nothing_is_read(two_disks, tables).withheld == {}
 
 
+def test_a_folder_that_was_renamed_is_not_a_disk_that_is_away(
+    two_disks: Path, tables: Tables
+) -> None:
+    """There and back: the second time all its files have rows."""
+    for old, new in (("south", "west"), ("west", "south")):
+        (two_disks / old).rename(two_disks / new)
+        report = ingest(tables, str(two_disks))
+        assert (report.missing, report.withheld) == (30, {})
+        assert marked(tables) == set(camera(old, 30))
+
+
+def test_only_what_arrived_at_another_place_was_moved(two_disks: Path, tables: Tables) -> None:
+    """Copies that were there before, or are read once more with `verify`, say nothing of a disk that is away."""
+    (two_disks / "copy.jpg").write_bytes((two_disks / "south/20.jpg").read_bytes())
+    shutil.rmtree(two_disks / "south")
+    report = ingest(tables, str(two_disks), verify=True)
+    assert (report.missing, report.withheld) == (1, {"south/": 29})
+    assert marked(tables) == {"south/20.jpg"}
+
+
 def test_files_that_are_gone_for_good_are_marked_when_that_is_said(
     two_disks: Path, tables: Tables
 ) -> None:
