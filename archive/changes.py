@@ -107,11 +107,11 @@ def replace_some(tables: Tables, root_url: str, rows: pa.Table, base: DeltaTable
 
 
 def files_there(snapshot: DeltaTable, root_url: str, wanted: pa.Table) -> pa.Table:
-    """Return path, content tag and times of the rows that have a path of `wanted` in this archive."""
+    """Return path, content and times of the rows that have a path of `wanted` in this archive."""
     paths = wanted["path"].combine_chunks()
     path, ends = pc.field("path"), pc.min_max(paths).as_py()
     near = (pc.field("source_root") == root_url) & (path >= ends["min"]) & (path <= ends["max"])
-    columns = ["path", "content_tag", *OBSERVED]
+    columns = ["path", "content_tag", "media_sha256", "catalogued_at", *OBSERVED]
     return dataset(snapshot, MEDIA).to_table(columns=columns, filter=near & path.isin(paths))
 
 

@@ -32,7 +32,7 @@ def add_files(
     def missing(snapshot: DeltaTable, wanted: pa.Table) -> pa.Table:
         nonlocal newer
         there = files_there(snapshot, root_url, wanted)
-        newer = without_older(_other(wanted, there), there)
+        newer = _as_catalogued(without_older(_other(wanted, there), there), there)
         return _without(wanted, "path", there)
 
     table = tables.append("media", rows, writer_of(root_url), missing, base)
@@ -82,6 +82,20 @@ def _other(wanted: pa.Table, there: pa.Table) -> pa.Table:
     given = zip(wanted["path"].to_pylist(), wanted["content_tag"].to_pylist(), strict=True)
     changed = wanted.filter(pa.array([file not in files for file in given], pa.bool_()))
     return _with(changed, "path", there)
+
+
+def _as_catalogued(rows: pa.Table, there: pa.Table) -> pa.Table:
+    """Return `rows` with the times at which `there` had the same bytes at the same places first."""
+    place = rows.schema.get_field_index("catalogued_at")
+    times = pc.coalesce(there["catalogued_at"], there["ingested_at"]).to_pylist()
+    first = dict(zip(_contents(there), times, strict=True))
+    kept = map(first.get, _contents(rows), rows["catalogued_at"].to_pylist())
+    return rows.set_column(place, rows.field(place), pa.array(kept, rows.field(place).type))
+
+
+def _contents(rows: pa.Table) -> list[tuple[str, str]]:
+    columns = (rows[name].to_pylist() for name in ("path", "media_sha256"))
+    return list(zip(*columns, strict=True))
 
 
 def _results_there(snapshot: DeltaTable, inference_key: str, wanted: pa.Table) -> pa.Table:

@@ -18,12 +18,13 @@ import archive.ingest
 from archive.ingest import ingest
 from archive.listing import file_at
 from archive.new_rows import add_files, add_results
+from archive.query import query
 from archive.schemas import MEDIA
 from archive.tables import Tables
 from archive.uploads import CAMERA_BYTES, FREE_FILES, keep, require_free
 from model_store.errors import BadRequest, ImageUnsupported, StorageFull, StorageUnsafe
 from model_store.storage import Folder
-from tests.fixtures_local import encoded, jpeg, photo, result_rows, rows_of
+from tests.fixtures_local import encoded, jpeg, photo, result_rows, rows_of, write_files
 
 PIXELS = np.full((32, 48, 3), 90, np.uint8)
 SERIAL = {0xA431: "H700-117"}
@@ -149,6 +150,11 @@ def put(tables: Tables, *rows: dict[str, Any]) -> None:
     add_files(tables, rows[0]["source_root"], table)
 
 
+def cameras(tables: Tables, row: dict[str, Any]) -> list[str]:
+    sql = f"select camera_id from images where media_sha256 = '{row['media_sha256']}'"
+    return query(tables, sql)["camera_id"].to_pylist()
+
+
 def test_an_ingest_of_what_was_recorded_reads_nothing(root: Folder, tables: Tables) -> None:
     put(tables, keep(root, "north", photo("cat")).row, keep(root, "", jpeg()).row)
     report = ingest(tables, root.url)
@@ -179,6 +185,21 @@ def test_what_arrives_during_the_listing_is_not_taken_for_gone(
     report = ingest(tables, root.url)
     assert (report.files, report.missing) == (1, 0)
     assert [row["missing_since"] for row in rows_of(tables, "media")] == [None, None]
+
+
+def test_a_picture_that_is_sent_again_stays_the_image_of_its_content(
+    tmp_path: Path, root: Folder, tables: Tables
+) -> None:
+    """A copy was catalogued in between, and the upload was removed, ingested and sent once more."""
+    first = keep(root, "north", photo("cat")).row
+    put(tables, first, keep(root, "north", jpeg()).row)
+    ingest(tables, str(write_files(tmp_path / "copies", {"south/a.jpg": photo("cat")})))
+    (Path(root.url) / first["path"]).unlink()
+    ingest(tables, root.url)
+    assert cameras(tables, first) == ["south"]
+    put(tables, again := keep(root, "north", photo("cat")).row)
+    assert again["catalogued_at"] > first["catalogued_at"]
+    assert cameras(tables, first) == ["north"]
 
 
 def test_a_file_that_was_missing_is_there_again(root: Folder, tables: Tables) -> None:
