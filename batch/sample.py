@@ -15,18 +15,18 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from archive.images import images_of
+
 DAY_STARTS_H, NIGHT_STARTS_H = 6, 18
 """By the camera's clock; where it has none the image is in a stratum of its own."""
-_STRATA = """
+_STRATA = f"""
     create table strata as
-    select id, min(camera_id) as camera_id, min(case
+    select md5_number(media_sha256) as id, camera_id, case
         when captured_at_local is null then 'undated'
-        when substr(captured_at_local, 12, 2)::integer >= {day}
-            and substr(captured_at_local, 12, 2)::integer < {night} then 'day'
-        else 'night' end) as light
-    from (select md5_number(media_sha256) as id, camera_id, captured_at_local from scoped)
-        semi join wanted using (id)
-    group by id
+        when substr(captured_at_local, 12, 2)::integer >= {DAY_STARTS_H}
+            and substr(captured_at_local, 12, 2)::integer < {NIGHT_STARTS_H} then 'day'
+        else 'night' end as light
+    from {images_of("media")} where id in (select id from wanted)
 """
 _SIZES = """
     from (select camera_id, light, count(*) as n, min(id) as first_id from strata group by all)
@@ -42,8 +42,8 @@ _CUT = """
 
 
 def choose_sample(sql: duckdb.DuckDBPyConnection, images: int) -> None:
-    """Leave so many rows in `wanted` (id), strata by `scoped`; all of them where there are fewer."""
-    sql.execute(_STRATA.format(day=DAY_STARTS_H, night=NIGHT_STARTS_H))
+    """Leave so many rows in `wanted` (id), strata by the images of `media`; all of them where there are fewer."""
+    sql.execute(_STRATA)
     strata = sql.sql(_SIZES).fetchall()
     lot = random.Random(min((first for *_, first in strata), default=0))
     quotas = allocate([n for _, _, n, _ in strata], images, lot.random())

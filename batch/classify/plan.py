@@ -160,7 +160,8 @@ def plan_crops(
         sql.execute(_ONLY_DUE.format(due=due))
     sql.execute("delete from wanted where id not in (select id from boxes_wanted)")
     if spec.scope.sample:
-        choose_sample(sql, spec.scope.sample)
+        with still_kept(past):
+            choose_sample(sql, spec.scope.sample)
         sql.execute("delete from boxes_wanted where id not in (select id from wanted)")
     if past:
         with still_kept(past):

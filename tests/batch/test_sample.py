@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,25 @@ def drawn(tables: Tables, motion: ModelVersion, images: int) -> list[str]:
     assert plan.population == 100
     assert plan.requested == plan.todo == min(images, 100)
     return sorted(row["path"] for window in plan.windows(7) for row in window.to_pylist())
+
+
+def test_a_copy_under_another_camera_is_in_no_stratum(tmp_path: Path, motion: ModelVersion) -> None:
+    """Two cameras with 50 images each, all of them copied later into one more folder."""
+    rows = [
+        {
+            "media_sha256": hashlib.sha256(f"{camera}{i}".encode()).hexdigest(),
+            "source_root": "/a",
+            "path": f"{place}/{camera}{i}",
+            "camera_id": place,
+            "catalogued_at": datetime(2026, 5, day, tzinfo=UTC),
+        }
+        for camera in ("north", "south")
+        for i in range(50)
+        for day, place in enumerate((camera, "copies"), 1)
+    ]
+    plan = make_plan(catalogue(tmp_path, rows), motion, Scope(sample=20))
+    names = [row["path"].split("/")[1] for window in plan.windows(20) for row in window.to_pylist()]
+    assert Counter(name[:5] for name in names) == {"north": 10, "south": 10}
 
 
 @pytest.mark.parametrize("images", [1, 4, 20, 99, 100, 500])
