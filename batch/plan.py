@@ -18,6 +18,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from archive.past import PastTables
+from archive.query import is_of_storage
 from archive.scan import scan
 from archive.schemas import MEDIA, RESULTS
 from archive.scratch import LARGE_MIB, Scratch, windows
@@ -243,8 +244,8 @@ def still_kept(past: PastTables | None) -> Generator[None]:
     """Name the cause where files of `past` have been removed since."""
     try:
         yield
-    except duckdb.IOException as error:
-        if past is None:
+    except Exception as error:
+        if past is None or not is_of_storage(error):
             raise
         raise StorageUnreachable(
             f"the tables as they were when this run began are no longer kept: {error}; leave out --run-id for a "

@@ -7,7 +7,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import boto3
 import pyarrow as pa
 import pytest
 
@@ -25,6 +27,7 @@ from cli.run_to_end import run_to_end
 from model_store.errors import NothingWorked, ResightError, StorageUnreachable
 from model_store.store import ModelStore, ModelVersion
 from serve.settings import Settings
+from tests.archive.media_rows import media_rows, put_media, replace_with
 from tests.batch.test_facts import publish
 from tests.batch.test_patience import MODELS, Pipeline
 from tests.batch.test_patience import tables as tables
@@ -197,3 +200,19 @@ def test_a_past_whose_files_were_removed_is_an_error_with_a_way_out(
         Path(file.removeprefix("file://")).unlink()
     with pytest.raises(StorageUnreachable, match="leave out --run-id"):
         make_plan(tables, motion, Scope(), past=past)
+
+
+@pytest.mark.parametrize("scope", [Scope(), Scope(kind="camera", camera="north"), Scope(sample=2)])
+def test_a_past_whose_files_were_removed_on_s3_is_the_same_error(
+    s3_endpoint: str, motion: ModelVersion, scope: Scope
+) -> None:
+    bucket = f"past-{uuid4().hex[:8]}"
+    boto3.client("s3", endpoint_url=s3_endpoint).create_bucket(Bucket=bucket)
+    tables = Tables(f"s3://{bucket}/tables")
+    put_media(tables, media_rows(dict.fromkeys("abc", "old"), camera_id="north"))
+    past = PastTables(tables.url, moment_of(tables))
+    replace_with(tables, media_rows(dict.fromkeys("abc", "new"), camera_id="north"))
+    media = tables.snapshot("media")
+    media.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
+    with pytest.raises(StorageUnreachable, match="leave out --run-id"):
+        make_plan(tables, motion, scope, past=past)
