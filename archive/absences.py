@@ -49,7 +49,7 @@ _OVER = """
 """
 _TOP = "case when contains(path, '/') then split_part(path, '/', 1) || '/' else '.' end"
 _PLACES = ((_TOP, "place"), ("camera", "'camera ' || place"), ("''", "'the archive'"))
-"""What a file belongs to, and the words for it; a file without a camera belongs to none."""
+"""Places of a file, and the words for them; a file without a camera is in no place of a camera."""
 _DECIDED = "delete from absent where path in (select path from withheld)"
 
 

@@ -4,7 +4,7 @@ A commit of changed rows writes anew the files of `media` that they are in: all 
 spread. So the next one waits until reading has taken PATIENCE times as long as the last one took. However
 many files have changed, no more than a tenth of the time goes into commits, and no more reading than that
 is lost where an ingest is killed.
-Of two processes that write the row of one file, the one that read the file last wins, whoever commits last.
+Of two processes that write the row of one file, the one that read the file last wins, even if it commits first.
 """
 
 # pyarrow.compute makes its functions at run time:

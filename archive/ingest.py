@@ -36,7 +36,7 @@ from model_store.storage import Folder, absolute
 COMMIT_ROWS = 5_000
 READERS = 8
 MAX_MIB = 512
-"""Of a file; files that are read at the same time have no more together, unless one alone is larger."""
+"""Default limit of a file, and the limit of all that are read at the same time, except a larger one alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ FILES = pa.schema([("path", pa.string()), ("size_bytes", pa.int64()), ("content_
 FOUND_FILES = 20_000
 _HIDDEN = re.compile(r"(^|/)\.")
 _LEADS_NOWHERE = (errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG)
-"""Errors of a link that has neither a file nor a folder at its end, whoever follows it."""
+"""Errors of a link that has neither a file nor a folder at its end, for every user."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from archive.views import Views
 from model_store.errors import StorageUnreachable
 
 PINNED = ("media", "results", "assertions", "classifications")
-"""What scopes are evaluated on; layers are never changed."""
+"""Tables that scopes are evaluated on; layers are never changed."""
 VIEW = "view"
 Moment = Mapping[str, int | None]
 """Version of each table of PINNED, None where there was none, and under VIEW the serial published as production."""

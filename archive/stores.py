@@ -1,6 +1,6 @@
 """Model stores whose clusters write results into the tables: the aliases of each keep results from a prune.
 
-<tables>/stores/<sha256 of its address>.json, written once for each store, by runs and by the recorder of uploads.
+<tables>/stores/<sha256 of the file>.json, written once for each store, by runs and by the recorder of uploads.
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ STAGE_CPUS = 0.5  # logical: a fraction, so that a small cluster never waits for
 DECODE_SHARE = 0.001
 """Of the custom resource that names the nodes to decode on: it chooses them, and is never used up."""
 MAX_RESTARTS, MAX_TASK_RETRIES = 20, 3
-"""Of an actor and of a chunk: nodes may come and go, but not for ever, as by Ray's default. An actor that was restarted
-reads in child processes, so an image that kills its reader does so once."""
+"""Limits of an actor and of a chunk: nodes may come and go, but Ray's default is without end. A restarted actor reads
+in child processes, so an image that kills its reader does so once."""
 WINDOW_CHUNKS = 4096
 """A window is one execution of Ray Data, whose actors start and end with it: at 64 images a chunk, 260,000."""
 PART_CHUNKS = 64

@@ -103,7 +103,7 @@ def replaces(new: Row, old: Row) -> bool:
 
 
 def standing(rows: Iterable[Row]) -> list[Row]:
-    """What nothing later replaces; `empty` takes the place of all before, and gives way to a later keep or relabel."""
+    """Return what nothing later replaces; `empty` replaces all before, and gives way to a later keep or relabel."""
     rows = list(rows)
     newest = [old for old in rows if not any(replaces(new, old) for new in rows)]
     held: list[Row] = []

@@ -1,4 +1,4 @@
-"""Two ingests of one archive at once: the later reading of a file wins, whoever commits last."""
+"""Two ingests of one archive at once: the later reading of a file wins, even if it is committed first."""
 
 from __future__ import annotations
 

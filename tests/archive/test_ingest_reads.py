@@ -80,7 +80,7 @@ def test_every_kind_of_run_may_find_it(root: Path, tables: Tables, table: str) -
 def test_a_file_that_is_sound_again_is_read_once_and_is_unchanged(
     root: Path, tables: Tables
 ) -> None:
-    """As after a restore; the failed row stays until the next run."""
+    """The file was restored; its failed row stays until the next run."""
     ingest(tables, str(root))
     sha = row_of(tables, "north/0.jpg")["media_sha256"]
     put_results(tables, result_rows([sha], status="failed", error_code="changed"))
@@ -136,7 +136,7 @@ def test_a_file_that_does_not_fit_into_memory_is_unreadable(
 def test_files_that_are_read_at_the_same_time_fit_into_the_bound_together(
     tmp_path: Path, tables: Tables, monkeypatch: pytest.MonkeyPatch, mib: int, together: int
 ) -> None:
-    """Of 3 MiB; a file that is as large as the bound is read alone."""
+    """The bound is 3 MiB; a file that is as large is read alone."""
     monkeypatch.setattr("archive.ingest.MAX_MIB", 3)
     root = tmp_path / "large"
     for i in range(7):

@@ -144,7 +144,7 @@ def test_a_link_whose_end_may_not_be_seen_is_a_gap(
     (root / "private").symlink_to(tmp_path / "private")
 
     class Entry:
-        """As of a link below a folder that another user owns."""
+        """Fail like a link below a folder that another user owns."""
 
         def __init__(self, entry: os.DirEntry[str]) -> None:
             self.name, self.path, self._entry = entry.name, entry.path, entry

@@ -188,7 +188,7 @@ def test_what_was_done_before_a_kill_is_not_done_again(
 def test_a_killed_run_of_a_status_ends_as_an_undisturbed_one(
     bench: Bench, three: dict[str, str], monkeypatch: pytest.MonkeyPatch, status: str
 ) -> None:
-    """What it did before is in its scope still, and so in its accounts."""
+    """Rows from before it was killed are in its scope, and so in its accounts."""
     if status == "failed":
         both, one = three["both"], three["one"]
         which = [(both, 0), (both, 1), (one, 1)]

@@ -123,7 +123,7 @@ def one_busy_camera(lot: np.random.Generator) -> tuple[Numbers, Numbers]:
 def require_honest(
     made: list[tuple[Numbers, Numbers]], images: int, lot: np.random.Generator
 ) -> None:
-    """Of one sample of each archive, at least 93 % of the intervals hold the truth, of images and of detections in
+    """In one sample of each archive, at least 93 % of the intervals hold the truth, of images and of detections in
     them, and the mean error is within three of its standard errors of 0.
     """
     held, errors = np.zeros(2), []
