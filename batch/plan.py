@@ -198,7 +198,8 @@ def make_plan(
     key, due = model.info.inference_key, _DUE[scope.status]
     with still_kept(past):
         scope_images(sql, past or tables, past.existing("media") if past else media, scope)
-        _look(sql, past.existing("results") if past else results, key)
+        if scope.status or scope.sample:
+            _look(sql, past.existing("results") if past else results, key)
         if scope.status:
             sql.execute(_ONLY.format(due=due))
         population, population_todo = _count(sql, "wanted"), None
@@ -207,7 +208,7 @@ def make_plan(
             choose_sample(sql, scope.sample)
         if past:
             place_images(sql, past, media)
-            _look(sql, results, key)
+    _look(sql, results, key)
     if not (scope.status or scope.sample or _count(sql, "done")):
         sql.execute(_ALL)
     else:

@@ -13,6 +13,8 @@ import boto3
 import pyarrow as pa
 import pytest
 
+import archive.scan
+import batch.plan
 import batch.run
 from archive.past import PastTables, moment_of
 from archive.schemas import MEDIA
@@ -216,3 +218,20 @@ def test_a_past_whose_files_were_removed_on_s3_is_the_same_error(
     media.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
     with pytest.raises(StorageUnreachable, match="leave out --run-id"):
         make_plan(tables, motion, scope, past=past)
+
+
+def test_a_run_of_a_whole_archive_reads_the_results_once(
+    tables: Tables, motion: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are most of what planning a large archive reads."""
+    put_results(tables, result_rows(["a"], motion.info.inference_key))
+    scanned: list[str] = []
+
+    def scan(sql: Any, name: str, *more: Any) -> None:
+        scanned.append(name)
+        archive.scan.scan(sql, name, *more)
+
+    monkeypatch.setattr(batch.plan, "scan", scan)
+    past = PastTables(tables.url, moment_of(tables))
+    assert make_plan(tables, motion, Scope(), past=past).reused == 1
+    assert scanned == ["media", "results"]
