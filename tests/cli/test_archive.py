@@ -174,7 +174,7 @@ def test_export_writes_files_that_others_open(
     ("view", "name", "message"),
     [
         ("", "x.csv", "no relation"),
-        ("deer", "x.csv", "there is: media, results, detections, runs"),
+        ("deer", "x.csv", "there is: media, images, results, detections, runs"),
         ("media", "x.xlsx", "ends in .parquet or .csv"),
     ],
 )
