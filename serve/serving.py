@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from model_store.errors import ModelNotReady
-from model_store.names import VersionId, parse_version
+from model_store.names import NAME, VersionId, parse_version
 from serve.residents import Residents
 
 
@@ -23,9 +23,13 @@ class Serving:
     def require_ready(self, store: str) -> None:
         """Raise ModelNotReady that names what is missing.
 
-        A model whose files are damaged (a failure without an alias) makes only itself unready: the others answer.
+        A model whose files are damaged (a failure under its bare name) makes only itself unready: the others answer.
         """
-        counts = [f"{a}: {why}" for a, why in self.failures.items() if ":" in a or not self.loaded]
+        counts = [
+            f"{label}: {why}"
+            for label, why in self.failures.items()
+            if not (self.loaded and NAME.fullmatch(label))
+        ]
         if counts:
             raise ModelNotReady("; ".join(counts))
         if not self.loaded:

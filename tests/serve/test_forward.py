@@ -329,3 +329,12 @@ def test_a_pool_without_replicas_is_not_waited_for(monkeypatch: pytest.MonkeyPat
     assert asyncio.run(pools.serving()).failures == {
         "pool gpu": "the pool does not answer: TimeoutError"
     }
+
+
+def test_a_pool_that_does_not_answer_is_not_ready_whatever_else_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(handle, "LOOK_TIMEOUT_S", 0.05)
+    here = Serving(loaded=("blobs@1",))
+    with pytest.raises(ModelNotReady, match="pool gpu: the pool does not answer"):
+        here.plus(asyncio.run(RayPools({"gpu": Gone()}).serving())).require_ready("models")
