@@ -318,7 +318,7 @@ class Residents:
         for gone in set(known.aliases) - set(state.aliases):
             self.failures.pop(f"{name}:{gone}", None)
         if self._states.get(name, ModelState()).generation <= state.generation:
-            self._switch(name, ModelState(generation=state.generation, aliases=aliases))
+            self._switch(name, state.model_copy(update={"aliases": aliases}))
 
     async def _loadable(
         self, name: str, state: AliasState, digests: Mapping[str, str]

@@ -555,6 +555,29 @@ async def test_a_version_whose_files_were_replaced_is_not_loaded_for_its_alias(
         await restarted.residents.activate("deer", read_state(shelf.residents._store, "deer"))
 
 
+async def test_the_way_back_is_not_loaded_from_replaced_files_by_its_exact_name(
+    shelf: Shelf,
+) -> None:
+    one, two = [
+        (await shelf.residents.prover.prove(VersionId("deer", v))).digest for v in ("1", "2")
+    ]
+    shelf.alias("deer", production="2")
+    write_state(
+        shelf.residents._store,
+        "deer",
+        ModelState(
+            generation=1,
+            aliases={"production": AliasState(active="2", previous="1", since=datetime.now(UTC))},
+            digests={"1": one, "2": two},
+        ),
+    )
+    await shelf.residents.refresh()
+    write_json(shelf.place / "deer" / "1" / "READY", {"files": {"model.onnx": "0" * 64}})
+    with pytest.raises(ModelRefused, match="the files of deer@1 were replaced"):
+        await shelf.answers("deer@1")
+    assert shelf.loads == ["deer@2"]
+
+
 async def test_an_idle_version_whose_files_were_replaced_is_loaded_again_where_it_is_rolled_out(
     shelf: Shelf,
 ) -> None:
