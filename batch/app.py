@@ -19,6 +19,8 @@ from serve.logs import configure_logs
 from serve.settings import Settings
 
 CPUS = 0.1  # logical
+MAX_ONGOING = 1000
+"""More than the application answers at a time, so that it refuses the others itself, at once; Ray would keep them."""
 
 
 class RunsArgs(BaseModel):
@@ -52,7 +54,10 @@ class RunsReplica:
 def build(args: RunsArgs) -> Application:
     """One replica, at /runs."""
     made: Any = ray_serve.deployment(
-        name="Runs", num_replicas=1, ray_actor_options={"num_cpus": CPUS}
+        name="Runs",
+        num_replicas=1,
+        max_ongoing_requests=MAX_ONGOING,
+        ray_actor_options={"num_cpus": CPUS},
     )(ray_serve.ingress()(RunsReplica))
     return made.bind(args)
 

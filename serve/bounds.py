@@ -1,7 +1,7 @@
 """Bounds for requests that hold no place among the images, so that those which do are always answered.
 
 Room         how many requests may wait for their sender, or for their rows
-MaxRequests  middleware: how many requests a replica answers at a time, whatever they wait for
+MaxRequests  middleware: how many requests an application answers at a time, whatever they wait for
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class MaxRequests:
     Ray would let such requests wait, the health checks of load balancers among them.
     """
 
-    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+    def __init__(self, app: ASGIApp, most: int) -> None:
         self.app = app
-        self._room = Room(max_requests(limits), "requests are being answered")
+        self._room = Room(most, "requests are being answered")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in ALIVE:

@@ -14,7 +14,7 @@ from fastapi.middleware.cors import CORSMiddleware
 
 from serve import problems
 from serve.access import Access, Guard, scope_of
-from serve.bounds import MaxRequests
+from serve.bounds import MaxRequests, max_requests
 from serve.engine import Engine
 from serve.forward import Forward, Pools
 from serve.rollout.client import Rollouts
@@ -59,7 +59,7 @@ def build_http_api(
     api.add_middleware(Guard, access=access or Access(), origins=cors_origins)
     limits = engine.args.limits
     api.add_middleware(Sending, most_bytes=limits.answers_mib * MIB, within_s=limits.answer_s)
-    api.add_middleware(MaxRequests, limits=limits)
+    api.add_middleware(MaxRequests, most=max_requests(limits))
     if cors_origins:  # in front of the guard: a browser's first question carries no token
         api.add_middleware(
             CORSMiddleware,

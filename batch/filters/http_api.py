@@ -25,11 +25,14 @@ from batch.filters.submit import submit_filters
 from model_store.errors import ModelNotFound
 from serve import problems
 from serve.access import Access, Guard
+from serve.bounds import SMALL_BODIES, MaxRequests
 from serve.routes.bodies import SmallBodyRoute
 from serve.settings import Settings
 
 Submit = Callable[[Sequence[FilterSpec], Settings], str]
 MOST_SCOPES = 100
+MOST_REQUESTS = 2 * SMALL_BODIES
+"""Requests that are answered at a time, so that bodies that arrive slowly leave room for others."""
 _RUN = """
     select run_id, state_now as state, kind, inference_key, model_name, model_version, spec, metrics, message,
         started_at, event_at from runs where run_id = {run_id}
@@ -119,6 +122,7 @@ def build_runs_api(
         return _state(tables, run_id)
 
     api.add_middleware(Guard, access=access or Access(), origins=cors_origins)
+    api.add_middleware(MaxRequests, most=MOST_REQUESTS)
     if cors_origins:
         api.add_middleware(
             CORSMiddleware,

@@ -156,7 +156,7 @@ async def test_over_its_bound_a_replica_refuses_and_stays_alive(
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    bounded = MaxRequests(app, Limits(online_queue=1))
+    bounded = MaxRequests(app, max_requests(Limits(online_queue=1)))
     transport = httpx2.ASGITransport(bounded)  # type: ignore[arg-type]
     async with httpx2.AsyncClient(transport=transport, base_url="http://resight") as client:
         held = [asyncio.create_task(client.get("/v1/models")) for _ in range(3)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -12,11 +13,13 @@ import pytest
 from fastapi.testclient import TestClient
 
 from archive.tables import Tables
+from batch.app import RunsArgs, build
 from batch.filters.here import here
-from batch.filters.http_api import build_runs_api
+from batch.filters.http_api import MOST_REQUESTS, build_runs_api
 from batch.filters.run import execute
 from batch.filters.spec import FilterSpec
 from serve.access import Access
+from serve.bounds import SMALL_BODIES
 from serve.settings import Settings
 from tests.batch.filters.scene import box, publish, put, tables_at
 
@@ -170,6 +173,33 @@ def test_who_changes_something_needs_a_token_and_who_only_reads_another(tables: 
     assert client.get("/filters").status_code == 401
     bearer = {"Authorization": "Bearer secret"}
     assert client.post("/filters/small-size", json=asked, headers=bearer).status_code == 202
+
+
+async def test_slow_bodies_leave_room_for_other_requests(tables: Tables) -> None:
+    rays = build(RunsArgs())._bound_deployment.max_ongoing_requests  # type: ignore[attr-defined]
+    assert rays > MOST_REQUESTS > SMALL_BODIES
+    opened = asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"{"
+        await opened.wait()
+
+    api = build_runs_api(Settings(tables=tables.url), submit=lambda *_: "job-1")
+    async with httpx2.AsyncClient(
+        transport=httpx2.ASGITransport(api), base_url="http://resight"
+    ) as client:
+        senders = {
+            asyncio.create_task(client.post("/filters/small-size", content=slow()))
+            for _ in range(rays)
+        }
+        refused: set[asyncio.Task[httpx2.Response]] = set()
+        while len(refused) < rays - SMALL_BODIES:
+            refused, _ = await asyncio.wait(senders, timeout=0.05)
+        assert {one.result().status_code for one in refused} == {429}
+        assert (await client.get("/filters")).status_code == 200
+        opened.set()
+        done = await asyncio.gather(*(senders - refused))
+        assert [one.status_code for one in done] == [400] * SMALL_BODIES
 
 
 def test_a_run_that_never_began_is_said(client: TestClient) -> None:
