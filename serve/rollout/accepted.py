@@ -25,10 +25,17 @@ class Accepted(Frozen):
     begun: Begun
 
 
-def keep(store: ModelStore, accepted: Accepted) -> None:
-    """Write it, unless the model has no folder. Raises FileExistsError if it is written already, StorageUnreachable."""
+def keep(store: ModelStore, accepted: Accepted) -> Accepted:
+    """Write it, unless the model has no folder, and return it; or what was written under its id before, by another
+    process or by this one, if the store's acknowledgement was lost. Raises StorageUnreachable.
+    """
+    path = _path(accepted.outcome)
     if store.folder.exists(accepted.outcome.operation.name):
-        store.folder.create(_path(accepted.outcome), accepted.model_dump_json(indent=1).encode())
+        try:
+            store.folder.create(path, accepted.model_dump_json(indent=1).encode())
+        except FileExistsError:
+            return _read(store, path) or accepted
+    return accepted
 
 
 def forget(store: ModelStore, outcome: Outcome) -> None:

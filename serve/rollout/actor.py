@@ -139,14 +139,13 @@ class RolloutActor:
             begun = await asyncio.to_thread(self._rollout.begin, outcome.operation)
         except ResightError:  # the operation is refused with it
             begun = Begun(operation=outcome.operation)
+        accepted = Accepted(outcome=outcome, begun=begun)
         try:
             if outcome.operation.kind != "follow":  # aliases.json itself causes a follow again
-                await asyncio.to_thread(keep, self._store, Accepted(outcome=outcome, begun=begun))
-        except FileExistsError:  # Ray repeats a call, and this process resumes the operation
-            begun = None
+                accepted = await asyncio.to_thread(keep, self._store, accepted)
         except ResightError as error:
             return error
-        return self._begin(outcome, begun) if begun else outcome
+        return self._begin(accepted)
 
     async def wait(self, outcome_id: str, timeout_s: float) -> Outcome | None:
         """Return the outcome when it has ended or the time is over; None for an id that was never accepted."""
@@ -189,11 +188,15 @@ class RolloutActor:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    def _begin(self, outcome: Outcome, begun: Begun) -> Outcome:
+    def _begin(self, accepted: Accepted) -> Outcome:
+        """Begin an operation, once for each id: Ray repeats calls, and what is in the store is resumed."""
+        outcome = accepted.outcome
+        if outcome.id in self._outcomes:
+            return self._outcomes[outcome.id]
         self._outcomes[outcome.id] = outcome
         while len(self._outcomes) > OUTCOMES_KEPT:
             self._outcomes.popitem(last=False)
-        self._tasks[outcome.id] = self._loop.create_task(self._do(outcome, begun))
+        self._tasks[outcome.id] = self._loop.create_task(self._do(outcome, accepted.begun))
         return outcome
 
     async def _do(self, outcome: Outcome, begun: Begun) -> None:
@@ -258,7 +261,7 @@ class RolloutActor:
             if outcome.id in self._outcomes:
                 continue
             if age_s < RESUME_S:
-                self._begin(outcome, accepted.begun)
+                self._begin(accepted)
                 continue
             detail = f"the cluster ended before this was done; it was asked for {age_s:.0f} s ago: ask again"
             change = {"state": "refused", "detail": detail, "error": ModelNotReady.__name__}

@@ -54,9 +54,9 @@ def test_what_is_kept_is_found_by_its_id_until_it_ended_and_then_by_its_event(
     store: ModelStore,
 ) -> None:
     one = accepted(version="2")
-    keep(store, one)
-    with pytest.raises(FileExistsError):
-        keep(store, one)
+    assert keep(store, one) == one
+    moved = one.begun.model_copy(update={"before": AliasState(active="3")})
+    assert keep(store, one.model_copy(update={"begun": moved})) == one
     assert list(open_operations(store)) == [one]
     assert outcome_of(store, one.outcome.id) == one.outcome
     done = one.outcome.model_copy(update={"state": "done"})
@@ -228,6 +228,37 @@ async def test_a_call_that_is_repeated_begins_one_operation(
     await two.ask(asked(operation("pin")))
     assert len([e for e in events(store, NAME) if e.outcome.id == outcome.id]) == 1
     assert store.aliases(NAME) == {"production": "1"}
+
+
+async def test_calls_that_are_repeated_while_it_is_written_begin_one_operation(
+    store: ModelStore, process: Callable[[], Process]
+) -> None:
+    one, outcome = process(), asked(operation("rollback"))
+    await one.ended((await one.ask(asked(operation(version="2")))).id)
+    one.actor._start(one.actor._resume())
+    await asyncio.gather(*(one.ask(outcome) for _ in range(5)))
+    await one.ended(outcome.id)
+    await asyncio.gather(*one.actor._background, *one.actor._tasks.values())
+    assert len([e for e in events(store, NAME) if e.outcome.id == outcome.id]) == 1
+    assert store.aliases(NAME) == {"production": "1"}
+
+
+async def test_an_operation_is_done_where_the_store_loses_its_acknowledgement(
+    store: ModelStore, process: Callable[[], Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = Folder.create
+
+    def written_twice(folder: Folder, relative: str, data: bytes) -> None:
+        create(folder, relative, data)
+        create(folder, relative, data)
+
+    one = process()
+    monkeypatch.setattr(Folder, "create", written_twice)
+    outcome = await one.ask(asked(operation(version="2")))
+    done = await one.actor.wait(outcome.id, 60)
+    assert done is not None
+    assert done.state == "done"
+    assert store.aliases(NAME) == {"production": "2"}
 
 
 async def test_what_cannot_be_written_is_not_accepted(
