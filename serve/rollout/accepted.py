@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+import structlog
 from pydantic import ValidationError
 
 from model_store.names import NAME
@@ -18,6 +19,7 @@ from serve.rollout.state import Frozen
 from serve.rollout.steps import Begun
 
 OPERATIONS = ".rollout/operations"
+log = structlog.get_logger("resight.rollout")
 
 
 class Accepted(Frozen):
@@ -39,8 +41,11 @@ def keep(store: ModelStore, accepted: Accepted) -> Accepted:
 
 
 def forget(store: ModelStore, outcome: Outcome) -> None:
-    """Raises StorageUnreachable."""
-    store.folder.remove(_path(outcome))
+    """Remove it, unless the store refuses: an operation has ended once its event is in the log."""
+    try:
+        store.folder.remove(_path(outcome))
+    except Exception as error:  # file systems raise their own kinds
+        log.warning("operation_not_removed", id=outcome.id, error=str(error))
 
 
 def open_operations(store: ModelStore) -> Iterator[Accepted]:

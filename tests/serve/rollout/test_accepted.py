@@ -291,6 +291,20 @@ async def test_an_event_that_cannot_be_written_at_once_is_written_later(
     assert done in [event.outcome for event in events(store, NAME)]
 
 
+async def test_a_store_that_lets_nothing_be_removed_gets_one_event_for_each_operation(
+    store: ModelStore, process: Callable[[], Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(*_: object) -> None:
+        raise PermissionError("no DeleteObject")
+
+    monkeypatch.setattr(Folder, "remove", denied)
+    one = process()
+    done = await one.ended((await one.ask(asked(operation(version="2")))).id)
+    assert not one.actor._background
+    assert process().actor._left_open() == []
+    assert [event.outcome for event in events(store, NAME)] == [done]
+
+
 async def test_a_roll_back_does_not_wait_for_a_promotion_that_hangs(
     store: ModelStore, process: Callable[[], Process]
 ) -> None:
