@@ -138,6 +138,7 @@ class Residents:
         self._patience_s = START_PATIENCE_S
         self._young_until: float | None = None
         self._refreshing = asyncio.Lock()
+        self._next_refresh: asyncio.Task[bool] | None = None
 
     def started(self) -> None:
         """Leave new aliases to the rollout from now on, and do not wait for proofs when the store is read."""
@@ -240,8 +241,17 @@ class Residents:
         return await self.versions.release(version)
 
     async def refresh(self) -> bool:
-        """Reconcile with the state files; never raises for what the store holds. Whether it could be read."""
+        """Reconcile with the state files, read after this call; return False if the store could not be read.
+
+        Calls that wait while another runs share one. Never raises for what the store holds.
+        """
+        if self._next_refresh is None:
+            self._next_refresh = asyncio.create_task(self._refresh())
+        return await asyncio.shield(self._next_refresh)
+
+    async def _refresh(self) -> bool:
         async with self._refreshing:
+            self._next_refresh = None
             try:
                 found = await self.files.run(self._read_states)
             except ResightError as error:

@@ -531,6 +531,32 @@ async def test_a_version_that_hangs_where_it_is_proved_delays_no_other_model(she
     assert shelf.residents.failures == {}
 
 
+async def test_requests_that_wait_for_a_look_at_the_store_share_one_that_begins_after_them(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shelf.residents.refresh()
+    looks, read = 0, shelf.residents._read_states
+    entered, gate = threading.Event(), threading.Event()
+
+    def read_at_the_gate() -> dict[str, ModelState]:
+        nonlocal looks
+        looks += 1
+        entered.set()
+        assert gate.wait(20)
+        return read()
+
+    monkeypatch.setattr(shelf.residents, "_read_states", read_at_the_gate)
+    first = asyncio.create_task(shelf.residents.refresh())
+    await asyncio.to_thread(entered.wait, 20)
+    shelf.alias("deer", production="1", staging="2")
+    asking = [asyncio.create_task(shelf.residents.refresh()) for _ in range(5)]
+    await asyncio.sleep(0)
+    asking[0].cancel()
+    gate.set()
+    assert await asyncio.gather(first, *asking[1:]) == [True] * 5
+    assert (looks, await shelf.answers("deer:staging")) == (2, "detector of deer@2")
+
+
 async def test_a_version_whose_files_were_replaced_is_not_loaded_for_its_alias(
     tmp_path: Path,
 ) -> None:
