@@ -70,7 +70,7 @@ $(VENV)/.dev: $(VENV)/bin/uv pyproject.toml constraints.txt
 	@$(INSTALL) --group dev --editable '.[cpu,s3,torch]'
 	@touch $@ $(VENV)/.user
 
-lock: $(VENV)/bin/uv ## resolve pyproject.toml anew; versions that still fit stay
+lock: $(VENV)/bin/uv ## resolve pyproject.toml again; versions that still fit stay
 	@$(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --all-extras \
 		--group pyproject.toml:dev --group pyproject.toml:bench pyproject.toml --output-file constraints.txt
 

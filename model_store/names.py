@@ -62,9 +62,9 @@ def parse_ref(text: str) -> ModelRef:
 def version_id(name: str, version: str) -> VersionId:
     """Raises BadRequest when either part breaks the grammar (or could leave its folder)."""
     if not NAME.fullmatch(name):
-        raise BadRequest(f"'{name[:MAX_QUOTED]}' is no model name: use {NAME.pattern}")
+        raise BadRequest(f"'{name[:MAX_QUOTED]}' is not a model name: use {NAME.pattern}")
     if not VERSION.fullmatch(version):
-        raise BadRequest(f"'{version[:MAX_QUOTED]}' is no version: use {VERSION.pattern}")
+        raise BadRequest(f"'{version[:MAX_QUOTED]}' is not a version: use {VERSION.pattern}")
     return VersionId(name, version)
 
 

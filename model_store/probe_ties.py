@@ -1,4 +1,4 @@
-"""What of a golden probe chance decides: detections of equal scores, among which suppression keeps any.
+"""Mark what chance decides in a golden probe: detections of equal scores, among which suppression keeps any.
 
 recorded files of a probe --mark_ties--> the same, with each detection `tied` that rounding noise replaces
 

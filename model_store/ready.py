@@ -1,7 +1,7 @@
 """READY, the list of a version's files: bytes <-> file names to sha256 digests.
 
 Each name becomes a path when a version is read, pulled or published. `is_file_name` is the one rule for them, so
-that no list can lead out of its version's folder, whoever wrote it.
+that no list can lead out of its version's folder.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from model_store.errors import ModelRefused
 
 READY = "READY"
 CLAIM = "CLAIM"
-"""The same list, created before any other file: it takes the version for these files and no others."""
+"""A copy of READY, created before any other file: it takes the version for these files and no others."""
 MAX_READY_BYTES = 2**20
 MAX_FILES = 1000
 MAX_NAME_BYTES = 200

@@ -27,7 +27,7 @@ IDLE_S = 30
 
 def haproxy_environment(folder: Path) -> dict[str, str]:
     """Return the variables of Ray's HAProxy, with all its files in `folder`, which must be private: the admin
-    socket accepts every command from whoever can open it. Writes the answer for 502 and 503 there.
+    socket accepts every command of each user who can open it. Writes the answer for 502 and 503 there.
     """
     unavailable = folder / "unavailable.http"
     unavailable.write_bytes(unavailable_answer())

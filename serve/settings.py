@@ -84,7 +84,7 @@ class Settings(BaseSettings):
 
 
 class Limits(BaseModel):
-    """What one request may cost. Over it: 413 (size), 429 (queue), 507 (disk)."""
+    """Bounds of one request. Over them: 413 (size), 429 (queue), 507 (disk)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

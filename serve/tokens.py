@@ -147,7 +147,7 @@ class TokenFile:
     def add(self, name: str, scopes: Collection[Scope]) -> str:
         """Return a new token; only its hash is stored. Raises BadRequest for a name in use, StorageError."""
         if not NAME.fullmatch(name):
-            raise BadRequest(f"{name!r} is no name for a token; it must match {NAME.pattern}")
+            raise BadRequest(f"{name!r} is not a name for a token; it must match {NAME.pattern}")
         if not scopes:
             raise BadRequest(f"give {name} a scope: {', '.join(Scope)}")
         token = secrets.token_urlsafe(TOKEN_BYTES)

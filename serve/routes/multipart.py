@@ -160,7 +160,7 @@ class _Form:
         name = _text(options.get(b"name", b""))
         if b"filename" not in options:
             raise BadRequest(
-                f"the form's field {name[:MAX_QUOTED]!r} is no file; model and min_score go into the query"
+                f"the form's field {name[:MAX_QUOTED]!r} is not a file; model and min_score go into the query"
             )
         self._count += 1
         if self._count > FORM_FILES:

@@ -40,7 +40,7 @@ async def off_loop(size_bytes: float, work: Callable[P, R], *args: P.args, **mor
 
 
 async def in_turn(size_bytes: int, work: Callable[P, R], *args: P.args, **more: P.kwargs) -> R:
-    """Work like `off_loop`, but do large ones one after the other; one that has begun is ended, whoever waits."""
+    """Work like `off_loop`, but do large ones one after the other; one that has begun is ended in any case."""
     if size_bytes <= LARGE_BYTES:
         return await off_loop(size_bytes, work, *args, **more)
     return await _ALONE.run(work, *args, **more)

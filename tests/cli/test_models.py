@@ -167,8 +167,8 @@ def test_adding_without_a_probe_says_so(resight: Resight, motion_config: Path) -
         ([WEIGHTS, "--config", "away.json"], 2, "cannot read away.json"),
         ([WEIGHTS, "--config", PHOTOS / "README.md"], 2, "is not JSON"),
         ([WEIGHTS, "--probe", "away.jpg"], 2, "cannot read away.jpg"),
-        ([WEIGHTS, "--name", "../deer"], 2, "is no model name"),
-        ([WEIGHTS, "--version", "a/b"], 2, "is no version"),
+        ([WEIGHTS, "--name", "../deer"], 2, "is not a model name"),
+        ([WEIGHTS, "--version", "a/b"], 2, "is not a version"),
     ],
 )
 def test_what_cannot_be_added_is_refused_and_leaves_no_version(

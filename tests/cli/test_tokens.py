@@ -87,7 +87,7 @@ def test_the_file_is_where_the_setting_says(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["add", "A b", "--scope", "detect"], "is no name for a token"),
+        (["add", "A b", "--scope", "detect"], "is not a name for a token"),
         (["add", "a", "--scope", "detect"], "there is a token a; revoke it first"),
         (["revoke", "b"], "there is: a"),
         (["revoke", ""], "there is: a"),

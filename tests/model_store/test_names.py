@@ -63,9 +63,9 @@ def test_what_is_no_reference_is_refused_and_named(text: str) -> None:
 
 @pytest.mark.parametrize("part", HOSTILE)
 def test_neither_part_of_a_version_can_leave_its_folder(part: str) -> None:
-    with pytest.raises(BadRequest, match="is no model name"):
+    with pytest.raises(BadRequest, match="is not a model name"):
         version_id(part, "1")
-    with pytest.raises(BadRequest, match="is no version"):
+    with pytest.raises(BadRequest, match="is not a version"):
         version_id("deer", part)
 
 

@@ -49,7 +49,7 @@ def model(rows: list[tuple[float, ...]], ties: int, **nms: Any) -> LoadedDetecto
 
 
 def elsewhere(one: LoadedDetector, draw: int) -> LoadedDetector:
-    """The same model where numbers are rounded otherwise."""
+    """A model on a machine that rounds numbers otherwise."""
     session = NoisySession(one.session)
     for _ in range(draw):
         session.run(np.zeros((1, 3, 300, 300), np.float32))

@@ -17,7 +17,7 @@ from serve.rollout.state import ModelState
 
 
 class Deployment:
-    """As Serve's handle: each broadcast reaches so many replicas as the next of `reached` says, the last for ever."""
+    """A handle like Serve's: each broadcast reaches the next number of replicas in `reached`, then always the last."""
 
     def __init__(self, *reached: int, running: int) -> None:
         self.reached, self.running, self.calls = list(reached), running, 0

@@ -275,12 +275,12 @@ CUT = "cut short"
         (form(("a", SMALL), end=b""), CUT),
         (form(("a", SMALL))[:-4], CUT),
         (form(("a", SMALL))[:200], CUT),
-        (f"--{BOUNDARY}\r\n\r\nbody\r\n--{BOUNDARY}--".encode(), "'' is no file"),
+        (f"--{BOUNDARY}\r\n\r\nbody\r\n--{BOUNDARY}--".encode(), "'' is not a file"),
         (f"--{BOUNDARY}\r\nbad\r\n\r\n--{BOUNDARY}--".encode(), "cannot be read"),
         (
             f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="model"\r\n\r\nblobs\r\n'
             f"--{BOUNDARY}--".encode(),
-            "'model' is no file; model and min_score go into the query",
+            "'model' is not a file; model and min_score go into the query",
         ),
         (f"--{BOUNDARY}\r\n".encode() + b"A: b\r\n" * 100 + b"\r\n", "header count"),
         (f"--{BOUNDARY}\r\nA: ".encode() + b"b" * 100_000, "header size"),

@@ -1,4 +1,4 @@
-"""What a node of cluster.yaml sets before `ray start`."""
+"""The variables that a node of cluster.yaml sets before `ray start`."""
 
 from __future__ import annotations
 

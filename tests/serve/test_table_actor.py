@@ -1,4 +1,4 @@
-"""What the recorder's process does before its first upload; the rest needs a cluster (tests/cluster)."""
+"""The start of the recorder's process, before its first upload; the rest needs a cluster (tests/cluster)."""
 
 from __future__ import annotations
 

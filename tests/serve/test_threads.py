@@ -50,7 +50,7 @@ def gate() -> Iterator[Gate]:
 
 @pytest.fixture
 def no_collections() -> Iterator[None]:
-    """What goes must go by itself."""
+    """Turn off the garbage collector: memory must be freed without it."""
     gc.collect()
     gc.disable()
     yield

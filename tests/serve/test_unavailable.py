@@ -1,4 +1,4 @@
-"""What Ray answers for a replica that ended is a 503 to repeat; what an application answers stays."""
+"""Ray's answer for a replica that ended becomes a 503; an application's answer stays."""
 
 from __future__ import annotations
 

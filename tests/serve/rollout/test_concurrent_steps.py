@@ -1,4 +1,4 @@
-"""What happens to a model while an operation proves a version is kept, or the operation is refused."""
+"""Changes of a model while an operation proves a version are kept, or the operation is refused."""
 
 from __future__ import annotations
 
@@ -258,7 +258,7 @@ def test_a_store_that_goes_away_before_it_is_put_back_is_reported(
 
 
 def replace_files(store: ModelStore, version: str) -> None:
-    """As somebody would who copies another model to its place, with a READY that fits."""
+    """Replace the files of a version by those of another model, with a READY that fits."""
     place = f"{NAME}/{version}"
     store.folder.write(f"{place}/README.md", b"another model")
     ready = json.loads(store.folder.read(f"{place}/{READY}"))

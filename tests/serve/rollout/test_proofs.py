@@ -40,7 +40,7 @@ class Bench:
         self.proofs = self.again()
 
     def again(self) -> Proofs:
-        """As a successor of the process would make them."""
+        """Return proofs over the same folder, like a successor of the process."""
         return Proofs(
             ModelStore(self.store.url),
             Folder(str(self.place / "home" / "proofs")),
