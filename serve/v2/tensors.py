@@ -73,6 +73,8 @@ def floats(tensor: InputTensor, data: TensorData | None) -> NDArray[np.float32]:
     """
     require_datatype(tensor, "FP32")
     count = math.prod(tensor.shape)
+    if not count:  # numpy refuses some shapes of empty arrays
+        raise BadRequest(f"input '{tensor.name}': shape {tensor.shape} has a length of 0")
     if isinstance(data, memoryview):
         sent = f"{data.nbytes} bytes"
         fits = data.nbytes == 4 * count

@@ -116,6 +116,8 @@ MALFORMED: dict[str, tuple[Sent, str]] = {
     ),
     "sides of INT64": (in_json(shape=[1] + [2**63 - 1] * 3), "numbers in `data` were sent"),
     "a size over INT64": (in_json(parameters={"binary_data_size": 2**63}), "binary_data_size"),
+    "huge sides without numbers": (in_json([], shape=[1, 3, 0, 2**63 - 1]), "has a length of 0"),
+    "huge sides without bytes": (of_tensor(ZEROS[:0], shape=[1, 0, 2**62, 4]), "has a length of 0"),
     "huge sides": (in_json(shape=[1, 3, 2**40, 2**40]), "12288 numbers in `data` were sent"),
     "shapes that overflow": (
         in_json(shape=[1, 2**32, 2**32, 1]),
