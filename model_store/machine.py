@@ -1,6 +1,7 @@
 """The cores and the memory that this process may use: the machine's, within CPU affinity and control groups.
 
-usable_cores() -> how many threads to start; usable_memory_bytes() and free_memory_bytes() -> what may be planned with.
+usable_cores() -> how many threads to start; usable_memory_bytes() and free_memory_bytes() -> what may be planned with;
+cpu_name() -> the processor.
 In a container, affinity and psutil report the host; its limits are in control groups, version 1 or 2.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,6 +43,13 @@ def free_memory_bytes(root: Path = _ROOT) -> int:
         if limit := _memory_limit(group):
             free = min(free, limit - _memory_used(group))
     return max(0, free)
+
+
+def cpu_name(root: Path = _ROOT) -> str:
+    """Return the model name of the processor, "unknown" where the system does not report it."""
+    names = (line.partition(":") for line in _lines(root / "proc/cpuinfo"))
+    found = (value.strip() for key, _, value in names if key.strip() == "model name")
+    return next(found, platform.processor() or "unknown")
 
 
 def _groups(controller: str, root: Path) -> Iterator[Path]:

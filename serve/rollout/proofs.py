@@ -16,7 +16,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -30,6 +29,7 @@ from model_store.inference_key import (
     sha256_hex,
 )
 from model_store.libraries import library_versions
+from model_store.machine import cpu_name
 from model_store.names import VersionId
 from model_store.storage import Folder
 from model_store.store import ModelStore
@@ -190,18 +190,8 @@ class Proofs:
 @functools.cache
 def software() -> dict[str, object]:
     """Return what else a proof depends on: the versions of numerics and libraries, and the processor."""
-    numerics = (NUMERICS_VERSION, CLASSIFIER_NUMERICS)
     return {
-        "numerics": numerics,
-        "python": platform.python_version(),
-        "libraries": library_versions(),
-        "processor": _processor(),
+        "numerics": (NUMERICS_VERSION, CLASSIFIER_NUMERICS),
+        "libraries": {"python": platform.python_version(), **library_versions()},
+        "processor": cpu_name(),
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # not Linux
-        lines = []
-    return next((line for line in lines if line.startswith("model name")), platform.processor())

@@ -21,7 +21,7 @@ from model_store.errors import BadRequest, ClusterError, ImageError
 from model_store.image_header import read_header
 from model_store.images import MAX_PIXELS
 from model_store.libraries import library_versions
-from model_store.machine import usable_cores
+from model_store.machine import cpu_name, usable_cores
 from model_store.preprocess import read_image, shrink_factor
 from model_store.storage import Folder, absolute
 from model_store.store import ModelStore, ModelVersion
@@ -106,7 +106,7 @@ def machine() -> Machine:
     others = others_frac()
     return Machine(
         cores=usable_cores(),
-        cpu=_cpu_name(),
+        cpu=cpu_name(),
         system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         others_frac=round(others, 3),
         versions=library_versions(),
@@ -154,11 +154,3 @@ def _size_px(name: str, data: bytes, spec: Preprocess, most_pixels: int) -> tupl
     except ImageError as error:
         raise BadRequest(f"{name} is no picture that can be sent: {error}") from error
     return facts.width_px, facts.height_px
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or "unknown"
-    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")

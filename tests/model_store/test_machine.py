@@ -126,6 +126,14 @@ def test_version_1_without_limits(tmp_path: Path, large_host: None) -> None:
     assert machine.free_memory_bytes(root) == 250 * GIB
 
 
+def test_the_processor_has_its_model_name_or_any_other(tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "proc" / "cpuinfo"
+    assert machine.cpu_name(tmp_path)
+    cpuinfo.parent.mkdir()
+    cpuinfo.write_text("cpu family\t: 25\nmodel name\t: EPYC: 2\n\nmodel name\t: other\n")
+    assert machine.cpu_name(tmp_path) == "EPYC: 2"
+
+
 def test_a_group_outside_the_namespace_is_not_followed(tmp_path: Path, large_host: None) -> None:
     root = pod(tmp_path)
     (root / "proc/self/cgroup").write_text("0::/../sibling\n")

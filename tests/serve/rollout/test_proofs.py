@@ -152,7 +152,7 @@ async def test_other_runtimes_are_another_proof(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await bench.proofs.of(ONE)
-    monkeypatch.setattr(proofs, "software", lambda: {"runtimes": {"onnxruntime": "99"}})
+    monkeypatch.setattr(proofs, "software", lambda: {"libraries": {"onnxruntime": "99"}})
     await bench.again().of(ONE)
     assert bench.proved == ["blobs@1"] * 2
 
