@@ -8,8 +8,8 @@ left as they are; meanwhile `/healthz` and `POST /v1/detect` are requested over 
 headers   a request line and one header, never finished; as many connections again and three quarters
 bodies    POST /v2/repository/index, one byte of the announced body
 forms     POST /v1/detect, a form before its first file
-waiting   POST /v1/images?wait_s=30: the sender waits for its rows
-unread    POST /v2/models/…/infer, raw outputs as JSON that nobody reads
+waiting   POST /v1/images?wait_s=30, an eighth as many: the sender waits for its rows
+unread    an eighth as many POST /v2/models/…/infer, raw outputs as JSON that nobody reads
 kills     a replica is killed while clients ask; each status is counted, and none may be a 500
 
 Exit 1 if a verdict does not hold. The control of the attacks is the same measurement at rest.
@@ -109,7 +109,7 @@ def attacks(connections: int) -> Iterator[tuple[str, int, bytes]]:
     form = "multipart/form-data; boundary=b"
     yield "forms", connections, request(f"/v1/detect?model={MODEL}", b"--b\r\n", 1000, form)
     waiting = f"/v1/images?model={MODEL}&camera=field&wait_s=30"
-    yield "waiting", connections, request(waiting, photo, len(photo), "image/jpeg")
+    yield "waiting", connections // 8, request(waiting, photo, len(photo), "image/jpeg")
     infer = raw_outputs()
     unread = request(f"/v2/models/{MODEL}/infer", infer, len(infer), "application/json", True)
     yield "unread", connections // 8, unread

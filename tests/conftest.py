@@ -19,6 +19,7 @@ from typing import Any
 import httpx2
 import psutil
 import pytest
+import structlog
 
 from archive.tables import Tables
 from serve.cluster import ClusterState, join, start, stop
@@ -133,6 +134,14 @@ def cluster(s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
             ]
             assert not left, f"still running after stop: {left}"
             shutil.rmtree(state.temp_dir, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """Put the configuration of logs back: code under test may send them to the output captured for one test."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 @pytest.fixture

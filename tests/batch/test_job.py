@@ -6,7 +6,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import pytest
@@ -19,13 +19,6 @@ from model_store.errors import AccountingOpen, NothingWorked, ResightError
 from serve.settings import Settings
 
 MODULES = ("batch.reprocess", "batch.classify.__main__", "batch.filters.__main__")
-
-
-@pytest.fixture(autouse=True)
-def logs_as_before() -> Iterator[None]:
-    before = structlog.get_config()
-    yield
-    structlog.configure(**before)
 
 
 @pytest.fixture
