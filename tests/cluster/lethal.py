@@ -23,7 +23,7 @@ def read_or_die(row: Mapping[str, Any], spec: Preprocess, max_pixels: int) -> Re
 
 
 class LethalStage(DetectStage):
-    """Of a run in which some images kill their reader."""
+    """Report of a run in which some images kill their reader."""
 
     read = staticmethod(read_or_die)
 
