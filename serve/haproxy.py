@@ -34,6 +34,9 @@ def haproxy_environment(folder: Path) -> dict[str, str]:
     more = (
         f"timeout http-request {HEADERS_S}s",
         f"timeout http-keep-alive {HEADERS_S}s",
+        # a spliced request whose client hangs up keeps a thread of HAProxy busy until its server answers
+        "no option splice-request",
+        "no option splice-response",
         # Ray's own file turns these into a 500 in plain text, which no client repeats
         f"errorfile 502 {unavailable}",
         f"errorfile 503 {unavailable}",

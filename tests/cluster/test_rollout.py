@@ -212,16 +212,18 @@ def test_a_roll_back_does_not_wait_for_versions_that_hang_where_they_are_proved(
         for one in asked:
             one.result(60)
         promotion = pool.submit(cluster.resight, "models", "promote", f"{NAME}@hangs")
-        wait_until(lambda: bool(serving(cluster)["under_way"]))
-        wait_until(lambda: bool(proofs(cluster)))
-        began = time.monotonic()
-        done = cluster.resight("models", "rollback", NAME)
-        assert done.returncode == 0, done.stderr
-        assert time.monotonic() - began < 60, "a proof may take 300 s"
-        assert answering(cluster, photo) == "1"
-        assert len(proofs(cluster)) == 1, "eight requests and a promotion share a proof"
-        for process in proofs(cluster):
-            process.send_signal(signal.SIGKILL)
+        try:
+            wait_until(lambda: bool(serving(cluster)["under_way"]))
+            wait_until(lambda: bool(proofs(cluster)))
+            began = time.monotonic()
+            done = cluster.resight("models", "rollback", NAME)
+            assert done.returncode == 0, done.stderr
+            assert time.monotonic() - began < 60, "a proof may take 300 s"
+            assert answering(cluster, photo) == "1"
+            assert len(proofs(cluster)) == 1, "eight requests and a promotion share a proof"
+        finally:
+            for process in proofs(cluster):
+                process.send_signal(signal.SIGKILL)
         assert "ended the process that loaded it" in promotion.result(60).stderr
 
 

@@ -11,9 +11,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
+import psutil
 import pytest
 
 from serve import haproxy
@@ -42,9 +44,27 @@ print(api.config_file_path, get_haproxy_binary())
 Answer = Callable[[socket.socket], None]
 
 
+@dataclass(frozen=True)
+class Proxy:
+    """A running HAProxy."""
+
+    port: int
+    process: psutil.Process
+
+    def cpu_s(self) -> float:
+        times = self.process.cpu_times()
+        return times.user + times.system
+
+
 @contextlib.contextmanager
 def proxied(folder: Path, backend_port: int, **more: str) -> Iterator[int]:
     """Yield the port of an HAProxy in front of a backend."""
+    with proxy(folder, backend_port, **more) as started:
+        yield started.port
+
+
+@contextlib.contextmanager
+def proxy(folder: Path, backend_port: int, **more: str) -> Iterator[Proxy]:
     port, environment = preferred_or_free(0), os.environ | haproxy_environment(folder)
     rendered = subprocess.run(
         [sys.executable, "-c", RENDER, str(port), str(backend_port)],
@@ -63,7 +83,7 @@ def proxied(folder: Path, backend_port: int, **more: str) -> Iterator[int]:
             assert process.poll() is None, "HAProxy does not take its configuration"
             assert time.monotonic() < ends
             time.sleep(0.05)
-        yield port
+        yield Proxy(port, psutil.Process(process.pid))
     finally:
         process.kill()
         process.wait()
@@ -168,6 +188,32 @@ def test_an_answer_that_takes_long_is_waited_for(tmp_path: Path) -> None:
     short = {"RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "1"}
     with backend(answer) as behind, proxied(tmp_path, behind, **short) as port:
         assert httpx2.get(f"http://127.0.0.1:{port}/", timeout=LIMIT_S).text == "ok"
+
+
+def test_a_client_that_hangs_up_costs_nothing(tmp_path: Path) -> None:
+    """A spliced request whose client has gone keeps a thread of HAProxy busy for as long as its server waits."""
+    ended = threading.Event()
+
+    def answer(connection: socket.socket) -> None:
+        connection.settimeout(0.2)
+        with contextlib.suppress(TimeoutError):
+            while connection.recv(65536):
+                time.sleep(0.01)
+        ended.wait(LIMIT_S)
+
+    with backend(answer) as behind, proxy(tmp_path, behind) as started:
+        for _ in range(8):
+            with socket.create_connection(("127.0.0.1", started.port)) as leaves:
+                leaves.sendall(
+                    f"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {len(CAT)}\r\n\r\n".encode()
+                    + CAT
+                )
+                time.sleep(0.2)
+        before = started.cpu_s()
+        time.sleep(2)
+        used = started.cpu_s() - before
+        ended.set()
+    assert used < 0.1
 
 
 @pytest.mark.parametrize("gone", ["while it answers", "before"])
