@@ -21,6 +21,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
+from archive.defaults import MIN_FILES
 from archive.rewrite import rewrite
 from archive.tables import MAINTENANCE, Tables, properties_of
 from model_store.errors import StorageUnreachable
@@ -30,7 +31,6 @@ TARGET_BYTES = 128 * 2**20
 TARGET_ROWS = 1_000_000
 GROUP_LARGE_FILES = 4
 """Files of the target size that one commit may write: what is lost when it is refused."""
-MIN_FILES = 64
 REFUSALS = 3
 
 

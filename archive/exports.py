@@ -17,9 +17,10 @@ import pyarrow.dataset as ds
 from deltalake import DeltaTable
 
 from archive.dataset import dataset
+from archive.defaults import RELATIONS
 from archive.literal import literal
 from archive.prune import lost
-from archive.query import RELATIONS, connect, is_of_storage, out_of_memory
+from archive.query import connect, is_of_storage, out_of_memory
 from archive.replace import Replacement, replace_many
 from archive.schemas import EXPORTS
 from archive.scratch import scratch

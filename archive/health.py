@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 import duckdb
 import pyarrow as pa
 
+from archive.defaults import MAX_CAMERAS
 from archive.images import images_of
 from archive.scan import scan
 from archive.schemas import MEDIA, RESULTS
@@ -23,7 +24,6 @@ from archive.views import View
 from model_store.errors import StorageUnreachable
 
 RECENT_DAYS, BEFORE_DAYS = 7, 28
-MAX_CAMERAS = 5_000
 NO_CAMERA, OTHERS = "(none)", "(others)"
 MAX_NAME_CHARS = 200
 """Of a camera as it is told: EXIF may hold a serial number of any length."""

@@ -22,9 +22,10 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from archive.changes import Changes, replace_some, writer_of
+from archive.defaults import DEFAULT_TEMPLATE, MAX_MIB
 from archive.difference import Difference, Due, difference
 from archive.listing import Gap, list_files
-from archive.media import DEFAULT_TEMPLATE, compile_template, media_row
+from archive.media import compile_template, media_row
 from archive.mismatches import mismatches
 from archive.new_rows import add_files
 from archive.replace import MANY_ROWS, replace_many
@@ -35,8 +36,6 @@ from model_store.storage import Folder, absolute
 
 COMMIT_ROWS = 5_000
 READERS = 8
-MAX_MIB = 512
-"""Default limit of a file, and the limit of all that are read at the same time, except a larger one alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,13 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from archive.defaults import DEFAULT_TEMPLATE
 from archive.exif import Exif, read_exif
 from archive.listing import ArchiveFile
 from archive.quick_digest import quick_digest
 from model_store.errors import BadRequest, ImageError
 from model_store.image_header import SUPPORTED, media_type, read_header
 
-DEFAULT_TEMPLATE = "{camera}/{rest}"
 MAX_SIDE_PX = 2**31 - 1  # what the columns hold
 
 

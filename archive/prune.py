@@ -19,6 +19,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from archive.dataset import dataset, partition_keys
+from archive.defaults import KEEP_DAYS
 from archive.needs import RECENT, reasons
 from archive.run_kinds import DETECTS
 from archive.schemas import BY_KEY, RUNS
@@ -26,8 +27,6 @@ from archive.tables import COMMIT_ATTEMPTS, MAINTENANCE, Tables, properties_of
 from model_store.errors import StorageUnreachable, TableConflict
 from model_store.storage import require_create
 
-KEEP_DAYS = 90.0
-"""What was shown in so many days can be shown again."""
 WRITTEN = RECENT
 """Whoever wrote to a key so lately may be about to go on, and need not be a run: answers are kept too."""
 _FILES = pa.schema(

@@ -36,11 +36,6 @@ from archive.views import View, Views
 from model_store.errors import BadRequest, StorageUnreachable
 
 _THRESHOLDS = pa.schema([("label", pa.string()), ("score", pa.float32())])
-RELATIONS = (
-    *("media", "images", "results", "detections", "runs", "all_results", "all_detections"),
-    *("assertions", "decisions", "exports", "snips", "views", "layers", "classifications"),
-    *("hidden", "orphaned", "events", "occurrences"),
-)
 _FIRST = ("media", "results", "runs")
 """Of which one is there wherever anything was done; the others are made by commands that only look, too."""
 _RELATIONS_ONLY = """

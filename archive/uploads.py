@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from archive.defaults import DEFAULT_TEMPLATE
 from archive.exif import FORMULA_SIGNS
 from archive.listing import file_at
-from archive.media import DEFAULT_TEMPLATE, compile_template, media_row
+from archive.media import compile_template, media_row
 from model_store.errors import BadRequest, StorageFull, StorageUnreachable, StorageUnsafe
 from model_store.image_header import read_header
 from model_store.storage import Folder, is_local

@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from archive.defaults import PRODUCTION
 from model_store.errors import BadRequest, Conflict, StorageUnreachable
 from model_store.storage import Folder, require_create
 
-PRODUCTION = "production"
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _POINTER = re.compile(r"[0-9]{8,}\.json")
 READERS = 16

@@ -15,15 +15,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from pydantic import ValidationError
 
-from batch.id_list import name_ids
-from batch.policy import Policy, Stop, read_policy
-from batch.scope import Scope, ScopeKind
-from batch.snips.options import snip_options, snips_asked
-from batch.spec import PassSpec, RunSpec, new_run_id
+from batch.scope_kind import ScopeKind
 from model_store.errors import BadRequest
-from serve.settings import Settings
+from model_store.lazy_imports import lazy_imports
+
+with lazy_imports():
+    import pydantic
+
+    from batch.id_list import name_ids
+    from batch.policy import Policy, Stop, read_policy
+    from batch.scope import Scope
+    from batch.snips.options import snip_options, snips_asked
+    from batch.spec import PassSpec, RunSpec, new_run_id
+    from serve.settings import Settings
 
 Option = typer.Option
 _WORDS = {"start": "from", "end": "until", "kind": "scope", "failed_frac": "stop-failed-frac"}
@@ -128,7 +133,7 @@ def run_spec(
             stop=Stop.model_validate(dict(policy) | own),
             snips=snips_asked(snips, snip_margin_frac, snip_quality, snip_min_score, _policy),
         )
-    except ValidationError as error:
+    except pydantic.ValidationError as error:
         raise BadRequest(said(error)) from error
 
 
@@ -220,7 +225,7 @@ def _named(ids: str) -> str:
     return ids if re.fullmatch(r"[0-9a-f]{64}", ids) else name_ids(Path(ids))
 
 
-def said(error: ValidationError) -> str:
+def said(error: pydantic.ValidationError) -> str:
     """What is wrong, by the names of the options."""
     return "; ".join(_said(item["loc"], item["msg"]) for item in error.errors())
 

@@ -18,7 +18,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from archive.health import MAX_CAMERAS, Camera, Health, health
+from archive.defaults import MAX_CAMERAS
+from archive.health import Camera, Health, health
 from archive.schemas import TABLES
 from archive.tables import Tables
 from archive.views import PRODUCTION, View, Views

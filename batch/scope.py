@@ -7,7 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-ScopeKind = Literal["all", "latest-per-camera", "camera", "time", "path", "label", "status", "ids"]
+from batch.scope_kind import ScopeKind
+
 _FIELDS: dict[str, tuple[str, ...]] = {
     "all": (),
     "latest-per-camera": (),

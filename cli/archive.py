@@ -8,21 +8,24 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import Progress
 
-from archive.compact import MIN_FILES, compact, tidy
-from archive.exports import export
-from archive.ingest import MAX_MIB, IngestReport, ingest
-from archive.ingest import retire as retire_archive
-from archive.media import DEFAULT_TEMPLATE
-from archive.publications import unpublished, view_named, view_of_run
-from archive.query import RELATIONS, query
-from archive.schemas import TABLES
-from archive.tables import Tables
-from archive.views import View
+from archive.defaults import DEFAULT_TEMPLATE, MAX_MIB, MIN_FILES, RELATIONS, TABLE_NAMES
 from cli.output import Format, FormatOption, errors, note, print_facts, print_rows
 from model_store.errors import BadRequest
-from serve.settings import Settings
+from model_store.lazy_imports import lazy_imports
+
+with lazy_imports():
+    from rich.progress import Progress
+
+    from archive.compact import compact, tidy
+    from archive.exports import export
+    from archive.ingest import IngestReport, ingest
+    from archive.ingest import retire as retire_archive
+    from archive.publications import unpublished, view_named, view_of_run
+    from archive.query import query
+    from archive.tables import Tables
+    from archive.views import View
+    from serve.settings import Settings
 
 _OF_VIEW = re.compile(r"\b(results|detections|hidden|events|occurrences)\b", re.IGNORECASE)
 ViewOption = Annotated[
@@ -155,7 +158,8 @@ def export_command(
 
 def compact_command(
     names: Annotated[
-        list[str] | None, typer.Argument(help=f"which: {', '.join(TABLES)}; all of them if none")
+        list[str] | None,
+        typer.Argument(help=f"which: {', '.join(TABLE_NAMES)}; all of them if none"),
     ] = None,
     min_files: Annotated[
         int, typer.Option(min=2, help="leave alone what has fewer small files than this")
@@ -169,12 +173,12 @@ def compact_command(
 
     Runs do it for their own results. Example: resight compact --vacuum
     """
-    unknown = sorted(set(names or ()) - set(TABLES))
+    unknown = sorted(set(names or ()) - set(TABLE_NAMES))
     if unknown:
-        raise BadRequest(f"no table '{unknown[0]}'; there is: {', '.join(TABLES)}")
+        raise BadRequest(f"no table '{unknown[0]}'; there is: {', '.join(TABLE_NAMES)}")
     tables = Tables(Settings().tables_url)
     rows = []
-    for name in names or TABLES:
+    for name in names or TABLE_NAMES:
         report = asdict(compact(tables, name, min_files=min_files))
         del report["partition"]
         rows.append(report | {"vacuumed": tidy(tables, name, vacuum)})

@@ -7,11 +7,14 @@ from typing import Annotated
 
 import typer
 
-from archive.assertion_files import read_assertions
-from archive.assertions import append, human_assertions
-from archive.tables import Tables
 from cli.output import Format, FormatOption, print_facts, print_rows
-from serve.settings import Settings
+from model_store.lazy_imports import lazy_imports
+
+with lazy_imports():
+    from archive.assertion_files import read_assertions
+    from archive.assertions import append, human_assertions
+    from archive.tables import Tables
+    from serve.settings import Settings
 
 app = typer.Typer(
     help="What people say about detections: right, another label, or nothing there. Only ever added.",

@@ -7,22 +7,26 @@ from typing import Annotated, Any
 
 import typer
 
-from archive.tables import Tables
-from batch.classify.accounting import CropCounts, count_classified
-from batch.classify.dry_run import dry_run_report
 from batch.classify.options import classify_arguments, takes_classify_options
-from batch.classify.plan import CropPlan, plan_crops, view_to_classify
-from batch.classify.spec import SAME, ClassifySpec
-from batch.id_list import keep_ids
-from batch.identity import began_on, require_same_run
 from batch.options import require_model
-from batch.plan import pinned
 from cli.output import Format, FormatOption, print_facts
-from cli.run_to_end import job_to_end
 from model_store.errors import ResightError
-from model_store.store import ModelStore
-from serve.cluster import join, read_state
-from serve.settings import Settings
+from model_store.lazy_imports import lazy_imports
+
+with lazy_imports():
+    from archive.tables import Tables
+    from batch.classify import spec as specs
+    from batch.classify.accounting import CropCounts, count_classified
+    from batch.classify.dry_run import dry_run_report
+    from batch.classify.plan import CropPlan, plan_crops, view_to_classify
+    from batch.classify.spec import ClassifySpec
+    from batch.id_list import keep_ids
+    from batch.identity import began_on, require_same_run
+    from batch.plan import pinned
+    from cli.run_to_end import job_to_end
+    from model_store.store import ModelStore
+    from serve.cluster import join, read_state
+    from serve.settings import Settings
 
 NAMES = ("run_id", "accounting", "seconds", "detections_per_s", "bottleneck", "view")
 NAMES += ("classifier_key",)
@@ -86,7 +90,7 @@ def _plan(
     """None where the tables or models are for the cluster's nodes to see, and not for this machine."""
     try:
         model = pinned(store, spec.model, "classifier")
-        require_same_run(tables, spec, model, "classify", SAME)
+        require_same_run(tables, spec, model, "classify", specs.SAME)
         view = view_to_classify(tables, store, spec)
         past = began_on(tables, spec.run_id)
         return plan_crops(tables, view, model, spec, read_only=True, past=past)

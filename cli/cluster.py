@@ -6,19 +6,23 @@ import shlex
 import signal
 from typing import Annotated, Any
 
-import httpx2
 import typer
 
-from archive.query import archives
-from archive.tables import Tables
 from cli.output import Format, FormatOption, note, print_facts
 from model_store.errors import BadRequest, ClusterError, ResightError
-from serve.client import Client
-from serve.cluster import ClusterState, client_environment, join, read_state, start, stop
-from serve.deploy import LOOPBACK, application_status, deploy
-from serve.ports import Ports
-from serve.settings import Settings
-from serve.tokens import TokenFile
+from model_store.lazy_imports import lazy_imports
+from serve.ports import LOOPBACK, Ports
+
+with lazy_imports():
+    import httpx2
+
+    from archive.query import archives
+    from archive.tables import Tables
+    from serve.client import Client
+    from serve.cluster import ClusterState, client_environment, join, read_state, start, stop
+    from serve.deploy import application_status, deploy
+    from serve.settings import Settings
+    from serve.tokens import TokenFile
 
 LOOK_S = 5
 

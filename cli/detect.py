@@ -8,20 +8,23 @@ from typing import Annotated, Any
 
 import typer
 
-from archive.listing import EXTENSIONS
-from cli.drawing import draw_detections
 from cli.output import Format, FormatOption, note, print_rows
-from model_store.decoders.layout import OutputNonsense
-from model_store.detections import Detections, RunLengths
-from model_store.detector import LoadedDetector
 from model_store.errors import BadRequest, ImageError
-from model_store.images import decode
-from model_store.loaded import load_detector
-from model_store.machine import usable_cores
+from model_store.lazy_imports import lazy_imports
 from model_store.names import parse_ref
-from model_store.shown import least_scores, shown
-from model_store.store import ModelStore
-from serve.settings import Settings
+
+with lazy_imports():
+    from archive import listing
+    from cli.drawing import draw_detections
+    from model_store.decoders import layout
+    from model_store.detections import Detections, RunLengths
+    from model_store.detector import LoadedDetector
+    from model_store.images import decode
+    from model_store.loaded import load_detector
+    from model_store.machine import usable_cores
+    from model_store.shown import least_scores, shown
+    from model_store.store import ModelStore
+    from serve.settings import Settings
 
 BOX = ("x1_px", "y1_px", "x2_px", "y2_px")
 COLUMNS = ("image", "label", "score", *BOX, "note", "mask_area_px", "mask_rle")
@@ -61,7 +64,7 @@ def detect(
         try:
             data = path.read_bytes()
             facts, found = detector.detect_encoded(data)
-        except (ImageError, OutputNonsense, OSError) as error:
+        except (ImageError, layout.OutputNonsense, OSError) as error:
             note(f"unreadable: {name}: {error}")
             unreadable += 1
             continue
@@ -86,7 +89,7 @@ def _files(given: list[Path]) -> Iterator[tuple[Path, str]]:
     """Pictures and the names they are shown by. Raises BadRequest for what is not there."""
     for path in given:
         if path.is_dir():
-            below = sorted(p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS)
+            below = sorted(p for p in path.rglob("*") if p.suffix.lower() in listing.EXTENSIONS)
             yield from ((p, str(p.relative_to(path))) for p in below)
         elif path.is_file():
             yield path, path.name

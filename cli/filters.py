@@ -9,19 +9,24 @@ from typing import Annotated, Any
 
 import typer
 
-from archive.layers import layer_named, layers_of, read_layers
-from archive.publications import view_named, view_of_run
-from archive.tables import Tables
-from archive.views import PRODUCTION, Views
-from batch.filters.layers import switch
-from batch.filters.prepare import prepare, prepare_again
-from batch.filters.registry import FILTERS, filter_of
-from batch.filters.scope import FilterScope, parse_scope
-from batch.filters.spec import FilterSpec
+from archive.defaults import PRODUCTION
 from cli.output import Format, FormatOption, note, print_facts, print_rows
 from model_store.errors import BadRequest
-from serve.cluster import join
-from serve.settings import Settings
+from model_store.lazy_imports import lazy_imports
+
+with lazy_imports():
+    from archive.layers import layer_named, layers_of, read_layers
+    from archive.publications import view_named, view_of_run
+    from archive.tables import Tables
+    from archive.views import Views
+    from batch.filters import registry
+    from batch.filters.layers import switch
+    from batch.filters.prepare import prepare, prepare_again
+    from batch.filters.registry import filter_of
+    from batch.filters.scope import FilterScope, parse_scope
+    from batch.filters.spec import FilterSpec
+    from serve.cluster import join
+    from serve.settings import Settings
 
 app = typer.Typer(
     help="Correct what a view shows of detections, in layers; the detections stay.",
@@ -44,7 +49,7 @@ def list_filters(fmt: FormatOption = Format.table) -> None:
             "groups": one.groups or "",
             "what": one.what,
         }
-        for one in sorted(FILTERS.values(), key=lambda one: one.order)
+        for one in sorted(registry.FILTERS.values(), key=lambda one: one.order)
     ]
     print_rows(rows, fmt)
 

@@ -6,14 +6,18 @@ from typing import Annotated
 
 import typer
 
-from archive.layers import holds, read_layers
-from archive.query import query
-from archive.tables import Tables
-from archive.views import PRODUCTION, View, Views
-from batch.filters.layers import of_silent, switch, unfounded
+from archive.defaults import PRODUCTION
 from cli.output import Format, FormatOption, note, print_facts, print_rows
 from model_store.errors import StorageError
-from serve.settings import Settings
+from model_store.lazy_imports import lazy_imports
+
+with lazy_imports():
+    from archive.layers import holds, read_layers
+    from archive.query import query
+    from archive.tables import Tables
+    from archive.views import View, Views
+    from batch.filters.layers import of_silent, switch, unfounded
+    from serve.settings import Settings
 
 app = typer.Typer(help="Layers of a view: which are shown.", no_args_is_help=True)
 ViewName = Annotated[str, typer.Option("--view", help="name of the view")]

@@ -5,11 +5,9 @@ from __future__ import annotations
 import sys
 from typing import NoReturn
 
-import duckdb
 import typer
 from rich.markup import escape
 
-from archive.query import is_of_storage, out_of_memory
 from batch.exit_codes import exit_code
 from cli import (
     archive,
@@ -29,6 +27,12 @@ from cli import (
 )
 from cli.output import errors
 from model_store.errors import ResightError, StorageUnreachable
+from model_store.lazy_imports import lazy_imports
+
+with lazy_imports():
+    import duckdb
+
+    from archive.query import is_of_storage, out_of_memory
 
 app = typer.Typer(
     help="Detect in field-camera images: over HTTP now, over the whole archive again at any time.",
@@ -62,9 +66,9 @@ def main() -> None:
         app()
     except ResightError as error:
         _end(error)
-    except duckdb.OutOfMemoryException as error:
-        _end(out_of_memory(error))
     except Exception as error:
+        if isinstance(error, duckdb.OutOfMemoryException):
+            _end(out_of_memory(error))
         if not is_of_storage(error):
             raise
         _end(StorageUnreachable(" ".join(str(error).split())))

@@ -7,16 +7,19 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from prometheus_client import CollectorRegistry, generate_latest, write_to_textfile
 
-from archive.health import MAX_CAMERAS
-from archive.tables import Tables
-from archive.views import PRODUCTION
-from batch.run_metrics import collect
+from archive.defaults import MAX_CAMERAS, PRODUCTION
 from cli.output import note
 from model_store.errors import BadRequest, StorageUnreachable
-from model_store.store import ModelStore
-from serve.settings import Settings
+from model_store.lazy_imports import lazy_imports
+
+with lazy_imports():
+    from prometheus_client import CollectorRegistry, generate_latest, write_to_textfile
+
+    from archive.tables import Tables
+    from batch.run_metrics import collect
+    from model_store.store import ModelStore
+    from serve.settings import Settings
 
 
 def register(app: typer.Typer) -> None:

@@ -10,15 +10,18 @@ from typing import Annotated, Any
 import typer
 
 from cli.output import Format, FormatOption, note, print_facts
-from model_store.add import add_next_version, add_version, already_there, recognised
 from model_store.errors import BadRequest
-from model_store.inference_key import sha256_hex
+from model_store.lazy_imports import lazy_imports
 from model_store.names import name_of_file, version_id
-from model_store.probe import EXPECTED, outside_picture
-from model_store.recognise import Recognised
-from model_store.store import ModelInfo, ModelStore, ModelVersion
-from model_store.weights_file import read_weights
-from serve.settings import Settings
+
+with lazy_imports():
+    from model_store import probe as golden
+    from model_store.add import add_next_version, add_version, already_there, recognised
+    from model_store.inference_key import sha256_hex
+    from model_store.recognise import Recognised
+    from model_store.store import ModelInfo, ModelStore, ModelVersion
+    from model_store.weights_file import read_weights
+    from serve.settings import Settings
 
 
 def register(app: typer.Typer) -> None:
@@ -87,7 +90,9 @@ def add(
         )
     outside = 0
     if known.config.kind == "detector":
-        outside = outside_picture({EXPECTED: models.read_file(added, EXPECTED)})
+        outside = golden.outside_picture(
+            {golden.EXPECTED: models.read_file(added, golden.EXPECTED)}
+        )
     if outside:
         note(
             f"{outside} detections of the probe lie beside the picture: its pixels are probably not what "

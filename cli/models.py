@@ -10,12 +10,15 @@ from cli import model_add, rollout
 from cli.model_add import identity_of, store
 from cli.output import Format, FormatOption, note, print_facts, print_rows
 from model_store.errors import ModelError
-from model_store.loaded import load_model
+from model_store.lazy_imports import lazy_imports
 from model_store.names import parse_ref, parse_version, version_id
-from model_store.storage import absolute
-from model_store.store import ModelStore
-from serve.model_status import model_statuses
-from serve.serving import Serving
+
+with lazy_imports():
+    from model_store.loaded import load_model
+    from model_store.storage import absolute
+    from model_store.store import ModelStore
+    from serve.model_status import model_statuses
+    from serve.serving import Serving
 
 app = typer.Typer(
     help="Immutable model versions and the aliases that point at them.", no_args_is_help=True

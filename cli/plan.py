@@ -10,17 +10,20 @@ from typing import Annotated, Any
 
 import typer
 
-from archive.tables import Tables
-from archive.views import Views
-from batch.changes import Change
-from batch.decisions import keep_decision
-from batch.facts import wanted_version
 from batch.options import run_spec
-from batch.plan_report import PlanReport, plan_report
-from batch.policy import read_policy
 from cli.output import Format, FormatOption, console, print_facts
-from model_store.store import ModelStore
-from serve.settings import Settings
+from model_store.lazy_imports import lazy_imports
+
+with lazy_imports():
+    from archive.tables import Tables
+    from archive.views import Views
+    from batch.changes import Change
+    from batch.decisions import keep_decision
+    from batch.facts import wanted_version
+    from batch.plan_report import PlanReport, plan_report
+    from batch.policy import read_policy
+    from model_store.store import ModelStore
+    from serve.settings import Settings
 
 _SCOPE = ("scope", "camera", "start", "end", "path", "label", "min_score", "max_score", "status")
 _SCOPE += ("ids", "sample")

@@ -7,20 +7,24 @@ from typing import Annotated, Any
 
 import typer
 
-from archive.prune import KEEP_DAYS, KeyUse, plan_prune, prune
-from archive.stores import other_stores
-from archive.tables import Tables
-from archive.views import PRODUCTION, View, Views
-from batch import publish as publishing
-from batch.impact.gates import closed_gates
-from batch.policy import read_policy
+from archive.defaults import KEEP_DAYS, PRODUCTION
 from cli.layers import tell_silent
 from cli.output import Format, FormatOption, note, print_facts, print_rows
 from model_store.errors import StorageUnreachable
+from model_store.lazy_imports import lazy_imports
 from model_store.names import version_id
-from model_store.store import ModelStore
-from serve.rollout.state import read_state
-from serve.settings import Settings
+
+with lazy_imports():
+    from archive.prune import KeyUse, plan_prune, prune
+    from archive.stores import other_stores
+    from archive.tables import Tables
+    from archive.views import View, Views
+    from batch import publish as publishing
+    from batch.impact.gates import closed_gates
+    from batch.policy import read_policy
+    from model_store.store import ModelStore
+    from serve.rollout.state import read_state
+    from serve.settings import Settings
 
 Name = Annotated[str, typer.Option("--view", help="name of the view")]
 Reason = Annotated[str, typer.Option(help="kept with the publication")]

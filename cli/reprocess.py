@@ -6,23 +6,26 @@ from typing import Annotated, Any
 
 import typer
 
-from archive.tables import Tables
-from archive.views import Views
-from batch.dry_run import dry_run_report
-from batch.facts import wanted_version
-from batch.if_needed import Needed, if_needed, rolled_back_since
-from batch.impact.gates import closed_gates
 from batch.options import takes_run_options
-from batch.policy import read_policy
-from batch.publish import publish
-from batch.scope import Scope
-from batch.spec import RunSpec
 from cli.layers import tell_silent
 from cli.output import Format, FormatOption, note, print_facts
-from cli.run_to_end import run_to_end
 from model_store.errors import BadRequest
-from model_store.store import ModelStore
-from serve.settings import Settings
+from model_store.lazy_imports import lazy_imports
+
+with lazy_imports():
+    from archive.tables import Tables
+    from archive.views import Views
+    from batch.dry_run import dry_run_report
+    from batch.facts import wanted_version
+    from batch.if_needed import Needed, if_needed, rolled_back_since
+    from batch.impact.gates import closed_gates
+    from batch.policy import read_policy
+    from batch.publish import publish
+    from batch.scope import Scope
+    from batch.spec import RunSpec
+    from cli.run_to_end import run_to_end
+    from model_store.store import ModelStore
+    from serve.settings import Settings
 
 
 def register(app: typer.Typer) -> None:

@@ -12,14 +12,17 @@ import typer
 
 from cli.output import Format, FormatOption, note, print_facts, print_rows
 from model_store.errors import ClusterError
+from model_store.lazy_imports import lazy_imports
 from model_store.names import DEFAULT_ALIAS, parse_ref, parse_version
-from model_store.store import ModelStore
-from serve.client import Client
-from serve.cluster import read_state
-from serve.rollout.events import events
-from serve.rollout.offline import apply_offline
-from serve.rollout.operations import Operation, Outcome
-from serve.settings import Settings
+
+with lazy_imports():
+    from model_store.store import ModelStore
+    from serve.client import Client
+    from serve.cluster import read_state
+    from serve.rollout.events import events
+    from serve.rollout.offline import apply_offline
+    from serve.rollout.operations import Operation, Outcome
+    from serve.settings import Settings
 
 Version = Annotated[str, typer.Argument(metavar="NAME@VERSION")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="a model of the store")]

@@ -9,16 +9,19 @@ from typing import Annotated, Any
 
 import typer
 
-from archive.query import connect
 from archive.run_kinds import kind_of
-from archive.tables import Tables
-from archive.views import Views
-from batch.cancel import close, is_interrupted
 from cli import publication, runs_diff
 from cli.output import Format, FormatOption, note, print_facts, print_rows
 from model_store.errors import BadRequest, ClusterError
-from serve.cluster import join, read_state
-from serve.settings import Settings
+from model_store.lazy_imports import lazy_imports
+
+with lazy_imports():
+    from archive.query import connect
+    from archive.tables import Tables
+    from archive.views import Views
+    from batch.cancel import close, is_interrupted
+    from serve.cluster import join, read_state
+    from serve.settings import Settings
 
 app = typer.Typer(
     help="What was run over the archive, and which of it is published.", no_args_is_help=True

@@ -6,17 +6,20 @@ from typing import Annotated, Any
 
 import typer
 
-from archive.tables import Tables
-from batch.impact.compare import compared
-from batch.impact.facts import Impact
-from batch.impact.gates import Gate, closed, judge
-from batch.impact.report import SAMPLES, as_json, require_empty, write_report
-from batch.impact.sides import side
-from batch.policy import read_policy
 from cli.output import Format, FormatOption, note, print_facts, print_rows
 from model_store.errors import GateClosed
-from model_store.store import ModelStore
-from serve.settings import Settings
+from model_store.lazy_imports import lazy_imports
+
+with lazy_imports():
+    from archive.tables import Tables
+    from batch.impact.compare import compared
+    from batch.impact.facts import Impact
+    from batch.impact.gates import Gate, closed, judge
+    from batch.impact.report import as_json, require_empty, write_report
+    from batch.impact.sides import side
+    from batch.policy import read_policy
+    from model_store.store import ModelStore
+    from serve.settings import Settings
 
 
 def register(app: typer.Typer) -> None:
@@ -31,7 +34,7 @@ def diff(
     ] = None,
     samples: Annotated[
         int, typer.Option(min=0, max=200, help="pictures of each kind of change")
-    ] = SAMPLES,
+    ] = 6,
     gate: Annotated[
         bool, typer.Option("--gate", help="end with 5 when a gate of the policy is closed")
     ] = False,

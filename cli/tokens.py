@@ -7,8 +7,12 @@ from typing import Annotated
 import typer
 
 from cli.output import Format, FormatOption, note, print_facts, print_rows
-from serve.settings import Settings
-from serve.tokens import STALE_S, Scope, StoredToken, TokenFile
+from model_store.lazy_imports import lazy_imports
+from serve.scopes import STALE_S, Scope
+
+with lazy_imports():
+    from serve.settings import Settings
+    from serve.tokens import StoredToken, TokenFile
 
 app = typer.Typer(
     help="Bearer tokens of the HTTP API: as soon as there is one, every request needs one.",

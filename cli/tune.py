@@ -7,31 +7,36 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
-from rich.progress import Progress
 
 from cli.output import Format, FormatOption, errors, note, print_facts, print_rows
 from model_store.errors import BadRequest, ObjectiveMissed
+from model_store.lazy_imports import lazy_imports
 from model_store.names import parse_ref, parse_version
-from model_store.storage import absolute
-from model_store.store import ModelStore
-from serve.settings import Settings
-from serve.tune.apply import apply_best, undo
-from serve.tune.facts import Measured, Tuned
-from serve.tune.place import pool_of
-from serve.tune.point import MOST_BATCH, MOST_WAIT_MS, Wanted
-from serve.tune.report import (
-    default_out,
-    read_report,
-    require_empty,
-    reserved,
-    what_to_do,
-    write_report,
-)
-from serve.tune.tune import BUSY, LOAD_SHARE, Prepared, prepare, run
-from serve.tune.words import busy, doubts, missed, rows, summary, to_apply, verdict
+
+with lazy_imports():
+    from rich.progress import Progress
+
+    from model_store.storage import absolute
+    from model_store.store import ModelStore
+    from serve.settings import Settings
+    from serve.tune import point
+    from serve.tune import tune as measuring
+    from serve.tune.apply import apply_best, undo
+    from serve.tune.facts import Measured, Tuned
+    from serve.tune.place import pool_of
+    from serve.tune.report import (
+        default_out,
+        read_report,
+        require_empty,
+        reserved,
+        what_to_do,
+        write_report,
+    )
+    from serve.tune.words import busy, doubts, missed, rows, summary, to_apply, verdict
 
 N = TypeVar("N", int, float)
 MOST = 4096
+LOAD_SHARE = 0.7
 OF_MEASURING = (
     "photos",
     "seconds",
@@ -107,14 +112,14 @@ def tune(
             )
         if out is not None:
             require_empty(out)
-        wanted = Wanted(
-            batches=_numbers("--batch", batch, int, 1, MOST_BATCH),
-            waits_ms=_numbers("--wait", wait, float, 0, MOST_WAIT_MS) or (0.0,),
+        wanted = point.Wanted(
+            batches=_numbers("--batch", batch, int, 1, point.MOST_BATCH),
+            waits_ms=_numbers("--wait", wait, float, 0, point.MOST_WAIT_MS) or (0.0,),
             threads=_numbers("--threads", threads, int, 1),
             workers=_numbers("--workers", workers, int, 1),
             replicas=_numbers("--replicas", replicas, int, 1) or (1,),
         )
-        prepared = prepare(settings, model, photos, wanted, seconds)
+        prepared = measuring.prepare(settings, model, photos, wanted, seconds)
         folder = absolute(out or default_out(settings, str(prepared.version.id), prepared.at))
         with reserved(folder) as place:
             _before(prepared)
@@ -169,8 +174,8 @@ def _earlier(store: ModelStore, model: str, folder: str, objective: float | None
     return tuned
 
 
-def _before(prepared: Prepared) -> None:
-    if prepared.machine.others_frac > BUSY:
+def _before(prepared: measuring.Prepared) -> None:
+    if prepared.machine.others_frac > measuring.BUSY:
         note(f"warning: {busy(prepared.machine.others_frac)}")
     if prepared.args.resources:
         note(
@@ -181,14 +186,14 @@ def _before(prepared: Prepared) -> None:
     )
 
 
-def _measured(prepared: Prepared, objective: float, load: float) -> Tuned:
+def _measured(prepared: measuring.Prepared, objective: float, load: float) -> Tuned:
     with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
         task = bar.add_task("starting", total=prepared.most_rounds)
 
         def say(one: Measured) -> None:
             bar.update(task, advance=1, description=f"{one.point.words}: {one.images_per_s:.1f}/s")
 
-        return run(prepared, objective, load, say)
+        return measuring.run(prepared, objective, load, say)
 
 
 def _print(tuned: Tuned, fmt: Format) -> None:

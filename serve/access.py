@@ -30,8 +30,9 @@ from model_store.errors import (
     Unauthorized,
 )
 from serve.residents import loads_if
+from serve.scopes import STALE_S, Scope
 from serve.settings import Settings
-from serve.tokens import STALE_S, Scope, StoredToken, TokenFile, digest
+from serve.tokens import StoredToken, TokenFile, digest
 from serve.v2.errors import refusal
 
 log = structlog.get_logger("resight.access")

@@ -17,10 +17,10 @@ import yaml
 from model_store.errors import ClusterError
 from serve.background import calm
 from serve.cluster import ClusterState
+from serve.ports import LOOPBACK
 from serve.settings import Settings
 
 DEPLOY_TIMEOUT_S = 180
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def serve_config(settings: Settings, host: str, port: int) -> dict[str, Any]:

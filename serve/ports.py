@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from model_store.errors import ClusterError
 from serve.private_folder import private_folder
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 BLOCK = 100
 FIRST, LAST = 20_000, 30_000
 """Above the ports of Ray's workers (10002 to 19999), below those Linux gives to clients (32768 on)."""

@@ -15,7 +15,6 @@ import secrets
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -24,22 +23,13 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from model_store.errors import BadRequest, StorageError, StorageUnreachable
 from model_store.names import NAME
 from model_store.storage import Folder, absolute, is_local
+from serve.scopes import Scope
 from serve.settings import Settings
 
 TOKEN_BYTES = 32
 MADE = """Tokens were made for the HTTP API of Resight, so it needs one even while their list is missing.
 To do without tokens again, see docs/access.md.
 """
-STALE_S = 4.0
-"""Within it, a revoked token is refused, and a new one taken (`serve/access.py`)."""
-
-
-class Scope(StrEnum):
-    """What a token may do. None includes another; an operator's token has all three."""
-
-    detect = "detect"
-    upload = "upload"
-    admin = "admin"
 
 
 class StoredToken(BaseModel):

@@ -10,13 +10,17 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 
-from archive.views import PRODUCTION
-from batch.classify.spec import ClassifySpec
+from archive.defaults import PRODUCTION
 from batch.options import arguments, run_spec, said, takes_options
-from batch.spec import PassSpec, RunSpec
 from model_store.errors import BadRequest
+from model_store.lazy_imports import lazy_imports
+
+with lazy_imports():
+    import pydantic
+
+    from batch.classify.spec import ClassifySpec
+    from batch.spec import PassSpec, RunSpec
 
 Option = typer.Option
 _OF_DETECTION = ("chunk", "snips", "snip_margin_frac", "snip_quality", "snip_min_score")
@@ -58,7 +62,7 @@ def classify_spec(**values: Any) -> ClassifySpec:
     fields = {name: getattr(shared, name) for name in PassSpec.model_fields}
     try:
         return ClassifySpec.model_validate(fields | own_options(**own))
-    except ValidationError as error:
+    except pydantic.ValidationError as error:
         raise BadRequest(said(error)) from error
 
 

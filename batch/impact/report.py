@@ -18,15 +18,12 @@ from batch.impact.samples import Sample, choose
 from model_store.errors import BadRequest
 from model_store.storage import Folder, absolute
 
-SAMPLES = 6
-"""Pictures of each kind of change, unless asked otherwise."""
-
 
 def write_report(
     comparison: Comparison,
     gates: Sequence[Gate],
     out: str,
-    per_kind: int = SAMPLES,
+    per_kind: int,
     more: Mapping[str, str] | None = None,
 ) -> list[Sample]:
     """Write into a new or empty folder, local or s3://. `more` are further facts for the page.

@@ -22,7 +22,6 @@ from serve.tune.place import machine, paying_shrink, photos_of, pool_of
 from serve.tune.point import Hardware, Point, Wanted, about_s, first_points, most_points
 from serve.tune.sweep import Sweep
 
-LOAD_SHARE = 0.7
 BUSY = 0.1
 """Share of the machine that others may use before figures mean little."""
 BATCHES, GPU_BATCHES = (1, 2, 4), (1, 2, 4, 8, 16, 32)
@@ -88,7 +87,7 @@ def prepare(
 def run(
     prepared: Prepared,
     objective_p99_ms: float,
-    load_share: float = LOAD_SHARE,
+    load_share: float,
     say: Callable[[Measured], None] = lambda measured: None,
 ) -> Tuned:
     """Raises ModelError where the version does not load or cannot be measured as it is run now."""

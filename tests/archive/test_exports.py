@@ -17,8 +17,9 @@ from deltalake.exceptions import CommitFailedError
 import archive.prune
 import archive.tables
 from archive.compact import compact
+from archive.defaults import RELATIONS
 from archive.exports import export
-from archive.query import RELATIONS, query
+from archive.query import query
 from archive.schemas import MEDIA, SNIPS
 from archive.tables import Tables
 from archive.views import View, Views

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pytest
 import xxhash
 
+from archive.defaults import DEFAULT_TEMPLATE
 from archive.listing import ArchiveFile
-from archive.media import DEFAULT_TEMPLATE, camera_of, compile_template, media_row
+from archive.media import camera_of, compile_template, media_row
 from archive.schemas import MEDIA
 from model_store.errors import BadRequest
 from tests.fixtures_local import jpeg, photo

@@ -16,8 +16,9 @@ import pytest
 from deltalake import write_deltalake
 from s3fs import S3FileSystem
 
+from archive.defaults import RELATIONS
 from archive.ingest import IngestReport
-from archive.query import RELATIONS, archives, connect, query
+from archive.query import archives, connect, query
 from archive.schemas import MEDIA, RUNS
 from archive.tables import Tables
 from archive.views import View, Views

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from serve.access import Access
+from serve.scopes import Scope
 from serve.settings import Settings
-from serve.tokens import Scope, TokenFile
+from serve.tokens import TokenFile
 from tests.cli.conftest import Resight
 
 

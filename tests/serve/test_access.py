@@ -15,8 +15,9 @@ from model_store.errors import Forbidden, StorageUnreachable, Unauthorized
 from serve import access as access_module
 from serve.access import CHECK_S, Access, scope_of
 from serve.ray_head import token_path
+from serve.scopes import STALE_S, Scope
 from serve.settings import Settings
-from serve.tokens import STALE_S, Scope, TokenFile
+from serve.tokens import TokenFile
 
 ALL = frozenset(Scope)
 

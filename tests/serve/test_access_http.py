@@ -15,8 +15,9 @@ from pydantic import BaseModel
 from serve.access import Access, Guard
 from serve.engine import Engine
 from serve.http_api import build_http_api
+from serve.scopes import Scope
 from serve.settings import DetectArgs
-from serve.tokens import Scope, TokenFile
+from serve.tokens import TokenFile
 from tests.fixtures_local import motion_store, photo
 
 ALL = frozenset(Scope)

@@ -24,8 +24,8 @@ from serve.answers import ClassResult
 from serve.chunks import Chunk, LogitsAnswer, pack_logits
 from serve.engine import Engine
 from serve.http_api import build_http_api
+from serve.scopes import Scope
 from serve.settings import DetectArgs, Limits
-from serve.tokens import Scope
 from tests.fixtures_local import encoded, model_info, motion_store, photo
 from tests.model_store.classifiers import LABELS, SIDE_PX, WEIGHT, colour_store
 from tests.serve.test_v2_infer import of_images, of_tensor

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from model_store.errors import BadRequest, StorageError
-from serve.tokens import Scope, StoredToken, TokenFile, digest
+from serve.scopes import Scope
+from serve.tokens import StoredToken, TokenFile, digest
 
 ALL = frozenset(Scope)
 
