@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from rich.markup import escape
@@ -33,14 +33,11 @@ with lazy_imports():
     import duckdb
 
     from archive.query import is_of_storage, out_of_memory
+    from model_store.libraries import installed_version, resight_version
 
-app = typer.Typer(
-    help="Detect in field-camera images: over HTTP now, over the whole archive again at any time.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-)
+LIBRARIES = ("ray", "onnxruntime", "onnxruntime-gpu", "torch")
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
 cluster.register(app)
 app.add_typer(models.app, name="models")
 app.add_typer(runs.app, name="runs")
@@ -57,13 +54,35 @@ metrics.register(app)
 tune.register(app)
 
 
+def print_versions(wanted: bool) -> None:
+    """Print the version of Resight, then those of its largest libraries that are installed."""
+    if wanted:
+        typer.echo(f"resight {resight_version()}")
+        for name in LIBRARIES:
+            if version := installed_version(name):
+                typer.echo(f"{name} {version}")
+        raise typer.Exit
+
+
+@app.callback()
+def resight(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=print_versions, help="Show versions and exit."
+        ),
+    ] = False,
+) -> None:
+    """Detect in field-camera images: over HTTP now, over the whole archive again at any time."""
+
+
 def main() -> None:
     """Entry point. Exit codes: batch/exit_codes.py, docs/operating.md.
 
     What DuckDB, Delta or Arrow say of a file that is missing or damaged counts as StorageUnreachable.
     """
     try:
-        app()
+        app(prog_name="resight")  # also under `python -m resight`: completion goes by it
     except ResightError as error:
         _end(error)
     except Exception as error:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from enum import Enum
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
@@ -130,6 +131,19 @@ def test_help_lists_the_commands(resight: Resight) -> None:
         assert words.split()[0] in text
 
 
+def test_version_names_resight_and_its_libraries(resight: Resight) -> None:
+    lines = resight("--version").ok().splitlines()
+    assert lines[:2] == [f"resight {version('resight')}", f"ray {version('ray')}"]
+
+
+def test_the_shell_completes_commands(resight: Resight, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "--install-completion" in resight("--help").ok()
+    monkeypatch.setenv("COMP_WORDS", "resight models pro")
+    monkeypatch.setenv("COMP_CWORD", "2")
+    monkeypatch.setenv("_RESIGHT_COMPLETE", "complete_bash")
+    assert resight().ok() == "promote\n"
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -212,7 +226,7 @@ def test_help_loads_no_library(tmp_path: Path) -> None:
     code = (
         "import sys, runpy\n"
         "for words in (['--help'], ['reprocess', '--help']):\n"
-        "    sys.argv = ['resight', *words]\n"
+        "    sys.argv = ['resight.py', *words]\n"
         "    try: runpy.run_module('resight', run_name='__main__')\n"
         "    except SystemExit as end: assert not end.code\n"
         f"loaded = {HEAVY} & sys.modules.keys()\n"
@@ -222,7 +236,7 @@ def test_help_loads_no_library(tmp_path: Path) -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
-    assert "--if-needed" in done.stdout
+    assert "Usage: resight reprocess" in done.stdout, "shell completion goes by the name"
 
 
 def test_stand_ins_are_only_for_what_is_called() -> None:
