@@ -17,6 +17,7 @@ from cli import (
     detect,
     filters,
     layers,
+    logs,
     metrics,
     models,
     plan,
@@ -39,6 +40,7 @@ LIBRARIES = ("ray", "onnxruntime", "onnxruntime-gpu", "torch")
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
 cluster.register(app)
+logs.register(app)
 app.add_typer(models.app, name="models")
 app.add_typer(runs.app, name="runs")
 app.add_typer(tokens.app, name="tokens")

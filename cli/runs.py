@@ -90,7 +90,7 @@ def log(
     most: Annotated[int, typer.Option(min=1, help="events, the newest first")] = 1000,
     fmt: FormatOption = Format.table,
 ) -> None:
-    """Every event of a run, the newest first. What its job printed: ray job logs resight-RUN.
+    """Every event of a run, the newest first. What its job printed: resight logs --run RUN.
 
     Example: resight runs log 20260514T031500-9f2c1a
     """

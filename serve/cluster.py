@@ -150,7 +150,7 @@ def _orphans(settings: Settings) -> list[psutil.Process]:
 
     So may somebody's pager on one of its logs, hence the look at what is executed.
     """
-    temp_dir = str(_temp_dir(settings))
+    temp_dir = str(folder_of(settings))
     return [p for p in psutil.process_iter() if _has(p, temp_dir) and _is_ray(p, temp_dir)]
 
 
@@ -244,16 +244,16 @@ def _state_file(settings: Settings) -> Path:
     return settings.home_path / "cluster.json"
 
 
-def _temp_dir(settings: Settings) -> Path:
+def folder_of(settings: Settings) -> Path:
     """Return the private folder of this home's cluster; it may not exist."""
     digest = hashlib.sha256(str(settings.home_path).encode()).hexdigest()[:6]
     return private_path() / digest
 
 
 def _make_temp_dir(settings: Settings) -> Path:
-    """Create `_temp_dir`. Raises ClusterError if another user can change it, or if its path is too long."""
+    """Create `folder_of`. Raises ClusterError if another user can change it, or if its path is too long."""
     private_folder()
-    temp_dir = _temp_dir(settings)
+    temp_dir = folder_of(settings)
     if len(os.fsencode(temp_dir)) > MAX_TEMP_DIR_BYTES:
         raise ClusterError(
             f"{temp_dir} is over {MAX_TEMP_DIR_BYTES} bytes, too long for the Unix sockets below it: "

@@ -73,6 +73,7 @@ def test_the_commands_are_these() -> None:
         "layers list",
         "layers off",
         "layers on",
+        "logs",
         "metrics",
         "models add",
         "models canary",

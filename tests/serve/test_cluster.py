@@ -28,7 +28,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 def test_only_rays_own_processes_are_taken_for_orphans_and_ended(
     settings: Settings, tmp_path: Path
 ) -> None:
-    temp_dir = str(cluster._temp_dir(settings))
+    temp_dir = str(cluster.folder_of(settings))
     program = tmp_path / "ray_haproxy.py"
     program.write_text(SLEEP)
     ours = subprocess.Popen([sys.executable, str(program), "-f", f"{temp_dir}/haproxy.cfg"])

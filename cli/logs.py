@@ -1,0 +1,52 @@
+"""logs: what the cluster of this machine and its runs log; also after it has ended."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from cli.output import note
+from model_store.lazy_imports import lazy_imports
+
+with lazy_imports():
+    from batch import cluster_logs
+    from serve.settings import Settings
+
+LOOK_S = 0.5
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(logs)
+
+
+def logs(
+    run: Annotated[
+        str | None, typer.Option("--run", help="of the jobs of this run, see 'resight runs list'")
+    ] = None,
+    most: Annotated[int, typer.Option(min=1, help="lines to begin with, the newest")] = 200,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="print new lines as they come, until Ctrl-C")
+    ] = False,
+) -> None:
+    """Print what detectors, proxy and controller log, the newest last; also after the cluster has ended.
+
+    Times are UTC. Example: resight logs --follow
+    """
+    settings = Settings()
+    folder = cluster_logs.logs_folder(settings)
+    if run is None:
+        tail = cluster_logs.LogTail(lambda: cluster_logs.cluster_files(folder))
+    else:
+        files = cluster_logs.run_files(settings, run)
+        tail = cluster_logs.LogTail(lambda: files)
+    lines = tail.look()[-most:]
+    while True:
+        for line in lines:
+            typer.echo(f"{line.at[:23] or '-':23} {line.source}  {line.text}")
+        if not follow:
+            break
+        time.sleep(LOOK_S)
+        lines = tail.look()
+    note(f"more files of Ray: {folder}; of its start: {settings.logs_path / 'ray.log'}")
