@@ -11,7 +11,7 @@ import typer
 from cli.output import Format, FormatOption, note, print_facts
 from model_store.errors import BadRequest, ClusterError, ResightError
 from model_store.lazy_imports import lazy_imports
-from serve.ports import LOOPBACK, Ports
+from serve.ports import LOOPBACK, MAX_PORT, Ports
 
 with lazy_imports():
     import httpx2
@@ -36,10 +36,12 @@ def up(
     host: Annotated[
         str, typer.Option(help="0.0.0.0 for all interfaces; needs a token")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="HTTP port")] = 8000,
-    ray_port: Annotated[int, typer.Option(help="Ray's own port; another free one if taken")] = 6379,
-    dashboard_port: Annotated[int, typer.Option(help="likewise")] = 8265,
-    object_store_mib: Annotated[int, typer.Option(help="shared memory for chunks")] = 1024,
+    port: Annotated[int, typer.Option(min=1, max=MAX_PORT, help="HTTP port")] = 8000,
+    ray_port: Annotated[
+        int, typer.Option(min=0, max=MAX_PORT, help="Ray's own port; another free one if taken")
+    ] = 6379,
+    dashboard_port: Annotated[int, typer.Option(min=0, max=MAX_PORT, help="likewise")] = 8265,
+    object_store_mib: Annotated[int, typer.Option(min=75, help="shared memory for chunks")] = 1024,
     block: Annotated[
         bool, typer.Option(help="stay; SIGHUP: follow the alias files now, SIGTERM: down")
     ] = False,

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -20,7 +21,7 @@ from pathlib import Path
 import httpx2
 import psutil
 
-from model_store.errors import ClusterError
+from model_store.errors import ClusterError, StorageUnreachable
 from serve.ports import Ports, inner_ports, is_free, preferred_or_free, start_lock
 from serve.private_folder import private_folder, private_path
 from serve.ray_head import (
@@ -73,14 +74,17 @@ class ClusterState:
 
 
 def read_state(settings: Settings) -> ClusterState | None:
-    """The running cluster of this home, or None; a state file of a dead one is ignored."""
+    """The running cluster of this home, or None; a state file of a dead one is ignored. Raises StorageUnreachable."""
+    state_file = _state_file(settings)
     try:
-        state = ClusterState(**json.loads(_state_file(settings).read_text()))
+        state = ClusterState(**json.loads(state_file.read_text()))
         process = psutil.Process(state.pid)
         same = abs(process.create_time() - state.started_s) < 1
         return state if same and process.status() != psutil.STATUS_ZOMBIE else None
     except (FileNotFoundError, ValueError, TypeError, psutil.NoSuchProcess):
         return None
+    except OSError as error:
+        raise _unusable(settings, error) from error
 
 
 def start(settings: Settings, ports: Ports, host: str, object_store_mib: int) -> ClusterState:
@@ -90,8 +94,8 @@ def start(settings: Settings, ports: Ports, host: str, object_store_mib: int) ->
             f"{host}:{ports.http} is taken; stop what listens there or choose another with "
             "'resight up --port'"
         )
+    _make_home(settings)
     temp_dir = _make_temp_dir(settings)
-    settings.logs_path.mkdir(parents=True, exist_ok=True)
     log_path = settings.logs_path / "ray.log"
     with start_lock():
         if running := read_state(settings):  # started by another 'resight up' while we waited
@@ -240,8 +244,23 @@ def _tail(path: Path) -> str:
 
 
 def _state_file(settings: Settings) -> Path:
-    settings.home_path.mkdir(parents=True, exist_ok=True)
     return settings.home_path / "cluster.json"
+
+
+def _make_home(settings: Settings) -> None:
+    """Create the folders that a cluster writes to. Raises StorageUnreachable."""
+    for folder in (settings.home_path, settings.logs_path):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise _unusable(settings, error) from error
+
+
+def _unusable(settings: Settings, error: OSError) -> StorageUnreachable:
+    return StorageUnreachable(
+        f"cannot use {settings.home_path} as the home: {error}; set RESIGHT_HOME to a folder that you can write to"
+    )
 
 
 def folder_of(settings: Settings) -> Path:

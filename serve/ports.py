@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from model_store.errors import ClusterError
 from serve.private_folder import private_folder
 
+MAX_PORT = 65_535
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 BLOCK = 100
 FIRST, LAST = 20_000, 30_000

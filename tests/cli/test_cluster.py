@@ -12,6 +12,7 @@ import pytest
 
 from cli import cluster
 from serve.cluster import ClusterState
+from serve.ports import preferred_or_free
 from tests.cli.conftest import Resight
 from tests.fixtures_local import MODELS, PHOTOS, jpeg, write_files
 
@@ -164,3 +165,30 @@ def test_whatever_answers_at_readyz_is_told(
     ready, said = cluster._ready(ClusterState(1, 0.0, "127.0.0.1", 1, "127.0.0.1:1", place, "/tmp"))
     assert ready is words[0]
     assert said.startswith(words[1])
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["up", "down", "status", "env", "logs", "models promote m@1", "runs cancel r", "ingest ."],
+)
+def test_a_home_that_is_a_file_is_one_line(resight: Resight, home: Path, words: str) -> None:
+    home.write_text("no folder")
+    assert str(home) in resight(*words.split()).refused(7)
+
+
+def test_up_starts_nothing_where_it_cannot_write(
+    resight: Resight, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs = home / "logs"
+    home.mkdir()
+    logs.write_text("no folder")
+    done = resight("up", "--port", preferred_or_free(0))
+    assert done.code == 7
+    assert f"cannot use {home} as the home" in done.err
+    assert str(logs) in done.err
+
+
+def test_a_damaged_record_of_a_cluster_is_none(resight: Resight, home: Path) -> None:
+    home.mkdir()
+    (home / "cluster.json").write_text('{"pid": "x", ')
+    assert "cluster   down" in resight("status").out

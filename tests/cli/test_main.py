@@ -153,7 +153,8 @@ def test_the_shell_completes_commands(resight: Resight, monkeypatch: pytest.Monk
         ["sql"],
         ["ingest", "--deer"],
         ["reprocess"],
-        ["up", "--port", "x"],
+        ["up", "--port", "99999"],
+        ["up", "--port", "-1"],
     ],
 )
 def test_a_wrong_command_line_ends_with_2_and_points_to_the_help(
