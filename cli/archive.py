@@ -77,15 +77,14 @@ def ingest_command(
     that a disk may not be mounted; all others are ingested. Exit code 7 when the archive has no image at all.
     Example: resight ingest /data/deer
     """
+    tables = Tables(Settings().new_tables_url)
     if retire:
-        print_facts(
-            {"root": url, "retired": retire_archive(Tables(Settings().tables_url), url)}, fmt
-        )
+        print_facts({"root": url, "retired": retire_archive(tables, url)}, fmt)
         return
     with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
         task = bar.add_task("reading", total=None)
         report = ingest(
-            Tables(Settings().tables_url),
+            tables,
             url,
             template,
             verify,

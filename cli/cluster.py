@@ -54,7 +54,7 @@ def up(
     Example: resight up --port 8000
     """
     settings = Settings()
-    Tables(settings.tables_url)  # refuses a path of which uploads and runs would fail
+    Tables(settings.new_tables_url)  # refuses a path of which uploads and runs would fail
     if host not in LOOPBACK and not (settings.token.strip() or TokenFile.of(settings).read()):
         raise BadRequest(
             f"listening on {host} needs a token: export RESIGHT_TOKEN=$(openssl rand -hex 32), or "

@@ -13,9 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model_store.deployment import DEFAULT_POOL
+from model_store.errors import StorageUnreachable
 from model_store.machine import usable_cores
 from model_store.names import NAME
-from model_store.storage import absolute
+from model_store.storage import absolute, is_local
 
 
 class Settings(BaseSettings):
@@ -54,6 +55,23 @@ class Settings(BaseSettings):
     @property
     def tables_url(self) -> str:
         return absolute(self.tables or str(self.home_path / "tables"))
+
+    @property
+    def new_tables_url(self) -> str:
+        """`tables_url`, for a command that may create the tables.
+
+        Raises StorageUnreachable where they would lie in a folder that RESIGHT_TABLES or RESIGHT_HOME names and that
+        does not exist: on a disk that is not mounted, they would be a second, empty catalogue.
+        """
+        named = "tables" if self.tables else "home"
+        place = self.tables or self.home
+        above = Path(absolute(place)).parent
+        if named in self.model_fields_set and is_local(place) and not above.exists():
+            raise StorageUnreachable(
+                f"RESIGHT_{named.upper()} is {place}, and {above} does not exist; is it mounted? To create it: "
+                f"mkdir -p {above}"
+            )
+        return self.tables_url
 
     @property
     def tokens_url(self) -> str:

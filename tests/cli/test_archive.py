@@ -183,3 +183,19 @@ def test_what_cannot_be_exported_ends_with_2(
 ) -> None:
     assert message in resight("export", view, tmp_path / name).refused(2)
     assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "below"), [("RESIGHT_TABLES", "tables"), ("RESIGHT_HOME", "home")]
+)
+def test_no_second_catalogue_is_made_where_a_disk_is_not_mounted(
+    resight: Resight, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, below: str
+) -> None:
+    disk = tmp_path / "disk"
+    write_files(tmp_path / "archive", {"north/a.jpg": jpeg()})
+    monkeypatch.setenv(name, str(disk / below))
+    for words in (["ingest", tmp_path / "archive"], ["up"]):
+        assert f"{disk} does not exist; is it mounted?" in resight(*words).refused(7)
+    assert not disk.exists()
+    disk.mkdir()
+    assert "new         1" in resight("ingest", tmp_path / "archive").ok()
