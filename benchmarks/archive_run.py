@@ -22,7 +22,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from harness import PHOTO, facts, keep, picture, verdicts
+from harness import PHOTO, facts, keep, need, picture, verdicts
 
 from benchmarks import sized_archive
 from benchmarks.bare_loop import BareLoop
@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0)
     add_options(parser)
     arguments = parser.parse_args()
+    need("matplotlib")
     subject = Subject.of(arguments)
     with tempfile.TemporaryDirectory(prefix="resight-bench-") as folder:
         archive = arguments.data or Path(folder) / "archive"

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from harness import ROOT, arguments_of, facts, keep, picture, table, verdicts
+from harness import ROOT, arguments_of, facts, keep, need, picture, table, verdicts
 
 from benchmarks import device_loop, sized_archive
 from benchmarks.archive_run import one_run, rate_of
@@ -50,6 +50,7 @@ def main() -> None:
     arguments = arguments_of(
         __doc__, add_options, gpus=1.0, images=5000, size="1920x1080", rounds=3, seconds=5.0
     )
+    need("matplotlib")
     if arguments.quick:
         arguments.images, arguments.rounds, arguments.seconds = 1000, 1, 1.0
     subject = Subject.of(arguments)

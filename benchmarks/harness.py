@@ -1,6 +1,6 @@
 """What every benchmark needs: options, what was measured where, tables, JSON and pictures.
 
-result = facts("name", vars(arguments_of(__doc__, seconds=10.0)))
+arguments = arguments_of(__doc__, seconds=10.0); need("matplotlib"); result = facts("name", vars(arguments))
 table(rows); with picture(result, 2) as (left, right): left.plot(…); keep(result)
 
 Results lie in benchmarks/results/NAME-UTC.json, with a .png beside. Importing it first makes the
@@ -21,6 +21,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,16 @@ def arguments_of(
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     more(parser)
     return parser.parse_args()
+
+
+def need(*modules: str) -> None:
+    """Exit with the line that installs the modules which are missing, before anything is measured without them."""
+    missing = [name for name in modules if find_spec(name) is None]
+    if missing:
+        sys.exit(
+            f"{', '.join(missing)} cannot be imported; install the benchmark tools first:\n"
+            "  uv pip install --constraint constraints.txt --group bench -e '.[cpu]'"
+        )
 
 
 def facts(name: str, config: dict[str, Any]) -> dict[str, Any]:

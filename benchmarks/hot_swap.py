@@ -26,7 +26,7 @@ from typing import Any
 
 import httpx2
 import numpy as np
-from harness import MODEL, ROOT, WEIGHTS, arguments_of, facts, keep, picture, table, verdicts
+from harness import MODEL, ROOT, WEIGHTS, arguments_of, facts, keep, need, picture, table, verdicts
 
 from benchmarks.load import Load
 from benchmarks.own_cluster import Cluster, cluster
@@ -44,6 +44,7 @@ def main() -> None:
     arguments = arguments_of(
         __doc__, promotions=1000, loads=50, rate=0.0, pause_s=0.2, steady_s=60.0, stretches=5
     )
+    need("matplotlib")
     if arguments.quick:
         arguments.promotions, arguments.loads, arguments.steady_s = 20, 2, 5.0
         arguments.stretches, arguments.rate = 1, 3.0

@@ -27,7 +27,7 @@ from typing import Any
 import cv2
 import httpx2
 import numpy as np
-from harness import PHOTO, arguments_of, facts, keep, picture, table, verdicts
+from harness import PHOTO, arguments_of, facts, keep, need, picture, table, verdicts
 
 from benchmarks.bare_loop import BareLoop
 from benchmarks.cpu_share import CpuShare
@@ -46,6 +46,7 @@ OPEN_SHARES = (0.5, 0.8)
 
 def main() -> None:
     arguments = arguments_of(__doc__, add_options, seconds=15.0, rounds=3)
+    need("matplotlib")
     subject = Subject.of(arguments)
     if arguments.quick:
         arguments.seconds, arguments.rounds = 2.0, 1

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import MODEL, PHOTO, arguments_of, facts, keep, picture, table, verdicts
+from harness import MODEL, PHOTO, arguments_of, facts, keep, need, picture, table, verdicts
 
 from benchmarks.load import Load
 from benchmarks.own_cluster import Cluster, cluster
@@ -41,6 +41,7 @@ CONTROL = "beside 8 clients"
 
 def main() -> None:
     arguments = arguments_of(__doc__, images=2000, rounds=2, share=0.1, idle_s=60.0, rate=0.0)
+    need("matplotlib")
     if arguments.quick:
         arguments.images, arguments.rounds, arguments.idle_s, arguments.rate = 60, 1, 5.0, 3.0
     result = facts("lanes", vars(arguments))

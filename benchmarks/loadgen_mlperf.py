@@ -30,12 +30,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import mlperf_loadgen as loadgen
-from harness import MODEL, ROOT, arguments_of, facts, keep, picture, table, verdicts
+from harness import MODEL, ROOT, arguments_of, facts, keep, need, picture, table, verdicts
 
-from benchmarks.own_cluster import Cluster, cluster
-from benchmarks.raw_http import request_bytes
-from benchmarks.sut import Endpoint
+need("mlperf_loadgen", "matplotlib")
+
+import mlperf_loadgen as loadgen  # noqa: E402
+
+from benchmarks.own_cluster import Cluster, cluster  # noqa: E402
+from benchmarks.raw_http import request_bytes  # noqa: E402
+from benchmarks.sut import Endpoint  # noqa: E402
 
 UNDER_WAY = {"Offline": 16, "Server": 48}  # below the 64 that a replica admits
 RETINANET_MS = 100.0

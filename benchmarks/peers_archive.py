@@ -31,7 +31,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness import MODEL, WEIGHTS, arguments_of, facts, keep, picture, table, verdicts
+from harness import MODEL, WEIGHTS, arguments_of, facts, keep, need, picture, table, verdicts
 
 from benchmarks import sized_archive
 from benchmarks.first_commit import first_commit
@@ -57,6 +57,7 @@ def main() -> None:
     arguments = arguments_of(
         __doc__, images=2000, rounds=2, tuning_images=400, size="1920x1080", only=""
     )
+    need("matplotlib")
     if arguments.quick:
         arguments.images, arguments.rounds, arguments.tuning_images = 200, 1, 0
         arguments.only = arguments.only or "multiprocessing,control"

@@ -30,7 +30,7 @@ from dataclasses import replace
 from typing import Any
 
 import httpx2
-from harness import PHOTO, WEIGHTS, arguments_of, facts, keep, picture, table, verdicts
+from harness import PHOTO, WEIGHTS, arguments_of, facts, keep, need, picture, table, verdicts
 
 from benchmarks.load import Load
 from benchmarks.peers.compared import FAILURES, Row, bounds, made
@@ -51,6 +51,7 @@ FIGURES = ("per_s", "cpu_s_per_1000", "pss_mib", "first_s")
 
 def main() -> None:
     arguments = arguments_of(__doc__, seconds=12.0, rounds=4, tuning_s=4.0, only="")
+    need("matplotlib")
     if arguments.quick:
         arguments.seconds, arguments.rounds, arguments.tuning_s = 3.0, 1, 0.0
         arguments.only = arguments.only or "fastapi,control"
