@@ -86,6 +86,21 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert [link for link in local if not (page.parent / link).exists()] == []
 
 
+def anchors(page: Path) -> set[str]:
+    """As GitHub makes them of headings."""
+    headings = re.findall(r"^#+ +(.+)$", page.read_text(), re.MULTILINE)
+    kept = re.compile(r"[^\W²³¹⁰-₟]|[- ]")
+    return {"".join(kept.findall(heading.lower())).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_to_a_heading_lead_to_one(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]*\.md|)#([^)]+)\)", page.read_text())
+    targets = [((page.parent / to) if to else page, anchor) for to, anchor in links]
+    lost = [f"{to.name}#{anchor}" for to, anchor in targets if anchor not in anchors(to)]
+    assert lost == []
+
+
 def test_the_changelog_has_the_version() -> None:
     version = tomllib.loads(text("pyproject.toml"))["project"]["version"]
     assert f"## [{version}]" in text("CHANGELOG.md")
