@@ -27,7 +27,7 @@ from cli import (
     tune,
 )
 from cli.output import errors
-from model_store.errors import ResightError, StorageUnreachable
+from model_store.errors import Forbidden, ResightError, StorageUnreachable, Unauthorized
 from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
@@ -96,5 +96,8 @@ def main() -> None:
 
 
 def _end(error: ResightError) -> NoReturn:
-    errors.print(f"[red]error[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+    text = escape(str(error))
+    if isinstance(error, Unauthorized | Forbidden):
+        text += ". Commands send the token in RESIGHT_TOKEN: export one with the scopes admin and detect"
+    errors.print(f"[red]error[/red] {text}", highlight=False, soft_wrap=True)
     sys.exit(exit_code(error))

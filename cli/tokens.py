@@ -62,12 +62,18 @@ def list_tokens(fmt: FormatOption = Format.table) -> None:
 
 @app.command()
 def revoke(name: Name, fmt: FormatOption = Format.table) -> None:
-    """Take a token back; nothing is restarted. When none is left, nobody gets in.
+    """Take a token back; nothing is restarted. When none is left, nobody gets in without RESIGHT_TOKEN.
 
     Example: resight tokens revoke station-7
     """
-    revoked = token_file().revoke(name)
+    file = token_file()
+    revoked = file.revoke(name)
     note(f"replicas refuse it within {STALE_S:.0f} s")
+    if not file.read():
+        note(
+            "no token is left, so nobody gets in, except with the RESIGHT_TOKEN that Ray was started with: "
+            "'resight tokens add' makes another; to do without tokens again, see docs/access.md"
+        )
     print_facts(_row(revoked), fmt)
 
 

@@ -178,6 +178,19 @@ def test_an_error_of_ours_is_one_line_and_its_exit_code(
     assert text == "error cam[1]/[/x] is [bold]odd[/bold]\n"
 
 
+@pytest.mark.parametrize("kind", [errors.Unauthorized, errors.Forbidden])
+def test_a_command_without_a_good_token_names_the_variable(
+    resight: Resight, monkeypatch: pytest.MonkeyPatch, kind: type[ResightError]
+) -> None:
+    def fail(*_: object) -> None:
+        raise kind("send the header")
+
+    monkeypatch.setattr("cli.archive.query", fail)
+    assert "send the header. Commands send the token in RESIGHT_TOKEN" in resight(
+        "sql", "select 1"
+    ).refused(2)
+
+
 @pytest.mark.parametrize(
     "error",
     [

@@ -60,6 +60,15 @@ def test_add_says_what_follows_and_the_first_one_that_the_api_closes(resight: Re
     assert "every request" not in second.err
 
 
+def test_revoking_the_last_one_says_how_to_open_again(resight: Resight) -> None:
+    for name in ("a", "b"):
+        resight("tokens", "add", name, "--scope", "detect").ok()
+    assert "nobody" not in resight("tokens", "revoke", "a").err
+    last = resight("tokens", "revoke", "b").err
+    assert "no token is left" in last
+    assert "docs/access.md" in last
+
+
 def test_list_names_scopes_and_says_that_there_is_a_secret_too(
     resight: Resight, monkeypatch: pytest.MonkeyPatch
 ) -> None:
