@@ -20,10 +20,10 @@ from batch.changes import Side, numerics_of
 from batch.decide import Facts, Wanted, shown_by
 from batch.decisions import started_run
 from batch.plan import TRIED_AGAIN, pinned
-from model_store.errors import BadRequest, ModelError
+from model_store.errors import BadRequest, ModelError, ModelNotFound
 from model_store.inference_key import NUMERICS_VERSION
 from model_store.names import VersionId
-from model_store.store import ModelStore, ModelVersion
+from model_store.store import ModelStore, ModelVersion, get_first_model
 
 SILENT = timedelta(minutes=5)
 """A run without an event for so long is interrupted, as the view `runs` has it."""
@@ -42,15 +42,20 @@ _COUNTS = """
 
 
 def wanted_version(store: ModelStore, view: View | None, ref: str = "") -> ModelVersion:
-    """What `ref` means now; without one, the published model's name, so its production alias.
+    """Return what `ref` means now; without one, what the name of the published model means; where nothing is
+    published, that of the only model.
 
-    Raises BadRequest when there is neither, ModelNotFound, ModelRefused.
+    Raises BadRequest if there are several, ModelNotFound, ModelRefused.
     """
     if not ref and view is None:
-        names = ", ".join(store.names()) or "none: add one with 'resight models add'"
-        raise BadRequest(
-            f"nothing is published yet: name a model with --model; there is: {names}; see --help"
-        )
+        names = [name for name in store.names() if store.versions(name)]
+        if not names:
+            raise ModelNotFound(f"no model is in {store.url}; to begin with: {get_first_model()}")
+        if len(names) > 1:
+            raise BadRequest(
+                f"nothing is published yet: name a model with --model; there is: {', '.join(names)}; see --help"
+            )
+        ref = names[0]
     return pinned(store, ref or (view.model_name if view else ""))
 
 

@@ -8,13 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
+from cli.models import MODEL
 from cli.output import Format, FormatOption, note, print_rows
 from model_store.errors import BadRequest, ImageError
 from model_store.lazy_imports import lazy_imports
-from model_store.names import parse_ref
 
 with lazy_imports():
     from archive import listing
+    from archive.views import Views
+    from batch.facts import wanted_version
     from cli.drawing import draw_detections
     from model_store.decoders import layout
     from model_store.detections import Detections, RunLengths
@@ -38,7 +40,7 @@ def register(app: typer.Typer) -> None:
 
 def detect(
     images: Annotated[list[Path], typer.Argument(help="picture files, or folders of them")],
-    model: Annotated[str, typer.Option("--model", help="name, name@version or name:alias")],
+    model: Annotated[str, typer.Option("--model", help=MODEL)] = "",
     min_score: Annotated[
         float | None, typer.Option(min=0, max=1, help="default: the model's own thresholds")
     ] = None,
@@ -55,8 +57,13 @@ def detect(
     """
     files = list(_files(images))
     drawings = _drawings(files, draw) if draw is not None else {}
-    store = ModelStore(Settings().models_url)
-    detector = load_detector(store, store.resolve(parse_ref(model)), usable_cores())
+    settings = Settings()
+    store = ModelStore(settings.models_url)
+    view = None if model else Views(settings.tables_url).current()
+    version = wanted_version(store, view, model).id
+    if not model:
+        note(f"model: {version}")
+    detector = load_detector(store, version, usable_cores())
     least = least_scores(detector.config, min_score)
     rows: list[dict[str, Any]] = []
     unreadable = 0

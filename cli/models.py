@@ -24,6 +24,8 @@ app = typer.Typer(
     help="Immutable model versions and the aliases that point at them.", no_args_is_help=True
 )
 
+MODEL = "name, name@version or name:alias; default: the published model, or the only one"
+
 Version = Annotated[str, typer.Argument(metavar="NAME@VERSION")]
 
 model_add.register(app)

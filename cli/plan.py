@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from batch.options import run_spec
+from cli.models import MODEL
 from cli.output import Format, FormatOption, console, print_facts
 from model_store.lazy_imports import lazy_imports
 
@@ -41,7 +42,7 @@ def plan(
     scope: Mapping[str, Any],
     model: Annotated[
         str,
-        typer.Option("--model", help="name, name@version or name:alias; default: the published"),
+        typer.Option("--model", help=MODEL),
     ] = "",
     keep: Annotated[
         bool, typer.Option("--keep", help="keep the decision in the table 'decisions'")

@@ -49,7 +49,8 @@ def reprocess(
 ) -> None:
     """See every image of the scope with one model version. To resume, run it again.
 
-    Without --model: the published model's, at its production alias. Plans first; with nothing to do it ends there.
+    Without --model: the published model's, by its name, or the only model's. Plans first; with nothing to do it ends
+    there.
     Else it submits `python -m batch.reprocess` to the cluster; exit codes are that job's.
     Example: resight reprocess --model ssdlite-coco --scope latest-per-camera --dry-run
     """
@@ -63,7 +64,7 @@ def reprocess(
         raise BadRequest("--publish goes with --if-needed; otherwise: resight runs publish RUN")
     if not spec.model:
         model = wanted_version(store, Views(tables.url).current())
-        note(f"model: {model.id}, of the published view")
+        note(f"model: {model.id}")
         spec = spec.model_copy(update={"model": str(model.id)})
     if dry_run:
         print_facts(dry_run_report(spec, tables, store), fmt)

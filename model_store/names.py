@@ -2,8 +2,8 @@
 
 ref     := name | name "@" version | name ":" alias      "ssdlite-coco", "ssdlite-coco@1", "…:canary"
 name    := [a-z0-9] [a-z0-9._-]*     version := [A-Za-z0-9] [A-Za-z0-9._+-]*     alias := as name
-A bare name means its alias `production`. Versions are never ordered: aliases decide. Who names none when a model
-is added gets the file's name, and whole numbers that go up.
+A bare name means its alias `production`; where that is not set, the only READY version. Versions are never ordered:
+aliases decide. Who names none when a model is added gets the file's name, and whole numbers that go up.
 """
 
 from __future__ import annotations

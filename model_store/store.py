@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import pydantic_core
 
@@ -45,6 +47,8 @@ ALIASES = "aliases.json"
 MAX_VERSION_BYTES = 8 * 2**30
 """All files of a version together: they are read into memory."""
 PUBLISH_ATTEMPTS = 100
+SHIPPED = Path(__file__).resolve().parent.parent / "examples" / "models" / "ssdlite-coco"
+"""The model to begin with, in a checkout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,15 @@ def digest_of(digests: Mapping[str, str]) -> str:
     return sha256_hex(canonical_json(dict(digests)))
 
 
+def get_first_model() -> str:
+    """Return the command that gets a model to begin with: the shipped one, where there is a checkout."""
+    if not SHIPPED.is_dir():
+        return "resight models add FILE.onnx"
+    here = Path.cwd()
+    path = SHIPPED.relative_to(here) if SHIPPED.is_relative_to(here) else SHIPPED
+    return f"resight models pull {shlex.quote(str(path))}"
+
+
 class ModelStore:
     """The store at a local path or fsspec URL."""
 
@@ -137,26 +150,40 @@ class ModelStore:
             raise ModelRefused(f"{self.url}/{name}/{ALIASES} must map alias to version")
         return {str(alias): str(version) for alias, version in found.items()}  # type: ignore[misc]
 
+    def require_model(self, name: str) -> list[VersionId]:
+        """Return the READY versions of a model. Raises ModelNotFound that lists the models there are."""
+        versions = self.versions(name)
+        if not versions:
+            names = [other for other in self.names() if self.versions(other)]
+            there = ", ".join(names) or f"none; to begin with: {get_first_model()}"
+            raise ModelNotFound(f"no model '{name}' in {self.url}; there is: {there}")
+        return versions
+
+    def only_version(self, name: str) -> VersionId | None:
+        """Return what the name of a model means while its alias `production` is not set: its only READY version."""
+        versions = self.versions(name)
+        return versions[0] if len(versions) == 1 else None
+
     def resolve(self, ref: ModelRef) -> VersionId:
-        """The exact version a reference means now. Raises ModelNotFound that lists what exists."""
-        known = self.versions(ref.name)
-        if not known:
-            ready = [name for name in self.names() if self.versions(name)]
-            names = ", ".join(ready) or "none: add one with 'resight models add'"
-            raise ModelNotFound(f"no model '{ref.name}' in {self.url}; there is: {names}")
+        """Return the version that a reference means now. Raises ModelNotFound that lists what exists."""
+        known = self.require_model(ref.name)
+        there = ", ".join(map(str, known))
         version = ref.version
         if version is None:
             aliases = self.aliases(ref.name)
             alias = ref.alias or DEFAULT_ALIAS
-            if alias not in aliases:
+            if alias in aliases:
+                version = aliases[alias]
+            elif alias == DEFAULT_ALIAS and (only := self.only_version(ref.name)):
+                return only
+            else:
+                option = "" if alias == DEFAULT_ALIAS else f" --alias {alias}"
                 raise ModelNotFound(
-                    f"{ref.name} has no alias '{alias}' (aliases: {', '.join(aliases) or 'none'}); "
-                    f"set it with 'resight models promote {known[0]}'"
+                    f"{ref.name} has no alias '{alias}' (aliases: {', '.join(aliases) or 'none'}); name a version "
+                    f"({there}), or set the alias: resight models promote {known[0]}{option}"
                 )
-            version = aliases[alias]
         exact = VersionId(ref.name, version)
         if exact not in known:
-            there = ", ".join(map(str, known))
             raise ModelNotFound(f"no READY version {exact} in {self.url}; there is: {there}")
         return exact
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from model_store.errors import ModelError, ModelNotFound
+from model_store.errors import ModelError
 from model_store.names import VersionId, parse_ref
 from model_store.store import ModelStore
 from serve.contract import Wire, WireModelStatus, WireVersion
@@ -31,9 +31,7 @@ class ModelDetail(Wire):
 def model_detail(engine: Engine, name: str, about: dict[str, Any]) -> ModelDetail:
     """`about` is what the rollout says of it. Raises ModelNotFound that lists what exists."""
     store, residents = engine.store, engine.residents
-    if not store.versions(parse_ref(name).name):
-        known = ", ".join(n for n in store.names() if store.versions(n)) or "none"
-        raise ModelNotFound(f"no model '{name}' in {store.url}; there is: {known}")
+    store.require_model(parse_ref(name).name)
     status = _status(store, name, serving_of(residents))
     failures = dict(status.failures)
     failures |= {f"{name}:{alias}": why for alias, why in about.get("failures", {}).items()}

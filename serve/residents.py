@@ -31,7 +31,7 @@ from model_store.errors import (
     StorageError,
 )
 from model_store.loaded import Loaded, require_classifier, require_detector
-from model_store.names import ModelRef, VersionId, parse_ref
+from model_store.names import DEFAULT_ALIAS, ModelRef, VersionId, parse_ref
 from model_store.store import ModelStore, digest_of
 from serve.placement import Placement
 from serve.resident_versions import ResidentVersions
@@ -130,6 +130,7 @@ class Residents:
         self.prover: Prover = Trusting(store)
         self._bringing: dict[tuple[VersionId, str | None], asyncio.Task[None]] = {}
         self._states: dict[str, ModelState] = {}
+        self._only: dict[str, VersionId] = {}
         self._left_s: dict[VersionId, float] = {}
         self._failed: dict[VersionId, tuple[float, str]] = {}
         self.failures: dict[str, str] = {}
@@ -173,17 +174,22 @@ class Residents:
         """
         ref = parse_ref(text)
         if ref.alias is None:
-            exact = VersionId(ref.name, ref.version or "")
-            if exact not in self.versions:
-                await self._lookups.run(self._store.resolve, ref)
-                self._require_may_load(exact)
-                await self.bring(exact)
-            return Resident(self.versions.use(exact), None)
+            return await self._exact(VersionId(ref.name, ref.version or ""))
         await self._grow_up(ref.name)
-        version = self._meant(ref, sample)
-        if version is None:
-            version = await self._late(text, ref, sample)
-        return Resident(self.versions.use(version), ref.alias)
+        version, alias = self._meant(ref, sample) or await self._late(text, ref, sample)
+        return Resident(self.versions.use(version), alias) if alias else await self._exact(version)
+
+    def only(self, ref: ModelRef) -> VersionId | None:
+        """Return what a bare name means as if it were named exactly: the only version, without a `production`."""
+        unset = DEFAULT_ALIAS not in self._aliases(ref.name)
+        return self._only.get(ref.name) if unset and ref.alias == DEFAULT_ALIAS else None
+
+    async def _exact(self, version: VersionId) -> Resident:
+        if version not in self.versions:
+            await self._lookups.run(self._store.resolve, parse_ref(str(version)))
+            self._require_may_load(version)
+            await self.bring(version)
+        return Resident(self.versions.use(version), None)
 
     async def bring(self, version: VersionId, digest: str | None = None) -> None:
         """Load a version unless it is here, proved first; from files of this digest, or of the one that was rolled
@@ -284,6 +290,8 @@ class Residents:
                 if not self.placement.is_here(name):
                     continue
                 state = read_state(self._store, name)
+                unset = DEFAULT_ALIAS not in state.aliases
+                only = self._store.only_version(name) if unset else None
             except ModelError as error:
                 self.failures[name] = str(error)
                 continue
@@ -293,6 +301,10 @@ class Residents:
                     self.failures[name] = str(error)
                 continue
             self.failures.pop(name, None)
+            if only:
+                self._only[name] = only
+            else:
+                self._only.pop(name, None)
             if state.aliases or name in self._states:
                 found[name] = state
         return found
@@ -364,28 +376,30 @@ class Residents:
                     "alias_switched", alias=f"{name}:{alias}", version=now.active, previous=previous
                 )
 
-    def _meant(self, ref: ModelRef, sample: float) -> VersionId | None:
+    def _meant(self, ref: ModelRef, sample: float) -> tuple[VersionId, str | None] | None:
+        """Return the version that answers, and its alias; no alias for the only version of a model."""
         state = self._aliases(ref.name).get(ref.alias or "")
         if state is None:
-            return None
+            only = self.only(ref)
+            return (only, None) if only else None
         if state.canary and sample * 100 < state.canary.percent:
             canary = VersionId(ref.name, state.canary.version)
             if canary in self.versions:
-                return canary
-        return VersionId(ref.name, state.active)
+                return canary, ref.alias
+        return VersionId(ref.name, state.active), ref.alias
 
-    async def _late(self, text: str, ref: ModelRef, sample: float) -> VersionId:
-        """An alias this replica has not heard of: set a moment ago, or it did not load."""
+    async def _late(self, text: str, ref: ModelRef, sample: float) -> tuple[VersionId, str | None]:
+        """Look at the store for a name that this replica does not know: new a moment ago, or it did not load."""
         await self._lookups.run(self._store.resolve, ref)
         await self.refresh()
-        version = self._meant(ref, sample)
-        if version is None:
+        meant = self._meant(ref, sample)
+        if meant is None:
             reason = self.failures.get(
                 f"{ref.name}:{ref.alias}",
                 f"it is being proved, or was refused: see GET /v1/models/{ref.name}",
             )
             raise ModelNotReady(f"{text} cannot answer yet: {reason}")
-        return version
+        return meant
 
     async def _grow_up(self, name: str) -> None:
         now = time.monotonic()

@@ -46,14 +46,16 @@ async def loaded_version(engine: Engine, ref: str) -> VersionId:
     an alias means are damaged.
     """
     asked = parse_ref(ref)
-    damaged = engine.residents.failures.get(asked.name)
+    residents = engine.residents
+    damaged = residents.failures.get(asked.name)
     if asked.alias is not None and damaged is not None:
         raise ModelNotReady(f"{asked.name}: {damaged}")
-    for version in _loaded(engine.residents, asked.name):
-        if version.version == asked.version or asked.alias in engine.residents.aliases_of(version):
+    for version in _loaded(residents, asked.name):
+        named = version.version == asked.version or version == residents.only(asked)
+        if named or asked.alias in residents.aliases_of(version):
             return version
     version = await engine.lookups.run(engine.store.resolve, asked)
-    why = _why(engine.residents.failures, version) or "load it first"
+    why = _why(residents.failures, version) or "load it first"
     raise ModelNotReady(f"{version} is not loaded in this replica: {why}")
 
 
@@ -128,7 +130,7 @@ def _to_load(store: ModelStore, ref: str, asked: ModelRef | None) -> list[Versio
     if asked is not None:
         return [store.resolve(asked)]
     found = {store.resolve(ModelRef(ref, None, alias)) for alias in store.aliases(ref)}
-    return sorted(found) or [store.resolve(parse_ref(ref))]  # which says that there is no alias
+    return sorted(found) or [store.resolve(parse_ref(ref))]
 
 
 def _in_store(store: ModelStore) -> set[VersionId]:

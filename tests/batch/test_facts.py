@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -104,10 +105,19 @@ def test_the_published_model_is_wanted_unless_another_is_named(
     view = publish(tables, model)
     assert wanted_version(store, view) == model
     assert wanted_version(store, view, "blobs@1") == wanted_version(store, None, "blobs:production")
-    with pytest.raises(BadRequest, match="nothing is published yet: name a model.*there is: blobs"):
-        wanted_version(store, None)
+    assert wanted_version(store, None) == model, "the only one"
     with pytest.raises(ModelNotFound):
         wanted_version(store, view, "blobs@9")
+
+
+def test_a_model_to_begin_with_is_named_and_of_several_one_must_be(
+    store: ModelStore, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelNotFound, match="to begin with: resight models pull .*ssdlite-coco"):
+        wanted_version(ModelStore(str(tmp_path / "none")), None)
+    shutil.copytree(tmp_path / "models" / "blobs", tmp_path / "models" / "bees")
+    with pytest.raises(BadRequest, match="name a model with --model; there is: bees, blobs"):
+        wanted_version(store, None)
 
 
 @pytest.mark.parametrize("numerics", [1, NUMERICS_VERSION, NUMERICS_VERSION + 1])

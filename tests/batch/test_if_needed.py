@@ -21,7 +21,7 @@ from batch.policy import Due, Policy
 from batch.publish import publish as publish_version
 from batch.publish import rollback
 from batch.scope import Scope
-from model_store.errors import BadRequest, GateClosed
+from model_store.errors import GateClosed
 from model_store.store import ModelStore, ModelVersion
 from tests.batch.test_decisions import put_event
 from tests.batch.test_facts import publish, put_media
@@ -164,12 +164,6 @@ def test_of_two_at_the_same_moment_one_starts_a_run(
     assert str(started.run_id) in other.decision.reasons[0]
     kept = sorted(decisions(tables))
     assert kept == [("full", True, started.run_id), ("nothing", False, None)]
-
-
-def test_without_a_model_something_must_be_published(tables: Tables, store: ModelStore) -> None:
-    with pytest.raises(BadRequest, match="name a model with --model; there is: blobs"):
-        ask(tables, store)
-    assert not Path(tables.url, "decisions").exists()
 
 
 def test_an_archive_without_an_image_is_nothing_to_do(tmp_path: Path, store: ModelStore) -> None:

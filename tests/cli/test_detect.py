@@ -43,6 +43,18 @@ def test_files_and_folders_are_seen_and_drawn(resight: Resight, pictures: Path) 
     assert "cat" in resight("detect", *words).ok()
 
 
+def test_the_only_model_needs_no_name_and_the_first_one_is_named(
+    resight: Resight, home: Path, pictures: Path
+) -> None:
+    shutil.rmtree(home / "models" / "ssdlite-coco")
+    (home / "models" / "motion" / "aliases.json").unlink()
+    done = resight("detect", pictures / "cat.jpg")
+    assert (done.code, done.err) == (0, "model: motion@1\n")
+    shutil.rmtree(home / "models")
+    for words in (["detect", pictures / "cat.jpg"], ["plan"], ["reprocess"]):
+        assert "to begin with: resight models pull" in resight(*words).refused(6)
+
+
 def test_a_picture_without_detections_has_a_row(resight: Resight, pictures: Path) -> None:
     words = (pictures / "cat.jpg", "--model", "ssdlite-coco", "--min-score", "1")
     (row,) = json.loads(resight("detect", *words, "--format", "json").ok())

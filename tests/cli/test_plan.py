@@ -76,11 +76,10 @@ def test_a_layer_that_was_never_made_over_the_model_s_results_needs_post_process
     assert "resight filters rerun" in change["why"]
 
 
-def test_without_a_publication_a_model_must_be_named(
+def test_without_a_publication_the_only_model_is_planned(
     resight: Resight, tables: Tables, store: ModelStore
 ) -> None:
-    assert "name a model with --model; there is: blobs" in resight("plan").refused(2)
-    found = facts(resight, "--model", "blobs")
+    found = facts(resight)
     assert (found["published"], found["needs"]) == (None, "full inference")
     assert (found["to_infer"], found["decision"]) == (6, "full")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from model_store import store as store_module
 from model_store.errors import (
     BadRequest,
     Conflict,
@@ -19,7 +20,7 @@ from model_store.inference_key import sha256_hex
 from model_store.names import ModelRef, VersionId, parse_ref, version_id
 from model_store.ready import CLAIM, READY
 from model_store.storage import Folder
-from model_store.store import CONFIG, ModelStore
+from model_store.store import CONFIG, SHIPPED, ModelStore, get_first_model
 from tests.fixtures_local import motion_store
 from tests.model_store.classifiers import colour_store
 from tests.shared_data import MODELS
@@ -58,7 +59,7 @@ def test_an_empty_store_has_nothing_and_says_how_to_add(store: ModelStore) -> No
     assert store.names() == []
     assert store.versions("deer") == []
     assert store.aliases("deer") == {}
-    assert "resight models add" in message(ModelNotFound, store.resolve, parse_ref("deer"))
+    assert get_first_model() in message(ModelNotFound, store.resolve, parse_ref("deer"))
     assert "deer@1" in message(ModelNotFound, store.describe, DEER_1)
 
 
@@ -164,11 +165,34 @@ def test_what_does_not_exist_is_answered_with_what_does(store: ModelStore) -> No
     assert "there is: deer" in said
     assert "wolf" not in said
     assert "there is: deer@1" in message(ModelNotFound, store.resolve, parse_ref("deer@7"))
+    store.set_alias("deer", "canary", "1")
+    said = message(ModelNotFound, store.resolve, parse_ref("deer:nightly"))
+    assert "aliases: canary" in said
+    assert "resight models promote deer@1 --alias nightly" in said
+
+
+def test_the_only_version_is_what_a_name_means_until_there_are_two(store: ModelStore) -> None:
+    store.publish(DEER_1, FILES)
+    half_copied(store, DEER_2)
+    store.set_alias("deer", "canary", "1")
+    assert store.resolve(parse_ref("deer")) == DEER_1
+    store.publish(DEER_2, FILES)
     said = message(ModelNotFound, store.resolve, parse_ref("deer"))
     assert "no alias 'production'" in said
-    assert "resight models promote deer@1" in said
-    store.set_alias("deer", "canary", "1")
-    assert "aliases: canary" in message(ModelNotFound, store.resolve, parse_ref("deer:nightly"))
+    assert "(deer@1, deer@2), or set the alias: resight models promote deer@1" in said
+    store.set_alias("deer", "production", "2")
+    assert store.resolve(parse_ref("deer")) == DEER_2
+
+
+def test_the_model_to_begin_with_is_named_by_a_path_that_exists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(SHIPPED.parent.parent.parent)
+    assert get_first_model() == "resight models pull examples/models/ssdlite-coco"
+    monkeypatch.chdir(tmp_path)
+    assert get_first_model() == f"resight models pull {SHIPPED}"
+    monkeypatch.setattr(store_module, "SHIPPED", tmp_path / "not in a wheel")
+    assert get_first_model() == "resight models add FILE.onnx"
 
 
 def test_an_alias_cannot_point_at_what_is_not_ready(store: ModelStore) -> None:

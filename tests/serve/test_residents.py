@@ -197,6 +197,39 @@ async def test_an_exact_version_is_loaded_on_demand(shelf: Shelf) -> None:
     assert (await shelf.residents.get("deer")).alias == "production"
 
 
+async def test_the_name_of_a_model_with_one_version_is_as_if_that_was_named_exactly(
+    tmp_path: Path,
+) -> None:
+    shelf = Shelf(tmp_path)
+    shelf.add("deer", "1")
+    await shelf.residents.refresh()
+    assert shelf.loaded == [], "nothing is loaded for a name that nobody asked for"
+    with loads_if(allowed=False), pytest.raises(Forbidden, match="deer@1 is not loaded here"):
+        await shelf.residents.get("deer")
+    resident = await shelf.residents.get("deer")
+    assert (resident.detector, resident.alias) == ("detector of deer@1", None)
+    with loads_if(allowed=False):
+        assert await shelf.answers("deer:production") == "detector of deer@1"
+    shelf.add("deer", "2")
+    await shelf.residents.refresh()
+    with pytest.raises(ModelNotFound, match=r"deer@1, deer@2\), or set the alias"):
+        await shelf.residents.get("deer")
+    shelf.alias("deer", production="2")
+    assert await shelf.answers("deer") == "detector of deer@2"
+    shelf.add("bee", "1")
+    assert await shelf.answers("bee") == "detector of bee@1", "added since the last look"
+
+
+async def test_the_only_version_does_not_answer_for_an_alias_that_is_set_and_not_proved_yet(
+    shelf: Shelf,
+) -> None:
+    shutil.rmtree(shelf.place / "deer" / "2")
+    shelf.residents.adopts = False
+    await shelf.residents.refresh()
+    with pytest.raises(ModelNotReady, match="it is being proved"):
+        await shelf.residents.get("deer")
+
+
 async def test_an_exact_version_is_loaded_once_under_concurrent_requests(tmp_path: Path) -> None:
     gate = threading.Event()
     shelf = Shelf(tmp_path)

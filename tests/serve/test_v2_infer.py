@@ -242,6 +242,20 @@ async def test_the_headers_of_v1_mean_the_same_here(
         assert "deadline" in error_of(await send(), 504)
 
 
+async def test_a_model_of_one_version_needs_neither_alias_nor_version(tmp_path: Path) -> None:
+    motion_store(tmp_path, "1", alias=None)
+    engine = Engine(DetectArgs(models=str(tmp_path), workers=1))
+    body, headers = of_images(CAT)
+    try:
+        async with client(engine) as api:
+            assert "blobs@1 is not loaded" in error_of(await api.get("/v2/models/blobs/ready"), 503)
+            answer = await api.post(PATH, content=body, headers=headers)
+            assert (answer.status_code, answer.json()["model_version"]) == (200, "1")
+            assert (await api.get("/v2/models/blobs/ready")).status_code == 200
+    finally:
+        engine.stop()
+
+
 async def test_without_a_model_the_server_is_alive_but_not_ready(tmp_path: Path) -> None:
     engine = Engine(DetectArgs(models=str(tmp_path), workers=1))
     try:
