@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +20,8 @@ with lazy_imports():
     from model_store.add import add_next_version, add_version, already_there, recognised
     from model_store.inference_key import sha256_hex
     from model_store.recognise import Recognised
-    from model_store.store import ModelInfo, ModelStore, ModelVersion
+    from model_store.storage import absolute
+    from model_store.store import ModelInfo, ModelStore, ModelVersion, versions_at
     from model_store.weights_file import read_weights
     from serve.settings import Settings
 
@@ -64,6 +66,8 @@ def add(
 
     Example: resight models add deer.onnx --probe buck.jpg
     """
+    if weights is not None and weights.is_dir():
+        raise BadRequest(_folder(weights))
     extra = {f"probe/{path.name}": _bytes(path) for path in probe or []}
     extra |= {"README.md": _bytes(readme)} if readme else {}
     extra |= {"LICENSE": _bytes(licence)} if licence else {}
@@ -124,6 +128,13 @@ def _name(given: str | None, weights: Path | None) -> str:
     if weights is None:
         raise BadRequest("without a weights file a model has no name: give one with --name")
     return name_of_file(weights.stem)
+
+
+def _folder(path: Path) -> str:
+    """Return why a folder is not added, and what to do instead."""
+    if versions_at(absolute(str(path)))[1]:
+        return f"{path} is in a model store: copy its version with: resight models pull {shlex.quote(str(path))}"
+    return f"{path} is a folder: name the .onnx or .pt2 file in it"
 
 
 def _weights(path: Path) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated, Any
 
 import typer
@@ -9,14 +10,15 @@ import typer
 from cli import model_add, rollout
 from cli.model_add import identity_of, store
 from cli.output import Format, FormatOption, note, print_facts, print_rows
-from model_store.errors import ModelError
+from model_store.errors import BadRequest, ModelError, ModelNotFound
 from model_store.lazy_imports import lazy_imports
-from model_store.names import parse_ref, parse_version, version_id
+from model_store.names import parse_ref, version_id
 
 with lazy_imports():
     from model_store.loaded import load_model
+    from model_store.names import VersionId
     from model_store.storage import absolute
-    from model_store.store import ModelStore
+    from model_store.store import ModelStore, versions_at
     from serve.model_status import model_statuses
     from serve.serving import Serving
 
@@ -26,33 +28,58 @@ app = typer.Typer(
 
 MODEL = "name, name@version or name:alias; default: the published model, or the only one"
 
-Version = Annotated[str, typer.Argument(metavar="NAME@VERSION")]
-
 model_add.register(app)
 rollout.register(app)
 
 
 @app.command()
 def pull(
-    source: Annotated[str, typer.Argument(help="another model store: folder or s3:// URL")],
-    version: Version,
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="another model store, or a model or version in it: folder or s3:// URL"
+        ),
+    ],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="[NAME[@VERSION]]", help="which; not needed where there is only one version"
+        ),
+    ] = "",
     fmt: FormatOption = Format.table,
 ) -> None:
     """Copy a version from another store, every file verified; identical ones are left alone.
 
-    Example: resight models pull examples/models ssdlite-coco@1
+    Example: resight models pull examples/models/ssdlite-coco
     """
-    wanted, ours = parse_version(version), store()
-    other = ModelStore(absolute(source))
-    found = other.describe(wanted)
+    other, wanted = _version_in(source, model)
+    found, ours = other.describe(wanted), store()
     if wanted in ours.versions(wanted.name):
         if ours.describe(wanted).digests != found.digests:
             raise ModelError(f"{wanted} is already in {ours.url}, with other files")
         note(f"{wanted} is already in {ours.url}")
     else:
         ours.publish(wanted, other.read_files(found))
-        note(f"{wanted} copied to {ours.url}")
+        note(f"{wanted} copied to {ours.url}; serve it with: resight models promote {wanted}")
     print_facts(_identity(wanted.name, wanted.version), fmt)
+
+
+def _version_in(source: str, model: str) -> tuple[ModelStore, VersionId]:
+    """Return the only version that is meant, and its store. Raises BadRequest that lists them if there are several."""
+    other, found = versions_at(absolute(source))
+    if model:
+        other, ref = ModelStore(absolute(source)), parse_ref(model)
+        if ref.version:
+            return other, VersionId(ref.name, ref.version)
+        found = other.require_model(ref.name)
+    if not found:
+        raise ModelNotFound(f"no version of a model is in {source}")
+    if len(found) > 1:
+        raise BadRequest(
+            f"{source} has several versions: {', '.join(map(str, found))}; name one: resight models pull "
+            f"{shlex.quote(other.url)} {found[0]}"
+        )
+    return other, found[0]
 
 
 @app.command("list")
@@ -77,7 +104,7 @@ def list_models(fmt: FormatOption = Format.table) -> None:
     print_rows(rows, fmt, ("model", "kind", "aliases", "weights_sha256", "inference_key"))
     for status in statuses:
         for what, why in status.failures.items():
-            note(f"damaged: {what}: {why}")
+            note(f"unusable: {what}: {why}")
     for version in (one for name in models.names() for one in models.unfinished(name)):
         note(
             f"unfinished: {version}: it is being added, or that was cut off; then repeat 'models add' with "

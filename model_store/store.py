@@ -111,6 +111,20 @@ def get_first_model() -> str:
     return f"resight models pull {shlex.quote(str(path))}"
 
 
+def versions_at(url: str) -> tuple[ModelStore, list[VersionId]]:
+    """Return the READY versions in a store, a model or a version, whichever is at `url`, and their store."""
+    for depth in range(3):
+        place, *names = url.rsplit("/", depth)
+        if not place or not all(map(VERSION.fullmatch, names)):
+            continue
+        store = ModelStore(place)
+        of_models = [v for name in names[:1] or store.names() for v in store.versions(name)]
+        found = [v for v in of_models if names[1:] in ([], [v.version])]
+        if found:
+            return store, found
+    return ModelStore(url), []
+
+
 class ModelStore:
     """The store at a local path or fsspec URL."""
 

@@ -164,6 +164,9 @@ def test_adding_without_a_probe_says_so(resight: Resight, motion_config: Path) -
         ([], 2, "name a weights file"),
         (["away.onnx"], 2, "cannot read away.onnx: No such file"),
         ([PHOTOS / "cat.jpg"], 6, "this is no ONNX file but a JPEG picture"),
+        ([PHOTOS], 2, "is a folder: name the .onnx or .pt2 file"),
+        ([WEIGHTS.parent.parent], 2, f"with: resight models pull {WEIGHTS.parent.parent}"),
+        ([WEIGHTS.parent], 2, f"with: resight models pull {WEIGHTS.parent}"),
         ([WEIGHTS, "--config", "away.json"], 2, "cannot read away.json"),
         ([WEIGHTS, "--config", PHOTOS / "README.md"], 2, "is not JSON"),
         ([WEIGHTS, "--probe", "away.jpg"], 2, "cannot read away.jpg"),
@@ -269,7 +272,8 @@ def test_promote_moves_the_alias_only_to_what_loads(
         (["show", "blobs:canary"], 6, "no alias 'canary'"),
         (["verify", "blobs@9"], 6, "there is: blobs@1"),
         (["verify", ""], 2, "is not a model"),
-        (["pull", "away", "blobs"], 2, "names no version"),
+        (["pull", "away"], 6, "no version of a model is in away"),
+        (["pull", "away", "blobs"], 6, "no model 'blobs' in"),
         (["pull", "away", "blobs@1"], 6, "blobs@1 is not in"),
     ],
 )
@@ -288,6 +292,29 @@ def test_pull_copies_a_version_file_by_file_and_is_safe_to_repeat(
     assert ours.digests == theirs.digests(VersionId("motion", "1"))
     assert store.aliases("motion") == {}
     assert "already in" in resight("models", "pull", MODELS, "motion@1").err
+
+
+@pytest.mark.parametrize("words", [["models/motion"], ["models/motion/1"], ["models", "motion"]])
+def test_pull_needs_no_version_where_there_is_one(
+    resight: Resight, store: ModelStore, words: list[str]
+) -> None:
+    done = resight("models", "pull", MODELS.parent / words[0], *words[1:])
+    assert done.ok().startswith("model           motion@1")
+    assert "serve it with: resight models promote motion@1" in done.err
+    assert store.versions("motion") == [VersionId("motion", "1")]
+
+
+def test_pull_lists_versions_where_there_are_several(
+    resight: Resight, motion_config: Path, home: Path, tmp_path: Path
+) -> None:
+    refused = resight("models", "pull", MODELS).refused(2)
+    assert "has several versions: motion@1, ssdlite-coco@1; name one" in refused
+    add_motion(resight, motion_config, "1")
+    add_motion(resight, motion_config, "2")
+    source = (home / "models").rename(tmp_path / "source")
+    for words in ([source / "blobs"], [source, "blobs"]):
+        refused = resight("models", "pull", *words).refused(2)
+        assert f"blobs@1, blobs@2; name one: resight models pull {source} blobs@1" in refused
 
 
 def test_pull_never_replaces_a_version_that_differs(
@@ -398,4 +425,4 @@ def test_a_classifier_is_added_listed_verified_and_promoted_like_a_detector(
     shown = json.loads(resight("models", "show", "colours", "--format", "json").ok())
     assert (shown["kind"], shown["scores"]) == ("classifier", "logits")
     refused = resight("detect", PHOTOS / "cat.jpg", "--model", "colours").refused(2)
-    assert "colours@1 is a classifier, which finds no boxes" in refused
+    assert "colours@1 is a classifier, and a detector is needed here" in refused
