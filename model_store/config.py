@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from model_store.errors import ModelRefused
 from model_store.fit import Resize, SizePx
+from model_store.said import wrong_fields
 
 DecoderName = Literal[
     "yolov5",
@@ -249,11 +250,7 @@ def parse_config(text: str | bytes, where: str) -> AnyConfig:
         _require_whole_characters(value, where)
         return _class_of(value, where).model_validate(value)
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(str(part) for part in item['loc']) or 'config'}: {item['msg']}"
-            for item in error.errors()
-        )
-        raise ModelRefused(f"{where}: {wrong}") from error
+        raise ModelRefused(f"{where}: {wrong_fields(error, 'config')}") from error
     except (ValueError, RecursionError) as error:
         raise ModelRefused(f"{where} is not JSON: {error}") from error
 

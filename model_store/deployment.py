@@ -22,6 +22,7 @@ from pydantic import Field, ValidationError
 from model_store.config import Batch, Frozen
 from model_store.errors import Conflict, ModelRefused, StorageUnreachable
 from model_store.names import NAME, VersionId
+from model_store.said import wrong_fields
 from model_store.storage import require_create
 from model_store.store import ModelStore
 
@@ -176,6 +177,4 @@ def _checked(where: str, entry: object) -> Deployment:
     try:
         return Deployment.model_validate(entry)
     except ValidationError as error:
-        wrong = error.errors()[0]
-        field = ".".join(str(part) for part in wrong["loc"])
-        raise ModelRefused(f"{where}: {field}: {wrong['msg']}") from error
+        raise ModelRefused(f"{where}: {wrong_fields(error, 'entry')}") from error

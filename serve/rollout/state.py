@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from model_store.errors import ModelRefused
 from model_store.names import VersionId
+from model_store.said import wrong_fields
 from model_store.store import ModelStore
 
 STATE = ".rollout/state.json"
@@ -124,7 +125,7 @@ def _merged(
         known = ModelState() if data is None else ModelState.model_validate_json(data)
     except ValidationError as error:
         raise ModelRefused(
-            f"{store.url}/{name}/{STATE} is damaged ({error.errors()[0]['msg']}); remove it: "
+            f"{store.url}/{name}/{STATE} is damaged ({wrong_fields(error, 'file')}); remove it: "
             "what serves then follows aliases.json"
         ) from error
     aliases = {alias: known.aliases.get(alias, AliasState(active=v)) for alias, v in wanted.items()}

@@ -122,8 +122,8 @@ def test_the_config_file_decides_between_the_kinds() -> None:
     [
         ({"kind": "pose"}, "kind: 'pose' is unknown; there is: detector, classifier"),
         ({"kind": 3}, "kind: 3 is unknown"),
-        ({"kind": "classifier", "decoder": "yolov8"}, "decoder: Extra inputs"),
-        ({"nms": {"iou": 0.5}}, "nms: Extra inputs"),
+        ({"kind": "classifier", "decoder": "yolov8"}, "decoder: unknown field"),
+        ({"nms": {"iou": 0.5}}, "nms: unknown field"),
         ({"scores": "ranks"}, "scores: "),
         ({"preprocess": {"tiling": {"tile_px": 64}}}, "without tiling, rect and jpeg_shrink"),
         ({"preprocess": {"jpeg_shrink": 2}}, "without tiling, rect and jpeg_shrink"),
