@@ -47,7 +47,7 @@ def promote(
 
 
 def rollback(name: Name, alias: Alias = DEFAULT_ALIAS, fmt: FormatOption = Format.table) -> None:
-    """Let the version before the present one answer again, at once.
+    """Let the version before the present one answer again, at once; twice goes back twice.
 
     Example: resight models rollback ssdlite-coco
     """

@@ -20,7 +20,7 @@ class Operation(Frozen):
     """One step, on one alias of one model.
 
     promote   `version` answers for the alias
-    rollback  the version before it does, again
+    rollback  the version before it does, again; repeated, the one before that
     canary    `version` answers `percent` of its requests; 0 ends it
     shadow    `version` sees `percent` of its images and never answers; 0 ends it
     pin       nothing moves the alias until `unpin`

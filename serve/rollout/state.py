@@ -20,6 +20,8 @@ from model_store.said import wrong_fields
 from model_store.store import ModelStore
 
 STATE = ".rollout/state.json"
+MAX_PREVIOUS = 20
+"""Steps that an alias can be rolled back."""
 
 
 class Frozen(BaseModel):
@@ -34,10 +36,10 @@ class Share(Frozen):
 
 
 class AliasState(Frozen):
-    """What answers for one alias."""
+    """What answers for one alias. `previous`: what answered before and was not rolled back, the newest last."""
 
     active: str
-    previous: str | None = None
+    previous: tuple[str, ...] = ()
     since: datetime | None = None
     canary: Share | None = None
     shadow: Share | None = None
@@ -50,7 +52,7 @@ class AliasState(Frozen):
 
     def named(self) -> set[str]:
         """Everything that must be loaded for it, and the way back."""
-        return self.versions() | ({self.previous} if self.previous else set())
+        return self.versions() | set(self.previous)
 
 
 class ModelState(Frozen):
@@ -78,7 +80,7 @@ class ModelState(Frozen):
         if self.digests.get(version.version, digest) != digest:
             raise ModelRefused(
                 f"the files of {version} were replaced after it was rolled out, and versions never change: "
-                "add them as another version, or promote another version before this one"
+                "add them as another version"
             )
 
     def next_generation(self) -> int:

@@ -17,11 +17,19 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
-from model_store.errors import BadRequest, Conflict, ModelNotReady
+from model_store.errors import BadRequest, Conflict, ModelError, ModelNotReady
 from model_store.names import VersionId, version_id
 from model_store.store import ModelStore
 from serve.rollout.operations import Operation
-from serve.rollout.state import AliasState, Frozen, ModelState, Share, read_state, update_state
+from serve.rollout.state import (
+    MAX_PREVIOUS,
+    AliasState,
+    Frozen,
+    ModelState,
+    Share,
+    read_state,
+    update_state,
+)
 
 MOVES = ("promote", "rollback", "follow")
 """Operations that write aliases.json."""
@@ -75,9 +83,14 @@ class Rollout:
             return Begun(operation=operation)
         before = read_state(self.store, operation.name).aliases.get(operation.alias)
         if operation.kind == "rollback" and operation.version is None and before:
-            operation = operation.model_copy(update={"version": before.previous})
+            operation = operation.model_copy(update={"version": self._target(operation, before)})
         wanted = self.store.aliases(operation.name).get(operation.alias)
         return Begun(operation=operation, before=before, wanted=wanted)
+
+    def _target(self, operation: Operation, now: AliasState) -> str | None:
+        """Return the newest of the versions before this one that is in the store; None if there is none."""
+        there = {version.version for version in self.store.versions(operation.name)}
+        return next((v for v in reversed(now.previous) if v in there and v != now.active), None)
 
     def apply(self, begun: Begun) -> str:
         """Return what was done, in words. Raises ResightError when nothing was done: nothing has changed then, unless
@@ -112,13 +125,18 @@ class Rollout:
             )  # it was never rolled out, and aliases.json names the new version already
         kind, place = operation.kind, f"{operation.name}:{operation.alias}"
         if kind == "rollback" and now is not None and operation.version is None:
-            raise Conflict(f"{place} has no version before {now.active} to go back to")
-        if kind in ("promote", "follow") or (kind == "rollback" and now is not None):
+            raise BadRequest(
+                f"{place} has no version before {now.active} to go back to: what was rolled back does not count; "
+                f"see: resight models history {operation.name}"
+            )
+        if kind in ("promote", "follow"):
             _require_not_moved(begun, now, place)
             return _promoted(place, now, str(operation.version), at)
         if now is None:
-            raise BadRequest(f"{place} names no version yet; promote one first")
+            raise BadRequest(self._no_version(operation, place))
         _require_not_moved(begun, now, place)
+        if kind == "rollback":
+            return _rolled_back(place, now, str(operation.version), at)
         if kind in ("pin", "unpin"):
             return now.model_copy(update={"pinned": kind == "pin"})
         _require_unpinned(now, place)
@@ -130,6 +148,21 @@ class Rollout:
             if kind == "shadow":
                 self._require_detector(version_id(operation.name, share.version))
         return now.model_copy(update={kind: share})
+
+    def _no_version(self, operation: Operation, place: str) -> str:
+        """Return why nothing can be done to an alias that names no version, and what may have been meant."""
+        if operation.kind not in ("canary", "shadow") or operation.version is None:
+            return f"{place} names no version yet; promote one first"
+        name, version = operation.name, version_id(operation.name, operation.version)
+        others: list[str] = []
+        for other in self.store.names():
+            with contextlib.suppress(ModelError):
+                others += [other] if operation.alias in self.store.aliases(other) else []
+        return (
+            f"{place} names no version, so {version} has no requests to share: a {operation.kind} is another version "
+            f"of the model that answers. Promote a version of {name} first; or, if {version} is meant as a new version "
+            f"of another model, add its file under that name: resight models add FILE --name {(*others, 'NAME')[0]}"
+        )
 
     def _require_detector(self, version: VersionId) -> None:
         """Raises BadRequest: what a shadow is judged by are boxes (serve/agreement.py)."""
@@ -222,7 +255,18 @@ def _promoted(place: str, now: AliasState | None, version: str, at: datetime) ->
     if now.active == version:
         return now if now.since else now.model_copy(update={"since": at})
     _require_unpinned(now, place)
-    return AliasState(active=version, previous=now.active, since=at)
+    previous = (*now.previous, now.active)[-MAX_PREVIOUS:]
+    return AliasState(active=version, previous=previous, since=at)
+
+
+def _rolled_back(place: str, now: AliasState, version: str, at: datetime) -> AliasState:
+    """Go back to a version of `previous`; neither what answers now nor what came after that version is left."""
+    if now.active == version:
+        return now
+    _require_unpinned(now, place)
+    steps = list(reversed(now.previous))
+    left = steps[steps.index(version) + 1 :] if version in steps else []
+    return AliasState(active=version, previous=tuple(reversed(left)), since=at)
 
 
 def _require_not_moved(begun: Begun, now: AliasState | None, place: str) -> None:

@@ -142,6 +142,7 @@ def test_an_answer_asked_for_after_promote_is_never_the_old_ones(
 
 
 def test_a_roll_back_is_one_command(cluster: Any, store: ModelStore, photo: Any) -> None:
+    before = serving(cluster)["aliases"]["production"]["previous"]
     assert cluster.resight("models", "promote", f"{NAME}@2").returncode == 0
     done = cluster.resight("models", "rollback", NAME)
     assert done.returncode == 0, done.stderr
@@ -150,6 +151,8 @@ def test_a_roll_back_is_one_command(cluster: Any, store: ModelStore, photo: Any)
     newest, older = json.loads(history.stdout)
     assert (newest["what"], newest["before"], newest["after"]) == ("rollback production", "2", "1")
     assert (older["what"], older["after"]) == ("promote production", "2")
+    left = serving(cluster)["aliases"]["production"]["previous"]
+    assert left == before[len(before) - len(left) :], "what was rolled back is not rolled back to"
 
 
 def test_a_wrong_probe_is_refused_and_the_reason_kept(

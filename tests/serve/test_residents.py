@@ -626,7 +626,9 @@ async def test_the_way_back_is_not_loaded_from_replaced_files_by_its_exact_name(
         "deer",
         ModelState(
             generation=1,
-            aliases={"production": AliasState(active="2", previous="1", since=datetime.now(UTC))},
+            aliases={
+                "production": AliasState(active="2", previous=("1",), since=datetime.now(UTC))
+            },
             digests={"1": one, "2": two},
         ),
     )

@@ -101,7 +101,7 @@ def test_another_alias_may_be_moved_during_a_proof(
     here("promote", version="2")
     assert store.aliases(NAME) == {"production": "2", "staging": "3"}
     assert (serving(store).active, serving(store, "staging").active) == ("2", "3")
-    assert serving(store, "staging").previous == "1"
+    assert serving(store, "staging").previous == ("1",)
 
 
 def test_a_shadow_that_begins_during_the_proof_of_a_canary_is_kept(
@@ -161,7 +161,7 @@ def test_the_same_promotion_twice_at_once_is_done_once(
 ) -> None:
     here.meanwhile = lambda: there("promote", version="2")
     assert "so already" in here("promote", version="2")
-    assert serving(store).previous == "1"
+    assert serving(store).previous == ("1",)
 
 
 def test_a_roll_back_that_is_repeated_does_not_go_forth_again(
@@ -279,9 +279,6 @@ def test_a_version_whose_files_were_replaced_is_refused_while_an_alias_names_it(
     here("promote", version="3")
     with pytest.raises(ModelRefused, match="the files of blobs@2 were replaced"):
         here("rollback")
-    here("promote", version="4")
-    here("promote", version="2")
-    assert serving(store).active == "2", "proved as it is now: no alias named it any more"
 
 
 def test_an_alias_whose_version_was_replaced_can_be_pinned_unpinned_and_rolled_back(
@@ -293,6 +290,8 @@ def test_an_alias_whose_version_was_replaced_can_be_pinned_unpinned_and_rolled_b
     here("unpin")
     here("rollback")
     assert serving(store).active == "1"
+    here("promote", version="2")
+    assert serving(store).active == "2", "proved as it is now: no alias named it any more"
 
 
 def test_many_writers_lose_nothing(store: ModelStore) -> None:
@@ -324,4 +323,4 @@ def test_a_write_whose_acknowledgement_was_lost_is_not_done_twice(
     monkeypatch.setattr(Folder, "_exchange", lose_first)
     assert here("promote", version="2") == "blobs:production is now blobs@2"
     assert lost == {f"{NAME}/aliases.json", f"{NAME}/.rollout/state.json"}
-    assert (serving(store).active, serving(store).previous) == ("2", "1")
+    assert (serving(store).active, serving(store).previous) == ("2", ("1",))

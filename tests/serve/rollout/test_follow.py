@@ -157,7 +157,7 @@ def test_a_refusal_is_noted_though_the_store_is_away(
 def test_without_a_cluster_a_version_is_proved_here_and_recorded(store: ModelStore) -> None:
     done = apply_offline(store, Operation(kind="promote", name="blobs", version="2"))
     assert (done.state, store.aliases("blobs")) == ("done", {"production": "2"})
-    assert read_state(store, "blobs").aliases["production"].previous == "1"
+    assert read_state(store, "blobs").aliases["production"].previous == ("1",)
     (event,) = events(store, "blobs")
     assert (event.outcome.detail, event.before and event.before.active) == (done.detail, "1")
     assert event.after is not None

@@ -14,9 +14,9 @@ from model_store.names import VersionId
 from model_store.store import ModelStore
 from serve.rollout.operations import Operation
 from serve.rollout.prove import Proof
-from serve.rollout.state import AliasState, ModelState, read_state, update_state
+from serve.rollout.state import MAX_PREVIOUS, AliasState, ModelState, read_state, update_state
 from serve.rollout.steps import Rollout
-from tests.fixtures_local import motion_store
+from tests.fixtures_local import motion_store, write_json
 from tests.model_store.classifiers import colour_store
 
 NAME = "blobs"
@@ -96,7 +96,7 @@ def test_the_order_never_leaves_a_request_without_its_model(
         "ensure 2 | wanted 1",
         "activate production=2 | wanted 2",
     ]
-    assert (serving(store).active, serving(store).previous) == ("2", "1")
+    assert (serving(store).active, serving(store).previous) == ("2", ("1",))
     assert serving(store).since is not None
 
 
@@ -157,21 +157,59 @@ def test_a_replica_that_does_not_acknowledge_puts_the_alias_back(
     assert read_state(store, NAME).generation > generation, "replicas that switched go back"
 
 
-def test_rolling_back_goes_to_the_version_before_and_forth_again(
+def test_rolling_back_twice_goes_back_twice_and_then_there_is_nothing(
     apply: Any, store: ModelStore, replicas: FakeReplicas
 ) -> None:
     apply("promote", version="2")
+    apply("promote", version="3")
     replicas.log.clear()
     apply("rollback")
-    assert (serving(store).active, store.aliases(NAME)) == ("1", {"production": "1"})
-    assert replicas.log == ["activate production=1 | wanted 1"], "nothing is loaded: it is warm"
+    assert (serving(store).active, store.aliases(NAME)) == ("2", {"production": "2"})
+    assert replicas.log == ["activate production=2 | wanted 2"], "nothing is loaded: it is warm"
     apply("rollback")
-    assert serving(store).active == "2"
-
-
-def test_there_may_be_nothing_to_go_back_to(apply: Any) -> None:
-    with pytest.raises(Conflict, match="no version before 1"):
+    assert (serving(store).active, serving(store).previous) == ("1", ())
+    with pytest.raises(BadRequest, match="no version before 1 to go back to: what was rolled back"):
         apply("rollback")
+    assert store.aliases(NAME) == {"production": "1"}
+
+
+def test_what_was_rolled_back_is_not_rolled_back_to(apply: Any, store: ModelStore) -> None:
+    apply("promote", version="2")
+    apply("rollback")
+    apply("promote", version="3")
+    assert "blobs@1" in apply("rollback")
+    apply("promote", version="2")
+    apply("promote", version="1")
+    assert "blobs@2" in apply("rollback"), "promoted again by hand, it counts again"
+    assert serving(store).previous == ("1",)
+
+
+def test_a_version_that_was_removed_is_skipped_on_the_way_back(
+    apply: Any, store: ModelStore
+) -> None:
+    apply("promote", version="2")
+    apply("promote", version="3")
+    store.folder.remove(f"{NAME}/2")
+    assert "blobs@1" in apply("rollback")
+
+
+def test_the_way_back_is_bounded(apply: Any, store: ModelStore) -> None:
+    for step in range(MAX_PREVIOUS + 2):
+        apply("promote", version=str(step % 2 + 1))
+    assert len(serving(store).previous) == MAX_PREVIOUS
+
+
+@pytest.mark.parametrize("alias", ["staging", "nightly"])
+def test_a_canary_of_a_model_that_does_not_answer_leads_to_the_other_model(
+    apply: Any, store: ModelStore, alias: str
+) -> None:
+    write_json(Path(store.url) / "deer" / "aliases.json", {"staging": "7"})
+    (Path(store.url) / "bees").mkdir()
+    (Path(store.url) / "bees" / "aliases.json").write_text("{")
+    other = {"staging": "deer", "nightly": "NAME"}[alias]
+    said = f"blobs:{alias} names no version, so blobs@2.*models add FILE --name {other}$"
+    with pytest.raises(BadRequest, match=said):
+        apply("canary", alias=alias, version="2", percent=5)
 
 
 def test_a_canary_is_loaded_before_it_gets_requests_and_ends_with_zero(
