@@ -9,9 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from cli.output import Format, FormatOption, note, print_facts
-from model_store.errors import BadRequest, ClusterError, ResightError
+from model_store.errors import BadRequest, ClusterError, ModelNotReady, ResightError
 from model_store.lazy_imports import lazy_imports
 from serve.ports import LOOPBACK, MAX_PORT, Ports
+from serve.residents import PENDING
+from serve.serving import NO_MODEL
 
 with lazy_imports():
     import httpx2
@@ -49,7 +51,8 @@ def up(
 ) -> None:
     """Start Ray on this machine and serve the models of the store. Safe to repeat.
 
-    `ready` says which models answer, and why others do not: the cluster is up all the same.
+    `ready` says which models answer, and why others do not. Exit code 6 when a model fails; the cluster is up all the
+    same.
 
     Example: resight up --port 8000
     """
@@ -78,9 +81,12 @@ def up(
             stop(settings)
         raise
     facts = {"endpoint": state.endpoint, "docs": f"{state.endpoint}/docs"}
-    print_facts(facts | {"ready": _ready(state)[1]}, fmt)
+    _, words, fails = _ready(state)
+    print_facts(facts | {"ready": words}, fmt)
     if block:
         _stay(settings, state)
+    elif fails:
+        raise ModelNotReady(f"the cluster is up, and a model fails: {fails}")
 
 
 def _stay(settings: Settings, state: ClusterState) -> None:
@@ -141,7 +147,7 @@ def status(fmt: FormatOption = Format.table) -> None:
         facts |= {"cluster": "up", "ray_dashboard": dashboard}
         facts |= {f"app_{name}": app.get("status") for name, app in applications.items()}
         if state:
-            ready, words = _ready(state)
+            ready, words, _ = _ready(state)
             facts |= {"endpoint": state.endpoint, "ray_address": state.gcs_address}
             facts |= {"ray_logs": state.logs, "ready": words}
         else:
@@ -166,16 +172,21 @@ def env(fmt: FormatOption = Format.table) -> None:
         print(f"export {name}={shlex.quote(value)}")
 
 
-def _ready(state: ClusterState) -> tuple[bool, str]:
+def _ready(state: ClusterState) -> tuple[bool, str, str]:
+    """Return whether the detectors answer, in words, and which models fail, if any."""
     try:
         answer = httpx2.get(f"{state.reachable_url}/readyz", timeout=10)
     except httpx2.HTTPError as error:
-        return False, f"no: {error}"
+        return False, f"no: {error}", ""
     try:
         said = answer.json()
         if answer.status_code == 200:
-            failed = "".join(f"; not {a}: {why}" for a, why in said.get("failures", {}).items())
-            return True, "yes: " + ", ".join(said["loaded"]) + failed
-        return False, f"no: {said['detail']}"
+            failures = [f"{label}: {why}" for label, why in said.get("failures", {}).items()]
+            fails = "; ".join(words for words in failures if PENDING not in words)
+            not_ready = "".join(f"; not {words}" for words in failures)
+            return True, "yes: " + ", ".join(said["loaded"]) + not_ready, fails
+        detail = str(said["detail"])
+        fails = "" if NO_MODEL in detail or PENDING in detail else detail
+        return False, f"no: {detail}", fails
     except (ValueError, KeyError, TypeError):  # a proxy's own page
-        return False, f"no: {answer.status_code} {answer.text[:500]}"
+        return False, f"no: {answer.status_code} {answer.text[:500]}", ""

@@ -24,7 +24,7 @@ from serve.app_names import APP, deployment_of
 from serve.forward import PassedAnswer, PassedRequest
 from serve.placement import require_pool
 from serve.rollout.state import ModelState
-from serve.serving import Serving
+from serve.serving import POOL, Serving
 
 log = structlog.get_logger("resight.serve")
 
@@ -208,5 +208,5 @@ class RayPools:
                 found = found.plus(await asyncio.wait_for(handle.serving.remote(), LOOK_TIMEOUT_S))
             except Exception as error:  # whatever it is, the pool does not serve now
                 why = f"the pool does not answer: {type(error).__name__}"
-                found = found.plus(Serving(failures={f"pool {pool}": why}))
+                found = found.plus(Serving(failures={f"{POOL}{pool}": why}))
         return found

@@ -46,6 +46,7 @@ YOUNG_S = 10.0
 to hear of a switch, and after `promote` has returned no answer may come from the old version."""
 
 
+PENDING = "it is being proved or loaded"
 START_PATIENCE_S, PATIENCE_S = 60.0, 1.0
 """How long `refresh` waits for a proof and a load, at the start of a replica and later. They continue after that, and a
 later `refresh` uses the loaded version."""
@@ -355,7 +356,7 @@ class Residents:
                 await asyncio.wait_for(bringing, self._patience_s)
                 self._failed.pop(version, None)
             except TimeoutError:
-                return f"{version}: it is being proved or loaded"
+                return f"{version}: {PENDING}"
             except Exception as error:
                 self._failed[version] = (time.monotonic(), f"{version}: {error}")
                 return f"{version}: {error}"

@@ -6,8 +6,13 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from model_store.errors import ModelNotReady
-from model_store.names import NAME, VersionId, parse_version
+from model_store.names import VersionId, parse_version
+from model_store.store import get_first_model
 from serve.residents import Residents
+
+POOL = "pool "
+"""Before the name of a pool that does not answer, among failures."""
+NO_MODEL = "no model is loaded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,21 +26,21 @@ class Serving:
         return Serving(self.loaded + other.loaded, self.failures | other.failures)
 
     def require_ready(self, store: str) -> None:
-        """Raise ModelNotReady that names what is missing.
+        """Raise ModelNotReady if nothing is loaded, or a pool does not answer; it names what fails.
 
-        A model whose files are damaged (a failure under its bare name) makes only itself unready: the others answer.
+        A model or alias that fails makes only itself unready: the others answer.
         """
         counts = [
             f"{label}: {why}"
             for label, why in self.failures.items()
-            if not (self.loaded and NAME.fullmatch(label))
+            if not self.loaded or label.startswith(POOL)
         ]
         if counts:
             raise ModelNotReady("; ".join(counts))
         if not self.loaded:
             raise ModelNotReady(
-                f"no model is loaded: add one to {store} with 'resight models add' and 'resight models "
-                "promote'"
+                f"{NO_MODEL}: serve one of {store} with 'resight models promote NAME@VERSION'; to begin with: "
+                f"{get_first_model()}"
             )
 
     @property

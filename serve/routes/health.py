@@ -21,8 +21,8 @@ def router(engine: Engine, pools: Everywhere | None = None) -> APIRouter:
 
     @routes.get("/readyz", responses={503: PROBLEMS[503]})
     async def readyz() -> dict[str, Any]:
-        """Succeed if at least one model is loaded, and each alias that can be read points at one that is, in each
-        pool. `failures` names the models whose files are damaged.
+        """Succeed if at least one model is loaded and each pool answers. `failures` names the models and aliases that
+        do not serve, and why.
         """
         found = await serving_everywhere(engine.residents, pools)
         found.require_ready(engine.store.url)

@@ -63,7 +63,7 @@ def router(
 
     @routes.get("/v2/health/ready")
     async def ready() -> contract.Ready:
-        """Succeed if at least one model is loaded, and each alias that can be read points at one that is."""
+        """Succeed if at least one model is loaded and each pool answers."""
         found = await serving_everywhere(residents, pools)
         found.require_ready(engine.store.url)
         return contract.Ready()

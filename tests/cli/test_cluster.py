@@ -12,6 +12,7 @@ import pytest
 
 from cli import cluster
 from serve.cluster import ClusterState
+from serve.residents import PENDING
 from serve.ports import preferred_or_free
 from tests.cli.conftest import Resight
 from tests.fixtures_local import MODELS, PHOTOS, jpeg, write_files
@@ -144,26 +145,32 @@ def test_a_dry_run_needs_no_cluster_and_writes_nothing(
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (httpx2.Response(200, json={"loaded": ["motion@1"]}), (True, "yes: motion@1")),
+        (httpx2.Response(200, json={"loaded": ["motion@1"]}), (True, "yes: motion@1", "")),
         (
             httpx2.Response(200, json={"loaded": ["a@1"], "failures": {"b": "damaged"}}),
-            (True, "yes: a@1; not b: damaged"),
+            (True, "yes: a@1; not b: damaged", "b: damaged"),
         ),
-        (httpx2.Response(503, json={"detail": "no model is loaded"}), (False, "no: no model")),
-        (httpx2.Response(503, text="<h1>no backend</h1>"), (False, "no: 503 <h1>no backend")),
-        (httpx2.Response(503, json={"error": "x"}), (False, 'no: 503 {"error"')),
-        (httpx2.Response(503, json=["x"]), (False, "no: 503 [")),
-        (httpx2.Response(502), (False, "no: 502")),
-        (httpx2.Response(200, text="Welcome to nginx"), (False, "no: 200 Welcome")),
+        (
+            httpx2.Response(200, json={"loaded": ["a@1"], "failures": {"b:x": f"b@1: {PENDING}"}}),
+            (True, f"yes: a@1; not b:x: b@1: {PENDING}", ""),
+        ),
+        (httpx2.Response(503, json={"detail": "b: damaged"}), (False, "no: b", "b: damaged")),
+        (httpx2.Response(503, json={"detail": "no model is loaded"}), (False, "no: no model", "")),
+        (httpx2.Response(503, text="<h1>no backend</h1>"), (False, "no: 503 <h1>no backend", "")),
+        (httpx2.Response(503, json={"error": "x"}), (False, 'no: 503 {"error"', "")),
+        (httpx2.Response(503, json=["x"]), (False, "no: 503 [", "")),
+        (httpx2.Response(502), (False, "no: 502", "")),
+        (httpx2.Response(200, text="Welcome to nginx"), (False, "no: 200 Welcome", "")),
     ],
 )
 def test_whatever_answers_at_readyz_is_told(
-    monkeypatch: pytest.MonkeyPatch, answer: httpx2.Response, words: tuple[bool, str]
+    monkeypatch: pytest.MonkeyPatch, answer: httpx2.Response, words: tuple[bool, str, str]
 ) -> None:
     monkeypatch.setattr(httpx2, "get", lambda *_, **__: answer)
     place = "http://127.0.0.1:1"
-    ready, said = cluster._ready(ClusterState(1, 0.0, "127.0.0.1", 1, "127.0.0.1:1", place, "/tmp"))
-    assert ready is words[0]
+    state = ClusterState(1, 0.0, "127.0.0.1", 1, "127.0.0.1:1", place, "/tmp")
+    ready, said, fails = cluster._ready(state)
+    assert (ready, fails) == (words[0], words[2])
     assert said.startswith(words[1])
 
 
@@ -192,3 +199,19 @@ def test_a_damaged_record_of_a_cluster_is_none(resight: Resight, home: Path) -> 
     home.mkdir()
     (home / "cluster.json").write_text('{"pid": "x", ')
     assert "cluster   down" in resight("status").out
+
+
+@pytest.mark.parametrize("failures", [{}, {"b": "damaged"}])
+def test_up_fails_with_a_model_that_fails_and_leaves_the_cluster_up(
+    resight: Resight, home: Path, monkeypatch: pytest.MonkeyPatch, failures: dict[str, str]
+) -> None:
+    state = ClusterState(1, 0.0, "127.0.0.1", 8000, "127.0.0.1:1", "http://127.0.0.1:1", "/tmp")
+    answer = httpx2.Response(200, json={"loaded": ["a@1"], "failures": failures})
+    monkeypatch.setattr(httpx2, "get", lambda *_, **__: answer)
+    monkeypatch.setattr(cluster, "read_state", lambda _: state)
+    for step in ("join", "deploy"):
+        monkeypatch.setattr(cluster, step, lambda *_: None)
+    done = resight("up")
+    assert "yes: a@1" in done.out
+    assert done.code == (6 if failures else 0)
+    assert ("error the cluster is up, and a model fails: b: damaged" in done.err) == bool(failures)

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from model_store.names import VersionId
+from model_store.store import get_first_model
 from serve.engine import Engine
 from tests.fixtures_local import encoded, write_files, write_json
 from tests.serve.http_client import CAT, CAT_PIXELS, MakeEngine, client, post, problem_of
@@ -113,7 +114,19 @@ async def test_an_alias_whose_version_does_not_load_is_503_and_names_the_reason(
     assert "READY says" in problem_of(await post(engine, CAT, "blobs:canary"), 503)
     assert (await post(engine, CAT, "blobs")).status_code == 200
     async with client(engine) as api:
-        assert "blobs:canary" in problem_of(await api.get("/readyz"), 503)
+        ready = await api.get("/readyz")
+        assert (ready.status_code, list(ready.json()["failures"])) == (200, ["blobs:canary"])
+        canary = await api.get("/v2/models/blobs:canary/ready")
+        assert (canary.status_code, "READY says" in canary.text) == (503, True)
+        assert (await api.get("/v2/models/blobs/ready")).status_code == 200
+
+
+async def test_a_replica_whose_only_model_does_not_load_is_not_ready(
+    blobs: MakeEngine, tmp_path: Path
+) -> None:
+    (tmp_path / "blobs" / "1" / "config.json").write_text("{}")
+    async with client(await blobs()) as api:
+        assert "blobs:production: blobs@1: " in problem_of(await api.get("/readyz"), 503)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +185,7 @@ async def test_an_empty_store_is_alive_but_not_ready_and_says_what_to_do(
 ) -> None:
     engine = await blobs(models=tmp_path / "nothing")
     async with client(engine) as api:
-        assert "resight models add" in problem_of(await api.get("/readyz"), 503)
+        assert get_first_model() in problem_of(await api.get("/readyz"), 503)
         assert (await api.get("/healthz")).status_code == 200
         assert (await api.get("/v1/models")).json()["models"] == []
     assert "there is: none" in problem_of(await post(engine, CAT, "blobs"), 404)

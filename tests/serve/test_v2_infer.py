@@ -261,7 +261,7 @@ async def test_without_a_model_the_server_is_alive_but_not_ready(tmp_path: Path)
     try:
         async with client(engine) as api:
             assert (await api.get("/v2/health/live")).json() == {"live": True}
-            assert "models add" in error_of(await api.get("/v2/health/ready"), 503)
+            assert "models pull" in error_of(await api.get("/v2/health/ready"), 503)
             assert (await api.post("/v2/repository/index")).json() == []
             assert (await api.get("/v2/models/stats")).json() == {"model_stats": []}
             answer = await api.post(PATH, content=of_images(CAT)[0], headers=of_images(CAT)[1])
