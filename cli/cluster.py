@@ -10,12 +10,24 @@ import typer
 
 from cli.output import Format, FormatOption, note, print_facts
 from model_store.errors import BadRequest, ClusterError, ModelNotReady, ResightError
+from serve.deploy import LOOPBACK
 from model_store.lazy_imports import lazy_imports
 from serve.ports import LOOPBACK, MAX_PORT, Ports
 from serve.residents import PENDING
 from serve.serving import NO_MODEL
 
 with lazy_imports():
+    from model_store.store import ModelStore
+    from serve.client import Client
+    from serve.cluster import ClusterState
+    from serve.cluster import client_environment
+    from serve.cluster import join
+    from serve.cluster import read_state
+    from serve.cluster import start
+    from serve.cluster import stop
+    from serve.deploy import application_status
+    from serve.deploy import deploy
+    from serve.model_status import rollout_words
     import httpx2
 
     from archive.query import archives
@@ -135,6 +147,7 @@ def status(fmt: FormatOption = Format.table) -> None:
         "uploads": settings.uploads_url,
         "logs": str(settings.logs_path),
         "tokens": TokenFile.of(settings).words(),
+        "rollout": _rollout(settings),
         "archives": archives(Tables(settings.tables_url)),
         "cluster": "down",
     }
@@ -170,6 +183,16 @@ def env(fmt: FormatOption = Format.table) -> None:
         return
     for name, value in variables.items():
         print(f"export {name}={shlex.quote(value)}")
+
+
+def _rollout(settings: Settings) -> str:
+    """Return canaries, shadows and pins in words, or why they cannot be read."""
+    store = ModelStore(settings.models_url)
+    try:
+        words = rollout_words(store, store.names())
+    except ResightError as error:
+        return str(error)
+    return "; ".join(f"{version}: {roles}" for version, roles in words.items())
 
 
 def _ready(state: ClusterState) -> tuple[bool, str, str]:

@@ -15,6 +15,7 @@ from model_store.lazy_imports import lazy_imports
 from model_store.names import parse_ref, version_id
 
 with lazy_imports():
+    from serve.model_status import rollout_words
     from model_store.loaded import load_model
     from model_store.names import VersionId
     from model_store.storage import absolute
@@ -26,6 +27,7 @@ app = typer.Typer(
     help="Immutable model versions and the aliases that point at them.", no_args_is_help=True
 )
 
+COLUMNS = ("model", "kind", "aliases", "rollout", "weights_sha256", "inference_key")
 MODEL = "name, name@version or name:alias; default: the published model, or the only one"
 
 model_add.register(app)
@@ -84,24 +86,26 @@ def _version_in(source: str, model: str) -> tuple[ModelStore, VersionId]:
 
 @app.command("list")
 def list_models(fmt: FormatOption = Format.table) -> None:
-    """Every READY version with its aliases.
+    """Every READY version with its aliases, and which are canaries, shadows or pinned.
 
     Example: resight models list --format json
     """
     models = store()
     statuses = model_statuses(models, Serving())
+    words = rollout_words(models, models.names())
     rows = [
         {
             "model": f"{status.name}@{version.version}",
             "kind": version.kind,
             "aliases": ", ".join(version.aliases),
+            "rollout": words.get(f"{status.name}@{version.version}", ""),
             "weights_sha256": version.weights_sha256[:12],
             "inference_key": version.inference_key[:12],
         }
         for status in statuses
         for version in status.versions
     ]
-    print_rows(rows, fmt, ("model", "kind", "aliases", "weights_sha256", "inference_key"))
+    print_rows(rows, fmt, COLUMNS)
     for status in statuses:
         for what, why in status.failures.items():
             note(f"unusable: {what}: {why}")
@@ -117,13 +121,16 @@ def show(
     model: Annotated[str, typer.Argument(help="name, name@version or name:alias")],
     fmt: FormatOption = Format.table,
 ) -> None:
-    """One version: identity, config and files.
+    """One version: identity, aliases, canary, shadow and pin, config and files.
 
     Example: resight models show ssdlite-coco
     """
     models = store()
     described = models.describe(models.resolve(parse_ref(model)))
-    facts = _identity(described.id.name, described.id.version)
+    name, version = described.id.name, described.id.version
+    aliases = [a for a, target in sorted(models.aliases(name).items()) if target == version]
+    facts = _identity(name, version) | {"aliases": ", ".join(aliases)}
+    facts["rollout"] = rollout_words(models, [name]).get(str(described.id), "")
     config = described.config.model_dump(mode="json")
     print_facts(facts | config | {"files": dict(described.digests)}, fmt)
 

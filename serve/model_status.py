@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import Field
@@ -50,6 +53,24 @@ def model_detail(engine: Engine, name: str, about: dict[str, Any]) -> ModelDetai
 def model_statuses(store: ModelStore, serving: Serving) -> list[WireModelStatus]:
     """One entry a model. A version whose files are damaged is listed among the failures."""
     return [_status(store, name, serving) for name in store.names() if store.versions(name)]
+
+
+def rollout_words(store: ModelStore, names: Iterable[str]) -> dict[str, str]:
+    """Map versions to their roles in words: canary, shadow, pinned. Models whose files are damaged are left out.
+
+    Raises StorageUnreachable.
+    """
+    found: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        with contextlib.suppress(ModelError):
+            for alias, state in read_state(store, name).aliases.items():
+                if state.pinned:
+                    found[f"{name}@{state.active}"].append(f"pinned as {alias}")
+                for kind, share in (("canary", state.canary), ("shadow", state.shadow)):
+                    if share:
+                        words = f"{kind} of {alias} ({share.percent:g} %)"
+                        found[f"{name}@{share.version}"].append(words)
+    return {version: ", ".join(words) for version, words in sorted(found.items())}
 
 
 def _status(store: ModelStore, name: str, serving: Serving) -> WireModelStatus:

@@ -48,6 +48,7 @@ def test_status_without_a_cluster_says_where_everything_is_and_ends_with_1(
         "uploads": str(home / "uploads"),
         "logs": str(home / "logs"),
         "tokens": "none were made",
+        "rollout": "",
         "archives": {},
         "cluster": "down",
     }

@@ -41,7 +41,7 @@ def add_motion(resight: Resight, config: Path, version: str = "1", *more: object
 
 
 def test_an_empty_store_is_an_empty_list_in_every_format(resight: Resight) -> None:
-    header = ["model", "kind", "aliases", "weights_sha256", "inference_key"]
+    header = ["model", "kind", "aliases", "rollout", "weights_sha256", "inference_key"]
     assert resight("models", "list").ok().split() == header
     assert json.loads(resight("models", "list", "--format", "json").ok()) == []
     assert resight("models", "list", "--format", "csv").ok().split() == [",".join(header)]
@@ -225,6 +225,29 @@ def test_list_shows_aliases_and_damage_costs_only_its_own_line(
     rows = json.loads(done.ok())
     assert [(row["model"], row["aliases"]) for row in rows] == [("blobs@2", "production")]
     assert "blobs@1" in done.err
+
+
+def test_canaries_shadows_and_pins_are_shown_without_a_cluster(
+    resight: Resight, motion_config: Path
+) -> None:
+    for version in ("1", "2", "3"):
+        add_motion(resight, motion_config, version)
+    resight("models", "promote", "blobs@1").ok()
+    resight("models", "canary", "blobs@2", "20").ok()
+    resight("models", "shadow", "blobs@3", "12.5").ok()
+    resight("models", "pin", "blobs").ok()
+    wanted = {
+        "blobs@1": "pinned as production",
+        "blobs@2": "canary of production (20 %)",
+        "blobs@3": "shadow of production (12.5 %)",
+    }
+    rows = json.loads(resight("models", "list", "--format", "json").ok())
+    assert {row["model"]: row["rollout"] for row in rows} == wanted
+    assert "canary of production (20 %)" in resight("models", "list").ok()
+    shown = json.loads(resight("models", "show", "blobs", "--format", "json").ok())
+    assert (shown["aliases"], shown["rollout"]) == ("production", wanted["blobs@1"])
+    status = json.loads(resight("status", "--format", "json").out)
+    assert status["rollout"] == "; ".join(f"{version}: {one}" for version, one in wanted.items())
 
 
 @pytest.mark.parametrize("ref", ["blobs", "blobs@1", "blobs:production"])
