@@ -62,7 +62,9 @@ def started_run(tables: Tables, key: str, now: datetime) -> str | None:
 
 def _recent(table: DeltaTable | None, key: str, now: datetime) -> list[dict[str, str]]:
     """Decisions on this key, with what they started."""
-    return recent_rows(table, "decided_at", now - STARTING, ("decision_id", "run_id"), key)
+    return recent_rows(
+        table, "decided_at", now - STARTING, ("decision_id", "run_id"), inference_key=key
+    )
 
 
 def _started(tables: Tables, decided: list[dict[str, str]], key: str, now: datetime) -> str | None:
@@ -70,7 +72,9 @@ def _started(tables: Tables, decided: list[dict[str, str]], key: str, now: datet
     runs = {one["run_id"] for one in decided if one["run_id"]}
     if runs:
         since = now - 2 * STARTING  # clocks of two machines may differ
-        events = recent_rows(tables.existing("runs"), "event_at", since, ("run_id",), key)
+        events = recent_rows(
+            tables.existing("runs"), "event_at", since, ("run_id",), inference_key=key
+        )
         runs -= {one["run_id"] for one in events}
     return min(runs, default=None)
 

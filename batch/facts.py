@@ -94,7 +94,9 @@ def wanted_side(model: ModelVersion, layers: tuple[str, ...] = ()) -> Side:
 def running_run(tables: Tables, key: str, now: datetime) -> str | None:
     """A detection run of this inference key with an event in the last minutes, and no end."""
     columns = ("run_id", "event", "state", "kind")
-    events = recent_rows(tables.existing("runs"), "event_at", now - SILENT, columns, key)
+    events = recent_rows(
+        tables.existing("runs"), "event_at", now - SILENT, columns, inference_key=key
+    )
     events.sort(key=lambda row: row["event"])
     last = {row["run_id"]: row["state"] for row in events if kind_of(row) == "detect"}
     return next((run for run, state in sorted(last.items()) if state == "running"), None)

@@ -10,31 +10,22 @@ import typer
 
 from cli.output import Format, FormatOption, note, print_facts
 from model_store.errors import BadRequest, ClusterError, ModelNotReady, ResightError
-from serve.deploy import LOOPBACK
 from model_store.lazy_imports import lazy_imports
+from serve.deploy import LOOPBACK
 from serve.ports import LOOPBACK, MAX_PORT, Ports
 from serve.residents import PENDING
 from serve.serving import NO_MODEL
 
 with lazy_imports():
-    from model_store.store import ModelStore
-    from serve.client import Client
-    from serve.cluster import ClusterState
-    from serve.cluster import client_environment
-    from serve.cluster import join
-    from serve.cluster import read_state
-    from serve.cluster import start
-    from serve.cluster import stop
-    from serve.deploy import application_status
-    from serve.deploy import deploy
-    from serve.model_status import rollout_words
     import httpx2
 
     from archive.query import archives
     from archive.tables import Tables
+    from model_store.store import ModelStore
     from serve.client import Client
     from serve.cluster import ClusterState, client_environment, join, read_state, start, stop
     from serve.deploy import application_status, deploy
+    from serve.model_status import rollout_words
     from serve.settings import Settings
     from serve.tokens import TokenFile
 

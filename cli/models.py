@@ -1,4 +1,4 @@
-"""models pull, list, show, verify: the store, whether or not a cluster runs."""
+"""models pull, list, show, verify, remove: the store, whether or not a cluster runs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from archive.tables import Tables
+from batch.remove_model import require_unneeded
 from cli import model_add, rollout
 from cli.model_add import identity_of, store
 from cli.output import Format, FormatOption, note, print_facts, print_rows
@@ -15,13 +17,13 @@ from model_store.lazy_imports import lazy_imports
 from model_store.names import parse_ref, version_id
 
 with lazy_imports():
-    from serve.model_status import rollout_words
     from model_store.loaded import load_model
-    from model_store.names import VersionId
+    from model_store.names import VersionId, parse_version
     from model_store.storage import absolute
     from model_store.store import ModelStore, versions_at
-    from serve.model_status import model_statuses
+    from serve.model_status import model_statuses, rollout_words
     from serve.serving import Serving
+    from serve.settings import Settings
 
 app = typer.Typer(
     help="Immutable model versions and the aliases that point at them.", no_args_is_help=True
@@ -112,7 +114,7 @@ def list_models(fmt: FormatOption = Format.table) -> None:
     for version in (one for name in models.names() for one in models.unfinished(name)):
         note(
             f"unfinished: {version}: it is being added, or that was cut off; then repeat 'models add' with "
-            f"--version {version.version}, or remove {models.url}/{version.name}/{version.version}"
+            f"--version {version.version}, or 'resight models remove {version} --yes'"
         )
 
 
@@ -149,6 +151,36 @@ def verify(
     load_model(models, version)
     note(f"{version} is sound: every digest matches, and the probe is reproduced")
     print_facts(_identity(version.name, version.version), fmt)
+
+
+@app.command()
+def remove(
+    version: Annotated[str, typer.Argument(metavar="NAME@VERSION")],
+    yes: Annotated[bool, typer.Option("--yes", help="remove; without it, only say what")] = False,
+    fmt: FormatOption = Format.table,
+) -> None:
+    """Remove the weights and all other files of a version from the store.
+
+    Refused, with the way out, while an alias, a canary, a shadow, a published view or a running run needs it. No row
+    of any table is removed (that is 'resight runs prune'); rows keep the name of the version that made them. Its
+    number is not given to other weights: to add or pull the same files again brings it back.
+
+    Example: resight models remove deer@2 --yes
+    """
+    unwanted, models, settings = parse_version(version), store(), Settings()
+    tables = Tables(settings.tables_url)
+
+    def require() -> None:
+        require_unneeded(models, tables, unwanted)
+
+    files = models.files(unwanted)
+    require()
+    if yes:
+        rollout.release_in_replicas(unwanted)
+        models.remove(unwanted, require)
+    print_facts({"model": str(unwanted), "files": ", ".join(files), "removed": yes}, fmt)
+    if not yes:
+        note("nothing was removed: add --yes")
 
 
 def _identity(name: str, version: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from model_store.lazy_imports import lazy_imports
 from model_store.names import DEFAULT_ALIAS, parse_ref, parse_version
 
 with lazy_imports():
+    from model_store.names import VersionId
     from model_store.store import ModelStore
     from serve.client import Client
     from serve.cluster import read_state
@@ -146,6 +147,14 @@ def history(
         )
         rows.append(dict(zip(columns, values, strict=True)))
     print_rows(rows, fmt, columns)
+
+
+def release_in_replicas(version: VersionId) -> None:
+    """Free its memory if a cluster runs. Raises Conflict if an alias means it or a run holds it."""
+    client = _client(Settings())
+    if client is not None:
+        with client:
+            client.apply(Operation(kind="release", name=version.name, version=version.version))
 
 
 def _apply(fmt: Format, **fields: Any) -> None:

@@ -224,9 +224,13 @@ class Folder:
                 self.fs.rm(self.path(probe))
 
     def remove(self, relative: str) -> None:
-        """Remove a file or folder with all below it."""
+        """Remove a file or folder with all below it. Raises StorageUnreachable."""
         if self.exists(relative):
-            self.fs.rm(self.path(relative), recursive=True)
+            try:
+                self.fs.rm(self.path(relative), recursive=True)
+            except Exception as error:
+                message = f"cannot remove {self.url}/{relative}: {error}"
+                raise StorageUnreachable(message) from error
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,10 +143,13 @@ class ModelStore:
         return [version for version, is_ready in self._entries(name, READY) if is_ready]
 
     def unfinished(self, name: str) -> list[VersionId]:
-        """Return versions that a publication has taken and not announced: it is running, or was cut off."""
+        """Return versions that a publication has taken and not announced, and that were not removed: it is running,
+        or was cut off.
+        """
         ready = set(self.versions(name))
         claimed = [version for version, is_claimed in self._entries(name, CLAIM) if is_claimed]
-        return [version for version in claimed if version not in ready]
+        left = [version for version in claimed if version not in ready]
+        return [v for v in left if self.folder.names(f"{v.name}/{v.version}") != [CLAIM]]
 
     def aliases(self, name: str) -> dict[str, str]:
         """Return alias to version, e.g. {"production": "1"}. Raises ModelRefused for a damaged file."""
@@ -265,6 +268,38 @@ class ModelStore:
             f"{name}: {PUBLISH_ATTEMPTS} version numbers were taken; choose one with --version"
         )
 
+    def files(self, version: VersionId) -> list[str]:
+        """Return files and folders of a version, READY or unfinished, without CLAIM. Raises ModelNotFound."""
+        files = self.folder.names(f"{version.name}/{version.version}")
+        if files in ([], [CLAIM]):
+            raise ModelNotFound(f"{version} is not in {self.url}; see: resight models list")
+        return [file for file in files if file != CLAIM]
+
+    def remove(self, version: VersionId, require_unneeded: Callable[[], None]) -> None:
+        """Remove the files of a version, READY first, or what an unfinished publication has left. CLAIM stays: the
+        version never means other bytes, and publishing the same ones brings it back.
+
+        `require_unneeded` raises what forbids it. It is called again without READY, which is put back then: whoever
+        comes to need the version at that moment is seen by it, or does not find READY afterwards. Raises
+        ModelNotFound, StorageUnreachable.
+        """
+        place = f"{version.name}/{version.version}"
+        files = self.files(version)
+        require_unneeded()
+        with contextlib.suppress(FileNotFoundError):
+            ready = self._read(version, READY, MAX_READY_BYTES)
+            with contextlib.suppress(FileExistsError):
+                self.folder.create(f"{place}/{CLAIM}", ready)
+            self.folder.remove(f"{place}/{READY}")
+            try:
+                require_unneeded()
+            except BaseException:
+                with contextlib.suppress(FileExistsError):
+                    self.folder.create(f"{place}/{READY}", ready)
+                raise
+        for file in files:
+            self.folder.remove(f"{place}/{file}")
+
     def set_alias(
         self,
         name: str,
@@ -327,8 +362,9 @@ class ModelStore:
         except FileExistsError:
             if self.folder.read(place) != data:
                 raise ModelExists(
-                    f"{version} is taken by another publication with a different {name}, which is running or was cut "
-                    f"off; choose another version, or remove {self.url}/{version.name}/{version.version} if it was cut"
+                    f"{version} is taken by another publication with a different {name}, which is running, was cut off "
+                    "or was removed; choose another version, or delete "
+                    f"{self.url}/{version.name}/{version.version} if it was cut off"
                 ) from None
 
     def _each_file(self, version: ModelVersion) -> Iterator[tuple[str, bytes]]:

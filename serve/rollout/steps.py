@@ -176,7 +176,7 @@ class Rollout:
 
         Raises ModelError.
         """
-        if operation.version is None or not (operation.kind in MOVES or operation.percent):
+        if operation.version is None or not _needs_version(operation):
             return {}
         wanted = self.store.describe(version_id(operation.name, operation.version))
         now.require_unchanged(wanted.id, wanted.digest)
@@ -196,6 +196,8 @@ class Rollout:
             self.store.set_alias(name, alias, operation.version, among=among)
         try:
             new = update_state(self.store, name, decided)
+            if operation.version and _needs_version(operation):  # it may have been removed since
+                self.store.digests(version_id(name, operation.version))
             self._activate(name, new)
         except BaseException as error:
             self._put_back(begun, wanted, before, new, error)
@@ -247,6 +249,10 @@ class Rollout:
             ) from error
         with contextlib.suppress(ModelNotReady, Conflict):  # replicas that miss it read the file
             self.replicas.activate(name, back)
+
+
+def _needs_version(operation: Operation) -> bool:
+    return operation.kind in MOVES or operation.percent > 0
 
 
 def _promoted(place: str, now: AliasState | None, version: str, at: datetime) -> AliasState:

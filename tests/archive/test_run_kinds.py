@@ -104,7 +104,9 @@ def test_a_table_without_the_columns_is_one_of_detection_runs(tables: Tables) ->
     assert last_sealed(tables) == "old"
     assert view_of_run(tables, "old").inference_key == "k"
     columns = ("run_id", "kind")
-    found = recent_rows(tables.existing("runs"), "event_at", NOW - hours(2), columns, "k")
+    found = recent_rows(
+        tables.existing("runs"), "event_at", NOW - hours(2), columns, inference_key="k"
+    )
     assert found == [{"run_id": "old"}]
     assert query(tables, "select kind, metrics from runs").to_pylist() == [
         {"kind": None, "metrics": None}

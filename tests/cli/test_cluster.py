@@ -12,8 +12,8 @@ import pytest
 
 from cli import cluster
 from serve.cluster import ClusterState
-from serve.residents import PENDING
 from serve.ports import preferred_or_free
+from serve.residents import PENDING
 from tests.cli.conftest import Resight
 from tests.fixtures_local import MODELS, PHOTOS, jpeg, write_files
 

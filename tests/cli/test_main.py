@@ -84,6 +84,7 @@ def test_the_commands_are_these() -> None:
         "models pull",
         "models release",
         "models reload",
+        "models remove",
         "models rollback",
         "models shadow",
         "models show",
@@ -155,6 +156,7 @@ def test_the_shell_completes_commands(resight: Resight, monkeypatch: pytest.Monk
         ["reprocess"],
         ["up", "--port", "99999"],
         ["up", "--port", "-1"],
+        ["up", "--port", "x"],
     ],
 )
 def test_a_wrong_command_line_ends_with_2_and_points_to_the_help(

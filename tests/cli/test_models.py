@@ -405,6 +405,58 @@ def test_a_version_that_was_cut_off_is_listed_as_unfinished(
     assert [str(version) for version in store.versions("blobs")] == ["blobs@1"]
 
 
+def test_remove_says_what_it_would_do_and_with_yes_does_it(
+    resight: Resight, motion_config: Path, home: Path, store: ModelStore, tmp_path: Path
+) -> None:
+    add_motion(resight, motion_config, "1")
+    other = write_json(tmp_path / "other.json", {**MOTION, "score_floor": 0.2})
+    add_motion(resight, other, "2")
+    place, before = home / "models" / "blobs" / "2", store.digests(VersionId("blobs", "2"))
+    asked = resight("models", "remove", "blobs@2")
+    assert "nothing was removed: add --yes" in asked.err
+    assert store.verify(VersionId("blobs", "2")).digests == before
+    removed = json.loads(resight("models", "remove", "blobs@2", "--yes", "--format", "json").ok())
+    assert (removed["model"], removed["removed"]) == ("blobs@2", True)
+    assert [path.name for path in place.iterdir()] == ["CLAIM"]
+    listed = resight("models", "list", "--format", "json")
+    assert [row["model"] for row in json.loads(listed.ok())] == ["blobs@1"]
+    assert listed.err == "", "it is not unfinished either"
+    assert "blobs@2 is not in" in resight("models", "remove", "blobs@2", "--yes").refused(6)
+    words = ("models", "add", "--name", "blobs", "--config", motion_config, "--version", "2")
+    assert "was removed; choose another version" in resight(*words).refused(6)
+    add_motion(resight, other, "2")
+    assert store.digests(VersionId("blobs", "2")) == before, "the same files bring it back"
+
+
+def test_what_was_cut_off_can_be_removed(resight: Resight, motion_config: Path, home: Path) -> None:
+    add_motion(resight, motion_config)
+    (home / "models" / "blobs" / "1" / "READY").unlink()
+    assert "resight models remove blobs@1 --yes" in resight("models", "list").err
+    resight("models", "remove", "blobs@1", "--yes").ok()
+    assert resight("models", "list").err == ""
+
+
+def test_what_is_needed_is_not_removed_and_the_way_out_is_said(
+    resight: Resight, motion_config: Path, store: ModelStore
+) -> None:
+    for version in ("1", "2", "3"):
+        add_motion(resight, motion_config, version)
+    resight("models", "promote", "blobs@1").ok()
+    resight("models", "canary", "blobs@2", "5").ok()
+    resight("models", "shadow", "blobs@3", "5").ok()
+    for version, why in (
+        ("1", "the alias blobs:production means it (resight models promote blobs@OTHER"),
+        ("2", "it is the canary of blobs:production (resight models canary blobs@2 0)"),
+        ("3", "it is the shadow of blobs:production (resight models shadow blobs@3 0)"),
+    ):
+        for yes in ([], ["--yes"]):
+            assert why in resight("models", "remove", f"blobs@{version}", *yes).refused(2)
+    assert len(store.versions("blobs")) == 3
+    for kind, version in (("canary", 2), ("shadow", 3)):
+        resight("models", kind, f"blobs@{version}", "0").ok()
+        resight("models", "remove", f"blobs@{version}", "--yes").ok()
+
+
 def test_a_number_that_is_given_is_refused_where_another_is_adding_it(
     resight: Resight, motion_config: Path, home: Path, store: ModelStore
 ) -> None:

@@ -223,6 +223,23 @@ def test_an_alias_left_on_a_removed_version_is_not_followed(store: ModelStore) -
     assert "deer@2" in message(ModelNotFound, store.resolve, ModelRef("deer", None, "production"))
 
 
+def test_a_version_that_comes_to_be_needed_while_it_is_removed_is_whole_again(
+    store: ModelStore,
+) -> None:
+    store.publish(DEER_1, FILES)
+    seen: list[bool] = []
+
+    def require() -> None:
+        seen.append(store.folder.exists(f"deer/1/{READY}"))
+        if len(seen) == 2:
+            raise Conflict("promoted a moment ago")
+
+    with pytest.raises(Conflict, match="a moment ago"):
+        store.remove(DEER_1, require)
+    assert seen == [True, False]
+    store.verify(DEER_1)
+
+
 @pytest.mark.parametrize("aliases", [b"", b"{", b"[]", b'"1"', b"null", b"\xff\xfe\x00"])
 def test_broken_aliases_are_refused_by_file(store: ModelStore, aliases: bytes) -> None:
     store.publish(DEER_1, FILES)

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from model_store.errors import BadRequest, Conflict, ModelNotFound, ModelNotReady, ProbeFailed
 from model_store.names import VersionId
 from model_store.store import ModelStore
+from serve.rollout import steps
 from serve.rollout.operations import Operation
 from serve.rollout.prove import Proof
 from serve.rollout.state import MAX_PREVIOUS, AliasState, ModelState, read_state, update_state
@@ -191,6 +192,27 @@ def test_a_version_that_was_removed_is_skipped_on_the_way_back(
     apply("promote", version="3")
     store.folder.remove(f"{NAME}/2")
     assert "blobs@1" in apply("rollback")
+
+
+@pytest.mark.parametrize("kind", ["promote", "canary"])
+def test_a_version_that_is_removed_while_it_is_promoted_is_put_back(
+    apply: Any,
+    store: ModelStore,
+    replicas: FakeReplicas,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    before, update = read_state(store, NAME).aliases, steps.update_state
+
+    def removed_first(*arguments: Any) -> ModelState:
+        store.folder.remove(f"{NAME}/2/READY")
+        return update(*arguments)
+
+    monkeypatch.setattr(steps, "update_state", removed_first)
+    with pytest.raises(ModelNotFound, match="blobs@2 is not in"):
+        apply(kind, version="2", percent=10)
+    assert store.aliases(NAME) == {"production": "1"}
+    assert read_state(store, NAME).aliases == before
 
 
 def test_the_way_back_is_bounded(apply: Any, store: ModelStore) -> None:
