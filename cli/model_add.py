@@ -13,12 +13,13 @@ import typer
 from cli.output import Format, FormatOption, note, print_facts
 from model_store.errors import BadRequest
 from model_store.lazy_imports import lazy_imports
-from model_store.names import name_of_file, version_id
+from model_store.names import DEFAULT_ALIAS, name_of_file, version_id
 
 with lazy_imports():
     from model_store import probe as golden
     from model_store.add import add_next_version, add_version, already_there, recognised
     from model_store.inference_key import sha256_hex
+    from model_store.names import VersionId
     from model_store.recognise import Recognised
     from model_store.storage import absolute
     from model_store.store import ModelInfo, ModelStore, ModelVersion, versions_at
@@ -103,7 +104,7 @@ def add(
             "the network was trained on; set preprocess (channel_order, divide_by, resize) in --config, "
             "add another version, and look at 'resight detect --draw'"
         )
-    note(f"added; serve it with: resight models promote {added.id}")
+    note("added; " + how_to_serve(models, added.id))
 
 
 def _added(info: ModelInfo, known: Recognised, fmt: Format) -> dict[str, Any]:
@@ -128,6 +129,18 @@ def _name(given: str | None, weights: Path | None) -> str:
     if weights is None:
         raise BadRequest("without a weights file a model has no name: give one with --name")
     return name_of_file(weights.stem)
+
+
+def how_to_serve(models: ModelStore, version: VersionId) -> str:
+    """Return how a new version comes to answer, and that the bare name of its model means none, if that is so."""
+    words, versions = (
+        f"serve it with: resight models promote {version}",
+        models.versions(version.name),
+    )
+    if len(versions) == 1 or DEFAULT_ALIAS in models.aliases(version.name):
+        return words
+    there = ", ".join(map(str, versions))
+    return f"{words}; until one is promoted, '{version.name}' means none of {there}"
 
 
 def _folder(path: Path) -> str:

@@ -10,7 +10,7 @@ import typer
 from archive.tables import Tables
 from batch.remove_model import require_unneeded
 from cli import model_add, rollout
-from cli.model_add import identity_of, store
+from cli.model_add import how_to_serve, identity_of, store
 from cli.output import Format, FormatOption, note, print_facts, print_rows
 from model_store.errors import BadRequest, ModelError, ModelNotFound
 from model_store.lazy_imports import lazy_imports
@@ -64,7 +64,7 @@ def pull(
         note(f"{wanted} is already in {ours.url}")
     else:
         ours.publish(wanted, other.read_files(found))
-        note(f"{wanted} copied to {ours.url}; serve it with: resight models promote {wanted}")
+        note(f"{wanted} copied to {ours.url}; {how_to_serve(ours, wanted)}")
     print_facts(_identity(wanted.name, wanted.version), fmt)
 
 

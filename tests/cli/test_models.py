@@ -155,7 +155,9 @@ def test_adding_without_a_probe_says_so(resight: Resight, motion_config: Path) -
     words = ("models", "add", "--name", "blobs", "--version", "1", "--config", motion_config)
     notes = resight(*words).err
     assert "no --probe image was given" in notes
-    assert "resight models promote blobs@1" in notes
+    assert notes.endswith("resight models promote blobs@1\n")
+    again = resight(*words[:5], "2", *words[6:]).err
+    assert "until one is promoted, 'blobs' means none of blobs@1, blobs@2" in again
 
 
 @pytest.mark.parametrize(
