@@ -11,10 +11,7 @@ import typer
 from cli.output import Format, FormatOption, note, print_facts
 from model_store.errors import BadRequest, ClusterError, ModelNotReady, ResightError
 from model_store.lazy_imports import lazy_imports
-from serve.deploy import LOOPBACK
 from serve.ports import LOOPBACK, MAX_PORT, Ports
-from serve.residents import PENDING
-from serve.serving import NO_MODEL
 
 with lazy_imports():
     import httpx2
@@ -22,6 +19,7 @@ with lazy_imports():
     from archive.query import archives
     from archive.tables import Tables
     from model_store.store import ModelStore
+    from serve import residents, serving
     from serve.client import Client
     from serve.cluster import ClusterState, client_environment, join, read_state, start, stop
     from serve.deploy import application_status, deploy
@@ -196,11 +194,11 @@ def _ready(state: ClusterState) -> tuple[bool, str, str]:
         said = answer.json()
         if answer.status_code == 200:
             failures = [f"{label}: {why}" for label, why in said.get("failures", {}).items()]
-            fails = "; ".join(words for words in failures if PENDING not in words)
+            fails = "; ".join(words for words in failures if residents.PENDING not in words)
             not_ready = "".join(f"; not {words}" for words in failures)
             return True, "yes: " + ", ".join(said["loaded"]) + not_ready, fails
         detail = str(said["detail"])
-        fails = "" if NO_MODEL in detail or PENDING in detail else detail
+        fails = "" if serving.NO_MODEL in detail or residents.PENDING in detail else detail
         return False, f"no: {detail}", fails
     except (ValueError, KeyError, TypeError):  # a proxy's own page
         return False, f"no: {answer.status_code} {answer.text[:500]}", ""

@@ -153,7 +153,6 @@ def test_the_shell_completes_commands(resight: Resight, monkeypatch: pytest.Monk
         ["models", "deer"],
         ["sql"],
         ["ingest", "--deer"],
-        ["reprocess"],
         ["up", "--port", "99999"],
         ["up", "--port", "-1"],
         ["up", "--port", "x"],
