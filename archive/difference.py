@@ -108,6 +108,14 @@ class Difference:
         sql.execute(_TABLES)
         sql.execute(WITHHELD)
 
+    def archives(self, media: DeltaTable) -> Sequence[str]:
+        """Return the roots of all archives that have a file which is there."""
+        scan(self.sql, "catalogue", media, MEDIA)
+        found = self.sql.execute(
+            "select distinct source_root from catalogue where missing_since is null"
+        )
+        return [root for (root,) in found.fetchall()]
+
     def list(self, files: pa.Table) -> None:
         """Add files of the archive, in the columns of listing.FILES."""
         self.sql.register("files", files)

@@ -10,6 +10,7 @@ Memory grows neither with the number of files nor with their sizes.
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -29,6 +30,7 @@ from archive.media import compile_template, media_row
 from archive.mismatches import mismatches
 from archive.new_rows import add_files
 from archive.replace import MANY_ROWS, replace_many
+from archive.roots import require_apart
 from archive.schemas import MEDIA
 from archive.tables import Tables
 from model_store.errors import BadRequest, ImageTooLarge, StorageUnreachable
@@ -92,14 +94,21 @@ def ingest(
     """Ingest a local folder or s3:// prefix.
 
     `verify` reads and hashes every file again. A larger file than `max_mib` is unreadable. With `believe` files are
-    marked as missing however many are gone. Raises StorageUnreachable, BadRequest (template), TableConflict.
+    marked as missing however many are gone. Raises BadRequest (template, archives that overlap), StorageUnreachable,
+    TableConflict.
     """
     pattern = compile_template(template)
     root = Folder(absolute(url))
     with difference(root.url) as found:
         base = tables.snapshot("media")  # first: what is uploaded during the listing is not gone
+        archives = found.archives(base)
+        require_apart(root.url, archives)
         started = datetime.now(UTC)
-        listed = _list(root, found)
+        try:
+            listed = _list(root, found)
+        except StorageUnreachable as error:
+            hint = _unchanged(root.url) if root.url in archives else ""
+            raise StorageUnreachable(f"{error}{hint}") from error
         known = found.know(base, mismatches(tables))
         _require_files(root.url, listed, known)
         todo = found.plan(verify)
@@ -183,12 +192,17 @@ def _require_files(root_url: str, listed: _Listed, known: int) -> None:
     unreadable = "".join(f"; cannot read {path}: {why}" for path, why in listed.unreadable.items())
     if known:
         raise StorageUnreachable(
-            f"{root_url} lists no images, but {known} are known from it; is it mounted? "
-            f"Nothing was changed. If it is gone for good: resight ingest --retire{unreadable[:500]}"
+            f"{root_url} lists no images, but {known} are known from it; is it mounted?"
+            f"{_unchanged(root_url)}{unreadable[:500]}"
         )
     raise StorageUnreachable(
         f"{root_url} has no images ({listed.others} other files); is it mounted, is the name right?{unreadable[:500]}"
     )
+
+
+def _unchanged(root_url: str) -> str:
+    retire = f"resight ingest --retire {shlex.quote(root_url)}"
+    return f" (nothing was changed; if it is gone for good: {retire})"
 
 
 def _read_all(

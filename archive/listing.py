@@ -27,7 +27,7 @@ from model_store.storage import Folder, is_local
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".tif", ".tiff", ".bmp")
 FILES = pa.schema([("path", pa.string()), ("size_bytes", pa.int64()), ("content_tag", pa.string())])
 FOUND_FILES = 20_000
-_HIDDEN = re.compile(r"(^|/)\.")
+HIDDEN = re.compile(r"(^|/)\.")
 _LEADS_NOWHERE = (errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG)
 """Errors of a link that has neither a file nor a folder at its end, for every user."""
 
@@ -106,7 +106,7 @@ def _found(entries: Iterable[ArchiveFile | Gap]) -> Found:
     for entry in entries:
         if isinstance(entry, Gap):
             gaps.append(entry)
-        elif not entry.path.lower().endswith(EXTENSIONS) or _HIDDEN.search(entry.path):
+        elif not entry.path.lower().endswith(EXTENSIONS) or HIDDEN.search(entry.path):
             others += 1
         elif is_utf8(entry.path):
             files.append(entry)

@@ -23,6 +23,7 @@ with lazy_imports():
     from archive.ingest import retire as retire_archive
     from archive.publications import unpublished, view_named, view_of_run
     from archive.query import query
+    from archive.roots import require_foreign
     from archive.tables import Tables
     from archive.views import View
     from serve.settings import Settings
@@ -77,10 +78,13 @@ def ingest_command(
     that a disk may not be mounted; all others are ingested. Exit code 7 when the archive has no image at all.
     Example: resight ingest /data/deer
     """
-    tables = Tables(Settings().new_tables_url)
+    settings = Settings()
+    tables = Tables(settings.new_tables_url)
     if retire:
         print_facts({"root": url, "retired": retire_archive(tables, url)}, fmt)
         return
+    places = (settings.models_url, settings.tables_url, settings.snips_url)
+    require_foreign(url, str(settings.home_path), places, settings.uploads_url)
     with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
         task = bar.add_task("reading", total=None)
         report = ingest(

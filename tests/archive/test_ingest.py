@@ -12,7 +12,7 @@ import boto3
 import pytest
 
 from archive.ingest import IngestReport, ingest, retire
-from archive.query import archives
+from archive.query import archives, connect
 from archive.tables import Tables
 from examples.sample_archive import Summary
 from model_store.errors import BadRequest, StorageUnreachable
@@ -203,6 +203,27 @@ def test_archives_share_the_tables_and_do_not_touch_each_other(
     assert counts(ingest(tables, str(other))) == (1, 0, 0, 0)
     assert counts(ingest(tables, str(small))) == (0, 0, 3, 0)
     assert [row["missing_since"] for row in media(tables).values()] == [None] * 4
+
+
+def test_an_archive_above_or_below_another_is_refused_until_that_one_is_retired(
+    small: Path, tmp_path: Path, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest(tables, str(small))
+    link = tmp_path / "link"
+    link.symlink_to(small, target_is_directory=True)
+    monkeypatch.chdir(small)
+    for same in (f"{small}/", str(link), "."):
+        assert counts(ingest(tables, same)) == (0, 0, 3, 0)
+    for wrong in (f"{link}/north/", "north", ".."):
+        with pytest.raises(BadRequest, match="would be counted twice"):
+            ingest(tables, wrong)
+    assert len(media(tables)) == 3
+    retire(tables, str(small))
+    assert counts(ingest(tables, "north")) == (3, 0, 0, 0)
+    with connect(tables) as sql:
+        assert sql.sql("select source_root, count(*) from images group by 1").fetchall() == [
+            (f"{small}/north", 3)
+        ]
 
 
 def test_an_interrupted_ingest_goes_on_where_it_stopped(

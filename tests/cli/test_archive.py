@@ -88,6 +88,12 @@ def test_what_cannot_be_ingested_is_refused(
     assert message in resight("ingest", *words).refused(code)
 
 
+def test_the_home_of_resight_is_no_archive(resight: Resight, home: Path, archive: Path) -> None:
+    resight("ingest", archive).ok()
+    for place in (home, home.parent, home / "tables"):
+        assert "Resight keeps its own files in" in resight("ingest", place).refused(2)
+
+
 def test_ingest_ends_with_1_while_a_disk_may_be_away_until_it_is_said_to_be_gone(
     resight: Resight, archive: Path
 ) -> None:
@@ -116,7 +122,9 @@ def test_an_archive_that_went_away_is_refused_and_changes_nothing(
 ) -> None:
     resight("ingest", archive).ok()
     archive.rename(archive.with_name("moved"))
-    assert "is it mounted" in resight("ingest", archive).refused(7)
+    refused = resight("ingest", archive).refused(7)
+    assert "is it mounted" in refused
+    assert f"--retire {archive}" in refused
     count = "select count(*) as n from media where missing_since is null"
     assert json.loads(resight("sql", count, "--format", "json").ok()) == [{"n": 4}]
 
