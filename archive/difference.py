@@ -4,9 +4,13 @@ listing (path, size, content tag) and known rows (path, content tag, missing or 
 files to read, the rows whose file is gone. Memory does not grow with the number of files (scratch.py).
 """
 
+# pyarrow.compute makes its functions at run time:
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,20 +36,21 @@ SAME_FILE = ("source_root", "path")
 _TABLES = """
     create table listed (path varchar, size_bytes bigint, content_tag varchar);
     create table known (
-        path varchar, content_tag varchar, missing boolean, camera varchar, quick_digest bigint,
-        content ubigint, catalogued_at timestamptz, doubted boolean);
+        path varchar, content_tag varchar, missing boolean, camera varchar, by_path boolean,
+        quick_digest bigint, content ubigint, catalogued_at timestamptz, doubted boolean);
     create table arrived (content ubigint)
 """
 _KNOWN = """
     insert into known
-    select path, content_tag, missing_since is not null, camera_id, quick_digest,
-        hash(media_sha256), coalesce(catalogued_at, ingested_at),
+    select path, content_tag, missing_since is not null, camera_id,
+        camera_source is distinct from 'exif_serial', quick_digest, hash(media_sha256),
+        coalesce(catalogued_at, ingested_at),
         coalesce(finished_at >= ingested_at, finished_at is not null)
     from media left join mismatched using (media_sha256) where source_root = $root
 """
 _KNOWN_COLUMNS = [
     *("path", "content_tag", "missing_since", "source_root"),
-    *("camera_id", "quick_digest", "media_sha256", "ingested_at", "catalogued_at"),
+    *("camera_id", "camera_source", "quick_digest", "media_sha256", "ingested_at", "catalogued_at"),
 ]
 _NO_MISMATCHES = pa.table(
     {
@@ -62,6 +67,12 @@ _ROWS_DUE = """
     where $verify or known.path is null or known.missing or known.doubted
         or known.content_tag is distinct from listed.content_tag
     order by 4, 1
+"""
+_RENAMED = """
+    create or replace table renamed as
+    select path, nullif(regexp_extract(path, $pattern, 1), '') as new_camera
+    from known semi join listed using (path) anti join todo using (path)
+    where by_path and camera is distinct from new_camera order by path
 """
 _GONE = """
     create or replace table gone as
@@ -147,6 +158,17 @@ class Difference:
             for path, size_bytes, tag, known, digest in zip(*columns, strict=True):
                 yield Due(ArchiveFile(path, size_bytes, tag), known, digest)
 
+    def renamed_rows(self, media: DeltaTable, template: re.Pattern[str]) -> Iterator[pa.Table]:
+        """Yield rows of unchanged files that the template gives another camera, with that camera."""
+        self.sql.execute(_RENAMED, {"pattern": f"^(?:{template.pattern})$"})
+        for window in windows(self.sql, "renamed", WINDOW_ROWS):
+            rows = _rows(media, self._root, MEDIA.names, _among(window["path"])).to_table()
+            cameras = window["new_camera"].take(pc.index_in(rows["path"], window["path"]))
+            source = pc.if_else(pc.is_valid(cameras), "path", None)
+            for name, values in (("camera_id", cameras), ("camera_source", source)):
+                rows = rows.set_column(MEDIA.get_field_index(name), MEDIA.field(name), values)
+            yield rows
+
     def arrive(self, digests: Sequence[str]) -> None:
         """Record the contents of files that are new, changed or back: files that had them were moved there."""
         self.sql.register("digests", pa.table({"digest": pa.array(digests, pa.string())}))
@@ -169,13 +191,11 @@ class Difference:
     def gone_rows(self, media: DeltaTable) -> Iterator[pa.Table]:
         """Yield rows of `media` whose file is newly gone, marked; without those that were marked or read since."""
         for window in windows(self.sql, "gone", WINDOW_ROWS):
-            paths, path = window["path"].combine_chunks(), pc.field("path")
-            near = (path >= paths[0]) & (path <= paths[-1])
             place = MEDIA.get_field_index("missing_since")
             now = window["missing_since"][0].cast(MEDIA.field(place).type)
             read = pc.field("ingested_at")
             as_known = pc.field("missing_since").is_null() & (read.is_null() | (read <= now))
-            same = near & path.isin(paths) & as_known
+            same = _among(window["path"]) & as_known
             found = _rows(media, self._root, MEDIA.names, same).to_table()
             yield found.set_column(place, MEDIA.field(place), pa.repeat(now, len(found)))
 
@@ -185,6 +205,12 @@ class Difference:
 
     def _count(self, relation: str) -> int:
         return int(self.sql.execute(f"select count(*) from {relation}").fetchall()[0][0])
+
+
+def _among(paths: pa.ChunkedArray) -> pc.Expression:
+    """Return the condition of rows with one of these paths, which are sorted."""
+    path = pc.field("path")
+    return (path >= paths[0]) & (path <= paths[-1]) & path.isin(paths.combine_chunks())
 
 
 def _rows(

@@ -30,7 +30,7 @@ from archive.media import compile_template, media_row
 from archive.mismatches import mismatches
 from archive.new_rows import add_files
 from archive.replace import MANY_ROWS, replace_many
-from archive.roots import require_apart
+from archive.roots import keep_template, kept_template, require_apart
 from archive.schemas import MEDIA
 from archive.tables import Tables
 from model_store.errors import BadRequest, ImageTooLarge, StorageUnreachable
@@ -85,7 +85,7 @@ class _Outcome(NamedTuple):
 def ingest(
     tables: Tables,
     url: str,
-    template: str = DEFAULT_TEMPLATE,
+    template: str | None = None,
     verify: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
     max_mib: int = MAX_MIB,
@@ -93,12 +93,12 @@ def ingest(
 ) -> IngestReport:
     """Ingest a local folder or s3:// prefix.
 
-    `verify` reads and hashes every file again. A larger file than `max_mib` is unreadable. With `believe` files are
-    marked as missing however many are gone. Raises BadRequest (template, archives that overlap), StorageUnreachable,
-    TableConflict.
+    Without a `template`, the last one that was given for this archive names the cameras. `verify` reads and hashes
+    every file again. A larger file than `max_mib` is unreadable. With `believe` files are marked as missing however
+    many are gone. Raises BadRequest (template, archives that overlap), StorageUnreachable, TableConflict.
     """
-    pattern = compile_template(template)
     root = Folder(absolute(url))
+    pattern = compile_template(template or kept_template(tables.url, root.url))
     with difference(root.url) as found:
         base = tables.snapshot("media")  # first: what is uploaded during the listing is not gone
         archives = found.archives(base)
@@ -111,6 +111,8 @@ def ingest(
             raise StorageUnreachable(f"{error}{hint}") from error
         known = found.know(base, mismatches(tables))
         _require_files(root.url, listed, known)
+        if template:
+            keep_template(tables.url, root.url, template)
         todo = found.plan(verify)
         unreadable = dict(listed.unnamed)
         total = todo.files + len(unreadable)
@@ -138,6 +140,10 @@ def ingest(
             if changes.due():
                 base = changes.commit(base)
             progress(written.total() + len(unreadable), total)
+        renamed = 0
+        for rows in found.renamed_rows(base, pattern):
+            changes.add(rows)
+            renamed += len(rows)
         base = changes.commit(base)
         withheld = found.withhold(listed.gaps, believe)
         gone = _mark_missing(tables, root.url, found, base, started)
@@ -145,8 +151,8 @@ def ingest(
         root=root.url,
         files=listed.files,
         new=written["new"],
-        changed=written["changed"],
-        unchanged=listed.files - total + written["same"],
+        changed=written["changed"] + renamed,
+        unchanged=listed.files - total + written["same"] - renamed,
         missing=gone,
         others=listed.others,
         bytes_read=bytes_read,

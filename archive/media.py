@@ -51,11 +51,11 @@ def media_row(
 def compile_template(template: str) -> re.Pattern[str]:
     """`{camera}` is one path part, `{rest}` anything, other {names} one part; all else is literal.
 
-    Raises BadRequest when there is no {camera}.
+    Raises BadRequest unless there is one {camera}.
     """
-    if "{camera}" not in template:
+    if template.count("{camera}") != 1:
         raise BadRequest(
-            f"the path template '{template}' has no {{camera}}; for example '{DEFAULT_TEMPLATE}' "
+            f"the path template '{template}' must have one {{camera}}; for example '{DEFAULT_TEMPLATE}' "
             "or 'site-{site}/{camera}/{rest}'"
         )
     pieces = re.split(r"(\{[a-z_]+\})", template)

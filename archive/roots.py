@@ -1,16 +1,20 @@
-"""Where archives may be: apart from one another, and from what Resight itself keeps.
+"""Where archives may be: apart from one another, and from what Resight itself keeps; and how each names its cameras.
 
 A file below two roots would have two rows in `media` and, named by two paths, perhaps two cameras.
+<tables>/templates/<sha256 of the root>.json: the path template that was last given for an archive.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shlex
 from collections.abc import Iterable
 
 from archive.listing import HIDDEN
-from model_store.errors import BadRequest
-from model_store.storage import absolute
+from archive.media import DEFAULT_TEMPLATE
+from model_store.errors import BadRequest, StorageUnreachable
+from model_store.storage import Folder, absolute
 
 
 def contains(outer: str, inner: str) -> bool:
@@ -49,3 +53,24 @@ def require_foreign(url: str, home: str, places: Iterable[str], uploads: str) ->
             f"{root} cannot be an archive: Resight keeps its own files in {ours[0] if ours else home}. Ingest the "
             "folders of pictures beside it, or move Resight with RESIGHT_HOME"
         )
+
+
+def kept_template(tables_url: str, root: str) -> str:
+    """Return the template of an archive, or the default. Raises StorageUnreachable."""
+    folder, name = Folder(f"{tables_url}/templates"), _file(root)
+    try:
+        return str(json.loads(folder.read(name))["template"])
+    except FileNotFoundError:
+        return DEFAULT_TEMPLATE
+    except (ValueError, LookupError, TypeError) as error:
+        raise StorageUnreachable(f"{folder.url}/{name} cannot be read: {error}") from error
+
+
+def keep_template(tables_url: str, root: str, template: str) -> None:
+    """Keep it for the next ingests of the archive. Raises StorageUnreachable."""
+    data = json.dumps({"root": root, "template": template}, ensure_ascii=False).encode()
+    Folder(f"{tables_url}/templates").write(_file(root), data)
+
+
+def _file(root: str) -> str:
+    return f"{hashlib.sha256(root.encode()).hexdigest()}.json"

@@ -58,8 +58,12 @@ def register(app: typer.Typer) -> None:
 def ingest_command(
     url: Annotated[str, typer.Argument(help="a folder, or s3://bucket/prefix")],
     template: Annotated[
-        str, typer.Option(help="where a path names its camera, when EXIF has no serial number")
-    ] = DEFAULT_TEMPLATE,
+        str | None,
+        typer.Option(
+            help="where a path names its camera, when EXIF has no serial number; kept for the next time. "
+            f"Default: {DEFAULT_TEMPLATE}"
+        ),
+    ] = None,
     verify: Annotated[bool, typer.Option(help="read and hash every file again")] = False,
     retire: Annotated[
         bool, typer.Option("--retire", help="gone for good: leave its files out of runs")

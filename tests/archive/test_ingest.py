@@ -95,7 +95,7 @@ def test_a_second_ingest_reads_nothing_and_commits_nothing(
     def no_reading(*_: object) -> bytes:
         raise AssertionError("read again")
 
-    monkeypatch.setattr(Folder, "read", no_reading)
+    monkeypatch.setattr("archive.ingest.media_row", no_reading)
     report = ingest(tables, str(small))
     assert (*counts(report), report.bytes_read) == (0, 0, 3, 0, 0)
     assert tables.snapshot("media").version() == version
@@ -299,14 +299,43 @@ def test_changed_rows_are_committed_in_few_commits(
 
 
 def test_a_wrong_template_is_refused_before_anything_is_read(small: Path, tables: Tables) -> None:
-    with pytest.raises(BadRequest, match="has no {camera}"):
-        ingest(tables, str(small), template="{rest}")
+    for wrong in ("{rest}", "{camera}/{camera}/{rest}"):
+        with pytest.raises(BadRequest, match="must have one {camera}"):
+            ingest(tables, str(small), template=wrong)
     assert tables.existing("media") is None
 
 
 def test_the_template_names_the_camera(small: Path, tables: Tables) -> None:
     ingest(tables, str(small), template="{site}/{camera}.jpg")
     assert {row["camera_id"] for row in media(tables).values()} == {"0", "1", "2"}
+
+
+@pytest.mark.parametrize("many_rows", [20_000, 1])
+def test_another_template_names_the_cameras_anew_without_reading_and_is_kept(
+    small: Path, tables: Tables, monkeypatch: pytest.MonkeyPatch, many_rows: int
+) -> None:
+    monkeypatch.setattr("archive.changes.MANY_ROWS", many_rows)
+    write_files(small, {"north/own.jpg": jpeg(detail={0xA431: "SN1"}), "top.jpg": jpeg(shade=9)})
+    ingest(tables, str(small))
+    before = media(tables)
+    report = ingest(tables, str(small), template="{site}/{camera}.jpg")
+    assert (*counts(report), report.bytes_read) == (0, 3, 2, 0, 0)
+    after = media(tables)
+    for i in range(3):
+        named = {"camera_id": str(i), "camera_source": "path"}
+        assert after[f"north/{i}.jpg"] == before[f"north/{i}.jpg"] | named
+    assert (after["north/own.jpg"]["camera_id"], after["top.jpg"]["camera_id"]) == ("SN1", None)
+    write_files(small, {"north/7.jpg": jpeg(shade=7)})
+    assert counts(ingest(tables, str(small))) == (1, 0, 5, 0)
+    assert media(tables)["north/7.jpg"]["camera_id"] == "7"
+    report = ingest(tables, str(small), template="{camera}.jpg")
+    assert counts(report) == (0, 5, 1, 0)
+    cameras = {
+        path: (row["camera_id"], row["camera_source"]) for path, row in media(tables).items()
+    }
+    assert cameras.pop("north/own.jpg") == ("SN1", "exif_serial")
+    assert cameras.pop("top.jpg") == ("top", "path")
+    assert set(cameras.values()) == {(None, None)}
 
 
 def test_a_retired_archive_is_left_out_and_comes_back_when_it_is_ingested_again(

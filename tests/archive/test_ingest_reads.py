@@ -147,6 +147,8 @@ def test_files_that_are_read_at_the_same_time_fit_into_the_bound_together(
 
     def counting(folder: Folder, path: str) -> bytes:
         nonlocal inside, most
+        if folder.url != str(root):
+            return read(folder, path)
         with lock:
             inside += 1
             most = max(most, inside)

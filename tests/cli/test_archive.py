@@ -78,7 +78,7 @@ def test_ingest_ends_with_1_when_a_file_could_not_be_read(resight: Resight, arch
     ("words", "code", "message"),
     [
         (["away"], 7, "does not exist; is it mounted"),
-        ([".", "--template", "{rest}"], 2, "has no {camera}"),
+        ([".", "--template", "{rest}"], 2, "must have one {camera}"),
         (["ftps-not-known://x"], 7, "ftps-not-known"),
     ],
 )
