@@ -12,7 +12,6 @@ import resource
 from pathlib import Path
 
 from model_store.machine import usable_cores
-from serve.unavailable import unavailable
 
 MAX_CONNECTIONS = 16_384
 FILES_PER_CONNECTION = 2.5
@@ -68,6 +67,8 @@ def max_connections() -> int:
 
 def unavailable_answer() -> bytes:
     """Return the HTTP answer for requests that a replica was answering when it ended, or that none can take."""
+    from serve.unavailable import unavailable  # which takes half a second: commands need none of it
+
     answer = unavailable()
     headers = b"".join(b"%s: %s\r\n" % header for header in answer.raw_headers)
     return b"HTTP/1.1 503 Service Unavailable\r\n%s\r\n%s" % (headers, bytes(answer.body))
