@@ -37,13 +37,22 @@ PUBLICATIONS = pa.schema(
         ("rolled_back_to", pa.int64()),
     ]
 )
+RUNS_NOW = """
+create view runs as
+    select * exclude (event),
+        min(event_at) over (partition by run_id) as started_at,
+        if(state = 'running' and event_at < now() - interval 5 minutes, 'interrupted', state) as state_now
+    from runs_table
+    qualify row_number() over (partition by run_id order by event desc) = 1;
+"""
 _LAST_EVENT = """
     select run_id, state, inference_key, model_name, model_version, weights_sha256, spec,
-        coalesce(kind, 'detect') as kind from runs
+        coalesce(kind, 'detect') as kind from runs_table
     where run_id = $run_id order by event desc limit 1
 """
 _LAST_SEALED = f"""
-    with last as (from runs where {DETECTS} qualify row_number() over (partition by run_id order by event desc) = 1)
+    with last as (
+        from runs_table where {DETECTS} qualify row_number() over (partition by run_id order by event desc) = 1)
     select run_id from last where state = 'sealed' and ($key is null or inference_key = $key)
     order by event_at desc limit 1
 """
@@ -108,13 +117,13 @@ def view_of_run(tables: Tables, run_id: str) -> View:
 
 def last_event(tables: Tables, run_id: str) -> dict[str, Any] | None:
     """run_id, state, identity of the model, spec (JSON), kind; None when there is no such run."""
-    found = _runs(tables).sql(_LAST_EVENT, params={"run_id": run_id}).to_arrow_table()
+    found = connect_runs(tables).sql(_LAST_EVENT, params={"run_id": run_id}).to_arrow_table()
     return found.to_pylist()[0] if len(found) else None
 
 
 def last_sealed(tables: Tables, inference_key: str | None = None) -> str | None:
     """The detection run that was sealed last, of one key or of any."""
-    found = _runs(tables).execute(_LAST_SEALED, {"key": inference_key}).fetchall()
+    found = connect_runs(tables).execute(_LAST_SEALED, {"key": inference_key}).fetchall()
     return found[0][0] if found else None
 
 
@@ -130,8 +139,11 @@ def unpublished(tables: Tables) -> str | None:
     )
 
 
-def _runs(tables: Tables) -> duckdb.DuckDBPyConnection:
+def connect_runs(tables: Tables) -> duckdb.DuckDBPyConnection:
+    """Open `runs_table`, the events, and `runs`; unlike `archive/query.py`, no other table."""
     connection = duckdb.connect()
     table = tables.existing("runs")
-    connection.register("runs", RUNS.empty_table() if table is None else dataset(table, RUNS))
+    events = RUNS.empty_table() if table is None else dataset(table, RUNS)
+    connection.register("runs_table", events)
+    connection.execute(f"set timezone = 'UTC'; {RUNS_NOW}")
     return connection

@@ -27,7 +27,7 @@ from archive.dataset import dataset
 from archive.images import images_of
 from archive.layers import layers_of
 from archive.literal import literal
-from archive.publications import Publications
+from archive.publications import RUNS_NOW, Publications
 from archive.resolve import resolve
 from archive.schemas import TABLES
 from archive.scratch import half_of_memory_mib, scratch
@@ -47,12 +47,6 @@ _PLAIN = """
 create view media as
     select * replace (captured_at_local::timestamp as captured_at_local) from media_table;
 create view images as from {images};
-create view runs as
-    select * exclude (event),
-        min(event_at) over (partition by run_id) as started_at,
-        if(state = 'running' and event_at < now() - interval 5 minutes, 'interrupted', state) as state_now
-    from runs_table
-    qualify row_number() over (partition by run_id order by event desc) = 1;
 create view all_results as from results_table;
 create view assertions as from assertions_table;
 create view decisions as from decisions_table;
@@ -162,6 +156,7 @@ def connect(
         sql.register("thresholds_table", limits)
         sql.begin()  # one write to the disk for all relations
         one_key = f"inference_key = {literal(view.inference_key)}" if view else "false"
+        sql.execute(RUNS_NOW)
         sql.execute(_PLAIN.format(shown=one_key, images=images_of("media")))
         sql.execute(_BOXES)
         resolve(sql, view.inference_key if view else "", layers_of(tables, view))

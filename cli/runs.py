@@ -16,6 +16,7 @@ from model_store.errors import BadRequest, ClusterError
 from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
+    from archive.publications import connect_runs
     from archive.query import connect
     from archive.tables import Tables
     from archive.views import Views
@@ -135,9 +136,7 @@ def _answers(settings: Settings, tables: Tables, run_id: str) -> bool:
 
 
 def _rows(tables: Tables, sql: str, **parameters: Any) -> list[dict[str, Any]]:
-    if tables.existing("runs") is None:
-        return []
-    with connect(tables) as relations:
+    with connect_runs(tables) as relations:
         return relations.sql(sql, params=parameters).to_arrow_table().to_pylist()
 
 
