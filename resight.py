@@ -31,9 +31,12 @@ def main() -> None:
         require_own_packages()
     except ImportError as error:
         sys.exit(f"resight: {error}")
-    from cli.main import main as command_line
+    try:
+        from cli.main import main as command_line
 
-    command_line()
+        command_line()
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

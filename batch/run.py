@@ -92,9 +92,10 @@ def execute(spec: RunSpec, tables: Tables, store: ModelStore) -> RunReport:
                 lines.append(snips.line())
     except BaseException as error:
         raise recorded(run_log, progress.counts, error, spent() if stages.ms else None) from None
-    run_log.write("sealed", final, "; ".join(lines), report | more)
-    seconds = progress.elapsed_s()
-    rate, steady = progress.rate(), progress.steady_rate()
+    seconds, rate, steady = progress.elapsed_s(), progress.rate(), progress.steady_rate()
+    timing = {"seconds": seconds, "images_per_s": rate, "steady_images_per_s": steady}
+    timing = {name: value and round(value, 2) for name, value in timing.items()}
+    run_log.write("sealed", final, "; ".join(lines), report | more, timing)
     more |= afterwards(spec, plan, tables, store, steady or rate)
     return RunReport(final, seconds, rate, steady, report, more)
 

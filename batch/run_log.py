@@ -29,6 +29,14 @@ from model_store.store import ModelInfo
 State = Literal["running", "sealed", "failed", "cancelled"]
 
 
+def report_of(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the job of a sealed run reported, from its last row in `runs`."""
+    metrics, stages = (json.loads(run[name] or "{}") for name in ("metrics", "stages"))
+    report = {"run_id": run["run_id"], "accounting": run["message"], **metrics}
+    report |= {"bottleneck": stages.get("bottleneck")} if stages else {}
+    return report | {"counts": run["counts"], "stages": stages}
+
+
 class RecordedSpec(Protocol):
     """What a run was asked to do, as far as its record needs it: a frozen pydantic model with an id."""
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from batch.job_log import job_log
+from batch.job_log import LOOK_S, JobState, job_log
 from batch.options import arguments
 from batch.spec import RunSpec
 from model_store.errors import BadRequest, ClusterError
@@ -118,8 +118,8 @@ def free_submission_id(run_id: str, known: Mapping[str | None, Any]) -> str:
             return submission_id
         if not status.is_terminal():
             raise BadRequest(
-                f"run {run_id} is at work; stop it with 'resight runs cancel {run_id}', or leave out "
-                "--run-id to start another"
+                f"run {run_id} is at work; watch it with 'resight runs attach {run_id}', stop it with "
+                f"'resight runs cancel {run_id}', or leave out --run-id to start another"
             )
     raise AssertionError("unreachable")
 
@@ -157,18 +157,41 @@ def stop(run_id: str) -> str | None:
     return ", ".join(alive) or None
 
 
+def job_of(run_id: str = "") -> tuple[str, str] | None:
+    """Return a run and its newest job: of `run_id`, else of the newest run that is alive. None when there is none.
+
+    Raises ClusterError.
+    """
+    try:
+        jobs = sorted(_client().list_jobs(), key=lambda job: job.start_time or 0, reverse=True)
+    except _ray_errors() as error:
+        raise ClusterError(f"the cluster does not answer: {error}"[:1000]) from error
+    for job in jobs:
+        runs = runs_of(job.entrypoint) if job.submission_id else []
+        if run_id in runs or (not run_id and runs and not job.status.is_terminal()):
+            return run_id or runs[0], job.submission_id
+    return None
+
+
 def is_job_of(run_id: str, entrypoint: str) -> bool:
     """By the job's command line: ids of jobs do not tell run `a`, tried twice, from run `a-2`."""
+    return run_id in runs_of(entrypoint)
+
+
+def runs_of(entrypoint: str) -> list[str]:
+    """The runs that the command line of a job names; none of a job that was not made here."""
     try:
         words = shlex.split(entrypoint)
     except ValueError:  # not made here
-        return False
-    pairs = set(itertools.pairwise(words))
-    said = ("--run-id", run_id) in pairs or f"--run-id={run_id}" in words
-    return said and any(("-m", module) in pairs for module in JOBS)
+        return []
+    pairs = list(itertools.pairwise(words))
+    if not any(("-m", module) in pairs for module in JOBS):
+        return []
+    named = [word.removeprefix("--run-id=") for word in words if word.startswith("--run-id=")]
+    return named + [value for option, value in pairs if option == "--run-id"]
 
 
-async def tail(
+def tail(
     submission_id: str, on_line: Callable[[str], None], enough: Callable[[], bool]
 ) -> JobOutcome:
     """Lines of the job's log as they come, then how it ended.
@@ -177,20 +200,26 @@ async def tail(
     nothing is done. Raises ClusterError when the cluster does not answer for long.
     """
     client, state = _client(), read_state(Settings())
+    logs = Path(state.logs) if state else None
+    with contextlib.closing(JobState(client, submission_id)) as job:
+        return asyncio.run(_tail(job, logs, on_line, enough))
+
+
+async def _tail(
+    job: JobState, logs: Path | None, on_line: Callable[[str], None], enough: Callable[[], bool]
+) -> JobOutcome:
+    """Nothing here waits for the cluster but the event loop, which Ctrl-C ends at once."""
     rest = ""
-    log = job_log(client, submission_id, Path(state.logs) if state else None)
-    async with contextlib.aclosing(log) as texts:
+    async with contextlib.aclosing(job_log(job, logs)) as texts:
         async for text in texts:
             *lines, rest = (rest + text).split("\n")
             for line in lines:
                 on_line(line)
             if enough():
                 return JobOutcome("SUCCEEDED", 0, "")
-    while True:
-        info = client.get_job_info(submission_id)
-        if info.status.is_terminal():
-            return JobOutcome(str(info.status.value), info.driver_exit_code, info.message or "")
-        await asyncio.sleep(0.2)
+    while (info := job.end()) is None:
+        await asyncio.sleep(LOOK_S)
+    return JobOutcome(str(info.status.value), info.driver_exit_code, info.message or "")
 
 
 def _ray_errors() -> tuple[type[Exception], ...]:

@@ -9,6 +9,10 @@ import typer
 
 from batch.classify.options import classify_arguments, takes_classify_options
 from batch.options import require_model
+from cli.follow import facts_of
+from cli.follow import interruptible
+from cli.follow import submitted
+from cli.follow import to_end
 from cli.output import Format, FormatOption, print_facts
 from model_store.errors import ResightError
 from model_store.lazy_imports import lazy_imports
@@ -27,9 +31,6 @@ with lazy_imports():
     from model_store.store import ModelStore
     from serve.cluster import join, read_state
     from serve.settings import Settings
-
-NAMES = ("run_id", "accounting", "seconds", "detections_per_s", "bottleneck", "view")
-NAMES += ("classifier_key",)
 
 
 def register(app: typer.Typer) -> None:
@@ -67,21 +68,21 @@ def _to_end(
     follow: bool,
     fmt: Format,
 ) -> dict[str, Any]:
-    plan = _plan(spec, settings, tables, store)
-    if plan is not None and not plan.todo:
-        return _nothing(count_classified(tables, plan, spec.run_id), plan, fmt)
-    keep_ids(settings.tables_url, spec.scope.ids)
-    join(settings)
+    with interruptible():
+        plan = _plan(spec, settings, tables, store)
+        if plan is not None and not plan.todo:
+            return facts_of(_report_of_nothing(spec, tables, plan), fmt)
+        keep_ids(settings.tables_url, spec.scope.ids)
+        join(settings)
     from batch.submit import submit_job
 
     def start() -> str:
         return submit_job("batch.classify", spec.run_id, classify_arguments(spec), settings)
 
-    def facts(last: dict[str, Any]) -> dict[str, Any]:
-        told = {name: last.get(name) for name in NAMES}
-        return told | _details(fmt, last["counts"], last["stages"])
-
-    return job_to_end(start, spec.run_id, follow, fmt, facts)
+    if not follow:
+        return {"run_id": spec.run_id, "job": submitted(start, [spec.run_id])}
+    reports = to_end(start, [spec.run_id], fmt is not Format.table)
+    return facts_of(reports.get(spec.run_id, {"run_id": spec.run_id}), fmt)
 
 
 def _plan(
@@ -100,13 +101,10 @@ def _plan(
         return None
 
 
-def _nothing(counts: CropCounts, plan: CropPlan, fmt: Format) -> dict[str, Any]:
-    told: dict[str, Any] = dict.fromkeys(NAMES)
-    told |= {"accounting": counts.line(), "seconds": 0.0, "detections_per_s": 0.0}
-    told |= {"view": f"{plan.view.name} {plan.view.serial}"}
-    told |= {"classifier_key": plan.target.classifier_key}
-    return told | _details(fmt, asdict(counts), {})
-
-
-def _details(fmt: Format, counts: dict[str, Any], stages: dict[str, Any]) -> dict[str, Any]:
-    return {"counts": counts, "stages": stages} if fmt is Format.json else {}
+def _report_of_nothing(spec: ClassifySpec, tables: Tables, plan: CropPlan) -> dict[str, Any]:
+    counts = count_classified(tables, plan, spec.run_id)
+    report: dict[str, Any] = {"run_id": None, "accounting": counts.line(), "seconds": 0.0}
+    report |= {"detections_per_s": 0.0, "bottleneck": None}
+    report |= {"view": f"{plan.view.name} {plan.view.serial}"}
+    report |= {"classifier_key": plan.target.classifier_key}
+    return report | {"counts": asdict(counts), "stages": {}}

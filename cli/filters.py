@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -182,15 +181,16 @@ def _run(
         return [_row(spec, runs.dry_run(spec, tables, here).metrics()) for spec in specs]
     join(settings)
     from batch.filters.submit import submit_filters
-    from cli.follow import to_end
-    from cli.follow_jobs import follow_several
+    from cli.follow import submitted, to_end
 
-    if not follow:
-        job = submit_filters(specs, settings)
-        return [{"run_id": spec.run_id, "job": job} for spec in specs]
+    def start() -> str:
+        return submit_filters(specs, settings)
+
     run_ids = [spec.run_id for spec in specs]
-    watch = partial(follow_several, runs=len(specs))
-    reports = to_end(lambda: submit_filters(specs, settings), run_ids, watch)
+    if not follow:
+        job = submitted(start, run_ids)
+        return [{"run_id": run_id, "job": job} for run_id in run_ids]
+    reports = to_end(start, run_ids)
     return [_row(spec, reports[spec.run_id]) for spec in specs if spec.run_id in reports]
 
 

@@ -6,6 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
+from cli.follow import facts_of
+from cli.follow import interruptible
+from cli.follow import submitted
+from cli.follow import to_end
 from batch.options import takes_run_options
 from cli.layers import tell_silent
 from cli.output import Format, FormatOption, note, print_facts
@@ -13,6 +17,9 @@ from model_store.errors import BadRequest
 from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
+    from batch.id_list import keep_ids
+    from batch.nothing_to_do import report_of_nothing
+    from serve.cluster import join
     from archive.tables import Tables
     from archive.views import Views
     from batch.dry_run import dry_run_report
@@ -69,7 +76,28 @@ def reprocess(
     if dry_run:
         print_facts(dry_run_report(spec, tables, store), fmt)
         return
-    print_facts(run_to_end(spec, settings, tables, store, follow, fmt), fmt)
+    print_facts(_to_end(spec, settings, tables, store, follow, fmt), fmt)
+
+
+def _to_end(
+    spec: RunSpec, settings: Settings, tables: Tables, store: ModelStore, follow: bool, fmt: Format
+) -> dict[str, Any]:
+    """Facts of the run: planned here, submitted only if something is to be done, followed to its end."""
+    with interruptible():
+        report = report_of_nothing(spec, settings, tables, store)
+        if report is not None:
+            return facts_of(report, fmt)
+        keep_ids(settings.tables_url, spec.scope.ids)
+        join(settings)
+    from batch.submit import submit
+
+    def start() -> str:
+        return submit(spec, settings)
+
+    if not follow:
+        return {"run_id": spec.run_id, "job": submitted(start, [spec.run_id])}
+    reports = to_end(start, [spec.run_id], fmt is not Format.table)
+    return facts_of(reports.get(spec.run_id, {"run_id": spec.run_id}), fmt)
 
 
 def _if_needed(
@@ -89,7 +117,7 @@ def _if_needed(
     if due.scope is not None and due.run_id is not None:
         model = str(due.model.id)
         changed = {"model": model, "scope": due.scope, "run_id": due.run_id}
-        facts |= run_to_end(spec.model_copy(update=changed), settings, tables, store, follow, fmt)
+        facts |= _to_end(spec.model_copy(update=changed), settings, tables, store, follow, fmt)
     if due.publish:
         view = publish(
             tables,

@@ -1,4 +1,4 @@
-"""runs list, show, log, cancel; publish, rollback, prune and diff are registered from files of their own."""
+"""runs list, show, log, attach, cancel; publish, rollback, prune and diff are registered from files of their own."""
 
 from __future__ import annotations
 
@@ -11,11 +11,18 @@ import typer
 
 from archive.run_kinds import kind_of
 from cli import publication, runs_diff
+from cli.follow import facts_of, follow, reports_of
 from cli.output import Format, FormatOption, note, print_facts, print_rows
+from model_store.errors import Conflict
 from model_store.errors import BadRequest, ClusterError
 from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
+    from archive.tables import Tables
+    from archive.views import Views
+    from batch.cancel import close
+    from batch.cancel import is_interrupted
+    from batch.run_log import report_of
     from archive.publications import connect_runs
     from archive.query import connect
     from archive.tables import Tables
@@ -47,6 +54,7 @@ _EVENTS = """
     order by event desc limit $most
 """
 SHOWN_EVENTS = 5
+ENDED = ("sealed", "failed", "cancelled")
 
 
 @app.command("list")
@@ -98,6 +106,52 @@ def log(
     tables = Tables(Settings().tables_url)
     _run(tables, run_id)
     print_rows([_event(e) for e in _rows(tables, _EVENTS, run_id=run_id, most=most)], fmt)
+
+
+@app.command()
+def attach(
+    run_id: Annotated[
+        str, typer.Argument(metavar="[RUN]", help="its id; default: the newest")
+    ] = "",
+    fmt: FormatOption = Format.table,
+) -> None:
+    """Follow a run to its end, as the command that started it does; of one that has ended, print its report.
+
+    Exit codes are those of the run's job; 5 for a run that ended without being sealed.
+    Example: resight runs attach 20260514T031500-9f2c1a
+    """
+    settings = Settings()
+    tables = Tables(settings.tables_url)
+    run = next(iter(_rows(tables, f"{_RUNS} limit 1", run_id=run_id or None)), None)
+    has_ended = bool(run_id and run and run["state_now"] in ENDED)
+    job = None if has_ended else _job(settings, run_id)
+    if job is not None:
+        run_id, submission_id = job
+        done = follow(submission_id, [run_id], fmt is not Format.table)
+        report = reports_of(submission_id, [run_id], done).get(run_id, {"run_id": run_id})
+    elif run is None:
+        raise BadRequest(f"no run '{run_id}'; see: resight runs list")
+    elif run["state_now"] == "running":
+        raise Conflict(
+            f"run {run['run_id']} is running, but not as a job of this cluster; what it does: resight runs "
+            f"show {run['run_id']}"
+        )
+    else:
+        report = report_of(run)
+    print_facts(facts_of(report, fmt), fmt)
+    if job is None and run and run["state_now"] != "sealed":
+        note(f"run {run['run_id']} is {run['state_now']}; to go on with it, run it again")
+        raise typer.Exit(5)
+
+
+def _job(settings: Settings, run_id: str) -> tuple[str, str] | None:
+    """A run and its job, where there is a cluster. Raises ClusterError."""
+    if read_state(settings) is None and not settings.address:
+        return None
+    join(settings)
+    from batch.submit import job_of
+
+    return job_of(run_id)
 
 
 @app.command()

@@ -88,7 +88,9 @@ def execute(spec: ClassifySpec, tables: Tables, store: ModelStore) -> ClassifyRe
     report = stages.report(progress.elapsed_s(), commit_s, spec.actors * stage_threads(spec))
     report["crops_by_node"] = report.pop("images_by_node")
     metrics = plan_facts(plan)
-    run_log.write("sealed", final.as_counts(), final.line(), report, metrics)
+    timing = {"seconds": progress.elapsed_s(), "detections_per_s": progress.rate()}
+    timing = {name: round(value, 2) for name, value in timing.items()}
+    run_log.write("sealed", final.as_counts(), final.line(), report, metrics | timing)
     _tidy(spec, tables, plan)
     return ClassifyReport(final, progress.elapsed_s(), progress.rate(), report, metrics)
 

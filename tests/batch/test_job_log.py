@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from batch import job_log
+from batch.job_log import JobState
 from model_store.errors import ClusterError
 
 NAME = "job-driver-job-1.log"
@@ -38,7 +39,7 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def all_of(client: Client, folder: Path | None) -> str:
-    return "".join([text async for text in job_log.job_log(client, "job-1", folder)])
+    return "".join([text async for text in job_log.job_log(JobState(client, "job-1"), folder)])
 
 
 async def test_lines_come_from_the_file_as_they_are_written(tmp_path: Path) -> None:
@@ -46,7 +47,7 @@ async def test_lines_come_from_the_file_as_they_are_written(tmp_path: Path) -> N
     client = Client(alive=10**9)
 
     async def follow() -> None:
-        async for text in job_log.job_log(client, "job-1", tmp_path):
+        async for text in job_log.job_log(JobState(client, "job-1"), tmp_path):
             seen.append(text)
 
     following = asyncio.create_task(follow())
@@ -71,7 +72,7 @@ async def test_a_line_that_is_half_written_waits_for_its_end(tmp_path: Path) -> 
     )  # half a letter
 
     async def follow() -> None:
-        async for text in job_log.job_log(Client(alive=10**9), "job-1", tmp_path):
+        async for text in job_log.job_log(JobState(Client(alive=10**9), "job-1"), tmp_path):
             seen.append(text)
 
     following = asyncio.create_task(follow())

@@ -21,11 +21,10 @@ from archive.schemas import MEDIA
 from archive.tables import Tables
 from batch.accounting import Counts
 from batch.identity import began_on
+from batch.nothing_to_do import report_of_nothing
 from batch.plan import Plan, make_plan
 from batch.scope import Scope
 from batch.spec import RunSpec
-from cli.output import Format
-from cli.run_to_end import run_to_end
 from model_store.errors import NothingWorked, ResightError, StorageUnreachable
 from model_store.store import ModelStore, ModelVersion
 from serve.settings import Settings
@@ -141,7 +140,7 @@ def test_the_command_line_ends_it_as_the_run_would_have(
     spec = RunSpec(run_id="r", model="motion@1", scope=MISSING)
     settings = Settings(home=str(Path(tables.url).parent))  # type: ignore[call-arg]
     with pytest.raises(NothingWorked, match="every one of 8 images"):
-        run_to_end(spec, settings, tables, STORE, follow=True, fmt=Format.json)
+        report_of_nothing(spec, settings, tables, STORE)
     last = max(rows_of(tables, "runs"), key=lambda row: row["event"])
     assert last["state"] == "failed"
     assert "every one of 8 images" in last["message"]

@@ -128,7 +128,8 @@ def test_the_job_gets_what_was_asked_and_its_report_is_told(
         started.append((module, run_id, words))
         return f"resight-{run_id}"
 
-    def follow(job: str, quiet: bool) -> Followed:
+    def follow(job: str, run_ids: list[str], quiet: bool) -> Followed:
+        assert run_ids == ["r"]
         if len(started) == 1:
             return Followed(JobOutcome("FAILED", None, "runtime_env setup failed: gone"), {}, {})
         report = {"run_id": "r", "accounting": "line", "counts": {}, "stages": {}}

@@ -14,7 +14,7 @@ import pytest
 
 import batch.filters.submit
 import cli.filters
-import cli.follow_jobs
+import cli.follow
 from archive.layers import Layer, keep_layer, read_layers
 from archive.tables import Tables
 from archive.views import Views
@@ -54,14 +54,14 @@ def asked(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> list[FilterSpec]:
         specs[:] = these
         return "job-1"
 
-    def reports(job: str, runs: int) -> Followed:
-        assert (job, runs) == ("job-1", len(specs))
+    def reports(job: str, run_ids: list[str], quiet: bool) -> Followed:
+        assert (job, run_ids) == ("job-1", [one.run_id for one in specs])
         found = {one.run_id: execute(one, tables, here).metrics() for one in specs}
         return Followed(JobOutcome("SUCCEEDED", 0, ""), found, {})
 
     monkeypatch.setattr(cli.filters, "join", lambda _: None)
     monkeypatch.setattr(batch.filters.submit, "submit_filters", submit)
-    monkeypatch.setattr(cli.follow_jobs, "follow_several", reports)
+    monkeypatch.setattr(cli.follow, "follow", reports)
     return specs
 
 
@@ -228,15 +228,15 @@ def test_a_job_that_never_began_is_submitted_again(
     resight: Resight, asked: list[FilterSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     began: list[str] = []
-    whole = cli.follow_jobs.follow_several
+    whole = cli.follow.follow
 
-    def watch(job: str, runs: int) -> Followed:
+    def watch(job: str, run_ids: list[str], quiet: bool) -> Followed:
         began.append(job)
         if len(began) > 1:
-            return whole(job, runs)
+            return whole(job, run_ids, quiet)
         return Followed(JobOutcome("FAILED", None, "runtime_env setup failed: gone"), {}, {})
 
-    monkeypatch.setattr(cli.follow_jobs, "follow_several", watch)
+    monkeypatch.setattr(cli.follow, "follow", watch)
     (row,) = rows_in(resight(*RUN, *ALL, *JSON))
     assert (row["flagged"], len(began)) == (4, 2)
 

@@ -1,9 +1,12 @@
-"""A job that was submitted, to its end: its lines, its reports, a second try, its exit code; no cluster is started."""
+"""A job that was submitted, to its end: its lines, reports, second try, exit code; Ctrl-C. No cluster is started."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,105 +14,105 @@ import typer
 
 import batch.submit
 import cli.follow
-import cli.follow_jobs
 from batch.submit import JobOutcome
 from cli.follow import Followed, follow, to_end
-from cli.follow_jobs import follow_several
+from model_store.errors import ClusterError
 
 WELL = JobOutcome("SUCCEEDED", 0, "")
 NEVER = JobOutcome("FAILED", None, "runtime_env setup failed: the package is gone")
 PROGRESS = {"event": "progress", "requested": 2, "ok": 1, "images_per_s": 3.0}
 PARTS = {"event": "filter_progress", "parts": 1}
 ROWS = {"event": "planned", "rows": 4, "parts": 1}
+GOES_ON = "run r goes on; watch it with: resight runs attach r; stop it with: resight runs cancel r"
 
 
 class Jobs:
     """Ids in their order; each ends with the next of `ends`."""
 
-    def __init__(self, *ends: Followed) -> None:
+    def __init__(self, patch: pytest.MonkeyPatch, *ends: Followed) -> None:
         self.ids: list[str] = []
         self._ends = ends
+        patch.setattr(cli.follow, "follow", self.follow)
 
     def start(self) -> str:
         self.ids.append(f"job-{len(self.ids) + 1}")
         return self.ids[-1]
 
-    def watch(self, job: str) -> Followed:
+    def follow(self, job: str, run_ids: Sequence[str], quiet: bool) -> Followed:
         assert job == self.ids[-1]
         return self._ends[len(self.ids) - 1]
 
 
-def test_a_job_that_ends_well_is_submitted_once() -> None:
-    jobs = Jobs(Followed(WELL, {"r": {"n": 1}}, {}))
-    assert to_end(jobs.start, ["r"], jobs.watch) == {"r": {"n": 1}}
+def test_a_job_that_ends_well_is_submitted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = Jobs(monkeypatch, Followed(WELL, {"r": {"n": 1}}, {}))
+    assert to_end(jobs.start, ["r"]) == {"r": {"n": 1}}
     assert jobs.ids == ["job-1"]
 
 
-def test_a_job_that_never_began_is_submitted_once_more() -> None:
-    jobs = Jobs(Followed(NEVER, {}, {}), Followed(WELL, {"r": {"n": 2}}, {}))
-    assert to_end(jobs.start, ["r"], jobs.watch) == {"r": {"n": 2}}
+def test_a_job_that_never_began_is_submitted_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = Jobs(monkeypatch, Followed(NEVER, {}, {}), Followed(WELL, {"r": {"n": 2}}, {}))
+    assert to_end(jobs.start, ["r"]) == {"r": {"n": 2}}
     assert jobs.ids == ["job-1", "job-2"]
 
 
-def test_and_no_more_than_once(capsys: pytest.CaptureFixture[str]) -> None:
-    jobs = Jobs(Followed(NEVER, {}, {}), Followed(NEVER, {}, {}))
+def test_and_no_more_than_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs = Jobs(monkeypatch, Followed(NEVER, {}, {}), Followed(NEVER, {}, {}))
     with pytest.raises(typer.Exit) as ended:
-        to_end(jobs.start, ["r"], jobs.watch)
+        to_end(jobs.start, ["r"])
     assert ended.value.exit_code == 5
     assert jobs.ids == ["job-1", "job-2"]
     assert "the job ended FAILED: runtime_env setup failed" in capsys.readouterr().err
 
 
-def test_a_job_that_failed_ends_with_its_code_and_words(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_job_that_failed_ends_with_its_code_and_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     outcome = JobOutcome("FAILED", 7, "Job entrypoint command failed with exit code 7")
-    jobs = Jobs(Followed(outcome, {"one": {}}, {"error": "the tables are away"}))
+    jobs = Jobs(monkeypatch, Followed(outcome, {"one": {}}, {"error": "the tables are away"}))
     with pytest.raises(typer.Exit) as ended:
-        to_end(jobs.start, ["one", "two"], jobs.watch)
+        to_end(jobs.start, ["one", "two"])
     assert ended.value.exit_code == 7
     assert jobs.ids == ["job-1"]
     assert "the job ended FAILED: the tables are away" in capsys.readouterr().err
 
 
-def test_a_report_that_did_not_come_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    jobs = Jobs(Followed(WELL, {"one": {}}, {}))
-    assert to_end(jobs.start, ["one", "two"], jobs.watch) == {"one": {}}
+def test_a_report_that_did_not_come_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs = Jobs(monkeypatch, Followed(WELL, {"one": {}}, {}))
+    assert to_end(jobs.start, ["one", "two"]) == {"one": {}}
     said = capsys.readouterr().err
     assert "run two has succeeded, but its report did not come: ray job logs job-1" in said
     assert "run one" not in said
 
 
 @pytest.mark.parametrize(
-    ("watch", "lines"),
-    [(lambda job: follow(job, True), PROGRESS), (lambda job: follow_several(job, 3), PARTS)],
+    "events", [[{"event": "planned", "requested": 2}, PROGRESS], [ROWS, PARTS]]
 )
 def test_reports_and_failures_are_taken_from_the_lines_of_the_job(
-    monkeypatch: pytest.MonkeyPatch, watch: Callable[[str], Followed], lines: dict[str, Any]
+    monkeypatch: pytest.MonkeyPatch, events: list[dict[str, Any]]
 ) -> None:
     ends = [{"event": "report", "run_id": name, "n": n} for n, name in enumerate("ab")]
     failed = {"event": "run_failed", "error": "words"}
-    first = ROWS if lines is PARTS else {"event": "planned", "requested": 2}
 
-    async def tail(
-        job: str, on_line: Callable[[str], None], enough: Callable[[], bool]
-    ) -> JobOutcome:
+    def tail(job: str, on_line: Callable[[str], None], enough: Callable[[], bool]) -> JobOutcome:
         assert job == "job-1"
-        for event in (first, lines, *ends, failed):
+        for event in (*events, *ends, failed):
             on_line(json.dumps(event))
         on_line("no event")
+        assert enough()
         return WELL
 
-    for module in (cli.follow, cli.follow_jobs):
-        monkeypatch.setattr(module, "tail", tail)
-    done = watch("job-1")
+    monkeypatch.setattr(cli.follow, "tail", tail)
+    done = follow("job-1", "ab", quiet=True)
     assert done == Followed(WELL, {"a": ends[0], "b": ends[1]}, failed)
 
 
-@pytest.mark.parametrize(
-    ("watch", "wanted"),
-    [(lambda job: follow(job, True), 1), (lambda job: follow_several(job, 2), 2)],
-)
+@pytest.mark.parametrize("run_ids", [["r0"], ["r0", "r1"]])
 def test_nobody_waits_for_a_job_to_take_itself_down_once_its_reports_are_there(
-    monkeypatch: pytest.MonkeyPatch, watch: Callable[[str], Followed], wanted: int
+    monkeypatch: pytest.MonkeyPatch, run_ids: list[str]
 ) -> None:
     class Client:
         asked = 0
@@ -124,5 +127,85 @@ def test_nobody_waits_for_a_job_to_take_itself_down_once_its_reports_are_there(
             raise AssertionError("how it ended is not asked")
 
     monkeypatch.setattr(batch.submit, "_client", Client)
-    done = watch("job-1")
-    assert (done.outcome, len(done.reports), Client.asked) == (WELL, wanted, wanted)
+    monkeypatch.setattr(batch.submit, "read_state", lambda _: None)
+    done = follow("job-1", run_ids, quiet=True)
+    assert (done.outcome, len(done.reports), Client.asked) == (WELL, len(run_ids), len(run_ids))
+
+
+def test_ctrl_c_does_not_wait_for_a_cluster_that_is_slow_to_answer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The log says nothing, and how the job is has just been asked."""
+    (tmp_path / "job-driver-job-1.log").touch()
+    asked: list[str] = []
+
+    class Client:
+        def get_job_info(self, job: str) -> None:
+            asked.append(job)
+            time.sleep(2)
+            raise OSError
+
+    async def interrupted(_: float) -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(batch.submit, "_client", Client)
+    monkeypatch.setattr(batch.submit, "read_state", lambda _: Here(str(tmp_path)))
+    monkeypatch.setattr("batch.job_log.ASK_S", 0.001)
+    monkeypatch.setattr("asyncio.sleep", interrupted)
+    began_s = time.monotonic()
+    with pytest.raises(typer.Exit) as ended:
+        follow("job-1", ["r"], quiet=True)
+    assert ended.value.exit_code == 130
+    assert time.monotonic() - began_s < 1
+    assert GOES_ON in capsys.readouterr().err
+
+
+class Here:
+    def __init__(self, logs: str) -> None:
+        self.logs = logs
+
+
+@pytest.mark.parametrize(
+    ("known", "words"),
+    [
+        (("resight-r", True), f"^{GOES_ON}$"),
+        (None, "^interrupted: nothing was started$"),
+        (ClusterError("away"), f"^interrupted while the job was submitted; if it was: {GOES_ON}$"),
+    ],
+)
+def test_ctrl_c_during_the_submission_says_whether_the_cluster_has_the_job(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    known: object,
+    words: str,
+) -> None:
+    def job_of(run_id: str) -> object:
+        assert run_id == "r"
+        if isinstance(known, Exception):
+            raise known
+        return known
+
+    def start() -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.follow, "job_of", job_of)
+    with pytest.raises(typer.Exit) as ended:
+        to_end(start, ["r"])
+    assert ended.value.exit_code == 130
+    assert re.match(words, capsys.readouterr().err)
+
+
+def test_a_cluster_that_does_not_answer_delays_ctrl_c_by_a_second_at_most(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli.follow, "ASK_S", 0.01)
+    monkeypatch.setattr(cli.follow, "job_of", lambda _: time.sleep(2))
+    began_s = time.monotonic()
+    with (
+        pytest.raises(typer.Exit),
+        cli.follow.interruptible(lambda: cli.follow._interrupted_submission(["r", "s"])),
+    ):
+        raise KeyboardInterrupt
+    assert time.monotonic() - began_s < 1
+    assert "runs r, s go on; watch them with: resight runs attach r" in capsys.readouterr().err

@@ -7,10 +7,12 @@ import io
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
 import ray.exceptions  # before the fixture forbids processes
+from ray.job_submission import JobStatus
 
 import batch.submit
 import cli.runs
@@ -18,6 +20,8 @@ from archive.tables import Tables
 from batch.accounting import Counts
 from batch.run_log import RunLog
 from batch.spec import RunSpec
+from batch.submit import JobOutcome
+from cli.follow import Followed
 from model_store.names import version_id
 from model_store.store import ModelStore
 from tests.cli.conftest import Resight
@@ -29,7 +33,7 @@ def test_nothing_was_run_yet(resight: Resight, home: Path) -> None:
     assert (
         resight("runs", "list", "--format", "csv").ok().startswith("run_id,kind,state,model,scope,")
     )
-    for command in ("show", "log", "cancel", "publish"):
+    for command in ("show", "log", "attach", "cancel", "publish"):
         assert "no run 'r'" in resight("runs", command, "r").refused(2)
     assert "nothing is published" in resight("runs", "rollback").refused(2)
     assert not (home / "tables").exists()
@@ -213,6 +217,53 @@ def test_an_export_is_of_a_view_or_a_run_and_is_recorded(
         {"view": "production 1", "rows": 2, "inference_keys": [key(store, "1")]},
         {"view": "run new", "rows": 4, "inference_keys": [key(store, "2")]},
     ]
+
+
+def test_the_report_of_a_run_that_has_ended_is_printed_at_once(
+    resight: Resight, two: Tables, store: ModelStore
+) -> None:
+    """`new` is the newest."""
+    for words in ((), ("new",)):
+        report = json.loads(resight("runs", "attach", *words, "--format", "json").ok())
+        assert (report["run_id"], report["accounting"]) == ("new", "says [sealed]")
+        assert (report["bottleneck"], report["counts"]["reused"]) == ("decode", 2)
+    ran(two, store, "broken", "1", "running", "failed")
+    done = resight("runs", "attach", "broken")
+    assert (done.code, "accounting  says [failed]" in done.out) == (5, True)
+    assert "run broken is failed; to go on with it, run it again" in done.err
+    ran(two, store, "young", "1", "running", start=datetime.now(UTC))
+    assert "not as a job of this cluster" in resight("runs", "attach", "young").refused(2)
+    assert "no run 'none'" in resight("runs", "attach", "none").refused(2)
+
+
+@pytest.mark.parametrize("words", [(), ("young",)])
+def test_a_run_that_is_running_is_followed_to_its_end(
+    resight: Resight,
+    two: Tables,
+    store: ModelStore,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+) -> None:
+    """Its job is the newest that is alive; it has not even begun."""
+    report = {"run_id": "young", "accounting": "line", "seconds": 1.0, "counts": {}, "stages": {}}
+    jobs = [job("old", JobStatus.SUCCEEDED, 1), job("young", JobStatus.RUNNING, 2)]
+
+    def followed(submission_id: str, run_ids: list[str], quiet: bool) -> Followed:
+        assert (submission_id, run_ids, quiet) == ("resight-young", ["young"], True)
+        return Followed(JobOutcome("SUCCEEDED", 0, ""), {"young": report}, {})
+
+    monkeypatch.setenv("RESIGHT_ADDRESS", "http://127.0.0.1:9")
+    monkeypatch.setattr(cli.runs, "join", lambda _: None)
+    monkeypatch.setattr(batch.submit, "_client", lambda: SimpleNamespace(list_jobs=lambda: jobs))
+    monkeypatch.setattr(cli.runs, "follow", followed)
+    shown = json.loads(resight("runs", "attach", *words, "--format", "json").ok())
+    assert shown == report
+
+
+def job(run_id: str, status: JobStatus, start_time: int) -> SimpleNamespace:
+    command = f"python -m batch.reprocess --run-id {run_id}"
+    facts = {"entrypoint": command, "status": status, "start_time": start_time}
+    return SimpleNamespace(submission_id=f"resight-{run_id}", **facts)
 
 
 def test_without_a_cluster_an_interrupted_run_is_cancelled_in_the_record(
