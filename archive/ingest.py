@@ -23,7 +23,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from archive.changes import Changes, replace_some, writer_of
-from archive.defaults import DEFAULT_TEMPLATE, MAX_MIB
+from archive.defaults import MAX_MIB
 from archive.difference import Difference, Due, difference
 from archive.listing import Gap, list_files
 from archive.media import compile_template, media_row

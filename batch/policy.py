@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 
 from model_store.config import Frozen
 from model_store.errors import BadRequest
+from model_store.said import wrong_fields
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = get_args(Day)
@@ -182,9 +183,6 @@ def read_policy(path: Path, required: bool = False) -> Policy:
             raise BadRequest(f"there is no policy {path}: correct RESIGHT_POLICY") from error
         return Policy()
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()
-        )
-        raise BadRequest(f"{path}: {wrong}") from error
+        raise BadRequest(f"{path}: {wrong_fields(error, Policy)}") from error
     except (OSError, ValueError) as error:
         raise BadRequest(f"{path}: {error}") from error

@@ -9,10 +9,7 @@ import typer
 
 from batch.classify.options import classify_arguments, takes_classify_options
 from batch.options import require_model
-from cli.follow import facts_of
-from cli.follow import interruptible
-from cli.follow import submitted
-from cli.follow import to_end
+from cli.follow import facts_of, interruptible, submitted, to_end
 from cli.output import Format, FormatOption, print_facts
 from model_store.errors import ResightError
 from model_store.lazy_imports import lazy_imports
@@ -20,14 +17,13 @@ from model_store.lazy_imports import lazy_imports
 with lazy_imports():
     from archive.tables import Tables
     from batch.classify import spec as specs
-    from batch.classify.accounting import CropCounts, count_classified
+    from batch.classify.accounting import count_classified
     from batch.classify.dry_run import dry_run_report
     from batch.classify.plan import CropPlan, plan_crops, view_to_classify
     from batch.classify.spec import ClassifySpec
     from batch.id_list import keep_ids
     from batch.identity import began_on, require_same_run
     from batch.plan import pinned
-    from cli.run_to_end import job_to_end
     from model_store.store import ModelStore
     from serve.cluster import join, read_state
     from serve.settings import Settings

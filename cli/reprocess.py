@@ -6,32 +6,28 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.follow import facts_of
-from cli.follow import interruptible
-from cli.follow import submitted
-from cli.follow import to_end
 from batch.options import takes_run_options
+from cli.follow import facts_of, interruptible, submitted, to_end
 from cli.layers import tell_silent
 from cli.output import Format, FormatOption, note, print_facts
 from model_store.errors import BadRequest
 from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
-    from batch.id_list import keep_ids
-    from batch.nothing_to_do import report_of_nothing
-    from serve.cluster import join
     from archive.tables import Tables
     from archive.views import Views
     from batch.dry_run import dry_run_report
     from batch.facts import wanted_version
+    from batch.id_list import keep_ids
     from batch.if_needed import Needed, if_needed, rolled_back_since
     from batch.impact.gates import closed_gates
+    from batch.nothing_to_do import report_of_nothing
     from batch.policy import read_policy
     from batch.publish import publish
     from batch.scope import Scope
     from batch.spec import RunSpec
-    from cli.run_to_end import run_to_end
     from model_store.store import ModelStore
+    from serve.cluster import join
     from serve.settings import Settings
 
 

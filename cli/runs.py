@@ -13,21 +13,15 @@ from archive.run_kinds import kind_of
 from cli import publication, runs_diff
 from cli.follow import facts_of, follow, reports_of
 from cli.output import Format, FormatOption, note, print_facts, print_rows
-from model_store.errors import Conflict
-from model_store.errors import BadRequest, ClusterError
+from model_store.errors import BadRequest, ClusterError, Conflict
 from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
-    from archive.tables import Tables
-    from archive.views import Views
-    from batch.cancel import close
-    from batch.cancel import is_interrupted
-    from batch.run_log import report_of
     from archive.publications import connect_runs
-    from archive.query import connect
     from archive.tables import Tables
     from archive.views import Views
     from batch.cancel import close, is_interrupted
+    from batch.run_log import report_of
     from serve.cluster import join, read_state
     from serve.settings import Settings
 

@@ -248,11 +248,13 @@ def parse_config(text: str | bytes, where: str) -> AnyConfig:
     try:
         value = json.loads(text)
         _require_whole_characters(value, where)
-        return _class_of(value, where).model_validate(value)
-    except ValidationError as error:
-        raise ModelRefused(f"{where}: {wrong_fields(error, 'config')}") from error
     except (ValueError, RecursionError) as error:
         raise ModelRefused(f"{where} is not JSON: {error}") from error
+    kind = _class_of(value, where)
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        raise ModelRefused(f"{where}: {wrong_fields(error, kind, 'config')}") from error
 
 
 def _class_of(value: Any, where: str) -> type[ModelConfig] | type[ClassifierConfig]:

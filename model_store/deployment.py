@@ -177,4 +177,4 @@ def _checked(where: str, entry: object) -> Deployment:
     try:
         return Deployment.model_validate(entry)
     except ValidationError as error:
-        raise ModelRefused(f"{where}: {wrong_fields(error, 'entry')}") from error
+        raise ModelRefused(f"{where}: {wrong_fields(error, Deployment, 'entry')}") from error

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from difflib import get_close_matches
 from textwrap import shorten
+from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 MOST_CHARS = 400
-UNKNOWN = "unknown field: its name is misspelt, or the file is of a newer Resight"
 
 
 def said(error: BaseException, most: int = MOST_CHARS) -> str:
@@ -17,10 +19,33 @@ def said(error: BaseException, most: int = MOST_CHARS) -> str:
     return shorten(words, most, placeholder=" …")
 
 
-def wrong_fields(error: ValidationError, whole: str) -> str:
-    """Return each wrong field by its path, and why; `whole` stands for the file where no field is at fault."""
+def wrong_fields(error: ValidationError, model: type[BaseModel], whole: str = "") -> str:
+    """Return each wrong field of a `model` by its path (`whole`: of the value itself) with the reason.
+
+    For a field that the model does not have: the one with nearly its name, else all there are.
+    """
     return "; ".join(
         f"{'.'.join(map(str, item['loc'])) or whole}: "
-        f"{UNKNOWN if item['type'] == 'extra_forbidden' else item['msg']}"
+        + (_unknown(model, item["loc"]) if item["type"] == "extra_forbidden" else item["msg"])
         for item in error.errors()
     )
+
+
+def _unknown(model: type[BaseModel], place: Sequence[int | str]) -> str:
+    kind: type[BaseModel] | None = model
+    for part in place[:-1]:
+        field = kind.model_fields.get(str(part)) if kind else None
+        kind = next(_models_of(field.annotation), None) if field else None
+    names = list(kind.model_fields) if kind else []
+    near = get_close_matches(str(place[-1]), names, 1)
+    if near:
+        return f"unknown field, did you mean {near[0]}?"
+    known = f"; there is: {', '.join(names)}" if names else ""
+    return f"unknown field{known}; its name is misspelt, or the file is of a newer Resight"
+
+
+def _models_of(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models_of(part)

@@ -127,7 +127,7 @@ def _merged(
         known = ModelState() if data is None else ModelState.model_validate_json(data)
     except ValidationError as error:
         raise ModelRefused(
-            f"{store.url}/{name}/{STATE} is damaged ({wrong_fields(error, 'file')}); remove it: "
+            f"{store.url}/{name}/{STATE} is damaged ({wrong_fields(error, ModelState, 'file')}); remove it: "
             "what serves then follows aliases.json"
         ) from error
     aliases = {alias: known.aliases.get(alias, AliasState(active=v)) for alias, v in wanted.items()}

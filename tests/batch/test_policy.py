@@ -60,8 +60,9 @@ def test_off_is_how_toml_says_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[due]\nnew_modle = true", r"due\.new_modle: Extra inputs"),
-        ("[dew]\n", r"dew: Extra inputs"),
+        ("[due]\nnew_modle = true", r"due\.new_modle: unknown field, did you mean new_model\?"),
+        ("[dew]\n", r"dew: unknown field, did you mean due\?"),
+        ("[due.weekly]\nx = 1", r"due\.weekly\.x: unknown field; there is: day, start, hours"),
         ("[due]\nthreshold_delta = -1", r"due\.threshold_delta"),
         ("[due]\nimport_over = 1.5", r"due\.import_over"),
         ("[due.weekly]\nday = 'sunday'", r"due\.weekly\.day"),
