@@ -16,9 +16,12 @@ from typing import Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from batch.submit import JobOutcome, job_of, tail
 from cli.output import Format, errors, note
 from model_store.errors import ClusterError
+from model_store.lazy_imports import lazy_imports
+
+with lazy_imports():
+    from batch.submit import JobOutcome, job_of, tail
 
 INTERRUPTED = 130
 """128 + SIGINT, as a shell reports it."""

@@ -7,8 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from archive.tables import Tables
-from batch.remove_model import require_unneeded
 from cli import model_add, rollout
 from cli.model_add import how_to_serve, identity_of, store
 from cli.output import Format, FormatOption, note, print_facts, print_rows
@@ -17,6 +15,8 @@ from model_store.lazy_imports import lazy_imports
 from model_store.names import parse_ref, version_id
 
 with lazy_imports():
+    from archive.tables import Tables
+    from batch.remove_model import require_unneeded
     from model_store.loaded import load_model
     from model_store.names import VersionId, parse_version
     from model_store.storage import absolute
