@@ -143,8 +143,8 @@ class ModelStore:
         return [version for version, is_ready in self._entries(name, READY) if is_ready]
 
     def unfinished(self, name: str) -> list[VersionId]:
-        """Return versions that a publication has taken and not announced, and that were not removed: it is running,
-        or was cut off.
+        """Return versions of which a publication has written more than CLAIM, and not READY: it is running, or was cut
+        off. Of a version that was removed, CLAIM alone is left.
         """
         ready = set(self.versions(name))
         claimed = [version for version, is_claimed in self._entries(name, CLAIM) if is_claimed]
