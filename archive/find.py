@@ -41,7 +41,7 @@ _SHOWN = """
     and media_sha256 in (
         select media_sha256 from detections
         semi join (select media_sha256 from images where {files}) using (media_sha256)
-        where ($label is null or label = $label) and score >= coalesce($min_score, 0)::float)
+        where ($label is null or label = $label) and ($min_score is null or score >= $min_score::float))
 """
 _STATUS = """
     and {negation} media_sha256 in (select media_sha256 from results where {status})
@@ -76,7 +76,7 @@ LocalTime = Annotated[
 
 
 class Wanted(BaseModel):
-    """All conditions hold at once. `status` is that of the results which the view shows: `missing` has none.
+    """All conditions hold at once. `status` is that of relation `results`; `missing` has no row in it.
 
     `since` and `until` (exclusive) are by the cameras' own clocks, so without an offset.
     """
@@ -84,7 +84,8 @@ class Wanted(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     status: Literal["ok", "empty", "failed", "missing"] | None = Field(
-        default=None, description="of the result that the view shows; missing: it has none"
+        default=None,
+        description="ok: the view shows a detection; empty: none; missing: it has no result",
     )
     camera: str | None = None
     label: str | None = Field(default=None, description="of a detection that is shown")

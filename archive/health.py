@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import duckdb
-import pyarrow as pa
 
 from archive.defaults import MAX_CAMERAS
 from archive.images import images_of
 from archive.scan import scan
 from archive.schemas import MEDIA, RESULTS
 from archive.scratch import Scratch
+from archive.seen import shows_nothing
 from archive.tables import Tables
 from archive.views import View
 from model_store.errors import StorageUnreachable
@@ -61,7 +61,7 @@ class Camera:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Files that are there, without those that are missing. `results` counts contents by ok, empty, failed and
+    """Files that are there, without those that are missing. `results` counts contents by ok, failed and
     none (no result of the view's inference key); `left_out` cameras are in one row, OTHERS.
     """
 
@@ -117,14 +117,9 @@ _RECENT = """
     select camera, media_sha256, taken_at > getvariable('since') as is_recent
     from images where taken_at > getvariable('before_since')
 """
-_BLANK_BY_SCORE = "coalesce(max_score, 0) < getvariable('threshold')::float"
-_BLANK_BY_LABEL = """
-    len(list_filter(detections, lambda d:
-        d.score >= coalesce(getvariable('label_thresholds')[d.label], getvariable('threshold'))::float)) = 0
-"""
 _SEEN = """
     create temp table seen as
-    select media_sha256, status = 'empty' or {blank} as is_blank
+    select media_sha256, {blank} as is_blank
     from results semi join recent using (media_sha256) where status <> 'failed'
 """
 _CAMERAS = """
@@ -158,25 +153,20 @@ def _health(
 ) -> Health:
     utc = now.astimezone(UTC).replace(tzinfo=None)
     since = utc - timedelta(days=RECENT_DAYS)
-    labels = view.label_thresholds if view else {}
     variables = {
         "no_camera": NO_CAMERA,
         "utc_offset": now.utcoffset(),
         "since": since,
         "before_since": since - timedelta(days=BEFORE_DAYS),
-        "threshold": view.threshold if view else 0.0,
     }
     for name, value in variables.items():
         sql.execute(f"set variable {name} = $value", {"value": value})
-    sql.register("labels", _label_table(labels))
-    sql.execute(
-        "set variable label_thresholds = (select map(list(label), list(score)) from labels)"
-    )
     present = "media where missing_since is null"
     for name, source in (("files", present), ("images", images_of("media"))):
         sql.execute(_FILES.format(name=name, chars=MAX_NAME_CHARS, rows=source))
     sql.execute(_RECENT)
-    sql.execute(_SEEN.format(blank=_BLANK_BY_LABEL if labels else _BLANK_BY_SCORE))
+    blank = shows_nothing(view.threshold, view.label_thresholds) if view else "true"
+    sql.execute(_SEEN.format(blank=blank))
     rows = sql.execute(_CAMERAS, {"most": max_cameras, "others": OTHERS}).fetchall()
     return Health(
         files=sum(int(row[1]) for row in rows),
@@ -198,8 +188,3 @@ def _camera(row: tuple) -> Camera:  # type: ignore[type-arg]
         recent=Period(*counts[:3]),
         before=Period(*counts[3:]),
     )
-
-
-def _label_table(labels: dict[str, float]) -> pa.Table:
-    schema = pa.schema([("label", pa.string()), ("score", pa.float64())])
-    return pa.table({"label": list(labels), "score": list(labels.values())}, schema=schema)

@@ -55,11 +55,11 @@ create view snips as from snips_table;
 create view layers as from layers_table;
 create view classifications as from classifications_table;
 create view views as from views_table;
-create view results as from results_table where {shown};
+create view seen as from results_table where {of_key};
 """
 _BOXES = """
 create view boxes as
-    with flat as (select media_sha256, unnest(detections) as d from results)
+    with flat as (select media_sha256, unnest(detections) as d from seen)
     select media_sha256, d.rank, d.label, d.score, d.x1_px, d.y1_px, d.x2_px, d.y2_px from flat;
 create view assertion_rows as from assertions_table;
 """
@@ -80,28 +80,42 @@ _FLAT = """
     from flat f join images m using (media_sha256)
 """
 _ALL_DETECTIONS = "create view all_detections as" + _FLAT.format(
-    rows="results_table", label="f.d.label", score="f.d.score", more=""
+    rows="results_table",
+    label="f.d.label",
+    score="f.d.score",
+    more="",
 )
 _SAID = _FLAT.format(
-    rows="results",
+    rows="seen",
     label="coalesce(r.label, f.d.label)",
     score="coalesce(r.score, f.d.score)",
     more=""", f.d.label as model_label, f.d.score as model_score, r.score_semantics, r.said_by, r.reason,
         g.event_id, r.occurrence_id, r.slot_id""",
 )
-_SHOWN = """
-create view detections as {said}
+_IS_SHOWN = """
+    left join thresholds_table t on t.label = coalesce(r.label, {d}.label)
+    where not coalesce(r.hidden, false)
+        and (coalesce(r.human, false) or coalesce(r.score, {d}.score) >= coalesce(t.score, {{default!r}}::float))
+"""
+_SHOWN = f"""
+create view detections as {{said}}
     left join resolved r on r.media_sha256 = f.media_sha256 and r.rank = f.d.rank
     left join image_groups g on g.media_sha256 = f.media_sha256
-    left join thresholds_table t on t.label = coalesce(r.label, f.d.label)
-    where not coalesce(r.hidden, false)
-        and (coalesce(r.human, false) or coalesce(r.score, f.d.score) >= coalesce(t.score, {default!r}::float));
-create view hidden as {said}
+    {_IS_SHOWN.format(d="f.d")};
+create view hidden as {{said}}
     join resolved r on r.media_sha256 = f.media_sha256 and r.rank = f.d.rank and r.hidden
     left join image_groups g on g.media_sha256 = f.media_sha256;
+create view results as
+    with shown as (
+        select media_sha256 from boxes b left join resolved r using (media_sha256, rank)
+        {_IS_SHOWN.format(d="b")}),
+    counts as (select media_sha256, count(*) as n from shown group by media_sha256)
+    select s.* replace (
+        case when status = 'failed' then status when n > 0 then 'ok' else 'empty' end as status)
+    from seen s left join counts c on c.media_sha256 = s.media_sha256;
 """
 """Scores and thresholds are both 32-bit, as in `model_store/shown.py`: a score of 0.7 is shown from a threshold of
-0.7 up. What a person keeps is shown whatever its score."""
+0.7 up. What a person keeps is shown whatever its score. DuckDB leaves out joins of which no column is selected."""
 _GROUPS = """
 create view events as
     with frames as (
@@ -157,7 +171,7 @@ def connect(
         sql.begin()  # one write to the disk for all relations
         one_key = f"inference_key = {literal(view.inference_key)}" if view else "false"
         sql.execute(RUNS_NOW)
-        sql.execute(_PLAIN.format(shown=one_key, images=images_of("media")))
+        sql.execute(_PLAIN.format(of_key=one_key, images=images_of("media")))
         sql.execute(_BOXES)
         resolve(sql, view.inference_key if view else "", layers_of(tables, view))
         sql.execute(_ALL_DETECTIONS)

@@ -1,25 +1,39 @@
 """What was seen in an image, in the columns of `results` that say it: the same for runs and for uploads.
 
 (Detections, labels) -> status, n_detections, max_score, saturated, detections
+thresholds --shows_nothing--> SQL that finds the rows without a detection at these thresholds
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from archive.literal import literal
 from model_store.detections import Detections, RunLengths
 
 
 def seen(found: Detections, labels: Sequence[str]) -> dict[str, Any]:
     """`found` is all from the model's floor up, ranked; what of it is shown is the views' affair."""
     return {
-        "status": "ok" if len(found) else "empty",
+        "status": "ok",
         "n_detections": len(found),
         "max_score": float(found.scores[0]) if len(found) else None,
         "saturated": found.saturated,
         "detections": list(_detections(found, labels)),
     }
+
+
+def shows_nothing(threshold: float, label_thresholds: Mapping[str, float]) -> str:
+    """Return a condition on a row of `results` that did not fail: no score reaches the threshold of its label.
+
+    Scores and thresholds are compared as 32-bit numbers.
+    """
+    if not label_thresholds:
+        return f"coalesce(max_score < {threshold!r}::float, true)"
+    limits = ", ".join(f"{literal(label)}: {score!r}" for label, score in label_thresholds.items())
+    least = f"coalesce(map {{{limits}}}[d.label], {threshold!r})::float"
+    return f"len(list_filter(detections, lambda d: d.score >= {least})) = 0"
 
 
 def _detections(found: Detections, labels: Sequence[str]) -> Iterator[dict[str, Any]]:

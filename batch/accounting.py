@@ -1,7 +1,7 @@
 """Loss accounting: requested = ok + empty + failed + reused, or the run has not succeeded.
 
 Progress is counted from rows handed over; the final counts are read back from the table, so that what
-is claimed is what is there.
+is claimed is what is there. An image is `ok` if it shows a detection at the model's thresholds, else `empty`.
 """
 
 # pyarrow.compute makes its functions at run time:
@@ -11,13 +11,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from archive.scan import scan
 from archive.schemas import RESULTS
+from archive.seen import shows_nothing
 from archive.tables import Tables
 from batch.plan import TRIED_AGAIN, Plan
+from model_store.detections import FloatArray
 from model_store.errors import AccountingOpen, NothingWorked
 
 
@@ -42,17 +45,18 @@ class Counts:
     def closed(self) -> bool:
         return self.requested == self.inferred + self.reused
 
-    def plus(self, rows: pa.Table) -> Counts:
-        """With the rows of one more chunk."""
-        status = rows["status"]
-        amounts = {
-            s: int(pc.sum(pc.equal(status, s)).as_py() or 0) for s in ("ok", "empty", "failed")
-        }
+    def plus(self, rows: pa.Table, least: FloatArray) -> Counts:
+        """Add the rows of one more chunk; `least` as in `model_store/shown.py`."""
+        found = rows["detections"].combine_chunks()
+        scores, class_ids = (found.flatten().field(name) for name in ("score", "class_id"))
+        shown = scores.to_numpy(zero_copy_only=False) >= least[class_ids.to_numpy()]
+        ok = len(np.unique(pc.list_parent_indices(found).to_numpy()[shown]))
+        failed = pc.sum(pc.equal(rows["status"], "failed")).as_py() or 0
         return Counts(
             self.requested,
-            self.ok + amounts["ok"],
-            self.empty + amounts["empty"],
-            self.failed + amounts["failed"],
+            self.ok + ok,
+            self.empty + len(rows) - ok - failed,
+            self.failed + failed,
             self.reused,
             self.detections + int(pc.sum(rows["n_detections"]).as_py() or 0),
             self.bytes,
@@ -69,14 +73,15 @@ class Counts:
 
 _COUNT = """
     select count(*) as n_rows, count(distinct id) as images,
-        count(*) filter (run_id = $run and status = 'ok') as ok,
-        count(*) filter (run_id = $run and status = 'empty') as empty,
+        count(*) filter (run_id = $run and status = 'ok' and not blank) as ok,
+        count(*) filter (run_id = $run and status = 'ok' and blank) as empty,
         count(*) filter (run_id = $run and status = 'failed') as failed,
         coalesce(sum(n_detections) filter (run_id = $run), 0)::bigint as detections,
         count(*) filter (status = 'failed') as failed_ever,
         count(*) filter (run_id = $run and status = 'failed'
             and (error_code is null or error_code in (select unnest($tried_again)))) as not_their_fault
-    from (select md5_number(media_sha256) as id, run_id, status, error_code, n_detections from results_now)
+    from (select md5_number(media_sha256) as id, run_id, status, error_code, n_detections, {blank} as blank
+            from results_now)
         semi join wanted using (id)
 """
 
@@ -90,7 +95,9 @@ def read_back(tables: Tables, plan: Plan, run_id: str) -> Counts:
     """
     sql = plan.scratch.sql
     scan(sql, "results_now", tables.existing("results"), RESULTS, plan.model.info.inference_key)
-    found = sql.execute(_COUNT, {"run": run_id, "tried_again": list(TRIED_AGAIN)}).fetchall()[0]
+    shown = plan.model.detector_config.thresholds
+    count = _COUNT.format(blank=shows_nothing(shown.default, shown.per_label))
+    found = sql.execute(count, {"run": run_id, "tried_again": list(TRIED_AGAIN)}).fetchall()[0]
     rows, images, ok, empty, failed, detections, failed_ever, not_their_fault = map(int, found)
     requested = plan.requested
     if rows != images:

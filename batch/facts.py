@@ -35,8 +35,7 @@ _COUNTS = """
             status = 'failed' and error_code in (select unnest($tried_again)) as again
         from results)
     select count(*), count(*) filter (status is null), count(*) filter (status = 'ok'),
-        count(*) filter (status = 'empty'), count(*) filter (status = 'failed'),
-        count(*) filter (again), epoch_us(min(finished_at) filter (again))
+        count(*) filter (status = 'failed'), count(*) filter (again), epoch_us(min(finished_at) filter (again))
     from present left join done using (id)
 """
 
@@ -126,11 +125,11 @@ def _counts(tables: Tables, key: str) -> dict[str, Any]:
         found = scratch.sql.execute(_COUNTS, {"tried_again": list(TRIED_AGAIN)}).fetchall()
     finally:
         scratch.close()
-    images, new, ok, empty, failed, retryable, since = found[0]
+    images, new, ok, failed, retryable, since = found[0]
     return {
         "images": images,
         "new_images": new,
-        "results": {"ok": ok, "empty": empty, "failed": failed},
+        "results": {"ok": ok, "failed": failed},
         "retryable": retryable,
         "retry_since": _local(since),
     }

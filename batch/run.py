@@ -33,6 +33,7 @@ from batch.spec import RunSpec
 from batch.stages import Stages
 from batch.stream import into_table
 from model_store.deployment import read_pool
+from model_store.shown import least_scores
 from model_store.storage import Folder
 from model_store.store import ModelStore
 from serve.settings import Settings
@@ -110,10 +111,11 @@ def _stream(
     stages: Stages,
 ) -> None:
     """Every result from the replicas into the table."""
+    least = least_scores(plan.model.detector_config)
 
     def arrived(rows: pa.Table) -> Counts:
         stages.add(rows)
-        progress.arrived(progress.counts.plus(rows))
+        progress.arrived(progress.counts.plus(rows, least))
         return progress.counts
 
     progress.begin()

@@ -29,7 +29,7 @@ from model_store.store import ModelStore
 
 STATES = ("running", "interrupted", "sealed", "failed", "cancelled")
 OUTCOMES = ("ok", "empty", "failed", "reused")
-RESULTS = ("ok", "empty", "failed", "none")
+RESULTS = ("ok", "failed", "none")
 WHO = ("model", "version")
 NAMES = {
     "resight_store_up": "1 for a store that answers and holds something",

@@ -75,7 +75,7 @@ _RESULTS = """
         select i, list({'rank': rank, 'label': label, 'class_id': k, 'score': score, 'x1_px': x, 'y1_px': y,
             'x2_px': x + side, 'y2_px': y + side, 'mask_rle': null, 'mask_area_px': null} order by rank) as detections
         from ranked group by i)
-    select $key as inference_key, media_sha256, if(detections is null, 'empty', 'ok') as status,
+    select $key as inference_key, media_sha256, 'ok' as status,
         1920 as width_px, 1080 as height_px, coalesce(len(detections), 0) as n_detections, false as saturated,
         coalesce(detections, []) as detections, 'run-1' as run_id, 'model' as model_name, '1' as model_version,
         repeat('w', 64) as weights_sha256, now() as finished_at

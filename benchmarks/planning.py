@@ -158,7 +158,7 @@ def _empty_rows(digests: list[str], plan: Plan) -> pa.Table:
     info = plan.model.info
     same = {
         "inference_key": info.inference_key,
-        "status": "empty",
+        "status": "ok",
         "n_detections": 0,
         "detections": [],
         "run_id": "bench",

@@ -110,7 +110,7 @@ def uploads(first: int) -> list[Upload]:
         digest = hashlib.sha256(f"upload {number}".encode()).hexdigest()
         place = {"source_root": "/uploads", "path": f"{digest}.jpg", "size_bytes": 1}
         media = {"media_sha256": digest, "ingested_at": now, **place}
-        seen = {"inference_key": KEY, "status": "empty", "detections": [], "run_id": "upload"}
+        seen = {"inference_key": KEY, "status": "ok", "detections": [], "run_id": "upload"}
         made.append(
             Upload(
                 pa.Table.from_pylist([media], schema=MEDIA),

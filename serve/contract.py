@@ -179,7 +179,7 @@ class WireFoundImage(Wire):
     camera_id: str | None
     captured_at_local: str | None = Field(description="by the camera's own clock, ISO 8601")
     status: Literal["ok", "empty", "failed", "missing"] = Field(
-        description="of the result that the view shows; missing: it has none"
+        description="ok: the view shows a detection; empty: none; missing: it has no result"
     )
     error_code: str | None
     error_detail: str | None

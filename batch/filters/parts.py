@@ -24,7 +24,7 @@ _IMAGES = """
         coalesce(s.width_px, c.width_px)::double as width_px, coalesce(s.height_px, c.height_px)::double as height_px,
         {group} as part_of
     from chosen join result_rows s using (media_sha256) join contents c using (media_sha256)
-    where s.status in ('ok', 'empty')
+    where s.status = 'ok'
     order by c.unknown, c.place, c.taken_local is null, c.taken_local, c.path, c.media_sha256;
     create table numbers as select media_sha256, rowid as n from images;
     create or replace table boxes_n as

@@ -129,14 +129,14 @@ def test_a_camera_without_any_date_has_a_newest_ingest_alone(tables: Tables) -> 
 @pytest.mark.parametrize(
     ("labels", "row", "blank"),
     [
-        ({}, {"status": "empty"}, 1),
+        ({}, {}, 1),
         ({}, found(0.39), 1),
         ({}, found(0.4), 0),
         ({"deer": 0.7}, found(0.69), 1),
         ({"deer": 0.7}, found(0.7), 0),
         ({"fox": 0.7}, found(0.5), 0),
         ({"deer": 0.1}, found(0.2), 0),
-        ({"deer": 0.1}, {"status": "empty"}, 1),
+        ({"deer": 0.1}, {}, 1),
     ],
 )
 def test_blank_is_without_a_detection_that_the_view_shows(
@@ -159,7 +159,7 @@ def test_a_score_that_is_the_threshold_is_shown(tables: Tables) -> None:
 def test_failed_images_and_those_of_other_models_are_not_seen(tables: Tables) -> None:
     put(tables, [file(name, taken=ago(days=10)) for name in "abcd"])
     put_results(tables, result_rows(["a"], status="failed"))
-    put_results(tables, result_rows(["b", "c"], key="other", status="empty"))
+    put_results(tables, result_rows(["b", "c"], key="other"))
     put_results(tables, result_rows(["c"], **found(0.9)))
     answer = health(tables, VIEW, NOW)
     assert answer.cameras[0].before == Period(images=4, seen=1, blank=0)
@@ -221,7 +221,7 @@ def test_any_archive_is_counted_as_by_hand(tables: Tables, seed: int) -> None:
     put(tables, rows)
     scores = {row["media_sha256"]: rng.choice([None, None, 0.0, 0.3, 0.5]) for row in rows}
     seen = [
-        result_rows([sha], **({"status": "empty"} if score == 0 else found(score)))
+        result_rows([sha], **({} if score == 0 else found(score)))
         for sha, score in scores.items()
         if score is not None
     ]
@@ -257,7 +257,7 @@ def test_s3_is_read_with_the_same_answer(
     for place in (tables, far):
         put(place, rows)
         put_results(place, result_rows(["1", "2"], **found(0.5)))
-        put_results(place, result_rows(["3", "4"], status="empty"))
+        put_results(place, result_rows(["3", "4"]))
     for view in (None, VIEW, VIEW.model_copy(update={"label_thresholds": {"deer": 0.6}})):
         assert health(far, view, NOW) == health(tables, view, NOW)
 

@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from archive.schemas import MEDIA
+from archive.assertions import append
+from archive.find import Wanted, find
+from archive.query import connect
+from archive.schemas import ASSERTIONS, MEDIA
 from archive.tables import Tables
+from archive.views import View, Views
 from batch.accounting import Counts, read_back
 from batch.plan import Plan, make_plan
 from batch.scope import Scope
 from model_store.errors import AccountingOpen, NothingWorked
+from model_store.shown import least_scores
 from model_store.store import ModelVersion
 from tests.fixtures_local import put_results, result_rows
 
 RUN = "this-run"
+
+
+def found(*scores: float) -> dict[str, Any]:
+    """Blobs with these scores, the best first."""
+    boxes = [{"rank": n, "label": "blob", "class_id": 0, "score": s} for n, s in enumerate(scores)]
+    return {"n_detections": len(scores), "max_score": max(scores), "detections": boxes}
+
+
+OUTCOMES: dict[str, dict[str, Any]] = {
+    "ok": found(0.9, 0.1),
+    "empty": found(0.04, 0.02),
+    "nothing": {},
+    "failed": {"status": "failed"},
+}
+"""The model shows blobs from 0.1 up."""
 
 
 @pytest.fixture
@@ -43,9 +65,9 @@ def done(
     run_id: str = RUN,
     error_code: str | None = None,
 ) -> None:
-    key, n = plan.model.info.inference_key, 2 if status == "ok" else 0
-    more = {"run_id": run_id, "n_detections": n, "error_code": error_code}
-    put_results(tables, result_rows(list(images), key=key, status=status, **more))
+    key = plan.model.info.inference_key
+    more = {"run_id": run_id, "error_code": error_code, **OUTCOMES[status]}
+    put_results(tables, result_rows(list(images), key=key, **more))
 
 
 def test_a_run_for_nothing_closes(tables: Tables, motion: ModelVersion) -> None:
@@ -58,10 +80,11 @@ def test_the_accounts_close_over_all_four_kinds(tables: Tables, motion: ModelVer
     done(tables, plan, "ab", run_id="earlier")
     plan = make_plan(tables, motion, Scope())
     done(tables, plan, "c")
-    done(tables, plan, "de", "empty")
+    done(tables, plan, "d", "empty")
+    done(tables, plan, "e", "nothing")
     done(tables, plan, "f", "failed")
     counts = read_back(tables, plan, RUN)
-    assert counts == Counts(requested=6, ok=1, empty=2, failed=1, reused=2, detections=2, bytes=40)
+    assert counts == Counts(requested=6, ok=1, empty=2, failed=1, reused=2, detections=4, bytes=40)
     assert counts.closed
     assert counts.inferred == 4
     assert counts.line() == "requested 6 = ok 1 + empty 2 + failed 1 + reused 2"
@@ -163,15 +186,48 @@ def test_the_only_new_image_may_be_a_damaged_one(
     [
         ([], Counts(requested=9, reused=1)),
         (["ok"], Counts(requested=9, ok=1, reused=1, detections=2)),
-        (["empty", "failed", "ok", "ok"], Counts(9, 2, 1, 1, 1, 4)),
+        (["empty", "failed", "ok", "nothing", "ok"], Counts(9, 2, 2, 1, 1, 6)),
     ],
 )
-def test_progress_adds_the_rows_of_a_chunk(statuses: list[str], want: Counts) -> None:
+def test_progress_adds_the_rows_of_a_chunk(
+    motion: ModelVersion, statuses: list[str], want: Counts
+) -> None:
     counts = Counts(requested=9, reused=1)
-    tables = [
-        result_rows(["x"], status=status, **({"n_detections": 2} if status == "ok" else {}))
-        for status in statuses
-    ]
-    counts = counts.plus(pa.concat_tables(tables) if tables else result_rows([]))
+    tables = [result_rows(["x"], **OUTCOMES[status]) for status in statuses]
+    rows = pa.concat_tables(tables) if tables else result_rows([])
+    counts = counts.plus(rows, least_scores(motion.detector_config))
     assert counts == want
     assert not counts.closed
+
+
+def test_an_image_is_empty_in_the_report_in_sql_and_over_http_alike(
+    tables: Tables, motion: ModelVersion
+) -> None:
+    """Nothing is shown of it: not because nothing was stored, and never because it failed."""
+    plan = plan_of(tables, motion, "abcdef")
+    for image, outcome in zip("abcde", ("ok", "ok", "empty", "nothing", "failed"), strict=True):
+        done(tables, plan, image, outcome)
+    done(tables, plan, "f", "ok", run_id="earlier")
+    counts = read_back(tables, make_plan(tables, motion, Scope()), RUN)
+    assert (counts.ok, counts.empty, counts.failed, counts.reused) == (2, 2, 1, 1)
+    key, least = motion.info.inference_key, motion.detector_config.thresholds.default
+    model = {"model_name": "motion", "model_version": "1", "weights_sha256": "w"}
+    view = View.model_validate({"inference_key": key, "threshold": least, **model})
+    Views(tables.url).publish(view, after=0)
+
+    def told() -> dict[str, str]:
+        """Images by status, which SQL and the API must agree on."""
+        sql = "select status, string_agg(media_sha256, '' order by media_sha256) from results group by all"
+        with connect(tables) as relations:
+            by_status = dict(relations.sql(sql).fetchall())
+        for status, images in by_status.items():
+            found = find(tables, Wanted.model_validate({"status": status}), 60).images
+            assert sorted(one["media_sha256"] for one in found) == sorted(images)
+            assert {one["status"] for one in found} == {status}
+        return by_status
+
+    assert told() == {"ok": "abf", "empty": "cd", "failed": "e"}
+    moment = {"layer_id": "human", "method": "human", "asserted_at": datetime.now(UTC)}
+    said = [{"media_sha256": "a", "action": "suppress"}]
+    append(tables, pa.Table.from_pylist([moment | one for one in said], schema=ASSERTIONS))
+    assert told() == {"ok": "bf", "empty": "acd", "failed": "e"}

@@ -66,7 +66,7 @@ def test_a_sample_with_nothing_to_do_tells_no_rate(tables: Tables, store: ModelS
 def test_beside_another_model_it_says_what_would_change(tables: Tables, store: ModelStore) -> None:
     """One has seen nothing, the other a blob in every image."""
     publish(tables, store.verify(version_id("blobs", "1")))
-    see(tables, store, "1", IMAGES, status="empty")
+    see(tables, store, "1", IMAGES)
     see(tables, store, "2", IMAGES, n_detections=1, detections=[BLOB])
     told = extrapolated(sampled(tables, store, "2"), tables, store, images_per_s=0.0)
     assert (told["sampled"], told["population"]) == (10, 40)
@@ -91,7 +91,7 @@ def test_one_camera_with_nearly_all_images_is_nearly_all_that_is_expected(
     blind = [name for name, camera in names.items() if camera == "busy"]
     others = sorted(names.keys() - set(blind))
     see(tables, store, "1", list(names), n_detections=1, detections=[BLOB])
-    see(tables, store, "2", blind, status="empty")
+    see(tables, store, "2", blind)
     see(tables, store, "2", others, n_detections=1, detections=[BLOB])
     plan = make_plan(tables, store.describe(version_id("blobs", "2")), Scope(sample=100))
     told = extrapolated(plan, tables, store, images_per_s=0.0)
@@ -106,7 +106,7 @@ def test_images_that_cannot_be_compared_are_not_taken_for_unchanged(
 ) -> None:
     """A half was never seen by the published version, and a quarter fails now: a quarter can be compared."""
     publish(tables, store.verify(version_id("blobs", "1")))
-    see(tables, store, "1", IMAGES[::2], status="empty")
+    see(tables, store, "1", IMAGES[::2])
     see(
         tables,
         store,

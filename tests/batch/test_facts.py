@@ -73,7 +73,7 @@ def test_images_are_counted_once_and_only_where_they_are(
     key, tried = model.info.inference_key, NOW - timedelta(days=3)
     for sha, status, code, at in (
         ("a", "ok", None, NOW),
-        ("b", "empty", None, NOW),
+        ("b", "ok", None, NOW),
         ("c", "failed", "decode", NOW - timedelta(days=9)),
         ("d", "failed", "access", tried),
         ("e", "failed", "model", NOW),
@@ -84,7 +84,7 @@ def test_images_are_counted_once_and_only_where_they_are(
     put_results(tables, result_rows(["f"], key="another"))
     facts = gather(tables, model, NOW)
     assert (facts.images, facts.new_images) == (6, 1)
-    assert facts.results == {"ok": 1, "empty": 1, "failed": 3}
+    assert facts.results == {"ok": 2, "failed": 3}
     assert facts.retryable == 2
     assert facts.retry_since == tried.astimezone().replace(tzinfo=None)
     assert (facts.published, facts.running, facts.taken_back) == (None, None, False)

@@ -114,7 +114,7 @@ class Pipeline:
         self.left = threading.Event()
 
     def __call__(self, spec: RunSpec, plan: Plan, _pool: str) -> Iterator[pa.Table]:
-        names = {"o": "ok", "e": "empty", "f": "failed"}
+        names = {"o": "ok", "f": "failed"}
         (todo,) = plan.windows(1000)
         key = plan.model.info.inference_key
         for row, letter in zip(todo.to_pylist(), self._statuses, strict=False):

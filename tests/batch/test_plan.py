@@ -225,7 +225,7 @@ def test_status_scopes_ask_for_failed_or_missing_images_only(
     tables = Tables(str(tmp_path))
     put_media(tables, *({"path": name} for name in "abcd"))
     key = motion.info.inference_key
-    for sha, status in (("a", "ok"), ("b", "failed"), ("c", "empty")):
+    for sha, status in (("a", "ok"), ("b", "failed"), ("c", "ok")):
         put_results(tables, result_rows([sha], key=key, status=status))
     plan = make_plan(tables, motion, scope)
     assert todo(plan) == left

@@ -95,7 +95,6 @@ def test_rows_of_another_key_are_no_rivals(tables: Tables) -> None:
     ("status", "replace", "left"),
     [
         ("ok", True, ""),
-        ("empty", True, ""),
         ("failed", True, "a"),
         ("ok", False, ""),
         ("failed", False, ""),
@@ -128,7 +127,7 @@ def test_an_older_failed_row_of_the_same_run_is_replaced(tables: Tables) -> None
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(
-        st.tuples(st.text("abcdef", max_size=4), st.sampled_from(["ok", "empty", "failed"])),
+        st.tuples(st.text("abcdef", max_size=4), st.sampled_from(["ok", "failed"])),
         max_size=4,
     ),
     st.booleans(),

@@ -92,9 +92,9 @@ def test_an_image_with_detections_is_ok_and_has_them_ranked() -> None:
     ]
 
 
-def test_an_image_without_detections_is_empty() -> None:
+def test_an_image_without_detections_has_a_row() -> None:
     (row,) = rows([good("a")], answer(found()))
-    assert (row["status"], row["n_detections"], row["max_score"]) == ("empty", 0, None)
+    assert (row["status"], row["n_detections"], row["max_score"]) == ("ok", 0, None)
     assert (row["detections"], row["saturated"], row["width_px"]) == ([], False, 40)
 
 
@@ -132,7 +132,7 @@ def test_answers_go_to_the_images_that_could_be_read_in_order() -> None:
         ("b", "ok"),
         ("c", "failed"),
         ("d", "failed"),
-        ("e", "empty"),
+        ("e", "ok"),
     ]
 
 

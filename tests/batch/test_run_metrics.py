@@ -45,7 +45,7 @@ def tables(tmp_path: Path) -> Tables:
     ]
     put(tables, "media", pa.Table.from_pylist(rows, schema=MEDIA))
     put_results(tables, result_rows(["0"], max_score=0.9))
-    put_results(tables, result_rows(["1"], status="empty"))
+    put_results(tables, result_rows(["1"]))
     return tables
 
 
@@ -118,10 +118,11 @@ def test_the_view_s_backlog_and_blank_images_are_told(tables: Tables) -> None:
     view = published(tables)
     found = told(tables)
     of_view = {"view": "production", "model": "deer", "version": "1"}
-    results = {r: value(found, "resight_view_images", **of_view, result=r) for r in ("ok", "empty")}
-    assert results == {"ok": 1, "empty": 1}
+    results = {
+        r: value(found, "resight_view_images", **of_view, result=r) for r in ("ok", "failed")
+    }
+    assert results == {"ok": 2, "failed": 0}
     assert value(found, "resight_view_images", **of_view, result="none") == 2
-    assert value(found, "resight_view_images", **of_view, result="failed") == 0
     assert view.published_at is not None
     when = value(found, "resight_view_published_timestamp_seconds", **of_view)
     assert when == pytest.approx(view.published_at.timestamp())

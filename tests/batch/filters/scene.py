@@ -63,7 +63,6 @@ def put(
             result_rows(
                 [sha(number)],
                 key,
-                "ok" if found else "empty",
                 width_px=WIDTH_PX,
                 height_px=HEIGHT_PX,
                 n_detections=len(found),

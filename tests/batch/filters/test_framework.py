@@ -151,7 +151,7 @@ def test_layers_that_say_nothing_of_another_model_are_named_until_they_do(tables
     assert silent(tables, mine) == []
     other = "o" * 64
     size: dict[str, Any] = {"width_px": 1000, "height_px": 800}
-    put_results(tables, result_rows([sha(n) for n in range(6)], other, "empty", **size))
+    put_results(tables, result_rows([sha(n) for n in range(6)], other, **size))
     view = publish(tables, other, model_version="2", layers=mine.layers, run_id="second")
     (words,) = of_silent(tables, view)
     assert [one.layer_id for one in silent(tables, view)] == [layer]

@@ -84,7 +84,7 @@ class World:
             {
                 "inference_key": key,
                 "media_sha256": sha(name),
-                "status": "failed" if seen is None else "ok" if seen else "empty",
+                "status": "failed" if seen is None else "ok",
                 "detections": [
                     {"rank": rank, "label": label, "score": score}
                     | dict(zip(("x1_px", "y1_px", "x2_px", "y2_px"), box, strict=True))

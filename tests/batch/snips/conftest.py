@@ -72,11 +72,10 @@ class Bench:
     def add(
         self, path: str, data: bytes, found: Sequence[Found], size_px: tuple[int, int] = (60, 40)
     ) -> str:
-        """Its digest. Without detections the result is `empty`."""
+        """Its digest."""
         sha = self.catalogue(path, data)
-        status = "ok" if found else "empty"
         more = {"width_px": size_px[0], "height_px": size_px[1], "n_detections": len(found)}
-        rows = result_rows([sha], self.key, status, detections=detections(found), **more)
+        rows = result_rows([sha], self.key, detections=detections(found), **more)
         put_results(self.tables, rows)
         return sha
 
