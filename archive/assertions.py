@@ -58,10 +58,11 @@ _STANDING = f"""
     moments as (
         select media_sha256,
             max((asserted_at, assertion_id)) filter (x1_px is null) as emptied,
-            max((asserted_at, assertion_id)) filter (x1_px is not null and action <> 'suppress') as filled
+            max((asserted_at, assertion_id)) filter (
+                x1_px is not null and action not in ('suppress', 'withdraw')) as filled
         from latest group by media_sha256)
     select latest.* from latest join moments using (media_sha256)
-    where case when x1_px is null then filled is null or (asserted_at, assertion_id) > filled
+    where action <> 'withdraw' and case when x1_px is null then filled is null or (asserted_at, assertion_id) > filled
         else emptied is null or (asserted_at, assertion_id) > emptied end
 """
 _LISTED = """
@@ -131,8 +132,9 @@ def make_standing(sql: duckdb.DuckDBPyConnection, tables: Tables) -> None:
     A later assertion about the same thing in the same image replaces an earlier one, and nothing brings that back.
     Two are about the same thing if they name the same detection; not if they name two of one inference key; else if
     their boxes have IoU >= ATTACH_IOU. Of one moment, only assertions with equal corners replace each other. That
-    there is nothing in the image (suppress without a box) replaces all before it, and gives way to a later keep or
-    relabel of any box.
+    there is nothing in the image (suppress without a box) replaces all before it, and gives way to a later keep,
+    relabel or add of any box. A withdraw replaces what it is about, and does not stand itself; without a box it
+    replaces all before it.
     """
     scan(sql, "assertion_rows", tables.existing("assertions"), ASSERTIONS)
     stand(sql)

@@ -1,7 +1,8 @@
 """What people say of the detections of one inference key: each box that they drew or named finds its detection.
 
 relations `boxes` (media_sha256, rank, x1_px …) and `assertion_rows` --hear--> `heard` (a row for each detection that
-a person speaks of), `orphaned` (what is said of a box that no detection covers), and `standing` (archive/assertions.py)
+a person speaks of), `added` (animals that people added and no detection covers), `orphaned` (what else is said of a box
+that no detection covers), and `standing` (archive/assertions.py)
 
 What a person said of a box holds for the detection that it names, else for the one that covers it best, whichever model
 found that: IoU >= ATTACH_IOU. If two boxes that both stand, and so are about two things, attach to one detection, the
@@ -34,10 +35,12 @@ _HEARD = """
     select b.media_sha256, b.rank, 'suppress', null, s.actor, s.reason, s.assertion_id
     from boxes b join standing s on s.media_sha256 = b.media_sha256 and s.x1_px is null
         anti join attached a on a.media_sha256 = b.media_sha256 and a.rank = b.rank;
+    create or replace view added as
+    from standing where action = 'add' and assertion_id not in (select assertion_id from attached);
     create or replace view orphaned as
     select assertion_id, action, label, media_sha256, x1_px, y1_px, x2_px, y2_px, actor, asserted_at, reason,
         media_sha256 in (select media_sha256 from boxes) as other_boxes
-    from standing where x1_px is not null
+    from standing where x1_px is not null and action <> 'add'
         and assertion_id not in (select assertion_id from attached);
 """
 

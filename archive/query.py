@@ -101,14 +101,23 @@ _SHOWN = f"""
 create view detections as {{said}}
     left join resolved r on r.media_sha256 = f.media_sha256 and r.rank = f.d.rank
     left join image_groups g on g.media_sha256 = f.media_sha256
-    {_IS_SHOWN.format(d="f.d")};
+    {_IS_SHOWN.format(d="f.d")}
+    union all by name
+    select m.source_root, m.path, m.camera_id, m.captured_at_local, m.captured_at_utc, a.media_sha256,
+        a.label, a.x1_px, a.y1_px, a.x2_px, a.y2_px,
+        a.x1_px / m.width_px as x_frac, a.y1_px / m.height_px as y_frac,
+        (a.x2_px - a.x1_px) / m.width_px as w_frac, (a.y2_px - a.y1_px) / m.height_px as h_frac,
+        'human' as score_semantics, 'human' as said_by, a.reason, g.event_id
+    from added a join images m using (media_sha256)
+    left join image_groups g on g.media_sha256 = a.media_sha256;
 create view hidden as {{said}}
     join resolved r on r.media_sha256 = f.media_sha256 and r.rank = f.d.rank and r.hidden
     left join image_groups g on g.media_sha256 = f.media_sha256;
 create view results as
     with shown as (
         select media_sha256 from boxes b left join resolved r using (media_sha256, rank)
-        {_IS_SHOWN.format(d="b")}),
+        {_IS_SHOWN.format(d="b")}
+        union all select media_sha256 from added),
     counts as (select media_sha256, count(*) as n from shown group by media_sha256)
     select s.* replace (
         case when status = 'failed' then status when n > 0 then 'ok' else 'empty' end as status)

@@ -53,9 +53,8 @@ _LAYERED = """
 _RESOLVED = """
     create or replace view resolved as
     select coalesce(l.media_sha256, h.media_sha256) as media_sha256, coalesce(l.rank, h.rank) as rank,
-        case h.action when 'suppress' then true when 'keep' then false when 'relabel' then false
-            else coalesce(l.hidden, false) end as hidden,
-        coalesce(if(h.action in ('keep', 'relabel'), h.label, null), l.label) as label,
+        coalesce(h.action = 'suppress', l.hidden, false) as hidden,
+        coalesce(if(h.action <> 'suppress', h.label, null), l.label) as label,
         l.score, if(h.action is not null, 'human', l.score_semantics) as score_semantics,
         h.action is not null as human,
         if(h.action is not null, 'human', l.said_by) as said_by,

@@ -39,11 +39,11 @@ def _moment(value: object) -> datetime:
 
 
 class Statement(BaseModel):
-    """One row: what a person says about a box, or of a whole image (suppress without a box)."""
+    """One row: what a person says about a box, or of a whole image (suppress or withdraw without a box)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    action: Literal["keep", "relabel", "suppress"]
+    action: Literal["keep", "relabel", "suppress", "add", "withdraw"]
     media_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     path: str | None = None
     source_root: str | None = None
@@ -75,14 +75,15 @@ class Statement(BaseModel):
             raise ValueError(f"a box needs all of {', '.join(BOX)}")
         if self.box and not (corners[0] < corners[2] and corners[1] < corners[3]):
             raise ValueError("a box needs x1_px < x2_px and y1_px < y2_px")
-        if self.action != "suppress" and self.box is None and self.rank is None:
+        of_image = self.box is None and self.rank is None
+        if self.action == "add" and (self.box is None or self.rank is not None):
+            raise ValueError("add needs the box of an animal that no detection has")
+        if self.action in ("keep", "relabel") and of_image:
             raise ValueError(f"{self.action} needs a box, or inference_key and rank of a detection")
-        if self.label and self.box is None and self.rank is None:
-            raise ValueError(
-                "suppress without a box says that nothing is in the image: no label then"
-            )
-        if self.action == "relabel" and not self.label:
-            raise ValueError("relabel needs the right label")
+        if self.label and of_image:
+            raise ValueError(f"{self.action} without a box is about the whole image: no label then")
+        if self.action in ("relabel", "add") and not self.label:
+            raise ValueError(f"{self.action} needs the right label")
         return self
 
 

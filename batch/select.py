@@ -39,8 +39,10 @@ _SHOWN = """
 """
 _RESOLVED = """
     select distinct media_sha256 from detections
-    where ($label is null or label = $label) and score >= $min_score::float and score < $max_score::float
+    where ($label is null or label = $label) and if(score is null, $min_score = 0 and $max_score > 1,
+        score >= $min_score::float and score < $max_score::float)
 """
+"""What a person added has no score, and is there unless scores are asked for."""
 EVERY_SCORE = (0.0, 2.0)
 
 

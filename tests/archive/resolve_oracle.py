@@ -18,6 +18,8 @@ Corners = tuple[float, float, float, float]
 Row = dict[str, Any]
 """Of `assertions`, without the columns that are null."""
 Target = tuple[str, int]
+NO_RANK, NO_SCORE = -1, -1.0
+"""Of an animal that a person added."""
 
 
 @dataclass(frozen=True)
@@ -103,19 +105,26 @@ def replaces(new: Row, old: Row) -> bool:
 
 
 def standing(rows: Iterable[Row]) -> list[Row]:
-    """Return what nothing later replaces; `empty` replaces all before, and gives way to a later keep or relabel."""
+    """Return what nothing later replaces; `empty` replaces all before, and gives way to a later keep, relabel or add.
+
+    A withdrawal replaces like any other statement, and is not returned.
+    """
     rows = list(rows)
     newest = [old for old in rows if not any(replaces(new, old) for new in rows)]
     held: list[Row] = []
     for row in newest:
         of_image = [one for one in newest if one["media_sha256"] == row["media_sha256"]]
         if box_of(row) is None:
-            rivals = [one for one in of_image if box_of(one) and one["action"] != "suppress"]
+            rivals = [
+                one
+                for one in of_image
+                if box_of(one) and one["action"] not in ("suppress", "withdraw")
+            ]
         else:
             rivals = [one for one in of_image if box_of(one) is None]
         if all(when(row) > when(one) for one in rivals):
             held.append(row)
-    return held
+    return [row for row in held if row["action"] != "withdraw"]
 
 
 def chosen(world: World, row: Row) -> Target | None:
@@ -203,19 +212,29 @@ def is_shown(world: World, one: Outcome) -> bool:
 
 def rows_of_view(world: World, hidden: bool) -> list[tuple[Any, ...]]:
     """(media, path, rank, label, score, said_by, reason), of images with a present file."""
-    return sorted(
-        (
-            sha,
-            image(world, sha).path,
-            rank,
-            one.label,
-            one.score,
-            one.said_by or "",
-            one.reason or "",
-        )
+    rows = [
+        (sha, rank, one.label, one.score, one.said_by or "", one.reason or "")
         for (sha, rank), one in outcomes(world).items()
-        if is_present(world, sha) and (one.hidden if hidden else is_shown(world, one))
+        if (one.hidden if hidden else is_shown(world, one))
+    ]
+    if not hidden:
+        rows += [
+            (row["media_sha256"], NO_RANK, row["label"], NO_SCORE, "human", row["reason"])
+            for row in added(world)
+        ]
+    return sorted(
+        (sha, image(world, sha).path, *more) for sha, *more in rows if is_present(world, sha)
     )
+
+
+def added(world: World) -> list[Row]:
+    """Return the animals that people added and that no detection shows."""
+    heard = {row["assertion_id"] for row in attached(world).values()}
+    return [
+        row
+        for row in standing(world.human)
+        if row["action"] == "add" and row["assertion_id"] not in heard
+    ]
 
 
 def orphaned(world: World) -> list[tuple[str, bool]]:
@@ -225,8 +244,15 @@ def orphaned(world: World) -> list[tuple[str, bool]]:
     return sorted(
         (row["assertion_id"], row["media_sha256"] in images)
         for row in standing(world.human)
-        if box_of(row) and row["assertion_id"] not in heard
+        if box_of(row) and row["action"] != "add" and row["assertion_id"] not in heard
     )
+
+
+def statuses(world: World) -> list[tuple[str, str]]:
+    """(media, status) of every result."""
+    busy = {sha for (sha, _), one in outcomes(world).items() if is_shown(world, one)}
+    busy |= {row["media_sha256"] for row in added(world)}
+    return sorted((sha, "ok" if sha in busy else "empty") for sha in world.results[world.key])
 
 
 def is_present(world: World, sha: str) -> bool:
@@ -260,7 +286,9 @@ def events(world: World) -> list[tuple[Any, ...]]:
     for event, shas in images.items():
         most: Counter[str] = Counter()
         for sha in shas:
-            most |= Counter(one.label for target, one in shown.items() if target[0] == sha)
+            labels = [one.label for target, one in shown.items() if target[0] == sha]
+            labels += [row["label"] for row in added(world) if row["media_sha256"] == sha]
+            most |= Counter(labels)
         rows.append((event, len(shas), dict(most), *_where(world, shas)))
     return sorted(rows, key=lambda row: row[0])
 

@@ -147,12 +147,15 @@ def _statements(draw: st.DrawFn, world: World) -> list[Row]:
     for _ in range(draw(st.integers(0, 12))):
         who = {"actor": draw(st.sampled_from(("kim", "lee", "ola"))), "hour": draw(HOURS)}
         if not looked or draw(st.integers(0, 4)) == 0:
-            row = person("suppress", draw(st.sampled_from(sorted(world.files))), **who)
+            action = draw(st.sampled_from(("suppress", "suppress", "withdraw")))
+            row = person(action, draw(st.sampled_from(sorted(world.files))), **who)
         else:
             key, image, rank, one = draw(st.sampled_from(looked))
             (x1, y1, x2, y2), (left, right) = one.box, draw(st.sampled_from(STRETCHES))
-            action = draw(st.sampled_from(("keep", "relabel", "suppress")))
+            action = draw(st.sampled_from(("keep", "relabel", "suppress", "add", "withdraw")))
             named = {"inference_key": key, "rank": rank} if draw(st.booleans()) else {}
+            if action == "add":
+                named = {}
             label = one.label if action == "suppress" else draw(st.sampled_from(LABELS))
             row = person(
                 action, image, (x1 + left, y1, x2 + right, y2), label=label, **who, **named
@@ -231,4 +234,10 @@ def view_of(world: World, **more: Any) -> View:
 
 def _detection(rank: int, one: Seen) -> dict[str, Any]:
     corners = dict(zip(("x1_px", "y1_px", "x2_px", "y2_px"), one.box, strict=True))
-    return {"rank": rank, "label": one.label, "class_id": 0, "score": one.score, **corners}
+    return {
+        "rank": rank,
+        "label": one.label,
+        "class_id": LABELS.index(one.label) if one.label in LABELS else len(LABELS),
+        "score": one.score,
+        **corners,
+    }

@@ -31,11 +31,15 @@ from tests.archive.resolve_worlds import (
 )
 from tests.fixtures_local import rows_of
 
-ONE = "media_sha256, path, rank, label, score, coalesce(said_by, ''), coalesce(reason, '')"
+ONE = (
+    f"media_sha256, path, coalesce(rank, {oracle.NO_RANK}), label, coalesce(score, {oracle.NO_SCORE}), "
+    "coalesce(said_by, ''), coalesce(reason, '')"
+)
 RELATIONS: dict[str, tuple[str, Callable[[World], list[Any]]]] = {
     "detections": (ONE, lambda world: oracle.rows_of_view(world, hidden=False)),
     "hidden": (ONE, lambda world: oracle.rows_of_view(world, hidden=True)),
     "orphaned": ("assertion_id, other_boxes", oracle.orphaned),
+    "results": ("media_sha256, status", oracle.statuses),
     "events": ("event_id, n_images, max_n, camera_id, start_local, end_local", oracle.events),
     "occurrences": (
         "occurrence_id, n_detections, label, score, camera_id, start_local, end_local",
@@ -137,7 +141,8 @@ def test_a_layer_that_is_switched_off_and_on_gives_every_row_back(
 
     def all_rows() -> list[Any]:
         with connect(tables) as sql:
-            return [sql.sql(f"from {name} order by all").fetchall() for name in RELATIONS]
+            found = [sql.sql(f"from {name} order by all") for name in RELATIONS]
+            return [rows.to_arrow_table().to_pylist() for rows in found]
 
     seen: dict[tuple[str, ...], list[Any]] = {}
     for serial, layers in enumerate([(), (A,), (A, B), ()]):
@@ -331,3 +336,40 @@ def test_nothing_is_in_an_image_until_a_person_sees_something(world: World, ask:
     assert told(empty, person("keep", sha(1), BOX, 1, label="deer")) == [("deer", "human")]
     assert told(keep, person("suppress", sha(1), hour=1)) == []
     assert told(empty, person("keep", sha(2), BOX, 1, label="deer")) == []
+
+
+def test_an_animal_that_a_person_added_is_shown_once_whichever_model_finds_it(
+    world: World, ask: Ask
+) -> None:
+    """Without a score, until a model finds its box; then it is that detection, by the person's name."""
+    columns = "media_sha256, rank, label, score, said_by, x1_px, inference_key is null"
+    missed: Corners = (300.0, 100.0, 312.0, 112.0)
+    world.files[sha(2)] = [File("north/2.jpg", "north", None)]  # which no model has seen
+    world.human = [person("add", sha(n), missed, label="hare") for n in (1, 2)]
+    hares = [(sha(n), None, "hare", None, "human", 300.0, True) for n in (1, 2)]
+    found = ask(world, columns, "detections where label = 'hare'", label_thresholds={"hare": 0.9})
+    assert found == hares
+    assert ask(world, "assertion_id", "orphaned") == []
+    world.results[KEY][sha(1)].append(Seen("deer", 0.1, (302.0, 100.0, 312.0, 112.0)))
+    now = (sha(1), 2, "hare", 0.1, "human", 302.0, False)
+    assert ask(world, columns, "detections where label = 'hare'", threshold=0.5) == [now, hares[1]]
+    world.human += [person("withdraw", sha(n), missed, hour=1) for n in (1, 2)]
+    assert ask(world, "count(*)", "detections where label = 'hare'") == [(0,)]
+    assert ask(world, "label, said_by", "detections where rank = 2") == [("deer", None)]
+
+
+def test_what_is_withdrawn_is_the_models_word_again(world: World, ask: Ask) -> None:
+    """And nothing that was said before comes back. Without a box it is about all of the image."""
+    first = person("relabel", sha(1), BOX, label="cow")
+    second = person("relabel", sha(1), BOX, hour=1, label="horse")
+    fox = person("relabel", sha(1), (200.0, 200.0, 224.0, 224.0), hour=1, label="dog")
+    plain = [(0, "deer", None), (1, "fox", None)]
+
+    def told(*said: Row) -> list[tuple[Any, ...]]:
+        world.human = [first, second, fox, *said]
+        return ask(world, "rank, label, said_by")
+
+    assert told() == [(0, "horse", "human"), (1, "dog", "human")]
+    assert told(person("withdraw", sha(1), BOX, hour=2)) == [plain[0], (1, "dog", "human")]
+    assert told(person("withdraw", sha(1), hour=2)) == plain
+    assert told(person("suppress", sha(1), hour=2), person("withdraw", sha(1), hour=3)) == plain

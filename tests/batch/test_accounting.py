@@ -228,6 +228,12 @@ def test_an_image_is_empty_in_the_report_in_sql_and_over_http_alike(
 
     assert told() == {"ok": "abf", "empty": "cd", "failed": "e"}
     moment = {"layer_id": "human", "method": "human", "asserted_at": datetime.now(UTC)}
-    said = [{"media_sha256": "a", "action": "suppress"}]
+    box = dict.fromkeys(("x1_px", "y1_px"), 1.0) | dict.fromkeys(("x2_px", "y2_px"), 9.0)
+    said = [
+        {"media_sha256": "a", "action": "suppress"},
+        {"media_sha256": "c", "action": "add", "label": "fox", **box},
+    ]
     append(tables, pa.Table.from_pylist([moment | one for one in said], schema=ASSERTIONS))
-    assert told() == {"ok": "bf", "empty": "acd", "failed": "e"}
+    assert told() == {"ok": "bcf", "empty": "ad", "failed": "e"}
+    (fox,) = find(tables, Wanted(label="fox"), 60).images
+    assert fox["media_sha256"] == "c"
