@@ -71,7 +71,7 @@ _FLAT = """
     )
     select m.source_root, m.path, m.camera_id, m.captured_at_local, m.captured_at_utc,
         f.media_sha256, f.inference_key, f.model_name, f.model_version, f.weights_sha256, f.run_id,
-        f.d.rank, {label} as label, f.d.class_id, {score} as score,
+        f.d.rank, {label} as label, {class_id} as class_id, {score} as score,
         f.d.x1_px, f.d.y1_px, f.d.x2_px, f.d.y2_px,
         f.d.x1_px / f.width_px as x_frac, f.d.y1_px / f.height_px as y_frac,
         (f.d.x2_px - f.d.x1_px) / f.width_px as w_frac,
@@ -82,12 +82,14 @@ _FLAT = """
 _ALL_DETECTIONS = "create view all_detections as" + _FLAT.format(
     rows="results_table",
     label="f.d.label",
+    class_id="f.d.class_id",
     score="f.d.score",
     more="",
 )
 _SAID = _FLAT.format(
     rows="seen",
     label="coalesce(r.label, f.d.label)",
+    class_id="if(coalesce(r.label, f.d.label) = f.d.label, f.d.class_id, c.class_id)",
     score="coalesce(r.score, f.d.score)",
     more=""", f.d.label as model_label, f.d.score as model_score, r.score_semantics, r.said_by, r.reason,
         g.event_id, r.occurrence_id, r.slot_id""",
@@ -98,21 +100,28 @@ _IS_SHOWN = """
         and (coalesce(r.human, false) or coalesce(r.score, {d}.score) >= coalesce(t.score, {{default!r}}::float))
 """
 _SHOWN = f"""
+create view class_ids as
+    with flat as (select unnest(detections) as d from seen)
+    select d.label as label, min(d.class_id) as class_id from flat
+    where d.label in (select label from assertion_rows where action in ('relabel', 'add')) group by d.label;
 create view detections as {{said}}
     left join resolved r on r.media_sha256 = f.media_sha256 and r.rank = f.d.rank
     left join image_groups g on g.media_sha256 = f.media_sha256
+    left join class_ids c on c.label = r.label
     {_IS_SHOWN.format(d="f.d")}
     union all by name
     select m.source_root, m.path, m.camera_id, m.captured_at_local, m.captured_at_utc, a.media_sha256,
-        a.label, a.x1_px, a.y1_px, a.x2_px, a.y2_px,
+        a.label, c.class_id, a.x1_px, a.y1_px, a.x2_px, a.y2_px,
         a.x1_px / m.width_px as x_frac, a.y1_px / m.height_px as y_frac,
         (a.x2_px - a.x1_px) / m.width_px as w_frac, (a.y2_px - a.y1_px) / m.height_px as h_frac,
         'human' as score_semantics, 'human' as said_by, a.reason, g.event_id
     from added a join images m using (media_sha256)
-    left join image_groups g on g.media_sha256 = a.media_sha256;
+    left join image_groups g on g.media_sha256 = a.media_sha256
+    left join class_ids c on c.label = a.label;
 create view hidden as {{said}}
     join resolved r on r.media_sha256 = f.media_sha256 and r.rank = f.d.rank and r.hidden
-    left join image_groups g on g.media_sha256 = f.media_sha256;
+    left join image_groups g on g.media_sha256 = f.media_sha256
+    left join class_ids c on c.label = r.label;
 create view results as
     with shown as (
         select media_sha256 from boxes b left join resolved r using (media_sha256, rank)

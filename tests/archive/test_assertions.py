@@ -202,7 +202,10 @@ def test_a_detection_that_was_looked_at_brings_its_box_and_label(tables: Tables)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"action": "delete"}, "row 1: action: Input should be 'keep', 'relabel', 'suppress', 'add'"),
+        (
+            {"action": "delete"},
+            "row 1: action: Input should be 'keep', 'relabel', 'suppress', 'add'",
+        ),
         ({"action": "add", "label": None}, "add needs the right label"),
         ({"action": "add", "rank": 0, "inference_key": KEY}, "add needs the box of an animal"),
         ({"media_sha256": "a"}, "row 1: media_sha256: String should match"),

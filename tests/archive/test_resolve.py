@@ -373,3 +373,17 @@ def test_what_is_withdrawn_is_the_models_word_again(world: World, ask: Ask) -> N
     assert told(person("withdraw", sha(1), BOX, hour=2)) == [plain[0], (1, "dog", "human")]
     assert told(person("withdraw", sha(1), hour=2)) == plain
     assert told(person("suppress", sha(1), hour=2), person("withdraw", sha(1), hour=3)) == plain
+
+
+def test_a_class_id_is_that_of_the_label_that_is_shown(world: World, ask: Ask) -> None:
+    columns = "label, class_id, model_label"
+    assert ask(world, columns) == [("deer", 0, "deer"), ("fox", 1, "fox")]
+    world.machine = [layer_says(A, "relabel", sha(1), 0, label="fox")]
+    assert ask(world, columns) == [("fox", 1, "deer"), ("fox", 1, "fox")]
+    world.human = [
+        person("relabel", sha(1), BOX, label="cow"),
+        person("add", sha(1), (0.0, 0.0, 9.0, 9.0), label="fox"),
+    ]
+    assert ask(world, columns) == [("cow", None, "deer"), ("fox", 1, "fox"), ("fox", 1, None)]
+    world.human = [person("relabel", sha(1), BOX, label="deer")]
+    assert ask(world, columns)[0] == ("deer", 0, "deer")
