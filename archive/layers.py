@@ -100,10 +100,18 @@ def layers_of(tables: Tables, view: View | None) -> list[Layer]:
 
 
 def layer_named(layers: Mapping[str, Layer], name: str, among: Collection[str] = ()) -> Layer:
-    """By id, its first digits, or the kind of one of `among` (the layers of a view). Raises BadRequest."""
-    found = [one for one in layers.values() if one.kind == name and one.layer_id in among]
+    """Return the layer with this kind, or whose id, or kind and id, begin so; of a kind, one of `among` comes first.
+
+    Raises BadRequest that lists the layers if none or several are meant.
+    """
+    of_kind = [one for one in layers.values() if one.kind == name]
+    found = [one for one in of_kind if one.layer_id in among] or of_kind
     if not found and len(name) >= FEWEST_DIGITS:
-        found = [one for one in layers.values() if one.layer_id.startswith(name)]
+        found = [
+            one
+            for one in layers.values()
+            if one.layer_id.startswith(name) or f"{one.kind} {one.layer_id}".startswith(name)
+        ]
     if len(found) == 1:
         return found[0]
     words = ", ".join(f"{one.kind} {one.layer_id[:12]}" for one in found or layers.values())

@@ -6,15 +6,16 @@ run id | name@version --view_to_publish--> View --gates--> pointer written -> he
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from archive.dataset import partition_keys
+from archive.layers import Layer, read_layers
 from archive.prune import hold
 from archive.publications import last_event, last_sealed
 from archive.run_kinds import in_words
 from archive.tables import Tables
-from archive.views import PRODUCTION, View, Views, before
+from archive.views import PRODUCTION, View, Views, before, standing
 from model_store.errors import BadRequest, Conflict, GateClosed, ModelError
 from model_store.names import parse_ref, version_id
 from model_store.store import ModelStore
@@ -117,6 +118,34 @@ def rollback(tables: Tables, name: str = PRODUCTION, reason: str = "") -> View:
     target = before(past)
     _require_rows(tables, target.inference_key, f"number {target.serial} of view {name}")
     return _held(tables, views.rollback(past, reason), past[-1])
+
+
+def rollback_words(tables: Tables, now: View) -> list[str]:
+    """Describe a roll-back that has just been published: what it undid, and what the next one would undo."""
+    past = [view for view in Views(tables.url).history(now.name) if view.serial <= now.serial]
+    former, left = standing(past[:-1]), standing(past)
+    layers = read_layers(tables)
+    words = [f"undone: {_change(layers, *former[-2:])}"]
+    if len(left) < 2:
+        return [*words, "nothing is left to undo"]
+    return [*words, f"the next roll-back would undo: {_change(layers, *left[-2:])}"]
+
+
+def _change(layers: Mapping[str, Layer], old: View, new: View) -> str:
+    """Describe what one publication changed."""
+    models = [f"{view.model_name}@{view.model_version}" for view in (old, new)]
+    words = []
+    if old.inference_key != new.inference_key or models[0] != models[1]:
+        words.append(f"{models[1]} in place of {models[0]}")
+    if (old.threshold, old.label_thresholds) != (new.threshold, new.label_thresholds):
+        words.append("other thresholds")
+    for state, these, others in (("on", new, old), ("off", old, new)):
+        changed = [one for one in these.layers if one not in others.layers]
+        words += [
+            f"layer {layers[one].kind if one in layers else 'unknown'} {one[:12]} {state}"
+            for one in changed
+        ]
+    return f"number {new.serial} ({', '.join(words) or 'the same view again'})"
 
 
 def view_to_publish(tables: Tables, store: ModelStore, what: str, complete: bool = False) -> View:

@@ -48,18 +48,18 @@ def list_layers(view: ViewName = PRODUCTION, fmt: FormatOption = Format.table) -
 
 @app.command()
 def on(
-    layer: Annotated[list[str], typer.Argument(help="its id, or its first digits")],
+    layer: Annotated[list[str], typer.Argument(help="its kind, or the first digits of its id")],
     view: ViewName = PRODUCTION,
     reason: Annotated[str, typer.Option(help="kept with the view")] = "",
     fmt: FormatOption = Format.table,
 ) -> None:
-    """Show layers in a view, each in the place of one of its kind. Example: resight layers on 5d41402abc4b"""
+    """Show layers in a view, each in the place of one of its kind. Example: resight layers on small-size"""
     _switched(view, on=layer, reason=reason, fmt=fmt)
 
 
 @app.command()
 def off(
-    layer: Annotated[list[str], typer.Argument(help="its id, its first digits, or its kind")],
+    layer: Annotated[list[str], typer.Argument(help="its kind, or the first digits of its id")],
     view: ViewName = PRODUCTION,
     reason: Annotated[str, typer.Option(help="kept with the view")] = "",
     fmt: FormatOption = Format.table,

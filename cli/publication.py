@@ -72,12 +72,16 @@ def publish(
 def rollback(
     view: Name = PRODUCTION, reason: Reason = "", fmt: FormatOption = Format.table
 ) -> None:
-    """Show again what was shown before; twice goes back twice. Gates are not asked.
+    """Undo the newest change of a view: a publication, or a layer that was switched. Twice undoes two.
+
+    Gates of the policy are not checked.
 
     Example: resight runs rollback
     """
     tables = Tables(Settings().tables_url)
     now = publishing.rollback(tables, view, reason)
+    for words in publishing.rollback_words(tables, now):
+        note(words)
     print_facts(_facts(now), fmt)
     tell_silent(tables, now)
 

@@ -33,7 +33,7 @@ def switch(
     off: Sequence[str] = (),
     reason: str = "",
 ) -> View:
-    """What is published then. Layers by id, its first digits, or a kind that the view has.
+    """Return what is published then. Layers by name as in `archive/layers.py`; to switch off, those of the view first.
 
     Raises BadRequest for a layer or a view that is not there, Conflict, StorageError.
     """
@@ -49,7 +49,7 @@ def switch(
             raise BadRequest(f"view {view_name} does not show {gone.kind} {gone.layer_id[:12]}")
         layers = tuple(one for one in layers if one != gone.layer_id)
     for name in on:
-        layers = _with(layers, layer_named(known, name, layers), known)
+        layers = _with(layers, layer_named(known, name), known)
     words = reason or "; ".join(
         [*(f"layer {name} on" for name in on), *(f"layer {name} off" for name in off)]
     )

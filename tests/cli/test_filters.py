@@ -275,8 +275,14 @@ def test_layers_are_listed_switched_off_and_on(
     (layer,) = json.loads(resight("layers", "list", *JSON).ok())
     assert (layer["on"], layer["says"]) == ("", 4)
     assert "does not show small-size" in resight("layers", "off", layer["layer"][:8]).refused(2)
-    on = json.loads(resight("layers", "on", layer["layer"][:4], *JSON).ok())
-    assert on["layers"] == [f"small-size {row['layer']}"]
+    digits = layer["layer"]
+    for name in (digits[:4], f"small-size {digits[:12]}", "small-size"):
+        on = json.loads(resight("layers", "on", name, *JSON).ok())
+        assert on["layers"] == [f"small-size {row['layer']}"]
+        back = resight("runs", "rollback").err
+        assert f"undone: number {on['number']} (layer small-size {digits[:12]} on)" in back
+        assert f"would undo: number 3 (layer small-size {digits[:12]} off)" in back
+    resight("layers", "on", "small-size").ok()
     assert shown(tables) == after
     assert len(rows_of(tables, "assertions")) == 4
 
@@ -290,6 +296,9 @@ def test_a_name_that_is_more_than_one_layer_is_refused_with_both(
     error = resight("layers", "on", "abcd").refused(2)
     assert "'abcd' is more than one layer" in error
     assert all(f"small-size {layer_id[:12]}" in error for layer_id in made)
+    for name in ("small-size", "small"):
+        error = resight("layers", "on", name).refused(2)
+        assert f"'{name}' is more than one layer" in error
     error = resight("layers", "on", "abc").refused(2)
     assert "no layer 'abc'" in error, "three digits are no name"
     resight("layers", "on", "abcd1").ok()

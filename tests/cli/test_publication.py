@@ -48,7 +48,9 @@ def test_publish_and_rollback_move_the_view(resight: Resight, two: Tables) -> No
     again = resight("runs", "publish", "new")
     assert "that is published already" in again.err
     assert "number            2" in again.ok()
-    back = json.loads(resight("runs", "rollback", "--format", "json").ok())
+    done = resight("runs", "rollback", "--format", "json")
+    back = json.loads(done.ok())
+    assert "undone: number 2 (blobs@2 in place of blobs@1)\nnothing is left to undo" in done.err
     assert (back["number"], back["run_id"], back["rolled_back_to"]) == (3, "old", 1)
     assert scores(resight) == [0.9, 0.9]
     assert "nothing was published as production before" in resight("runs", "rollback").refused(2)
