@@ -1,27 +1,45 @@
 """What people say in a file, made into rows of `assertions`: all of them, or none.
 
-Statements name an image by its content or its path, and a box by its corners or by the detection they looked
-at; here both are looked up in `media` and `results`.
+The file has statements (column `action`), or is an exported table with corrected labels (archive/corrections.py).
+Statements name an image by its content or its path, and a box by its corners or by the detection they looked at;
+here both are looked up in `media` and `results`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from archive.assertions import HUMAN
+from archive import corrections as corrected
+from archive.assertions import HUMAN, human_assertions
+from archive.corrections import corrections, is_table
+from archive.dataset import dataset
+from archive.row_files import read_rows
 from archive.scan import scan
 from archive.schemas import ASSERTIONS, MEDIA, RESULTS
-from archive.statements import BOX, Statement, read_file
+from archive.statements import BOX, Statement, read_statements
 from archive.tables import Tables
+from archive.views import Views
 from model_store.errors import BadRequest
 
-SHOWN_ERRORS = 20
+SHOWN_ERRORS = 2
+HELP = (
+    f"columns: {', '.join(Statement.model_fields)}\n"
+    "example: action,path,label,x1_px,y1_px,x2_px,y2_px,actor,asserted_at\n"
+    "         keep,north/IMG_0042.JPG,deer,812,340,1404,911,kim,2026-05-14T09:30:00+02:00"
+)
+NAMING = ("keep", "relabel", "add")
+"""Actions that say what is in a box."""
 OUTSIDE_PX = 1.0
 """How far a box may lie outside its image: other programs round."""
 
@@ -35,14 +53,71 @@ class Image:
     height_px: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Read:
+    """`rows` of `assertions`, ids not yet set. Of a table of corrections, rows whose label is the exported one are
+    `unchanged`, and those that a person has corrected in the same way before are `repeated`.
+    """
+
+    rows: pa.Table
+    unchanged: int = 0
+    repeated: int = 0
+
+
 def read_assertions(
-    tables: Tables, file: Path, actor: str | None = None, asserted_at: str | None = None
-) -> pa.Table:
-    """Rows of `assertions`, ids not yet set; `actor` and `asserted_at` are for rows that have none.
+    tables: Tables, file: Path, by: str | None = None, at: str | None = None
+) -> Read:
+    """`by` and `at` are for rows without actor and asserted_at; corrections are made now, unless `at` is given.
 
     Raises BadRequest that lists what is wrong, row by row, counted from 1 without a header.
     """
-    said, wrong = read_file(file, {"actor": actor, "asserted_at": asserted_at})
+    given = read_rows(file)
+    columns = {str(name) for row in given if isinstance(row, dict) for name in row if name}
+    if is_table(columns):
+        return _corrected(tables, file, given, by, at)
+    unknown = sorted(columns - set(Statement.model_fields))
+    if unknown:
+        raise BadRequest(f"{file}: unknown column '{unknown[0]}'; nothing was added\n{HELP}")
+    said, wrong = read_statements(given, {"actor": by, "asserted_at": at})
+    return Read(_assertions(tables, file, said, wrong, HELP))
+
+
+def _corrected(
+    tables: Tables, file: Path, given: Sequence[Mapping[str, Any]], by: str | None, at: str | None
+) -> Read:
+    """Statements of one person and moment; `reason` names the file, which is added once."""
+    lacking = [name for name in corrected.COLUMNS if name not in given[0]]
+    if lacking:
+        raise BadRequest(f"{file}: no column '{lacking[0]}'; nothing was added\n{corrected.HELP}")
+    if not by:
+        raise BadRequest(f'{file} is a table of corrections: name who made them, --by "Ana"')
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    told = {"actor": by, "asserted_at": at or datetime.now(UTC).isoformat()}
+    told["reason"] = f"{file.name} {digest[:12]}"
+    found = corrections(tables, given, told)
+    rows = _assertions(tables, file, found.statements, found.wrong, corrected.HELP)
+    new = _not_in(tables, rows)
+    return Read(new, found.unchanged, found.repeated + len(rows) - len(new))
+
+
+def _not_in(tables: Tables, rows: pa.Table) -> pa.Table:
+    """Return the rows that this file has not said before, whenever that was."""
+    said = tables.existing("assertions")
+    if said is None or not len(rows):
+        return rows
+    same = pc.field("reason") == rows["reason"][0]
+    names = [name for name in ASSERTIONS.names if name not in ("assertion_id", "asserted_at")]
+    before = set(_tuples(dataset(said, ASSERTIONS).to_table(columns=names, filter=same)))
+    return rows.filter(pa.array([row not in before for row in _tuples(rows.select(names))]))
+
+
+def _tuples(rows: pa.Table) -> Iterator[tuple[Any, ...]]:
+    return zip(*(column.to_pylist() for column in rows.columns), strict=True)
+
+
+def _assertions(
+    tables: Tables, file: Path, said: Mapping[int, Statement], wrong: dict[int, str], usage: str
+) -> pa.Table:
     sql = duckdb.connect()
     images = _images(sql, tables, said)
     detections = _detections(sql, tables, said, images)
@@ -55,8 +130,40 @@ def read_assertions(
     if wrong:
         lines = [f"row {number}: {why}" for number, why in sorted(wrong.items())]
         more = [f"and {len(lines) - SHOWN_ERRORS} more"] if len(lines) > SHOWN_ERRORS else []
-        raise BadRequest("\n".join([f"{file}: nothing was added", *lines[:SHOWN_ERRORS], *more]))
+        told = [f"{file}: nothing was added", *lines[:SHOWN_ERRORS], *more, usage]
+        raise BadRequest("\n".join(told))
     return pa.Table.from_pylist(rows, schema=ASSERTIONS)
+
+
+def remarks(tables: Tables, rows: pa.Table) -> list[str]:
+    """Return what to look at before `rows` are added: labels that are new, and results that are not published."""
+    counts = Counter(row["label"] for row in rows.to_pylist() if row["action"] in NAMING)
+    found: list[str] = []
+    published = Views(tables.url).current()
+    keys = set(rows["inference_key"].to_pylist()) - {None}
+    known = _labels(tables, keys | ({published.inference_key} if published else set()))
+    for label in sorted(counts.keys() - known):
+        near = difflib.get_close_matches(label, known)
+        more = f"; did you mean {' or '.join(near)}?" if near else ""
+        found.append(f"new label '{label}' (rows: {counts[label]}){more}")
+    for key in sorted(keys - {published.inference_key if published else ""}):
+        found.append(
+            f"inference key {key[:12]} is not what is published: what was said of its detections holds for "
+            "those of other models that cover their boxes"
+        )
+    return found
+
+
+def _labels(tables: Tables, keys: set[str]) -> set[str]:
+    """Return the labels of the results of these keys (none: of all), and those that people have used."""
+    found: set[str] = set()
+    with duckdb.connect() as sql:
+        for key in sorted(keys) or [None]:
+            scan(sql, "results", tables.existing("results"), RESULTS, key)
+            labels = "select distinct d.label from (select unnest(detections) as d from results)"
+            found |= {label for (label,) in sql.execute(labels).fetchall()}
+    said = human_assertions(tables, history=True)
+    return found | {row["label"] for row in said.to_pylist() if row["action"] in NAMING}
 
 
 def _images(

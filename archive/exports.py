@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from deltalake import DeltaTable
 
+from archive.corrections import EXPORTED_LABEL
 from archive.dataset import dataset
 from archive.defaults import RELATIONS
 from archive.literal import literal
@@ -32,6 +33,11 @@ _FORMATS = {".parquet": "format parquet, compression zstd", ".csv": "format csv,
 _KEYS = "select distinct inference_key from {} order by all"
 OF_VIEW = ("results", "detections", "hidden", "events", "occurrences")
 OF_ALL = ("all_results", "all_detections")
+_EDITABLE = {
+    name: f"(select *, label as {EXPORTED_LABEL} from {name})"
+    for name in ("detections", "hidden", "all_detections")
+}
+"""Tables whose labels people correct (archive/corrections.py): a second column keeps what was exported."""
 _RECORD = ("exported_at", "file")
 BESIDE = ("snips", "classifications")
 """Tables that hang on results, by inference key."""
@@ -107,7 +113,7 @@ def _take_back(tables: Tables, record: dict[str, Any]) -> None:
 
 
 def _copy(sql: duckdb.DuckDBPyConnection, relation: str, out: Path, part: Path) -> int:
-    copy = f"copy {relation} to {literal(str(part))} ({_FORMATS[out.suffix.lower()]})"
+    copy = f"copy {_EDITABLE.get(relation, relation)} to {literal(str(part))} ({_FORMATS[out.suffix.lower()]})"
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         written = sql.execute(copy).fetchall()

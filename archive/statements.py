@@ -1,15 +1,12 @@
-"""Files of people's statements as they are written: .csv, .json (a list) or .jsonl.
+"""People's statements as files have them, one a row.
 
-file --read_file--> Statement by row number, and what is wrong by row number. Nothing is looked up here.
+rows --read_statements--> Statement by row number, and what is wrong by row number. Nothing is looked up here.
 """
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -22,8 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from model_store.errors import BadRequest
-
+DIGEST = r"^[0-9a-f]{64}$"
 BOX = ("x1_px", "y1_px", "x2_px", "y2_px")
 Named = Annotated[str, StringConstraints(min_length=1)]
 
@@ -44,7 +40,7 @@ class Statement(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     action: Literal["keep", "relabel", "suppress", "add", "withdraw"]
-    media_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    media_sha256: str | None = Field(default=None, pattern=DIGEST)
     path: str | None = None
     source_root: str | None = None
     label: str | None = None
@@ -87,43 +83,23 @@ class Statement(BaseModel):
         return self
 
 
-def read_file(
-    file: Path, defaults: Mapping[str, str | None]
+def read_statements(
+    rows: Sequence[object], defaults: Mapping[str, str | None]
 ) -> tuple[dict[int, Statement], dict[int, str]]:
-    """Statements, and the words for rows that are none; both by number, from 1 without a header.
+    """Return statements, and words for rows that are none; both by number, from 1 without a header.
 
-    `defaults` are for fields a row leaves out. Raises BadRequest for what is no such file at all.
+    `defaults` are for fields that a row leaves out.
     """
     said: dict[int, Statement] = {}
     wrong: dict[int, str] = {}
-    for number, row in enumerate(_rows(file), 1):
+    for number, row in enumerate(rows, 1):
         try:
             said[number] = Statement.model_validate(_filled(row, defaults))
         except ValidationError as error:
-            wrong[number] = _words(error)
+            wrong[number] = words(error)
         except ValueError as error:
             wrong[number] = str(error)
     return said, wrong
-
-
-def _rows(file: Path) -> Iterable[object]:
-    try:
-        match file.suffix.lower():
-            case ".csv":
-                with file.open(encoding="utf-8-sig", newline="") as text:
-                    return list(csv.DictReader(text, strict=True))
-            case ".jsonl":
-                lines = file.read_text("utf-8-sig").split("\n")
-                return [json.loads(line) for line in lines if line.strip()]
-            case ".json":
-                rows = json.loads(file.read_text("utf-8-sig"))
-                if isinstance(rows, list):
-                    return rows
-                raise ValueError("it must be a list of objects")
-            case _:
-                raise ValueError("its name must end in .csv, .json or .jsonl")
-    except (OSError, ValueError, csv.Error, RecursionError) as error:
-        raise BadRequest(f"cannot read {file}: {error}") from error
 
 
 def _filled(row: object, defaults: Mapping[str, str | None]) -> dict[str, Any]:
@@ -136,12 +112,20 @@ def _filled(row: object, defaults: Mapping[str, str | None]) -> dict[str, Any]:
     return {name: value for name, value in defaults.items() if value} | given
 
 
-def _words(error: ValidationError) -> str:
+def words(error: ValidationError) -> str:
+    """Describe what is wrong with a row, with the values."""
     parts: list[str] = []
     for item in error.errors():
-        where = ".".join(map(str, item["loc"]))
+        where, value = ".".join(map(str, item["loc"])), item["input"]
         why = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "missing" and where in ("actor", "asserted_at"):
-            why = f"missing; add the column, or give --{where.replace('_', '-')}"
+        if item["type"] == "string_pattern_mismatch":
+            why = "not 64 hex digits"
+        if item["type"] == "missing":
+            options = {"actor": "--by", "asserted_at": "--at"}
+            why = "missing" + (
+                f"; add the column, or give {options[where]}" if where in options else ""
+            )
+        elif where:
+            where = f"{where} {value!r}"
         parts.append(f"{where}: {why}" if where else why)
     return "; ".join(parts)

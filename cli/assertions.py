@@ -2,44 +2,68 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cli.output import Format, FormatOption, print_facts, print_rows
+from cli.output import Format, FormatOption, note, print_facts, print_rows
 from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
-    from archive.assertion_files import read_assertions
+    from archive.assertion_files import read_assertions, remarks
     from archive.assertions import append, human_assertions
     from archive.tables import Tables
     from serve.settings import Settings
 
 app = typer.Typer(
-    help="What people say about detections: right, another label, or nothing there. Only ever added.",
+    help="What people say about detections: right, another label, nothing there, or missed. Only ever added.",
     no_args_is_help=True,
 )
+ACTIONS = ("keep", "relabel", "suppress", "add", "withdraw")
 
 
 @app.command()
 def add(
-    file: Annotated[Path, typer.Argument(help="a .csv, .json or .jsonl file, see docs/impact.md")],
-    actor: Annotated[str | None, typer.Option(help="who said it, for rows that do not say")] = None,
-    asserted_at: Annotated[
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="a table of 'resight export detections' with labels corrected (.csv, .parquet), or statements "
+            "(.csv, .json, .jsonl), see docs/impact.md"
+        ),
+    ],
+    by: Annotated[
         str | None,
-        typer.Option(help="when, for rows that do not say: 2026-05-14T09:30:00+02:00"),
+        typer.Option(help="who made the corrections, or the statements without an actor"),
     ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            help="time of rows that have none: 2026-05-14T09:30:00+02:00. Default of corrections: now"
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="check and count everything, and add nothing")
+    ] = False,
     fmt: FormatOption = Format.table,
 ) -> None:
-    """Add statements from a file: all of them, or none when a row is wrong. The same file again adds none.
+    """Add corrected labels, or statements, from a file: all, or none when a row is wrong.
 
-    Example: resight assertions add checked.csv --actor kim --asserted-at 2026-05-14T09:30:00Z
+    In a table, a changed label is a relabel; an empty one, or -, means that nothing is there. The same file again
+    adds nothing. Example: resight assertions add checked.csv --by "Ana" --dry-run
     """
     tables = Tables(Settings().tables_url)
-    rows = read_assertions(tables, file, actor, asserted_at)
-    added = append(tables, rows)
-    print_facts({"file": str(file), "rows": len(rows), "added": added}, fmt)
+    read = read_assertions(tables, file, by, at)
+    for words in remarks(tables, read.rows):
+        note(words)
+    actions = Counter(read.rows["action"].to_pylist())
+    counts = {"unchanged": read.unchanged, "repeated": read.repeated}
+    counts |= {action: actions[action] for action in ACTIONS}
+    added = 0 if dry_run else append(tables, read.rows)
+    print_facts({"file": str(file), **counts, "added": added}, fmt)
+    if dry_run:
+        note("nothing was added: leave out --dry-run")
 
 
 @app.command("list")

@@ -21,7 +21,7 @@ from tests.cli.conftest import Resight
 
 BOX = (4.0, 4.0, 20.0, 20.0)
 DEER: Seen = ("deer", 0.75, BOX)
-WHO = ("--actor", "kim", "--asserted-at", "2026-05-14T09:30:00+02:00")
+WHO = ("--by", "kim", "--at", "2026-05-14T09:30:00+02:00")
 
 
 @pytest.fixture
@@ -54,7 +54,14 @@ def keep(name: str, **more: Any) -> dict[str, Any]:
 def test_a_file_is_added_once(resight: Resight, tables: Tables, tmp_path: Path) -> None:
     file = checked(tmp_path, keep("a"), keep("b", label="[b]roe[/b]"))
     words = ("assertions", "add", file, *WHO, "--format", "json")
-    assert json.loads(resight(*words).ok()) == {"file": str(file), "rows": 2, "added": 2}
+    done = resight(*words, "--dry-run")
+    counts = {"unchanged": 0, "repeated": 0, "keep": 2, "relabel": 0, "suppress": 0}
+    counts |= {"add": 0, "withdraw": 0}
+    assert json.loads(done.ok()) == {"file": str(file), **counts, "added": 0}
+    assert done.err == (
+        "new label '[b]roe[/b]' (rows: 1)\nnothing was added: leave out --dry-run\n"
+    )
+    assert json.loads(resight(*words).ok()) == {"file": str(file), **counts, "added": 2}
     assert json.loads(resight(*words).ok())["added"] == 0
     rows = json.loads(resight("assertions", "list", "--format", "json").ok())
     assert [(row["actor"], row["standing"], row["asserted_at"]) for row in rows] == [
@@ -76,7 +83,7 @@ def test_history_shows_what_was_superseded(
 ) -> None:
     resight("assertions", "add", checked(tmp_path, keep("a")), *WHO).ok()
     later = keep("a", action="suppress", asserted_at="2026-05-15T00:00:00Z")
-    resight("assertions", "add", checked(tmp_path, later), "--actor", "lee").ok()
+    resight("assertions", "add", checked(tmp_path, later), "--by", "lee").ok()
     assert len(json.loads(resight("assertions", "list", "--format", "json").ok())) == 1
     words = ("assertions", "list", "--history", "--media", sha("a")[:8], "--format", "json")
     rows = json.loads(resight(*words).ok())

@@ -61,7 +61,7 @@ def human(tables: Tables, **row: Any) -> None:
     file = Path(tables.url).parent / "said.jsonl"
     who = {"actor": "kim", "asserted_at": datetime.now(UTC).isoformat()}
     file.write_text(json.dumps({**who, **row}))
-    append(tables, read_assertions(tables, file))
+    append(tables, read_assertions(tables, file).rows)
 
 
 def test_a_filter_says_what_a_plain_count_finds(tables: Tables) -> None:
