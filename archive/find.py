@@ -44,8 +44,9 @@ _SHOWN = """
         where ($label is null or label = $label) and ($min_score is null or score >= $min_score::float))
 """
 _STATUS = """
-    and {negation} media_sha256 in (select media_sha256 from results where {status})
+    and {negation} media_sha256 in (select media_sha256 from {rows} where {status})
 """
+"""Rows of `seen` are cheaper than those of `results`, whose status depends on what is shown."""
 _AFTER = """
     and case when $moment is null then captured_at_local is null and (source_root, path) > ($root, $path)
         else captured_at_local is null or captured_at_local < $moment::timestamp
@@ -147,9 +148,10 @@ def _question(wanted: Wanted) -> tuple[str, dict[str, Any]]:
     }
     conditions = ""
     if wanted.status == "missing":
-        conditions += _STATUS.format(negation="not", status="true")
+        conditions += _STATUS.format(negation="not", rows="seen", status="true")
     elif wanted.status is not None:
-        conditions += _STATUS.format(negation="", status="status = $status")
+        rows = "seen" if wanted.status == "failed" else "results"
+        conditions += _STATUS.format(negation="", rows=rows, status="status = $status")
         values["status"] = wanted.status
     if wanted.label is not None or wanted.min_score is not None:
         conditions += _SHOWN.format(files=_FILES)

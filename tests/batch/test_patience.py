@@ -144,7 +144,7 @@ def tables(tmp_path: Path) -> Tables:
 @pytest.mark.parametrize(
     ("statuses", "stop", "error"),
     [
-        ("oeo", Stop(stall_s=1e-6), RunStalled),
+        ("ooo", Stop(stall_s=1e-6), RunStalled),
         ("", Stop(stall_s=1e-6), RunStalled),
         ("offff", Stop(failed_frac=0.5, failed_after=3), TooManyFailed),
     ],
@@ -174,4 +174,4 @@ def test_a_run_that_gives_up_keeps_what_it_has_done_and_says_why(
     assert len(rows_of(tables, "results")) == arrived
     assert counts["requested"] == 8
     if error is TooManyFailed:
-        assert (counts["ok"], counts["failed"]) == (1, 2)
+        assert (counts["empty"], counts["failed"]) == (1, 2)
