@@ -13,13 +13,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import duckdb
 import pyarrow as pa
 from deltalake.exceptions import DeltaError
-from pydantic import BaseModel, ConfigDict, Field, NaiveDatetime, TypeAdapter, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, NaiveDatetime, TypeAdapter
 
+from archive.local_time import LocalTime
 from archive.publications import view_named
 from archive.query import connect, is_of_storage
 from archive.tables import Tables
@@ -67,13 +68,6 @@ _TOLD = """
     from page left join results using (media_sha256) left join labels using (media_sha256)
     order by captured_at_local desc nulls last, source_root, path
 """
-
-
-LocalTime = Annotated[
-    datetime,
-    WithJsonSchema({"type": "string", "pattern": r"^\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d)?)?$"}),
-]
-"""Without an offset, which `date-time` of JSON Schema asks for."""
 
 
 class Wanted(BaseModel):
@@ -142,8 +136,8 @@ def _question(wanted: Wanted) -> tuple[str, dict[str, Any]]:
     """The statement for a page, and one more image, with its values. Results are read only where they decide."""
     values: dict[str, Any] = {
         "camera": wanted.camera,
-        "since": _local(wanted.since),
-        "until": _local(wanted.until),
+        "since": wanted.since,
+        "until": wanted.until,
         "most": wanted.limit + 1,
     }
     conditions = ""
@@ -166,14 +160,6 @@ def _question(wanted: Wanted) -> tuple[str, dict[str, Any]]:
 def _view(tables: Tables, name: str) -> View | None:
     """Nothing need be published as production; another name must be there."""
     return Views(tables.url).current() if name == PRODUCTION else view_named(tables, name)
-
-
-def _local(moment: datetime | None) -> datetime | None:
-    if moment is not None and moment.tzinfo is not None:
-        raise BadRequest(
-            f"{moment.isoformat()} has an offset: times are those of the cameras' own clocks, write them without"
-        )
-    return moment
 
 
 def _mark(image: dict[str, Any]) -> str:

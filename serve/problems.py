@@ -78,7 +78,9 @@ def install(api: FastAPI) -> None:
 
     async def invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        wrong = "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in error.errors())
+        wrong = "; ".join(
+            f"{e['loc'][-1]}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()
+        )
         return problem(400, "BadRequest", wrong)
 
     async def gone(_: Request, error: Exception) -> Response:

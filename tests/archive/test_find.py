@@ -328,11 +328,6 @@ def test_a_mark_of_the_longest_paths_is_within_its_bound() -> None:
     assert len(_mark(image)) <= MOST_MARK
 
 
-def test_a_time_with_an_offset_is_refused(tables: Tables) -> None:
-    with pytest.raises(BadRequest, match="write them without"):
-        find(tables, Wanted(since=START.replace(tzinfo=UTC)), 60)
-
-
 def test_what_takes_too_long_is_ended(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = "$camera is null and $since is null and $until is null and $most > 0"
     everything = "from range(1_000_000_000_000) a, range(1_000_000_000_000) b"
