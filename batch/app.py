@@ -1,6 +1,6 @@
 """The `runs` application: what the command line asks of runs, over HTTP. A small replica that submits jobs.
 
-POST /runs/filters/{kind} {config, scopes} -> 202 and a run for each scope, or an error and no run
+POST /runs/filters/{kind} {config, scope} -> 202 and its run, or an error and no run
 GET  /runs/filters, /runs/filters/{kind}, /runs/{run_id}
 `serve/app.yaml` names it as `batch.app:build`; who may ask is decided as at the detectors (serve/access.py).
 """

@@ -81,7 +81,7 @@ class Decision:
         """Of the run that it takes, or None."""
         if self.action == "full":
             return Scope()
-        return Scope(kind="status", status="missing") if self.action == "incremental" else None
+        return Scope(status="missing") if self.action == "incremental" else None
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ def dry_run_report(spec: RunSpec, tables: Tables, store: ModelStore) -> dict[str
     return {
         "model": str(model.id),
         "inference_key": model.info.inference_key,
-        "scope": spec.scope.model_dump(mode="json", exclude_none=True),
+        "scope": spec.scope.words(),
         "files": plan.files,
         "requested": plan.requested,
         "reused": plan.reused,

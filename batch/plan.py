@@ -9,7 +9,7 @@ In it an image is known by 128 bits of a digest of its digest: a quarter of the 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -23,9 +23,10 @@ from archive.scan import scan
 from archive.schemas import MEDIA, RESULTS
 from archive.scratch import LARGE_MIB, Scratch, windows
 from archive.tables import Tables
+from archive.views import View
 from batch.sample import choose_sample
-from batch.scope import Scope
-from batch.select import select_scope
+from batch.scope import MediaScope, Scope
+from batch.select import keep_latest, select_scope
 from model_store.errors import BadRequest, StorageUnreachable
 from model_store.names import parse_ref
 from model_store.store import ModelStore, ModelVersion
@@ -165,18 +166,29 @@ def pinned(
 
 
 def scope_images(
-    sql: duckdb.DuckDBPyConnection, tables: Tables, media: DeltaTable | None, scope: Scope
+    sql: duckdb.DuckDBPyConnection,
+    tables: Tables,
+    media: DeltaTable | None,
+    scope: MediaScope,
+    view: View | None = None,
+    also: Mapping[str, str] | None = None,
 ) -> None:
-    """Make relations `scoped` (files) and `wanted` (id, files) of the images of a scope.
+    """Make relations `scoped` (files) and `wanted` (id, files) of all images that meet a scope.
 
-    Raises BadRequest when it has none at all: a slip of the pen must not look like a run that had nothing to do.
+    Raises BadRequest when there is none: a slip of the pen must not look like a run that had nothing to do.
+    `view` and `also` as for `select_scope`.
     """
     scan(sql, "media", media, MEDIA)
     sql.execute(_PRESENT)
-    select_scope(sql, tables, scope)
+    select_scope(sql, tables, scope, view, also)
     sql.execute(_WANTED)
-    if not _count(sql, "wanted"):
-        raise BadRequest(_nothing(sql, tables, scope))
+
+
+def latest_images(sql: duckdb.DuckDBPyConnection, scope: MediaScope) -> None:
+    """Leave in `scoped` and `wanted` the newest of each camera, where the scope asks for it."""
+    if scope.latest_per_camera:
+        keep_latest(sql)
+        sql.execute(_WANTED)
 
 
 def make_plan(
@@ -202,6 +214,7 @@ def make_plan(
             _look(sql, past.existing("results") if past else results, key)
         if scope.status:
             sql.execute(_ONLY.format(due=due))
+        latest_images(sql, scope)
         population, population_todo = _count(sql, "wanted"), None
         if scope.sample:
             population_todo = _count(sql, f"wanted left join done using (id) where {due}")
@@ -262,24 +275,3 @@ def _look(sql: duckdb.DuckDBPyConnection, results: DeltaTable | None, key: str) 
 
 def _count(sql: duckdb.DuckDBPyConnection, relation: str) -> int:
     return int(sql.sql(f"select count(*) from {relation}").fetchall()[0][0])
-
-
-def _nothing(sql: duckdb.DuckDBPyConnection, tables: Tables, scope: Scope) -> str:
-    """Why a scope is empty, and the way out."""
-    cameras = sql.sql(
-        "select distinct camera_id from present where camera_id is not null order by 1"
-    ).fetchall()
-    if not _count(sql, "present"):
-        return (
-            f"no image is catalogued in {tables.url}; run 'resight ingest URL' first, or set "
-            "RESIGHT_TABLES"
-        )
-    asked = ", ".join(
-        f"{name} '{value}'" for name, value in scope.model_dump(exclude_none=True).items()
-    )
-    known = ", ".join(str(row[0]) for row in cameras[:50])
-    if scope.camera is not None:
-        return f"no image of camera '{scope.camera}'; there is: {known}"
-    return (
-        f"no image has {asked}; 'resight sql \"select * from media limit 5\"' shows what there is"
-    )

@@ -55,7 +55,7 @@ class PlanReport:
             "compared": self.compared,
             "needs": self.needs,
             "changes": [asdict(change) for change in self.changes],
-            "scope": self.plan.scope.model_dump(mode="json", exclude_none=True),
+            "scope": self.plan.scope.words(),
             "files": self.plan.files,
             "requested": self.plan.requested,
             "reused": self.plan.reused,

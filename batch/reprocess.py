@@ -33,7 +33,7 @@ def main(
 ) -> None:
     """See every image of the scope with one model version, and write what was seen.
 
-    Example: python -m batch.reprocess --model ssdlite-coco --scope camera --camera deer-north
+    Example: python -m batch.reprocess --model ssdlite-coco --camera deer-north
     """
     require_model(spec)
     settings = Settings()

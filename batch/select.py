@@ -1,9 +1,13 @@
 """The files of a scope, in SQL: relation `scoped` out of relation `present` (media that are there).
 
-The status of results and samples are about images, not files: `batch/plan.py` looks at them.
+The status of results is about images, not files, and comes next; then `keep_latest`, then a sample: `batch/plan.py`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -12,23 +16,28 @@ from archive.query import connect
 from archive.scan import scan
 from archive.schemas import RESULTS
 from archive.tables import Tables
-from archive.views import Views
+from archive.views import View, Views
 from batch.id_list import read_ids
-from batch.scope import Scope
+from batch.scope import MediaScope, in_words
 from model_store.errors import BadRequest
 
-_ROWS = {
-    "latest-per-camera": """
-        from present qualify row_number() over (
-            partition by camera_id
-            order by doubtful, captured_at_local desc nulls last, path desc) = 1""",
-    "camera": "from present where camera_id = $camera",
-    "time": """
-        from present where captured_at_local >= $start and ($end is null or captured_at_local < $end)""",
-    "path": "from present where path glob $path",
-    "label": "from present where media_sha256 in (select media_sha256 from shown)",
-    "ids": "from present where media_sha256 in (select media_sha256 from listed)",
+_CONDITIONS = {
+    "camera": "camera_id in (select unnest($camera::varchar[]))",
+    "since": "captured_at_local >= $since",
+    "until": "captured_at_local < $until",
+    "path": "path glob $path",
 }
+_OF_LABEL = ("label", "min_score", "max_score")
+_SHOWS_LABEL = "media_sha256 in (select media_sha256 from shown)"
+_OF_LIST = "media_sha256 in (select media_sha256 from listed)"
+_LATEST = """
+    create temp table latest as
+    from scoped where md5_number(media_sha256) in (select id from wanted)
+    qualify row_number() over (
+        partition by camera_id
+        order by doubtful, captured_at_local desc nulls last, path desc, source_root desc) = 1;
+    create or replace temp view scoped as from latest;
+"""
 _SHOWN = """
     create or replace temp table shown as
     with boxes as (select media_sha256, unnest(detections) as d from published),
@@ -44,42 +53,78 @@ _RESOLVED = """
 """
 """What a person added has no score, and is there unless scores are asked for."""
 EVERY_SCORE = (0.0, 2.0)
+MOST_NAMES = 50
 
 
-def select_scope(sql: duckdb.DuckDBPyConnection, tables: Tables, scope: Scope) -> None:
-    """Make relation `scoped`, with the columns of `present`.
+def select_scope(
+    sql: duckdb.DuckDBPyConnection,
+    tables: Tables,
+    scope: MediaScope,
+    view: View | None = None,
+    also: Mapping[str, str] | None = None,
+) -> None:
+    """Make relation `scoped`, with the columns of `present`, of files that meet every field of the scope.
 
-    Raises BadRequest when nothing is published that could have labels, or when a list names contents that
-    are not there; StorageUnreachable.
+    `view` is the one whose labels count; None: what is published. `also`: SQL of fields that only some scopes have.
+    Raises BadRequest when there is no such file, and names the field that no file meets; also when one of several
+    cameras or listed images is not there, or nothing is published that could have labels. Raises StorageUnreachable.
     """
-    if scope.kind in ("all", "status"):
+    if not sql.sql("select 1 from present limit 1").fetchall():
+        raise BadRequest(
+            f"no image is catalogued in {tables.url}; run 'resight ingest URL' first, or set "
+            "RESIGHT_TABLES"
+        )
+    given = scope.model_dump(mode="json")
+    conditions = {name: _CONDITIONS[name] for name in _CONDITIONS if name in given}
+    conditions |= also or {}
+    _require_cameras(sql, scope.camera)
+    if scope.ids is not None:
+        _select_listed(sql, tables, scope.ids)
+        conditions["ids"] = _OF_LIST
+    if any(name in given for name in _OF_LABEL):
+        view = view or _published(tables)
+        _select_shown(sql, tables, scope, view)
+        conditions["label"] = _SHOWS_LABEL
+    if not conditions:
         sql.execute("create or replace temp view scoped as from present")
         return
-    if scope.kind == "label":
-        _select_shown(sql, tables, scope)
-    elif scope.kind == "ids":
-        _select_listed(sql, tables, scope)
-    sql.execute(
-        f"create or replace temp table chosen as {_ROWS[scope.kind]}", _parameters(scope) or None
-    )
-    sql.execute("create or replace temp view scoped as from chosen")
+    where = " and ".join(conditions.values())
+    asked = {name: given[name] for name in _CONDITIONS if name in given}
+    sql.execute(f"create or replace temp table selected as from present where {where}", asked)
+    sql.execute("create or replace temp view scoped as from selected")
+    if not sql.sql("select 1 from scoped limit 1").fetchall():
+        raise BadRequest(_nothing(sql, tables, given, view, conditions))
 
 
-def _parameters(scope: Scope) -> dict[str, object]:
-    if scope.kind == "time":
-        return {
-            "start": scope.start.isoformat() if scope.start else "",
-            "end": scope.end.isoformat() if scope.end else None,
-        }
-    return {scope.kind: getattr(scope, scope.kind)} if scope.kind in ("camera", "path") else {}
+def keep_latest(sql: duckdb.DuckDBPyConnection) -> None:
+    """Leave in `scoped` the newest file of each camera, of the files of images in `wanted` (id)."""
+    sql.execute(_LATEST)
 
 
-def _select_shown(sql: duckdb.DuckDBPyConnection, tables: Tables, scope: Scope) -> None:
+def _published(tables: Tables) -> View:
     view = Views(tables.url).current(upto=tables.published_upto)
     if view is None:
         raise BadRequest(
-            "scope 'label' asks the published view, and nothing is published: resight runs publish RUN"
+            "--label, --min-score and --max-score are about the published view, and nothing is published: "
+            "resight runs publish RUN"
         )
+    return view
+
+
+def _require_cameras(sql: duckdb.DuckDBPyConnection, cameras: Sequence[str]) -> None:
+    """Each of several is there: one that is misspelt must not be left out in silence."""
+    if not cameras:
+        return
+    rows = sql.sql("select distinct camera_id from present where camera_id is not null order by 1")
+    known = [str(row[0]) for row in rows.fetchall()]
+    for camera in cameras:
+        if camera not in known:
+            raise BadRequest(f"no image of camera '{camera}'; {_near(camera, known)}")
+
+
+def _select_shown(
+    sql: duckdb.DuckDBPyConnection, tables: Tables, scope: MediaScope, view: View
+) -> None:
     least, most = EVERY_SCORE
     asked = {
         "label": scope.label,
@@ -101,9 +146,8 @@ def _select_shown(sql: duckdb.DuckDBPyConnection, tables: Tables, scope: Scope) 
     sql.execute(_SHOWN, asked | thresholds)
 
 
-def _select_listed(sql: duckdb.DuckDBPyConnection, tables: Tables, scope: Scope) -> None:
-    assert scope.ids is not None
-    listed = read_ids(tables.url, scope.ids)
+def _select_listed(sql: duckdb.DuckDBPyConnection, tables: Tables, ids: str) -> None:
+    listed = read_ids(tables.url, ids)
     sql.register("listed", pa.table({"media_sha256": listed}))
     unknown = sql.sql(
         "select media_sha256 from listed anti join present using (media_sha256) order by 1"
@@ -114,3 +158,59 @@ def _select_listed(sql: duckdb.DuckDBPyConnection, tables: Tables, scope: Scope)
             f"{len(unknown)} of {len(listed)} listed images are not in the catalogue, such as {some}; "
             "leave them out, or run 'resight ingest' where they lie"
         )
+
+
+def _nothing(
+    sql: duckdb.DuckDBPyConnection,
+    tables: Tables,
+    given: Mapping[str, Any],
+    view: View | None,
+    conditions: Mapping[str, str],
+) -> str:
+    """Return the field that no file meets, and what there is; or how many files meet each, where all have some."""
+    alone: list[str] = []
+    for name, condition in conditions.items():
+        fields = _OF_LABEL if name == "label" else (name,)
+        words = in_words({field: given[field] for field in fields if field in given})
+        asked = {name: given[name]} if name in _CONDITIONS else None
+        count = f"select count(*) from present where {condition}"
+        files = int(sql.execute(count, asked).fetchall()[0][0])
+        if not files:
+            return f"no image matches {words}; {_what_is_there(sql, tables, name, given, view)}"
+        alone.append(f"{words} (files: {files})")
+    return f"no image matches all of {', '.join(alone)}; leave one out"
+
+
+def _what_is_there(
+    sql: duckdb.DuckDBPyConnection,
+    tables: Tables,
+    name: str,
+    given: Mapping[str, Any],
+    view: View | None,
+) -> str:
+    if name in ("since", "until"):
+        times = "select min(captured_at_local), max(captured_at_local) from present"
+        first, last = sql.sql(times).fetchall()[0]
+        return f"images were taken from {first} to {last}" if first else "no image has a time"
+    if name == "path":
+        (example,) = sql.sql("select min(path) from present").fetchall()[0]
+        return f"paths begin below their archive, as in '{example}'"
+    if name != "label":
+        return f"see: resight sql 'select * from {name}s'"
+    with connect(tables, view) as shown:
+        rows = shown.sql("select label, max(score) from detections group by all order by 1")
+        best = {str(label): score for label, score in rows.fetchall()}
+    label = given.get("label")
+    if label is not None and label not in best:
+        return _near(label, list(best))
+    score = max(best.values(), default=0.0) if label is None else best[label]
+    return f"the best score{' of that label' if label else ''} is {score:.3g}"
+
+
+def _near(name: str, known: Sequence[str]) -> str:
+    """Return the known names that are like `name`, or all of them where none is."""
+    near = get_close_matches(name, known)
+    if near:
+        return f"did you mean '{near[0]}'?"
+    more = f" and {len(known) - MOST_NAMES} more" if len(known) > MOST_NAMES else ""
+    return f"there is: {', '.join(known[:MOST_NAMES]) or 'none'}{more}"

@@ -32,7 +32,8 @@ from batch.filters.here import here
 from batch.filters.layers import switch
 from batch.filters.prepare import prepare
 from batch.filters.run import execute
-from batch.filters.scope import parse_scope
+from batch.filters.scope import FilterScope
+from batch.id_list import name_ids
 from benchmarks.own_cluster import Cluster, cluster
 from benchmarks.synthetic import as_schema
 
@@ -41,7 +42,6 @@ PER_IMAGE = 2.5
 IMAGES_PER_CAMERA = 10_000
 KINDS = ("duplicates", "small-size", "score-threshold", "repeat-detections", "events", "smoothing")
 KINDS += ("tracking", "fixed-slots")
-ALL = "run=published"
 CONTROL = "duplicates"
 _IMAGES = """
     create table images as
@@ -97,14 +97,14 @@ def main() -> None:
         one = Path(folder) / "one.txt"
         one.write_text(hashlib.sha256(b"0").hexdigest())
         if arguments.here:
-            rows = in_order(arguments.kinds, lambda kind: _alone(tables.url, kind, ALL), tables)
-            control = _alone(tables.url, CONTROL, f"ids={one}")
+            rows = in_order(arguments.kinds, lambda kind: _alone(tables.url, kind), tables)
+            control = _alone(tables.url, CONTROL, one)
         else:
             with cluster() as up:
                 rows = in_order(
-                    arguments.kinds, lambda kind: _submitted(up, tables.url, kind, ALL), tables
+                    arguments.kinds, lambda kind: _submitted(up, tables.url, kind), tables
                 )
-                control = _submitted(up, tables.url, CONTROL, f"ids={one}")
+                control = _submitted(up, tables.url, CONTROL, one)
     result = facts("filters", config) | {"filters": rows, "control": control}
     verdicts(result, bounds(rows, control))
     keep(result)
@@ -158,29 +158,30 @@ def in_order(
     return rows
 
 
-def _alone(url: str, kind: str, scope: str) -> dict[str, Any]:
+def _alone(url: str, kind: str, ids: Path | None = None) -> dict[str, Any]:
     """In a fresh process, so that its peak memory is its own."""
     context = multiprocessing.get_context("spawn")
     told = context.Queue()
-    process = context.Process(target=_work, args=(url, kind, scope, told))
+    process = context.Process(target=_work, args=(url, kind, ids, told))
     process.start()
     found: dict[str, Any] = told.get()
     process.join()
     return found
 
 
-def _work(url: str, kind: str, scope: str, told: Any) -> None:
+def _work(url: str, kind: str, ids: Path | None, told: Any) -> None:
     started = time.perf_counter()
-    (spec,) = prepare(Tables(url), kind, {}, [parse_scope(scope)])
+    scope = FilterScope(ids=ids and name_ids(ids))
+    spec = prepare(Tables(url), kind, {}, scope)
     report = execute(spec, Tables(url), here)
     seconds = time.perf_counter() - started
     told.put(report.metrics() | {"seconds": seconds, "peak_mib": peak_mib()})
 
 
-def _submitted(up: Cluster, url: str, kind: str, scope: str) -> dict[str, Any]:
+def _submitted(up: Cluster, url: str, kind: str, ids: Path | None = None) -> dict[str, Any]:
     """As a person would; the driver's memory is sampled by nobody here, see --here for it."""
     started = time.perf_counter()
-    words = ("filters", "run", kind, "--scope", scope, "--format", "json")
+    words = ["filters", "run", kind, "--format", "json", *(["--ids", str(ids)] if ids else [])]
     (row,) = json.loads(up.resight(*words, RESIGHT_TABLES=url))
     return row | {
         "layer_id": row["layer"],

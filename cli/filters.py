@@ -22,8 +22,9 @@ with lazy_imports():
     from batch.filters.layers import switch
     from batch.filters.prepare import prepare, prepare_again
     from batch.filters.registry import filter_of
-    from batch.filters.scope import FilterScope, parse_scope
+    from batch.filters.scope import FilterScope
     from batch.filters.spec import FilterSpec
+    from batch.scope_options import takes_scope
     from serve.cluster import join
     from serve.settings import Settings
 
@@ -69,12 +70,10 @@ def show(kind: Kind, fmt: FormatOption = Format.table) -> None:
 
 
 @app.command()
+@takes_scope(FilterScope)
 def run(
     kind: Kind,
-    scope: Annotated[
-        list[str] | None,
-        typer.Option(help="run=ID|published, camera=ID, time=FROM..UNTIL, ids=FILE, occurrence=ID"),
-    ] = None,
+    scope: FilterScope,
     values: Annotated[
         list[str] | None,
         typer.Option("--set", help="field=value; field=@FILE: a line each, or JSON"),
@@ -89,27 +88,27 @@ def run(
     follow: Annotated[bool, typer.Option(help="wait for the end of the run")] = True,
     fmt: FormatOption = Format.table,
 ) -> None:
-    """Run a filter over detections; what it says is a layer. With several scopes all start, or none.
+    """Run a filter over detections, by default over all that are published; what it says is a layer.
 
-    Example: resight filters run small-size --set min_area_frac=0.001 --scope camera=deer-north --dry-run
+    Example: resight filters run small-size --set min_area_frac=0.001 --camera deer-north --dry-run
     """
     settings = Settings()
     tables = Tables(settings.tables_url)
     fields = dict(_value(kind, text) for text in values or ())
-    scopes: list[FilterScope] = [parse_scope(text) for text in scope or ()]
     if show_it and (dry_run or not follow):
         raise BadRequest("--show waits for the end of the run: leave out --dry-run and --no-follow")
-    specs = prepare(tables, kind, fields, scopes, view)
-    rows = _run(specs, settings, tables, dry_run, follow)
+    spec = prepare(tables, kind, fields, scope, view)
+    rows = _run([spec], settings, tables, dry_run, follow)
     if show_it:
-        shown = switch(tables, view, on=[specs[0].layer().layer_id])
+        shown = switch(tables, view, on=[spec.layer().layer_id])
         note(f"{view} {shown.serial} shows it")
     print_rows(rows, fmt)
 
 
 @app.command()
+@takes_scope(FilterScope)
 def rerun(
-    scope: Annotated[str, typer.Option(help="as of 'resight filters run'")] = "run=published",
+    scope: FilterScope,
     view: ViewName = PRODUCTION,
     show_it: Annotated[
         bool, typer.Option("--show", help="then show the layers that became others in the view")
@@ -119,12 +118,12 @@ def rerun(
     """Run every layer of a view again, from the lowest up: for new images, or another model's run.
 
     What holds already is not said again. A layer that was made over others than those below it now becomes
-    another layer, and so do those above it. Example: resight filters rerun --scope run=20260514T031500-9f2c1a
+    another layer, and so do those above it. Example: resight filters rerun --run 20260514T031500-9f2c1a
     """
     settings = Settings()
     tables = Tables(settings.tables_url)
     shown = [one.layer_id for one in layers_of(tables, Views(tables.url).current(view))]
-    specs = prepare_again(tables, parse_scope(scope), view)
+    specs = prepare_again(tables, scope, view)
     rows = _run(specs, settings, tables, False, True)
     made = [spec.layer().layer_id for spec in specs]
     others = [one for one in made if one not in shown]
@@ -151,7 +150,7 @@ def review(
 ) -> None:
     """Pictures of the slots that come back for days, and a review.json in which to accept them.
 
-    Then: resight filters run repeat-detections --set accepted=@review/review.json --scope run=published --show
+    Then: resight filters run repeat-detections --set accepted=@review/review.json --show
     Example: resight filters review repeat-detections --out review
     """
     from batch.filters.candidates import candidates

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import json
-from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from batch.options import run_spec
 from cli.models import MODEL
 from cli.output import Format, FormatOption, console, print_facts
 from model_store.lazy_imports import lazy_imports
@@ -23,23 +20,23 @@ with lazy_imports():
     from batch.facts import wanted_version
     from batch.plan_report import PlanReport, plan_report
     from batch.policy import read_policy
+    from batch.scope import Scope
+    from batch.scope_options import takes_scope
     from model_store.store import ModelStore
     from serve.settings import Settings
 
-_SCOPE = ("scope", "camera", "start", "end", "path", "label", "min_score", "max_score", "status")
-_SCOPE += ("ids", "sample")
-"""The options of a run that say for which images."""
 _NOT_FACTS = ("changes", "reasons", "decision", "until")
 WIDEST = 44
 """Characters of a value in a line: digests and lists of labels are longer."""
 
 
 def register(app: typer.Typer) -> None:
-    app.command("plan")(_with_scope(plan))
+    app.command()(plan)
 
 
+@takes_scope()
 def plan(
-    scope: Mapping[str, Any],
+    scope: Scope,
     model: Annotated[
         str,
         typer.Option("--model", help=MODEL),
@@ -52,14 +49,13 @@ def plan(
     """Say what a reprocess would change and cost, and whether the policy says that it is due. Needs no cluster.
 
     Compares the model field by field with what is published, and counts the images without a result.
-    Example: resight plan --model ssdlite-coco --scope camera --camera north
+    Example: resight plan --model ssdlite-coco --camera north --since 2026-05-01
     """
     settings = Settings()
     tables, store = Tables(settings.tables_url), ModelStore(settings.models_url)
     policy = read_policy(settings.policy_path, required=bool(settings.policy))
     version = wanted_version(store, Views(tables.url).current(), model)
-    wanted = run_spec(model=str(version.id), **scope).scope
-    report = plan_report(tables, store, policy, version, wanted)
+    report = plan_report(tables, store, policy, version, scope)
     if keep:
         keep_decision(tables, report.facts, report.decision, datetime.now(UTC), acted=False)
     if fmt is Format.table:
@@ -88,18 +84,3 @@ def _line(change: Change) -> str:
 def _short(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= WIDEST else f"{text[: WIDEST - 1]}…"
-
-
-def _with_scope(command: Callable[..., None]) -> Callable[..., None]:
-    """`command(scope options, …)` for Typer, with the options of a run that choose its scope."""
-    shared = inspect.signature(run_spec, eval_str=True).parameters
-    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
-
-    def called(**values: Any) -> None:
-        command({name: values.pop(name) for name in _SCOPE}, **values)
-
-    parameters = [own[0], *(shared[name] for name in _SCOPE), *own[1:]]
-    called.__doc__ = command.__doc__
-    called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    called.__annotations__ = {one.name: one.annotation for one in parameters}
-    return called

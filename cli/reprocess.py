@@ -25,6 +25,7 @@ with lazy_imports():
     from batch.policy import read_policy
     from batch.publish import publish
     from batch.scope import Scope
+    from batch.scope_options import scope_arguments
     from batch.spec import RunSpec
     from model_store.store import ModelStore
     from serve.cluster import join
@@ -55,7 +56,7 @@ def reprocess(
     Without --model: the published model's, by its name, or the only model's. Plans first; with nothing to do it ends
     there.
     Else it submits `python -m batch.reprocess` to the cluster; exit codes are that job's.
-    Example: resight reprocess --model ssdlite-coco --scope latest-per-camera --dry-run
+    Example: resight reprocess --model ssdlite-coco --camera north --since 2026-05-01 --dry-run
     """
     settings = Settings()
     tables, store = Tables(settings.tables_url), ModelStore(settings.models_url)
@@ -145,6 +146,8 @@ def _require_alone(spec: RunSpec, dry_run: bool, publishes: bool, follow: bool) 
     if dry_run:
         raise BadRequest("--if-needed has its own dry run: resight plan")
     if spec.scope != Scope():
-        raise BadRequest("--if-needed chooses the scope; leave out --scope, --sample and the like")
+        raise BadRequest(
+            f"--if-needed chooses the images; leave out {' '.join(scope_arguments(spec.scope))}"
+        )
     if publishes and not follow:
         raise BadRequest("--publish waits for the end of the run: leave out --no-follow")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -22,6 +21,7 @@ with lazy_imports():
     from archive.views import Views
     from batch.cancel import close, is_interrupted
     from batch.run_log import report_of
+    from batch.scope import in_words
     from serve.cluster import join, read_state
     from serve.settings import Settings
 
@@ -213,7 +213,7 @@ def _row(run: dict[str, Any], shown: dict[str, list[str]]) -> dict[str, Any]:
         "kind": kind_of(run),
         "state": run["state_now"],
         "model": f"{run['model_name']}@{run['model_version']}",
-        "scope": _scope(json.loads(run["spec"] or "{}")),
+        "scope": in_words(json.loads(run["spec"] or "{}").get("scope", {})),
         **{name: counts.get(name) for name in ("requested", "ok", "empty", "failed", "reused")},
         "started_at": _moment(run["started_at"]),
         "took_s": round((run["event_at"] - run["started_at"]).total_seconds(), 1),
@@ -240,14 +240,6 @@ def _event(event: dict[str, Any]) -> dict[str, Any]:
         **{name: counts.get(name) for name in ("ok", "empty", "failed", "reused")},
         "message": event["message"] or "",
     }
-
-
-def _scope(spec: dict[str, Any]) -> str:
-    """`camera north`, `time 2026-05-01T00:00:00 …`: the kind, and each field that was given."""
-    given: Iterable[tuple[str, Any]] = spec.get("scope", {}).items()
-    words = [str(value) for name, value in given if value is not None and name != "sample"]
-    sample = spec.get("scope", {}).get("sample")
-    return " ".join([*words, *([f"(sample of {sample})"] if sample else [])])
 
 
 def _moment(at: datetime) -> str:

@@ -15,5 +15,4 @@ def dry_run_report(spec: ClassifySpec, tables: Tables, store: ModelStore) -> dic
     """Counts of detections, and what is to be read for them. Raises ModelError, StorageError, BadRequest."""
     model = pinned(store, spec.model, "classifier")
     plan = plan_crops(tables, view_to_classify(tables, store, spec), model, spec, read_only=True)
-    scope = spec.scope.model_dump(mode="json", exclude_none=True)
-    return {"model": str(model.id), "scope": scope, **plan_facts(plan)}
+    return {"model": str(model.id), "scope": spec.scope.words(), **plan_facts(plan)}

@@ -5,7 +5,6 @@ Those of every run, from `batch/options.py`, and its own.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -20,6 +19,7 @@ with lazy_imports():
     import pydantic
 
     from batch.classify.spec import ClassifySpec
+    from batch.scope_options import parameters_of
     from batch.spec import PassSpec, RunSpec
 
 Option = typer.Option
@@ -57,7 +57,7 @@ def own_options(
 
 def classify_spec(**values: Any) -> ClassifySpec:
     """Raises BadRequest that names the options which do not go together."""
-    own = {name: values.pop(name) for name in _parameters(own_options) if name in values}
+    own = {name: values.pop(name) for name in parameters_of(own_options) if name in values}
     shared = run_spec(**values)
     fields = {name: getattr(shared, name) for name in PassSpec.model_fields}
     try:
@@ -68,12 +68,11 @@ def classify_spec(**values: Any) -> ClassifySpec:
 
 def takes_classify_options(command: Callable[..., None]) -> Callable[..., None]:
     """`command(spec, …)` for Typer: `spec` is made from the options of a classify run."""
-    shared = _parameters(run_spec)
+    shared = parameters_of(run_spec)
     for name in _OF_DETECTION:
         del shared[name]
-    return takes_options(classify_spec, [*shared.values(), *_parameters(own_options).values()])(
-        command
-    )
+    options = [*shared.values(), *parameters_of(own_options).values()]
+    return takes_options(classify_spec, options, "spec")(command)
 
 
 def classify_arguments(spec: ClassifySpec) -> list[str]:
@@ -91,7 +90,3 @@ def classify_arguments(spec: ClassifySpec) -> list[str]:
     }
     given = [(name, str(value)) for name, value in own.items() if value is not None]
     return words + [word for pair in given for word in pair]
-
-
-def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    return dict(inspect.signature(function, eval_str=True).parameters)

@@ -23,7 +23,14 @@ from archive.tables import Tables
 from archive.views import View, Views
 from batch.classify.spec import ClassifySpec
 from batch.classify.target import Target, target_of
-from batch.plan import PLACES_OF_DUE, TRIED_AGAIN, place_images, scope_images, still_kept
+from batch.plan import (
+    PLACES_OF_DUE,
+    TRIED_AGAIN,
+    latest_images,
+    place_images,
+    scope_images,
+    still_kept,
+)
 from batch.sample import choose_sample
 from model_store.errors import BadRequest, ModelError
 from model_store.names import VersionId
@@ -159,10 +166,11 @@ def plan_crops(
     if spec.scope.status:
         sql.execute(_ONLY_DUE.format(due=due))
     sql.execute("delete from wanted where id not in (select id from boxes_wanted)")
-    if spec.scope.sample:
-        with still_kept(past):
+    with still_kept(past):
+        latest_images(sql, spec.scope)
+        if spec.scope.sample:
             choose_sample(sql, spec.scope.sample)
-        sql.execute("delete from boxes_wanted where id not in (select id from wanted)")
+    sql.execute("delete from boxes_wanted where id not in (select id from wanted)")
     if past:
         with still_kept(past):
             place_images(sql, past, tables.existing("media"))

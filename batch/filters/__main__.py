@@ -25,7 +25,7 @@ def main(
         list[str], typer.Option("--run-id", help="what was asked for, in this order")
     ],
 ) -> None:
-    """Run filters, one after the other. To ask for one: resight filters run small-size --scope run=published"""
+    """Run filters, one after the other. To ask for one: resight filters run small-size"""
     settings = Settings()
     specs = [read_spec(settings.tables_url, one) for one in run_id]
     begin(settings)

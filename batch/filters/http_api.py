@@ -1,6 +1,6 @@
 """Filter runs over HTTP; knows no Ray but through `batch/filters/submit.py`. Mounted at /runs by `batch/app.py`.
 
-Everything is validated before anything starts: of several scopes all start, or none.
+Everything is validated before anything starts.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from archive.query import query
 from archive.tables import Tables
 from archive.views import PRODUCTION
 from batch.filters.contract import Filter
-from batch.filters.prepare import prepare
+from batch.filters.prepare import EVERYTHING, prepare
 from batch.filters.registry import FILTERS, filter_of
-from batch.filters.scope import scope_of
+from batch.filters.scope import FilterScope
 from batch.filters.spec import FilterSpec
 from batch.filters.submit import submit_filters
 from model_store.errors import ModelNotFound
@@ -30,7 +30,6 @@ from serve.routes.bodies import SmallBodyRoute
 from serve.settings import Settings
 
 Submit = Callable[[Sequence[FilterSpec], Settings], str]
-MOST_SCOPES = 100
 MOST_REQUESTS = 2 * SMALL_BODIES
 """Requests that are answered at a time, so that bodies that arrive slowly leave room for others."""
 _RUN = """
@@ -46,14 +45,12 @@ class FilterRoute(SmallBodyRoute):
 
 
 class FilterRequest(BaseModel):
-    """`config` is the filter's, without its kind; each of `scopes` is exactly one of run, camera, start and
-    end, ids, occurrence.
-    """
+    """`config` is the filter's, without its kind; without `scope` it is all that is published."""
 
     model_config = ConfigDict(extra="forbid")
 
     config: dict[str, Any] = {}
-    scopes: list[dict[str, str]] = Field(min_length=1, max_length=MOST_SCOPES)
+    scope: FilterScope = EVERYTHING
     view: str = PRODUCTION
     dry_run: bool = False
 
@@ -102,20 +99,14 @@ def build_runs_api(
         return _described(one) | {"schema": one.config.model_json_schema()}
 
     @api.post("/filters/{kind}", status_code=202)
-    def start(kind: str, asked: FilterRequest) -> list[StartedRun]:  # pyright: ignore[reportUnusedFunction]
-        specs = prepare(
-            tables, kind, asked.config, [scope_of(one) for one in asked.scopes], asked.view
+    def start(kind: str, asked: FilterRequest) -> StartedRun:  # pyright: ignore[reportUnusedFunction]
+        spec = prepare(tables, kind, asked.config, asked.scope, asked.view)
+        return StartedRun(
+            run_id=spec.run_id,
+            layer_id=spec.layer().layer_id,
+            scope=spec.scope.words(),
+            job=None if asked.dry_run else submit([spec], settings),
         )
-        job = None if asked.dry_run else submit(specs, settings)
-        return [
-            StartedRun(
-                run_id=spec.run_id,
-                layer_id=spec.layer().layer_id,
-                scope=spec.scope.words(),
-                job=job,
-            )
-            for spec in specs
-        ]
 
     @api.get("/{run_id}")
     def run(run_id: str) -> RunState:  # pyright: ignore[reportUnusedFunction]

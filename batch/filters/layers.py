@@ -99,9 +99,9 @@ def silent(tables: Tables, view: View) -> list[Layer]:
 
 def of_silent(tables: Tables, view: View) -> list[str]:
     """Words for each of them."""
-    model, scope = f"{view.model_name}@{view.model_version}", f"run={view.run_id or 'published'}"
+    model, run = f"{view.model_name}@{view.model_version}", view.run_id or "published"
     return [
         f"{one.kind} {one.layer_id[:12]} says nothing of what {model} has seen, and what it hid is shown: "
-        f"resight filters rerun --scope {scope}"
+        f"resight filters rerun --run {run}"
         for one in silent(tables, view)
     ]

@@ -1,6 +1,6 @@
 """The rows of a filter run, in order, cut into parts that a filter can judge one by one.
 
-(tables, key, layers below, layer, scope) --load--> Loaded: parts of whole images, or of whole cameras, as tables of
+(tables, view, layers below, layer, scope) --load--> Loaded: parts of whole images, or of whole cameras, as tables of
 schema PART, out of a scratch database; so the process holds one part at a time, however large the archive is.
 """
 
@@ -17,13 +17,14 @@ from archive.hear import hear
 from archive.images import images_of
 from archive.layers import Layer, newest
 from archive.scan import scan
-from archive.schemas import ASSERTIONS, CLASSIFICATIONS, MEDIA, RESULTS
+from archive.schemas import ASSERTIONS, CLASSIFICATIONS, RESULTS
 from archive.tables import Tables
+from archive.views import View
 from batch.filters.contract import Context
 from batch.filters.parts import also_numbered, cuts, number, number_layers, part
 from batch.filters.scope import FilterScope
-from batch.id_list import read_ids
-from model_store.errors import BadRequest
+from batch.plan import latest_images, scope_images
+from batch.sample import choose_sample
 
 PART_ROWS = 20_000
 """Of a part, about: at 400 bytes a row 8 MB; a part with logits of 1,000 classes is CLASSES_SHARE of it."""
@@ -36,16 +37,9 @@ _CONTENTS = f"""
         coalesce(array_to_string(timestamp_flags, ','), '') as clock_flags, width_px, height_px,
         camera_id is null as unknown,
         if(camera_id is null, regexp_replace(path, '[^/]*$', ''), camera_id) as place
-    from {images_of("media_rows")}
+    from {images_of("media")}
 """
-_CHOSEN = {
-    "run": "select media_sha256 from contents",
-    "camera": "select media_sha256 from contents where camera_id = $camera",
-    "time": """select media_sha256 from contents
-        where taken_local >= $start::timestamp and taken_local < $end::timestamp""",
-    "ids": "select media_sha256 from listed",
-    "occurrence": "select distinct media_sha256 from members",
-}
+_MEMBERS = "media_sha256 in (select media_sha256 from members)"
 _WIDENED = """
     create or replace table chosen as
     select c.media_sha256 from contents c where (unknown, place) in (
@@ -74,7 +68,7 @@ class Loaded:
 def load(
     sql: duckdb.DuckDBPyConnection,
     tables: Tables,
-    inference_key: str,
+    view: View,
     view_layers: Sequence[Layer],
     below: Sequence[Layer],
     layer_id: str,
@@ -83,17 +77,10 @@ def load(
     classifier_key: str | None = None,
 ) -> Loaded:
     """`sql` is a scratch database, which is filled. Raises BadRequest for a scope of nothing, StorageUnreachable."""
-    scan(sql, "media_rows", tables.existing("media"), MEDIA)
+    inference_key = view.inference_key
+    choose(sql, tables, view, view_layers, scope)
     scan(sql, "result_rows", tables.existing("results"), RESULTS, inference_key)
-    said = tables.existing("assertions")
-    sql.register(
-        "said_rows", ASSERTIONS.empty_table() if said is None else dataset(said, ASSERTIONS)
-    )
-    sql.execute("create view assertion_rows as from said_rows")
     sql.execute(_CONTENTS)
-    if scope.kind == "occurrence":
-        _know_occurrence(sql, inference_key, view_layers, scope)
-    _choose(sql, tables, scope)
     if context == "camera":
         sql.execute(_WIDENED)
     number(sql, context)
@@ -119,43 +106,49 @@ def load(
     return Loaded(images, total, cameras, cuts(sql, context, rows), sql, classifier_key)
 
 
-def _know_occurrence(
-    sql: duckdb.DuckDBPyConnection, inference_key: str, layers: Sequence[Layer], scope: FilterScope
+def choose(
+    sql: duckdb.DuckDBPyConnection,
+    tables: Tables,
+    view: View,
+    layers: Sequence[Layer],
+    scope: FilterScope,
+) -> None:
+    """Make the table `chosen` (media_sha256) of the images of a scope, and relations `media` and `assertion_rows`.
+
+    `layers` are those of the view. Raises BadRequest for a scope of nothing, StorageUnreachable.
+    """
+    said = tables.existing("assertions")
+    sql.register(
+        "said_rows", ASSERTIONS.empty_table() if said is None else dataset(said, ASSERTIONS)
+    )
+    sql.execute("create view assertion_rows as from said_rows")
+    also: dict[str, str] = {}
+    if scope.occurrence is not None:
+        _select_members(sql, view.inference_key, layers, scope.occurrence)
+        also = {"occurrence": _MEMBERS}
+    scope_images(sql, tables, tables.existing("media"), scope, view, also)
+    latest_images(sql, scope)
+    if scope.sample:
+        choose_sample(sql, scope.sample)
+    sql.execute(
+        "create table chosen as select distinct media_sha256 from scoped "
+        "where md5_number(media_sha256) in (select id from wanted)"
+    )
+
+
+def _select_members(
+    sql: duckdb.DuckDBPyConnection, inference_key: str, layers: Sequence[Layer], occurrence: str
 ) -> None:
     """Relation `members`: images of the occurrence, as the view's layers have it by now."""
     sql.execute("create table members (media_sha256 varchar)")
     sql.execute(
         "create table perhaps as select distinct media_sha256 from assertion_rows where group_id = $occurrence",
-        {"occurrence": scope.occurrence},
+        {"occurrence": occurrence},
     )
     for layer in layers:
         said = newest("assertion_rows", "media_sha256, group_id, action", of="perhaps")
         sql.execute(
             f"insert into members select distinct media_sha256 from ({said}) "
             "where group_id = $occurrence and action <> 'withdraw'",
-            {"layer": layer.layer_id, "key": inference_key, "occurrence": scope.occurrence},
-        )
-
-
-def _choose(sql: duckdb.DuckDBPyConnection, tables: Tables, scope: FilterScope) -> None:
-    parameters: dict[str, object] = {}
-    if scope.kind == "time":
-        parameters = {
-            "start": (scope.start.isoformat() if scope.start else "-infinity"),
-            "end": (scope.end.isoformat() if scope.end else "infinity"),
-        }
-    elif scope.kind == "camera":
-        parameters = {"camera": scope.camera}
-    elif scope.kind == "ids":
-        assert scope.ids is not None
-        sql.register("listed", pa.table({"media_sha256": read_ids(tables.url, scope.ids)}))
-    sql.execute(f"create table chosen as {_CHOSEN[scope.kind]}", parameters or None)
-    ((count, known),) = sql.sql(
-        "select count(*), count(*) filter (media_sha256 in (select media_sha256 from contents)) from chosen"
-    ).fetchall()
-    if known < count:
-        raise BadRequest(f"{count - known} of {count} listed images are not in the catalogue")
-    if not count:
-        raise BadRequest(
-            f"no image is in the scope {scope.words()}; see: resight sql, relation media"
+            {"layer": layer.layer_id, "key": inference_key, "occurrence": occurrence},
         )

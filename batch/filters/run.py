@@ -129,7 +129,7 @@ def execute(spec: FilterSpec, tables: Tables, judge: Judge) -> FilterReport:
                 )
                 tally = _say(spec, tables, layer, loaded, question, judge, so_far, stages)
                 counted_s = time.monotonic()
-                standing = _recount(sql, tables, layer, spec.inference_key)
+                standing = _recount(sql, tables, layer, spec.view.inference_key)
                 stages["recount_s"] = time.monotonic() - counted_s
         if standing != tally.flagged:
             raise AccountingOpen(
@@ -150,7 +150,7 @@ def _loaded(
 ) -> tuple[Loaded, Question]:
     one, config = filter_of(spec.kind), config_of(spec.kind, spec.config)
     known = read_layers(tables)
-    lost = [name for name in (*spec.input_layers, *spec.view_layers) if name not in known]
+    lost = [name for name in (*spec.input_layers, *spec.view.layers) if name not in known]
     if lost:
         raise BadRequest(f"layer {lost[0]} is not in {tables.url}/layers")
     judged = ""
@@ -159,16 +159,16 @@ def _loaded(
     loaded = load(
         sql,
         tables,
-        spec.inference_key,
-        [known[name] for name in spec.view_layers],
+        spec.view,
+        [known[name] for name in spec.view.layers],
         [known[name] for name in spec.input_layers],
         layer.layer_id,
         spec.scope,
         one.context,
         judged or None,
     )
-    names, lineage = classes_of(tables, spec.inference_key, config)
-    question = Question(one, config, layer, spec.inference_key, _after(sql), names, lineage)
+    names, lineage = classes_of(tables, spec.view.inference_key, config)
+    question = Question(one, config, layer, spec.view.inference_key, _after(sql), names, lineage)
     return loaded, question
 
 
@@ -216,7 +216,7 @@ def _commit(tables: Tables, layer: Layer, spec: FilterSpec, held: list[pa.Table]
     began_s = time.monotonic()
     rows = [table for table in held if len(table)]
     if rows:
-        append_said(tables, layer, spec.inference_key, pa.concat_tables(rows))
+        append_said(tables, layer, spec.view.inference_key, pa.concat_tables(rows))
     return time.monotonic() - began_s
 
 

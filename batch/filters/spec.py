@@ -7,13 +7,16 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from archive.layers import Layer, layer_id
+from archive.views import View
 from batch.filters.registry import config_of, filter_of
 from batch.filters.scope import FilterScope
 from model_store.store import ModelInfo
 
 
 class FilterSpec(BaseModel):
-    """`input_layers` are those of the view that its detections pass before; `config` is whole, defaults too."""
+    """`view`: whose results, and the layers over them when the run was asked for. `input_layers` are those that its
+    detections pass before; `config` is whole, defaults too.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -21,18 +24,15 @@ class FilterSpec(BaseModel):
     kind: str
     config: dict[str, Any]
     scope: FilterScope
-    inference_key: str
-    model_name: str
-    model_version: str
-    weights_sha256: str
+    view: View
     input_layers: tuple[str, ...] = ()
-    view_layers: tuple[str, ...] = ()
     actors: int = Field(default=0, ge=0, description="processes that judge parts; 0 = cores")
 
     @property
     def model(self) -> ModelInfo:
         """As far as a record of a run tells of it."""
-        identity = (self.model_name, self.model_version, self.weights_sha256, self.inference_key)
+        view = self.view
+        identity = (view.model_name, view.model_version, view.weights_sha256, view.inference_key)
         return ModelInfo(*identity, ())
 
     def layer(self) -> Layer:

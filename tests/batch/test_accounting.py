@@ -71,7 +71,7 @@ def done(
 
 
 def test_a_run_for_nothing_closes(tables: Tables, motion: ModelVersion) -> None:
-    plan = plan_of(tables, motion, "a", Scope(kind="status", status="failed"))
+    plan = plan_of(tables, motion, "a", Scope(status="failed"))
     assert read_back(tables, plan, RUN) == Counts()
 
 
@@ -171,7 +171,7 @@ def test_the_only_new_image_may_be_a_damaged_one(
     tables: Tables, motion: ModelVersion, code: str, worked: bool
 ) -> None:
     done(tables, plan_of(tables, motion, "a"), "a", run_id="earlier")
-    plan = plan_of(tables, motion, "b", Scope(kind="status", status="missing"))
+    plan = plan_of(tables, motion, "b", Scope(status="missing"))
     assert plan.requested == 1
     done(tables, plan, "b", "failed", error_code=code)
     if worked:

@@ -18,7 +18,7 @@ from batch.spec import RunSpec
 from model_store.store import ModelVersion
 from tests.fixtures_local import put_results, result_rows, rows_of
 
-FAILED = Scope(kind="status", status="failed")
+FAILED = Scope(status="failed")
 
 
 class Bench:

@@ -158,7 +158,7 @@ def test_what_waits_is_named_beside_what_is_done() -> None:
     ("action", "scope"),
     [
         ("full", Scope()),
-        ("incremental", Scope(kind="status", status="missing")),
+        ("incremental", Scope(status="missing")),
         ("view", None),
         ("wait", None),
         ("nothing", None),

@@ -33,7 +33,7 @@ def test_the_report_is_the_plan_with_an_estimate(master: Catalogue, motion: Mode
     assert report == {
         "model": "motion@1",
         "inference_key": motion.info.inference_key,
-        "scope": {"kind": "all"},
+        "scope": "all",
         "files": 24,
         "requested": 22,
         "reused": 0,

@@ -29,7 +29,7 @@ from tests.fixtures_local import motion_store, put_results, result_rows, rows_of
 
 MONDAY = datetime(2026, 5, 18, 12, 0).astimezone()
 """Noon by the clock of this machine: outside of the window wherever that is."""
-MISSING = Scope(kind="status", status="missing")
+MISSING = Scope(status="missing")
 
 
 @pytest.fixture

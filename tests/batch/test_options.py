@@ -11,7 +11,9 @@ import pytest
 import typer
 
 import batch.reprocess
+import cli.filters
 import cli.reprocess
+from batch.filters.scope import FilterScope
 from batch.id_list import keep_ids
 from batch.options import arguments, require_model, run_spec, takes_run_options
 from batch.policy import Stop
@@ -40,19 +42,19 @@ def spec_of(command_line: list[str]) -> RunSpec:
     "spec",
     [
         RunSpec(run_id="r", model="m"),
-        RunSpec(run_id="r-1", model="deer@3", scope=Scope(kind="latest-per-camera")),
-        RunSpec(run_id="r", model="m:canary", scope=Scope(kind="camera", camera="deer north")),
-        RunSpec(run_id="r", model="m", scope=Scope(kind="camera", camera="--model")),
-        RunSpec(run_id="r", model="m", scope=Scope(kind="camera", camera="")),
-        RunSpec(run_id="r", model="m", scope=Scope(kind="time", start=NOON, sample=9)),
-        RunSpec(run_id="r", model="m", scope=Scope(kind="time", start=NOON, end=LATER)),
-        RunSpec(run_id="r", model="m", scope=Scope(kind="path", path="a b/*")),
-        RunSpec(run_id="r", model="m", scope=Scope(kind="label", label="cat", max_score=0.5)),
-        RunSpec(run_id="r", model="m", scope=Scope(kind="label", min_score=0.25)),
-        RunSpec(run_id="r", model="m", scope=Scope(kind="ids", ids="a" * 64)),
+        RunSpec(run_id="r-1", model="deer@3", scope=Scope(latest_per_camera=True, sample=2)),
+        RunSpec(run_id="r", model="m:canary", scope=Scope(camera=("deer north",))),
+        RunSpec(run_id="r", model="m", scope=Scope(camera=("--model",))),
+        RunSpec(run_id="r", model="m", scope=Scope(camera=("a", "b, c"), until=LATER, min_score=0)),
+        RunSpec(run_id="r", model="m", scope=Scope(since=NOON, sample=9)),
+        RunSpec(run_id="r", model="m", scope=Scope(since=NOON, until=LATER)),
+        RunSpec(run_id="r", model="m", scope=Scope(path="a b/*")),
+        RunSpec(run_id="r", model="m", scope=Scope(label="cat", max_score=0.5)),
+        RunSpec(run_id="r", model="m", scope=Scope(min_score=0.25)),
+        RunSpec(run_id="r", model="m", scope=Scope(ids="a" * 64)),
         RunSpec(run_id="r", model="m", stop=Stop(failed_frac=0.1, failed_after=7, stall_s=8.5)),
-        RunSpec(run_id="r", model="m", scope=Scope(kind="status", status="failed")),
-        RunSpec(run_id="r", model="m", scope=Scope(kind="status", status="missing")),
+        RunSpec(run_id="r", model="m", scope=Scope(status="failed")),
+        RunSpec(run_id="r", model="m", scope=Scope(status="missing")),
         RunSpec(run_id="r", model="m", chunk=7, actors=3, threads=5, commit_s=0.25, megapixels=12),
         RunSpec(run_id="r", model="m", decode_on="field-node"),
     ],
@@ -62,9 +64,12 @@ def test_the_arguments_of_a_spec_are_parsed_into_the_same_spec(spec: RunSpec) ->
 
 
 def test_every_field_of_a_spec_is_an_option_of_both_commands() -> None:
-    fields = {*RunSpec.model_fields, *Scope.model_fields, *Stop.model_fields} - {"kind", "stop"}
+    fields = {*RunSpec.model_fields, *Scope.model_fields, *Stop.model_fields} - {"scope", "stop"}
     for command in (batch.reprocess.main, cli.reprocess.reprocess):
         assert fields <= set(inspect.signature(command).parameters), command
+    for command in (cli.filters.run, cli.filters.rerun):
+        assert set(FilterScope.model_fields) <= set(inspect.signature(command).parameters)
+    assert "status" not in FilterScope.model_fields
 
 
 def test_defaults_of_the_options_are_those_of_the_spec() -> None:
@@ -94,7 +99,7 @@ def test_a_list_of_images_is_kept_with_the_tables(
     monkeypatch.setenv("RESIGHT_TABLES", str(tmp_path / "tables"))
     listed = tmp_path / "few.csv"
     listed.write_text("media_sha256\n" + "b" * 64 + "\n" + "a" * 64 + "\n")
-    spec = spec_of(["--model", "m", "--scope", "ids", "--ids", str(listed)])
+    spec = spec_of(["--model", "m", "--ids", str(listed)])
     assert spec.scope.ids is not None
     kept = tmp_path / "tables" / "scopes" / f"{spec.scope.ids}.txt"
     assert not kept.exists(), "who only plans writes nothing"
@@ -111,9 +116,9 @@ def test_a_run_without_an_id_gets_a_new_one() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"scope": "camera"}, "scope 'camera' needs camera"),
-        ({"camera": "north"}, "camera belongs to scope 'camera', not to 'all'"),
-        ({"scope": "time", "start": "noon"}, "--from: 'noon' is no time; write 2026-05-14 or"),
+        ({"since": "noon"}, "--since: invalid time 'noon': use 2026-05-01 or 2026-05-01T12:00"),
+        ({"camera": ["a", ""]}, "--camera: String should have at least 1 character"),
+        ({"min_score": 2.0}, "--min-score: Input should be less than or equal to 1"),
         ({"failed_frac": 2.0}, "--stop-failed-frac: Input should be less than or equal to 1"),
         ({"chunk": -1}, "--chunk: Input should be greater than or equal to 0"),
         ({"commit_s": -1.0}, "--commit-s: Input should be greater than 0"),

@@ -19,8 +19,8 @@ from tests.batch.conftest import Catalogue
 from tests.fixtures_local import MODELS, put_results, result_rows
 
 ALL = Scope()
-FAILED = Scope(kind="status", status="failed")
-MISSING = Scope(kind="status", status="missing")
+FAILED = Scope(status="failed")
+MISSING = Scope(status="missing")
 
 
 def rows(plan: Plan) -> list[dict[str, Any]]:
@@ -48,7 +48,7 @@ def put_media(tables: Tables, *rows: dict[str, Any]) -> None:
     tables.append("media", table, "test", lambda _, wanted: wanted)
 
 
-@pytest.mark.parametrize("scope", [ALL, FAILED, MISSING, Scope(kind="camera", camera="c")])
+@pytest.mark.parametrize("scope", [ALL, FAILED, MISSING, Scope(camera=("c",))])
 def test_an_empty_catalogue_is_no_run_with_nothing_to_do(
     tmp_path: Path, motion: ModelVersion, scope: Scope
 ) -> None:
@@ -153,7 +153,7 @@ def test_latest_per_camera_is_the_newest_by_local_time(
             "missing_since": datetime.now(UTC),
         },
     )
-    plan = make_plan(tables, motion, Scope(kind="latest-per-camera"))
+    plan = make_plan(tables, motion, Scope(latest_per_camera=True))
     assert todo(plan) == ["n/2", "s/2", "x/1"]
 
 
@@ -174,44 +174,15 @@ def test_latest_per_camera_ignores_broken_clocks_unless_a_camera_has_no_other(
         {"path": "u/1", "camera_id": "undated", "captured_at_local": None},
         {"path": "u/2", "camera_id": "undated", "captured_at_local": later} | after,
     )
-    plan = make_plan(tables, motion, Scope(kind="latest-per-camera"))
+    plan = make_plan(tables, motion, Scope(latest_per_camera=True))
     assert todo(plan) == ["n/1", "o/1", "s/2", "u/1"]
 
 
 def test_latest_per_camera_of_the_sample_is_one_a_camera(
     catalogue: Catalogue, motion: ModelVersion
 ) -> None:
-    plan = make_plan(catalogue.tables, motion, Scope(kind="latest-per-camera"))
+    plan = make_plan(catalogue.tables, motion, Scope(latest_per_camera=True))
     assert plan.files == len({row["camera_id"] for row in catalogue.media})
-
-
-@pytest.mark.parametrize(
-    ("camera", "found"),
-    [("north", ["n/1", "n/2"]), ("o'north", ["o/1"])],
-)
-def test_a_camera_is_asked_for_by_its_id(
-    tmp_path: Path, motion: ModelVersion, camera: str, found: list[str]
-) -> None:
-    tables = Tables(str(tmp_path))
-    put_media(
-        tables,
-        {"path": "n/1", "camera_id": "north"},
-        {"path": "n/2", "camera_id": "north"},
-        {"path": "o/1", "camera_id": "o'north"},
-        {"path": "x/1", "camera_id": None},
-    )
-    plan = make_plan(tables, motion, Scope(kind="camera", camera=camera))
-    assert todo(plan) == requested(plan) == found
-
-
-@pytest.mark.parametrize("camera", ["", "south", "North"])
-def test_a_camera_that_is_not_there_is_a_mistake(
-    tmp_path: Path, motion: ModelVersion, camera: str
-) -> None:
-    tables = Tables(str(tmp_path))
-    put_media(tables, {"path": "n/1", "camera_id": "north"}, {"path": "x/1", "camera_id": None})
-    with pytest.raises(BadRequest, match=f"no image of camera '{camera}'; there is: north"):
-        make_plan(tables, motion, Scope(kind="camera", camera=camera))
 
 
 @pytest.mark.parametrize(

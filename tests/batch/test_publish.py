@@ -279,7 +279,7 @@ def test_the_first_run_publishes_itself_and_later_ones_do_not(
 
 
 def test_a_sample_never_publishes_itself(tables: Tables, store: ModelStore) -> None:
-    ran(tables, store, "r", "1", "running", "sealed", scope={"kind": "all", "sample": 10})
+    ran(tables, store, "r", "1", "running", "sealed", scope={"sample": 10})
     assert publish_first(tables, store, "r") is None
     assert Views(tables.url).current() is None
     assert publish(tables, store, "r").run_id == "r"
@@ -457,7 +457,7 @@ def test_what_a_person_publishes_before_the_first_run_does_is_never_replaced(
 def test_the_spec_of_older_runs_is_no_sample(tables: Tables, store: ModelStore) -> None:
     row = {"run_id": "r", "event": 0, "state": "sealed", "event_at": OLD, "model_name": "blobs"}
     row |= {"model_version": "1", "inference_key": key(store, "1"), "weights_sha256": "w"}
-    old_spec = json.dumps({"run_id": "r", "model": "blobs", "scope": {"kind": "all"}})
+    old_spec = json.dumps({"run_id": "r", "model": "blobs", "scope": {}})
     rows = pa.Table.from_pylist([row | {"spec": old_spec}], schema=RUNS)
     tables.append("runs", rows, "w", lambda _, wanted: wanted)
     put_results(tables, result_rows(["a"], key=key(store, "1")))

@@ -35,7 +35,7 @@ from tests.batch.test_patience import tables as tables
 from tests.fixtures_local import put_results, result_rows, rows_of
 
 STORE = ModelStore(str(MODELS))
-MISSING, FAILED = (Scope(kind="status", status=status) for status in ("missing", "failed"))
+MISSING, FAILED = (Scope(status=status) for status in ("missing", "failed"))
 
 
 class Killed(BaseException):
@@ -186,7 +186,7 @@ def test_labels_are_those_of_the_view_that_was_published_then(
     more = result_rows(["c"], key, n_detections=1, detections=[box], width_px=9, height_px=9)
     put_results(tables, more)
     publish(tables, motion)
-    scope = Scope(kind="label", label="motion")
+    scope = Scope(label="motion")
     assert make_plan(tables, motion, scope).requested == 3
     assert make_plan(tables, motion, scope, past=past).requested == 2
 
@@ -203,7 +203,7 @@ def test_a_past_whose_files_were_removed_is_an_error_with_a_way_out(
         make_plan(tables, motion, Scope(), past=past)
 
 
-@pytest.mark.parametrize("scope", [Scope(), Scope(kind="camera", camera="north"), Scope(sample=2)])
+@pytest.mark.parametrize("scope", [Scope(), Scope(camera=("north",)), Scope(sample=2)])
 def test_a_past_whose_files_were_removed_on_s3_is_the_same_error(
     s3_endpoint: str, motion: ModelVersion, scope: Scope
 ) -> None:

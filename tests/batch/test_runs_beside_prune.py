@@ -22,7 +22,6 @@ from batch.afterwards import seal_what_is_there
 from batch.filters.here import here
 from batch.filters.prepare import prepare
 from batch.filters.run import execute as execute_filter
-from batch.filters.scope import FilterScope
 from batch.plan import make_plan, pinned
 from batch.run import execute
 from batch.run_log import RunLog
@@ -104,15 +103,11 @@ def test_a_filter_run_keeps_the_rows_that_it_judges(
     """Its scope is a run that is not published, and ended long ago."""
     view = Views(tables.url).current()
     assert view
-    (spec,) = prepare(tables, "small-size", {}, [FilterScope(run="published")])
+    spec = prepare(tables, "small-size", {})
     info = model.info
-    spec = spec.model_copy(
-        update={
-            "inference_key": info.inference_key,
-            "model_name": info.name,
-            "model_version": info.version,
-        }
-    )
+    results = {"inference_key": info.inference_key, "model_name": info.name}
+    other = spec.view.model_copy(update=results | {"model_version": info.version})
+    spec = spec.model_copy(update={"view": other})
     before_delete(monkeypatch, lambda: execute_filter(spec, tables, here))
     assert prune(tables, {}) == []
     assert rows_of_model(tables, model) == 3

@@ -160,7 +160,7 @@ def test_a_sample_of_what_lacks_results_is_drawn_from_that(
     rows = [row for w in make_plan(tables, motion, Scope()).windows(99) for row in w.to_pylist()]
     done = sorted(row["media_sha256"] for row in rows)[:90]
     put_results(tables, result_rows(done, key=motion.info.inference_key))
-    plan = make_plan(tables, motion, Scope(kind="status", status="missing", sample=5))
+    plan = make_plan(tables, motion, Scope(status="missing", sample=5))
     assert (plan.requested, plan.todo, plan.population, plan.population_todo) == (5, 5, 10, 10)
     assert not set(done) & set(plan.requested_ids().to_pylist())
     plan = make_plan(tables, motion, Scope(sample=5))

@@ -35,7 +35,7 @@ def test_a_run_at_work_is_not_started_again(status: JobStatus) -> None:
         free_submission_id("r", {"resight-r": JobStatus.FAILED, "resight-r-2": status})
 
 
-COMMAND = "python -m batch.reprocess --model m --scope all --run-id {} --chunk 0"
+COMMAND = "python -m batch.reprocess --model m --run-id {} --chunk 0"
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def test_the_dry_run_counts_and_writes_nothing(resight: Resight, seen: Tables, h
         KEY,
     )
     assert (told["requested"], told["to_classify"], told["images"]) == (3, 3, 3)
-    north = (*RUN, "--dry-run", "--scope", "camera", "--camera", "north", "--format", "json")
+    north = (*RUN, "--dry-run", "--camera", "north", "--format", "json")
     assert facts(resight(*north).ok())["requested"] == 2
     none = (*RUN, "--dry-run", "--labels", "person", "--format", "json")
     assert facts(resight(*none).ok())["requested"] == 0

@@ -107,10 +107,9 @@ def test_env_without_a_cluster_prints_nothing_that_a_shell_would_run(resight: Re
         (["--model", "motion"], 2, "run 'resight ingest URL' first"),
         (["--model", "motion", "--publish"], 2, "--publish goes with --if-needed"),
         (["--if-needed", "--dry-run"], 2, "its own dry run: resight plan"),
-        (["--if-needed", "--sample", "3"], 2, "--if-needed chooses the scope"),
+        (["--if-needed", "--sample", "3"], 2, "leave out --sample 3"),
         (["--if-needed", "--publish", "--no-follow"], 2, "leave out --no-follow"),
-        (["--model", "motion", "--scope", "camera"], 2, "scope 'camera' needs camera"),
-        (["--model", "motion", "--camera", "n"], 2, "camera belongs to scope 'camera'"),
+        (["--model", "motion", "--since", "noon"], 2, "--since: invalid time 'noon': use 2026-"),
         (["--model", "motion", "--chunk", "-1"], 2, "--chunk: "),
         (["--model", "Motion", "--dry-run"], 2, "is not a model"),
         (["--model", "deer", "--dry-run"], 6, "there is: motion, ssdlite-coco"),
@@ -135,7 +134,7 @@ def test_a_dry_run_needs_no_cluster_and_writes_nothing(
     shutil.copytree(MODELS, home / "models")
     archive = write_files(tmp_path / "a", {f"n/{i}.jpg": jpeg(shade=40 * i) for i in range(3)})
     resight("ingest", archive).ok()
-    words = ("reprocess", "--model", "motion", "--scope", "camera", "--camera", "n", "--dry-run")
+    words = ("reprocess", "--model", "motion", "--camera", "n", "--dry-run")
     report = json.loads(resight(*words, "--format", "json").ok())
     assert (report["model"], report["to_infer"], report["reused"]) == ("motion@1", 3, 0)
     assert not (home / "tables" / "results").exists()

@@ -28,7 +28,6 @@ from tests.batch.filters.scene import box, publish, put, sha, shown, tables_at
 from tests.cli.conftest import Done, Resight
 from tests.fixtures_local import rows_of
 
-ALL = ("--scope", "run=published")
 JSON = ("--format", "json")
 NO_CLUSTER = 8
 DAY_S = timedelta(days=1).total_seconds()
@@ -98,24 +97,21 @@ def test_show_tells_defaults_and_units(resight: Resight) -> None:
 
 
 def test_a_dry_run_has_the_figures_and_writes_nothing(resight: Resight, tables: Tables) -> None:
-    words = ("filters", "run", "small-size", *ALL, "--dry-run")
+    words = ("filters", "run", "small-size", "--dry-run")
     (row,) = json.loads(resight(*words, *JSON).ok())
     figures = {"images": 4, "checked": 7, "flagged": 4, "changed": 4, "added": 4, "withdrawn": 0}
     assert {name: row[name] for name in figures} == figures
-    assert (row["filter"], row["scope"]) == ("small-size", "run published")
+    assert (row["filter"], row["scope"]) == ("small-size", "all")
     for name in ("assertions", "layers", "runs"):
         assert tables.existing(name) is None
     assert Views(tables.url).history()[-1].serial == 1
 
 
-def test_several_scopes_are_a_row_each(resight: Resight, tables: Tables) -> None:
-    scopes = ("--scope", "camera=north", "--scope", "camera=south")
-    rows = json.loads(resight("filters", "run", "small-size", *scopes, "--dry-run", *JSON).ok())
-    assert [(row["scope"], row["images"], row["flagged"]) for row in rows] == [
-        ("camera north", 3, 3),
-        ("camera south", 1, 1),
-    ]
-    assert rows[0]["layer"] == rows[1]["layer"]
+def test_options_of_a_scope_narrow_it_together(resight: Resight, tables: Tables) -> None:
+    scope = ("--camera", "north", "--camera", "south", "--since", "2026-05-15", "--label", "fox")
+    (row,) = json.loads(resight("filters", "run", "small-size", *scope, "--dry-run", *JSON).ok())
+    words = "camera north or south, since 2026-05-15, label fox"
+    assert (row["scope"], row["images"], row["flagged"]) == (words, 2, 2)
 
 
 @pytest.mark.parametrize(
@@ -147,35 +143,31 @@ def test_set_takes_numbers_json_words_and_files(
     (tmp_path / "labels.json").write_text('["hare", "fox"]')
     (tmp_path / "PER_LABEL.JSON").write_text('{"fox": 0.6}')
     monkeypatch.chdir(tmp_path)
-    resight("filters", "run", kind, *ALL, "--set", value, "--no-follow").ok()
+    resight("filters", "run", kind, "--set", value, "--no-follow").ok()
     (spec,) = asked
     assert {name: spec.config[name] for name in wanted} == wanted
 
 
 def test_the_last_of_two_values_holds(resight: Resight, asked: list[FilterSpec]) -> None:
     values = ("--set", "min_area_frac=0.5", "--set", "min_side_px=9", "--set", "min_area_frac=0.1")
-    resight("filters", "run", "small-size", *ALL, *values, "--no-follow").ok()
+    resight("filters", "run", "small-size", *values, "--no-follow").ok()
     assert (asked[0].config["min_area_frac"], asked[0].config["min_side_px"]) == (0.1, 9.0)
 
 
 RUN = ("filters", "run", "small-size")
-DRY = (*RUN, *ALL, "--dry-run")
+DRY = (*RUN, "--dry-run")
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (RUN, ["a scope is needed: run, camera, start and end, ids or occurrence"]),
-        (RUN, ["--scope run=published is all"]),
-        ((*RUN, "--scope", "north"), ["'north' is none; write run=ID", "camera=ID"]),
-        ((*RUN, "--scope", "camera="), ["'camera=' is none"]),
-        ((*RUN, "--scope", "camera=east"), ["no image is of camera 'east'", "resight sql"]),
-        ((*RUN, "--scope", "camera=north,run=published"), ["'north,run=published'"]),
-        ((*RUN, "--scope", "time=.."), ["exactly one of run, camera, start and end", "none is"]),
-        ((*RUN, "--scope", "run=nope"), ["nope"]),
-        ((*RUN, "--scope", "ids=away.txt"), ["cannot read away.txt"]),
-        ((*RUN, *ALL, "--scope", "camera=east"), ["no image is of camera 'east'"]),
-        (("filters", "run", "small", *ALL), ["no filter 'small'; there is: duplicates, small"]),
+        ((*RUN, "--camera", "nort"), ["no image of camera 'nort'; did you mean 'north'?"]),
+        ((*RUN, "--camera", ""), ["--camera: String should have at least 1 character"]),
+        ((*RUN, "--until", "2020-01-01"), ["no image matches until 2020-01-01; images were taken"]),
+        ((*RUN, "--since", "noon"), ["--since: invalid time 'noon': use 2026-05-01 or 2026-"]),
+        ((*RUN, "--run", "nope"), ["nope"]),
+        ((*RUN, "--ids", "away.txt"), ["cannot read away.txt"]),
+        (("filters", "run", "small"), ["no filter 'small'; there is: duplicates, small"]),
         (("filters", "show", "small"), ["no filter 'small'"]),
         ((*DRY, "--set", "size=1"), ["size: Extra inputs", "small-size has: min_area_frac, min"]),
         ((*DRY, "--set", "kind=events"), ["kind"]),
@@ -186,8 +178,8 @@ DRY = (*RUN, *ALL, "--dry-run")
         ((*DRY, "--set", "min_area_frac=@bad.json"), ["cannot read bad.json"]),
         ((*DRY, "--set", "per_camera=@review.json"), ["review.json", "slots.0"]),
         ((*DRY, "--show"), ["--show waits for the end of the run"]),
-        ((*RUN, *ALL, "--no-follow", "--show"), ["leave out --dry-run and --no-follow"]),
-        ((*RUN, *ALL, "--view", "trial"), ["nothing is: resight runs publish RUN"]),
+        ((*RUN, "--no-follow", "--show"), ["leave out --dry-run and --no-follow"]),
+        ((*RUN, "--view", "trial"), ["nothing is published as trial: resight runs publish RUN"]),
         (("filters", "rerun"), ["view production has no layers; see: resight filters run --help"]),
         (("filters", "review", "repeat-detections", "--out", "out"), ["no layer 'repeat-det"]),
         (("layers", "on", "abcd"), ["no layer 'abcd'; there is: none: resight filters run"]),
@@ -215,12 +207,12 @@ def test_what_cannot_be_is_refused_before_anything_is_asked_for(
 
 
 def test_what_is_to_be_written_needs_a_cluster(resight: Resight, tables: Tables) -> None:
-    resight(*RUN, *ALL).refused(NO_CLUSTER)
+    resight(*RUN).refused(NO_CLUSTER)
     assert tables.existing("layers") is None
 
 
 def test_a_run_that_is_not_followed_tells_its_id(resight: Resight, asked: list[FilterSpec]) -> None:
-    (row,) = json.loads(resight(*RUN, *ALL, "--no-follow", *JSON).ok())
+    (row,) = json.loads(resight(*RUN, "--no-follow", *JSON).ok())
     assert row == {"run_id": asked[0].run_id, "job": "job-1"}
 
 
@@ -237,7 +229,7 @@ def test_a_job_that_never_began_is_submitted_again(
         return Followed(JobOutcome("FAILED", None, "runtime_env setup failed: gone"), {}, {})
 
     monkeypatch.setattr(cli.follow, "follow", watch)
-    (row,) = rows_in(resight(*RUN, *ALL, *JSON))
+    (row,) = rows_in(resight(*RUN, *JSON))
     assert (row["flagged"], len(began)) == (4, 2)
 
 
@@ -255,7 +247,7 @@ def test_layers_are_listed_switched_off_and_on(
 ) -> None:
     before = shown(tables)
     assert json.loads(resight("layers", "list", *JSON).ok()) == []
-    done = resight(*RUN, *ALL, "--show", *JSON)
+    done = resight(*RUN, "--show", *JSON)
     (row,) = rows_in(done)
     assert (row["flagged"], row["added"]) == (4, 4)
     assert "production 2 shows it" in done.err
@@ -310,8 +302,8 @@ def test_a_name_that_is_more_than_one_layer_is_refused_with_both(
 def test_a_layer_below_that_is_switched_off_is_told(
     resight: Resight, asked: list[FilterSpec], tables: Tables
 ) -> None:
-    resight("filters", "run", "duplicates", *ALL, "--show").ok()
-    resight(*RUN, *ALL, "--show").ok()
+    resight("filters", "run", "duplicates", "--show").ok()
+    resight(*RUN, "--show").ok()
     assert [one.kind for one in read_layers(tables).values()] == ["duplicates", "small-size"]
     assert "made over other layers" not in resight("layers", "list").err
     done = resight("layers", "off", "duplicates")
@@ -331,7 +323,7 @@ def test_a_review_is_written_accepted_and_given_back(
     resight: Resight, asked: list[FilterSpec], tables: Tables, tmp_path: Path
 ) -> None:
     few = ("--set", "min_images=3", "--set", "max_score=0.6")
-    repeats = ("filters", "run", "repeat-detections", *few, *ALL)
+    repeats = ("filters", "run", "repeat-detections", *few)
     before = shown(tables)
     resight(*repeats, "--show").ok()
     assert shown(tables) == before

@@ -152,11 +152,11 @@ def test_the_counts_are_those_of_the_scope_and_the_decision_is_about_all(
     resight: Resight, tables: Tables, store: ModelStore
 ) -> None:
     seen(tables, store, *"abcd")
-    found = facts(resight, "--scope", "path", "--path", "?-[ae]")
-    assert found["scope"] == {"kind": "path", "path": "?-[ae]"}
+    found = facts(resight, "--path", "?-[ae]")
+    assert found["scope"] == "path ?-[ae]"
     assert (found["requested"], found["reused"], found["to_infer"]) == (2, 1, 1)
     assert (found["decision"], found["reasons"][0][:11]) == ("incremental", "2 of 6 imag")
-    assert "path belongs to scope 'path'" in resight("plan", "--path", "x").refused(2)
+    assert "no image matches path x; paths begin below" in resight("plan", "--path", "x").refused(2)
 
 
 def test_the_policy_decides(

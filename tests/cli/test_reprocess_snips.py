@@ -25,7 +25,7 @@ from tests.fixtures_local import (
     write_files,
 )
 
-RUN = ("reprocess", "--model", "motion", "--scope", "latest-per-camera")
+RUN = ("reprocess", "--model", "motion", "--latest-per-camera")
 NO_CLUSTER = 8
 
 
@@ -74,7 +74,7 @@ def test_the_dry_run_counts_and_writes_nothing(resight: Resight, seen: Tables, h
 def test_without_a_model_it_is_the_published_one_s(
     resight: Resight, seen: Tables, home: Path
 ) -> None:
-    words = ("reprocess", "--scope", "latest-per-camera", "--snips", "--dry-run")
+    words = ("reprocess", "--latest-per-camera", "--snips", "--dry-run")
     assert "name a model with --model" in resight(*words).refused(2)
     publish(seen, version())
     done = resight(*words, "--format", "json")

@@ -43,7 +43,7 @@ def test_runs_are_listed_newest_first_with_what_they_did(
     resight: Resight, two: Tables, store: ModelStore
 ) -> None:
     resight("runs", "publish", "old").ok()
-    scope = {"kind": "camera", "camera": "north [1]", "sample": 50}
+    scope = {"sample": 50, "camera": ["north [1]"], "since": "2026-05-01T00:00:00"}
     ran(two, store, "third", "2", "running", start=START + timedelta(days=2), scope=scope)
     listed = rows(resight("runs", "list", "--format", "json").ok())
     assert listed == [
@@ -52,7 +52,7 @@ def test_runs_are_listed_newest_first_with_what_they_did(
             "kind": "detect",
             "state": "interrupted",
             "model": "blobs@2",
-            "scope": "camera north [1] (sample of 50)",
+            "scope": "camera north [1], since 2026-05-01, sample 50",
             "requested": 4,
             "ok": 2,
             "empty": 0,

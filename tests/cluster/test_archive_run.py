@@ -144,9 +144,7 @@ def test_retrying_failed_images_replaces_their_rows_and_says_that_none_worked(
 ) -> None:
     count = "select count(*) as n, count(distinct media_sha256) as images from all_results"
     (before,) = rows(cluster, count)
-    retried = cluster.resight(
-        "reprocess", "--model", "ssdlite-coco", "--scope", "status", "--status", "failed"
-    )
+    retried = cluster.resight("reprocess", "--model", "ssdlite-coco", "--status", "failed")
     assert retried.returncode == 4, retried.stderr
     assert "failed" in retried.stderr
     (after,) = rows(cluster, count)
@@ -162,8 +160,7 @@ def test_the_newest_of_each_camera_with_another_model(
         "reprocess",
         "--model",
         "motion",
-        "--scope",
-        "latest-per-camera",
+        "--latest-per-camera",
         "--dry-run",
         "--format",
         "json",
@@ -171,7 +168,7 @@ def test_the_newest_of_each_camera_with_another_model(
     plan = json.loads(planned.stdout)
     cameras = rows(cluster, "select count(distinct coalesce(camera_id, '')) as n from media")
     assert plan["to_infer"] == plan["requested"] == cameras[0]["n"]
-    report = cluster.reprocess("--model", "motion", "--scope", "latest-per-camera")
+    report = cluster.reprocess("--model", "motion", "--latest-per-camera")
     assert report["counts"]["requested"] == plan["requested"]
 
 
@@ -204,6 +201,6 @@ def test_from_another_home_an_address_is_enough_and_a_run_id_is_one_run(
 
     again = cluster.resight(*words, **elsewhere)
     assert json.loads(again.stdout)["accounting"] == report["accounting"], "nothing is submitted"
-    other = cluster.resight(*words, "--scope", "latest-per-camera", **elsewhere)
+    other = cluster.resight(*words, "--latest-per-camera", **elsewhere)
     assert other.returncode == 2
-    assert "scope.kind was 'all', now 'latest-per-camera'" in other.stderr
+    assert "scope.latest_per_camera was None, now True" in other.stderr

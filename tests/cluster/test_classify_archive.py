@@ -117,7 +117,7 @@ def test_another_margin_has_rows_beside_the_others(cluster: Any, seen: dict[str,
     tables = Tables(seen["tables"])
     classify(cluster, seen["tables"])
     before = len(rows_of(tables, "classifications"))
-    asked = ("--margin-frac", "0.2", "--scope", "path", "--path", "zoo/*")
+    asked = ("--margin-frac", "0.2", "--path", "zoo/*")
     report = classify(cluster, seen["tables"], *asked)
     rows = rows_of(tables, "classifications")
     assert len(rows) == before + report["counts"]["ok"]

@@ -44,8 +44,8 @@ def test_layers_over_what_a_model_saw(cluster: Any, tmp_path: Path) -> None:
     large = {"min_area_frac": 0.05}
 
     words = ("filters", "run", "small-size", "--set", "min_area_frac=0.05", "--format", "json")
-    dry = rows(cluster.resight(*words, "--scope", "run=published", "--dry-run"))[0]
-    told = rows(cluster.resight(*words, "--scope", "run=published", "--show"))[0]
+    dry = rows(cluster.resight(*words, "--dry-run"))[0]
+    told = rows(cluster.resight(*words, "--show"))[0]
     figures = ("checked", "flagged", "changed", "added")
     assert [told[name] for name in figures] == [dry[name] for name in figures]
     assert told["flagged"] == told["changed"] == told["added"] > 0
@@ -58,16 +58,12 @@ def test_layers_over_what_a_model_saw(cluster: Any, tmp_path: Path) -> None:
     url = f"{cluster.url}/runs"
     kinds = httpx2.get(f"{url}/filters", timeout=60).json()
     assert "small-size" in {kind["kind"] for kind in kinds}
-    wrong = {
-        "config": large,
-        "scopes": [{"camera": "north"}, {"run": "published", "camera": "north"}],
-    }
+    wrong = {"config": large, "scope": {"camera": ["nowhere"]}}
     answer = httpx2.post(f"{url}/filters/small-size", json=wrong, timeout=60)
-    assert (answer.status_code, "exactly one" in answer.json()["detail"]) == (400, True)
-    asked = {"config": large, "scopes": [{"run": "published"}]}
-    answer = httpx2.post(f"{url}/filters/small-size", json=asked, timeout=60)
+    assert (answer.status_code, "no image of camera" in answer.json()["detail"]) == (400, True)
+    answer = httpx2.post(f"{url}/filters/small-size", json={"config": large}, timeout=60)
     assert answer.status_code == 202, answer.text
-    state = ended(f"{url}/{answer.json()[0]['run_id']}")
+    state = ended(f"{url}/{answer.json()['run_id']}")
     assert (state["state"], state["metrics"]["added"]) == ("sealed", 0)
     assert state["metrics"]["flagged"] == told["flagged"]
 

@@ -15,7 +15,7 @@ from archive.tables import Tables
 from examples.sample_archive import build
 
 pytestmark = pytest.mark.cluster
-BACKFILL = ("--model", "ssdlite-coco", "--scope", "latest-per-camera", "--snips")
+BACKFILL = ("--model", "ssdlite-coco", "--latest-per-camera", "--snips")
 
 
 def stamps(folder: Path) -> dict[str, int]:

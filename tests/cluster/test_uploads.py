@@ -71,7 +71,7 @@ def test_what_is_recorded_is_what_a_run_would_have_written(
 
     again = cluster.resight("ingest", root)
     assert again.returncode == 0
-    report = cluster.reprocess("--model", "ssdlite-coco", "--scope", "path", "--path", "north/*")
+    report = cluster.reprocess("--model", "ssdlite-coco", "--path", "north/*")
     assert report["counts"]["reused"] == report["counts"]["requested"] >= SENT
 
 
@@ -101,7 +101,7 @@ def test_what_dies_with_a_replica_is_brought_by_an_ingest_and_a_run(
     before = of(cluster.tables, "results", bodies)
     root = cluster.settings.uploads_url
     assert cluster.resight("ingest", root).returncode == 0
-    cluster.reprocess("--model", "ssdlite-coco", "--scope", "path", "--path", "north/*")
+    cluster.reprocess("--model", "ssdlite-coco", "--path", "north/*")
     assert set(of(cluster.tables, "media", bodies)) == set(of(cluster.tables, "results", bodies))
     assert len(of(cluster.tables, "results", bodies)) == SENT
     assert len(before) < SENT, "nothing was lost: it shows nothing"

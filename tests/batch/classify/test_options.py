@@ -39,7 +39,7 @@ def parsed(words: list[str]) -> ClassifySpec:
 SPECS: list[dict[str, Any]] = [
     {},
     {"labels": ("animal", "wild boar"), "margin_frac": 0.25, "view": "trial"},
-    {"least_score": 0.6, "min_side_px": 24.0, "scope": Scope(kind="camera", camera="north")},
+    {"least_score": 0.6, "min_side_px": 24.0, "scope": Scope(camera=("north",))},
     {"actors": 3, "threads": 2, "commit_s": 1.5, "megapixels": 50, "decode_on": "big"},
     {"stop": Stop(failed_frac=0.1, failed_after=5, stall_s=60), "scope": Scope(sample=9)},
 ]
@@ -72,7 +72,7 @@ def test_labels_are_named_once_each() -> None:
         ({"labels": " , "}, "--labels: name one at least"),
         ({"margin_frac": 2.1}, "--margin-frac: Input should be less than or equal to 2"),
         ({"least_score": -0.1}, "--least-score: Input should be greater than or equal to 0"),
-        ({"scope": "camera"}, "scope 'camera' needs camera"),
+        ({"until": "noon"}, "--until: invalid time 'noon'"),
     ],
 )
 def test_wrong_options_are_named(options: dict[str, Any], words: str) -> None:

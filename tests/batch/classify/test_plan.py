@@ -112,10 +112,10 @@ def test_images_without_a_result_or_with_a_failed_one_have_nothing(bench: Bench)
 @pytest.mark.parametrize(
     ("scope", "names"),
     [
-        (Scope(kind="camera", camera="one"), ["one"]),
-        (Scope(kind="path", path="both/*"), ["both"]),
-        (Scope(kind="label", label="person"), ["both"]),
-        (Scope(kind="latest-per-camera"), ["both", "one"]),
+        (Scope(camera=("one",)), ["one"]),
+        (Scope(path="both/*"), ["both"]),
+        (Scope(label="person"), ["both"]),
+        (Scope(latest_per_camera=True), ["both", "one"]),
         (Scope(sample=1), None),
     ],
     ids=lambda value: getattr(value, "kind", None),
@@ -133,7 +133,7 @@ def test_only_images_of_the_scope_are_due(
 
 def test_a_scope_without_images_is_refused(bench: Bench, three: dict[str, str]) -> None:
     with pytest.raises(BadRequest, match="no image of camera 'nowhere'; there is: both, none, one"):
-        bench.plan(scope=Scope(kind="camera", camera="nowhere"))
+        bench.plan(scope=Scope(camera=("nowhere",)))
 
 
 def test_copies_are_one_image_at_all_of_its_places(bench: Bench) -> None:
@@ -190,9 +190,9 @@ def test_too_large_is_due_again_once_the_limit_lets_it_through(bench: Bench) -> 
 def test_the_status_scopes_are_about_detections(bench: Bench, three: dict[str, str]) -> None:
     bench.classified([(three["both"], 0)])
     bench.classified([(three["both"], 1)], "failed", error_code="decode")
-    missing = bench.plan(scope=Scope(kind="status", status="missing"))
+    missing = bench.plan(scope=Scope(status="missing"))
     assert (due(missing), missing.requested) == ({three["one"]: [1]}, 1)
-    failed = bench.plan(scope=Scope(kind="status", status="failed"))
+    failed = bench.plan(scope=Scope(status="failed"))
     assert (due(failed), failed.requested) == ({three["both"]: [1]}, 1)
 
 

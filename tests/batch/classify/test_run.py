@@ -193,7 +193,7 @@ def test_a_killed_run_of_a_status_ends_as_an_undisturbed_one(
         both, one = three["both"], three["one"]
         which = [(both, 0), (both, 1), (one, 1)]
         bench.classified(which, "failed", error_code="decode", finished_at=datetime.now(UTC))
-    scope, inner = Scope(kind="status", status=status), batch.classify.run.classification_tables  # type: ignore[arg-type]
+    scope, inner = Scope(status=status), batch.classify.run.classification_tables  # type: ignore[arg-type]
 
     def killed(*args: Any) -> Any:
         yield next(inner(*args))
@@ -223,7 +223,7 @@ def test_an_unknown_error_stops_the_run_and_is_recorded(
 def test_the_record_of_a_run_says_its_kind_and_what_it_was_about(
     bench: Bench, three: dict[str, str]
 ) -> None:
-    report = bench.run(scope=Scope(kind="camera", camera="both"), labels=("animal",))
+    report = bench.run(scope=Scope(camera=("both",)), labels=("animal",))
     events = rows_of(bench.tables, "runs")
     assert {row["kind"] for row in events} == {"classify"}
     assert {row["inference_key"] for row in events} == {"c" * 64}

@@ -138,7 +138,7 @@ def play(case: Case, place: Place) -> Outcome:
 def _step(
     drivers: Sequence[Driver], case: Case, place: Place, folder: Path, tables: Tables
 ) -> list[int | None]:
-    scope = Scope(kind="status", status="failed") if case.work == "retry" else Scope()
+    scope = Scope(status="failed") if case.work == "retry" else Scope()
     meet = PROCESSES.Barrier(len(drivers)) if len(drivers) > 1 else None
     careless = any(driver.ends == UNSAFE for driver in drivers)
     processes = []

@@ -16,7 +16,6 @@ from batch.filters.here import here
 from batch.filters.layers import switch
 from batch.filters.prepare import prepare
 from batch.filters.run import FilterReport, execute
-from batch.filters.scope import parse_scope
 from model_store.errors import BadRequest
 from tests.batch.filters.scene import KEY, box, publish, put, sha, shown, tables_at
 from tests.fixtures_local import rows_of
@@ -69,7 +68,7 @@ def put_answers(tables: Tables, rows: list[dict[str, Any]]) -> None:
 
 
 def run(tables: Tables, **fields: Any) -> FilterReport:
-    (spec,) = prepare(tables, "class-mask", fields, [parse_scope("run=published")])
+    spec = prepare(tables, "class-mask", fields)
     return execute(spec, tables, here)
 
 
@@ -128,7 +127,7 @@ def test_of_two_classifiers_one_must_be_named(tables: Tables) -> None:
 
 def test_rollup_says_before_it_starts_that_lineages_are_missing(tables: Tables) -> None:
     with pytest.raises(BadRequest, match="lineages"):
-        prepare(tables, "rank-rollup", {}, [parse_scope("run=published")])
+        prepare(tables, "rank-rollup", {})
 
 
 def herd(place: Path, lineage: dict[str, str], classified: bool = True) -> Tables:
@@ -144,14 +143,14 @@ def herd(place: Path, lineage: dict[str, str], classified: bool = True) -> Table
     digest = write_classes(tables.url, tuple(lineage), tuple(lineage.values()))
     if classified:
         put_answers(tables, [answer(1, 0, [0.0] * len(lineage), digest)])
-    (events,) = prepare(tables, "events", {}, [parse_scope("run=published")])
+    events = prepare(tables, "events", {})
     switch(tables, on=[execute(events, tables, here).layer_id])
     return tables
 
 
 def smoothed(tables: Tables, **fields: Any) -> list[str]:
     wanted = {"flip_rare": True, **fields}
-    (spec,) = prepare(tables, "smoothing", wanted, [parse_scope("run=published")])
+    spec = prepare(tables, "smoothing", wanted)
     switch(tables, on=[execute(spec, tables, here).layer_id])
     return sorted(row[2] for row in shown(tables))
 
@@ -199,7 +198,7 @@ def test_smoothing_sees_lineages_of_labels_that_a_layer_below_gave(tmp_path: Pat
     logits = [[0.0, 0.1]] * 4 + [[9.0, 0.0]]
     put_answers(tables, [answer(n, 0, one, digest) for n, one in enumerate(logits, 2)])
     fields = {"thresholds": {"species": 0.9, "family": 0.9}}
-    (spec,) = prepare(tables, "rank-rollup", fields, [parse_scope("run=published")])
+    spec = prepare(tables, "rank-rollup", fields)
     switch(tables, on=[execute(spec, tables, here).layer_id])
     before = sorted(row[2] for row in shown(tables))
     assert before.count("cervidae") == 5

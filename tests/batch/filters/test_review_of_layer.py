@@ -23,7 +23,6 @@ from batch.filters.prepare import prepare
 from batch.filters.review import read_accepted, write_review
 from batch.filters.review_page import Candidate
 from batch.filters.run import execute
-from batch.filters.scope import parse_scope
 from model_store.errors import BadRequest
 from tests.batch.filters.scene import KEY, box, publish, put, shown, tables_at
 from tests.fixtures_local import encoded, put_results, result_rows, rows_of, write_files
@@ -88,7 +87,7 @@ def tables(tmp_path: Path) -> Tables:
 
 
 def ran(tables: Tables, **fields: Any) -> Layer:
-    (spec,) = prepare(tables, "repeat-detections", FEW | fields, [parse_scope("run=published")])
+    spec = prepare(tables, "repeat-detections", FEW | fields)
     layer_id = execute(spec, tables, here).layer_id
     return read_layers(tables)[layer_id]
 
@@ -201,7 +200,7 @@ def test_slots_of_several_cameras_are_candidates_each(tables: Tables) -> None:
 
 
 def test_only_repeat_detections_are_reviewed(tables: Tables) -> None:
-    (spec,) = prepare(tables, "fixed-slots", {}, [parse_scope("run=published")])
+    spec = prepare(tables, "fixed-slots", {})
     execute(spec, tables, here)
     (other,) = read_layers(tables).values()
     with pytest.raises(BadRequest, match="is fixed-slots; a review is of repeat-detections"):

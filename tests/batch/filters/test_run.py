@@ -17,6 +17,7 @@ from archive.layers import read_layers
 from archive.query import query
 from archive.tables import Tables
 from archive.views import Views
+from batch.accounting import Counts
 from batch.filters import load, registry
 from batch.filters.contract import Filter, FilterConfig, Rows, Said
 from batch.filters.evaluate import Evaluated
@@ -24,13 +25,16 @@ from batch.filters.here import here
 from batch.filters.layers import switch, unfounded
 from batch.filters.prepare import prepare
 from batch.filters.run import FilterReport, dry_run, execute
-from batch.filters.scope import parse_scope
+from batch.filters.scope import FilterScope
+from batch.id_list import name_ids
 from batch.publish import rollback
+from batch.run_log import RunLog
+from batch.spec import RunSpec
 from model_store.errors import AccountingOpen, BadRequest, StorageUnreachable
 from tests.batch.filters.scene import KEY, NOON, box, publish, put, sha, shown, tables_at
-from tests.fixtures_local import rows_of
+from tests.fixtures_local import model_info, put_results, result_rows, rows_of
 
-ALL = "run=published"
+EVERYTHING = FilterScope()
 SMALL, LARGE = 20.0, 200.0  # 400 and 40,000 px2 of 800,000: 0.0005 and 0.05
 
 
@@ -48,8 +52,8 @@ def tables(tmp_path: Path) -> Tables:
     return tables
 
 
-def run(tables: Tables, kind: str, scope: str = ALL, **fields: Any) -> FilterReport:
-    (spec,) = prepare(tables, kind, fields, [parse_scope(scope)])
+def run(tables: Tables, kind: str, scope: FilterScope = EVERYTHING, **fields: Any) -> FilterReport:
+    spec = prepare(tables, kind, fields, scope)
     return execute(spec, tables, here)
 
 
@@ -75,7 +79,7 @@ def test_a_filter_says_what_a_plain_count_finds(tables: Tables) -> None:
 
 
 def test_a_dry_run_has_the_same_figures_and_writes_nothing(tables: Tables) -> None:
-    (spec,) = prepare(tables, "small-size", {}, [parse_scope(ALL)])
+    spec = prepare(tables, "small-size", {})
     before = sorted(path.name for path in Path(tables.url).rglob("*"))
     dry = dry_run(spec, tables, here)
     assert sorted(path.name for path in Path(tables.url).rglob("*")) == before
@@ -116,36 +120,63 @@ def test_new_images_are_added_and_what_holds_is_not_said_again(tables: Tables) -
 
 
 def test_scopes_of_one_layer_add_up(tables: Tables) -> None:
-    first = run(tables, "small-size", "camera=north")
+    first = run(tables, "small-size", FilterScope(camera=("north",)))
     assert (first.images, first.tally.flagged) == (4, 2)
-    rest = run(tables, "small-size", ALL)
+    rest = run(tables, "small-size")
     assert (rest.layer_id, rest.tally.added) == (first.layer_id, 2)
 
 
 @pytest.mark.parametrize(
     ("scope", "images"),
     [
-        ("time=2026-05-14T12:01:00..2026-05-14T12:03:00", 2),
-        ("time=..2026-05-14T12:01:00", 1),
-        ("time=2026-05-14T12:08:00..", 1),
-        ("camera=south", 5),
-        (ALL, 9),
+        ({"since": "2026-05-14T12:01:00", "until": "2026-05-14T12:03:00"}, 2),
+        ({"until": "2026-05-14T12:01:00"}, 1),
+        ({"since": "2026-05-14T12:08:00"}, 1),
+        ({"camera": ["south"]}, 5),
+        ({"camera": ["south", "north"], "since": "2026-05-14T12:03:00"}, 6),
+        ({"camera": ["north"], "label": "fox"}, 2),
+        ({"camera": ["north"], "label": "fox", "min_score": 0.6}, 0),
+        ({"ids": [1, 2, 5], "until": "2026-05-14T12:05:00"}, 2),
+        ({"path": "south/*", "latest_per_camera": True}, 1),
+        ({"label": "fox", "sample": 3}, 3),
+        ({"run": "published"}, 9),
+        ({}, 9),
     ],
 )
-def test_each_scope_is_its_images(tables: Tables, scope: str, images: int) -> None:
-    assert run(tables, "small-size", scope).images == images
+def test_a_filter_has_the_images_of_its_scope(
+    tables: Tables, tmp_path: Path, scope: dict[str, Any], images: int
+) -> None:
+    if "ids" in scope:
+        file = tmp_path / "ids.txt"
+        file.write_text("\n".join(sha(n) for n in scope["ids"]))
+        scope = scope | {"ids": name_ids(file)}
+    asked = FilterScope.model_validate(scope)
+    if images:
+        assert dry_run(prepare(tables, "small-size", {}, asked), tables, here).images == images
+    else:
+        with pytest.raises(BadRequest, match=r"no image matches label fox, min score 0\.6"):
+            prepare(tables, "small-size", {}, asked)
 
 
-def test_a_list_of_images_is_a_scope(tables: Tables, tmp_path: Path) -> None:
-    file = tmp_path / "ids.txt"
-    file.write_text(f"{sha(1)}\n{sha(2)}\n")
-    from batch.id_list import keep_ids
+def test_labels_are_those_of_the_results_and_layers_that_a_run_is_about(tables: Tables) -> None:
+    """What a layer hides is not shown, and another run has labels of its own."""
+    switch(tables, on=[run(tables, "small-size").layer_id])
+    with pytest.raises(BadRequest, match="no image matches label fox; there is: deer"):
+        prepare(tables, "events", {}, FilterScope(label="fox"))
+    size: dict[str, Any] = {"width_px": 1000, "height_px": 800, "n_detections": 1}
+    seen = result_rows([sha(3)], "o" * 64, detections=[box(0, 1, 1, LARGE, "hare")], **size)
+    put_results(tables, seen)
+    RunLog(tables, RunSpec(run_id="other", model="m@2"), model_info("m", "2", "o" * 64)).write(
+        "sealed", Counts()
+    )
+    spec = prepare(tables, "score-threshold", {}, FilterScope(run="other", label="hare"))
+    assert (spec.view.inference_key, spec.scope.words()) == ("o" * 64, "label hare, run other")
+    assert dry_run(spec, tables, here).images == 1
 
-    scope = parse_scope(f"ids={file}")
-    keep_ids(tables.url, scope.ids)
-    (spec,) = prepare(tables, "small-size", {}, [scope])
-    report = execute(spec, tables, here)
-    assert (report.images, report.tally.flagged) == (2, 1)
+
+def test_a_sample_is_refused_where_whole_cameras_are_judged(tables: Tables) -> None:
+    with pytest.raises(BadRequest, match="--sample: events judges all images of a camera"):
+        prepare(tables, "events", {}, FilterScope(sample=3))
 
 
 def test_an_occurrence_is_a_scope(tables: Tables) -> None:
@@ -153,15 +184,19 @@ def test_an_occurrence_is_a_scope(tables: Tables) -> None:
     for kind in ("events", "tracking"):
         switch(tables, on=[run(tables, kind).layer_id])
     rows = query(
-        tables, "select occurrence_id, n_detections from occurrences order by 2 desc"
+        tables, "select occurrence_id, n_detections, camera_id from occurrences order by 2 desc"
     ).to_pylist()
-    report = run(tables, "small-size", f"occurrence={rows[0]['occurrence_id']}")
+    scope = FilterScope(occurrence=rows[0]["occurrence_id"])
+    report = run(tables, "small-size", scope)
     assert report.images == rows[0]["n_detections"]
+    other = "south" if rows[0]["camera_id"] == "north" else "north"
+    with pytest.raises(BadRequest, match=f"no image matches all of camera {other} .*, occurrence"):
+        run(tables, "small-size", scope.model_copy(update={"camera": (other,)}))
 
 
 def test_a_filter_that_needs_whole_cameras_gets_them(tables: Tables) -> None:
     """A time range touches one camera; its events are judged over all of that camera's images."""
-    report = run(tables, "events", "time=2026-05-14T12:00:00..2026-05-14T12:01:00", gap_s=60.0)
+    report = run(tables, "events", FilterScope(until=NOON + timedelta(minutes=1)), gap_s=60.0)
     assert (report.images, report.cameras) == (4, 1)
     assert len({row["group_id"] for row in said(tables)}) == 1
 
@@ -259,15 +294,15 @@ def newest(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("newest")
 def test_what_is_no_longer_said_is_withdrawn_and_can_be_said_again(tables: Tables) -> None:
-    layer = run(tables, "newest", "camera=north").layer_id
+    layer = run(tables, "newest", FilterScope(camera=("north",))).layer_id
     switch(tables, on=[layer])
     before = shown(tables)
     assert not [row for row in before if row[0] == sha(3)]
     put(tables, {20: ("north", 900.0, [box(0, 1, 1, LARGE)])})
-    again = run(tables, "newest", "camera=north")
+    again = run(tables, "newest", FilterScope(camera=("north",)))
     assert (again.tally.added, again.tally.withdrawn, again.tally.changed) == (3, 2, 3)
     assert [row for row in shown(tables) if row[0] == sha(3)], "shown again"
-    assert run(tables, "newest", "camera=north").tally.added == 0
+    assert run(tables, "newest", FilterScope(camera=("north",))).tally.added == 0
     assert len(said(tables)) == 5, "nothing is deleted"
 
 
@@ -305,9 +340,9 @@ def test_an_image_of_which_all_is_hidden_is_still_an_image(tables: Tables) -> No
     """Three frames a minute apart; the middle one shows only what the layer below hides."""
     found = [[box(0, 1, 1, LARGE)], [box(0, 1, 1, SMALL)], [box(0, 1, 1, LARGE)]]
     put(tables, {40 + n: ("west", 50.0 * n, found[n]) for n in range(3)})
-    before = run(tables, "events", "camera=west")
+    before = run(tables, "events", FilterScope(camera=("west",)))
     switch(tables, on=[run(tables, "small-size").layer_id])
-    after = run(tables, "events", "camera=west")
+    after = run(tables, "events", FilterScope(camera=("west",)))
     assert (before.tally.checked, after.tally.checked) == (3, 3)
     events = {row["group_id"] for row in said(tables) if row["layer_id"] == after.layer_id}
     assert len(events) == 1
@@ -345,7 +380,7 @@ def test_an_error_of_the_judge_ends_the_run_as_itself(tables: Tables) -> None:
         raise Wrapped(away)
         yield
 
-    (spec,) = prepare(tables, "small-size", {}, [parse_scope(ALL)])
+    spec = prepare(tables, "small-size", {})
     with pytest.raises(StorageUnreachable) as raised:
         execute(spec, tables, judge)
     assert raised.value is away
@@ -363,23 +398,19 @@ def test_a_run_is_a_run_like_any_other(tables: Tables) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scopes", "message"),
+    ("scope", "message"),
     [
-        ([], "a scope is needed"),
-        (["camera=nowhere"], "no image is of camera 'nowhere'"),
-        (["camera=north", "camera=nowhere"], "no image is of camera 'nowhere'"),
-        (["occurrence=none"], "no occurrence 'none'"),
-        (["run=none"], "no run 'none'"),
-        (["north"], "write run=ID"),
-        (["time=2026-05-14"], "needs two dots"),
-        (["time=2026-05-14..2026-05-13"], "is not before"),
+        ({"camera": ("north", "nowhere")}, "no image of camera 'nowhere'; there is: north, south"),
+        ({"occurrence": "none"}, "no image matches occurrence none; see: resight sql"),
+        ({"run": "none"}, "no run 'none'"),
+        ({"since": "2031-01-01"}, "no image matches since 2031-01-01; images were taken from 2026"),
     ],
 )
-def test_a_scope_that_is_none_stops_all_before_anything_starts(
-    tables: Tables, scopes: list[str], message: str
+def test_a_scope_of_nothing_is_refused_before_anything_starts(
+    tables: Tables, scope: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(BadRequest, match=message):
-        prepare(tables, "small-size", {}, [parse_scope(text) for text in scopes])
+        prepare(tables, "small-size", {}, FilterScope(**scope))
     assert tables.existing("runs") is None
 
 
@@ -395,12 +426,12 @@ def test_a_config_that_is_none_is_refused_by_its_fields(
     tables: Tables, kind: str, fields: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(BadRequest, match=message):
-        prepare(tables, kind, fields, [parse_scope(ALL)])
+        prepare(tables, kind, fields)
 
 
 def test_nothing_published_is_said(tmp_path: Path) -> None:
-    with pytest.raises(BadRequest, match="nothing is: resight runs publish"):
-        prepare(tables_at(tmp_path), "small-size", {}, [parse_scope("camera=north")])
+    with pytest.raises(BadRequest, match="nothing is published as production: resight runs pub"):
+        prepare(tables_at(tmp_path), "small-size", {})
 
 
 def test_events_and_max_n_are_those_of_what_is_shown(tables: Tables) -> None:

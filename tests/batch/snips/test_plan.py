@@ -109,7 +109,7 @@ def test_images_without_a_result_of_this_model_or_with_a_failed_one_have_none(be
 
 
 def test_only_images_of_the_scope_have_them(bench: Bench, three: Mapping[str, str]) -> None:
-    plan = bench.plan(Scope(kind="camera", camera="one"))
+    plan = bench.plan(Scope(camera=("one",)))
     snips = plan_snips(bench.tables, plan, spec_of(snips=Snips()))
     assert (due(snips), snips.wanted) == ({three["one"]: [1]}, 1)
 

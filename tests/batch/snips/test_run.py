@@ -295,7 +295,7 @@ def seen(bench: Bench, motion: ModelVersion, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_run_with_nothing_to_see_makes_snips_and_says_so_in_its_record(seen: Bench) -> None:
-    spec = spec_of(model="motion", snips=Snips(), scope=Scope(kind="camera", camera="1"))
+    spec = spec_of(model="motion", snips=Snips(), scope=Scope(camera=("1",)))
     report = execute(spec, seen.tables, ModelStore(str(MODELS)))
     snips = {"wanted": 1, "done": 1, "failed": 0, "reused": 0, "files": 1}
     assert snips.items() <= report.more["snips"].items()
