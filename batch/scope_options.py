@@ -16,9 +16,12 @@ import typer
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from batch.id_list import name_ids
 from batch.scope import MediaScope, Scope
 from model_store.errors import BadRequest
+from model_store.lazy_imports import lazy_imports
+
+with lazy_imports():
+    from batch.id_list import name_ids
 
 R = TypeVar("R")
 _TYPES: dict[str, Any] = {"camera": list[str] | None, "since": str | None, "until": str | None}
