@@ -1,12 +1,23 @@
-"""How long a plan may take: measured now on a few of its own images, in this process.
+"""How long a run may take, from the command to its report: what earlier runs took, else measured here.
 
-time = images x seconds per image on one core / cores. A bound from below: the cluster adds its start.
+seconds = start + images x seconds per image. The start is the median of earlier runs, or START_S. The time per image is
+that of the newest run of the model in its steady state; else that of a few images of the plan, in this process and on
+all cores, where the cluster is this machine's. Where neither is known, nothing is said.
 """
 
 from __future__ import annotations
 
+import json
+import statistics
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
 
+from archive.publications import connect_runs
+from archive.run_kinds import DETECTS
+from archive.tables import Tables
 from batch.plan import Plan
 from model_store.decoders.layout import OutputNonsense
 from model_store.errors import ImageError, StorageError
@@ -16,22 +27,94 @@ from model_store.storage import Folder
 from model_store.store import ModelStore
 
 SAMPLE = 8
+START_S = 12.0
+"""Of a run on two idle cores: Ray starts the job and the processes that read, and the replica loads the model."""
+LAUNCH_S = 5.0
+"""Of it, before the run's first event; of a run whose id does not say when it was submitted."""
+EARLIER = 5
+"""The newest runs decide: hardware changes."""
+_SEALED = f"""
+    select run_id, inference_key, started_at, event_at, metrics, counts.ok + counts.empty + counts.failed as images
+    from runs where state = 'sealed' and {DETECTS} and images > 0 and metrics is not null order by event_at desc
+"""
 
 
-def estimate_s(plan: Plan, store: ModelStore) -> float | None:
-    """Seconds on this machine's cores; None when nothing is to do or no sample can be read."""
-    sample = plan.some(SAMPLE).to_pylist()
-    detector = load_detector(store, plan.model.id) if sample else None
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """`seconds` is None when it is not known; `basis` is what it rests on, in words."""
+
+    seconds: float | None
+    basis: str
+
+
+def estimate(tables: Tables, plan: Plan, store: ModelStore, measure: bool) -> Estimate:
+    """Estimate the run of a plan; `measure`: this process may measure where no run of the model is recorded."""
+    if not plan.todo:
+        return Estimate(0.0, "nothing is to do")
+    runs = _earlier(tables)
+    own = [run for run in runs if run.inference_key == plan.model.info.inference_key]
+    image_s = next((run.image_s for run in own if run.image_s), None)
+    basis = "earlier runs of the model"
+    if image_s is None and measure:
+        image_s, basis = _measured(plan, store), "a few of its images, measured here"
+    if image_s is None:
+        return Estimate(None, "no earlier run of the model to compare with")
+    starts = [run.start_s(run.image_s or image_s) for run in runs if run.image_s or run in own]
+    if not starts:
+        basis += f", and {START_S:.0f} s for the start"
+    start_s = statistics.median(starts[:EARLIER]) if starts else START_S
+    return Estimate(start_s + image_s * plan.todo, basis)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A sealed run; `launch_s` from its submission to its first event, `seconds` from there to its report."""
+
+    inference_key: str
+    images: int
+    launch_s: float
+    seconds: float
+    image_s: float | None
+
+    def start_s(self, image_s: float) -> float:
+        return self.launch_s + max(0.0, self.seconds - self.images * image_s)
+
+
+def _earlier(tables: Tables) -> list[_Run]:
+    """The newest first, without those that were resumed: their images are of several attempts."""
+    with connect_runs(tables) as sql:
+        rows = sql.sql(_SEALED).to_arrow_table().to_pylist()
+    return [run for row in rows if (run := _run(*row.values()))]
+
+
+def _run(
+    run_id: str, key: str, began: datetime, ended: datetime, metrics: str, images: int
+) -> _Run | None:
+    timing: Mapping[str, Any] = json.loads(metrics)
+    seconds, steady = timing.get("seconds"), timing.get("steady_images_per_s")
+    if not seconds or (ended - began).total_seconds() > 2 * seconds + LAUNCH_S:
+        return None
+    return _Run(key, images, _launch_s(run_id, began), seconds, 1 / steady if steady else None)
+
+
+def _launch_s(run_id: str, began: datetime) -> float:
+    try:
+        submitted = datetime.strptime(run_id[:15], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+    except ValueError:
+        return LAUNCH_S
+    launch_s = (began - submitted).total_seconds()
+    return launch_s if 0 <= launch_s < 60 else LAUNCH_S
+
+
+def _measured(plan: Plan, store: ModelStore) -> float | None:
+    """Seconds per image on this machine's cores; None when no sample can be read."""
+    detector = load_detector(store, plan.model.id)
     seconds: list[float] = []
-    for row in sample:
+    for row in plan.some(SAMPLE).to_pylist():
         started = time.perf_counter()
         try:
-            data = Folder(row["source_root"]).read(row["path"])
-            assert detector is not None
-            detector.detect_encoded(data)
+            detector.detect_encoded(Folder(row["source_root"]).read(row["path"]))
         except (ImageError, OSError, StorageError, OutputNonsense):
             continue
         seconds.append(time.perf_counter() - started)
-    if not seconds:
-        return None
-    return sum(seconds) / len(seconds) * plan.todo / usable_cores()
+    return statistics.mean(seconds) / usable_cores() if seconds else None

@@ -29,7 +29,10 @@ def test_without_tables_it_says_so_and_makes_none(tmp_path: Path) -> None:
 def test_the_report_is_the_plan_with_an_estimate(master: Catalogue, motion: ModelVersion) -> None:
     plan = make_plan(master.tables, motion, Scope(), read_only=True)
     report = dry_run_report(SPEC, master.tables, STORE)
-    assert report.pop("estimate_s") >= 0
+    assert report.pop("estimate_s") >= 12
+    assert (
+        report.pop("estimate_from") == "a few of its images, measured here, and 12 s for the start"
+    )
     assert report == {
         "model": "motion@1",
         "inference_key": motion.info.inference_key,
@@ -49,4 +52,4 @@ def test_what_is_done_is_reused_and_needs_no_time(
         catalogue.tables, result_rows(list(catalogue.images), key=motion.info.inference_key)
     )
     report = dry_run_report(SPEC, catalogue.tables, STORE)
-    assert (report["reused"], report["to_infer"], report["estimate_s"]) == (22, 0, None)
+    assert (report["reused"], report["to_infer"], report["estimate_s"]) == (22, 0, 0.0)
