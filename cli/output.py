@@ -62,7 +62,7 @@ def print_facts(facts: Mapping[str, Any], fmt: Format) -> None:
     else:
         width = max((len(name) for name in facts), default=0)
         for name, value in facts.items():
-            line = f"{name.ljust(width)}  {_plain(value)}"
+            line = f"{name.ljust(width)}  {in_words(value)}"
             console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -81,7 +81,26 @@ def _plain(value: object) -> object:
     )
 
 
+def in_words(value: object) -> str:
+    """Return a value for people: `a 1, b 2` for a mapping, `120 (80 to 160)` for one with an interval."""
+    match value:
+        case None:
+            return ""
+        case {"expected": expected, "low": low, "high": high}:
+            return f"{expected:.0f} ({low:.0f} to {high:.0f})"
+        case Mapping():
+            pairs = [(key, in_words(part), part) for key, part in value.items() if part is not None]
+            words = [
+                f"{k} ({w})" if isinstance(part, Mapping) else f"{k} {w}" for k, w, part in pairs
+            ]
+            return ", ".join(words) or "none"
+        case list() | tuple():
+            return ", ".join(map(in_words, value)) or "none"
+        case _:
+            return str(value)
+
+
 def _short(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
-    return str(_plain(value))
+    return in_words(value)

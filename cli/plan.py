@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
+from batch.scope_options import takes_scope
 from cli.models import MODEL
-from cli.output import Format, FormatOption, console, print_facts
+from cli.output import Format, FormatOption, console, in_words, print_facts
 from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
@@ -21,7 +21,6 @@ with lazy_imports():
     from batch.plan_report import PlanReport, plan_report
     from batch.policy import read_policy
     from batch.scope import Scope
-    from batch.scope_options import takes_scope
     from model_store.store import ModelStore
     from serve.settings import Settings
 
@@ -82,5 +81,5 @@ def _line(change: Change) -> str:
 
 
 def _short(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = in_words(value) or "none"
     return text if len(text) <= WIDEST else f"{text[: WIDEST - 1]}…"

@@ -71,7 +71,11 @@ def reprocess(
         note(f"model: {model.id}")
         spec = spec.model_copy(update={"model": str(model.id)})
     if dry_run:
-        print_facts(dry_run_report(spec, tables, store), fmt)
+        report = dry_run_report(spec, tables, store)
+        if fmt is Format.table:
+            unknown = "unknown" if report["estimate_s"] is None else report["estimate_s"]
+            report |= {"estimate_s": unknown}
+        print_facts(report, fmt)
         return
     print_facts(_to_end(spec, settings, tables, store, follow, fmt), fmt)
 

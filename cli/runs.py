@@ -80,8 +80,10 @@ def show(run_id: RunId, fmt: FormatOption = Format.table) -> None:
     if fmt is not Format.table:
         print_facts(facts | {"events": last}, fmt)
         return
-    metrics, stages = (facts.pop(name) or {} for name in ("metrics", "stages"))
-    facts |= {f"metric {name}": value for name, value in metrics.items()}
+    metrics, stages, spec = (facts.pop(name) or {} for name in ("metrics", "stages", "spec"))
+    asked = {name: value for name, value in spec.items() if name not in facts}
+    facts |= {f"asked {name}": value for name, value in asked.items()}
+    facts |= {f"metric {name}": value for name, value in metrics.items() if name != "began_on"}
     print_facts(facts | {f"stage {name}": value for name, value in stages.items()}, fmt)
     print()
     print_rows(last, fmt)

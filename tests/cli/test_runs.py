@@ -93,6 +93,7 @@ def test_one_run_is_shown_with_its_stages_and_last_events(resight: Resight, two:
     ]
     text = resight("runs", "show", "new").ok()
     assert "stage bottleneck  decode" in text
+    assert "{" not in text
     assert "says [running]" in text
 
 
