@@ -67,7 +67,7 @@ def _to_end(
     with interruptible():
         plan = _plan(spec, settings, tables, store)
         if plan is not None and not plan.todo:
-            return facts_of(_report_of_nothing(spec, tables, plan), fmt)
+            return facts_of(_report_of_nothing(spec, tables, plan), fmt, tables)
         keep_ids(settings.tables_url, spec.scope.ids)
         join(settings)
     from batch.submit import submit_job
@@ -78,7 +78,7 @@ def _to_end(
     if not follow:
         return {"run_id": spec.run_id, "job": submitted(start, [spec.run_id])}
     reports = to_end(start, [spec.run_id], fmt is not Format.table)
-    return facts_of(reports.get(spec.run_id, {"run_id": spec.run_id}), fmt)
+    return facts_of(reports.get(spec.run_id, {"run_id": spec.run_id}), fmt, tables)
 
 
 def _plan(

@@ -17,10 +17,12 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cli.output import Format, errors, note
-from model_store.errors import ClusterError
+from model_store.errors import ClusterError, StorageError
 from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
+    from archive.tables import Tables
+    from batch.failures import failures
     from batch.submit import JobOutcome, job_of, tail
 
 INTERRUPTED = 130
@@ -143,8 +145,12 @@ def goes_on(run_ids: Sequence[str]) -> str:
     )
 
 
-def facts_of(report: Mapping[str, Any], fmt: Format) -> dict[str, Any]:
-    """Return what is shown of a report; as JSON its counts and stages too."""
+def facts_of(report: Mapping[str, Any], fmt: Format, tables: Tables) -> dict[str, Any]:
+    """Return what is shown of a report, as JSON its counts and stages too; note the first files that failed."""
+    if report["run_id"] and report.get("counts", {}).get("failed"):
+        with contextlib.suppress(StorageError):  # tables that only the cluster's nodes see
+            for line in failures(tables, report["run_id"]):
+                note(line)
     names = (*NAMES, "counts", "stages") if fmt is Format.json else NAMES
     return {name: report[name] for name in names if name in report}
 

@@ -87,7 +87,7 @@ def _to_end(
     with interruptible():
         report = report_of_nothing(spec, settings, tables, store)
         if report is not None:
-            return facts_of(report, fmt)
+            return facts_of(report, fmt, tables)
         keep_ids(settings.tables_url, spec.scope.ids)
         join(settings)
     from batch.submit import submit
@@ -98,7 +98,7 @@ def _to_end(
     if not follow:
         return {"run_id": spec.run_id, "job": submitted(start, [spec.run_id])}
     reports = to_end(start, [spec.run_id], fmt is not Format.table)
-    return facts_of(reports.get(spec.run_id, {"run_id": spec.run_id}), fmt)
+    return facts_of(reports.get(spec.run_id, {"run_id": spec.run_id}), fmt, tables)
 
 
 def _if_needed(

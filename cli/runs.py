@@ -134,7 +134,7 @@ def attach(
         )
     else:
         report = report_of(run)
-    print_facts(facts_of(report, fmt), fmt)
+    print_facts(facts_of(report, fmt, tables), fmt)
     if job is None and run and run["state_now"] != "sealed":
         note(f"run {run['run_id']} is {run['state_now']}; to go on with it, run it again")
         raise typer.Exit(5)

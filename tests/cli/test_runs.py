@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray.exceptions  # before the fixture forbids processes
@@ -16,6 +17,7 @@ from ray.job_submission import JobStatus
 
 import batch.submit
 import cli.runs
+from archive.schemas import CLASSIFICATIONS
 from archive.tables import Tables
 from batch.accounting import Counts
 from batch.run_log import RunLog
@@ -26,6 +28,7 @@ from model_store.names import version_id
 from model_store.store import ModelStore
 from tests.cli.conftest import Resight
 from tests.cli.ran import LABELS, START, key, ran, rows, scores
+from tests.fixtures_local import put_results, result_rows
 
 
 def test_nothing_was_run_yet(resight: Resight, home: Path) -> None:
@@ -235,6 +238,32 @@ def test_the_report_of_a_run_that_has_ended_is_printed_at_once(
     ran(two, store, "young", "1", "running", start=datetime.now(UTC))
     assert "not as a job of this cluster" in resight("runs", "attach", "young").refused(2)
     assert "no run 'none'" in resight("runs", "attach", "none").refused(2)
+
+
+def test_a_report_names_the_first_files_that_failed_and_how_to_list_all(
+    resight: Resight, two: Tables, store: ModelStore
+) -> None:
+    counts = Counts(requested=7, ok=1, failed=6)
+    for run, kind in (("bad", "detect"), ("crops", "classify")):
+        info = store.describe(version_id("blobs", "1")).info
+        RunLog(two, RunSpec(run_id=run, model="blobs@1"), info, kind).write("sealed", counts)
+    reasons = [f"byte {i} is wrong " + "x" * 300 for i in range(6)]
+    for sha, reason in zip("cdefgh", reasons, strict=True):
+        row = {"run_id": "bad", "error_code": "decode", "error_detail": reason}
+        put_results(two, result_rows([sha], key(store, "1"), "failed", **row))
+    crop = {"media_sha256": "c", "status": "failed", "run_id": "crops", "inference_key": "k"}
+    crop |= {"error_code": "crop", "error_detail": "another size"}
+    crops = [crop | {"rank": rank} for rank in (0, 1)]
+    table = pa.Table.from_pylist(crops, schema=CLASSIFICATIONS)
+    two.append("classifications", table, "w", lambda _, wanted: wanted)
+    said = resight("runs", "attach", "bad").err.splitlines()
+    assert said[0].startswith("failed: c.jpg: decode: byte 0 is wrong")
+    assert (len(said), max(map(len, said[:5])) <= 200) == (6, True)
+    listed = json.loads(resight("sql", said[5].split('"')[1], "--format", "json").ok())
+    assert listed == [{"path": "c.jpg", "error_code": "decode", "error_detail": reasons[0]}]
+    first, hint = resight("runs", "attach", "crops").err.splitlines()
+    assert first == "failed: c.jpg: crop: another size"
+    assert len(json.loads(resight("sql", hint.split('"')[1], "--format", "json").ok())) == 2
 
 
 @pytest.mark.parametrize("words", [(), ("young",)])
