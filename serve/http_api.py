@@ -12,8 +12,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from serve import problems
 from serve.access import Access, Guard, scope_of
+from serve.base_api import base_api
 from serve.bounds import MaxRequests, max_requests
 from serve.engine import Engine
 from serve.forward import Forward, Pools
@@ -40,9 +40,7 @@ def build_http_api(
     Models that live elsewhere are answered by `pools`; without `uploads` nothing is kept. Pages of
     `cors_origins` may ask too (scheme://host:port, as a browser sends it).
     """
-    summary = "Versioned detectors and classifiers over HTTP"
-    api = FastAPI(title="Resight", summary=summary, redoc_url=None)
-    problems.install(api)
+    api = base_api("Resight", "Versioned detectors and classifiers over HTTP")
     api.include_router(detect.router(engine))
     if uploads is not None:
         api.include_router(images.router(engine, uploads))

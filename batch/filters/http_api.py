@@ -23,8 +23,8 @@ from batch.filters.scope import FilterScope
 from batch.filters.spec import FilterSpec
 from batch.filters.submit import submit_filters
 from model_store.errors import ModelNotFound
-from serve import problems
 from serve.access import Access, Guard
+from serve.base_api import base_api
 from serve.bounds import SMALL_BODIES, MaxRequests
 from serve.routes.bodies import SmallBodyRoute
 from serve.settings import Settings
@@ -84,8 +84,7 @@ def build_runs_api(
     submit: Submit = submit_filters,
 ) -> FastAPI:
     """Routes for those whom `access` lets in; None lets in everybody. `submit` starts what was asked."""
-    api = FastAPI(title="Resight runs", summary="Runs over the archive", redoc_url=None)
-    problems.install(api)
+    api = base_api("Resight runs", "Runs over the archive")
     api.router.route_class = FilterRoute
     tables = Tables(settings.tables_url)
 

@@ -274,9 +274,6 @@ async def test_reload_follows_the_alias_files_now(blobs: MakeEngine, tmp_path: P
 async def test_the_schema_describes_the_raw_body_and_every_problem(engine: Engine) -> None:
     async with client(engine) as api:
         schema = (await api.get("/openapi.json")).json()
-        docs = await api.get("/docs")
-    assert docs.status_code == 200
-    assert "swagger" in docs.text.lower()
     detect = schema["paths"]["/v1/detect"]["post"]
     assert set(detect["requestBody"]["content"]) == {
         "multipart/form-data",
