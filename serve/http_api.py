@@ -82,7 +82,8 @@ def _describe_scopes(api: FastAPI) -> None:
             for method, operation in methods.items():
                 scope = scope_of(method.upper(), path)
                 operation["security"] = [{"bearer": [scope]}] if scope else []
-                if operation["responses"].pop("422", None):  # FastAPI's own; ours is 400
+                operation["responses"].pop("422", None)  # FastAPI's own; ours is 400
+                if scope:
                     operation["responses"].setdefault("400", PROBLEMS[400])
                 for status in (401, 403) if scope and not path.startswith("/v2") else ():
                     operation["responses"].setdefault(str(status), PROBLEMS[status])

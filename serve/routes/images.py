@@ -26,6 +26,7 @@ from serve.contract import (
     to_upload,
 )
 from serve.engine import Engine
+from serve.parameters import any_query
 from serve.routes.bodies import FULL, IMAGE_BODY, PROBLEMS, read_body
 from serve.routes.detect import DetectorRef, MinScore
 from serve.routes.forms import each_file
@@ -91,6 +92,7 @@ def router(engine: Engine, uploads: Uploads) -> APIRouter:
         return to_found(await uploads.tables.find(wanted))
 
     @routes.api_route("/v1/images", methods=OTHERS, include_in_schema=False)
+    @any_query
     async def other() -> None:
         """Starlette would name the methods of the first route alone."""
         raise HTTPException(405, headers={"Allow": "GET, POST"})

@@ -16,6 +16,7 @@ from starlette.routing import Match
 from model_store.errors import ImageTooLarge
 from serve.bounds import SMALL_BODIES, Room
 from serve.engine import Engine
+from serve.parameters import any_query
 from serve.routes.bodies import SMALL_BYTES
 from serve.routes.headers import REQUEST_ID, deadline_of, request_id_of
 from serve.sending import HeldUntilSent
@@ -57,11 +58,13 @@ def router(
     commands = Room(SMALL_BODIES, "bodies are being read")  # those of admins wait for no others
 
     @routes.get("/v2/health/live")
+    @any_query
     async def live() -> contract.Live:
         """The process answers."""
         return contract.Live()
 
     @routes.get("/v2/health/ready")
+    @any_query
     async def ready() -> contract.Ready:
         """Succeed if at least one model is loaded and each pool answers."""
         found = await serving_everywhere(residents, pools)
@@ -150,6 +153,7 @@ def router(
 
     @routes.api_route("/v2", methods=METHODS, include_in_schema=False)
     @routes.api_route("/v2/{rest:path}", methods=METHODS, include_in_schema=False)
+    @any_query
     async def unknown(request: Request) -> Response:
         """What no route above answers, or answers by another method."""
         partly = [r for r in routes.routes if r.matches(request.scope)[0] is Match.PARTIAL]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx2
+from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
 
 from model_store.errors import Overloaded
 from model_store.images import decode
@@ -65,3 +67,10 @@ def problem_of(answer: httpx2.Response, status: int) -> str:
     assert body["status"] == status
     assert body["title"]
     return str(body["detail"])
+
+
+def requests_of(api: FastAPI) -> Iterator[tuple[str, str]]:
+    """Method and path of every route, the undocumented ones too."""
+    for route in iter_route_contexts(api.routes):
+        for method in route.methods or ():
+            yield method, route.path or ""

@@ -310,7 +310,6 @@ async def test_what_was_kept_is_found(desk: Desk) -> None:
         {"view": "nobody"},
         {"view": "../x"},
         {"after": "?"},
-        {"cameras": "north"},
     ],
     ids=str,
 )

@@ -6,10 +6,11 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from archive.tables import Tables
@@ -22,6 +23,7 @@ from serve.access import Access
 from serve.bounds import SMALL_BODIES
 from serve.settings import Settings
 from tests.batch.filters.scene import box, publish, put, tables_at
+from tests.serve.http_client import requests_of
 
 MIB = 1024 * 1024
 
@@ -108,6 +110,15 @@ async def test_a_body_is_read_no_further_than_its_bound(
     assert "no more than 1024 KiB" in answer.json()["detail"]
     assert sent < 2 * MIB
     assert started == []
+
+
+def test_every_route_refuses_an_unknown_parameter(client: TestClient) -> None:
+    asked = set(requests_of(cast("FastAPI", client.app)))
+    assert {("GET", "/docs"), ("POST", "/filters/{kind}"), ("GET", "/{run_id}")} <= asked
+    for method, path in asked:
+        answer = client.request(method, path, params={"nonsense": "1"})
+        assert answer.status_code == 400, (method, path)
+        assert "query parameter 'nonsense': this path takes none" in answer.json()["detail"]
 
 
 def test_a_body_within_the_bound_is_read(client: TestClient) -> None:
