@@ -72,9 +72,12 @@ def install(api: FastAPI) -> None:
         assert isinstance(error, ResightError)
         return of_error(error)
 
-    async def http_error(_: Request, error: Exception) -> Response:
+    async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return problem(error.status_code, "HttpError", str(error.detail), dict(error.headers or {}))
+        detail = str(error.detail)
+        if detail == "Not Found":  # the framework's: no route has this path
+            detail = f"there is no {request.url.path[:200]}; /docs lists what there is"
+        return problem(error.status_code, "HttpError", detail, dict(error.headers or {}))
 
     async def invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
