@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from model_store.detections import Detections, RunLengths
-from model_store.drawing import draw_box
+from model_store.drawing import Mark, draw_marks
 from model_store.errors import BadRequest
 from model_store.images import Pixels
 from model_store.masks import bitmap_of
@@ -29,10 +29,10 @@ def draw_detections(path: Path, pixels: Pixels, shown: Detections, labels: Seque
         for counts in shown.masks.counts:
             inside = bitmap_of(counts, (width, height))
             canvas[inside] = canvas[inside] // 2 + np.array(GREEN_BGR, np.uint8) // 2
-    for box, score, class_id in zip(
-        shown.boxes_xyxy.tolist(), shown.scores, shown.class_ids, strict=True
-    ):
-        draw_box(canvas, box, f"{labels[class_id]} {score:.2f}", GREEN_BGR)
+    found = zip(shown.boxes_xyxy.tolist(), shown.scores, shown.class_ids, strict=True)
+    draw_marks(
+        canvas, [Mark(box, f"{labels[i]} {score:.2f}", GREEN_BGR) for box, score, i in found]
+    )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(cv2.imencode(".jpg", canvas)[1].tobytes())

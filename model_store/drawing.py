@@ -1,6 +1,6 @@
-"""Boxes with words on a picture, in place: lines and letters grow with it.
+"""Boxes with labels on a picture, in place: lines and letters grow with it, and no label covers another.
 
-pixels (h, w, 3) uint8, corners in its px --draw_box--> the same array, drawn on
+pixels (h, w, 3) uint8, marks of its px, the most important first --draw_marks--> the same array, drawn on
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -8,21 +8,70 @@ pixels (h, w, 3) uint8, corners in its px --draw_box--> the same array, drawn on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import cv2
 
 Colour = tuple[int, int, int]
+Area = tuple[int, int, int, int]
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+MIN_FONT_SCALE = 0.4
+"""About 9 px: smaller letters cannot be read."""
+BLACK = (0, 0, 0)
 
 
-def draw_box(canvas: Any, box_xyxy: Sequence[float], words: str, colour: Colour) -> None:
-    """One box with words at its top left corner; `colour` is in the order of the canvas's channels."""
-    height, width = canvas.shape[:2]
-    scale = max(width, height) / 1000
+class Mark(NamedTuple):
+    """A box with its label, "" for none; `colour` is in the order of the canvas's channels, and light."""
+
+    box_xyxy: Sequence[float]
+    words: str
+    colour: Colour
+
+
+def draw_marks(canvas: Any, marks: Sequence[Mark]) -> None:
+    """Draw all boxes, the first on top, then a label at a corner of each, black on its colour.
+
+    A label whose places are all taken by labels before it is left out.
+    """
+    scale = max(canvas.shape[:2]) / 1000
     thick = max(1, round(2 * scale))
+    for mark in reversed(marks):
+        x1, y1, x2, y2 = (round(corner) for corner in mark.box_xyxy)
+        cv2.rectangle(canvas, (x1, y1), (x2, y2), mark.colour, thick)
+    size = max(MIN_FONT_SCALE, 0.7 * scale)
+    taken: list[Area] = []
+    for mark in marks:
+        if mark.words:
+            _label(canvas, mark, size, taken)
+
+
+def _label(canvas: Any, mark: Mark, size: float, taken: list[Area]) -> None:
+    thick, pad = max(1, round(1.5 * size)), max(2, round(6 * size))
+    (text_width, text_height), below = cv2.getTextSize(mark.words, FONT, size, thick)
+    width, height = text_width + 2 * pad, text_height + below + pad
+    for x, y in _places(mark.box_xyxy, width, height, canvas.shape):
+        area = (x, y, x + width, y + height)
+        if not any(_overlap(area, other) for other in taken):
+            taken.append(area)
+            cv2.rectangle(canvas, area[:2], (area[2] - 1, area[3] - 1), mark.colour, cv2.FILLED)
+            corner = (x + pad, y + text_height + pad // 2)
+            cv2.putText(canvas, mark.words, corner, FONT, size, BLACK, thick, cv2.LINE_AA)
+            return
+
+
+def _places(
+    box_xyxy: Sequence[float], width: int, height: int, shape: Sequence[int]
+) -> Iterator[tuple[int, int]]:
+    """Yield where a label of that size may lie: above, in and below the box, left and right, within the picture."""
     x1, y1, x2, y2 = (round(corner) for corner in box_xyxy)
-    cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, thick)
-    corner = (x1 + thick, max(round(22 * scale), y1 - thick))
-    font, size = cv2.FONT_HERSHEY_SIMPLEX, 0.7 * scale
-    cv2.putText(canvas, words, corner, font, size, colour, thick, cv2.LINE_AA)
+    for y in (y1 - height, y1, y2, y2 - height):
+        for x in (x1, x2 - width):
+            yield (
+                max(0, min(x, shape[1] - width)),
+                max(0, min(y, shape[0] - height)),
+            )
+
+
+def _overlap(a: Area, b: Area) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

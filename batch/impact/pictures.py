@@ -17,7 +17,7 @@ from typing import Any
 import cv2
 
 from batch.impact.samples import Said, Sample, ShownBox
-from model_store.drawing import Colour, draw_box
+from model_store.drawing import Colour, Mark, draw_marks
 from model_store.errors import ImageError, StorageUnreachable
 from model_store.images import DecodedImage, Pixels, decode
 from model_store.storage import Folder
@@ -104,13 +104,19 @@ def _small(image: DecodedImage) -> tuple[Pixels, float]:
 
 def _drawn(pixels: Pixels, scale: float, boxes: Sequence[ShownBox], said: Sequence[Said]) -> bytes:
     canvas: Any = pixels.copy()
+    marks = [
+        Mark(
+            [x * scale for x in box.box_px],
+            f"{box.label[:MAX_LABEL]} {box.score:.2f}",
+            COLOURS_RGB[box.outcome],
+        )
+        for box in boxes
+    ]
     for one in said:
         if one.box_px is not None:
             x1, y1, x2, y2 = (x * scale for x in one.box_px)
-            around = [x1 - AROUND_PX, y1 - AROUND_PX, x2 + AROUND_PX, y2 + AROUND_PX]
-            draw_box(canvas, around, "", COLOURS_RGB["said"])
-    for box in reversed(boxes):  # the best ones on top
-        words = f"{box.label[:MAX_LABEL]} {box.score:.2f}"
-        draw_box(canvas, [x * scale for x in box.box_px], words, COLOURS_RGB[box.outcome])
+            around = (x1 - AROUND_PX, y1 - AROUND_PX, x2 + AROUND_PX, y2 + AROUND_PX)
+            marks.append(Mark(around, "", COLOURS_RGB["said"]))
+    draw_marks(canvas, marks)
     bgr = cv2.cvtColor(canvas, cv2.COLOR_RGB2BGR)
     return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()

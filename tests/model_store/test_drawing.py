@@ -1,18 +1,18 @@
-"""Boxes on a picture."""
+"""Boxes on a picture, and their labels."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from model_store.drawing import draw_box
+from model_store.drawing import Mark, draw_marks
 
-RED = (255, 0, 0)
+RED, GREEN = (255, 0, 0), (0, 255, 0)
 
 
 def drawn(size: tuple[int, int], box: tuple[float, ...], words: str = "") -> np.ndarray:
     canvas = np.zeros((*size, 3), np.uint8)
-    draw_box(canvas, box, words, RED)
+    draw_marks(canvas, [Mark(box, words, RED)])
     return canvas
 
 
@@ -27,11 +27,31 @@ def test_a_box_is_an_outline_that_grows_with_the_picture(size: tuple[int, int]) 
     assert not canvas[:, :, 1:].any(), "the colour is the canvas's own order of channels"
 
 
-def test_words_stand_at_the_corner_and_inside_the_picture() -> None:
-    box = (10.0, 0.0, 390.0, 390.0)
-    words = drawn((400, 400), box, "deer 0.50").astype(int) - drawn((400, 400), box)
-    assert np.abs(words[:30, 10:150]).sum() > 0
-    assert np.abs(words[60:]).sum() == 0
+def area(canvas: np.ndarray, colour: tuple[int, int, int]) -> int:
+    return int((canvas == colour).all(axis=2).sum())
+
+
+@pytest.mark.parametrize("top", [0.0, 100.0])
+def test_a_label_is_dark_on_a_light_background_within_the_picture(top: float) -> None:
+    box = (10.0, top, 390.0, 390.0)
+    canvas = drawn((400, 400), box, "deer 0.50")
+    assert area(canvas, RED) - area(drawn((400, 400), box), RED) > 300
+    letters = canvas[max(0, int(top) - 14) : int(top) + 12, 12:70]
+    assert (letters.max(axis=2) < 80).sum() > 40
+
+
+def test_labels_of_the_same_box_lie_beside_each_other() -> None:
+    box, canvas = (100.0, 100.0, 200.0, 300.0), np.zeros((400, 400, 3), np.uint8)
+    draw_marks(canvas, [Mark(box, "deer 0.50", RED), Mark(box, "deer 0.40", GREEN)])
+    alone = area(drawn((400, 400), box, "deer 0.50"), RED)
+    assert area(canvas, RED) > alone - 100, "the second hides at most part of the outline"
+    assert area(canvas, GREEN) > 400
+
+
+def test_a_label_without_a_free_place_is_left_out() -> None:
+    box, canvas = (10.0, 10.0, 60.0, 40.0), np.zeros((50, 70, 3), np.uint8)
+    draw_marks(canvas, [Mark(box, "deer", RED)] * 20 + [Mark(box, "deer", GREEN)])
+    assert not area(canvas, GREEN), "all places have red labels, and the red box is on top"
 
 
 @pytest.mark.parametrize("words", ["", "ü\x00\u202e" * 50, "x" * 5000])
