@@ -15,9 +15,10 @@ from serve.tune.words import doubts, rows, verdict
 _STYLE = """
 body{font:16px/1.45 system-ui,sans-serif;margin:0 auto;max-width:1100px;padding:1rem;color:#1b1b1b;background:#fff}
 h1{font-size:1.5rem}h2{font-size:1.2rem;margin-top:2rem;border-top:1px solid #ccc;padding-top:1rem}
-.wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
-th,td{padding:.25rem .6rem;text-align:right;border-bottom:1px solid #ddd;white-space:nowrap}
-td:last-child,th:last-child{text-align:left}dt{color:#555}dd{margin:0 0 .4rem}pre{overflow-x:auto;white-space:pre-wrap}
+.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}
+th,td{padding:.25rem .4rem;text-align:right;border-bottom:1px solid #ddd;white-space:nowrap}
+th{white-space:normal;vertical-align:bottom}td:last-child,th:last-child{text-align:left;white-space:normal}
+dt{color:#555}dd{margin:0 0 .4rem}pre{overflow-x:auto;white-space:pre-wrap}
 p,li,dd{overflow-wrap:anywhere}svg{width:100%;height:auto;font-size:12px;fill:#555}
 svg .grid{stroke:#888;stroke-opacity:.25}svg .frontier{fill:none;stroke:#888;stroke-width:1.5}
 svg line.objective{stroke:#c22;stroke-dasharray:5 4}svg text.objective{fill:#c22}
@@ -78,7 +79,8 @@ def _list(title: str, lines: Sequence[str]) -> str:
 
 
 def _table(found: Sequence[Mapping[str, object]]) -> str:
-    top = "".join(f'<th scope="col">{escape(name)}</th>' for name in found[0])
+    names = (escape(name).replace("_", "_<wbr>") for name in found[0])  # long ones on two lines
+    top = "".join(f'<th scope="col">{name}</th>' for name in names)
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(_cell(value))}</td>" for value in row.values()) + "</tr>"
         for row in found

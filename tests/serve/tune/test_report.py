@@ -34,7 +34,7 @@ from tests.fixtures_local import MODELS
 from tests.serve.tune.performance import NOW, at, measured, tuned
 
 SVG = "{http://www.w3.org/2000/svg}"
-VOID = {"meta", "br", "link", "img"}
+VOID = {"meta", "br", "link", "img", "wbr"}
 CLOUD = (
     measured(NOW, 50, 40),
     measured(at(batch=4), 70, 80),
@@ -81,6 +81,9 @@ def test_the_page_is_whole_and_runs_nothing() -> None:
     assert "take &lt;this&gt;" in text
     assert "&lt;b&gt;no&lt;/b&gt; memory" in text
     assert tags.seen.count("tr") == 1 + len(CLOUD)
+    assert '<th scope="col">jpeg_<wbr>shrink</th>' in text, (
+        "the head of a table may be on two lines"
+    )
 
 
 def test_each_point_is_drawn_at_its_place() -> None:
