@@ -39,7 +39,7 @@ def draw_marks(canvas: Any, marks: Sequence[Mark]) -> None:
     for mark in reversed(marks):
         x1, y1, x2, y2 = (round(corner) for corner in mark.box_xyxy)
         cv2.rectangle(canvas, (x1, y1), (x2, y2), mark.colour, thick)
-    size = max(MIN_FONT_SCALE, 0.7 * scale)
+    size = max(MIN_FONT_SCALE, 0.9 * scale)
     taken: list[Area] = []
     for mark in marks:
         if mark.words:
