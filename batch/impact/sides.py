@@ -35,7 +35,7 @@ class Side(Frozen):
 
 
 NOTHING = Side(name="nothing", inference_key="nothing")
-"""What is published before anything is: no key is that, so it has no results."""
+"""What is published before anything is, also where it is asked for: no key is that, so it has no results."""
 
 
 def side(tables: Tables, models: ModelStore, name: str) -> Side:
@@ -51,6 +51,8 @@ def side(tables: Tables, models: ModelStore, name: str) -> Side:
     views = Views(tables.url)
     view_name = PRODUCTION if name == PUBLISHED else name
     view = views.current(view_name) if NAME.fullmatch(name) else None
+    if view is None and view_name == PRODUCTION:
+        return NOTHING
     if view is None:
         there = ", ".join(views.names()) or "none"
         raise BadRequest(

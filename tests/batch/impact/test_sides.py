@@ -10,7 +10,7 @@ import pytest
 from archive.schemas import RUNS
 from archive.tables import Tables
 from archive.views import View, Views
-from batch.impact.sides import Side, side
+from batch.impact.sides import NOTHING, Side, side
 from model_store.errors import BadRequest, ModelError
 from model_store.store import ModelStore
 from tests.fixtures_local import motion_store
@@ -99,19 +99,25 @@ def test_views_have_names(tables: Tables, models: ModelStore) -> None:
     published(tables, "moths")
     assert side(tables, models, "moths").name == "moths"
     with pytest.raises(BadRequest, match=r"views: moths"):
-        side(tables, models, "published")
+        side(tables, models, "moth")
+
+
+@pytest.mark.parametrize("name", ["published", "production"])
+def test_while_nothing_is_published_that_is_a_side_too(
+    name: str, tables: Tables, models: ModelStore
+) -> None:
+    assert side(tables, models, name) == NOTHING
 
 
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [
         ("20260101T000000-ffffff", BadRequest, "'20260101T000000-ffffff' is no run, no name"),
-        ("published", BadRequest, "no published view .views: none."),
         ("blobs@9", ModelError, "no READY version blobs@9"),
         ("b l o b s@9", BadRequest, "is not a model"),
         ("../../x", BadRequest, "is no run, no name@version and no published view"),
         ("", BadRequest, "is no run, no name@version and no published view"),
-        ("nobody", BadRequest, "no published view"),
+        ("nobody", BadRequest, "no published view .views: none."),
     ],
 )
 def test_what_is_no_side_says_what_there_is(
