@@ -46,8 +46,8 @@ create view runs as
     qualify row_number() over (partition by run_id order by event desc) = 1;
 """
 _LAST_EVENT = """
-    select run_id, state, inference_key, model_name, model_version, weights_sha256, spec,
-        coalesce(kind, 'detect') as kind from runs_table
+    select run_id, state, inference_key, model_name, model_version, weights_sha256, spec, metrics,
+        counts.requested as requested, coalesce(kind, 'detect') as kind from runs_table
     where run_id = $run_id order by event desc limit 1
 """
 _LAST_SEALED = f"""
@@ -116,7 +116,7 @@ def view_of_run(tables: Tables, run_id: str) -> View:
 
 
 def last_event(tables: Tables, run_id: str) -> dict[str, Any] | None:
-    """run_id, state, identity of the model, spec (JSON), kind; None when there is no such run."""
+    """run_id, state, identity of the model, spec and metrics (JSON), requested, kind; None: there is no such run."""
     found = connect_runs(tables).sql(_LAST_EVENT, params={"run_id": run_id}).to_arrow_table()
     return found.to_pylist()[0] if len(found) else None
 

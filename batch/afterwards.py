@@ -19,7 +19,7 @@ from batch.accounting import Counts, read_back
 from batch.causes import recorded
 from batch.impact.compare import compared
 from batch.impact.expect import extrapolate, sample_counts
-from batch.impact.gates import closed_gates
+from batch.impact.gates import failed_gates
 from batch.impact.sides import side, side_of_view
 from batch.plan import Plan
 from batch.policy import read_policy
@@ -55,10 +55,10 @@ def afterwards(
 
 
 def publish_if_first(tables: Tables, store: ModelStore, run_id: str) -> dict[str, Any]:
-    """The fact that it was published, as the first of all and with open gates. Raises GateClosed."""
+    """The fact that it was published, as the first of all, if all gates pass. Raises GateClosed."""
 
     def check(old: View | None, new: View) -> list[str]:
-        return closed_gates(tables, old, new, read_policy(Settings().policy_path).gates)
+        return failed_gates(tables, old, new, read_policy(Settings().policy_path).gates)
 
     view = publish_first(tables, store, run_id, check=check)
     return {"published": f"{view.name} {view.serial}: nothing was published before"} if view else {}

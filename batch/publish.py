@@ -21,7 +21,7 @@ from model_store.names import parse_ref, version_id
 from model_store.store import ModelStore
 
 Check = Callable[[View | None, View], list[str]]
-"""What is published now (or None) and what shall be --> the words of each gate that is closed."""
+"""What is published now (or None) and what shall be --> the words of each gate that fails."""
 
 
 def no_gates(_old: View | None, _new: View) -> list[str]:
@@ -61,7 +61,7 @@ def publish_view(
 ) -> View:
     """Make `view` the successor of `after`, which is published now; what is published then.
 
-    Nothing is written when that shows the same already. `override` says why closed gates do not count; its
+    Nothing is written when that shows the same already. `override` says why gates that fail do not count; its
     words are kept in the view's reason. Raises GateClosed, Conflict, BadRequest, StorageError.
     """
     if override is not None and not override.strip():

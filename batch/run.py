@@ -95,8 +95,9 @@ def execute(spec: RunSpec, tables: Tables, store: ModelStore) -> RunReport:
         raise recorded(run_log, progress.counts, error, spent() if stages.ms else None) from None
     seconds, rate, steady = progress.elapsed_s(), progress.rate(), progress.steady_rate()
     timing = {"seconds": seconds, "images_per_s": rate, "steady_images_per_s": steady}
-    timing = {name: value and round(value, 2) for name, value in timing.items()}
-    run_log.write("sealed", final, "; ".join(lines), report | more, timing)
+    metrics = {name: value and round(value, 2) for name, value in timing.items()}
+    metrics |= {"population": plan.population}
+    run_log.write("sealed", final, "; ".join(lines), report | more, metrics)
     more |= afterwards(spec, plan, tables, store, steady or rate)
     return RunReport(final, seconds, rate, steady, report, more)
 

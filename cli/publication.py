@@ -20,7 +20,7 @@ with lazy_imports():
     from archive.tables import Tables
     from archive.views import View, Views
     from batch import publish as publishing
-    from batch.impact.gates import closed_gates
+    from batch.impact.gates import failed_gates
     from batch.policy import read_policy
     from model_store.store import ModelStore
     from serve.rollout.state import read_state
@@ -42,12 +42,12 @@ def publish(
     what: Annotated[str, typer.Argument(metavar="RUN", help="a sealed run, or name@version")],
     view: Name = PRODUCTION,
     override: Annotated[
-        str | None, typer.Option(help="why the policy's closed gates do not count this time")
+        str | None, typer.Option(help="why gates that fail do not count this time")
     ] = None,
     reason: Reason = "",
     fmt: FormatOption = Format.table,
 ) -> None:
-    """Show the results of a run to whoever names none. Exit code 5 when a gate of the policy is closed.
+    """Show the results of a run to whoever names none. Exit code 5 when a gate of the policy fails.
 
     Example: resight runs publish 20260514T031500-9f2c1a --reason "new moths"
     """
@@ -62,7 +62,7 @@ def publish(
         view,
         reason=reason,
         override=override,
-        check=lambda old, new: closed_gates(tables, old, new, gates),
+        check=lambda old, new: failed_gates(tables, old, new, gates),
     )
     note("published" if now != before else "that is published already")
     print_facts(_facts(now), fmt)

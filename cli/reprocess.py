@@ -20,7 +20,7 @@ with lazy_imports():
     from batch.facts import wanted_version
     from batch.id_list import keep_ids
     from batch.if_needed import Needed, if_needed, rolled_back_since
-    from batch.impact.gates import closed_gates
+    from batch.impact.gates import failed_gates
     from batch.nothing_to_do import report_of_nothing
     from batch.policy import read_policy
     from batch.publish import publish
@@ -46,7 +46,7 @@ def reprocess(
         bool, typer.Option("--if-needed", help="only what the policy says is due; safe in cron")
     ] = False,
     publishes: Annotated[
-        bool, typer.Option("--publish", help="with --if-needed: publish it, if the gates are open")
+        bool, typer.Option("--publish", help="with --if-needed: publish it, if all gates pass")
     ] = False,
     follow: Annotated[bool, typer.Option(help="wait for the end of the run")] = True,
     fmt: FormatOption = Format.table,
@@ -128,7 +128,7 @@ def _if_needed(
             complete=due.scope is None,
             check=lambda old, new: [
                 *rolled_back_since(tables, new),
-                *closed_gates(tables, old, new, policy.gates),
+                *failed_gates(tables, old, new, policy.gates),
             ],
         )
         facts["published"] = f"{view.name} {view.serial}"

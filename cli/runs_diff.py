@@ -14,10 +14,12 @@ with lazy_imports():
     from archive.tables import Tables
     from batch.impact.compare import compared
     from batch.impact.facts import Impact
-    from batch.impact.gates import Gate, closed, judge
+    from batch.impact.gates import failed, judge
     from batch.impact.report import as_json, require_empty, write_report
     from batch.impact.sides import side
+    from batch.impact.verdict import Verdict, model_of, verdict
     from batch.policy import read_policy
+    from model_store.storage import absolute
     from model_store.store import ModelStore
     from serve.settings import Settings
 
@@ -36,7 +38,7 @@ def diff(
         int, typer.Option(min=0, max=200, help="pictures of each kind of change")
     ] = 6,
     gate: Annotated[
-        bool, typer.Option("--gate", help="end with 5 when a gate of the policy is closed")
+        bool, typer.Option("--gate", help="end with 5 when a gate of the policy fails")
     ] = False,
     fmt: FormatOption = Format.table,
 ) -> None:
@@ -52,19 +54,20 @@ def diff(
         require_empty(out)
     with compared(tables, old_side, new_side) as comparison:
         judged = judge(comparison.impact, gates)
-        _print(comparison.impact, judged, fmt)
+        found = verdict(tables, comparison, judged)
+        shown = write_report(comparison, found, out, samples) if out is not None else []
+        _print(comparison.impact, found, fmt)
         if out is not None:
-            shown = write_report(comparison, judged, out, samples)
-            note(f"{out}: index.html, impact.json, {len(shown)} images to look at")
-    if gate and closed(judged):
-        raise GateClosed("; ".join(closed(judged)))
+            note(f"report, with {len(shown)} images to look at: {absolute(out)}/index.html")
+    if gate and failed(judged):
+        raise GateClosed("; ".join(failed(judged)))
 
 
-def _print(impact: Impact, gates: list[Gate], fmt: Format) -> None:
+def _print(impact: Impact, found: Verdict, fmt: Format) -> None:
     if fmt is Format.json:
-        print_facts(as_json(impact, gates), fmt)
+        print_facts(as_json(impact, found), fmt)
         return
-    print_facts(_facts(impact, gates), fmt)
+    print_facts(_facts(impact, found), fmt)
     if fmt is Format.table:
         rows: list[dict[str, Any]] = [
             {
@@ -78,13 +81,18 @@ def _print(impact: Impact, gates: list[Gate], fmt: Format) -> None:
             print_rows(rows, fmt)
 
 
-def _facts(impact: Impact, gates: list[Gate]) -> dict[str, Any]:
+def _facts(impact: Impact, found: Verdict) -> dict[str, Any]:
     images, said = impact.images, impact.verified
     return {
-        "old": f"{impact.old.model_name}@{impact.old.model_version} {impact.old.inference_key[:12]}",
-        "new": f"{impact.new.model_name}@{impact.new.model_version} {impact.new.inference_key[:12]}",
+        "verdict": found.headline,
+        "compared": found.compared,
+        "change": found.changes,
+        **({"estimate": found.estimate} if found.estimate else {}),
+        **{one.name: f"{'pass' if one.passed else 'FAIL'}: {one.words}" for one in found.gates},
+        "next": f"{found.next} {found.command}".strip(),
+        "old": f"{model_of(impact.old)} {impact.old.inference_key[:12]}",
+        "new": f"{model_of(impact.new)} {impact.new.inference_key[:12]}",
         **{f"images_{name}": value for name, value in images.model_dump().items()},
         **{f"boxes_{name}": value for name, value in impact.boxes.model_dump().items()},
         **{f"verified_{name}": value for name, value in said.model_dump().items()},
-        **{gate.name: f"{'open' if gate.open else 'CLOSED'}: {gate.words}" for gate in gates},
     }

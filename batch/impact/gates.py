@@ -1,6 +1,6 @@
-"""The policy's gates, held against an impact: each open or closed, in words.
+"""The policy's gates, held against an impact: each passed or failed, in words.
 
-Impact, Gates --judge--> one Gate for each that is set. A pure function; `closed_gates` compares first.
+Impact, Gates --judge--> one Gate for each that is set. A pure function; `failed_gates` compares first.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Gate(Frozen):
     """`name` is the policy's field; `found` and `limit` are fractions or counts."""
 
     name: str
-    open: bool
+    passed: bool
     found: float
     limit: float
     words: str
@@ -37,12 +37,12 @@ def judge(impact: Impact, gates: Gates) -> list[Gate]:
     ]
 
 
-def closed(found: list[Gate]) -> list[str]:
-    """What each closed gate says."""
-    return [gate.words for gate in found if not gate.open]
+def failed(judged: list[Gate]) -> list[str]:
+    """The words of each gate that fails."""
+    return [gate.words for gate in judged if not gate.passed]
 
 
-def closed_gates(
+def failed_gates(
     tables: Tables,
     old_view: View | None,
     new_view: View,
@@ -54,20 +54,20 @@ def closed_gates(
     Raises StorageUnreachable.
     """
     old = NOTHING if old_view is None else side_of_view(old_view)
-    return closed(judge(compare(tables, old, side_of_view(new_view), media), gates))
+    return failed(judge(compare(tables, old, side_of_view(new_view), media), gates))
 
 
 def _gate(name: str, impact: Impact, limit: float) -> Gate:
     part, whole, words = _RULES[name](impact)
     if whole is None:
         found, text = float(part), f"{part} {words}; at most {limit:g} ({name})"
-        return Gate(name=name, open=found <= limit, found=found, limit=limit, words=text)
+        return Gate(name=name, passed=found <= limit, found=found, limit=limit, words=text)
     least = name.startswith("min_")
     found = part / whole if whole else float(least)
     bound = "at least" if least else "at most"
     text = f"{part} of {whole} ({_percent(found)}) {words}; {bound} {_percent(limit)} ({name})"
-    is_open = found >= limit if least else found <= limit
-    return Gate(name=name, open=is_open, found=found, limit=limit, words=text)
+    passed = found >= limit if least else found <= limit
+    return Gate(name=name, passed=passed, found=found, limit=limit, words=text)
 
 
 def _percent(fraction: float) -> str:

@@ -1,48 +1,48 @@
 """The report as one page: no scripts, nothing from the network, readable on a telephone.
 
-Impact, gates, samples with the names of their pictures --page--> HTML
+Impact, verdict, samples with the names of their pictures --page--> HTML
 Every text goes through `html.escape`: labels, paths, cameras and names of people may hold anything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 
 from batch.impact.facts import Boxes, CameraBoxes, Impact, Shift
-from batch.impact.gates import Gate
 from batch.impact.html_samples import Shown, camera_name, sample_sections
 from batch.impact.sides import Side
+from batch.impact.verdict import Verdict, model_of
 
 MAX_ROWS = 500
 """Of a table on the page; `impact.json` has all."""
 _STYLE = """
 body{font:16px/1.45 system-ui,sans-serif;margin:0 auto;max-width:1200px;padding:1rem;color:#1b1b1b;background:#fff}
 h1{font-size:1.5rem}h2{font-size:1.2rem;margin-top:2rem;border-top:1px solid #ccc;padding-top:1rem}
-.wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
-th,td{padding:.25rem .6rem;text-align:right;border-bottom:1px solid #ddd;white-space:nowrap}
-th:first-child,td:first-child{text-align:left}caption{text-align:left;color:#555}
-.open{color:#176117}.closed{color:#a80000;font-weight:bold}.sample{margin:1.5rem 0}
+.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}
+th,td{padding:.25rem .4rem;text-align:right;border-bottom:1px solid #ddd;white-space:nowrap}
+th{white-space:normal;vertical-align:bottom}th:first-child,td:first-child{text-align:left}caption{text-align:left;color:#555}
+.verdict{border-left:.3rem solid;padding:0 1rem}.verdict h2{border:0;padding:0;margin:1rem 0}
+code{overflow-wrap:anywhere}
+.pass{color:#176117}.fail{color:#a80000}.sample{margin:1.5rem 0}
 .pair{display:flex;flex-wrap:wrap;gap:.5rem}.pair figure{margin:0;flex:1 1 320px;min-width:0}
 img{width:100%;height:auto;display:block;background:#eee}dt{color:#555}dd{margin:0 0 .4rem}
 p,li,dd,figcaption,h3{overflow-wrap:anywhere}
 h3{font-size:1rem;margin:.5rem 0}figcaption{font-size:.9rem}.key{padding:0 .4rem;color:#000}
 @media(prefers-color-scheme:dark){body{color:#e6e6e6;background:#161616}caption,dt{color:#aaa}
-.open{color:#7bd37b}.closed{color:#ff8080}th,td{border-color:#444}}
+.pass{color:#7bd37b}.fail{color:#ff8080}th,td{border-color:#444}}
 """
 _BOXES = ("shown old", "shown new", "matched", "lost", "new", "relabelled from", "to")
 _SHIFT = ("shift mean", "median", "p5", "p95")
 
 
-def page(
-    impact: Impact, gates: Sequence[Gate], samples: Sequence[Shown], more: Mapping[str, str]
-) -> str:
-    """`more` are further facts for the summary."""
+def page(impact: Impact, verdict: Verdict, samples: Sequence[Shown]) -> str:
     title = f"Impact: {impact.old.name} → {impact.new.name}"
     parts = [
         f"<h1>{escape(title)}</h1>",
-        _summary(impact, more),
-        _gates(gates),
+        _verdict(verdict),
+        "<h2>Summary</h2>",
+        _summary(impact),
         _labels(impact),
         _relabelled(impact),
         _cameras(impact),
@@ -57,39 +57,43 @@ def page(
     return head + "\n".join(parts) + "</body></html>\n"
 
 
-def _summary(impact: Impact, more: Mapping[str, str]) -> str:
-    images, boxes, said = impact.images, impact.boxes, impact.verified
+def _verdict(verdict: Verdict) -> str:
+    grade = "pass" if verdict.passed else "fail"
+    gates = "".join(
+        f'<li><strong class="{(word := "pass" if gate.passed else "fail")}">{word}</strong>: {escape(gate.words)}</li>'
+        for gate in verdict.gates
+    )
+    command = f" <code>{escape(verdict.command)}</code>" if verdict.command else ""
+    return (
+        f'<section class="verdict"><h2 class="{grade}">{escape(verdict.headline)}</h2>'
+        f"{_facts({'compared': verdict.compared, 'change': verdict.changes, 'estimate': verdict.estimate})}"
+        f"<ul>{gates}</ul><p><strong>Next</strong>: {escape(verdict.next)}{command}</p></section>"
+    )
+
+
+def _facts(facts: dict[str, str]) -> str:
+    rows = (
+        f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items() if value
+    )
+    return f"<dl>{''.join(rows)}</dl>"
+
+
+def _summary(impact: Impact) -> str:
+    images, said = impact.images, impact.verified
     facts = {
         "old side": _side(impact.old),
         "new side": _side(impact.new),
         "images": f"{images.compared} compared, {images.only_old} only old, {images.only_new} only new, "
         f"{images.old_failed} failed old, {images.new_failed} failed new",
-        "images that changed": f"{images.changed}; emptied {images.emptied}, filled {images.filled}",
-        "detections": f"{boxes.shown_old} → {boxes.shown_new}: {boxes.matched} matched, {boxes.lost} lost, "
-        f"{boxes.new} new, {boxes.relabelled_from} relabelled",
         "human assertions": f"{said.said}: {said.confirmed} confirmed, {said.contradicted} contradicted, "
         f"{said.unseen} unseen; {said.lost} lost, {said.gained} gained",
-        **more,
     }
-    rows = (f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
-    return f"<dl>{''.join(rows)}</dl>"
+    return _facts(facts)
 
 
 def _side(side: Side) -> str:
-    model = f"{side.model_name}@{side.model_version}" if side.model_name else "no model"
     own = f" ({len(side.label_thresholds)} labels from their own)" if side.label_thresholds else ""
-    return (
-        f"{side.name}: {model}, shown from {side.threshold:g}{own}, key {side.inference_key[:12]}"
-    )
-
-
-def _gates(gates: Sequence[Gate]) -> str:
-    rows = "".join(
-        f'<li class="{"open" if gate.open else "closed"}">{"open" if gate.open else "CLOSED"}: '
-        f"{escape(gate.words)}</li>"
-        for gate in gates
-    )
-    return f"<h2>Gates</h2><ul>{rows}</ul>" if rows else "<h2>Gates</h2><p>none is set</p>"
+    return f"{side.name}: {model_of(side)}, shown from {side.threshold:g}{own}, key {side.inference_key[:12]}"
 
 
 def _labels(impact: Impact) -> str:

@@ -62,7 +62,7 @@ def _sample(shown: Shown) -> str:
     )
     said = _list(_said_words(one) for one in sample.said)
     if shown.why_not:
-        pair = f'<p class="closed">{escape(shown.why_not)}</p>'
+        pair = f'<p class="fail">{escape(shown.why_not)}</p>'
         pair += f"<p>Old: {escape(_words(sample.old))}</p><p>New: {escape(_words(sample.new))}</p>"
     else:
         pair = (

@@ -1,41 +1,34 @@
 """The report of a comparison: a folder with index.html, impact.json and the pictures it shows.
 
-Comparison, gates --write_report--> <folder>/{samples/*.jpg, impact.json, index.html}; the page comes last
+Comparison, verdict --write_report--> <folder>/{samples/*.jpg, impact.json, index.html}; the page comes last
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from batch.impact.compare import Comparison
 from batch.impact.facts import Impact
-from batch.impact.gates import Gate
 from batch.impact.html import Shown, page
 from batch.impact.pictures import Pictures, draw_sample
 from batch.impact.samples import Sample, choose
+from batch.impact.verdict import Verdict
 from model_store.errors import BadRequest
 from model_store.storage import Folder, absolute
 
 
-def write_report(
-    comparison: Comparison,
-    gates: Sequence[Gate],
-    out: str,
-    per_kind: int,
-    more: Mapping[str, str] | None = None,
-) -> list[Sample]:
-    """Write into a new or empty folder, local or s3://. `more` are further facts for the page.
+def write_report(comparison: Comparison, verdict: Verdict, out: str, per_kind: int) -> list[Sample]:
+    """Write into a new or empty folder, local or s3://.
 
     Raises BadRequest when something is there, or nothing can be written; StorageUnreachable.
     """
     folder = require_empty(out)
     samples = choose(comparison.sql, per_kind)
     shown = [_shown(folder, number, sample) for number, sample in enumerate(samples, 1)]
-    facts = as_json(comparison.impact, gates) | {"samples": [_sample_json(one) for one in shown]}
+    facts = as_json(comparison.impact, verdict) | {"samples": [_sample_json(one) for one in shown]}
     _write(folder, "impact.json", json.dumps(facts, indent=1).encode())
-    text = page(comparison.impact, gates, shown, more or {})
+    text = page(comparison.impact, verdict, shown)
     _write(folder, "index.html", text.encode("utf-8", "backslashreplace"))
     return samples
 
@@ -48,11 +41,8 @@ def require_empty(out: str) -> Folder:
     return folder
 
 
-def as_json(impact: Impact, gates: Sequence[Gate]) -> dict[str, Any]:
-    return {
-        "impact": impact.model_dump(mode="json"),
-        "gates": [gate.model_dump(mode="json") for gate in gates],
-    }
+def as_json(impact: Impact, verdict: Verdict) -> dict[str, Any]:
+    return {"verdict": verdict.model_dump(mode="json"), "impact": impact.model_dump(mode="json")}
 
 
 def _shown(folder: Folder, number: int, sample: Sample) -> Shown:

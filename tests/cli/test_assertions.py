@@ -123,10 +123,11 @@ def diff(tables: Tables, views: None) -> Any:
 def test_diff_prints_the_facts_and_the_gates(diff: Any) -> None:
     words = diff("published", "next").stdout
     assert "images_emptied" in words
-    assert "open: 0 human assertions" in words
+    assert "pass: 0 human assertions" in words
+    assert words.startswith("verdict")
     facts = json.loads(diff("published", "next", "--format", "json").stdout)
     assert facts["impact"]["boxes"]["lost"] == 1
-    assert {gate["name"]: gate["open"] for gate in facts["gates"]} == {
+    assert {gate["name"]: gate["passed"] for gate in facts["verdict"]["gates"]} == {
         "max_lost_verified": True,
         "max_failed_frac": True,
         "min_coverage_frac": True,
@@ -135,11 +136,11 @@ def test_diff_prints_the_facts_and_the_gates(diff: Any) -> None:
     assert (row["boxes_lost"], row["images_emptied"]) == ("1", "1")
 
 
-def test_a_closed_gate_ends_a_diff_only_when_asked(
+def test_a_gate_that_fails_ends_a_diff_only_when_asked(
     resight: Resight, diff: Any, tmp_path: Path
 ) -> None:
     resight("assertions", "add", checked(tmp_path, keep("b")), *WHO).ok()
-    assert "CLOSED: 1 human assertions" in diff("published", "next").stdout
+    assert "FAIL: 1 human assertions" in diff("published", "next").stdout
     with pytest.raises(GateClosed, match="at most 0 .max_lost_verified."):
         diff("published", "next", "--gate")
     diff("next", "published", "--gate")
@@ -155,7 +156,7 @@ def test_a_report_is_written_where_it_is_asked_for(
     diff: Any, tables: Tables, tmp_path: Path
 ) -> None:
     done = diff("published", "next", "--out", tmp_path / "out", "--samples", 2)
-    assert "1 images to look at" in done.stderr
+    assert f"1 images to look at: {tmp_path}/out/index.html\n" in done.stderr
     page = (tmp_path / "out" / "index.html").read_text()
     assert "the image cannot be shown" in page, "the archive of this world is nowhere"
     with pytest.raises(BadRequest, match="not empty"):

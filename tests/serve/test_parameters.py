@@ -70,7 +70,10 @@ async def test_every_route_refuses_an_unknown_parameter(
             "POST /v1/detect?model=a&model=b",
             "query parameter 'model' is sent 2 times: send it once",
         ),
-        ("GET /v1/images?minscore=1", "did you mean 'min_score'? known here: status, camera, label,"),
+        (
+            "GET /v1/images?minscore=1",
+            "did you mean 'min_score'? known here: status, camera, label,",
+        ),
         ("GET /v1/images?camera=a&camera=a", "query parameter 'camera' is sent 2 times"),
         ("GET /v1/models?verbose", "unknown query parameter 'verbose': this path takes none"),
         ("GET /docs?=", "unknown query parameter ''"),

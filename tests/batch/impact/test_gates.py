@@ -10,12 +10,12 @@ import pytest
 from archive.tables import Tables
 from archive.views import View
 from batch.impact.facts import Boxes, Images, Impact, Verified
-from batch.impact.gates import closed, closed_gates, judge
+from batch.impact.gates import failed, failed_gates, judge
 from batch.policy import Gates
 from tests.batch.impact.scene import NEW, OLD, Seen, World, new_side, old_side
 
 DEER: Seen = ("deer", 0.75, (0.0, 0.0, 40.0, 40.0))
-OPEN = Gates(
+OFF = Gates(
     max_lost_verified=None,
     max_lost_frac=None,
     max_emptied_frac=None,
@@ -46,7 +46,7 @@ def impact(**counts: int) -> Impact:
 
 
 @pytest.mark.parametrize(
-    ("gate", "limit", "counts", "is_open"),
+    ("gate", "limit", "counts", "passes"),
     [
         ("max_lost_verified", 0, {"lost": 0}, True),
         ("max_lost_verified", 0, {"lost": 1}, False),
@@ -65,23 +65,21 @@ def impact(**counts: int) -> Impact:
         ("min_coverage_frac", 1.0, {"both": 0, "old": 0}, True),
     ],
 )
-def test_a_gate_at_its_limit(
-    gate: str, limit: float, counts: dict[str, int], is_open: bool
-) -> None:
-    found = judge(impact(**counts), OPEN.model_copy(update={gate: limit}))
-    assert [(one.name, one.open) for one in found] == [(gate, is_open)]
-    assert (closed(found) == []) is is_open
+def test_a_gate_at_its_limit(gate: str, limit: float, counts: dict[str, int], passes: bool) -> None:
+    found = judge(impact(**counts), OFF.model_copy(update={gate: limit}))
+    assert [(one.name, one.passed) for one in found] == [(gate, passes)]
+    assert (failed(found) == []) is passes
 
 
 def test_every_gate_of_the_policy_is_judged_and_none_that_is_not_set() -> None:
     every = Gates.model_validate(dict.fromkeys(Gates.model_fields, 0))
     assert [one.name for one in judge(impact(), every)] == list(Gates.model_fields)
-    assert judge(impact(), OPEN) == []
+    assert judge(impact(), OFF) == []
 
 
-def test_a_closed_gate_says_its_number_and_its_limit() -> None:
-    gates = OPEN.model_copy(update={"max_failed_frac": 0.05, "max_lost_verified": 0})
-    words = closed(judge(impact(new_failed=61, new=1000, lost=2), gates))
+def test_a_gate_that_fails_says_its_number_and_its_limit() -> None:
+    gates = OFF.model_copy(update={"max_failed_frac": 0.05, "max_lost_verified": 0})
+    words = failed(judge(impact(new_failed=61, new=1000, lost=2), gates))
     assert words == [
         "2 human assertions that the old side has right and the new one has not; at most 0 "
         "(max_lost_verified)",
@@ -102,29 +100,29 @@ def tables(tmp_path: Path) -> Tables:
 
 
 def test_gates_of_two_views(tables: Tables) -> None:
-    gates = OPEN.model_copy(update={"max_lost_verified": 0, "max_failed_frac": 0.5})
-    (words,) = closed_gates(tables, view(OLD), view(NEW), gates)
+    gates = OFF.model_copy(update={"max_lost_verified": 0, "max_failed_frac": 0.5})
+    (words,) = failed_gates(tables, view(OLD), view(NEW), gates)
     assert words.startswith("1 human assertion")
-    assert closed_gates(tables, view(NEW), view(OLD), gates) == []
-    assert closed_gates(tables, view(OLD), view(OLD), Gates(max_lost_frac=0)) == []
+    assert failed_gates(tables, view(NEW), view(OLD), gates) == []
+    assert failed_gates(tables, view(OLD), view(OLD), Gates(max_lost_frac=0)) == []
 
 
 def test_thresholds_of_a_view_decide_what_is_lost(tables: Tables) -> None:
-    gates = OPEN.model_copy(update={"max_lost_frac": 0.5})
+    gates = OFF.model_copy(update={"max_lost_frac": 0.5})
     strict = view(OLD, label_thresholds={"deer": 0.8})
-    assert len(closed_gates(tables, view(OLD), strict, gates)) == 1
+    assert len(failed_gates(tables, view(OLD), strict, gates)) == 1
 
 
 def test_where_nothing_is_published_nothing_can_be_lost(tables: Tables) -> None:
     strictest = Gates.model_validate(
         dict.fromkeys(Gates.model_fields, 0) | {"min_coverage_frac": 1}
     )
-    (words,) = closed_gates(tables, None, view(NEW), strictest)
+    (words,) = failed_gates(tables, None, view(NEW), strictest)
     assert words.startswith("1 of 3 (33.33 %) images of the new side failed")
 
 
 def test_layers_are_over_both_sides_and_change_nothing(tables: Tables) -> None:
-    plain = closed_gates(tables, view(OLD), view(NEW), Gates())
+    plain = failed_gates(tables, view(OLD), view(NEW), Gates())
     assert (
-        closed_gates(tables, view(OLD, layers=("x",)), view(NEW, layers=("x",)), Gates()) == plain
+        failed_gates(tables, view(OLD, layers=("x",)), view(NEW, layers=("x",)), Gates()) == plain
     )

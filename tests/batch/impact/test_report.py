@@ -14,9 +14,10 @@ import pytest
 from archive.tables import Tables
 from batch.impact.compare import compared
 from batch.impact.facts import LabelBoxes
-from batch.impact.gates import judge
+from batch.impact.gates import Gate, judge
 from batch.impact.html import MAX_ROWS, page
 from batch.impact.report import write_report
+from batch.impact.verdict import Verdict, verdict
 from batch.policy import Gates
 from model_store.errors import BadRequest
 from tests.batch.impact.scene import NEW, OLD, World, new_side, old_side
@@ -25,6 +26,15 @@ from tests.fixtures_local import jpeg, write_files
 
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)>&amp;"\'\x00\u202e'
 BOX = (4.0, 4.0, 20.0, 20.0)
+WORDS = dict.fromkeys(("headline", "compared", "changes", "estimate", "next", "command"), HOSTILE)
+VERDICT = Verdict(
+    passed=False,
+    gates=(
+        Gate(name="max_lost_frac", passed=False, found=1, limit=0, words="lost <many>"),
+        Gate(name="max_failed_frac", passed=True, found=0, limit=0, words="failed none"),
+    ),
+    **WORDS,
+)
 
 
 class Page(HTMLParser):
@@ -89,8 +99,8 @@ def tables(tmp_path: Path) -> Tables:
 
 def written(tables: Tables, out: Path, per_kind: int = 3) -> tuple[Page, dict[str, Any]]:
     with compared(tables, old_side(), new_side()) as comparison:
-        gates = judge(comparison.impact, Gates(max_lost_frac=0.5))
-        write_report(comparison, gates, str(out), per_kind, {"ran": "<i>today</i>"})
+        found = verdict(tables, comparison, judge(comparison.impact, Gates(max_lost_frac=0.5)))
+        write_report(comparison, found, str(out), per_kind)
     return Page((out / "index.html").read_text()), json.loads((out / "impact.json").read_text())
 
 
@@ -105,10 +115,9 @@ def test_a_report_shows_each_change(tables: Tables, tmp_path: Path) -> None:
     ]
     assert sorted(one["why_not"] is None for one in facts["samples"]) == [False, True, True]
     assert "the image cannot be shown: the file is not there" in shown.text
-    assert "<i>today</i>" in shown.text
     assert facts["impact"]["verified"]["lost"] == 1
-    assert [one["open"] for one in facts["gates"] if one["name"] == "max_lost_verified"] == [False]
-    assert any("CLOSED" in text for text in shown.text)
+    gates = {one["name"]: one["passed"] for one in facts["verdict"]["gates"]}
+    assert gates["max_lost_verified"] is False
 
 
 def test_hostile_names_are_text_and_nothing_is_fetched_or_run(
@@ -129,6 +138,16 @@ def test_hostile_names_are_text_and_nothing_is_fetched_or_run(
     assert "http" not in text.replace("http-equiv", "")
     assert any(HOSTILE.replace("\x00", "")[:20] in one for one in shown.text)
     assert str(tmp_path) not in text, "a report is passed on"
+
+
+def test_the_verdict_comes_first_and_is_text() -> None:
+    shown = Page(page(impact(), VERDICT, []))
+    assert {tag for tag, _ in shown.tags}.isdisjoint({"script", "img"})
+    text = "".join(shown.text)
+    order = [
+        text.index(words) for words in ("fail: lost <many>", "pass: failed none", "Next", "Summary")
+    ]
+    assert order == sorted(order)
 
 
 def test_a_page_fits_a_telephone(tables: Tables, tmp_path: Path) -> None:
@@ -157,7 +176,7 @@ def test_a_long_table_is_cut_on_the_page_alone() -> None:
     labels = tuple(
         LabelBoxes(label=f"label {n}", shift=None, **numbers) for n in range(MAX_ROWS + 7)
     )
-    text = page(impact().model_copy(update={"labels": labels}), [], [], {})
+    text = page(impact().model_copy(update={"labels": labels}), VERDICT, [])
     assert f"label {MAX_ROWS - 1}<" in text
     assert f"label {MAX_ROWS}<" not in text
     assert "7 more rows are in impact.json" in text

@@ -11,6 +11,7 @@ import pytest
 from archive.tables import Tables
 from batch.impact.compare import compare, compared
 from batch.impact.report import write_report
+from batch.impact.verdict import verdict
 from model_store.errors import BadRequest
 from model_store.storage import Folder
 from tests.batch.impact.scene import Seen, World, new_side, old_side
@@ -31,7 +32,7 @@ def test_a_bucket_is_compared_like_a_disk(s3_endpoint: str, tmp_path: Path) -> N
     assert compare(there, old_side(), new_side()) == facts
     out = f"s3://{name}/reports/one"
     with compared(there, old_side(), new_side()) as comparison:
-        write_report(comparison, [], out)
+        write_report(comparison, verdict(there, comparison, []), out)
         assert Folder(out).names() == ["impact.json", "index.html"]
         with pytest.raises(BadRequest, match="not empty"):
-            write_report(comparison, [], out)
+            write_report(comparison, verdict(there, comparison, []), out)
