@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import os
 import sys
 from importlib.machinery import PathFinder
 from pathlib import Path
+from typing import NoReturn
 
+INTERRUPTED = 130
+"""128 + SIGINT, as a shell reports Ctrl-C."""
 PACKAGES = ("archive", "batch", "cli", "model_store", "serve")
 
 
@@ -33,10 +39,26 @@ def main() -> None:
         sys.exit(f"resight: {error}")
     try:
         from cli.main import main as command_line
-
+    except KeyboardInterrupt:
+        print("interrupted: nothing was started", file=sys.stderr)
+        _end_now()
+    try:
         command_line()
     except KeyboardInterrupt:
-        sys.exit(130)
+        _end_now()
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            _end_now()
+        raise
+
+
+def _end_now() -> NoReturn:
+    """End with INTERRUPTED, without unloading modules: on a busy machine that takes seconds."""
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import typer
 from deltalake.exceptions import DeltaError
 
 import cli.main
+import resight
 from batch.exit_codes import EXIT_CODES
 from model_store import errors
 from model_store.errors import ResightError
@@ -285,3 +286,24 @@ def test_the_job_has_help_with_an_example() -> None:
 def test_errors_without_an_own_exit_code_take_that_of_their_kind() -> None:
     assert errors.ImageError not in EXIT_CODES
     assert EXIT_CODES[errors.ResightError] == 1
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), SystemExit(130), SystemExit(2)])
+def test_ctrl_c_does_not_wait_until_modules_are_unloaded(
+    monkeypatch: pytest.MonkeyPatch, end: BaseException
+) -> None:
+    class Ended(Exception):
+        pass
+
+    def command() -> None:
+        raise end
+
+    def ended(code: int) -> None:
+        raise Ended(code)
+
+    monkeypatch.setattr(cli.main, "main", command)
+    monkeypatch.setattr("atexit._run_exitfuncs", lambda: None)
+    monkeypatch.setattr("os._exit", ended)
+    wanted = SystemExit if end.args == (2,) else Ended
+    with pytest.raises(wanted, match="2" if wanted is SystemExit else "130"):
+        resight.main()
