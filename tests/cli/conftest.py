@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import subprocess
 import sys
 from collections.abc import Callable
@@ -63,7 +62,6 @@ def resight(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Resight:
     """Run a command as the entry point does."""
-    platform.processor()  # the first call of a process asks another process
 
     def no_process(*arguments: object, **_: object) -> None:
         raise AssertionError(f"a fast test started {arguments}")
