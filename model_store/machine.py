@@ -49,7 +49,7 @@ def cpu_name(root: Path = _ROOT) -> str:
     """Return the model name of the processor, "unknown" where the system does not report it."""
     names = (line.partition(":") for line in _lines(root / "proc/cpuinfo"))
     found = (value.strip() for key, _, value in names if key.strip() == "model name")
-    return next(found, platform.processor() or "unknown")
+    return next(found, "") or platform.processor() or "unknown"
 
 
 def _groups(controller: str, root: Path) -> Iterator[Path]:

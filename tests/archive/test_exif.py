@@ -121,8 +121,9 @@ def test_sub_seconds_are_a_fraction(subsec: str, tail: str) -> None:
         ("1970:01:01 05:00:00", ("before_2001", "reset_default")),
         ("2012:01:01 00:00:00", ("reset_default",)),
         ("1999:07:01 00:00:00", ("before_2001",)),
-        (f"{datetime.now() + timedelta(days=3):%Y:%m:%d %H:%M:%S}", ("after_now",)),
+        (f"{datetime.now() + timedelta(days=3):%Y:%m:%d} 12:00:00", ("after_now",)),
     ],
+    ids=["right", "before", "epoch", "reset", "old", "ahead"],
 )
 def test_a_clock_that_was_never_set_is_kept_and_flagged(time: str, flags: tuple[str, ...]) -> None:
     exif = read_exif(jpeg(detail={ORIGINAL: time}))
