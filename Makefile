@@ -20,10 +20,10 @@ down: ## stop the cluster of the demo
 
 test: check ## install and pass every test; those that need a cluster mostly wait, so they run beside the others
 	@set -u; log=$$(mktemp); \
-	echo "pytest -m cluster runs beside these; what it says comes after them"; \
-	$(RUN) -m pytest -m cluster >$$log 2>&1 & beside=$$!; \
+	echo "tests/cluster runs beside these; what it says comes after them"; \
+	$(RUN) -m pytest tests/cluster >$$log 2>&1 & beside=$$!; \
 	trap 'kill $$beside; wait $$beside; rm -f $$log; exit 130' INT TERM; \
-	$(RUN) -m pytest -m "not cluster"; first=$$?; \
+	$(RUN) -m pytest --ignore=tests/cluster --numprocesses=2 --dist=loadfile; first=$$?; \
 	wait $$beside; second=$$?; cat $$log; rm -f $$log; \
 	exit $$((first || second))
 

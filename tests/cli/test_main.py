@@ -93,6 +93,7 @@ def test_the_commands_are_these() -> None:
         "models verify",
         "plan",
         "reprocess",
+        "runs attach",
         "runs cancel",
         "runs diff",
         "runs list",
