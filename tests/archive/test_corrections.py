@@ -152,9 +152,11 @@ def test_a_table_is_read_as_it_was_saved(
     tables: Tables, save: Callable[[Tables, list[Row]], Path]
 ) -> None:
     file = save(tables, labelled(exported(tables), "badger ", "", "fox"))
-    assert counts(read_assertions(tables, file, "Ana")) == (1, 0, ["relabel", "suppress"])
-    assert add(tables, file) == 2
-    assert shown(tables) == ["badger!", "fox"]
+    read = read_assertions(tables, file, "Ana")
+    assert counts(read) == (1, 0, ["relabel", "suppress"])
+    labels = dict(zip(read.rows["action"].to_pylist(), read.rows["label"].to_pylist(), strict=True))
+    assert labels == {"relabel": "badger", "suppress": "boar"}
+    assert append(tables, read.rows) == 2
     assert add(tables, file) == 0
 
 
@@ -164,7 +166,6 @@ def test_rows_that_were_not_edited_leave_what_others_said_meanwhile(tables: Tabl
     ana = written(tables, labelled(rows, "badger", "boar", "fox"), "ana.csv")
     ben = written(tables, labelled(rows, "fox", "wild boar", "fox"), "ben.csv")
     assert (add(tables, ana), add(tables, ben, "Ben")) == (1, 1)
-    assert shown(tables) == ["badger!", "wild boar!", "fox"]
     later = labelled(exported(tables), "dog", "wild boar", "fox")
     assert add(tables, written(tables, later, "later.csv")) == 1
     assert add(tables, ana) == 0
@@ -192,12 +193,12 @@ def test_an_animal_that_was_added_is_renamed_and_taken_back(tables: Tables) -> N
     moment = {"actor": "kim", "asserted_at": "2026-05-14T12:00:00Z"}
     hare = {"action": "add", "media_sha256": A, "label": "hare", **ADDED, **moment}
     assert add(tables, written(tables, [hare])) == 1
-    assert shown(tables) == ["fox", "boar", "hare!", "fox"]
     for label, action, now in (("dog", "add", ["dog!"]), ("", "withdraw", [])):
         rows = [row | {"label": label} if not row["rank"] else row for row in exported(tables)]
         file = written(tables, rows)
-        assert counts(read_assertions(tables, file, "Ana")) == (3, 0, [action])
-        assert (add(tables, file), add(tables, file)) == (1, 0)
+        read = read_assertions(tables, file, "Ana")
+        assert counts(read) == (3, 0, [action])
+        assert (append(tables, read.rows), add(tables, file)) == (1, 0)
         assert shown(tables) == ["fox", "boar", *now, "fox"]
 
 

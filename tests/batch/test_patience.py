@@ -23,6 +23,7 @@ from batch.run import execute
 from batch.spec import RunSpec
 from model_store.errors import ResightError, RunStalled, TooManyFailed
 from model_store.store import ModelStore
+from tests.batch.test_accounting import OUTCOMES
 from tests.fixtures_local import MODELS, result_rows, rows_of
 
 WAIT_S = 30
@@ -107,18 +108,19 @@ def test_a_run_that_gave_up_has_not_worked(error: ResightError, code: int) -> No
 
 
 class Pipeline:
-    """A fake one: chunks of one image each with the statuses given, and then nothing for ever."""
+    """A fake one: chunks of one image each with the outcomes given, and then nothing for ever."""
 
     def __init__(self, statuses: str) -> None:
         self._statuses = statuses
         self.left = threading.Event()
 
     def __call__(self, spec: RunSpec, plan: Plan, _pool: str) -> Iterator[pa.Table]:
-        names = {"o": "ok", "f": "failed"}
+        outcomes = {"o": OUTCOMES["ok"], "e": {}, "f": OUTCOMES["failed"]}
         (todo,) = plan.windows(1000)
         key = plan.model.info.inference_key
         for row, letter in zip(todo.to_pylist(), self._statuses, strict=False):
-            rows = result_rows([row["media_sha256"]], key, names[letter], spec.run_id)
+            sha = [row["media_sha256"]]
+            rows = result_rows(sha, key, run_id=spec.run_id, **outcomes[letter])
             yield (
                 rows.append_column("replaces", pa.array([row["replaces"]]))
                 .append_column("waited_ms", pa.array([1.0], pa.float32()))
@@ -144,7 +146,7 @@ def tables(tmp_path: Path) -> Tables:
 @pytest.mark.parametrize(
     ("statuses", "stop", "error"),
     [
-        ("ooo", Stop(stall_s=1e-6), RunStalled),
+        ("oeo", Stop(stall_s=1e-6), RunStalled),
         ("", Stop(stall_s=1e-6), RunStalled),
         ("offff", Stop(failed_frac=0.5, failed_after=3), TooManyFailed),
     ],
@@ -174,4 +176,4 @@ def test_a_run_that_gives_up_keeps_what_it_has_done_and_says_why(
     assert len(rows_of(tables, "results")) == arrived
     assert counts["requested"] == 8
     if error is TooManyFailed:
-        assert (counts["empty"], counts["failed"]) == (1, 2)
+        assert (counts["ok"], counts["failed"]) == (1, 2)
