@@ -109,10 +109,13 @@ def find(tables: Tables, wanted: Wanted, within_s: float) -> Found:
     view, clock = _view(tables, wanted.view), _Clock(within_s)
     question, values = _question(wanted)
     try:
-        with connect(tables, view, memory_mib=MEMORY_MIB) as sql, clock.ends(sql):
+        with (
+            connect(tables, view, memory_mib=MEMORY_MIB, statement=question) as sql,
+            clock.ends(sql),
+        ):
             found: pa.Table = sql.sql(question, params=values).to_arrow_table()
         few = found.column("media_sha256")
-        with connect(tables, view, few, MEMORY_MIB) as sql, clock.ends(sql):
+        with connect(tables, view, few, MEMORY_MIB, _TOLD) as sql, clock.ends(sql):
             sql.register("page", found)
             images = sql.sql(_TOLD).to_arrow_table().to_pylist(maps_as_pydicts="strict")
     except duckdb.InterruptException:

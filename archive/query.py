@@ -11,6 +11,7 @@ view; `all_results` and `all_detections` of all. Detections are flat: one row fo
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import tempfile
 from collections.abc import Iterator
@@ -163,20 +164,28 @@ create view occurrences as
 """
 
 
+_SHOWN_WORDS = ("result", "detection", "hidden", "orphaned", "event", "occurrence")
+_LISTING_WORDS = ("query", "show", "schema", "table", "view", "pragma", "duckdb_", "pg_", "sqlite")
+"""Statements that can use relations without naming them, and those that list relations."""
+
+
 @contextlib.contextmanager
 def connect(
     tables: Tables,
     view: View | None = None,
     images: pa.ChunkedArray | None = None,
     memory_mib: int | None = None,
+    statement: str = "",
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a scratch database with the relations over the newest snapshots; one thread uses it at a time.
 
     `view` None is what is published as production; if nothing is, `results` and `detections` are empty. With
     `images` (digests, few), `media` and the results of the view are read now, and of these alone. What exceeds
     `memory_mib` (default: half of the machine's or the control group's) is on disk until the end, below TMPDIR.
+    With a `statement`, only relations whose names occur in it are sure to be there: to define them all takes 150 ms.
     Raises StorageUnreachable, also if there is no table: most often a place that is not mounted.
     """
+    has = functools.partial(_has, statement.lower())
     view = view or Views(tables.url).current()
     opened = _opened(tables)
     with scratch("sql", memory_mib or half_of_memory_mib()) as sql:
@@ -190,13 +199,21 @@ def connect(
         one_key = f"inference_key = {literal(view.inference_key)}" if view else "false"
         sql.execute(RUNS_NOW)
         sql.execute(_PLAIN.format(of_key=one_key, images=images_of("media")))
-        sql.execute(_BOXES)
-        resolve(sql, view.inference_key if view else "", layers_of(tables, view))
-        sql.execute(_ALL_DETECTIONS)
-        sql.execute(_SHOWN.format(said=_SAID, default=view.threshold if view else 0.0))
-        sql.execute(_GROUPS)
+        if has("all_detections"):
+            sql.execute(_ALL_DETECTIONS)
+        if has(*_SHOWN_WORDS):
+            sql.execute(_BOXES)
+            resolve(sql, view.inference_key if view else "", layers_of(tables, view))
+            sql.execute(_SHOWN.format(said=_SAID, default=view.threshold if view else 0.0))
+        if has("event", "occurrence"):
+            sql.execute(_GROUPS)
         sql.commit()
         yield sql
+
+
+def _has(statement: str, *words: str) -> bool:
+    """Return whether a statement, in lower case, may use a relation with one of these words in its name."""
+    return not statement or any(word in statement for word in (*words, *_LISTING_WORDS))
 
 
 def _opened(tables: Tables) -> dict[str, DeltaTable | None]:
@@ -239,15 +256,12 @@ def query(
     Raises BadRequest with DuckDB's message if it is wrong or needs too much memory, StorageUnreachable.
     """
     try:
-        with connect(tables, view, memory_mib=memory_mib) as sql:
-            if not allow_files:
-                sql.execute(_RELATIONS_ONLY)
-            found = sql.sql(statement)
-            if found is None:
-                raise BadRequest(
-                    "the statement gives no rows; write for example: select * from media"
-                )
-            rows = found.to_arrow_table()
+        try:
+            rows = _rows_of(tables, statement, view, allow_files, memory_mib, statement)
+        except (
+            duckdb.CatalogException
+        ):  # its message proposes relations, so all of them have to be there
+            rows = _rows_of(tables, statement, view, allow_files, memory_mib, "")
     except duckdb.PermissionException as error:
         raise BadRequest(
             f"{error}. Statements read the relations alone; files need 'resight sql --allow-files'"
@@ -259,6 +273,23 @@ def query(
             raise StorageUnreachable(f"cannot read from {tables.url}: {error}") from error
         raise BadRequest(str(error)) from error
     return rows.rename_columns(_distinct(rows.column_names))
+
+
+def _rows_of(
+    tables: Tables,
+    statement: str,
+    view: View | None,
+    allow_files: bool,
+    memory_mib: int | None,
+    relations_for: str,
+) -> pa.Table:
+    with connect(tables, view, memory_mib=memory_mib, statement=relations_for) as sql:
+        if not allow_files:
+            sql.execute(_RELATIONS_ONLY)
+        found = sql.sql(statement)
+        if found is None:
+            raise BadRequest("the statement gives no rows; write for example: select * from media")
+        return found.to_arrow_table()
 
 
 def archives(tables: Tables) -> dict[str, int]:
