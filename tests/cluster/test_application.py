@@ -51,9 +51,9 @@ def pooled(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[A
     yield cluster
     for name in ("tokens.json", "tokens.made"):  # open again for the tests that come after
         (cluster.settings.home_path / name).unlink(missing_ok=True)
+    shutil.rmtree(models / NAME)  # first: 'up' fails where a model wants a pool that there is not
     done = cluster.resight("up", "--port", port)
     assert done.returncode == 0, done.stderr
-    shutil.rmtree(models / NAME)
 
 
 def answered(cluster: Any, photo: Any) -> Any:
