@@ -51,7 +51,6 @@ class ClusterState:
     """What it takes to find, use and stop the cluster."""
 
     pid: int
-    started_s: float
     host: str
     http_port: int
     gcs_address: str
@@ -78,9 +77,9 @@ def read_state(settings: Settings) -> ClusterState | None:
     state_file = _state_file(settings)
     try:
         state = ClusterState(**json.loads(state_file.read_text()))
+        # known by its command line: its time of creation changes when the system's clock is set
         process = psutil.Process(state.pid)
-        same = abs(process.create_time() - state.started_s) < 1
-        return state if same and process.status() != psutil.STATUS_ZOMBIE else None
+        return state if _has(process, state.temp_dir) and _is_ray(process, state.temp_dir) else None
     except (FileNotFoundError, ValueError, TypeError, psutil.NoSuchProcess):
         return None
     except OSError as error:
@@ -114,7 +113,6 @@ def start(settings: Settings, ports: Ports, host: str, object_store_mib: int) ->
             )
         state = ClusterState(
             pid=process.pid,
-            started_s=psutil.Process(process.pid).create_time(),
             host=host,
             http_port=ports.http,
             gcs_address=f"127.0.0.1:{gcs}",

@@ -68,15 +68,6 @@ def test_a_renamed_folder_takes_its_detections_along(tables: Tables, folder: Pat
     assert by_camera(tables) == {"west": 4, "south": 2}
 
 
-def test_a_folder_within_an_archive_changes_no_camera_when_it_is_ingested_later(
-    tables: Tables, folder: Path
-) -> None:
-    ingest(tables, str(folder / "north"))
-    ingest(tables, str(folder.parent))
-    assert len(rows_of(tables, "media")) == 6 + 4 + 6
-    assert by_camera(tables) == {"north": 4, "south": 2}
-
-
 def test_a_copy_is_counted_where_it_was_catalogued_first_until_that_file_is_gone(
     tables: Tables, folder: Path
 ) -> None:

@@ -79,7 +79,6 @@ def test_the_state_of_a_process_that_is_another_now_is_no_cluster(
 ) -> None:
     state = {
         "pid": 1,
-        "started_s": 0.0,
         "host": "127.0.0.1",
         "http_port": 1,
         "gcs_address": "127.0.0.1:1",
@@ -168,7 +167,7 @@ def test_whatever_answers_at_readyz_is_told(
 ) -> None:
     monkeypatch.setattr(httpx2, "get", lambda *_, **__: answer)
     place = "http://127.0.0.1:1"
-    state = ClusterState(1, 0.0, "127.0.0.1", 1, "127.0.0.1:1", place, "/tmp")
+    state = ClusterState(1, "127.0.0.1", 1, "127.0.0.1:1", place, "/tmp")
     ready, said, fails = cluster._ready(state)
     assert (ready, fails) == (words[0], words[2])
     assert said.startswith(words[1])
@@ -205,7 +204,7 @@ def test_a_damaged_record_of_a_cluster_is_none(resight: Resight, home: Path) -> 
 def test_up_fails_with_a_model_that_fails_and_leaves_the_cluster_up(
     resight: Resight, home: Path, monkeypatch: pytest.MonkeyPatch, failures: dict[str, str]
 ) -> None:
-    state = ClusterState(1, 0.0, "127.0.0.1", 8000, "127.0.0.1:1", "http://127.0.0.1:1", "/tmp")
+    state = ClusterState(1, "127.0.0.1", 8000, "127.0.0.1:1", "http://127.0.0.1:1", "/tmp")
     answer = httpx2.Response(200, json={"loaded": ["a@1"], "failures": failures})
     monkeypatch.setattr(httpx2, "get", lambda *_, **__: answer)
     monkeypatch.setattr(cluster, "read_state", lambda _: state)

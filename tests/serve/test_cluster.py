@@ -1,10 +1,12 @@
-"""Which processes belong to a cluster that has lost its parent."""
+"""Which processes are those of a cluster, with and without their parent."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
@@ -44,6 +46,34 @@ def test_only_rays_own_processes_are_taken_for_orphans_and_ended(
         assert not cluster.stop(settings)
     finally:
         for process in (ours, pager, other):
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.parametrize("clock_s", [0.0, 3600.0])
+def test_a_cluster_is_known_by_its_command_whatever_the_clock_is_set_to(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock_s: float
+) -> None:
+    """The time of creation of a process moves with the system's clock."""
+    created = psutil.Process.create_time
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: created(self) + clock_s)
+    temp_dir = str(cluster.folder_of(settings))
+    program = tmp_path / "ray_start.py"
+    program.write_text(SLEEP)
+    head, other = (
+        subprocess.Popen([sys.executable, str(program), f"--temp-dir={folder}"])
+        for folder in (f"{temp_dir}/ray", "/elsewhere/ray")
+    )
+    settings.home_path.mkdir()
+    try:
+        for process, known in ((head, True), (other, False)):
+            state = cluster.ClusterState(process.pid, "127.0.0.1", 1, "g", "d", temp_dir)
+            (settings.home_path / "cluster.json").write_text(json.dumps(asdict(state)))
+            assert cluster.read_state(settings) == (state if known else None)
+        head.kill()
+        assert cluster.read_state(settings) is None
+    finally:
+        for process in (head, other):
             process.kill()
             process.wait()
 

@@ -75,7 +75,7 @@ def test_no_moment_shows_the_file_to_others(
 
 @pytest.mark.parametrize("name", ["", "Station", "a b", "../a", "a/b", "x" * 65, "a\n"])
 def test_a_name_that_is_none_is_refused(file: TokenFile, name: str) -> None:
-    with pytest.raises(BadRequest, match="is no name"):
+    with pytest.raises(BadRequest, match="is not a name"):
         file.add(name, ALL)
     assert file.read() is None
 

@@ -32,7 +32,7 @@ def test_a_bucket_is_compared_like_a_disk(s3_endpoint: str, tmp_path: Path) -> N
     assert compare(there, old_side(), new_side()) == facts
     out = f"s3://{name}/reports/one"
     with compared(there, old_side(), new_side()) as comparison:
-        write_report(comparison, verdict(there, comparison, []), out)
+        write_report(comparison, verdict(there, comparison, []), out, per_kind=3)
         assert Folder(out).names() == ["impact.json", "index.html"]
         with pytest.raises(BadRequest, match="not empty"):
-            write_report(comparison, verdict(there, comparison, []), out)
+            write_report(comparison, verdict(there, comparison, []), out, per_kind=3)

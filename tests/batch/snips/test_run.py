@@ -306,7 +306,7 @@ def test_a_run_with_nothing_to_see_makes_snips_and_says_so_in_its_record(seen: B
     assert seen_line == "requested 1 = ok 0 + empty 0 + failed 0 + reused 1"
     assert snips_line.startswith("snips of 1 images = done 1 + failed 0 + reused 0: 1 files, ")
     assert json.loads(last["stages"])["snips"] == report.more["snips"]
-    assert json.loads(last["metrics"]) == {"population": 1}, "for estimates, where it is a sample"
+    assert json.loads(last["metrics"])["population"] == 1, "for estimates, where it is a sample"
     assert len(seen.files) == 1
 
 
