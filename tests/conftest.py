@@ -20,6 +20,7 @@ import httpx2
 import psutil
 import pytest
 import structlog
+from s3fs import S3FileSystem
 
 from archive.tables import Tables
 from serve.cluster import ClusterState, join, start, stop
@@ -102,6 +103,7 @@ def s3_endpoint() -> Iterator[str]:
             patch.setenv(name, value)
         try:
             _wait_for(endpoint)
+            S3FileSystem.clear_instance_cache()  # one that was made before has no credentials
             yield endpoint
         finally:
             server.terminate()
