@@ -84,9 +84,9 @@ async def test_arrivals_do_not_wait_for_answers_and_a_stall_is_charged() -> None
     asyncio.get_running_loop().call_later(0.4, free.set)
     seen = await open_loop(ask, BODIES, 200, 0.3)
     assert len(seen.latencies_ms) > 10, "they came while the first was waiting"
-    assert max(seen.latencies_ms) > 200 > min(seen.latencies_ms), (
-        "those that came later waited less"
-    )
+    assert max(seen.latencies_ms) > 200
+    later_waited_less_ms = max(seen.latencies_ms) - min(seen.latencies_ms)
+    assert later_waited_less_ms > 100, "however late the answers are, arrivals spread over 300 ms"
     assert seen.unanswered == 0
 
 
