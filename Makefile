@@ -8,6 +8,8 @@ UV := $(RUN) -m uv
 # versions and hashes are those of the lock; compiled once, so that the first start is not slower
 INSTALL := $(UV) pip install --quiet --compile-bytecode --python $(RUN) --constraint constraints.txt
 export RESIGHT_HOME ?= $(CURDIR)/.resight
+# where it is set, each of some hundred processes would compile the same files again
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo down test check fmt lock bench bench-quick clean
 .DEFAULT_GOAL := demo

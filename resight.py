@@ -1,4 +1,4 @@
-"""The command line, `resight --help`: the commands are in `cli/`. And the check that our packages are ours."""
+"""Entry point of the `resight` command; checks first that no other module hides a package of Resight."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from pathlib import Path
 from typing import NoReturn
 
 INTERRUPTED = 130
-"""128 + SIGINT, as a shell reports Ctrl-C."""
+"""Exit code at Ctrl-C: 128 + SIGINT, as in a shell."""
 PACKAGES = ("archive", "batch", "cli", "model_store", "serve")
 
 
 def require_own_packages() -> None:
-    """Raise ImportError where another module hides one of our packages: a `serve.py` in the current folder, say.
+    """Raise ImportError if another module, such as a `serve.py` in the current folder, hides a package of Resight.
 
-    Python looks into the current folder first when it runs `python -m`, and our packages have common names.
+    `python -m` searches the current folder first, and the packages have common names.
     """
     home = Path(__file__).resolve().parent
     for name in PACKAGES:
         spec = PathFinder.find_spec(name)
-        found = Path(spec.origin).resolve() if spec and spec.origin else None
-        if found is None or found.parent.parent != home:
+        path = Path(spec.origin).resolve() if spec and spec.origin else None
+        if path is None or path.parent.parent != home:
+            problem = f"is hidden by {path}" if path else "cannot be found"
             raise ImportError(
-                f"the module '{name}' of Resight is hidden by {found or 'nothing that can be found'}; "
-                "start Python in another folder, or with the option -P"
+                f"the package '{name}' of Resight {problem}; "
+                "start Python in another folder or with the option -P"
             )
 
 
@@ -41,24 +42,28 @@ def main() -> None:
         from cli.main import main as command_line
     except KeyboardInterrupt:
         print("interrupted: nothing was started", file=sys.stderr)
-        _end_now()
+        _end_now(INTERRUPTED)
     try:
         command_line()
     except KeyboardInterrupt:
-        _end_now()
+        _end_now(INTERRUPTED)
     except SystemExit as end:
-        if end.code == INTERRUPTED:
-            _end_now()
+        if isinstance(end.code, int):
+            _end_now(end.code)
         raise
 
 
-def _end_now() -> NoReturn:
-    """End with INTERRUPTED, without unloading modules: on a busy machine that takes seconds."""
+def _end_now(code: int) -> NoReturn:
+    """Exit without unloading modules.
+
+    Unloading takes seconds on a busy machine, and threads of Arrow or Delta that still run may abort the process
+    ("terminate called without an active exception", exit code 134).
+    """
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
             stream.flush()
-    os._exit(INTERRUPTED)
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Names and defaults that the command line shows in its help. Imports nothing, so that help is fast."""
+"""Names and defaults that the help of the command line shows. Imports nothing, so that help is fast."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ RELATIONS = (
     *("hidden", "orphaned", "events", "occurrences"),
 )
 PRODUCTION = "production"
-"""The view of queries that name none."""
+"""Default view of queries."""
 DEFAULT_TEMPLATE = "{camera}/{rest}"
 MAX_MIB = 512
-"""Default limit of a file, and the limit of all that are read at the same time, except a larger one alone."""
+"""Default size limit of a file, and limit of all files read concurrently; a larger file is read alone."""
 MIN_FILES = 64
 KEEP_DAYS = 90.0
-"""What was shown in so many days can be shown again."""
+"""Days for which earlier publications keep their results."""
 MAX_CAMERAS = 5_000

@@ -1,8 +1,7 @@
-"""The tables, column by column: this file is the public format (docs/tables.md explains it).
+"""Schemas of the tables: the public format (docs/reference/tables.md explains it).
 
-Units stand in the names. Times are UTC unless the name says local; a camera's local time is an ISO
-8601 string without offset, because Delta's zone-less timestamp needs a reader feature that not every
-reader has.
+Names contain the units. Times are UTC unless the name contains `local`. A camera's local time is an ISO 8601 string
+without offset, because Delta's timestamp without time zone needs a feature that some readers lack.
 """
 
 from __future__ import annotations
@@ -219,7 +218,7 @@ CLASSIFICATIONS = pa.schema(
         ("finished_at", UTC),
     ]
 )
-"""`logits` are numbers of 16 bits in a column of 32: Delta has no type for them, and compresses the rest away."""
+"""`logits` are 16-bit floats in a 32-bit column: Delta has no 16-bit type, and compresses the unused bits away."""
 
 TABLES: dict[str, pa.Schema] = {
     "media": MEDIA,
@@ -233,5 +232,5 @@ TABLES: dict[str, pa.Schema] = {
     "classifications": CLASSIFICATIONS,
 }
 BY_KEY = ("results", "snips", "classifications")
-"""Partitioned by the inference key of the detections: what is pruned with it."""
+"""Tables partitioned by the inference key of the detections, and pruned with it."""
 PARTITIONS: dict[str, list[str]] = {name: ["inference_key"] for name in BY_KEY}

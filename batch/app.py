@@ -1,8 +1,8 @@
-"""The `runs` application: what the command line asks of runs, over HTTP. A small replica that submits jobs.
+"""The `runs` application: start and look up filter runs over HTTP. A small replica that submits jobs.
 
-POST /runs/filters/{kind} {config, scope} -> 202 and its run, or an error and no run
+POST /runs/filters/{kind} {config, scope} -> 202 and the run, or an error and no run
 GET  /runs/filters, /runs/filters/{kind}, /runs/{run_id}
-`serve/app.yaml` names it as `batch.app:build`; who may ask is decided as at the detectors (serve/access.py).
+`serve/app.yaml` refers to it as `batch.app:build`; access is controlled as for the detectors (serve/auth/guard.py).
 """
 
 # no `from __future__ import annotations` here: Ray reads the type of `args` at run time
@@ -10,34 +10,33 @@ import os
 from typing import Any
 
 from fastapi import FastAPI
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from ray import serve as ray_serve
 from ray.serve import Application
 
-from serve.access import Access
-from serve.logs import configure_logs
+from model_store.frozen import Frozen
+from serve.auth.guard import Access
+from serve.log_config import configure_logs
 from serve.settings import Settings
 
 CPUS = 0.1  # logical
 MAX_ONGOING = 1000
-"""More than the application answers at a time, so that it refuses the others itself, at once; Ray would keep them."""
+"""More requests than the application answers concurrently: it rejects the excess at once, Ray would queue it."""
 
 
-class RunsArgs(BaseModel):
+class RunsArgs(Frozen):
     """Arguments of the application (`args:` in serve/app.yaml)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     models: str = ""
     require_token: bool = Field(
         default=True,
-        description="even while no token exists; 'resight up' says true beyond loopback",
+        description="require a token even if none exists; 'resight up' sets it beyond loopback",
     )
     cors_origins: list[str] = []
 
 
 class RunsReplica:
-    """All logic is in `batch/filters/http_api.py`."""
+    """Serve `batch/filters/http_api.py`, which has all the logic."""
 
     def __init__(self, args: RunsArgs) -> None:
         configure_logs()
@@ -52,18 +51,18 @@ class RunsReplica:
 
 
 def build(args: RunsArgs) -> Application:
-    """One replica, at /runs."""
-    made: Any = ray_serve.deployment(
+    """Return the application: one replica, at /runs."""
+    deployment: Any = ray_serve.deployment(
         name="Runs",
         num_replicas=1,
         max_ongoing_requests=MAX_ONGOING,
         ray_actor_options={"num_cpus": CPUS},
     )(ray_serve.ingress()(RunsReplica))
-    return made.bind(args)
+    return deployment.bind(args)
 
 
 def _dashboard_url() -> str:
-    """Of this cluster, wherever the replica is: jobs are submitted there."""
+    """Return the dashboard of this cluster, where jobs are submitted."""
     import ray
     from ray.dashboard.utils import ray_address_to_api_server_url
 

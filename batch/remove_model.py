@@ -1,14 +1,14 @@
-"""Why a model version is still needed: aliases, canaries, shadows, published views and running runs."""
+"""Check that a model version is not needed by aliases, canaries, shadows, published views or running runs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from archive.recent import recent_rows
-from archive.tables import Tables
-from archive.views import Views
-from batch.facts import SILENT
+from archive.delta.snapshot import recent_rows
+from archive.delta.tables import Tables
+from archive.views.views import Views
+from batch.schedule.archive_state import SILENT
 from model_store.errors import Conflict
 from model_store.names import DEFAULT_ALIAS, VersionId
 from model_store.store import ModelStore
@@ -16,14 +16,14 @@ from serve.rollout.state import read_state
 
 
 def require_unneeded(store: ModelStore, tables: Tables, version: VersionId) -> None:
-    """Raise Conflict with each reason to keep a version and the way out. Raises ModelRefused, StorageUnreachable."""
+    """Raise Conflict with each use of a version and how to end it. Also raises ModelRefused, StorageUnreachable."""
     needs = [
         *_aliases(store, version),
         *_views(tables, version),
         *_runs(tables, version),
     ]
     if needs:
-        raise Conflict(f"{version} is needed, and nothing was removed: {'; '.join(needs)}")
+        raise Conflict(f"{version} is still needed, so nothing was removed: {'; '.join(needs)}")
 
 
 def _aliases(store: ModelStore, version: VersionId) -> Iterator[str]:
@@ -32,8 +32,8 @@ def _aliases(store: ModelStore, version: VersionId) -> Iterator[str]:
         option = "" if alias == DEFAULT_ALIAS else f" --alias {alias}"
         if version.version in (state.active, wanted.get(alias)):
             yield (
-                f"the alias {name}:{alias} means it (resight models promote {name}@OTHER{option}, or take the alias "
-                f"out of {store.url}/{name}/aliases.json)"
+                f"the alias {name}:{alias} refers to it (resight models promote {name}@OTHER{option}, or remove the "
+                f"alias from {store.url}/{name}/aliases.json)"
             )
         for kind, share in (("canary", state.canary), ("shadow", state.shadow)):
             if share and share.version == version.version:

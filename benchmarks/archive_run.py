@@ -1,13 +1,13 @@
-"""How much of this machine does an archive run get, against a bare decode + ONNX loop on all cores?
+"""Compare the throughput of an archive run with a bare decode + ONNX loop on all cores.
 
 python benchmarks/archive_run.py --images 5000 --size 1920x1080 [--jpeg-shrink 4] [--model NAME --store DIR]
-A (bare loop) and B (a run: `resight reprocess` on its own cluster) alternate on the same files in this
-one call: A B A B … A, and each B is compared with the mean of the A before and after it, because
-machines drift. The cluster is up for B alone. Prints a table; the last line of standard output is one JSON
-document, which is also kept in benchmarks/results/. Steady state = between 10 % and 90 % of the images; end to
-end includes the job's start, planning, commits and the final count. With --jpeg-shrink the run's model decodes
-JPEGs at up to that part of their size (docs/models.md), the bare loop still whole. The negative control is a run
-over one folder that asks for one image at a time from one thread: it must come out worse.
+A (bare loop) and B (a run: `resight reprocess` on a separate cluster) alternate on the same files: A B A B … A.
+Each B is compared with the mean of the A before and after it, because machines drift. The cluster is up only
+during B. Prints a table; the last line of standard output is a JSON document, also written to benchmarks/results/.
+Steady state is between 10 % and 90 % of the images; end to end includes the start of the job, planning, commits and
+the final count. With --jpeg-shrink the model of the run decodes JPEGs at a fraction of their size, and the bare loop
+always at full size (docs/reference/model-config.md). The negative control is a run over one folder that requests one
+image at a time from one thread: it must be slower.
 """
 
 from __future__ import annotations
@@ -42,9 +42,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--images", type=int, default=2000)
-    parser.add_argument("--rounds", type=int, default=3, help="how often B runs (A runs once more)")
-    parser.add_argument("--size", default="", help="1920x1080: all of one size (a mixed archive)")
-    parser.add_argument("--data", type=Path, help="keep the sample archive here for the next time")
+    parser.add_argument("--rounds", type=int, default=3, help="number of B (there is one more A)")
+    parser.add_argument(
+        "--size",
+        default="",
+        help="make all images of one size, such as 1920x1080; default: mixed sizes",
+    )
+    parser.add_argument(
+        "--data", type=Path, help="folder in which the sample archive is kept for later calls"
+    )
     parser.add_argument("--jpeg-shrink", type=int, default=1, choices=(1, 2, 4, 8))
     parser.add_argument("--chunk", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0)
@@ -75,13 +81,13 @@ def measure(arguments: argparse.Namespace, subject: Subject, archive: Path) -> d
     for _ in range(arguments.rounds):
         with cluster(
             subject
-        ) as up:  # not up beside the bare loop, which it would take 4 % of two cores from
+        ) as up:  # only during B: it would take 4 % of two cores from the bare loop
             model = model_of(up, subject, arguments.jpeg_shrink)
             runs.append(one_run(up, archive, model, "tables", pace))
         bare_rates.append(bare.run(files))
     steady = [run["steady_images_per_s"] for run in runs]
     if None in steady:
-        raise SystemExit("too few images for a steady state: take --images 1000 or more")
+        raise SystemExit("too few images for a steady state: use --images 1000 or more")
     part = sorted(p for p in archive.iterdir() if p.is_dir())[0]
     with cluster(subject) as up:
         model = model_of(up, subject, arguments.jpeg_shrink)
@@ -104,7 +110,7 @@ def measure(arguments: argparse.Namespace, subject: Subject, archive: Path) -> d
 def one_run(
     up: Cluster, archive: Path, model: str, tables: str, pace: tuple[str, ...]
 ) -> dict[str, Any]:
-    """The report of a run into new tables, with what was seen of it from outside."""
+    """Return the report of a run into new tables, with measurements from outside the run."""
     where = {"RESIGHT_TABLES": str(up.home / tables)}
     up.resight("ingest", str(archive), **where)
     began, started = time.time(), time.perf_counter()
@@ -120,7 +126,7 @@ def rate_of(run: dict[str, Any]) -> float:
 
 
 def model_of(up: Cluster, subject: Subject, factor: int) -> str:
-    """The model itself; or, of another factor, a version that differs in this alone."""
+    """Return the model, or a new version with another shrink factor."""
     if factor == 1:
         return subject.name
     config = subject.config
@@ -134,7 +140,7 @@ def model_of(up: Cluster, subject: Subject, factor: int) -> str:
 
 
 def cpu_per_image(runs: list[dict[str, Any]]) -> dict[str, float]:
-    """Milliseconds of CPU by part of the cluster, whole runs, their start included."""
+    """Return milliseconds of CPU per image by part of the cluster, over whole runs with their start."""
     images = sum(run["counts"]["requested"] for run in runs)
     parts = sorted({part for run in runs for part in run["cpu_s"]})
     return {p: round(sum(r["cpu_s"].get(p, 0) for r in runs) / images * 1e3, 2) for p in parts}

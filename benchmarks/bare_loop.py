@@ -1,8 +1,8 @@
-"""The baseline: what a competent engineer writes in an evening, on all cores, and nothing more.
+"""Run the baseline: a minimal inference loop on all cores, as an engineer would write it in an evening.
 
-files -> read, decode, resize, normalise, ONNX Runtime; one process a core, one thread each. No digests,
-no box decoding, no NMS, no rows, no table, no failures handled beyond skipping what is no image.
-Written with the libraries alone, so that it shares no code with what it is compared to.
+files -> read, decode, resize, normalise, ONNX Runtime; one process per core, one thread each. No digests,
+no box decoding, no NMS, no rows, no table; the only error handling is to skip files that are not images.
+It uses only the libraries, so that it shares no code with Resight.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ import simplejpeg
 
 @dataclass(frozen=True)
 class BareLoop:
-    """Stretch to a square, RGB 0..1, one image a call (as fast as larger batches on a CPU).
+    """Stretch to a square, RGB 0..1, one image per call (as fast as larger batches on a CPU).
 
-    With `decodes` False each worker decodes its first file before the clock starts and infers that again
-    and again, once for each file: what a server of tensors is compared to. With `infers` False nothing is inferred:
-    how fast the cores can feed a device.
+    If `decodes` is False, each worker decodes its first file before the clock starts and infers it once for each
+    file: the baseline of tensor servers. If `infers` is False, nothing is inferred: the rate at which the cores can
+    feed a device.
     """
 
     weights: str
@@ -38,11 +38,11 @@ class BareLoop:
     infers: bool = True
 
     def run(self, files: Sequence[Path]) -> float:
-        """Images per second over all files, models loaded and warm before the clock starts."""
+        """Return images per second over all files; models are loaded and warm before the clock starts."""
         return len(files) / max(sum(each) for each in self.seconds(files))
 
     def seconds(self, files: Sequence[Path]) -> list[list[float]]:
-        """What each image took, a list for each worker."""
+        """Return the seconds of each image, a list per worker."""
         context = multiprocessing.get_context("spawn")
         told = context.Queue()
         leader = context.Process(target=_lead, args=(self, [str(file) for file in files], told))
@@ -53,8 +53,8 @@ class BareLoop:
 
 
 def _lead(loop: BareLoop, files: Sequence[str], told: Any) -> None:
-    """The workers get a session of their own, as a Ray cluster has: Linux may share the processors out by
-    session, and others' work would weigh on one side of the comparison only.
+    """Start a new session for the workers, like that of a Ray cluster: Linux may schedule processors by session, and
+    other load would then slow down only one side of the comparison.
     """
     os.setsid()
     context = multiprocessing.get_context("spawn")

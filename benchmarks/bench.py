@@ -1,9 +1,9 @@
-"""All benchmarks in one run, and one report of them: benchmarks/report/index.html and report.json.
+"""Run all benchmarks and write one report: benchmarks/report/index.html and report.json.
 
 python benchmarks/bench.py [--quick] [--only peers_online,lanes]          or: make bench, make bench-quick
 
-Each is a script of its own, run one after the other with nothing beside it. One that fails is in the report with the
-end of what it said, and the others go on; the exit code is 1 then.
+The scripts run one after the other with no other load. The report shows a failed script with the end of its output;
+the others still run, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ HERE = Path(__file__).resolve().parent
 REPORT = HERE / "report"
 TAIL = 2000
 LONGEST = 3
-"""A step may take so many times what it should, and is stopped then."""
+"""Time limit of a step as a multiple of its expected duration."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """`quick` is None for what has no quick form that says anything."""
+    """A benchmark script and its arguments; `quick` is None if it has no meaningful quick form."""
 
     script: str
     whole: tuple[str, ...] = ()
@@ -62,7 +62,7 @@ STEPS = (
     Step("load_cost", ("--quick",), minutes=1),
     Step("decode_and_nms", quick=("--quick",), minutes=1),
 )
-"""Sized so that all of it ends within an hour and a half on two cores; each script alone measures longer."""
+"""Steps with sizes at which all end within 1.5 hours on two cores; by default, each script measures longer."""
 
 
 def main() -> None:
@@ -83,16 +83,16 @@ def main() -> None:
 
 
 def chosen(arguments: argparse.Namespace) -> list[Step]:
-    """Raises SystemExit for a name that is none."""
+    """Return the steps of these names. Raises SystemExit for an unknown name."""
     names = [word for word in arguments.only.split(",") if word]
     if unknown := set(names) - {step.script for step in STEPS}:
-        raise SystemExit(f"no benchmark is called {', '.join(sorted(unknown))}")
+        raise SystemExit(f"unknown benchmarks: {', '.join(sorted(unknown))}")
     steps = [step for step in STEPS if not names or step.script in names]
     return [step for step in steps if step.quick is not None] if arguments.quick else steps
 
 
 def outcome(step: Step, quick: bool) -> dict[str, Any]:
-    """`result` as the script keeps it, or `failed` with what it said last; its command and its time."""
+    """Return the command and duration of a step with its `result`, or with `failed` and the end of its output."""
     words = [f"benchmarks/{step.script}.py", *((step.quick or ()) if quick else step.whole)]
     print(f"\n== {' '.join(words)}", file=sys.stderr)
     began_s = time.perf_counter()
@@ -105,7 +105,7 @@ def outcome(step: Step, quick: bool) -> dict[str, Any]:
             out, _ = process.communicate(timeout=LONGEST * step.minutes * 60)
             how = f"ended with {process.returncode}"
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGINT)  # so that it ends what it started
+            process.send_signal(signal.SIGINT)  # so that it ends its child processes
             out, _ = process.communicate()
             how = f"was stopped after {LONGEST * step.minutes} minutes"
         errors.seek(0)
@@ -113,7 +113,7 @@ def outcome(step: Step, quick: bool) -> dict[str, Any]:
     told |= {"seconds": round(time.perf_counter() - began_s, 1)}
     said, _, last = out.rstrip().rpartition("\n")
     print(said or wrong, file=sys.stderr)
-    try:  # a script that misses a bound may say so by its exit code, too
+    try:  # a script may also report a missed bound by its exit code
         return told | {"said": said, "result": json.loads(last)}
     except ValueError:
         return told | {"failed": f"{how}: {wrong or out[-TAIL:]}"}

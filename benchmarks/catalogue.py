@@ -1,12 +1,11 @@
-"""What does an archive of 10^5, 10^6 and 10^7 files cost the catalogue, and does any step grow faster?
+"""Measure the cost of the catalogue for 10^5, 10^6 and 10^7 files, and whether a step grows faster than linearly.
 
 python benchmarks/catalogue.py --quick (10^5) | python benchmarks/catalogue.py | … --full 1 (10^7, half an hour)
-The archives do not exist (synthetic.py): names and tags are made up as they are listed, so that listing costs
-the processor's part alone. Each step is a process of its own; `rss_mib` is its peak, less what it had after
-its imports. `us_a_file` is per file of the archive, or per file that the step is about (`of`).
-The negative controls, at the smallest size: results in commits of 100 rows instead of 5,000, whose rows must cost
-more; an ingest that keeps listing and catalogue as rows of Python, which must take more memory; and the log of
-a table that is never compacted.
+The archives do not exist (synthetic.py): names and tags are generated while listing, so that listing costs only
+processor time. Each step runs in a separate process; `rss_mib` is its peak minus the memory after its imports.
+`us_a_file` is per file of the archive, or per file of the step (`of`). There are three negative controls at
+the first size. Results in commits of 100 rows instead of 5,000 must cost more per row. An ingest that keeps listing and
+catalogue as Python rows must take more memory. The third is the log of a table that is never compacted.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ from typing import Any
 import pyarrow as pa
 from harness import ROOT, arguments_of, facts, keep, peak_mib, table, verdicts
 
-from archive.compact import compact
-from archive.ingest import ingest, retire
-from archive.s3_listing import list_keys
+from archive.catalogue.ingest import ingest, retire
+from archive.catalogue.listing import list_keys
+from archive.delta.compact import compact
+from archive.delta.tables import Tables
 from archive.schemas import RESULTS
-from archive.tables import Tables
 from benchmarks.catalogue_by_hand import CONTROLS, bounds
 from benchmarks.synthetic import (
     Simulated,
@@ -106,7 +105,7 @@ def size_of(tables: Tables, name: str) -> dict[str, Any]:
 
 
 def list_s3(_: Tables, images: int) -> dict[str, Any]:
-    """The stretches of an S3 listing at 100 ms a call; one after the other would be pages x 100 ms."""
+    """List in parallel ranges on S3 with 100 ms per call; sequential calls would take pages x 100 ms."""
     server = SimulatedS3(images, lambda: time.sleep(S3_PAGE_S))
     found = sum(len(entries) for entries in list_keys(server, ""))
     assert found == images, found
@@ -144,7 +143,7 @@ def ingest_one_in_a_hundred_changed(tables: Tables, images: int) -> dict[str, An
 
 
 def ingest_one_in_a_hundred_gone(tables: Tables, images: int) -> dict[str, Any]:
-    """Those that were new are away again."""
+    """Ingest after the new files were removed again."""
     Simulated.changed = images // 100
     report = ingest(tables, url_of(images))
     assert report.missing == images // 100, report
@@ -152,7 +151,7 @@ def ingest_one_in_a_hundred_gone(tables: Tables, images: int) -> dict[str, Any]:
 
 
 def commit_results(tables: Tables, images: int) -> dict[str, Any]:
-    """As a run does: 5,000 rows a commit, half a million at most."""
+    """Commit results like a run: 5,000 rows per commit, up to half a million rows."""
     rows = min(images, 500_000)
     synthetic_results(tables, rows, "k", file_rows=COMMIT_ROWS)
     return {"of": rows, **size_of(tables, "results")}
@@ -168,7 +167,7 @@ def compact_results(tables: Tables, images: int) -> dict[str, Any]:
 
 
 def growth_of_the_log(tables: Tables, commits: int) -> dict[str, Any]:
-    """Commits of one row each, without compaction and with it at every 64 small files."""
+    """Commit single rows, without compaction and with compaction at every 64 small files."""
     marks: list[dict[str, Any]] = []
     for every in (0, COMPACT_EVERY):
         marks += small_commits(Tables(f"{tables.url}-{every}"), commits, every)
@@ -213,7 +212,7 @@ def log_facts(tables: Tables, log: Path) -> dict[str, Any]:
 
 
 def retire_all(tables: Tables, images: int) -> dict[str, Any]:
-    """Marks every row missing."""
+    """Mark every row as missing."""
     return {"of": retire(tables, url_of(images)), **size_of(tables, "media")}
 
 

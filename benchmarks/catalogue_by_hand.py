@@ -1,6 +1,6 @@
-"""The negative controls of `catalogue.py`: the same work as one does it by hand, which must come out worse.
+"""Negative controls of `catalogue.py`: naive implementations of the same work, which must be worse.
 
-(tables, images) -> what a step says of itself, as the steps of `catalogue.py` do; bounds: steps, controls -> verdicts
+(tables, images) -> measurements of a step, as in `catalogue.py`; bounds: steps, controls -> verdicts
 """
 
 from __future__ import annotations
@@ -8,21 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from archive.tables import Tables
+from archive.delta.tables import Tables
 from benchmarks.synthetic import Simulated, synthetic_results, url_of
 
 HASTY_ROWS = 100
 
 
 def commit_results_hastily(tables: Tables, images: int) -> dict[str, Any]:
-    """The same rows, a tenth of them, in commits that are too small."""
+    """Commit a tenth of the same rows in commits that are too small."""
     rows = images // 10
     synthetic_results(tables, rows, "k", file_rows=HASTY_ROWS)
     return {"of": rows, "files": len(tables.snapshot("results").file_uris())}
 
 
 def ingest_by_hand(tables: Tables, images: int) -> dict[str, Any]:
-    """What `ingest unchanged` finds, with listing and catalogue in Python's memory, row by row."""
+    """Compute the result of `ingest unchanged` with listing and catalogue as Python rows."""
     root = url_of(images)
     media = tables.snapshot("media").to_pyarrow_table().to_pylist()
     known = {row["path"]: row for row in media if row["source_root"] == root}
@@ -42,7 +42,7 @@ def ingest_by_hand(tables: Tables, images: int) -> dict[str, Any]:
 def bounds(
     rows: list[dict[str, Any]], marks: list[dict[str, Any]], compact_every: int
 ) -> list[tuple[str, Any, str, bool]]:
-    """Each control against the step it stands for, at the smallest size; the last marks of both logs."""
+    """Compare each control with its step at the first size, and the final states of both logs."""
     found: list[tuple[str, Any, str, bool]] = []
     for control, step_name, measure, words in (
         ("commit results hastily", "commit results", "us_a_file", "commits of 100, µs a row"),
@@ -64,4 +64,4 @@ CONTROLS: dict[str, Callable[[Tables, int], dict[str, Any]]] = {
     "commit_results_hastily": commit_results_hastily,
     "ingest_by_hand": ingest_by_hand,
 }
-"""They need tables after the step `fill`."""
+"""Controls by name; they need the tables of the step `fill`."""

@@ -1,7 +1,7 @@
-"""Who uses the processors during a run: CPU seconds by part of the cluster, sampled from outside.
+"""Sample the CPU seconds of each part of a cluster during a run, from outside.
 
 with CpuShare() as share: …; share.seconds() -> {"replica": …, "stage": …, "driver": …, "ray": …}
-Processes are those below the Ray head of this home, plus any that start while it is watched.
+Watched processes are those below the Ray head of this home, plus any that start later.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from types import TracebackType
 
 import psutil
 
-EVERY_S = 5.0  # looking costs 40 ms, which a run would pay for
+EVERY_S = 5.0  # a sample costs 40 ms of the run
 
 
 class CpuShare:
-    """Watches the children of `head_pid`; a process that ends keeps its last sample."""
+    """Watch the children of `head_pid`; a process that ends keeps its last sample."""
 
     def __init__(self, head_pid: int) -> None:
         self._head = psutil.Process(head_pid)
@@ -59,7 +59,7 @@ class CpuShare:
             except psutil.Error:
                 continue
             self._last[process.pid] = times.user + times.system
-            self._part[process.pid] = _part(command)  # workers are renamed when they get work
+            self._part[process.pid] = _part(command)  # workers are renamed when they receive work
 
 
 def _part(command: str) -> str:

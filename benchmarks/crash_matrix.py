@@ -1,11 +1,12 @@
-"""Does a run that dies, at any point and on any store, ever lose or double a row, and what is done again?
+"""Test whether a run that is killed, at any point and on any store, loses or duplicates a row; count repeated work.
 
 python benchmarks/crash_matrix.py
-Every case of tests/batch/crash, on a local folder and on an S3 server behind a proxy that fails on purpose. What is
-killed is the driver, in the middle of its commits; the stage before it is a fake one that infers nothing, so that
-images done again can be counted. `redone`: images inferred more than once in all; `interval`: images of a commit.
-Drivers of the same work at once each do all of it, which is no redoing after a crash. `seconds` are those of its
-drivers, one after the other. Prints the table; the last line of standard output is its JSON.
+
+Runs every case of tests/batch/crash on a local folder and on an S3 server behind a proxy that injects failures. The
+driver is killed in the middle of its commits. The stage before it is a fake without inference, so that repeated
+images can be counted. `redone`: images inferred more than once in total; `interval`: images per commit. Concurrent
+drivers of the same work each do all of it, which does not count as repeated after a crash. `seconds` is the sum over
+the drivers. Prints the table; the last line of standard output is its JSON.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 import httpx2
 from harness import arguments_of, facts, keep, table, verdicts
 
-from serve.ports import preferred_or_free
+from serve.cluster.ports import preferred_or_free
 from tests.batch.crash import places
 from tests.batch.crash.cases import cases
 from tests.batch.crash.driver import INTERVAL_IMAGES
@@ -87,7 +88,7 @@ def row(case: Case, place: Place) -> dict[str, Any]:
 
 @contextmanager
 def s3_server() -> Iterator[str]:
-    """moto's, in its own process, with AWS_ENDPOINT_URL set to it in this one."""
+    """Run moto's S3 server in a separate process, with AWS_ENDPOINT_URL set to it."""
     port = preferred_or_free(0)
     words = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     server = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -1,12 +1,11 @@
-"""What decoding, suppression and masks cost per image and family, beside the time of an inference.
+"""Measure decoding, suppression and masks per image and model family, and compare with the time of an inference.
 
 python benchmarks/decode_and_nms.py [--calls 30] [--quick]
-Random raw outputs at the sizes of real heads, 80 classes, with 50 boxes that survive: heads before suppression
-with 8,400 and with 25,200 anchors, three of them on each object; heads that rank by themselves with 300 rows, one
-on each. Masks of 32 prototypes at the sizes of two photographs. Medians of single images, on one core.
-The negative control is the textbook's suppression (pairwise_nms.py) of the same boxes as if all had one label: it must
-keep the same rows and take longer. As they are, of as many labels as objects, it has next to nothing to compare, and
-its time is told beside.
+Inputs are random raw outputs at the sizes of real heads, with 80 classes and 50 boxes that survive. Heads before
+suppression have 8,400 and 25,200 anchors, three on each object; heads that rank in the graph have 300 rows, one on
+each. Masks have 32 prototypes at the sizes of two photographs. Times are medians of single images on one core.
+The negative control is textbook suppression (pairwise_nms.py) of the same boxes with one label: it must keep the same
+rows and take longer. With the actual labels, one per object, it has almost nothing to compare; this time is also shown.
 """
 
 from __future__ import annotations
@@ -22,24 +21,24 @@ import numpy as np
 
 import cv2  # isort: skip
 from benchmarks.pairwise_nms import pairwise_nms
+from model_store.adding.preprocess_defaults import PRESETS
 from model_store.config import Nms
 from model_store.decoders import DECODERS
 from model_store.decoders.layout import DecodeSpec, Outputs
 from model_store.decoders.yolox import grid
 from model_store.detections import Detections
-from model_store.fit import SizePx, fit
-from model_store.images import decode
-from model_store.loaded import load_detector
-from model_store.masks import PrototypeMasks, run_lengths
+from model_store.images.decode import decode
+from model_store.load import load_detector
 from model_store.names import parse_ref
-from model_store.nms import suppress
-from model_store.presets import PRESETS
 from model_store.store import ModelStore
+from model_store.transform.letterbox import SizePx, fit
+from model_store.transform.masks import PrototypeMasks, run_lengths
+from model_store.transform.nms import suppress
 
 OBJECTS, CLASSES, FLOOR = 50, 80, 0.05
 QUERIES = 300
 NETWORK_PX: dict[int, SizePx] = {8_400: (640, 640), 25_200: (1280, 960), QUERIES: (640, 640)}
-"""By rows: inputs whose cells of strides 8, 16 and 32 are as many."""
+"""Input sizes by number of rows: the number of their cells at strides 8, 16 and 32."""
 DENSE = ("yolov8", "yolov5", "yolox", "yolox_raw", "ssd", "yolov8_seg", "yolov5_seg")
 RANKED = (
     *("end2end", "rtdetr", "rtdetr_topk", "rtdetr_labels", "rfdetr", "tf_detection"),
@@ -51,8 +50,9 @@ TARGET_MS, TARGET_SHARE = 2.0, 0.10
 
 
 class Scene:
-    """Boxes (rows, 4) as centre and size in px, and scores (rows, CLASSES): objects on a lattice, each seen by
-    so many rows; noise below the floor elsewhere.
+    """Boxes (rows, 4) as centre and size in px, and scores (rows, CLASSES).
+
+    Objects lie on a lattice with several rows each; other scores are noise below the floor.
     """
 
     def __init__(self, rows: int, per_object: int) -> None:
@@ -75,7 +75,7 @@ class Scene:
 
 
 def raw_outputs(family: str, scene: Scene) -> Outputs:
-    """One image of what a head of this family says of the scene."""
+    """Return the raw outputs of a head of this family for one image of the scene."""
     boxes, scores, corners = scene.boxes, scene.scores, scene.corners
     of_picture = np.array(scene.px * 2)
     fractions, best = boxes / of_picture, scores.max(axis=1)
@@ -116,7 +116,7 @@ def raw_outputs(family: str, scene: Scene) -> Outputs:
 
 
 def prototypes(scene: Scene) -> np.ndarray:
-    """(PROTOTYPES, h, w), a quarter of the input's sides: as smooth as a network's."""
+    """Return prototypes (PROTOTYPES, h, w) at a quarter of the input's sides, as smooth as those of a network."""
     across, down = (side // PROTOTYPE_PX for side in scene.px)
     coarse = scene.random.normal(0, 1, (PROTOTYPES, 10, 10)).astype(np.float32)
     return np.stack([cv2.resize(one, (across, down)) for one in coarse])
@@ -133,7 +133,7 @@ def median_us(call: Callable[[], object], calls: int) -> float:
 
 
 def masks_ms(kept: Detections, network_px: SizePx, calls: int) -> dict[str, float | None]:
-    """Of all kept boxes, at the sizes of the photographs."""
+    """Return the time of the masks of all kept boxes at the sizes of the photographs."""
     masks, few = kept.masks, max(3, calls // 10)
     if not isinstance(masks, PrototypeMasks):
         return dict.fromkeys(PHOTOS_PX)
@@ -167,7 +167,7 @@ def measured(family: str, rows: int, calls: int) -> dict[str, Any]:
 
 
 def shipped(calls: int) -> dict[str, float]:
-    """Decoding and suppression of the shipped model on a photograph, as a share of its inference."""
+    """Measure decoding and suppression of the shipped model on a photograph as a share of its inference."""
     store = ModelStore(str(harness.ROOT / "examples" / "models"))
     detector = load_detector(store, store.resolve(parse_ref(harness.MODEL)))
     prepared = detector.prepare(decode(harness.PHOTO.read_bytes()).pixels)
@@ -178,7 +178,7 @@ def shipped(calls: int) -> dict[str, float]:
 
 
 def textbook(calls: int) -> list[dict[str, Any]]:
-    """Suppression of yolov8's boxes by ours and by the control: as if all had one label, then with theirs."""
+    """Measure suppression of yolov8's boxes by Resight and by the control, with one label and with their labels."""
     scene = Scene(8_400, 3)
     spec = DecodeSpec(scene.px, CLASSES, FLOOR)
     (found,) = DECODERS["yolov8"](raw_outputs("yolov8", scene), spec)

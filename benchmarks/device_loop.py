@@ -1,7 +1,7 @@
-"""What a device does with a graph when nothing else is asked of it: tensors are there already, results stay there.
+"""Measure the limit of a device for a graph: inputs are already on the device, and results stay there.
 
-rates(weights, side_px, batches, seconds) -> {batch: images a second}; written with the libraries alone
-ONNX by ONNX Runtime with its input and outputs bound to the device, `.pt2` by PyTorch. CUDA where there is one.
+rates(weights, side_px, batches, seconds) -> {batch: images per second}; uses only the libraries
+ONNX Runtime runs ONNX with inputs and outputs bound to the device, PyTorch runs `.pt2`. Uses CUDA if available.
 """
 
 # pyright: reportMissingImports=false, reportMissingTypeStubs=false, reportAttributeAccessIssue=false
@@ -22,7 +22,7 @@ WARM = 3
 def rates(
     weights: Path, side_px: int, batches: Sequence[int], seconds: float
 ) -> tuple[str, dict[int, float]]:
-    """The device, and images a second of each batch that the graph takes."""
+    """Return the device and the images per second of each batch size that the graph accepts."""
     make = _torch if weights.suffix == ".pt2" else _onnx
     found: dict[int, float] = {}
     device, refused, waiting = "cpu", None, list(batches)
@@ -35,7 +35,7 @@ def rates(
         except _OtherBatch as other:
             waiting += [n for n in other.args if n not in (*batches, *waiting)]
             continue
-        except Exception as error:  # larger than the graph takes, say
+        except Exception as error:  # for example a batch larger than the graph accepts
             refused = error
             continue
         calls, began = 0, time.perf_counter()
@@ -44,12 +44,12 @@ def rates(
             calls += 1
         found[batch] = calls * batch / (time.perf_counter() - began)
     if not found:
-        raise SystemExit(f"{weights.name} runs with no batch of {batches}: {refused}")
+        raise SystemExit(f"{weights.name} accepts none of the batch sizes {batches}: {refused}")
     return device, found
 
 
 class _OtherBatch(Exception):
-    """The graph is fixed to this one."""
+    """The graph has a fixed batch size, this one."""
 
 
 def _onnx(weights: Path, batch: int, side_px: int) -> tuple[str, Callable[[], None]]:
@@ -59,7 +59,7 @@ def _onnx(weights: Path, batch: int, side_px: int) -> tuple[str, Callable[[], No
     options.intra_op_num_threads = 1
     there = ort.get_available_providers()
     if "CUDAExecutionProvider" in there:
-        ort.preload_dlls()  # those that came from PyPI
+        ort.preload_dlls()  # the libraries installed from PyPI
     wanted = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in there]
     session = ort.InferenceSession(str(weights), options, providers=wanted)
     device = "cuda" if session.get_providers()[0].startswith("CUDA") else "cpu"
@@ -73,7 +73,7 @@ def _onnx(weights: Path, batch: int, side_px: int) -> tuple[str, Callable[[], No
     bound = session.io_binding()
     bound.bind_ortvalue_input(image.name, ort.OrtValue.ortvalue_from_numpy(tensor, device, 0))
     for other in session.get_inputs():
-        if other.name != image.name:  # the sizes that RT-DETR's exports ask for
+        if other.name != image.name:  # the image sizes that RT-DETR's exports need
             bound.bind_cpu_input(other.name, np.full((batch, 2), side_px, np.int64))
     for output in session.get_outputs():
         bound.bind_output(output.name, device)

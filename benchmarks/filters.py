@@ -1,12 +1,11 @@
-"""How long does each filter take over a million detections, and how much memory?
+"""Measure the time and memory of each filter over a million detections.
 
 python benchmarks/filters.py [--detections 1000000] [--here]
-Simulated tables: cameras that take bursts of three frames; in each frame up to five boxes: animals that move a
-little within the burst, a branch that is always at one place, small specks, near-duplicates. Each filter is run
-twice over all of it: the first run says everything, the second must add no row. With --here in this process, else
-on a Ray cluster of its own, as `resight filters run` does. The negative control is a run for a single image, as one
-would start for each that comes in: per detection it must cost more than any filter over all of them. Prints a table;
-the last line is one JSON document, also kept in benchmarks/results/.
+The tables are simulated: cameras take bursts of three frames with up to five boxes each. The boxes are animals that
+move within the burst, a branch at a fixed place, small specks and near-duplicates. Each filter runs twice over all
+detections; the second run must add no rows. With --here it runs in this process, otherwise on a separate Ray cluster
+like `resight filters run`. The negative control is a run for a single image: per detection, it must cost more than any
+filter over all images. Prints a table; the last line is a JSON document, also written to benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ import duckdb
 from deltalake import write_deltalake
 from harness import facts, keep, peak_mib, verdicts
 
+from archive.delta.tables import Tables
 from archive.schemas import MEDIA, RESULTS
-from archive.tables import Tables
-from archive.views import View, Views
-from batch.filters.here import here
+from archive.views.views import View, Views
 from batch.filters.layers import switch
 from batch.filters.prepare import prepare
 from batch.filters.run import execute
 from batch.filters.scope import FilterScope
-from batch.id_list import name_ids
+from batch.filters.stage import here
+from batch.planning.id_list import name_ids
 from benchmarks.own_cluster import Cluster, cluster
 from benchmarks.synthetic import as_schema
 
@@ -88,7 +87,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--detections", type=int, default=1_000_000)
-    parser.add_argument("--here", action="store_true", help="in this process, without Ray")
+    parser.add_argument("--here", action="store_true", help="run in this process, without Ray")
     parser.add_argument("--kinds", nargs="*", default=KINDS)
     arguments = parser.parse_args()
     config = {"detections": arguments.detections, "here": arguments.here}
@@ -111,7 +110,7 @@ def main() -> None:
 
 
 def bounds(rows: list[dict[str, Any]], control: dict[str, Any]) -> list[tuple[str, Any, str, bool]]:
-    """Seconds a detection that was checked: of the control, and of the slowest filter, whose second run counts too."""
+    """Compare the seconds per checked detection of the control with the slowest run of any filter."""
     slowest = max(
         (max(row["seconds"], row["again_s"]) / max(1, row["checked"]) for row in rows), default=0
     )
@@ -121,7 +120,7 @@ def bounds(rows: list[dict[str, Any]], control: dict[str, Any]) -> list[tuple[st
 
 
 def simulated(place: Path, detections: int) -> Tables:
-    """Tables with that many detections, roughly, published."""
+    """Make and publish tables with approximately `detections` detections."""
     tables = Tables(str(place / "tables"))
     images = round(detections / PER_IMAGE)
     with duckdb.connect() as sql:
@@ -139,7 +138,7 @@ def simulated(place: Path, detections: int) -> Tables:
 def in_order(
     kinds: Any, run: Callable[[str], dict[str, Any]], tables: Tables
 ) -> list[dict[str, Any]]:
-    """Each over the layers of those before it, twice."""
+    """Run each filter twice over the layers of the filters before it."""
     rows: list[dict[str, Any]] = []
     for kind in kinds:
         first, again = run(kind), run(kind)
@@ -159,7 +158,7 @@ def in_order(
 
 
 def _alone(url: str, kind: str, ids: Path | None = None) -> dict[str, Any]:
-    """In a fresh process, so that its peak memory is its own."""
+    """Run a filter in a fresh process, so that the peak memory is that of the filter."""
     context = multiprocessing.get_context("spawn")
     told = context.Queue()
     process = context.Process(target=_work, args=(url, kind, ids, told))
@@ -179,7 +178,7 @@ def _work(url: str, kind: str, ids: Path | None, told: Any) -> None:
 
 
 def _submitted(up: Cluster, url: str, kind: str, ids: Path | None = None) -> dict[str, Any]:
-    """As a person would; the driver's memory is sampled by nobody here, see --here for it."""
+    """Run a filter by the command line; the memory of the driver is measured only with --here."""
     started = time.perf_counter()
     words = ["filters", "run", kind, "--format", "json", *(["--ids", str(ids)] if ids else [])]
     (row,) = json.loads(up.resight(*words, RESIGHT_TABLES=url))

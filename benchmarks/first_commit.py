@@ -1,4 +1,4 @@
-"""When the first rows of a table were there for all to see: Delta's own log says it."""
+"""Read from the Delta log when the first rows of a table were committed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def first_commit(table: Path) -> float:
-    """Seconds since 1970. Raises SystemExit when there are no rows."""
+    """Return the time in seconds since 1970. Raises SystemExit if the table is empty."""
     for entry in sorted((table / "_delta_log").glob("*.json")):
         actions = [json.loads(line) for line in entry.read_text().splitlines()]
         if any("add" in action for action in actions):

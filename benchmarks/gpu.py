@@ -1,15 +1,16 @@
-"""What a run makes of a device, beside the device alone and beside the cores' decoding alone.
+"""Compare the throughput of a run with the limits of its device and of decoding on the cores.
 
 python benchmarks/gpu.py [--model NAME --store DIR] [--gpus 1] [--images 5000] [--size 1920x1080] [--rounds 3]
 
-device    the graph with the libraries' own calls, tensors there already (`device_loop.py`): the limit of the device
-session   the same graph as a replica calls it, tensors copied there and results back: what the copies cost
-decode    all cores read, decode and fit, and infer nothing (`bare_loop.py`): the limit of the cores
-run       `resight reprocess`, its steady state and from start to end, in a pool whose replicas have --gpus GPUs
-The run is held against the lower of device and decode. They alternate: limits, run, limits, run … While a run lasts,
-nvidia-smi is asked for the GPU's utilisation. Without a GPU all of it runs on the processors (--gpus 0), where decoding
-and the graph share the cores and the limits say little: it shows that the script works. The negative control is a run
-over one folder that asks for one image at a time from one thread: it must come out worse.
+device    the graph called with the libraries alone, inputs on the device (`device_loop.py`): the limit of the device
+session   the same graph as a replica calls it, with copies to and from the device: the cost of the copies
+decode    all cores read, decode and resize without inference (`bare_loop.py`): the limit of the cores
+run       `resight reprocess`, in steady state and end to end, in a pool of replicas with --gpus GPUs each
+
+The run is compared with the lower of device and decode. Limits and runs alternate: limits, run, limits, run … During
+a run, nvidia-smi reports the utilisation of the GPU. Without a GPU (--gpus 0) everything runs on the processors, where
+decoding and the graph share the cores: this only tests the script. The negative control is a run over one folder that
+requests one image at a time from one thread: it must be slower.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from model_store.store import ModelStore
 BATCHES = (1, 8, 32)
 LEAST = 0.90
 SEED_PER_S = 59_000 / (37 * 60)
-"""What a system before this one did: 59,000 images in 37 minutes."""
+"""Throughput of an earlier system: 59,000 images in 37 minutes."""
 
 
 def main() -> None:
@@ -66,7 +67,7 @@ def main() -> None:
 
 
 def application(folder: Path, gpus: float) -> Path:
-    """serve/app.yaml, with replicas that have so many GPUs: one batch is prepared while another computes."""
+    """Return serve/app.yaml with `gpus` GPUs per replica; one batch is prepared while another is computed."""
     config = yaml.safe_load((ROOT / "serve" / "app.yaml").read_text())
     detect = next(one for one in config["applications"] if one["name"] == "detect")
     if gpus:
@@ -106,7 +107,7 @@ def alone(subject: Subject, decode: BareLoop, files: list[Path], seconds: float)
 
 
 def sessions(subject: Subject, batches: tuple[int, ...], seconds: float) -> dict[int, float]:
-    """Images a second as a replica calls the graph, from the store's own files."""
+    """Return images per second of the graph as a replica calls it, from the files in the store."""
     store = ModelStore(str(subject.store))
     version = store.describe(store.resolve(parse_ref(subject.name)))
     names = [name for name in version.digests if name == subject.weights.name]
@@ -128,7 +129,7 @@ def sessions(subject: Subject, batches: tuple[int, ...], seconds: float) -> dict
 
 @contextlib.contextmanager
 def utilisation() -> Iterator[list[float]]:
-    """Per cent, once a second, of the first GPU; nothing without nvidia-smi."""
+    """Return the utilisation of the first GPU in per cent, once per second; empty without nvidia-smi."""
     seen: list[float] = []
     program = shutil.which("nvidia-smi")
     if program is None:

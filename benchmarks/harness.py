@@ -1,9 +1,9 @@
-"""What every benchmark needs: options, what was measured where, tables, JSON and pictures.
+"""Shared code of the benchmarks: options, facts of the machine, tables, JSON and pictures.
 
 arguments = arguments_of(__doc__, seconds=10.0); need("matplotlib"); result = facts("name", vars(arguments))
 table(rows); with picture(result, 2) as (left, right): left.plot(…); keep(result)
 
-Results lie in benchmarks/results/NAME-UTC.json, with a .png beside. Importing it first makes the
+Results are written to benchmarks/results/NAME-UTC.json and .png. Import this module first: it makes the
 repository importable, so that a script runs as a file.
 """
 
@@ -49,13 +49,13 @@ def arguments_of(
     /,
     **defaults: float | str,
 ) -> argparse.Namespace:
-    """Options named as the defaults are, those that `more` adds, and --quick, which a script reads to do as little
-    as it can.
-    """
+    """Parse options with the names of `defaults`, those of `more`, and --quick, for a minimal run."""
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="a minute, to see that it works")
+    parser.add_argument(
+        "--quick", action="store_true", help="run for about a minute, as a smoke test"
+    )
     for name, value in defaults.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     more(parser)
@@ -63,7 +63,7 @@ def arguments_of(
 
 
 def need(*modules: str) -> None:
-    """Exit with the line that installs the modules which are missing, before anything is measured without them."""
+    """Exit with an install command if modules are missing, before anything is measured."""
     missing = [name for name in modules if find_spec(name) is None]
     if missing:
         sys.exit(
@@ -73,7 +73,7 @@ def need(*modules: str) -> None:
 
 
 def facts(name: str, config: dict[str, Any]) -> dict[str, Any]:
-    """Where, when and what; a script adds what it measured. Call it before anything of ours runs."""
+    """Return machine, time and commit, to which a script adds its results. Call it before Resight starts."""
     others = psutil.cpu_percent(interval=2) / 100
     if others > 0.1:
         print(
@@ -96,19 +96,19 @@ def facts(name: str, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def keep(result: dict[str, Any]) -> None:
-    """Write the JSON, and print it as the last line."""
+    """Write the JSON and print it as the last line."""
     file = _file(result, "json")
     file.parent.mkdir(exist_ok=True)
     text = json.dumps(result, indent=1)
     rows = re.sub(r"\[[^][{}]*\]", lambda found: re.sub(r"\s+", " ", found[0]), text)
-    file.write_text(rows + "\n")  # a list of numbers is one line
+    file.write_text(rows + "\n")  # a list of numbers stays on one line
     print(f"kept: {file.relative_to(ROOT)}", file=sys.stderr)
     print(json.dumps(result))
 
 
 @contextlib.contextmanager
 def picture(result: dict[str, Any], panels: int) -> Iterator[Sequence[Any]]:
-    """Axes side by side, saved beside the JSON."""
+    """Yield axes side by side; save the picture next to the JSON."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -128,13 +128,13 @@ def picture(result: dict[str, Any], panels: int) -> Iterator[Sequence[Any]]:
 
 
 def peak_mib() -> float:
-    """The most memory that this process has held. (ru_maxrss of a child begins at what its parent held.)"""
+    """Return the peak memory of this process in MiB. (ru_maxrss of a child starts at the memory of its parent.)"""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def table(rows: Sequence[dict[str, Any]]) -> None:
-    """Columns are the keys of the first row."""
+    """Print rows as a table; columns are the keys of the first row."""
     columns = list(rows[0]) if rows else []
     cells = [columns, *([_cell(row.get(column)) for column in columns] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
@@ -143,7 +143,7 @@ def table(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def verdicts(result: dict[str, Any], rows: Sequence[tuple[str, Any, str, bool]]) -> None:
-    """Name, value, bound, whether it holds: printed, and kept in the result."""
+    """Print name, value, bound and outcome of each verdict, and add them to the result."""
     table([{"verdict": n, "value": v, "bound": b, "": "" if ok else "NO"} for n, v, b, ok in rows])
     result["verdicts"] = {n: {"value": v, "bound": b, "holds": ok} for n, v, b, ok in rows}
 
@@ -161,7 +161,7 @@ def _file(result: dict[str, Any], kind: str) -> Path:
 
 
 def commit() -> str:
-    """Short, with a + where tracked files differ from it."""
+    """Return the short commit id, with a + if tracked files differ from it."""
 
     def git(*words: str) -> str:
         done = subprocess.run(

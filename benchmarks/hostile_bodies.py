@@ -1,7 +1,7 @@
-"""What the hostile benchmark sends: seeds, mutations of them, and the requests around them.
+"""Generate the requests of the hostile benchmark: seeds, mutations of them, and requests that contain them.
 
 seeds(corpus) -> name to bytes;  mutated(random, seeds) -> name, bytes;  Sent: one request and its images
-All of it follows from a seed of `random`, so that what did harm can be made again.
+Everything depends on a seed of `random`, so that harmful requests can be reproduced.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from harness import ROOT
 
-from model_store.image_header import SUPPORTED, media_type
+from model_store.images.header import SUPPORTED, media_type
 from tests.hostile_images import hostile_bodies
 
 Images = Sequence[tuple[str, bytes]]
@@ -49,7 +49,7 @@ BOUNDARY = "-----------------------------hostile"
 
 @dataclass(frozen=True)
 class Sent:
-    """One request. `endpoint` is what the table calls it; a `cut` one is broken off halfway."""
+    """A request; `endpoint` is its name in the table, `cut` ends the connection halfway."""
 
     endpoint: str
     path: str
@@ -60,7 +60,7 @@ class Sent:
 
 
 def seeds(corpus: Sequence[str]) -> dict[str, bytes]:
-    """Files of folders and .tar.gz archives, our own hostile bodies, and the photographs."""
+    """Return files of folders and .tar.gz archives, the hostile bodies of the tests, and the photographs."""
     found = {f"ours/{name}": body for name, body in hostile_bodies().items()}
     photos = ROOT / "examples" / "photos"
     found |= {f"photos/{path.name}": path.read_bytes() for path in sorted(photos.glob("*.jpg"))}
@@ -83,7 +83,7 @@ def _files(place: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def mutations(chance: random.Random, known: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
-    """Without end. Six of seven begin as a format that is decoded."""
+    """Yield mutations without end; six of seven start like a supported format."""
     every = list(known)
     decoded = [name for name, body in known.items() if media_type(body[:512]) in SUPPORTED]
     while True:
@@ -97,7 +97,7 @@ def mutations(chance: random.Random, known: Mapping[str, bytes]) -> Iterator[tup
 
 
 def _place(chance: random.Random, body: bytes) -> int:
-    """Half of the time in the first 600 bytes, where the headers are."""
+    """Return a random position, half of the time in the first 600 bytes, where the headers are."""
     return chance.randrange(min(len(body), chance.choice((600, len(body)))) + 1)
 
 
@@ -154,9 +154,9 @@ WAYS = {
 
 
 def requests(chance: random.Random, images: Iterator[tuple[str, bytes]]) -> Iterator[Sent]:
-    """Every image once: in a body of its own, three in a form, or in a tensor, binary or JSON.
+    """Yield requests with every image once: alone as a body, three in a form, or in a binary or JSON tensor.
 
-    One in fifty is broken off halfway, one in fifty has 20 ms.
+    One in fifty is cut halfway, one in fifty has a timeout of 20 ms.
     """
     for number, first in enumerate(images):
         model = chance.choice(MODELS)
@@ -190,7 +190,7 @@ def form(images: Images, model: str, headers: Mapping[str, str]) -> Sent:
 
 
 def tensor(images: Images, model: str, headers: Mapping[str, str], binary: bool) -> Sent:
-    """All images as one BYTES input of the Open Inference Protocol."""
+    """Return all images as one BYTES input of the Open Inference Protocol."""
     one: dict[str, object] = {"name": "image", "shape": [len(images)], "datatype": "BYTES"}
     data = b"".join(struct.pack("<I", len(body)) + body for _, body in images)
     if binary:

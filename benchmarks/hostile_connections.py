@@ -1,18 +1,18 @@
-"""Do others still get answers while somebody holds connections, and what do they get when a replica is killed?
+"""Test whether clients get responses while an attacker occupies connections or a replica is killed.
 
 python benchmarks/hostile_connections.py [--connections 2400] [--hold-s 20] [--kills 50] [--quick]
 
-All of it goes through HAProxy as `resight up` starts it, on loopback. In each attack so many connections are opened and
-left as they are; meanwhile `/healthz` and `POST /v1/detect` are requested over new connections, one after the other.
+All requests pass HAProxy as `resight up` starts it, on loopback. In each attack, --connections connections are opened
+and kept open. During it, `/healthz` and `POST /v1/detect` are requested over new connections, one after the other.
 
-headers   a request line and one header, never finished; as many connections again and three quarters
+headers   a request line and one header, never completed; 1.75 times the connections
 bodies    POST /v2/repository/index, one byte of the announced body
 forms     POST /v1/detect, a form before its first file
-waiting   POST /v1/images?wait_s=30, an eighth as many: the sender waits for its rows
-unread    an eighth as many POST /v2/models/…/infer, raw outputs as JSON that nobody reads
-kills     a replica is killed while clients ask; each status is counted, and none may be a 500
+waiting   POST /v1/images?wait_s=30, an eighth of the connections: the sender waits for its rows
+unread    POST /v2/models/…/infer, an eighth of the connections: raw outputs as JSON that the sender does not read
+kills     a replica is killed while clients send requests; each status is counted, and 500 must not occur
 
-Exit 1 if a verdict does not hold. The control of the attacks is the same measurement at rest.
+The exit code is 1 if a verdict does not hold. The control of the attacks is the same measurement without attack.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CAT = ROOT / "examples" / "photos" / "cat.jpg"
 SIDE = 300
 TIMEOUT_S = 20.0
 BOUND_S = 1.0
-"""Others are to be answered within this, and within twice the slowest answer at rest where that is more."""
+"""Maximum response time for other clients, or twice the slowest response without attack if that is more."""
 BETWEEN_S = 0.1
 RECOVERY_S = 60.0
 CLIENTS = 6
@@ -49,7 +49,7 @@ BROKEN = "connection broken"
 
 @dataclass
 class Watch:
-    """Answers that others get, by what they ask for: the slowest in seconds, and how often each status."""
+    """Responses to other clients by request: the slowest in seconds, and the count of each status."""
 
     slowest_s: dict[str, float] = field(default_factory=dict)
     statuses: Counter[str] = field(default_factory=Counter)
@@ -92,7 +92,7 @@ def main() -> int:
 
 
 def allow_files(count: int) -> None:
-    """Raise the limit of open files of this process. Ends it with a message if the system does not allow so many."""
+    """Raise the limit of open files of this process; exit with a message if the system does not allow it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < count:
         sys.exit(
@@ -102,7 +102,7 @@ def allow_files(count: int) -> None:
 
 
 def attacks(connections: int) -> Iterator[tuple[str, int, bytes]]:
-    """Yield the name of each attack, its connections, and what each of them sends."""
+    """Yield the name of each attack, its number of connections, and the bytes that each sends."""
     photo = CAT.read_bytes()
     yield "headers", connections * 7 // 4, b"GET /healthz HTTP/1.1\r\nhost: x\r\nx-slow: 1"
     yield "bodies", connections, request("/v2/repository/index", b"{", 100, "application/json")
@@ -124,19 +124,19 @@ def request(path: str, body: bytes, length: int, kind: str, is_gzip: bool = Fals
 
 
 def raw_outputs() -> bytes:
-    """Return a small request, compressed, whose answer is about 3 MB of JSON."""
+    """Return a small compressed request with a response of about 3 MB of JSON."""
     numbers = [0] * (3 * SIDE * SIDE)
     tensor = {"name": "images", "shape": [1, 3, SIDE, SIDE], "datatype": "FP32", "data": numbers}
     return gzip.compress(json.dumps({"inputs": [tensor]}).encode())
 
 
 def measured(up: Cluster, name: str, count: int, request: bytes, hold_s: float) -> dict[str, Any]:
-    """Return what others see while `count` connections are held."""
+    """Return the responses to other clients while `count` connections are open."""
     place, watch, photo = urlsplit(up.url), Watch(), CAT.read_bytes()
     with contextlib.ExitStack() as held:
         opened = 0
         for _ in range(count):
-            with contextlib.suppress(OSError):  # refused: the bound of connections is reached
+            with contextlib.suppress(OSError):  # refused: the limit of connections is reached
                 connection = held.enter_context(socket.socket())
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
                 connection.settimeout(2)
@@ -162,7 +162,7 @@ def measured(up: Cluster, name: str, count: int, request: bytes, hold_s: float) 
 
 
 def asked(url: str, method: str, path: str, body: bytes = b"") -> str:
-    """Return the status of one request over a connection of its own."""
+    """Return the status of one request over a separate connection."""
     try:
         return str(httpx2.request(method, url + path, content=body, timeout=TIMEOUT_S).status_code)
     except httpx2.HTTPError:
@@ -170,7 +170,7 @@ def asked(url: str, method: str, path: str, body: bytes = b"") -> str:
 
 
 def killed(up: Cluster, kills: int) -> dict[str, int]:
-    """Kill a detector replica so often while clients ask without repeating; return how often each status came."""
+    """Kill detector replicas while clients send requests without retries; return the count of each status."""
     statuses: Counter[str] = Counter()
     stopped, lock = threading.Event(), threading.Lock()
     photo = CAT.read_bytes()

@@ -1,18 +1,18 @@
-"""Can what somebody sends bring a replica down, make it say 5xx, or cost it memory for good?
+"""Test whether hostile files can crash a replica, cause 5xx responses or leak memory.
 
 python benchmarks/hostile_images.py [--corpus pillow-13.0.0.tar.gz FOLDER …] [--images 10000] [--quick]
 
-A replica of its own (uvicorn, no Ray, loopback) gets every file of the corpus as it is, then mutations of
-them until there are `images`, then bombs, from a few clients at once: as bodies, in forms, as tensors in
-binary and in JSON; some with 20 ms, some broken off halfway. Pillow's tests are a good corpus:
+A separate replica (uvicorn, no Ray, loopback) receives every file of the corpus, then mutations up to `images` files,
+then bombs, from several concurrent clients: as bodies, in forms, and as binary and JSON tensors. Some requests have a
+timeout of 20 ms, some are cut halfway. A good corpus are the tests of Pillow:
 pip download --no-binary :all: --no-deps pillow.
 
-5xx       other than 503 and 504, of a request or of a file in a form.   lost  no answer, or none in a minute.
-died      the process ended, or took more than `most_mib`.               loop  /healthz took at most so long.
-growth    RSS after all of it, less RSS after every file of the corpus was seen once: no leak.
-control   OpenCV alone, given two of the bombs (unguarded_decoder.py), must come to harm, or the bombs are none.
+5xx       other than 503 and 504, of a request or of a file in a form.   lost  no response within a minute.
+died      the process ended, or took more than `most_mib`.               loop  the longest time of /healthz.
+growth    RSS at the end, minus RSS after every file of the corpus was processed once: no leak.
+control   OpenCV alone must fail on two of the bombs (unguarded_decoder.py); otherwise they are not bombs.
 
-Exit 1 if a verdict does not hold; bodies that did harm are then kept beside the log.
+The exit code is 1 if a verdict does not hold; harmful bodies are then kept next to the log.
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ def arguments_of() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--corpus", nargs="*", default=[], help="folders and .tar.gz")
+    parser.add_argument(
+        "--corpus", nargs="*", default=[], help="folders and .tar.gz archives with files to send"
+    )
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
@@ -81,7 +83,7 @@ def arguments_of() -> argparse.Namespace:
 
 
 class Load:
-    """Clients that share one stream of requests, and what came back."""
+    """Clients that share one stream of requests, and the responses."""
 
     def __init__(self, up: Replica, place: Path, clients: int) -> None:
         self._up, self._place, self._clients = up, place, clients
@@ -92,7 +94,7 @@ class Load:
         self.images = 0
 
     def run(self, requests: Iterator[Sent]) -> None:
-        """Until there are none left, or the replica is dead."""
+        """Send requests until none are left or the replica is dead."""
         threads = [
             threading.Thread(target=self._client, args=(requests,)) for _ in range(self._clients)
         ]
@@ -144,7 +146,7 @@ def ask(http: httpx2.Client, sent: Sent) -> httpx2.Response | None:
 
 
 def break_off(url: str, sent: Sent) -> None:
-    """Send half of it and hang up."""
+    """Send half of the request and close the connection."""
     place = urlsplit(url)
     lines = [f"POST {sent.path} HTTP/1.1", f"host: {place.netloc}"]
     lines += [f"content-length: {len(sent.body)}", *(f"{k}: {v}" for k, v in sent.headers.items())]
@@ -153,7 +155,7 @@ def break_off(url: str, sent: Sent) -> None:
         with socket.create_connection((place.hostname, place.port), TIMEOUT_S) as connection:
             connection.sendall(whole)
     except OSError:
-        pass  # refused before it was whole, or the replica is dead, which is noted elsewhere
+        pass  # refused before the end, or the replica is dead, which is recorded elsewhere
 
 
 def measure(arguments: argparse.Namespace, up: Replica, load: Load) -> dict[str, Any]:
@@ -182,7 +184,7 @@ def measure(arguments: argparse.Namespace, up: Replica, load: Load) -> dict[str,
 
 
 def bombs(mib: int, pixels: bool) -> Iterator[tuple[str, list[Sent]]]:
-    """Each four times at once, as a body, in a form and as a tensor."""
+    """Yield each bomb four times concurrently, as a body, in a form and as a tensor."""
     made = (pixel_bombs() if pixels else {}) | table_bombs(mib)
     made["png_animated"] = ("note", animated_png())
     for name, (_, body) in made.items():
@@ -192,7 +194,7 @@ def bombs(mib: int, pixels: bool) -> Iterator[tuple[str, list[Sent]]]:
 
 
 def memory(name: str, up: Replica, load: Load) -> dict[str, Any]:
-    """After the replica has had time to give back what it will."""
+    """Return the memory of the replica after a pause in which it can release memory."""
     time.sleep(SETTLE_S)
     slowest, up.slowest_ms = up.slowest_ms, 0.0
     row = {"after": name, "images": load.images, "rss_mib": up.rss_mib()}

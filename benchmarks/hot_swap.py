@@ -1,19 +1,19 @@
-"""Does a promotion ever cost a request, mix an answer up, or let the old version answer late?
+"""Test whether a promotion loses requests, mixes up responses, or lets the old version answer late.
 
 python benchmarks/hot_swap.py [--promotions 1000] [--loads 50] [--rate 0] [--quick]
 
-Versions 1, 2 and 3 of one model differ in what they store: a score floor of 0.05, 0.1, 0.5, so one photograph
-has 25, 6 or 1 detections. Under one steady open-loop load, `promotions` moves of the alias; `loads` of them
-go to version 3, which was released before (`GET /v1/models` says that it is not resident), the rest flip
-between resident ones. Stretches without promotions are put between, for the comparison. The verdicts:
+Versions 1, 2 and 3 of one model differ in their score floor: 0.05, 0.1 and 0.5, so that one photograph has 25, 6 or 1
+detections. Under a steady open-loop load, the alias is moved `promotions` times. `loads` of them go to version 3,
+which was released before (`GET /v1/models` lists it as not resident); the rest alternate between resident versions.
+Quiet periods without promotions are interleaved for comparison. The verdicts:
 
-failed   any status but 200.  wrong   the answer's version does not own the answer's number of detections.
-late     sent after a promotion returned, answered by a version that no later promotion had asked for.
-p99      of requests due while promotions went on, over p99 of those due in the quiet stretches: 1.5 at most.
-memory   the replica's RSS after each release, from the 6th on: the median of the last fifth over that of the
-         first fifth, 1.02 at most. Its control is what the same loads would take were nothing released.
-controls `late` must be over 0 when aliases.json is written by hand, which replicas follow by polling, and
-         taken for a promotion that returned at once; `wrong` must flag every answer when versions change names.
+failed   any status except 200.  wrong   the number of detections does not belong to the version of the response.
+late     sent after a promotion returned, answered by a version that no later promotion requested.
+p99      of requests due during promotions, over p99 of requests due in quiet periods: at most 1.5.
+memory   RSS of the replica after each release, from the 6th on: the median of the last fifth over that of the
+         first fifth, at most 1.02. Its control is the memory of the same loads without releases.
+controls `late` must be over 0 if aliases.json is written directly, which replicas only poll, and counted as a
+         promotion that returned at once; `wrong` must flag every response if versions exchange names.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ASK = "/v1/detect?min_score=0&model="
 PERSON = ROOT / "examples" / "photos" / "person.jpg"
 FLOORS = {"1": 0.05, "2": 0.1, "3": 0.5}
 COLD = "3"
-WARM_UP = 5  # loads after which the allocator has found its size
+WARM_UP = 5  # loads after which the memory of the allocator is stable
 HAND_WRITES = 5
 
 
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def add_versions(up: Cluster) -> None:
-    """The same weights; another score floor."""
+    """Add versions with the same weights and other score floors."""
     config = json.loads((up.models / MODEL / "1" / "config.json").read_text())
     for version in ("2", "3"):
         file = up.home / f"config-{version}.json"
@@ -138,7 +138,7 @@ def promoted(up: Cluster, version: str, cold: bool) -> Swap:
 
 
 def written_by_hand(up: Cluster, version: str) -> Swap:
-    """The alias file alone, taken for a promotion that returns at once; waits until it is followed."""
+    """Write only the alias file, count it as a promotion that returns at once, and wait until replicas follow."""
     file = up.models / MODEL / "aliases.json"
     file.with_name("aliases.new").write_text(json.dumps({"production": version}))
     file.with_name("aliases.new").replace(file)

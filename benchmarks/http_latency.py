@@ -1,17 +1,16 @@
-"""How fast does the endpoint answer, and how much of the machine does it make answers of?
+"""Measure the latency of the endpoint, and its throughput relative to a bare loop on the same machine.
 
 python benchmarks/http_latency.py [--seconds 15] [--rounds 3] [--quick] [--model NAME --store DIR]
 
-One 164 KB JPEG is asked for again and again, on a cluster of its own. `closed N`: N clients, each asking
-again when it is answered; `open R/s`: Poisson arrivals at half and at four fifths of the best closed rate,
-latency counted from when a request was due. `bare_ratio` is throughput over that of a bare decode + ONNX
-loop on all cores (`bare_loop.py`), which runs before and after every case: A B A B A. The tensor cases
-post ready float32 tensors to /v2/models/…/infer, and are compared with a loop that only infers.
-`overhead` is the median at one client less the median of one bare worker just before it, for this JPEG and for one
-of 1080p (about 500 KB). Targets: 0.85 with JPEGs, 0.90 with tensors, 3 ms of overhead. Means by stage are from the
-replica's own metrics; …_cpu_ms are processor milliseconds a request in the replica, in the rest of Ray (proxy included)
-and in the load generator, on the same cores.
-The negative control is the same picture as a PNG, which takes longer to decode: it must come out worse.
+One 164 KB JPEG is sent repeatedly to a separate cluster. `closed N`: N clients, each with one request at a time;
+`open R/s`: Poisson arrivals at half and at four fifths of the best closed rate, with latency from the due time.
+`bare_ratio` is the throughput over that of a bare decode + ONNX loop on all cores (`bare_loop.py`), which runs before
+and after every case: A B A B A. The tensor cases post float32 tensors to /v2/models/…/infer and are compared with a
+loop without decoding. `overhead` is the median at one client minus the median of one bare worker just before it. It is
+measured with this JPEG and with one of 1080p (about 500 KB). Targets: 0.85 with JPEGs, 0.90 with tensors, 3 ms of
+overhead. Means by stage are metrics of the replica. …_cpu_ms are processor milliseconds per request on the same cores:
+in the replica, in the rest of Ray (including the proxy) and in the load generator.
+The negative control is the same picture as a PNG, which takes longer to decode: it must be slower.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ def measure(arguments: argparse.Namespace, subject: Subject, up: Cluster) -> dic
     jpeg = Load(up.url, path, PHOTO.read_bytes(), seconds=arguments.seconds)
     tensor, why_not = tensor_load(up, subject, arguments.seconds)
     bare = BareLoop(str(subject.graph), subject.side_px, usable_cores())
-    replace(jpeg, clients=4, seconds=2).run()  # warm
+    replace(jpeg, clients=4, seconds=2).run()  # warm up
     before, rows = scrape(up.url), []
     kinds = [("jpeg", jpeg, bare)]
     kinds += [("tensor", tensor, replace(bare, decodes=False))] if tensor else []
@@ -86,7 +85,7 @@ def measure(arguments: argparse.Namespace, subject: Subject, up: Cluster) -> dic
 
 
 def overhead(load: Load, loop: BareLoop, file: Path) -> dict[str, Any]:
-    """Median milliseconds of one client and of one bare worker, one after the other."""
+    """Return the median milliseconds of one client and of one bare worker, measured one after the other."""
     images = max(20, int(load.seconds * 15))
     bare = statistics.median(replace(loop, workers=1).seconds([file] * images)[0]) * 1e3
     asked = replace(load, body=file.read_bytes(), clients=1).run().summary()["p50_ms"]
@@ -97,7 +96,7 @@ def overhead(load: Load, loop: BareLoop, file: Path) -> dict[str, Any]:
 def alternate(
     up: Cluster, body: str, load: Load, loop: BareLoop, arguments: argparse.Namespace
 ) -> list[dict[str, Any]]:
-    """Closed cases with a bare loop before and after each, then open ones."""
+    """Run closed cases with a bare loop before and after each, then open cases."""
     rows: list[dict[str, Any]] = []
     rates = [bare_rate(loop, arguments.seconds / 2)]
     for clients in (1, 8) if arguments.quick else CLIENTS:
@@ -117,7 +116,7 @@ def alternate(
 
 
 def watched(up: Cluster, load: Load) -> dict[str, Any]:
-    """A load, what the replica says of it, and what it cost there and in the rest of the cluster."""
+    """Run a load; return its results, the metrics of the replica, and the CPU time of the cluster."""
     before = scrape(up.url)
     with CpuShare(up.head_pid) as share:
         records = load.run()
@@ -136,7 +135,7 @@ def png_of(photo: Path) -> bytes:
 
 
 def bare_rate(loop: BareLoop, seconds: float) -> float:
-    """Images a second over about so long."""
+    """Return images per second over about `seconds`."""
     images = max(20, int(loop_rate.get(loop.decodes, 40.0) * seconds))
     loop_rate[loop.decodes] = loop.run([PHOTO] * images)
     return loop_rate[loop.decodes]
@@ -146,7 +145,7 @@ loop_rate: dict[bool, float] = {}
 
 
 def merged(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row a case: medians over the rounds."""
+    """Return a row per case with medians over the rounds."""
     cases: list[dict[str, Any]] = []
     for body, case in dict.fromkeys((row["body"], row["case"]) for row in rows):
         same = [row for row in rows if (row["body"], row["case"]) == (body, case)]
@@ -163,7 +162,7 @@ def merged(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def tensor_load(up: Cluster, subject: Subject, seconds: float) -> tuple[Load | None, str]:
-    """A binary FP32 request of the Open Inference Protocol; or why there is none."""
+    """Return a binary FP32 request of the Open Inference Protocol, or why it cannot be made."""
     about = httpx2.get(f"{up.url}/v2/models/{subject.name}")
     if about.status_code != 200:
         return None, f"no tensor cases: GET /v2/models/{subject.name} answers {about.status_code}"

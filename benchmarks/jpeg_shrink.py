@@ -1,8 +1,8 @@
-"""What decoding JPEGs at 1/2 and 1/4 saves, and what it does to boxes.
+"""Measure the time saved by decoding JPEGs at 1/2 and 1/4 of their size, and the effect on boxes.
 
 python benchmarks/jpeg_shrink.py --images 60
-The five photographs at 2,560 px with noise of a camera sensor, JPEG quality 88. One core, alternating,
-medians; boxes of the shipped model from the whole pixels are the reference, at its display threshold.
+Inputs are the five photographs at 2,560 px with sensor noise, JPEG quality 88. Times are medians of alternating calls
+on one core. The reference are the boxes of the shipped model at full size, at its display threshold.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ sys.path.insert(0, str(ROOT))
 
 from model_store.detections import Detections  # noqa: E402
 from model_store.detector import LoadedDetector  # noqa: E402
-from model_store.loaded import load_detector  # noqa: E402
+from model_store.load import load_detector  # noqa: E402
 from model_store.names import parse_ref  # noqa: E402
-from model_store.nms import iou  # noqa: E402
-from model_store.preprocess import read_image  # noqa: E402
 from model_store.store import ModelStore  # noqa: E402
+from model_store.transform.nms import iou  # noqa: E402
+from model_store.transform.preprocess import read_image  # noqa: E402
 
 FACTORS = (1, 2, 4)
 PHOTOS = sorted((ROOT / "examples" / "photos").glob("*.jpg"))
@@ -81,7 +81,7 @@ def main() -> None:
 def compare(
     detector: LoadedDetector, reference: list[Detections], other: list[Detections]
 ) -> dict[str, float]:
-    """Share of detections with a partner of the same class at IoU 0.5, and how far partners differ."""
+    """Return the share of detections matched at IoU 0.5 within a class, and the differences of matches."""
     least, overlaps, shifts, total = detector.config.thresholds.default, [], [], 0
     for a, b in zip(reference, other, strict=True):
         a, b = a.select(a.scores >= least), b.select(b.scores >= least * 0.5)

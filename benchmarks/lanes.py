@@ -1,17 +1,17 @@
-"""What does a full reprocess cost those who upload meanwhile, and what do they cost it?
+"""Measure how a full reprocess and concurrent uploads slow each other down.
 
 python benchmarks/lanes.py [--images 2000] [--rounds 2] [--share 0.1] [--quick]
 
-Three cases alternate on one cluster: `idle`, uploads alone; `solo`, a run alone (`resight reprocess` over a
-sample archive, into new tables); `shared`, both. Uploads are one 164 KB JPEG, open loop, at `share` of the
-rate at which 8 clients saturate the endpoint; latency counts from when a request was due.
+Three cases alternate on one cluster: `idle`, only uploads; `solo`, only a run (`resight reprocess` over a sample
+archive, into new tables); `shared`, both. Uploads are one 164 KB JPEG in an open loop, at `share` of the rate at which
+8 clients saturate the endpoint. Latency is measured from the time at which a request was due.
 
-p99_ratio    p99 of uploads from the start of the run's job to its end, over idle: 2 at most. In the table also
-             `middle`: those of the run's middle half, without the job's start and end.
-bulk_ratio   steady images/s of the shared run over those of the runs alone: 0.85 at least. Uploads take their
-             share of the same cores; all_ratio counts them as images too, and says what sharing itself costs.
-control      eight clients that upload without end, in place of the run: work that no lane keeps apart. The p99 of
-             the same uploads beside them must come out worse than beside a run.
+p99_ratio    p99 of uploads from the start of the run's job to its end, over idle: at most 2. The table also shows
+             `middle`: the middle half of the run, without the start and end of the job.
+bulk_ratio   steady images/s of the shared run over those of the runs alone: at least 0.85. Uploads use some of the
+             same cores; all_ratio also counts them as images, and so shows the cost of sharing itself.
+control      eight clients that upload continuously, in place of the run: load that no lane separates. The p99 of
+             the same uploads must be worse than with a run.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def measure(arguments: argparse.Namespace, up: Cluster, archive: Path) -> dict[s
 
 
 def crowded(uploads: Load, seconds: float) -> Records:
-    """The uploads, beside eight clients in the same lane."""
+    """Measure the uploads with eight other clients in the same lane."""
     others = replace(uploads, rate=0.0, clients=8, seconds=0).start()
     try:
         return replace(uploads, seconds=seconds).run()
@@ -107,7 +107,7 @@ def crowded(uploads: Load, seconds: float) -> Records:
 
 
 def reprocess(up: Cluster, archive: Path, tables: str) -> dict[str, Any]:
-    """Ingest, then one run to its end; when its job began and ended, on time.perf_counter's clock."""
+    """Ingest and complete one run; return start and end of its job on the clock of time.perf_counter."""
     where = {"RESIGHT_TABLES": str(up.home / tables)}
     up.resight("ingest", str(archive), **where)
     from_s = time.perf_counter()
@@ -119,7 +119,7 @@ def reprocess(up: Cluster, archive: Path, tables: str) -> dict[str, Any]:
 
 
 def rate_of(run: dict[str, Any]) -> float:
-    """In the steady state; of all its images where a run is too short for one."""
+    """Return the steady-state rate, or the rate over all images if a run is too short."""
     whole = run["counts"]["requested"] / run["seconds"]
     return float(run["steady_images_per_s"] or run["images_per_s"] or round(whole, 2))
 

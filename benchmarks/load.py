@@ -1,14 +1,14 @@
-"""Load from a process of its own, so that asking takes no turn from measuring or from promoting.
+"""Generate load in a separate process, so that requests do not delay measurements or promotions.
 
-Load(url, path, body, clients=8, seconds=10).run() -> Records      closed loop: each client asks again
+Load(url, path, body, clients=8, seconds=10).run() -> Records      closed loop: a request at a time per client
 Load(url, path, body, rate=40).start() -> Running; .stop() -> Records      open loop: Poisson arrivals
 
-In the open loop latency counts from when a request was due, not from when it could be sent: a server
-that stalls is charged for all who would have come meanwhile (no coordinated omission). In the closed
-loop a client waits for its answer, so a stall hides itself: read throughput there, latency here.
+In the open loop, latency is measured from the time at which a request was due, not from when it could be sent. A server
+that stalls therefore delays all requests due during the stall (no coordinated omission). In the closed loop, clients
+wait for their responses, which hides stalls: use it for throughput, and the open loop for latency.
 
-Requests travel over raw sockets on uvloop (`raw_http.py`), which `load_cost.py` found cheapest. Nothing is
-sent twice: a connection that breaks is a failure, status 0.
+Requests use raw sockets on uvloop (`raw_http.py`), the cheapest client in `load_cost.py`. They are never repeated: a
+broken connection is a failure with status 0.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ VERSION = re.compile(rb'"(?:model_)?version": ?"([^"]+)"')
 
 @dataclass(frozen=True)
 class Load:
-    """What to ask for, how, and how long: until `seconds` or `count`, whichever is first; 0 is no limit."""
+    """The request, its rate and its duration: until `seconds` or `count`, the first of both; 0 means unlimited."""
 
     url: str
     path: str
@@ -48,7 +48,7 @@ class Load:
     seed: int = 0
 
     def start(self) -> Running:
-        """Returns when it has begun."""
+        """Start the load; return when it has begun."""
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         stopped = context.Event()
@@ -69,7 +69,7 @@ class Running:
     stopped: Any
 
     def stop(self) -> Records:
-        """Send nothing more, and wait for what is under way."""
+        """Send no more requests, and wait for the pending ones."""
         self.stopped.set()
         return self.wait()
 
@@ -80,7 +80,7 @@ class Running:
 
 
 def _work(load: Load, pipe: Connection, stopped: Any) -> None:
-    os.setsid()  # Linux may share the processors out by session: others' work must not delay ours
+    os.setsid()  # Linux may schedule processors by session: other load must not delay this process
     with suppress(ImportError):
         import uvloop
 
@@ -96,7 +96,7 @@ def _work(load: Load, pipe: Connection, stopped: Any) -> None:
 
 
 class Generator:
-    """Runs in the process of the load."""
+    """The load generator in its process."""
 
     def __init__(self, load: Load, stopped: Any) -> None:
         self._load, self._stopped = load, stopped
@@ -156,7 +156,7 @@ class Generator:
 
 
 def answer_of(body: bytes) -> tuple[str, int, int]:
-    """Version, number of detections, and digest of the detections as they stand; no JSON is parsed."""
+    """Return version, number of detections and digest of the detections in a response, without parsing JSON."""
     version = VERSION.search(body)
     _, _, found = body.partition(b'"detections":')
     found = found.partition(b'"saturated"')[0]

@@ -1,8 +1,8 @@
-"""Which HTTP client is cheapest in CPU, and so the one a load generator should be made of?
+"""Compare the CPU time of HTTP clients, to choose the one for load generators.
 
 python benchmarks/load_cost.py
-A server that does nothing answers a 164 KB JPEG with 3 KB of JSON after 20 ms; 4 clients ask 2,000 times,
-each kind in a process of its own, in turn, twice. Read the lowest CPU of a kind: others' work only adds.
+An idle server answers a 164 KB JPEG with 3 KB of JSON after 20 ms; 4 clients send 2,000 requests. Each kind of client
+runs twice, in a separate process, in turn. Compare the lowest CPU time of each kind, as other load only adds to it.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def raw_asyncio(url: str, body: bytes, count: int) -> None:
 
 
 def threads(url: str, body: bytes, count: int) -> None:
-    """http.client of the standard library, which is blocking sockets and a parser."""
+    """Use http.client of the standard library: blocking sockets and a parser."""
     import http.client
 
     left, place = iter(range(count)), urlsplit(url).netloc
@@ -138,7 +138,7 @@ KINDS: dict[str, Callable[[str, bytes, int], None]] = {
 
 
 class Nothing(asyncio.Protocol):
-    """Reads a request by its length, answers later."""
+    """A server that reads a request by its length and answers later."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport, self._missing = cast(asyncio.Transport, transport), 0

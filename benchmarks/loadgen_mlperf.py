@@ -1,21 +1,21 @@
-"""MLPerf's own judge: what LoadGen says of the endpoint as SingleStream, Server and Offline.
+"""Measure the endpoint with MLPerf LoadGen in the scenarios SingleStream, Server and Offline.
 
 python benchmarks/loadgen_mlperf.py [--duration-s 60] [--bound-ms 0] [--quick]          needs the group `bench`
 
-The system under test is the HTTP endpoint, asked with the JPEGs of examples/photos; the clock runs from
-LoadGen's schedule to the whole answer, queueing in this client included. The words VALID and INVALID, and
-every figure, are LoadGen's own (mlperf_log_summary.txt, kept in the JSON).
+The system under test is the HTTP endpoint with the JPEGs of examples/photos. Latency is measured from the schedule of
+LoadGen to the complete response, including queueing in this client. VALID, INVALID and all figures are those of LoadGen
+(mlperf_log_summary.txt, included in the JSON).
 
 SingleStream  one query after the other: 90th percentile of latency.
-Offline       all samples at once, 16 under way at a time: samples a second.
-Server        Poisson arrivals: the largest rate found VALID, 99 % of queries within the bound. Rates are tried
-              from 0.95 of Offline downwards, and halfway back up. The bound is RetinaNet's 100 ms, or, where four
-              times SingleStream's 90th percentile is more, that: a small machine is judged by its own speed, and
-              the table says which bound it was.
+Offline       all samples at once, 16 in flight: samples per second.
+Server        Poisson arrivals: the largest VALID rate, with 99 % of queries within the bound. Rates are tried
+              from 0.95 of Offline downwards, and halfway back up. The bound is the 100 ms of RetinaNet or four times
+              the 90th percentile of SingleStream, the larger of both, so that a small machine can pass.
+              The table shows the bound.
 
-Not a submission: MLPerf asks for 600 s, 24,576 samples offline, its own model and data, and a check of accuracy.
-An answer that is no 200 makes a scenario INVALID here, whatever LoadGen says, which does not look. The negative
-control is Server at 1.2 times Offline, which must be over the bound.
+This is not a submission: MLPerf requires 600 s, 24,576 samples offline, its own model and data, and an accuracy check.
+LoadGen ignores statuses; here, any status except 200 makes a scenario INVALID. The negative control is Server at 1.2
+times Offline, which must exceed the bound.
 """
 
 # pyright: reportMissingImports=false
@@ -68,7 +68,7 @@ def measure(arguments: argparse.Namespace, up: Cluster) -> dict[str, Any]:
 
     rows: list[dict[str, Any]] = []
     try:
-        one_run(endpoint, "SingleStream", 2.0, {})  # warm
+        one_run(endpoint, "SingleStream", 2.0, {})  # warm up
         single = run("SingleStream")
         guess = 2e3 / single["p90_ms"]
         offline = run("Offline", offline_expected_qps=guess)
@@ -101,7 +101,7 @@ def measure(arguments: argparse.Namespace, up: Cluster) -> dict[str, Any]:
 def largest_valid(
     run: Callable[[float], dict[str, Any]], first: float, tries: int
 ) -> dict[str, Any] | None:
-    """Downwards by a quarter until one is VALID, then halfway up again while there are tries."""
+    """Lower the rate by a quarter until it is VALID, then search halfway upwards within the number of tries."""
     best: dict[str, Any] | None = None
     too_much, qps = first / 0.75, first
     for _ in range(tries):
@@ -119,7 +119,7 @@ def largest_valid(
 def one_run(
     endpoint: Endpoint, scenario: str, duration_s: float, asked: dict[str, float]
 ) -> dict[str, Any]:
-    """A row of the table, of LoadGen's summary."""
+    """Run a scenario; return a row of the table from the summary of LoadGen."""
     settings = loadgen.TestSettings()
     settings.scenario = getattr(loadgen.TestScenario, scenario)
     settings.mode = loadgen.TestMode.PerformanceOnly

@@ -1,8 +1,8 @@
-"""A cluster for one benchmark: temporary home, free ports, a copy of examples/models; RESIGHT_APP holds.
+"""Start a cluster for one benchmark: temporary home, free ports, a copy of examples/models; uses RESIGHT_APP.
 
 with cluster() as c: c.url, c.resight("models", "list"), c.control("promote", version="2"), c.replicas()
 
-It is stopped whatever happens, SIGTERM included, and everything it wrote goes with it.
+It is always stopped, also at SIGTERM, and all files that it wrote are removed.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ import psutil
 from harness import MODEL, ROOT
 
 from benchmarks.subject import SHIPPED, Subject
-from serve.cluster import read_state
-from serve.ports import preferred_or_free
+from serve.cluster.head import read_state
+from serve.cluster.ports import preferred_or_free
 from serve.settings import Settings
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A running one; `home` is removed with it."""
+    """A running cluster; `home` is removed with it."""
 
     home: Path
     url: str
@@ -44,7 +44,7 @@ class Cluster:
         return self.home / "models"
 
     def resight(self, *words: str, **environment: str) -> str:
-        """Standard output of a command. Raises CalledProcessError."""
+        """Run a command and return its standard output. Raises CalledProcessError."""
         return resight(self.environment | environment, *words)
 
     def replicas(self) -> list[psutil.Process]:
@@ -52,17 +52,17 @@ class Cluster:
         return [p for p in below if any("ServeReplica" in word for word in p.cmdline())]
 
     def rss_mib(self) -> float:
-        """Of all replicas."""
+        """Return the resident memory of all replicas in MiB."""
         return round(sum(process.memory_info().rss for process in self.replicas()) / 2**20, 2)
 
     def holds(self, version: str, name: str = MODEL) -> bool:
-        """Whether the replica that answers has it loaded."""
+        """Return whether the replica that answers has loaded the version."""
         models = httpx2.get(f"{self.url}/v1/models", timeout=60).json()["models"]
         versions = next(model["versions"] for model in models if model["name"] == name)
         return any(one["resident"] for one in versions if one["version"] == version)
 
     def control(self, kind: str, name: str = MODEL, **fields: object) -> dict[str, Any]:
-        """POST /v1/models/NAME/KIND, until it has ended. Raises RuntimeError when it was refused."""
+        """POST /v1/models/NAME/KIND and wait until it has ended. Raises RuntimeError if it was refused."""
         with httpx2.Client(base_url=self.url, timeout=120) as http:
             answer = http.post(f"/v1/models/{name}/{kind}", json=fields)
             while answer.status_code == 202 or (
@@ -77,7 +77,7 @@ class Cluster:
 
 @contextlib.contextmanager
 def cluster(subject: Subject | None = None) -> Iterator[Cluster]:
-    """Up for the length of the block, with the model that is measured, where it is not a shipped one."""
+    """Run a cluster during the block, with the measured model if it is not a shipped one."""
     ended_by = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     strange = [key for key in os.environ if key.startswith("RESIGHT_") and key != "RESIGHT_APP"]
     kept = {key: value for key, value in os.environ.items() if key not in strange}

@@ -1,9 +1,9 @@
-"""A replica without Ray for one benchmark: the HTTP API over an engine, in a process of its own.
+"""Start a replica without Ray for one benchmark: the HTTP API over an engine, in a separate process.
 
 with replica(models, log) as r: r.url, r.rss_mib(), r.peak_mib, r.slowest_ms, r.died
 
-While it runs, it is looked at: its memory every 20 ms, and how long /healthz takes, which is how long its
-event loop stands still. One that takes more than `most_mib` is ended, before the machine runs out.
+While it runs, its memory is sampled every 20 ms, as is the response time of /healthz, which shows how long its event
+loop is blocked. A replica over `most_mib` is killed before the machine runs out of memory.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ import psutil
 import uvicorn
 
 from model_store.machine import usable_cores
-from serve.engine import Engine
-from serve.http_api import build_http_api
-from serve.logs import configure_logs
-from serve.ports import preferred_or_free
+from serve.api.app import build_http_api
+from serve.cluster.ports import preferred_or_free
+from serve.inference.engine import Engine
+from serve.log_config import configure_logs
 from serve.settings import DetectArgs
 
 LOOK_S = 0.02
@@ -36,7 +36,7 @@ START_S = 60.0
 
 
 class Replica:
-    """A running one and what was seen of it."""
+    """A running replica and its measurements."""
 
     def __init__(self, url: str, process: SpawnProcess, most_mib: int) -> None:
         self.url, self._process, self._most_mib = url, process, most_mib
@@ -49,14 +49,14 @@ class Replica:
         self._threads = [threading.Thread(target=t) for t in (self._memory, self._health)]
 
     def rss_mib(self) -> int:
-        """Now; 0 when it is dead."""
+        """Return the current resident memory in MiB; 0 if the replica is dead."""
         try:
             return self._seen.memory_info().rss >> 20
         except psutil.Error:
             return 0
 
     def peak_since(self) -> int:
-        """The highest since it was asked last."""
+        """Return the peak memory since the previous call."""
         peak, self.peak_mib = self.peak_mib, 0
         return peak
 
@@ -104,7 +104,7 @@ class Replica:
 
 @contextlib.contextmanager
 def replica(models: Path, log: Path, most_mib: int) -> Iterator[Replica]:
-    """Up for the length of the block; its output is in `log`."""
+    """Run a replica during the block; its output is in `log`."""
     port = preferred_or_free(0)
     spawn = multiprocessing.get_context("spawn")
     process = spawn.Process(target=_serve, args=(str(models), port, str(log)), daemon=True)
@@ -130,7 +130,7 @@ def _wait_for(url: str, process: SpawnProcess) -> None:
 
 
 def _serve(models: str, port: int, log: str) -> None:
-    """In the process of the replica."""
+    """Serve in the process of the replica."""
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, sys.stdout.fileno())
     os.dup2(file, sys.stderr.fileno())

@@ -1,8 +1,9 @@
-"""The textbook's greedy suppression, a pair of boxes at a time in plain Python: the control of `decode_and_nms.py`.
+"""Textbook greedy suppression in plain Python, a pair of boxes at a time: the control of `decode_and_nms.py`.
 
 boxes x1, y1, x2, y2, scores, class ids --by falling score--> positions kept, best first
-A box is dropped when IoU > iou (strictly) with a kept box, of its class where `class_aware`. Equal scores keep
-their order.
+
+A box is dropped if its IoU with a kept box is > iou, within its class if `class_aware`. Equal scores keep their
+order.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def pairwise_nms(
 
 
 def iou_of(a: Box, b: Box) -> float:
-    """Intersection over union; 0 where the union is empty."""
+    """Return intersection over union; 0 if the union is empty."""
     shared = _side(max(a[0], b[0]), min(a[2], b[2])) * _side(max(a[1], b[1]), min(a[3], b[3]))
     union = _area(a) + _area(b) - shared
     return shared / union if union > 0 else 0.0

@@ -1,23 +1,23 @@
-"""How does an archive run compare with what one would write for it oneself, on this machine?
+"""Compare an archive run with programs written for the same task in other frameworks, on this machine.
 
 python benchmarks/peers_archive.py [--images 2000] [--size 1920x1080] [--rounds 2] [--only daft] [--quick]
 
-The same files, graph, decoder and suppression for all; peers run in environments of their own (`peers/archive/`) and
-write Parquet. First each configuration of each peer is measured on some images, and its best one taken (`tuning`).
-Then all run in turn, alone, the order reversed from round to round:
+All use the same files, graph, decoder and suppression; peers run in separate environments (`peers/archive/`) and
+write Parquet. First, each configuration of each peer is measured on some images, and the best one is used (`tuning`).
+Then all run one after the other, in reverse order in every other round:
 
-per_s        images a second from the start of the command to its end, imports and the last row included
-steady_per_s the same between 10 % and 90 % of the images, where what is written early tells it
-cold_per_s   of Resight: with `resight up` and `resight ingest` (digests and EXIF of all files) before the command;
-             a peer has nothing of the kind, so its per_s
-first_s      from the start of the command to the first row that a reader could see
-lines        what its user writes (`peers/detector.py` included where it is imported)
+per_s         images per second from the start of the command to its end, including imports and the last row
+steady_per_s  the same between 10 % and 90 % of the images, if it can be computed from early writes
+cold_per_s    for Resight: including `resight up` and `resight ingest` (digests and EXIF of all files);
+              for a peer, which has no such steps: its per_s
+first_s       from the start of the command to the first row that is visible to readers
+lines         lines of code of the user (with `peers/detector.py` if it is imported)
 
-Resight's per_s is of `resight reprocess` on a cluster that is up and an archive that is catalogued, as it is used; its
-CPU seconds and memory are those of the whole cluster, sampled, until its last job has left. A peer keeps no digests,
-lineage, ledger or resumption. The negative control (one process, the session made again for each image) sees a tenth
-of the files, and must come out slower than all others. Target: at least every peer. A peer that fails is told, and
-the others go on.
+The per_s of Resight is that of `resight reprocess` on a running cluster and a catalogued archive, as in normal use. Its
+CPU seconds and memory are sampled over the whole cluster until its last job has ended. Peers have no digests, lineage,
+ledger or resumption. The negative control (one process, a new session for each image) processes a tenth of the files
+and must be slower than all others. Target: at least as fast as every peer. A failed peer is reported; the others still
+run.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ ARCHIVE = Path(__file__).resolve().parent / "peers" / "archive"
 FIGURES = ("per_s", "steady_per_s", "cold_per_s", "first_s", "cpu_s_per_1000", "pss_mib")
 CONTROL_PART = 10
 DRIVER_GOES_S = 8.0
-"""After the command has its report, the job's processes take themselves down: they are counted, too."""
+"""Time in which the processes of a job end after its report; they count for the measurement."""
 
 
 def main() -> None:
@@ -124,7 +124,7 @@ def tried(peer: ArchivePeer, files: Sequence[Path], failed: list[Row]) -> list[R
 
 
 def best(peer: ArchivePeer, tuning: Sequence[Row]) -> Config:
-    """By the steady state where all of its configurations tell one: a start says little of so few images."""
+    """Return the best configuration by steady state if all have one; with few images, the start dominates."""
     own = [row for row in tuning if row["name"] == peer.name]
     figure = "steady_per_s" if all(row["steady_per_s"] for row in own) else "per_s"
     rates = {row["config"]: row[figure] for row in own}
@@ -148,7 +148,7 @@ def by_peer(peer: ArchivePeer, config: Config, files: Sequence[Path]) -> Row:
 
 
 def by_resight(archive: Path) -> Row:
-    """On a cluster of its own, which is gone before the next one begins."""
+    """Run Resight on a separate cluster, which ends before the next one starts."""
     up_s = time.perf_counter()
     with cluster() as up:
         up_s = time.perf_counter() - up_s
@@ -178,7 +178,7 @@ def by_resight(archive: Path) -> Row:
 
 
 def merged(rounds: Sequence[Row], subjects: Row) -> list[Row]:
-    """A row a subject: medians over the rounds, and the extremes of its rate."""
+    """Return a row per subject: medians over the rounds, and the extremes of its rate."""
     rows: list[Row] = []
     for name, of in subjects.items():
         own = [row for row in rounds if row["name"] == name]
@@ -201,7 +201,7 @@ def _missing(row: Row) -> tuple[int, int]:
 
 
 def ratios(rounds: Sequence[Row]) -> dict[str, dict[str, list[float]]]:
-    """Peer to figure to Resight over that peer, round by round."""
+    """Map each peer and figure to the ratio of Resight over that peer in each round."""
     found: dict[str, dict[str, list[float]]] = {}
     ours = {row["round"]: row for row in rounds if row["name"] == RESIGHT}
     for row in (row for row in rounds if row["name"] != RESIGHT and row["round"] in ours):

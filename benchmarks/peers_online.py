@@ -1,22 +1,22 @@
-"""How does Resight compare with what one would serve the same detector with, on this machine?
+"""Compare the serving of Resight with other frameworks that serve the same detector, on this machine.
 
 python benchmarks/peers_online.py [--seconds 12] [--rounds 4] [--only fastapi,litserve] [--quick]
 
-Peers run in environments of their own (`peers/online/`), with the same graph and the same decoder, and their first
-answer must be that of `peers/detector.py`. First each configuration of each peer is measured shortly, and its best one
-taken (`tuning`). Then, in every round, each is started alone and asked in turn, the order reversed from round to round,
-so that over an even number of rounds a drift of the machine cancels:
+Peers run in separate environments (`peers/online/`), with the same graph and the same decoder, and their first response
+must equal that of `peers/detector.py`. First, each configuration of each peer is measured briefly, and the best one is
+used (`tuning`). Then, in every round, each is started alone and measured. The order is reversed in every other round,
+so that a drift of the machine cancels over an even number of rounds:
 
-saturated    closed loop, four clients a core, at least eight: answers a second, CPU seconds per 1,000 images, highest
-             PSS of its processes, sampled
-open 50 %, open 80 %    Poisson arrivals, the same for all: that share of the median throughput. Connections take turns.
-             Who cannot keep up with such a rate is told, and not compared there
-first_s      from the start of the command to the first answer, model loaded; `resight up` starts a whole cluster
-lines        what its user writes (the detector of `peers/detector.py` included); Resight's has the shipped config.json
+saturated    closed loop, four clients per core, at least eight: responses per second, CPU seconds per 1,000 images,
+             peak PSS of its processes, sampled
+open 50 %, open 80 %    Poisson arrivals at that share of the median throughput, equal for all. Connections take turns.
+             A peer that cannot keep up with a rate is reported, and not compared there
+first_s      from the start of the command to the first response, with the model loaded; for Resight with `resight up`
+lines        lines of code of the user (with `peers/detector.py`); for Resight with the shipped config.json
 
 Ratios are Resight over a peer within the same round. Targets: throughput at least 1.0 and p99 at most 1.0 of every
-peer. The negative control (a session for every request, on the event loop) must come out slower than all others.
-A peer that fails is a row with what it said, and the others go on.
+peer. The negative control (a session for every request, on the event loop) must be slower than all others.
+A failed peer is reported with its error; the others still run.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from model_store.machine import usable_cores
 CLIENTS = max(8, 4 * usable_cores())
 SHARES = (0.5, 0.8)
 KEEPS_UP = 0.95
-"""Of the rate: who answers less often does not keep up."""
+"""Minimum share of the rate that a peer must answer to keep up."""
 WATCH_S = 5.0
 FIGURES = ("per_s", "cpu_s_per_1000", "pss_mib", "first_s")
 
@@ -101,13 +101,13 @@ def measure(arguments: argparse.Namespace, everyone: Sequence[Subject]) -> Row:
 
 
 def tried(one: Subject, jpeg: bytes, seconds: float, failed: list[Row]) -> list[Row]:
-    """Each of its configurations at saturation; nothing when there is no time for it, or no choice."""
+    """Measure each configuration at saturation; skip it without time for tuning or with one configuration."""
     rows = []
     for config in one.configs if seconds else ():
         print(f"trying {one.name}: {config.name} …", file=sys.stderr)
         try:
             with one.up(config, jpeg) as up:
-                saturated(up, 2.0)  # others of its workers may be loading still
+                saturated(up, 2.0)  # other workers may still be loading
                 found = saturated(up, seconds)
             rows.append({"name": one.name, "config": config.name, "per_s": found["per_s"]})
         except FAILURES as error:
@@ -121,7 +121,7 @@ def best(one: Subject, tuning: Sequence[Row]) -> Config:
 
 
 def open_rates(everyone: Sequence[Subject], tuning: Sequence[Row]) -> list[float]:
-    """Of the median of all but the control; none where nothing was tried."""
+    """Return the open rates from the median of all except the control; empty if nothing was measured."""
     found: dict[str, float] = {}
     controls = {one.name for one in everyone if one.is_control}
     for row in tuning:
@@ -132,9 +132,9 @@ def open_rates(everyone: Sequence[Subject], tuning: Sequence[Row]) -> list[float
 
 
 def ask(up: Up, seconds: float, rates: Sequence[float], turn: int) -> list[Row]:
-    """Rows of its cases, from one start. Raises RuntimeError when its answer is another's."""
+    """Start a peer and return the rows of its cases. Raises RuntimeError if its response is wrong."""
     require_same(up)
-    saturated(up, 2.0)  # warm
+    saturated(up, 2.0)  # warm up
     with Watch(up.pid, WATCH_S) as watch:
         full = saturated(up, seconds)
     cost = {
@@ -153,7 +153,7 @@ def ask(up: Up, seconds: float, rates: Sequence[float], turn: int) -> list[Row]:
 
 
 def require_same(up: Up) -> None:
-    """The labels of `peers/detector.py`, and its scores to a hundredth. Raises RuntimeError."""
+    """Raise RuntimeError unless labels equal those of `peers/detector.py`, and scores to 0.01."""
     answer = httpx2.post(
         up.url + up.path, content=up.body, headers=dict(up.headers), timeout=60
     ).content
@@ -164,7 +164,7 @@ def require_same(up: Up) -> None:
     )
     labels = [label for label, _ in said] == [label for label, _ in known]
     if not labels or any(abs(s - k) > 0.01 for (_, s), (_, k) in zip(said, known, strict=True)):
-        raise RuntimeError(f"it answers {said}, and not {known}")
+        raise RuntimeError(f"it answers {said} instead of {known}")
 
 
 def saturated(up: Up, seconds: float) -> Row:
@@ -176,7 +176,7 @@ def load_of(up: Up, **how: Any) -> Load:
 
 
 def merged(rounds: Sequence[Row], facts_of: Row) -> list[Row]:
-    """A row a subject: medians over the rounds, and the extremes of its throughput."""
+    """Return a row per subject: medians over the rounds, and the extremes of its throughput."""
     rows: list[Row] = []
     for name, about in facts_of.items():
         own = [row for row in rounds if row["name"] == name]
@@ -201,7 +201,7 @@ def merged(rounds: Sequence[Row], facts_of: Row) -> list[Row]:
 
 
 def ratios(rounds: Sequence[Row]) -> dict[str, dict[str, list[float]]]:
-    """Peer to figure to Resight over that peer, round by round; none where one of them did not keep up."""
+    """Map each peer and figure to the ratio of Resight over that peer in each round in which both kept up."""
     found: dict[str, dict[str, list[float]]] = {}
     ours = {(row["round"], row["case"]): row for row in rounds if row["name"] == RESIGHT}
     for row in rounds:

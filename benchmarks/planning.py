@@ -1,11 +1,11 @@
-"""What planning and committing cost, and how that grows with the archive: 10^5, 10^6 and 10^7 images.
+"""Measure the cost of planning and committing, and its growth with the archive: 10^5, 10^6 and 10^7 images.
 
 python benchmarks/planning.py [--full]
-Synthetic catalogues (`synthetic.py`), a null detector (every image is empty), no Ray. Each size in a process of its
-own, so that the peak of memory is its own. A new model (all are due), 90 % done, nothing to do; then rows of a
-null detector through the committer of a run, and compaction. The last line of output is one JSON document.
-The negative control is the same plan by hand, at the smallest size: both tables as rows of Python, looked through
-one by one. It must take longer and more memory.
+Uses synthetic catalogues (`synthetic.py`) and a null detector (every image is empty), without Ray. Each size runs in a
+separate process, so that its peak memory is measured alone. The plans are: a new model (all images are due), 90 %
+done, nothing to do. Then rows of the null detector pass the committer of a run, and the table is compacted. The last
+line of output is a JSON document. The negative control is the same plan at the first size, computed from both tables
+as Python rows. It must take longer and more memory.
 """
 
 from __future__ import annotations
@@ -24,29 +24,31 @@ from typing import Any
 import pyarrow as pa
 from harness import ROOT, facts, keep, peak_mib, verdicts
 
-from archive.compact import compact
+from archive.delta.compact import compact
+from archive.delta.tables import Tables
 from archive.schemas import RESULTS
-from archive.tables import Tables
-from batch.accounting import read_back
-from batch.commit import ResultCommitter
-from batch.plan import Plan, make_plan, pinned
-from batch.scope import Scope
-from batch.spec import RunSpec
+from batch.pipeline.commit import Committer
+from batch.planning.plan import Plan, make_plan, pinned
+from batch.runs.accounting import read_back
+from batch.runs.scope import Scope
+from batch.runs.spec import RunSpec
 from model_store.store import ModelStore
 
 COMMIT_ROWS = 2_000
 MOST_COMMITTED = 1_000_000
 MOST_GROWTH = 2
-"""Of the cost of planning one image, over all sizes: a plan that sorts or joins as it should stays below."""
+"""Maximum growth of the cost of planning an image over all sizes; correct sorts and joins stay below it."""
 ENDS = 25
-"""Commits at the start and at the end that are compared."""
+"""Number of commits at the start and at the end that are compared."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--full", action="store_true", help="10^7 too: some minutes, 4 GB of disk")
+    parser.add_argument(
+        "--full", action="store_true", help="also measure 10^7: some minutes, 4 GB of disk"
+    )
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--by-hand", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -65,7 +67,7 @@ def main() -> None:
 
 
 def bounds(rows: list[dict[str, Any]], control: dict[str, Any]) -> list[tuple[str, Any, str, bool]]:
-    """`rows` from the smallest size to the largest; the control is of the smallest."""
+    """Return the verdicts; `rows` are ordered by size, and the control has the first size."""
     smallest, largest = rows[0], rows[-1]
     grows = largest["us_per_image"] / smallest["us_per_image"]
     found = [("µs an image, largest / smallest", grows, f"≤ {MOST_GROWTH}", grows <= MOST_GROWTH)]
@@ -76,7 +78,7 @@ def bounds(rows: list[dict[str, Any]], control: dict[str, Any]) -> list[tuple[st
 
 
 def measure(images: int) -> dict[str, Any]:
-    """Seconds, microseconds an image and MiB for one size; the tables are made by another process."""
+    """Return seconds, microseconds per image and MiB for one size; another process makes the tables."""
     model = pinned(ModelStore(str(ROOT / "examples" / "models")), "motion")
     key = model.info.inference_key
     with tempfile.TemporaryDirectory(prefix="resight-plan-bench-") as folder:
@@ -102,7 +104,7 @@ def measure(images: int) -> dict[str, Any]:
 
 
 def by_hand(images: int) -> dict[str, Any]:
-    """The plan for a new model, as one writes it without a database: both tables in Python's memory, row by row."""
+    """Compute the plan for a new model without a database: both tables as Python rows."""
     with tempfile.TemporaryDirectory(prefix="resight-plan-bench-") as folder:
         tables = Tables(folder)
         _elsewhere(f"synthetic_media(tables, {images})", folder)
@@ -128,9 +130,9 @@ def _planned(tables: Tables, model: Any) -> tuple[Plan, float]:
 
 
 def _committed(tables: Tables, plan: Plan) -> dict[str, Any]:
-    """Rows of a detector that sees nothing, in commits of COMMIT_ROWS."""
+    """Commit rows of a detector without detections, in commits of COMMIT_ROWS."""
     spec = RunSpec(run_id="bench", model="motion@1", commit_s=1e-9)
-    committer = ResultCommitter(tables, spec, plan)
+    committer = Committer(tables, spec, plan)
     seconds: list[float] = []
     for window in plan.windows(COMMIT_ROWS):
         rows = _empty_rows(window["media_sha256"].to_pylist(), plan)
@@ -172,7 +174,7 @@ def _empty_rows(digests: list[str], plan: Plan) -> pa.Table:
 
 def _elsewhere(call: str, folder: str) -> None:
     code = (
-        "from archive.tables import Tables\n"
+        "from archive.delta.tables import Tables\n"
         "from benchmarks.synthetic import synthetic_media, synthetic_results\n"
         f"tables = Tables({folder!r})\n{call}\n"
     )

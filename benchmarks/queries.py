@@ -1,6 +1,6 @@
-"""What queries cost as an archive grows: seconds and peak memory of `resight sql` and `resight export`.
+"""Measure seconds and peak memory of `resight sql` and `resight export` as an archive grows.
 
-A synthetic archive with three detections an image (nine in a third of them); each query is a process of its own.
+The archive is synthetic, with three detections per image (nine in a third of them). Each query runs in a new process.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from archive.exports import export
-from archive.query import query
-from archive.tables import Tables
-from archive.views import View, Views
+from archive.delta.tables import Tables
+from archive.views.exports import export
+from archive.views.query import query
+from archive.views.views import View, Views
 from benchmarks.harness import peak_mib, table
 from benchmarks.synthetic import synthetic_media, synthetic_results
 
@@ -34,7 +34,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--memory-mib", type=int, nargs="*", default=[0, 1024, 512])
-    parser.add_argument("--one", nargs=3, metavar=("NAME", "TABLES", "MIB"), help="in this process")
+    parser.add_argument(
+        "--one", nargs=3, metavar=("NAME", "TABLES", "MIB"), help="run the query in this process"
+    )
     arguments = parser.parse_args()
     if arguments.one:
         name, url, mib = arguments.one

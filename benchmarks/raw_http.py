@@ -1,9 +1,9 @@
-"""As little HTTP/1.1 as a load generator needs: keep-alive connections over asyncio's own sockets.
+"""Minimal HTTP/1.1 client for load generators: keep-alive connections over asyncio sockets.
 
-pool = Pool(url); async with pool.take() as connection: status, body = await connection.ask(request)
+`pool = Pool(url); async with pool.take() as connection: status, body = await connection.ask(request)`
 
-A connection answers one request at a time. Nothing is sent twice: one that breaks raises
-ConnectionError, and what asked counts it as a failure.
+A connection has one request at a time. Requests are never repeated: a broken connection
+raises ConnectionError, and the caller counts a failure.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from typing import cast
 from urllib.parse import urlsplit
 
 MOST = 512
-IDLE_S = 5.0  # well below what proxies allow, so that none closes one that is about to be used
+IDLE_S = 5.0  # well below the idle limits of proxies, so that they do not close a connection in use
 
 
 def request_bytes(
     url: str, path: str, body: bytes, headers: Sequence[tuple[str, str]] = ()
 ) -> bytes:
-    """A whole POST, made once and sent often."""
+    """Return a complete POST request, made once and sent many times."""
     lines = [f"POST {path} HTTP/1.1", f"host: {urlsplit(url).netloc}"]
     lines += [f"content-length: {len(body)}", *(f"{name}: {value}" for name, value in headers)]
     return "\r\n".join((*lines, "", "")).encode() + body
 
 
 class Pool:
-    """The connection used last is used next; new ones are opened as they are needed."""
+    """Pool of connections; new ones are opened on demand."""
 
     def __init__(self, url: str, most: int = MOST) -> None:
         place = urlsplit(url)
@@ -40,7 +40,7 @@ class Pool:
 
     @asynccontextmanager
     async def take(self) -> AsyncIterator[Socket]:
-        """Raises OSError when none can be opened."""
+        """Yield a connection. Raises OSError if none can be opened."""
         async with self._free:
             socket = self._usable()
             if socket is None:
@@ -57,7 +57,9 @@ class Pool:
 
     def _usable(self) -> Socket | None:
         while self._idle:
-            socket = self._idle.popleft()  # in turn: workers of a server each have their own
+            socket = (
+                self._idle.popleft()
+            )  # in turn: each connection belongs to one worker of a server
             if not socket.closed and time.monotonic() - socket.idle_since_s < IDLE_S:
                 return socket
             socket.close()
@@ -65,7 +67,7 @@ class Pool:
 
 
 class Socket(asyncio.Protocol):
-    """One connection. Answers end by their length, by the last chunk, or by the end of the connection."""
+    """A connection. Responses end at their length, at the last chunk, or at the end of the connection."""
 
     def __init__(self) -> None:
         self.closed = False
@@ -76,7 +78,7 @@ class Socket(asyncio.Protocol):
         self._answer: asyncio.Future[tuple[int, bytes]] | None = None
 
     async def ask(self, request: bytes) -> tuple[int, bytes]:
-        """Status and body, a chunked one with its chunk sizes in it. Raises ConnectionError."""
+        """Send a request; return status and body, a chunked body with its chunk sizes. Raises ConnectionError."""
         if self.closed:
             raise ConnectionResetError("closed by the server")
         self._received.clear()
@@ -90,7 +92,7 @@ class Socket(asyncio.Protocol):
         self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is not one by name
+        self._transport = cast(asyncio.Transport, transport)  # the type of uvloop is not a subclass
 
     def data_received(self, data: bytes) -> None:
         self._received += data

@@ -1,4 +1,4 @@
-"""What a load has seen: a row a request, and what can be said of them together."""
+"""Records of a load: a row per request, and summaries of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 @dataclass
 class Records:
-    """One row a request; times are seconds on time.perf_counter's clock, which all processes share."""
+    """Columns with a row per request; times are seconds of time.perf_counter, the same clock in all processes."""
 
     due_s: NDArray[np.float64]
     sent_s: NDArray[np.float64]
@@ -20,7 +20,7 @@ class Records:
     status: NDArray[np.int64]
     version: NDArray[np.str_]
     detections: NDArray[np.int64]
-    digest: NDArray[np.int64]  # of the detections as they were sent: equal bytes, equal digest
+    digest: NDArray[np.int64]  # of the detections as sent: equal bytes have equal digests
     cpu_s: float = 0.0
 
     def __len__(self) -> int:
@@ -28,13 +28,13 @@ class Records:
 
     @property
     def latency_ms(self) -> NDArray[np.float64]:
-        """Of the answers with status 200."""
+        """Latencies in ms of the responses with status 200."""
         good = self.status == 200
         return (self.done_s[good] - self.due_s[good]) * 1e3
 
     @property
     def samples_ms(self) -> list[float]:
-        """The latencies one by one, in the order in which they were due."""
+        """Return each latency, ordered by due time."""
         order = np.argsort(self.due_s[self.status == 200], kind="stable")
         return np.round(self.latency_ms[order], 1).tolist()
 
@@ -43,11 +43,11 @@ class Records:
         return Records(*columns, cpu_s=self.cpu_s * float(mask.mean()) if len(mask) else 0.0)
 
     def between(self, start_s: float, end_s: float) -> Records:
-        """Those that were due then."""
+        """Return the records that were due between two times."""
         return self.where((self.due_s >= start_s) & (self.due_s < end_s))
 
     def summary(self) -> dict[str, Any]:
-        """Counts, answers a second, and milliseconds; `late_ms` is how late the generator itself was."""
+        """Return counts, responses per second and milliseconds; `late_ms` is the delay of the generator itself."""
         if not len(self):
             return {"requests": 0, "failures": 0}
         good, taken = self.latency_ms, float(self.done_s.max() - self.due_s.min())

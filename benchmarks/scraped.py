@@ -1,4 +1,4 @@
-"""What the endpoint says of itself: two looks at GET /metrics, and what happened between them.
+"""Compare two samples of GET /metrics of the endpoint.
 
 before = scrape(url); …; after = scrape(url); batch_sizes(before, after), stage_ms(before, after)
 """
@@ -17,7 +17,7 @@ Scrape = dict[tuple[str, str], float]
 
 
 def scrape(url: str) -> Scrape:
-    """Sums over models, versions and replicas by (sample, its stage or bucket); empty where there is none."""
+    """Return sums over models, versions and replicas by (sample, stage or bucket or an empty text)."""
     answer = httpx2.get(f"{url}/metrics", timeout=30)
     found: defaultdict[tuple[str, str], float] = defaultdict(float)
     for name, labels, value in SAMPLE.findall(answer.text if answer.is_success else ""):
@@ -27,7 +27,7 @@ def scrape(url: str) -> Scrape:
 
 
 def batch_sizes(before: Scrape, after: Scrape) -> dict[str, int]:
-    """Batches in each bucket of the histogram."""
+    """Return the number of batches in each bucket of the histogram."""
     name = "resight_batch_size_bucket"
     sizes, below = {}, 0.0
     for size in sorted(float(le) for metric, le in after if metric == name):
@@ -39,7 +39,7 @@ def batch_sizes(before: Scrape, after: Scrape) -> dict[str, int]:
 
 
 def stage_ms(before: Scrape, after: Scrape) -> dict[str, float]:
-    """Mean milliseconds of an image in each stage of the replica."""
+    """Return the mean milliseconds of an image in each stage of the replica."""
     means: dict[str, float] = {}
     for stage in STAGES:
         total, count = (

@@ -1,9 +1,9 @@
-"""An archive of one picture size, as one make of camera writes it: what throughput is measured on.
+"""Make an archive of one picture size, like that of one camera model, for measurements of throughput.
 
 build(OUT, 5000, (4000, 3000))  ->  OUT/camera_00/00000.jpg …   JPEGs that differ in their bytes
 
-DISTINCT frames of the sample archive's scenes are scaled to the size and encoded; each file is one of them with
-its number as a comment (a COM segment), so that no two have the same digest and all cost the same to decode.
+DISTINCT frames of the sample archive are scaled to the size and encoded. Each file is one of them with its number in a
+comment (a COM segment). All digests therefore differ, and all files cost the same to decode.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ DISTINCT = 48
 PER_CAMERA = 500
 QUALITY = 88
 GRAIN = 6.0
-"""Standard deviation, levels, the same in all colours: an enlarged frame alone is smoother than a sensor's."""
+"""Standard deviation of noise in levels, equal in all colours: an enlarged frame is smoother than a sensor image."""
 
 
 def build(out: Path, images: int, size_px: tuple[int, int]) -> None:
-    """Writes `images` files of (width, height) px to `out`; does nothing if it holds that many."""
+    """Write `images` files of (width, height) px to `out` unless it already has that number."""
     if out.is_dir() and sum(1 for _ in out.rglob("*.jpg")) == images:
         return
     frames = [frame(size_px, which) for which in range(DISTINCT)]
@@ -35,7 +35,7 @@ def build(out: Path, images: int, size_px: tuple[int, int]) -> None:
 
 
 def frame(size_px: tuple[int, int], which: int = 0) -> bytes:
-    """One of its JPEGs, without a number."""
+    """Return one of the distinct JPEGs, without a number."""
     shots = [shot for shot in plan(DISTINCT * 4, seed=0) if shot.kind == "jpeg"]
     return _encoded(render(shots[which], 0), size_px)
 

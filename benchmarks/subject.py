@@ -1,4 +1,4 @@
-"""The model that is measured: the shipped one, or another of any model store, by its name.
+"""Select the measured model: the shipped one, or another of any model store by its name.
 
 add_options(parser) -> --model NAME --store DIR; Subject.of(arguments) -> weights, input size, folder to copy
 """
@@ -25,15 +25,15 @@ class Subject:
 
     @staticmethod
     def of(arguments: argparse.Namespace) -> Subject:
-        """Raises SystemExit where there is no such model."""
-        found = Subject(arguments.store, arguments.model)
-        if not (found.store / found.name / "aliases.json").is_file():
-            raise SystemExit(f"{found.store} has no model '{found.name}' with an alias")
-        return found
+        """Return the selected model. Raises SystemExit if it does not exist."""
+        subject = Subject(arguments.store, arguments.model)
+        if not (subject.store / subject.name / "aliases.json").is_file():
+            raise SystemExit(f"{subject.store} has no model '{subject.name}' with an alias")
+        return subject
 
     @property
     def folder(self) -> Path:
-        """Of its version."""
+        """The folder of the version."""
         aliases = json.loads((self.store / self.name / "aliases.json").read_text())
         return self.store / self.name / str(aliases["production"])
 
@@ -47,22 +47,24 @@ class Subject:
 
     @property
     def side_px(self) -> int:
-        """Of a square input. Raises SystemExit for another: the bare loops here stretch to a square."""
+        """The side of the square input. Raises SystemExit for other inputs: the bare loops stretch to a square."""
         spec = self.config["preprocess"]
         if spec.get("height_px") not in (None, spec["side_px"]) or spec.get("resize") == "rect":
             raise SystemExit(
-                f"{self.name} takes pictures that are no squares; the bare loops do not"
+                f"{self.name} needs pictures that are not square; the bare loops support only squares"
             )
         return int(spec["side_px"])
 
     @property
     def graph(self) -> Path:
-        """Of an ONNX model. Raises SystemExit for another: the bare loops of processors run ONNX."""
+        """The file of an ONNX model. Raises SystemExit for other formats: the bare loops run only ONNX."""
         if self.weights.suffix != ".onnx":
             raise SystemExit(f"{self.weights.name}: the bare loop runs ONNX files; see gpu.py")
         return self.weights
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default=MODEL, help="name of a model, of its alias production")
-    parser.add_argument("--store", type=Path, default=SHIPPED, help="the model store that has it")
+    parser.add_argument(
+        "--model", default=MODEL, help="name of a model; its alias production is measured"
+    )
+    parser.add_argument("--store", type=Path, default=SHIPPED, help="model store with the model")

@@ -1,4 +1,4 @@
-"""The HTTP endpoint as MLPerf LoadGen's system under test."""
+"""Adapt the HTTP endpoint to MLPerf LoadGen as its system under test."""
 
 # pyright: reportMissingImports=false
 # (the extra `bench`)
@@ -17,7 +17,7 @@ from benchmarks.raw_http import Pool
 
 
 class Endpoint:
-    """Queries go from LoadGen's threads to one event loop of ours; a sample is one of `requests`."""
+    """Pass queries from the threads of LoadGen to an event loop; a sample is one of `requests`."""
 
     def __init__(self, url: str, requests: Sequence[bytes]) -> None:
         self.requests = requests
@@ -30,11 +30,11 @@ class Endpoint:
         self._thread.start()
 
     def begin(self, at_a_time: int) -> None:
-        """Before a scenario; what is more than that waits here, on LoadGen's clock."""
+        """Set the number of requests in flight before a scenario; others wait here, on the clock of LoadGen."""
         self.statuses, self._free = Counter(), asyncio.Semaphore(at_a_time)
 
     def issue(self, samples: list[Any]) -> None:
-        """Called by LoadGen; must not wait."""
+        """Send queries; called by LoadGen and must not block."""
         self._loop.call_soon_threadsafe(self._begin, [(s.id, s.index) for s in samples])
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What is allowed of answers while an alias moves, and what memory does: arithmetic over records, no cluster."""
+"""Check responses while an alias moves, and the memory of the replica, from records and without a cluster."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.records import Records
 
 @dataclass(frozen=True)
 class Swap:
-    """One promotion, on the records' clock."""
+    """A promotion, on the clock of the records."""
 
     version: str
     asked_s: float
@@ -27,14 +27,15 @@ class Swap:
 
 
 def shares(loads: int, stretches: int) -> list[int]:
-    """As equal as they can be."""
+    """Split a number into shares that are as equal as possible."""
     return [loads // stretches + (i < loads % stretches) for i in range(stretches)]
 
 
 def allowed_versions(swaps: Sequence[Swap], records: Records) -> list[set[str]]:
-    """Of each answer: what the last promotion returned before it was sent says, or one asked for since.
+    """Return the allowed versions of each response: that of the last promotion that returned before the request was
+    sent, and those requested since.
 
-    `swaps` in order, the first of them over before any request.
+    `swaps` are in order; the first one ended before any request.
     """
     returned = np.array([swap.returned_s for swap in swaps])
     asked = np.array([swap.asked_s for swap in swaps])
@@ -44,7 +45,7 @@ def allowed_versions(swaps: Sequence[Swap], records: Records) -> list[set[str]]:
 
 
 def late(swaps: Sequence[Swap], records: Records) -> dict[str, int]:
-    """Good answers that came from none of the versions allowed; and how many had one choice only."""
+    """Count successful responses of versions that are not allowed, and those with a single allowed version."""
     allowed = allowed_versions(swaps, records)
     known = zip(records.version, records.status, allowed, strict=True)
     wrongly = sum(
@@ -54,7 +55,7 @@ def late(swaps: Sequence[Swap], records: Records) -> dict[str, int]:
 
 
 def wrong(records: Records, detections: Mapping[str, int]) -> int:
-    """Good answers whose number of detections is not that of the version they name."""
+    """Count successful responses with a number of detections that does not belong to their version."""
     known = zip(records.version, records.status, records.detections, strict=True)
     return sum(bool(status == 200 and detections.get(str(v)) != n) for v, status, n in known)
 
@@ -62,7 +63,7 @@ def wrong(records: Records, detections: Mapping[str, int]) -> int:
 def parts(
     records: Records, swaps: Sequence[Swap], quiet: Sequence[tuple[float, float]], end_s: float
 ) -> dict[str, NDArray[np.float64]]:
-    """Latencies, ms, of what was due in the quiet stretches, between them, and during each kind of swap."""
+    """Return latencies in ms of requests due in quiet periods, between them, and during each kind of swap."""
     ends = [*(start for start, _ in quiet[1:]), end_s]
     times = {
         "steady": quiet,
@@ -75,7 +76,7 @@ def parts(
 
 
 def ranks(values: Sequence[float] | NDArray[np.float64], digits: int = 2) -> dict[str, Any]:
-    """Percentiles, the largest, and how many there are."""
+    """Return percentiles, the maximum and the count."""
     if not len(values):
         return {"n": 0}
     of = {f"p{rank}": round(float(np.percentile(values, rank)), digits) for rank in (50, 90, 99)}
@@ -83,7 +84,7 @@ def ranks(values: Sequence[float] | NDArray[np.float64], digits: int = 2) -> dic
 
 
 def memory(rss: Mapping[str, Sequence[float]], warm_up: int) -> dict[str, Any]:
-    """Resident MiB after releases: the end against the start, the slope, and the leaking control."""
+    """Summarise resident MiB after releases: end over start, slope, and the leaking control."""
     released = np.array(rss["released"][warm_up:] or rss["released"])
     fifth = max(1, len(released) // 5)
     start, end = float(np.median(released[:fifth])), float(np.median(released[-fifth:]))
@@ -101,7 +102,7 @@ def memory(rss: Mapping[str, Sequence[float]], warm_up: int) -> dict[str, Any]:
 
 
 def timeline(records: Records, swaps: Sequence[Swap]) -> dict[str, list[float]]:
-    """Latency second by second, and when promotions were asked for, in seconds of the run."""
+    """Return the latency of each second, and the times of promotions in seconds of the run."""
     start_s = float(records.due_s.min())
     good = records.where(records.status == 200)
     second = (good.due_s - start_s).astype(int)

@@ -1,7 +1,7 @@
-"""Archives of any size that do not exist: rows of `media` and `results`, and the file system they came from.
+"""Simulate archives of any size: rows of `media` and `results`, and the file system of their images.
 
 synthetic_media(tables, 10**6); ingest(tables, url_of(10**6)) finds every file unchanged.
-Image i lies at CAMERA/MONTH/IMG_i.jpg, 1,000 a folder, 10 folders a camera; its digest is sha256(i).
+Image i is CAMERA/MONTH/IMG_i.jpg, 1,000 per folder, 10 folders per camera; its digest is sha256(i).
 """
 
 # pyright: reportMissingTypeStubs=false
@@ -23,8 +23,8 @@ from deltalake import write_deltalake
 from fsspec import AbstractFileSystem
 from PIL import Image
 
+from archive.delta.tables import Tables
 from archive.schemas import MEDIA, RESULTS
-from archive.tables import Tables
 
 FOLDER_IMAGES = 1000
 CAMERA_FOLDERS = 10
@@ -61,7 +61,7 @@ def url_of(images: int) -> str:
 
 
 def synthetic_media(tables: Tables, images: int, file_rows: int = FILE_ROWS) -> None:
-    """Rows as an ingest of `url_of(images)` would have left them; nothing asks whether they are there."""
+    """Append the rows that an ingest of `url_of(images)` writes, without a check for existing rows."""
     _fill(tables, "media", MEDIA, _MEDIA, images, file_rows, root=url_of(images))
 
 
@@ -73,7 +73,7 @@ def synthetic_results(
     file_rows: int = FILE_ROWS,
     boxes: int = 1,
 ) -> None:
-    """Results of a share of the images under one inference key; a third have detections, so many each."""
+    """Append results of a share of the images under one inference key; a third have `detections` each."""
     more = {"key": key, "millionths": round(frac * 1e6), "boxes": boxes}
     _fill(tables, "results", RESULTS, _RESULTS, images, file_rows, **more)
 
@@ -90,7 +90,7 @@ def _fill(
 
 
 def as_schema(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """All columns of the schema; null where there is none."""
+    """Add the missing columns of the schema as nulls."""
     columns = [
         rows[field.name].cast(field.type)
         if field.name in rows.column_names
@@ -106,9 +106,9 @@ def path_of(image: int) -> str:
 
 
 class Simulated(AbstractFileSystem):
-    """The files of `url_of(images)`, made up when asked for.
+    """File system with the files of `url_of(images)`, generated on request.
 
-    Of every `new_each` images one has a new one beside it; the first `changed` have another content tag.
+    Each `new_each`-th image has a new image next to it; the first `changed` images have another content tag.
     """
 
     protocol = "simulated"
@@ -137,7 +137,7 @@ class Simulated(AbstractFileSystem):
         return [{"name": f"{here}/{name}", "type": "directory", "size": 0} for name in names]
 
     def cat_file(self, path: str, start: Any = None, end: Any = None, **_: Any) -> bytes:
-        """A small JPEG, for each image another."""
+        """Return a small JPEG, different for each image."""
         kind = type(self)
         if not kind.jpeg:
             file = io.BytesIO()
@@ -159,7 +159,7 @@ fsspec.register_implementation("simulated", Simulated, clobber=True)
 
 
 class Keys(Sequence[str]):
-    """The paths of so many images, in their order; none is kept."""
+    """Ordered paths of `images` images, generated on request."""
 
     def __init__(self, images: int) -> None:
         self._images = images
@@ -172,7 +172,7 @@ class Keys(Sequence[str]):
 
 
 class SimulatedS3:
-    """ListObjectsV2 over `Keys(images)`: 1,000 a page. `calls` counts them."""
+    """ListObjectsV2 over `Keys(images)` with 1,000 keys per page; `calls` counts the calls."""
 
     def __init__(self, images: int, wait: Any) -> None:
         self._keys, self._wait = Keys(images), wait

@@ -1,7 +1,7 @@
-"""The negative control of `hostile_images.py`: OpenCV alone, in a process of its own, given what a replica turns down.
+"""Negative control of `hostile_images.py`: decode images that a replica refuses with OpenCV alone, in a process.
 
-It must come to harm: die, not come to an end, or take more memory than the replica did under the like. The process
-may take `most_mib` of address space and `LONGEST_S`, so that the machine outlives it.
+It must fail: crash, not end in time, or take more memory than the replica with similar images. The process is limited
+to `most_mib` of address space and `LONGEST_S`, so that the machine survives.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ print("refused" if picture is None else "decoded", int(status.split("VmHWM:")[1]
 
 
 def controls(memory: list[dict[str, Any]], most_mib: int) -> list[dict[str, Any]]:
-    """Two bombs of 1 MiB at most, and the replica's peak under each, from the rows of its `memory`."""
+    """Decode two bombs of at most 1 MiB; compare with the peaks of the replica from the rows of its `memory`."""
     bombs = {"png_animated": animated_png()}
     bombs["tiff_tags_that_overlap"] = table_bombs(1)["tiff_tags_that_overlap"][1]
     replica_mib = {row["after"]: row["peak_mib"] for row in memory}
@@ -37,7 +37,7 @@ def controls(memory: list[dict[str, Any]], most_mib: int) -> list[dict[str, Any]
 
 
 def bounds(rows: list[dict[str, Any]]) -> list[tuple[str, Any, str, bool]]:
-    """Whether each came to harm."""
+    """Return a verdict on each control: it must have failed."""
     found: list[tuple[str, Any, str, bool]] = []
     for row in rows:
         dead = row["ended"] == TOO_SLOW or row["ended"].startswith("signal")
@@ -49,7 +49,7 @@ def bounds(rows: list[dict[str, Any]]) -> list[tuple[str, Any, str, bool]]:
 
 
 def unguarded(body: bytes, most_mib: int) -> dict[str, Any]:
-    """`ended`: decoded, refused, too slow, or the signal or code that it died of; `peak_mib`: None where it did."""
+    """Return `ended` (decoded, refused, too slow, or the signal or exit code of a crash) and `peak_mib` (None then)."""
     command = [sys.executable, "-c", _DECODE, str(most_mib)]
     began_s = time.perf_counter()
     words: list[bytes] = []

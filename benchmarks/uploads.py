@@ -1,11 +1,12 @@
-"""What an archive's size costs those who upload and those who ask: GET /v1/images, and the rows of uploads.
+"""Measure how the size of an archive affects uploads and queries of GET /v1/images.
 
 python benchmarks/uploads.py [--sizes 100000,1000000] [--quick]
-Synthetic tables (`synthetic.py`) of so many images, nine tenths of them with a result, compacted as `resight compact`
-leaves them. Each kind of question is asked a few times (`archive/find.py`), and rows of 100 uploads are added to both
-tables (`serve/recorder.py`); medians, in seconds. Each size in a process of its own, for its peak of memory.
-The negative control is the page of the newest images made by hand from the view `detections`, all of it grouped by
-image before it is cut: it must take longer.
+The tables are synthetic (`synthetic.py`) and compacted as by `resight compact`; nine tenths of the images have results.
+Each kind of query is repeated (`archive/views/search.py`), and rows of 100 uploads are added to both tables
+(`serve/uploads/recorder.py`). Figures are medians in seconds.
+Each size runs in a separate process, to measure its peak memory.
+The negative control computes the page of the newest images from the view `detections`, grouped by image before the
+limit: it must take longer.
 """
 
 from __future__ import annotations
@@ -25,25 +26,26 @@ from typing import Any
 import pyarrow as pa
 from harness import ROOT, arguments_of, facts, keep, peak_mib, table, verdicts
 
-from archive.compact import compact
-from archive.find import Found, Wanted, find
-from archive.query import query
+from archive.delta.compact import compact
+from archive.delta.tables import Tables
 from archive.schemas import MEDIA, RESULTS
-from archive.tables import Tables
-from archive.views import View, Views
+from archive.views.query import query
+from archive.views.search import Found, Wanted, find
+from archive.views.views import View, Views
 from benchmarks.synthetic import synthetic_media, synthetic_results
-from serve.recorder import commit
-from serve.upload import Upload
+from serve.uploads.recorder import commit
+from serve.uploads.uploads import Upload
 
 KEY, TURNS, UPLOADS = "k", 3, 100
 MOST_S = 20.0
-"""What a question may take (serve/table_actor.py)."""
+"""Time limit of a query in seconds (serve/uploads/actors.py)."""
 CAMERA = "camera-00003"
 QUESTIONS: dict[str, dict[str, Any]] = {
     "the newest": {},
     "of a camera": {"camera": CAMERA},
     "of an hour": {"since": datetime(2025, 6, 1, 12), "until": datetime(2025, 6, 1, 13)},
     "missing": {"status": "missing"},
+    "empty": {"status": "empty"},
     "of a label": {"label": "deer"},
     "of a camera and a label": {"camera": CAMERA, "label": "deer"},
 }
@@ -103,7 +105,7 @@ def ask(tables: Tables, conditions: dict[str, Any]) -> Found:
 
 
 def uploads(first: int) -> list[Upload]:
-    """Of pictures that no table knows."""
+    """Return uploads of pictures that are in no table."""
     now = datetime.now(UTC)
     made: list[Upload] = []
     for number in range(first, first + UPLOADS):

@@ -1,1 +1,1 @@
-"""The `resight` command: one small file per group of commands, no logic of its own."""
+"""The `resight` command: one module per group of commands; the logic is in the other packages."""

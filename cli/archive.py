@@ -1,4 +1,4 @@
-"""ingest, sql, export, compact: the archive and its tables; no cluster needed."""
+"""The commands `ingest, sql, export, compact`: the archive and its tables. Need no cluster."""
 
 from __future__ import annotations
 
@@ -17,25 +17,28 @@ from model_store.lazy_imports import lazy_imports
 with lazy_imports():
     from rich.progress import Progress
 
-    from archive.compact import compact, tidy
-    from archive.exports import export
-    from archive.ingest import IngestReport, ingest
-    from archive.ingest import retire as retire_archive
-    from archive.publications import unpublished, view_named, view_of_run
-    from archive.query import query
-    from archive.roots import require_foreign
-    from archive.tables import Tables
-    from archive.views import View
+    from archive.catalogue.ingest import IngestReport, ingest
+    from archive.catalogue.ingest import retire as retire_archive
+    from archive.catalogue.roots import require_foreign
+    from archive.delta.compact import compact, tidy
+    from archive.delta.tables import Tables
+    from archive.views.exports import export
+    from archive.views.publications import unpublished, view_named, view_of_run
+    from archive.views.query import query
+    from archive.views.views import View
     from serve.settings import Settings
 
 _OF_VIEW = re.compile(r"\b(results|detections|hidden|events|occurrences)\b", re.IGNORECASE)
 ViewOption = Annotated[
     str | None,
-    typer.Option("--view", help="results and detections of this view, not of production"),
+    typer.Option("--view", help="query the results of this view; default: production"),
 ]
 RunOption = Annotated[
     str | None,
-    typer.Option("--run", help="… of this run's inference key, with every score, published or not"),
+    typer.Option(
+        "--run",
+        help="query all results of this run's inference key, with every score, published or not",
+    ),
 ]
 
 MemoryOption = Annotated[
@@ -43,7 +46,7 @@ MemoryOption = Annotated[
     typer.Option(
         "--memory-mib",
         min=64,
-        help="memory of joins and sorts; the rest is on disk, below TMPDIR. Default: half of the machine's",
+        help="memory for joins and sorts in MiB; the rest spills to TMPDIR; default: half of the machine's memory",
     ),
 ]
 
@@ -56,30 +59,35 @@ def register(app: typer.Typer) -> None:
 
 
 def ingest_command(
-    url: Annotated[str, typer.Argument(help="a folder, or s3://bucket/prefix")],
+    url: Annotated[str, typer.Argument(help="folder or s3://bucket/prefix")],
     template: Annotated[
         str | None,
         typer.Option(
-            help="where a path names its camera, when EXIF has no serial number; kept for the next time. "
-            f"Default: {DEFAULT_TEMPLATE}"
+            help="position of the camera in a path, for files without a serial number in EXIF; stored with the "
+            f"archive; default: {DEFAULT_TEMPLATE}"
         ),
     ] = None,
     verify: Annotated[bool, typer.Option(help="read and hash every file again")] = False,
     retire: Annotated[
-        bool, typer.Option("--retire", help="gone for good: leave its files out of runs")
+        bool,
+        typer.Option("--retire", help="the archive is gone for good: leave its files out of runs"),
     ] = False,
     yes: Annotated[
-        bool, typer.Option("--yes", help="mark files as missing, however many of a place are gone")
+        bool,
+        typer.Option(
+            "--yes",
+            help="mark missing files as missing, also when most files of a folder or camera are gone",
+        ),
     ] = False,
     max_mib: Annotated[
-        int, typer.Option(min=1, help="size of a file in MiB above which it is not read")
+        int, typer.Option(min=1, help="maximum size of a file in MiB; larger files are not read")
     ] = MAX_MIB,
     fmt: FormatOption = Format.table,
 ) -> None:
-    """Catalogue an archive: what is new or changed is read, hashed and described. Safe to repeat.
+    """Catalogue an archive: read and hash every new or changed file. Safe to repeat.
 
-    Exit code 1 when files or folders could not be read, or when so many files of one folder or camera are gone
-    that a disk may not be mounted; all others are ingested. Exit code 7 when the archive has no image at all.
+    Exit code 1 if files or folders could not be read, or if many files of a folder or camera are missing: is the disk
+    mounted? All other files are ingested. Exit code 7 if the archive has no images.
     Example: resight ingest /data/deer
     """
     settings = Settings()
@@ -108,11 +116,11 @@ def _explain(report: IngestReport) -> None:
     for path, why in list(report.unreadable.items())[:20]:
         note(f"unreadable: {path}: {why}")
     for folder, why in list(report.unlisted.items())[:20]:
-        note(f"unreadable folder: {folder}: {why}; its files stay as they were")
+        note(f"unreadable folder: {folder}: {why}; its files keep their rows")
     for place, files in list(report.withheld.items())[:20]:
-        note(f"not there: {files} files of {place}; is a disk not mounted? They stay as they were")
+        note(f"missing: {files} files of {place}; is a disk not mounted? Their rows are kept")
     if report.withheld:
-        note("If they are gone for good: resight ingest --yes with the same archive")
+        note("if they are gone for good: resight ingest --yes with the same archive")
     if report.unreadable or report.unlisted or report.withheld:
         raise typer.Exit(1)
 
@@ -131,7 +139,7 @@ def sql(
     memory_mib: MemoryOption = None,
     fmt: FormatOption = Format.table,
 ) -> None:
-    """Query the tables. Results and detections are those of the published view.
+    """Query the tables with SQL. Results and detections are those of the published view.
 
     Example: resight sql "select label, count(*) from detections group by label" --format csv
     """
@@ -140,18 +148,20 @@ def sql(
     found = query(tables, statement, chosen, allow_files, memory_mib)
     print_rows(found.to_pylist(), fmt, found.column_names)
     if chosen is None and _OF_VIEW.search(statement):
-        _say_what_is_missing(tables)
+        _note_unpublished(tables)
 
 
 def export_command(
-    relation: Annotated[str, typer.Argument(help=", ".join(RELATIONS))],
-    out: Annotated[Path, typer.Argument(help="a name that ends in .parquet or .csv")],
+    relation: Annotated[str, typer.Argument(help=f"relation to export: {', '.join(RELATIONS)}")],
+    out: Annotated[
+        Path, typer.Argument(help="file to write; its name must end in .parquet or .csv")
+    ],
     view: ViewOption = None,
     run: RunOption = None,
     memory_mib: MemoryOption = None,
     fmt: FormatOption = Format.table,
 ) -> None:
-    """Write a relation to a file that other programs open. The table 'exports' keeps a record of it.
+    """Write a relation to a Parquet or CSV file, and record the export in the table 'exports'.
 
     Example: resight export detections deer.parquet
     """
@@ -160,29 +170,30 @@ def export_command(
     rows = export(tables, relation, out, chosen, memory_mib)
     print_facts({"relation": relation, "rows": rows, "file": str(out)}, fmt)
     if chosen is None and _OF_VIEW.search(relation):
-        _say_what_is_missing(tables)
+        _note_unpublished(tables)
 
 
 def compact_command(
     names: Annotated[
         list[str] | None,
-        typer.Argument(help=f"which: {', '.join(TABLE_NAMES)}; all of them if none"),
+        typer.Argument(help=f"tables to compact: {', '.join(TABLE_NAMES)}; default: all"),
     ] = None,
     min_files: Annotated[
-        int, typer.Option(min=2, help="leave alone what has fewer small files than this")
+        int, typer.Option(min=2, help="small files from which a partition is compacted")
     ] = MIN_FILES,
     vacuum: Annotated[
-        bool, typer.Option("--vacuum", help="remove files that no reader of the last week needs")
+        bool,
+        typer.Option("--vacuum", help="also remove files that no snapshot of the last week needs"),
     ] = False,
     fmt: FormatOption = Format.table,
 ) -> None:
-    """Put the small files of the tables together. Safe while runs, ingests and others write to them.
+    """Merge small files of the tables. Safe while runs, ingests and other processes write to them.
 
-    Runs do it for their own results. Example: resight compact --vacuum
+    Runs compact their own results. Example: resight compact --vacuum
     """
     unknown = sorted(set(names or ()) - set(TABLE_NAMES))
     if unknown:
-        raise BadRequest(f"no table '{unknown[0]}'; there is: {', '.join(TABLE_NAMES)}")
+        raise BadRequest(f"unknown table '{unknown[0]}': use one of {', '.join(TABLE_NAMES)}")
     tables = Tables(Settings().tables_url)
     rows = []
     for name in names or TABLE_NAMES:
@@ -193,7 +204,7 @@ def compact_command(
 
 
 def _chosen(tables: Tables, view: str | None, run: str | None) -> View | None:
-    """None: what is published as production, if anything is. Raises BadRequest."""
+    """Return the requested view; None for the published production view. Raises BadRequest."""
     if view is not None and run is not None:
         raise BadRequest("--view and --run exclude each other")
     if run is not None:
@@ -201,7 +212,7 @@ def _chosen(tables: Tables, view: str | None, run: str | None) -> View | None:
     return None if view is None else view_named(tables, view)
 
 
-def _say_what_is_missing(tables: Tables) -> None:
+def _note_unpublished(tables: Tables) -> None:
     words = unpublished(tables)
     if words:
         note(words)

@@ -1,4 +1,4 @@
-"""assertions add, list: what people say about detections; no cluster needed."""
+"""The commands `assertions add, list`: human corrections of detections. Needs no cluster."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from cli.output import Format, FormatOption, note, print_facts, print_rows
 from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
-    from archive.assertion_files import read_assertions, remarks
-    from archive.assertions import append, human_assertions
-    from archive.tables import Tables
+    from archive.annotations.assertions import append, human_assertions
+    from archive.annotations.import_file import read_assertions, remarks
+    from archive.delta.tables import Tables
     from serve.settings import Settings
 
 app = typer.Typer(
-    help="What people say about detections: right, another label, nothing there, or missed. Only ever added.",
+    help="Human assertions on detections: correct, relabelled, false or missed. Append-only.",
     no_args_is_help=True,
 )
 ACTIONS = ("keep", "relabel", "suppress", "add", "withdraw")
@@ -29,34 +29,34 @@ def add(
     file: Annotated[
         Path,
         typer.Argument(
-            help="a table of 'resight export detections' with labels corrected (.csv, .parquet), or statements "
-            "(.csv, .json, .jsonl), see docs/impact.md"
+            help="output of 'resight export detections' with corrected labels (.csv, .parquet), or assertions "
+            "(.csv, .json, .jsonl); see docs/reference/assertions.md"
         ),
     ],
     by: Annotated[
         str | None,
-        typer.Option(help="who made the corrections, or the statements without an actor"),
+        typer.Option(help="author of the corrections, or of assertions without an actor"),
     ] = None,
     at: Annotated[
         str | None,
         typer.Option(
-            help="time of rows that have none: 2026-05-14T09:30:00+02:00. Default of corrections: now"
+            help="time of rows without one, such as 2026-05-14T09:30:00+02:00; default for corrections: now"
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="check and count everything, and add nothing")
+        bool, typer.Option("--dry-run", help="check and count the rows and add nothing")
     ] = False,
     fmt: FormatOption = Format.table,
 ) -> None:
-    """Add corrected labels, or statements, from a file: all, or none when a row is wrong.
+    """Add corrected labels or assertions from a file: all of them, or none if a row is invalid.
 
-    In a table, a changed label is a relabel; an empty one, or -, means that nothing is there. The same file again
-    adds nothing. Example: resight assertions add checked.csv --by "Ana" --dry-run
+    In a table of detections, a changed label is a relabel; an empty label or - marks a false detection. Adding a
+    file again adds nothing. Example: resight assertions add checked.csv --by "Ana" --dry-run
     """
     tables = Tables(Settings().tables_url)
     read = read_assertions(tables, file, by, at)
-    for words in remarks(tables, read.rows):
-        note(words)
+    for remark in remarks(tables, read.rows):
+        note(remark)
     actions = Counter(read.rows["action"].to_pylist())
     counts = {"unchanged": read.unchanged, "repeated": read.repeated}
     counts |= {action: actions[action] for action in ACTIONS}
@@ -68,14 +68,16 @@ def add(
 
 @app.command("list")
 def list_assertions(
-    media: Annotated[str | None, typer.Option(help="sha256 of an image, or how it begins")] = None,
-    label: Annotated[str | None, typer.Option(help="only with this label")] = None,
+    media: Annotated[
+        str | None, typer.Option(help="sha256 of an image, or its first digits")
+    ] = None,
+    label: Annotated[str | None, typer.Option(help="only assertions with this label")] = None,
     history: Annotated[
-        bool, typer.Option("--history", help="also what a later statement took the place of")
+        bool, typer.Option("--history", help="also assertions that a later one replaced")
     ] = False,
     fmt: FormatOption = Format.table,
 ) -> None:
-    """What people said, oldest first.
+    """List human assertions, oldest first.
 
     Example: resight assertions list --label deer --format csv
     """

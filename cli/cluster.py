@@ -1,4 +1,4 @@
-"""up, down, status, env: the Ray cluster of this machine and where everything is."""
+"""The commands `up, down, status, env`: the Ray cluster of this machine."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ import typer
 from cli.output import Format, FormatOption, note, print_facts
 from model_store.errors import BadRequest, ClusterError, ModelNotReady, ResightError
 from model_store.lazy_imports import lazy_imports
-from serve.ports import LOOPBACK, MAX_PORT, Ports
+from serve.cluster.ports import LOOPBACK, MAX_PORT, Ports
 
 with lazy_imports():
     import httpx2
 
-    from archive.query import archives
-    from archive.tables import Tables
+    from archive.delta.tables import Tables
+    from archive.views.query import archives
     from model_store.store import ModelStore
-    from serve import residents, serving
+    from serve.api.models import rollout_words
+    from serve.auth.tokens import TokenFile
     from serve.client import Client
-    from serve.cluster import ClusterState, client_environment, join, read_state, start, stop
-    from serve.deploy import application_status, deploy
-    from serve.model_status import rollout_words
+    from serve.cluster.deploy import application_status, deploy
+    from serve.cluster.head import ClusterState, client_environment, join, read_state, start, stop
+    from serve.models import readiness
     from serve.settings import Settings
-    from serve.tokens import TokenFile
 
-LOOK_S = 5
+POLL_S = 5
 
 
 def register(app: typer.Typer) -> None:
@@ -37,31 +37,42 @@ def register(app: typer.Typer) -> None:
 
 def up(
     host: Annotated[
-        str, typer.Option(help="0.0.0.0 for all interfaces; needs a token")
+        str, typer.Option(help="address to listen on; 0.0.0.0 is every interface and needs a token")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=MAX_PORT, help="HTTP port")] = 8000,
     ray_port: Annotated[
-        int, typer.Option(min=0, max=MAX_PORT, help="Ray's own port; another free one if taken")
+        int,
+        typer.Option(min=0, max=MAX_PORT, help="port of Ray; if it is taken, another free port"),
     ] = 6379,
-    dashboard_port: Annotated[int, typer.Option(min=0, max=MAX_PORT, help="likewise")] = 8265,
-    object_store_mib: Annotated[int, typer.Option(min=75, help="shared memory for chunks")] = 1024,
+    dashboard_port: Annotated[
+        int,
+        typer.Option(
+            min=0, max=MAX_PORT, help="port of Ray's dashboard; if it is taken, another free port"
+        ),
+    ] = 8265,
+    object_store_mib: Annotated[
+        int, typer.Option(min=75, help="shared memory for chunks of images, in MiB")
+    ] = 1024,
     block: Annotated[
-        bool, typer.Option(help="stay; SIGHUP: follow the alias files now, SIGTERM: down")
+        bool,
+        typer.Option(
+            help="keep running: SIGHUP reloads the alias files, SIGTERM stops the cluster"
+        ),
     ] = False,
     fmt: FormatOption = Format.table,
 ) -> None:
     """Start Ray on this machine and serve the models of the store. Safe to repeat.
 
-    `ready` says which models answer, and why others do not. Exit code 6 when a model fails; the cluster is up all the
-    same.
+    The field `ready` lists the models that answer, and why others do not. Exit code 6 if a model fails; the cluster
+    keeps running.
 
     Example: resight up --port 8000
     """
     settings = Settings()
-    Tables(settings.new_tables_url)  # refuses a path of which uploads and runs would fail
+    Tables(settings.new_tables_url)  # raises if uploads and runs could not use the path
     if host not in LOOPBACK and not (settings.token.strip() or TokenFile.of(settings).read()):
         raise BadRequest(
-            f"listening on {host} needs a token: export RESIGHT_TOKEN=$(openssl rand -hex 32), or "
+            f"listening on {host} needs a token: export RESIGHT_TOKEN=$(openssl rand -hex 32), or run "
             "resight tokens add NAME --scope detect"
         )
     host = "127.0.0.1" if host == "localhost" else host
@@ -71,13 +82,13 @@ def up(
         note("starting Ray …")
         state = start(settings, Ports(port, ray_port, dashboard_port), host, object_store_mib)
     elif (state.host, state.http_port) != (host, port):
-        note(f"already up at {state.endpoint}; to move it: resight down, then up again")
+        note(f"already up at {state.endpoint}; to move it: resight down, then resight up")
     join(settings)
     note("deploying serve/app.yaml …")
     try:
         deploy(settings, state)
     except BaseException:
-        if started:  # nothing is left half up; the logs stay
+        if started:  # leave nothing half started; the logs stay
             note(f"stopping Ray; its logs are in {state.logs}")
             stop(settings)
         raise
@@ -87,32 +98,32 @@ def up(
     if block:
         _stay(settings, state)
     elif fails:
-        raise ModelNotReady(f"the cluster is up, and a model fails: {fails}")
+        raise ModelNotReady(f"the cluster is up, but a model fails: {fails}")
 
 
 def _stay(settings: Settings, state: ClusterState) -> None:
-    """Until the cluster ends or is told to. Raises ClusterError when Ray ends by itself."""
+    """Block until the cluster ends or a signal stops it. Raises ClusterError if Ray ends by itself."""
     signals = {signal.SIGHUP, signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     while read_state(settings) == state:
-        got = signal.sigtimedwait(signals, LOOK_S)
-        if got is None:
+        received = signal.sigtimedwait(signals, POLL_S)
+        if received is None:
             continue
-        if got.si_signo != signal.SIGHUP:
+        if received.si_signo != signal.SIGHUP:
             note("stopping …")
             stop(settings)
             return
         try:
             with Client(state.reachable_url, settings.token) as client:
                 client.reload()
-            note("every replica has read the alias files")
+            note("every replica has reloaded the alias files")
         except ResightError as error:
-            note(f"not reloaded: {error}")
-    raise ClusterError(f"Ray has ended; its log is {settings.logs_path / 'ray.log'}")
+            note(f"reload failed: {error}")
+    raise ClusterError(f"Ray has ended; see its log {settings.logs_path / 'ray.log'}")
 
 
 def down(fmt: FormatOption = Format.table) -> None:
-    """Stop the cluster that 'resight up' started; only that one. Tables and models stay.
+    """Stop the cluster that 'resight up' started, and no other. Tables and models are kept.
 
     Example: resight down
     """
@@ -124,7 +135,7 @@ def down(fmt: FormatOption = Format.table) -> None:
 
 
 def status(fmt: FormatOption = Format.table) -> None:
-    """Where everything is and what runs. Exit code 1 when the detectors do not answer.
+    """Show folders, addresses and what is running. Exit code 1 if the detectors do not answer.
 
     Example: resight status --format json
     """
@@ -162,7 +173,7 @@ def status(fmt: FormatOption = Format.table) -> None:
 
 
 def env(fmt: FormatOption = Format.table) -> None:
-    """Shell variables with which Ray's own commands reach this cluster.
+    """Print shell variables with which Ray's own commands connect to this cluster.
 
     Example: eval "$(resight env)"; ray job list
     """
@@ -175,7 +186,7 @@ def env(fmt: FormatOption = Format.table) -> None:
 
 
 def _rollout(settings: Settings) -> str:
-    """Return canaries, shadows and pins in words, or why they cannot be read."""
+    """Return canaries, shadows and pins as text, or why they cannot be read."""
     store = ModelStore(settings.models_url)
     try:
         words = rollout_words(store, store.names())
@@ -185,20 +196,20 @@ def _rollout(settings: Settings) -> str:
 
 
 def _ready(state: ClusterState) -> tuple[bool, str, str]:
-    """Return whether the detectors answer, in words, and which models fail, if any."""
+    """Return whether the detectors answer, a text that explains it, and the failing models or an empty text."""
     try:
         answer = httpx2.get(f"{state.reachable_url}/readyz", timeout=10)
     except httpx2.HTTPError as error:
         return False, f"no: {error}", ""
     try:
-        said = answer.json()
+        body = answer.json()
         if answer.status_code == 200:
-            failures = [f"{label}: {why}" for label, why in said.get("failures", {}).items()]
-            fails = "; ".join(words for words in failures if residents.PENDING not in words)
+            failures = [f"{label}: {why}" for label, why in body.get("failures", {}).items()]
+            fails = "; ".join(words for words in failures if readiness.PENDING not in words)
             not_ready = "".join(f"; not {words}" for words in failures)
-            return True, "yes: " + ", ".join(said["loaded"]) + not_ready, fails
-        detail = str(said["detail"])
-        fails = "" if serving.NO_MODEL in detail or residents.PENDING in detail else detail
+            return True, "yes: " + ", ".join(body["loaded"]) + not_ready, fails
+        detail = str(body["detail"])
+        fails = "" if readiness.NO_MODEL in detail or readiness.PENDING in detail else detail
         return False, f"no: {detail}", fails
-    except (ValueError, KeyError, TypeError):  # a proxy's own page
+    except (ValueError, KeyError, TypeError):  # the error page of a proxy
         return False, f"no: {answer.status_code} {answer.text[:500]}", ""

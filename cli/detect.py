@@ -1,4 +1,4 @@
-"""detect: one model over a few pictures, here and now; no cluster, no tables."""
+"""The command `detect`: run a model on some pictures in this process. Needs no cluster and writes no table."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from model_store.errors import BadRequest, ImageError
 from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
-    from archive import listing
-    from archive.views import Views
-    from batch.facts import wanted_version
+    from archive.catalogue import listing
+    from archive.views.views import Views
+    from batch.schedule.archive_state import wanted_version
     from cli.drawing import draw_detections
     from model_store.decoders import layout
     from model_store.detections import Detections, RunLengths
     from model_store.detector import LoadedDetector
-    from model_store.images import decode
-    from model_store.loaded import load_detector
+    from model_store.images.decode import decode
+    from model_store.load import load_detector
     from model_store.machine import usable_cores
-    from model_store.shown import least_scores, shown
     from model_store.store import ModelStore
+    from model_store.transform.thresholds import least_scores, shown
     from serve.settings import Settings
 
 BOX = ("x1_px", "y1_px", "x2_px", "y2_px")
 COLUMNS = ("image", "label", "score", *BOX, "note", "mask_area_px", "mask_rle")
 WIDE = {"mask_rle"}  # in JSON and CSV only
-OF_MASKS = {"mask_area_px"}  # in a table where there are any
+OF_MASKS = {"mask_area_px"}  # in a table only if there are masks
 
 
 def register(app: typer.Typer) -> None:
@@ -39,19 +39,20 @@ def register(app: typer.Typer) -> None:
 
 
 def detect(
-    images: Annotated[list[Path], typer.Argument(help="picture files, or folders of them")],
+    images: Annotated[list[Path], typer.Argument(help="picture files or folders")],
     model: Annotated[str, typer.Option("--model", help=MODEL)] = "",
     min_score: Annotated[
-        float | None, typer.Option(min=0, max=1, help="default: the model's own thresholds")
+        float | None,
+        typer.Option(min=0, max=1, help="score threshold; default: the thresholds of the model"),
     ] = None,
     draw: Annotated[
-        Path | None, typer.Option(help="write the pictures with boxes into this folder")
+        Path | None, typer.Option(help="folder for copies of the pictures with boxes")
     ] = None,
     fmt: FormatOption = Format.table,
 ) -> None:
-    """What a model sees in some pictures. Exit code 1 when it cannot see one of them.
+    """Run a model on some pictures and print its detections. Exit code 1 if a picture is unreadable.
 
-    With --draw a picture is written as NAME.jpg, one of a folder under its name there.
+    With --draw, a picture is written as NAME.jpg; pictures of a folder keep their paths below it.
 
     Example: resight detect buck.jpg night/ --model deer --draw seen/
     """
@@ -64,7 +65,7 @@ def detect(
     if not model:
         note(f"model: {version}")
     detector = load_detector(store, version, usable_cores())
-    least = least_scores(detector.config, min_score)
+    thresholds = least_scores(detector.config, min_score)
     rows: list[dict[str, Any]] = []
     unreadable = 0
     for path, name in files:
@@ -75,11 +76,11 @@ def detect(
             note(f"unreadable: {name}: {error}")
             unreadable += 1
             continue
-        seen = shown(found, least)
-        rows += _rows(name, detector, seen, facts.note)
+        visible = shown(found, thresholds)
+        rows += _rows(name, detector, visible, facts.note)
         if path in drawings:
             pixels = decode(data).pixels
-            draw_detections(drawings[path], pixels, seen, detector.config.labels)
+            draw_detections(drawings[path], pixels, visible, detector.config.labels)
     hidden = _hidden(rows) if fmt is Format.table else set[str]()
     columns = [column for column in COLUMNS if column not in hidden]
     print_rows([{c: row[c] for c in columns} for row in rows], fmt, columns)
@@ -88,12 +89,12 @@ def detect(
 
 
 def _hidden(rows: Sequence[dict[str, Any]]) -> set[str]:
-    """Columns that a table goes without."""
+    """Return the columns that a table leaves out."""
     return WIDE | {name for name in OF_MASKS if all(row[name] is None for row in rows)}
 
 
 def _files(given: list[Path]) -> Iterator[tuple[Path, str]]:
-    """Pictures and the names they are shown by. Raises BadRequest for what is not there."""
+    """Yield each picture with its displayed name. Raises BadRequest for a missing path."""
     for path in given:
         if path.is_dir():
             below = sorted(p for p in path.rglob("*") if p.suffix.lower() in listing.EXTENSIONS)
@@ -101,39 +102,38 @@ def _files(given: list[Path]) -> Iterator[tuple[Path, str]]:
         elif path.is_file():
             yield path, path.name
         else:
-            raise BadRequest(f"{path} is no file and no folder")
+            raise BadRequest(f"{path} is not a file or folder")
 
 
 def _drawings(files: Sequence[tuple[Path, str]], folder: Path) -> dict[Path, Path]:
-    """Where each picture is drawn: its name there, with .jpg after any other suffix.
+    """Map each picture to its drawing: the same name in `folder`, with .jpg after any other suffix.
 
-    Raises BadRequest, before anything is written, for a drawing that would replace a picture given, and for
-    two of one name.
+    Raises BadRequest, before anything is written, if a drawing would replace a given picture or another drawing.
     """
     if folder.exists() and not folder.is_dir():
-        raise BadRequest(f"--draw {folder} is a file: name a folder")
+        raise BadRequest(f"--draw {folder} is a file: use a folder")
     given: dict[tuple[int, int] | None, Path] = {_identity(path): path for path, _ in files}
     given.pop(None, None)
-    found: dict[Path, Path] = {}
+    drawings: dict[Path, Path] = {}
     taken: dict[Path, Path] = {}
     for path, name in files:
         drawing = folder / (name if name.lower().endswith(".jpg") else f"{name}.jpg")
         replaced = given.get(_identity(drawing))
         if replaced:
             raise BadRequest(
-                f"the drawing of {path} would replace the picture {replaced}: --draw another folder"
+                f"the drawing of {path} would replace the picture {replaced}: use another folder for --draw"
             )
         if taken.setdefault(drawing, path) != path:
             raise BadRequest(
-                f"{taken[drawing]} and {path} would both be drawn as {drawing}: give the folder above "
-                "them, or draw them one after the other into folders of their own"
+                f"{taken[drawing]} and {path} would both be drawn as {drawing}: pass the folder "
+                "that contains both, or draw them separately into two folders"
             )
-        found[path] = drawing
-    return found
+        drawings[path] = drawing
+    return drawings
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """The same for all names of one file: links, and letters of either case where that does not count."""
+    """Return device and inode, equal for all names of a file: links, and names that differ only in case."""
     try:
         status = path.stat()
     except OSError:
@@ -144,7 +144,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 def _rows(
     name: str, detector: LoadedDetector, shown: Detections, decode_note: str | None
 ) -> list[dict[str, Any]]:
-    """A picture without detections has one row too."""
+    """Return a row for each detection, or one row if there is none."""
     labels = detector.config.labels
     masks: list[tuple[int | None, str | None]] = [(None, None)] * len(shown)
     if isinstance(shown.masks, RunLengths):

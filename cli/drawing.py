@@ -1,4 +1,4 @@
-"""Pictures with what a model saw in them: boxes, labels, and masks where it has them."""
+"""Draw the boxes, labels and masks of detections on a picture."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import cv2
 import numpy as np
 
 from model_store.detections import Detections, RunLengths
-from model_store.drawing import Mark, draw_marks
 from model_store.errors import BadRequest
-from model_store.images import Pixels
-from model_store.masks import bitmap_of
+from model_store.images.crops import Mark, draw_marks
+from model_store.images.decode import Pixels
+from model_store.transform.masks import bitmap_of
 
 GREEN_BGR = (60, 200, 60)
 
 
 def draw_detections(path: Path, pixels: Pixels, shown: Detections, labels: Sequence[str]) -> None:
-    """Write a JPEG; lines and letters grow with the picture, (h, w, 3) uint8 RGB.
+    """Write a JPEG of `pixels`, (h, w, 3) uint8 RGB, with its detections; lines and letters scale with the picture.
 
-    Raises BadRequest where nothing can be written.
+    Raises BadRequest if the file cannot be written.
     """
     canvas: Any = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     height, width = canvas.shape[:2]
@@ -29,9 +29,9 @@ def draw_detections(path: Path, pixels: Pixels, shown: Detections, labels: Seque
         for counts in shown.masks.counts:
             inside = bitmap_of(counts, (width, height))
             canvas[inside] = canvas[inside] // 2 + np.array(GREEN_BGR, np.uint8) // 2
-    found = zip(shown.boxes_xyxy.tolist(), shown.scores, shown.class_ids, strict=True)
+    boxes = zip(shown.boxes_xyxy.tolist(), shown.scores, shown.class_ids, strict=True)
     draw_marks(
-        canvas, [Mark(box, f"{labels[i]} {score:.2f}", GREEN_BGR) for box, score, i in found]
+        canvas, [Mark(box, f"{labels[i]} {score:.2f}", GREEN_BGR) for box, score, i in boxes]
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""filters list, show, run, rerun, review: what is corrected, in layers that a view shows or not."""
+"""The commands `filters list, show, run, rerun, review`: correct detections in layers."""
 
 from __future__ import annotations
 
@@ -9,63 +9,62 @@ from typing import Annotated, Any
 import typer
 
 from archive.defaults import PRODUCTION
-from cli.output import Format, FormatOption, note, print_facts, print_rows
+from cli.output import Format, FormatOption, ViewName, note, print_facts, print_rows
 from model_store.errors import BadRequest
 from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
-    from archive.layers import layer_named, layers_of, read_layers
-    from archive.publications import view_named, view_of_run
-    from archive.tables import Tables
-    from archive.views import Views
+    from archive.annotations.layers import layer_named, layers_of, read_layers
+    from archive.delta.tables import Tables
+    from archive.views.publications import view_named, view_of_run
+    from archive.views.views import Views
     from batch.filters import registry
     from batch.filters.layers import switch
     from batch.filters.prepare import prepare, prepare_again
     from batch.filters.registry import filter_of
     from batch.filters.scope import FilterScope
     from batch.filters.spec import FilterSpec
-    from batch.scope_options import takes_scope
-    from serve.cluster import join
+    from batch.runs.options import takes_scope
+    from serve.cluster.head import join
     from serve.settings import Settings
 
 app = typer.Typer(
-    help="Correct what a view shows of detections, in layers; the detections stay.",
+    help="Correct the detections that a view shows, in layers; the stored detections do not change.",
     no_args_is_help=True,
 )
-Kind = Annotated[str, typer.Argument(help="of filter, see 'resight filters list'")]
-ViewName = Annotated[str, typer.Option("--view", help="name of the view")]
+Kind = Annotated[str, typer.Argument(help="kind of filter, see 'resight filters list'")]
 FIGURES = ("checked", "flagged", "grouped", "changed", "skipped_human", "skipped_invalid")
 FIGURES += ("added", "withdrawn")
 
 
 @app.command("list")
 def list_filters(fmt: FormatOption = Format.table) -> None:
-    """Every kind of filter, in the order of their layers. Example: resight filters list"""
+    """List the kinds of filters in the order of their layers. Example: resight filters list"""
     rows = [
         {
-            "kind": one.kind,
-            "order": one.order,
-            "judges": {"image": "images", "camera": "whole cameras"}[one.context],
-            "groups": one.groups or "",
-            "what": one.what,
+            "kind": entry.kind,
+            "order": entry.order,
+            "judges": {"image": "images", "camera": "whole cameras"}[entry.context],
+            "groups": entry.groups or "",
+            "what": entry.what,
         }
-        for one in sorted(registry.FILTERS.values(), key=lambda one: one.order)
+        for entry in sorted(registry.FILTERS.values(), key=lambda entry: entry.order)
     ]
     print_rows(rows, fmt)
 
 
 @app.command()
 def show(kind: Kind, fmt: FormatOption = Format.table) -> None:
-    """A filter's fields with their defaults and units; as JSON, its schema besides.
+    """Show the fields of a filter with defaults and units; as JSON, also its schema.
 
     Example: resight filters show small-size
     """
-    one = filter_of(kind)
+    entry = filter_of(kind)
     if fmt is Format.json:
-        schema = one.config.model_json_schema()
+        schema = entry.config.model_json_schema()
         print_facts({"kind": kind, "fields": _fields(kind), "schema": schema}, fmt)
         return
-    note(one.what)
+    note(entry.what)
     print_rows(_fields(kind), fmt)
 
 
@@ -76,19 +75,21 @@ def run(
     scope: FilterScope,
     values: Annotated[
         list[str] | None,
-        typer.Option("--set", help="field=value; field=@FILE: a line each, or JSON"),
+        typer.Option(
+            "--set", help="field=value (repeatable); field=@FILE reads JSON, or one value per line"
+        ),
     ] = None,
     view: ViewName = PRODUCTION,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="the same figures; nothing is written")
+        bool, typer.Option("--dry-run", help="print the same figures and write nothing")
     ] = False,
     show_it: Annotated[
-        bool, typer.Option("--show", help="then show the layer in the view")
+        bool, typer.Option("--show", help="show the layer in the view afterwards")
     ] = False,
-    follow: Annotated[bool, typer.Option(help="wait for the end of the run")] = True,
+    follow: Annotated[bool, typer.Option(help="wait until the run ends")] = True,
     fmt: FormatOption = Format.table,
 ) -> None:
-    """Run a filter over detections, by default over all that are published; what it says is a layer.
+    """Run a filter on detections, by default on all published ones; its output is a layer.
 
     Example: resight filters run small-size --set min_area_frac=0.001 --camera deer-north --dry-run
     """
@@ -101,7 +102,7 @@ def run(
     rows = _run([spec], settings, tables, dry_run, follow)
     if show_it:
         shown = switch(tables, view, on=[spec.layer().layer_id])
-        note(f"{view} {shown.serial} shows it")
+        note(f"{view} {shown.serial} shows the layer")
     print_rows(rows, fmt)
 
 
@@ -111,44 +112,46 @@ def rerun(
     scope: FilterScope,
     view: ViewName = PRODUCTION,
     show_it: Annotated[
-        bool, typer.Option("--show", help="then show the layers that became others in the view")
+        bool, typer.Option("--show", help="show the new layers in the view afterwards")
     ] = False,
     fmt: FormatOption = Format.table,
 ) -> None:
-    """Run every layer of a view again, from the lowest up: for new images, or another model's run.
+    """Run all layers of a view again, the lowest first: for new images, or for the run of another model.
 
-    What holds already is not said again. A layer that was made over others than those below it now becomes
-    another layer, and so do those above it. Example: resight filters rerun --run 20260514T031500-9f2c1a
+    Assertions that still hold are not written again. If other layers are below a layer now, it becomes a new layer,
+    and so do the layers above it. Example: resight filters rerun --run 20260514T031500-9f2c1a
     """
     settings = Settings()
     tables = Tables(settings.tables_url)
-    shown = [one.layer_id for one in layers_of(tables, Views(tables.url).current(view))]
+    shown = [layer.layer_id for layer in layers_of(tables, Views(tables.url).current(view))]
     specs = prepare_again(tables, scope, view)
     rows = _run(specs, settings, tables, False, True)
     made = [spec.layer().layer_id for spec in specs]
-    others = [one for one in made if one not in shown]
-    if others and show_it:
-        now = switch(tables, view, on=others)
-        note(f"{view} {now.serial} shows them")
-    elif others:
-        words = " ".join(one[:12] for one in others)
-        note(f"{len(others)} are other layers now; to show them: resight layers on {words}")
+    new = [layer_id for layer_id in made if layer_id not in shown]
+    if new and show_it:
+        current = switch(tables, view, on=new)
+        note(f"{view} {current.serial} shows the new layers")
+    elif new:
+        ids = " ".join(layer_id[:12] for layer_id in new)
+        note(f"{len(new)} layers are new; show them with: resight layers on {ids}")
     print_rows(rows, fmt)
 
 
 @app.command()
 def review(
     layer: Annotated[
-        str, typer.Argument(help="a repeat-detections layer: id, first digits, or kind")
+        str,
+        typer.Argument(help="repeat-detections layer: its id, the first digits of it, or its kind"),
     ],
-    out: Annotated[str, typer.Option(help="a new or empty folder, s3:// included")],
+    out: Annotated[str, typer.Option(help="new or empty folder, also s3://")],
     view: ViewName = PRODUCTION,
     run_id: Annotated[
-        str, typer.Option("--run", help="of this run's results; else the view's")
+        str,
+        typer.Option("--run", help="review the results of this run; default: those of the view"),
     ] = "",
     fmt: FormatOption = Format.table,
 ) -> None:
-    """Pictures of the slots that come back for days, and a review.json in which to accept them.
+    """Write pictures of slots that recur for days, and a review.json in which to accept them.
 
     Then: resight filters run repeat-detections --set accepted=@review/review.json --show
     Example: resight filters review repeat-detections --out review
@@ -158,13 +161,13 @@ def review(
 
     tables = Tables(Settings().tables_url)
     shown = view_of_run(tables, run_id) if run_id else view_named(tables, view)
-    known = read_layers(tables)
-    one = layer_named(known, layer, shown.layers or known)
-    found = candidates(tables, one, shown.inference_key)
-    done = write_review(one.layer_id, found, out, one.config.get("accepted", ()))
-    note(f"{out}/index.html shows {len(found)} slots; accept in {out}/review.json")
+    layers = read_layers(tables)
+    chosen = layer_named(layers, layer, shown.layers or layers)
+    slots = candidates(tables, chosen, shown.inference_key)
+    written = write_review(chosen.layer_id, slots, out, chosen.config.get("accepted", ()))
+    note(f"{out}/index.html shows {len(slots)} slots; accept them in {out}/review.json")
     print_rows(
-        [slot.model_dump() for slot in done.slots],
+        [slot.model_dump() for slot in written.slots],
         fmt,
         ("id", "camera", "label", "images", "days", "accepted"),
     )
@@ -175,7 +178,7 @@ def _run(
 ) -> list[dict[str, Any]]:
     if dry_run:
         from batch.filters import run as runs
-        from batch.filters.here import here
+        from batch.filters.stage import here
 
         return [_row(spec, runs.dry_run(spec, tables, here).metrics()) for spec in specs]
     join(settings)
@@ -194,9 +197,9 @@ def _run(
 
 
 def _row(spec: FilterSpec, metrics: dict[str, Any]) -> dict[str, Any]:
-    told = {"run_id": spec.run_id, "filter": spec.kind, "scope": spec.scope.words()}
-    told |= {"layer": metrics["layer_id"][:12], "images": metrics["images"]}
-    return told | {name: metrics[name] for name in FIGURES}
+    row = {"run_id": spec.run_id, "filter": spec.kind, "scope": spec.scope.words()}
+    row |= {"layer": metrics["layer_id"][:12], "images": metrics["images"]}
+    return row | {name: metrics[name] for name in FIGURES}
 
 
 def _fields(kind: str) -> list[dict[str, Any]]:
@@ -212,11 +215,11 @@ def _fields(kind: str) -> list[dict[str, Any]]:
 
 
 def _value(kind: str, text: str) -> tuple[str, Any]:
-    """`min_area_frac=0.001`; JSON where it is JSON, else the words themselves; @FILE reads them from a file."""
+    """Parse `field=value`. The value is JSON or else plain text; `@FILE` reads it from a file."""
     name, equals, value = text.partition("=")
     if not equals:
         raise BadRequest(
-            f"--set: '{text}' has no '='; write field=value, see: resight filters show {kind}"
+            f"invalid --set '{text}': use field=value; list the fields with: resight filters show {kind}"
         )
     if value.startswith("@"):
         return name, _read(Path(value[1:]))
@@ -227,7 +230,7 @@ def _value(kind: str, text: str) -> tuple[str, Any]:
 
 
 def _read(file: Path) -> Any:
-    """A JSON file's value, a review's accepted slots, or the lines of a text file."""
+    """Return the value of a JSON file, the accepted slots of a review, or the lines of a text file."""
     try:
         text = file.read_text("utf-8-sig")
         if file.suffix.lower() != ".json":

@@ -1,7 +1,7 @@
-"""Submit the job of some runs and follow it to its end: a progress bar, its reports, its exit code.
+"""Submit the job of some runs and follow it to its end: progress bar, reports, exit code.
 
 start --to_end--> reports by run --facts_of--> facts for print_facts
-Ctrl-C ends the following within a second and never the run; `resight runs attach` follows it again.
+Ctrl-C ends the command within a second and never the run; `resight runs attach` follows it again.
 """
 
 from __future__ import annotations
@@ -21,28 +21,32 @@ from model_store.errors import ClusterError, StorageError
 from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
-    from archive.tables import Tables
-    from batch.failures import failures
-    from batch.submit import JobOutcome, job_of, tail
+    from archive.delta.tables import Tables
+    from batch.jobs.submit import JobOutcome, job_of, tail
+    from batch.planning.id_list import keep_ids
+    from batch.planning.nothing_to_do import report_of_nothing
+    from batch.runs.accounting import failures
+    from batch.runs.spec import PassSpec
+    from model_store.store import ModelStore
+    from serve.cluster.head import join
+    from serve.settings import Settings
 
 INTERRUPTED = 130
-"""128 + SIGINT, as a shell reports it."""
+"""Exit code at Ctrl-C: 128 + SIGINT, as in a shell."""
 NOTHING = "interrupted: nothing was started"
 ASK_S = 1.0
-"""How long Ctrl-C during a submission waits for the cluster to say whether it has the job."""
+"""Maximum wait at Ctrl-C during a submission for the cluster to confirm the job."""
 NAMES = ("run_id", "accounting", "seconds", "images_per_s", "steady_images_per_s")
 NAMES += ("detections_per_s", "bottleneck", "view", "classifier_key")
 NAMES += ("snips", "published", "extrapolated", "left_undone")
 NAMES += ("filter", "layer_id", "images", "checked", "flagged", "grouped", "changed")
 NAMES += ("skipped_human", "skipped_invalid", "added", "withdrawn")
-"""Of a report, in this order; each kind of run has some of them."""
+"""Fields of a report that are printed, in this order; each kind of run has some of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """How a job ended, as far as it was awaited (`tail`); `reports` of its runs by id, and its `run_failed` event,
-    empty where there was none.
-    """
+    """The outcome of a job, the reports of its runs by id, and its `run_failed` event, empty if there was none."""
 
     outcome: JobOutcome
     reports: Mapping[str, dict[str, Any]]
@@ -51,7 +55,7 @@ class Followed:
 
 @contextlib.contextmanager
 def interruptible(words: Callable[[], str] = lambda: NOTHING) -> Iterator[None]:
-    """At Ctrl-C print `words` and end with exit code 130."""
+    """Print `words` and exit with code 130 at Ctrl-C."""
     try:
         yield
     except KeyboardInterrupt:
@@ -59,13 +63,39 @@ def interruptible(words: Callable[[], str] = lambda: NOTHING) -> Iterator[None]:
         raise typer.Exit(INTERRUPTED) from None
 
 
+def run_to_end(
+    spec: PassSpec,
+    settings: Settings,
+    tables: Tables,
+    store: ModelStore,
+    wait: bool,
+    fmt: Format,
+) -> dict[str, Any]:
+    """Plan a run, submit it unless the plan is empty, and `wait` for its end; return facts to print."""
+    with interruptible():
+        report = report_of_nothing(spec, settings, tables, store)
+        if report is not None:
+            return facts_of(report, fmt, tables)
+        keep_ids(settings.tables_url, spec.scope.ids)
+        join(settings)
+    from batch.jobs.submit import submit
+
+    def start() -> str:
+        return submit(spec, settings)
+
+    if not wait:
+        return {"run_id": spec.run_id, "job": submitted(start, [spec.run_id])}
+    reports = to_end(start, [spec.run_id], fmt is not Format.table)
+    return facts_of(reports.get(spec.run_id, {"run_id": spec.run_id}), fmt, tables)
+
+
 def to_end(
     start: Callable[[], str], run_ids: Sequence[str], quiet: bool = False
 ) -> Mapping[str, dict[str, Any]]:
-    """Submit the job of these runs with `start` and follow it; return the reports that came, by run.
+    """Submit the job of these runs with `start` and follow it; return the received reports by run.
 
-    A job that Ray could not begin is submitted once more. Exits with the code of the job when it fails. Raises what
-    `start` and `follow` raise.
+    A job that Ray could not begin is submitted once more. If the job fails, exits with its code. Raises the errors of
+    `start` and `follow`.
     """
     job = submitted(start, run_ids)
     done = follow(job, run_ids, quiet)
@@ -76,25 +106,25 @@ def to_end(
 
 
 def submitted(start: Callable[[], str], run_ids: Sequence[str]) -> str:
-    """Return the id of the job that `start` submits. Exits with 130 at Ctrl-C."""
+    """Submit a job with `start` and return its id. Exits with 130 at Ctrl-C."""
     with interruptible(lambda: _interrupted_submission(run_ids)):
         return start()
 
 
 def reports_of(job: str, run_ids: Sequence[str], done: Followed) -> Mapping[str, dict[str, Any]]:
-    """Return the reports of a job that succeeded, and note each that is missing. Exits with its code when it failed."""
+    """Return the reports of a successful job and note missing ones. If the job failed, exits with its code."""
     if done.outcome.status != "SUCCEEDED":
         words = done.failed.get("error") or done.outcome.message
-        note(f"the job ended {done.outcome.status}: {words}")
+        note(f"the job ended with status {done.outcome.status}: {words}")
         raise typer.Exit(done.outcome.exit_code or 5)
     for run_id in run_ids:
         if run_id not in done.reports:
-            note(f"run {run_id} has succeeded, but its report did not come: ray job logs {job}")
+            note(f"run {run_id} succeeded, but its report is missing; see: ray job logs {job}")
     return done.reports
 
 
 def follow(submission_id: str, run_ids: Sequence[str], quiet: bool = False) -> Followed:
-    """Show a job until the reports of these runs have come, or it ends without. Exits with 130 at Ctrl-C."""
+    """Show the progress of a job until all reports of these runs are there or it ends. Exits with 130 at Ctrl-C."""
     reports: dict[str, dict[str, Any]] = {}
     failed: dict[str, Any] = {}
     columns = (
@@ -112,7 +142,7 @@ def follow(submission_id: str, run_ids: Sequence[str], quiet: bool = False) -> F
 
         def on_event(event: dict[str, Any]) -> None:
             match event.get("event"):
-                case "planned" if "parts" in event:  # of a filter run
+                case "planned" if "parts" in event:  # a filter run
                     rows = f"{event['rows']} rows"
                     bar.update(task, description=rows, total=event["parts"], completed=0)
                 case "filter_progress":
@@ -136,19 +166,19 @@ def follow(submission_id: str, run_ids: Sequence[str], quiet: bool = False) -> F
 
 
 def goes_on(run_ids: Sequence[str]) -> str:
-    """Return how to watch and how to stop runs that nobody follows any more."""
+    """Return a text on how to follow and how to stop runs that continue."""
     many, run = len(run_ids) > 1, run_ids[0]
+    them = "them" if many else "it"
     return (
-        f"{'runs' if many else 'run'} {', '.join(run_ids)} {'go' if many else 'goes'} on; watch "
-        f"{'them' if many else 'it'} with: resight runs attach {run}; stop {'them' if many else 'it'} with: "
-        f"resight runs cancel {run}"
+        f"{'runs' if many else 'run'} {', '.join(run_ids)} {'continue' if many else 'continues'}; follow {them} with: "
+        f"resight runs attach {run}; stop {them} with: resight runs cancel {run}"
     )
 
 
 def facts_of(report: Mapping[str, Any], fmt: Format, tables: Tables) -> dict[str, Any]:
-    """Return what is shown of a report, as JSON its counts and stages too; note the first files that failed."""
+    """Return the printed fields of a report, for JSON also counts and stages; note the first failed files."""
     if report["run_id"] and report.get("counts", {}).get("failed"):
-        with contextlib.suppress(StorageError):  # tables that only the cluster's nodes see
+        with contextlib.suppress(StorageError):  # only the cluster's nodes may reach the tables
             for line in failures(tables, report["run_id"]):
                 note(line)
     names = (*NAMES, "counts", "stages") if fmt is Format.json else NAMES
@@ -156,23 +186,23 @@ def facts_of(report: Mapping[str, Any], fmt: Format, tables: Tables) -> dict[str
 
 
 def _interrupted_submission(run_ids: Sequence[str]) -> str:
-    """Return whether the cluster has the job by now, as far as it answers within ASK_S."""
-    found: list[object] = []
+    """Return a text on whether the cluster has the job, if it answers within ASK_S."""
+    answers: list[object] = []
 
-    def ask() -> None:
+    def query() -> None:
         with contextlib.suppress(ClusterError):
-            found.append(job_of(run_ids[0]))
+            answers.append(job_of(run_ids[0]))
 
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(ASK_S)
-    if not found:
-        return f"interrupted while the job was submitted; if it was: {goes_on(run_ids)}"
-    return goes_on(run_ids) if found[0] else NOTHING
+    thread = threading.Thread(target=query, daemon=True)
+    thread.start()
+    thread.join(ASK_S)
+    if not answers:
+        return f"interrupted while submitting the job; if the cluster has it, {goes_on(run_ids)}"
+    return goes_on(run_ids) if answers[0] else NOTHING
 
 
 def _events_to(on_event: Callable[[dict[str, Any]], None]) -> Callable[[str], None]:
-    """For `tail`: each line of a job that is an event is handed on."""
+    """Return a callback for `tail` that parses events from the lines of a job."""
 
     def on_line(line: str) -> None:
         if not line.startswith("{"):

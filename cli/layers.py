@@ -1,4 +1,4 @@
-"""layers list, on, off: which layers a view shows."""
+"""The commands `layers list, on, off`: the layers that a view shows."""
 
 from __future__ import annotations
 
@@ -7,38 +7,41 @@ from typing import Annotated
 import typer
 
 from archive.defaults import PRODUCTION
-from cli.output import Format, FormatOption, note, print_facts, print_rows
+from cli.output import Format, FormatOption, ViewName, note, print_facts, print_rows
 from model_store.errors import StorageError
 from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
-    from archive.layers import holds, read_layers
-    from archive.query import query
-    from archive.tables import Tables
-    from archive.views import View, Views
+    from archive.annotations.layers import holds, read_layers
+    from archive.delta.tables import Tables
+    from archive.views.query import query
+    from archive.views.views import View, Views
     from batch.filters.layers import of_silent, switch, unfounded
     from serve.settings import Settings
 
-app = typer.Typer(help="Layers of a view: which are shown.", no_args_is_help=True)
-ViewName = Annotated[str, typer.Option("--view", help="name of the view")]
+app = typer.Typer(help="Show or hide the layers of a view.", no_args_is_help=True)
+Reason = Annotated[str, typer.Option(help="reason that is recorded with the view")]
+Layers = Annotated[
+    list[str], typer.Argument(help="kind of the layer, or the first digits of its id")
+]
 
 
 @app.command("list")
 def list_layers(view: ViewName = PRODUCTION, fmt: FormatOption = Format.table) -> None:
-    """Every layer that was made, and its place in a view. Example: resight layers list"""
+    """List all layers and their places in a view. Example: resight layers list"""
     tables = Tables(Settings().tables_url)
     current = Views(tables.url).current(view)
     shown = current.layers if current else ()
     counts = _counts(tables)
     rows = [
         {
-            "layer": one.layer_id if fmt is not Format.table else one.layer_id[:12],
-            "kind": one.kind,
-            "on": shown.index(one.layer_id) + 1 if one.layer_id in shown else "",
-            "says": counts.get(one.layer_id, 0),
-            "config": {k: v for k, v in one.config.items() if k != "kind"},
+            "layer": layer.layer_id if fmt is not Format.table else layer.layer_id[:12],
+            "kind": layer.kind,
+            "on": shown.index(layer.layer_id) + 1 if layer.layer_id in shown else "",
+            "says": counts.get(layer.layer_id, 0),
+            "config": {k: v for k, v in layer.config.items() if k != "kind"},
         }
-        for one in read_layers(tables).values()
+        for layer in read_layers(tables).values()
     ]
     print_rows(rows, fmt, ("layer", "kind", "on", "says", "config"))
     if current is not None:
@@ -48,41 +51,41 @@ def list_layers(view: ViewName = PRODUCTION, fmt: FormatOption = Format.table) -
 
 @app.command()
 def on(
-    layer: Annotated[list[str], typer.Argument(help="its kind, or the first digits of its id")],
+    layer: Layers,
     view: ViewName = PRODUCTION,
-    reason: Annotated[str, typer.Option(help="kept with the view")] = "",
+    reason: Reason = "",
     fmt: FormatOption = Format.table,
 ) -> None:
-    """Show layers in a view, each in the place of one of its kind. Example: resight layers on small-size"""
+    """Show layers in a view; each replaces the layer of its kind. Example: resight layers on small-size"""
     _switched(view, on=layer, reason=reason, fmt=fmt)
 
 
 @app.command()
 def off(
-    layer: Annotated[list[str], typer.Argument(help="its kind, or the first digits of its id")],
+    layer: Layers,
     view: ViewName = PRODUCTION,
-    reason: Annotated[str, typer.Option(help="kept with the view")] = "",
+    reason: Reason = "",
     fmt: FormatOption = Format.table,
 ) -> None:
-    """Show a view without layers; their rows stay. Example: resight layers off small-size"""
+    """Hide layers in a view; their rows are kept. Example: resight layers off small-size"""
     _switched(view, off=layer, reason=reason, fmt=fmt)
 
 
 def tell_silent(tables: Tables, view: View) -> None:
-    """After a publication, which stands whatever can be said of its layers."""
+    """Note layers of a published view that have no assertions for it. Notes storage errors instead of raising them."""
     try:
-        words = of_silent(tables, view)
+        notes = of_silent(tables, view)
     except StorageError as error:
-        words = [str(error)]
-    for one in words:
-        note(one)
+        notes = [str(error)]
+    for text in notes:
+        note(text)
 
 
 def _switched(view: str, *, reason: str, fmt: Format, **which: list[str]) -> None:
     tables = Tables(Settings().tables_url)
     shown = switch(tables, view, reason=reason, **which)
-    known = read_layers(tables)
-    layers = [f"{known[one].kind} {one[:12]}" for one in shown.layers]
+    by_id = read_layers(tables)
+    layers = [f"{by_id[layer_id].kind} {layer_id[:12]}" for layer_id in shown.layers]
     print_facts({"view": shown.name, "number": shown.serial, "layers": layers}, fmt)
     for words in (*unfounded(tables, shown), *of_silent(tables, shown)):
         note(words)

@@ -1,4 +1,4 @@
-"""logs: what the cluster of this machine and its runs log; also after it has ended."""
+"""The command `logs`: print the logs of the cluster of this machine and of its runs, also after it has ended."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from cli.output import note
 from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
-    from batch import cluster_logs
+    from batch.jobs import cluster_logs
     from serve.settings import Settings
 
-LOOK_S = 0.5
+POLL_S = 0.5
 
 
 def register(app: typer.Typer) -> None:
@@ -23,14 +23,20 @@ def register(app: typer.Typer) -> None:
 
 def logs(
     run: Annotated[
-        str | None, typer.Option("--run", help="of the jobs of this run, see 'resight runs list'")
+        str | None,
+        typer.Option(
+            "--run", help="id of a run: print the logs of its jobs; see 'resight runs list'"
+        ),
     ] = None,
-    most: Annotated[int, typer.Option(min=1, help="lines to begin with, the newest")] = 200,
+    most: Annotated[
+        int, typer.Option(min=1, help="number of existing lines to print, the newest")
+    ] = 200,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="print new lines as they come, until Ctrl-C")
+        bool,
+        typer.Option("--follow", "-f", help="print new lines as they are written, until Ctrl-C"),
     ] = False,
 ) -> None:
-    """Print what detectors, proxy and controller log, the newest last; also after the cluster has ended.
+    """Print the logs of detectors, proxy and controller, newest last, also after the cluster has ended.
 
     Times are UTC. Example: resight logs --follow
     """
@@ -47,6 +53,6 @@ def logs(
             typer.echo(f"{line.at[:23] or '-':23} {line.source}  {line.text}")
         if not follow:
             break
-        time.sleep(LOOK_S)
+        time.sleep(POLL_S)
         lines = tail.look()
-    note(f"more files of Ray: {folder}; of its start: {settings.logs_path / 'ray.log'}")
+    note(f"other log files of Ray: {folder}; log of its start: {settings.logs_path / 'ray.log'}")

@@ -1,4 +1,4 @@
-"""`resight`: assemble the commands; turn errors of ours into a line and an exit code."""
+"""Assemble the commands of `resight`; turn errors of Resight into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.markup import escape
 
-from batch.exit_codes import exit_code
+from batch.jobs.exit_codes import exit_code
 from cli import (
     archive,
     assertions,
@@ -33,7 +33,7 @@ from model_store.lazy_imports import lazy_imports
 with lazy_imports():
     import duckdb
 
-    from archive.query import is_of_storage, out_of_memory
+    from archive.views.query import is_of_storage, out_of_memory
     from model_store.libraries import installed_version, resight_version
 
 LIBRARIES = ("ray", "onnxruntime", "onnxruntime-gpu", "torch")
@@ -57,7 +57,7 @@ tune.register(app)
 
 
 def print_versions(wanted: bool) -> None:
-    """Print the version of Resight, then those of its largest libraries that are installed."""
+    """Print the version of Resight, then the versions of its largest installed libraries."""
     if wanted:
         typer.echo(f"resight {resight_version()}")
         for name in LIBRARIES:
@@ -75,16 +75,16 @@ def resight(
         ),
     ] = False,
 ) -> None:
-    """Detect in field-camera images: over HTTP now, over the whole archive again at any time."""
+    """Detect animals in field-camera images: single images over HTTP, whole archives in runs."""
 
 
 def main() -> None:
-    """Entry point. Exit codes: batch/exit_codes.py, docs/operating.md.
+    """Run the command line. Exit codes are in batch/jobs/exit_codes.py and docs/reference/exit-codes.md.
 
-    What DuckDB, Delta or Arrow say of a file that is missing or damaged counts as StorageUnreachable.
+    Errors of DuckDB, Delta and Arrow about missing or damaged files are reported as StorageUnreachable.
     """
     try:
-        app(prog_name="resight")  # also under `python -m resight`: completion goes by it
+        app(prog_name="resight")  # also for `python -m resight`: shell completion needs this name
     except ResightError as error:
         _end(error)
     except Exception as error:
@@ -98,6 +98,6 @@ def main() -> None:
 def _end(error: ResightError) -> NoReturn:
     text = escape(str(error))
     if isinstance(error, Unauthorized | Forbidden):
-        text += ". Commands send the token in RESIGHT_TOKEN: export one with the scopes admin and detect"
+        text += ". Commands send the token in RESIGHT_TOKEN; export a token with the scopes admin and detect"
     errors.print(f"[red]error[/red] {text}", highlight=False, soft_wrap=True)
     sys.exit(exit_code(error))

@@ -1,4 +1,4 @@
-"""metrics: how runs, archive and cameras are, for Prometheus; no cluster needed."""
+"""The command `metrics`: metrics of runs, archive and cameras for Prometheus. Needs no cluster."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from model_store.lazy_imports import lazy_imports
 with lazy_imports():
     from prometheus_client import CollectorRegistry, generate_latest, write_to_textfile
 
-    from archive.tables import Tables
-    from batch.run_metrics import collect
+    from archive.delta.tables import Tables
+    from batch.runs.metrics import collect
     from model_store.store import ModelStore
     from serve.settings import Settings
 
@@ -29,18 +29,21 @@ def register(app: typer.Typer) -> None:
 def metrics(
     out: Annotated[
         Path | None,
-        typer.Option(help="write this file in one step, for node_exporter; its name ends in .prom"),
+        typer.Option(help="file for node_exporter, written atomically; its name must end in .prom"),
     ] = None,
     view: Annotated[
-        str, typer.Option(help="the published view whose backlog and blank images are told")
+        str, typer.Option(help="published view for the metrics of backlog and blank images")
     ] = PRODUCTION,
     cameras: Annotated[
-        int, typer.Option(min=1, help="told one by one, at most; the others together")
+        int,
+        typer.Option(
+            min=1, help="maximum number of cameras with separate metrics; the others are combined"
+        ),
     ] = MAX_CAMERAS,
 ) -> None:
-    """How runs, archive and cameras are, in Prometheus' text format; from the tables, without a cluster.
+    """Print metrics of runs, archive and cameras in Prometheus' text format, computed from the tables.
 
-    Where a store is away the rest is told all the same, with resight_store_up 0; then the exit code is 7.
+    If a store is unavailable, the other metrics are still printed, with resight_store_up 0, and the exit code is 7.
     Example: resight metrics --out /var/lib/prometheus/node-exporter/resight.prom
     """
     settings = Settings()
@@ -58,9 +61,9 @@ def metrics(
 
 
 def _write(out: Path, registry: CollectorRegistry) -> None:
-    """Raises BadRequest for a name that node_exporter would pass over, StorageUnreachable."""
+    """Write metrics to a file. Raises BadRequest if node_exporter would ignore its name, StorageUnreachable."""
     if out.suffix != ".prom":
-        raise BadRequest(f"{out} does not end in .prom: node_exporter reads no other files")
+        raise BadRequest(f"{out} does not end in .prom; node_exporter reads no other files")
     try:
         write_to_textfile(str(out), registry)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""models add: a weights file becomes a version, with what was recognised of it and why."""
+"""The command `models add`: add a weights file as a model version and report what was recognised in it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from model_store.names import DEFAULT_ALIAS, name_of_file, version_id
 
 with lazy_imports():
     from model_store import probe as golden
-    from model_store.add import add_next_version, add_version, already_there, recognised
+    from model_store.adding.add import add_next_version, add_version, already_there, recognised
+    from model_store.adding.recognise import Recognised
     from model_store.inference_key import sha256_hex
     from model_store.names import VersionId
-    from model_store.recognise import Recognised
+    from model_store.runtimes.weights_file import read_weights
     from model_store.storage import absolute
     from model_store.store import ModelInfo, ModelStore, ModelVersion, versions_at
-    from model_store.weights_file import read_weights
     from serve.settings import Settings
 
 
@@ -45,25 +45,33 @@ def identity_of(info: ModelInfo) -> dict[str, Any]:
 
 def add(
     weights: Annotated[
-        Path | None, typer.Argument(help="an .onnx or .pt2 file; none for runtime motion")
+        Path | None, typer.Argument(help=".onnx or .pt2 file; not used with the runtime motion")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="model name; default: the file's")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="model name; default: the name of the file")
+    ] = None,
     version: Annotated[
         str | None,
-        typer.Option(help="its version, never changed once added; default: the next whole number"),
+        typer.Option(help="version, immutable once added; default: the next whole number"),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="JSON with what the weights do not say")
+        Path | None, typer.Option(help="JSON file with settings that the weights file lacks")
     ] = None,
-    probe: Annotated[list[Path] | None, typer.Option(help="golden image(s); repeatable")] = None,
-    readme: Annotated[Path | None, typer.Option(help="README.md of the version")] = None,
-    licence: Annotated[Path | None, typer.Option(help="licence text")] = None,
+    probe: Annotated[
+        list[Path] | None, typer.Option(help="image for the golden probe; repeatable")
+    ] = None,
+    readme: Annotated[
+        Path | None, typer.Option(help="file to store as README.md of the version")
+    ] = None,
+    licence: Annotated[
+        Path | None, typer.Option(help="file to store as LICENSE of the version")
+    ] = None,
     fmt: FormatOption = Format.table,
 ) -> None:
-    """Add a version: recognise the weights, run the probe, write it with READY last.
+    """Add a version: recognise the weights, run the probe, write the files with READY last.
 
-    It prints what was recognised, and why. The same weights with the same config are added once only, unless
-    another --version is named.
+    Prints what was recognised, and why. The same weights with the same config are added only once, unless
+    --version gives another version.
 
     Example: resight models add deer.onnx --probe buck.jpg
     """
@@ -77,77 +85,79 @@ def add(
     data = _weights(weights) if weights else None
     runtime = overrides.get("runtime")
     if data is None and not (isinstance(runtime, dict) and runtime.get("kind") == "motion"):
-        raise BadRequest("name a weights file (only a config with runtime motion goes without)")
-    models, known = store(), recognised(data, overrides)
-    there = already_there(models, name, known.config, data) if version is None else None
-    if there is not None:
-        print_facts(_added(there.info, known, fmt), fmt)
-        _note_there(there, extra)
+        raise BadRequest(
+            "a weights file is missing; only a config with the runtime motion needs none"
+        )
+    models, recognition = store(), recognised(data, overrides)
+    existing = already_there(models, name, recognition.config, data) if version is None else None
+    if existing is not None:
+        print_facts(_facts(existing.info, recognition, fmt), fmt)
+        _note_existing(existing, extra)
         return
     if version is None:
-        added = add_next_version(models, name, data, extra, known)
+        added = add_next_version(models, name, data, extra, recognition)
     else:
-        added = add_version(models, version_id(name, version), data, overrides, extra, known)
-    print_facts(_added(added.info, known, fmt), fmt)
+        added = add_version(models, version_id(name, version), data, overrides, extra, recognition)
+    print_facts(_facts(added.info, recognition, fmt), fmt)
     if not probe:
         note(
-            "no --probe image was given: a synthetic one guards this version, a photograph is better"
+            "no --probe image was given: the golden probe uses a synthetic image; a photograph is better"
         )
     outside = 0
-    if known.config.kind == "detector":
+    if recognition.config.kind == "detector":
         outside = golden.outside_picture(
             {golden.EXPECTED: models.read_file(added, golden.EXPECTED)}
         )
     if outside:
         note(
-            f"{outside} detections of the probe lie beside the picture: its pixels are probably not what "
-            "the network was trained on; set preprocess (channel_order, divide_by, resize) in --config, "
-            "add another version, and look at 'resight detect --draw'"
+            f"{outside} detections of the probe lie outside the picture: its pixels are probably not prepared as in "
+            "training; set preprocess (channel_order, divide_by, resize) in --config, add another version, "
+            "and check it with 'resight detect --draw'"
         )
     note("added; " + how_to_serve(models, added.id))
 
 
-def _added(info: ModelInfo, known: Recognised, fmt: Format) -> dict[str, Any]:
-    """Who it is, and what was recognised: a line each for people, one object for programs."""
+def _facts(info: ModelInfo, recognition: Recognised, fmt: Format) -> dict[str, Any]:
+    """Return the identity and what was recognised: as lines of a table, or as one object."""
     if fmt is Format.table:
-        lines = {reason.what: f"{reason.found}  ({reason.why})" for reason in known.reasons}
+        lines = {reason.what: f"{reason.found}  ({reason.why})" for reason in recognition.reasons}
         return identity_of(info) | lines
-    reasons = {one.what: {"found": one.found, "why": one.why} for one in known.reasons}
+    reasons = {r.what: {"found": r.found, "why": r.why} for r in recognition.reasons}
     return identity_of(info) | {"recognised": reasons}
 
 
-def _note_there(there: ModelVersion, extra: Mapping[str, bytes]) -> None:
-    note(f"{there.id} is there already, with these weights and this config: nothing was added")
-    others = [name for name, data in extra.items() if there.digests.get(name) != sha256_hex(data)]
-    if others:
-        note(f"to add it once more, with {', '.join(others)}, name another --version")
+def _note_existing(existing: ModelVersion, extra: Mapping[str, bytes]) -> None:
+    note(f"{existing.id} already has these weights and this config: nothing was added")
+    new = [name for name, data in extra.items() if existing.digests.get(name) != sha256_hex(data)]
+    if new:
+        note(f"to add it again with {', '.join(new)}, use another --version")
 
 
 def _name(given: str | None, weights: Path | None) -> str:
     if given is not None:
         return given
     if weights is None:
-        raise BadRequest("without a weights file a model has no name: give one with --name")
+        raise BadRequest("a name is required without a weights file: give one with --name")
     return name_of_file(weights.stem)
 
 
 def how_to_serve(models: ModelStore, version: VersionId) -> str:
-    """Return how a new version comes to answer, and that the bare name of its model means none, if that is so."""
+    """Return the command that serves a new version; note if the bare name of its model is ambiguous."""
     words, versions = (
         f"serve it with: resight models promote {version}",
         models.versions(version.name),
     )
     if len(versions) == 1 or DEFAULT_ALIAS in models.aliases(version.name):
         return words
-    there = ", ".join(map(str, versions))
-    return f"{words}; until one is promoted, '{version.name}' means none of {there}"
+    choices = ", ".join(map(str, versions))
+    return f"{words}; until one is promoted, '{version.name}' refers to none of {choices}"
 
 
 def _folder(path: Path) -> str:
-    """Return why a folder is not added, and what to do instead."""
+    """Return an error text for a folder in place of a weights file."""
     if versions_at(absolute(str(path)))[1]:
-        return f"{path} is in a model store: copy its version with: resight models pull {shlex.quote(str(path))}"
-    return f"{path} is a folder: name the .onnx or .pt2 file in it"
+        return f"{path} is in a model store: copy the version with: resight models pull {shlex.quote(str(path))}"
+    return f"{path} is a folder: use the .onnx or .pt2 file in it"
 
 
 def _weights(path: Path) -> bytes:
@@ -170,5 +180,5 @@ def _json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise BadRequest(f"{path} is not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise BadRequest(f"{path} must hold a JSON object")
+        raise BadRequest(f"{path} must contain a JSON object")
     return value

@@ -1,4 +1,4 @@
-"""models pull, list, show, verify, remove: the store, whether or not a cluster runs."""
+"""The commands `models pull, list, show, verify, remove`: the model store. Need no cluster."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from model_store.lazy_imports import lazy_imports
 from model_store.names import parse_ref, version_id
 
 with lazy_imports():
-    from archive.tables import Tables
+    from archive.delta.tables import Tables
     from batch.remove_model import require_unneeded
-    from model_store.loaded import load_model
+    from model_store.load import load_model
     from model_store.names import VersionId, parse_version
     from model_store.storage import absolute
     from model_store.store import ModelStore, versions_at
-    from serve.model_status import model_statuses, rollout_words
-    from serve.serving import Serving
+    from serve.api.models import model_statuses, rollout_words
+    from serve.models.readiness import Serving
     from serve.settings import Settings
 
 app = typer.Typer(
-    help="Immutable model versions and the aliases that point at them.", no_args_is_help=True
+    help="Immutable model versions and the aliases that point to them.", no_args_is_help=True
 )
 
 COLUMNS = ("model", "kind", "aliases", "rollout", "weights_sha256", "inference_key")
@@ -41,54 +41,54 @@ def pull(
     source: Annotated[
         str,
         typer.Argument(
-            help="another model store, or a model or version in it: folder or s3:// URL"
+            help="folder or s3:// URL of another model store, or of a model or version in it"
         ),
     ],
     model: Annotated[
         str,
         typer.Argument(
-            metavar="[NAME[@VERSION]]", help="which; not needed where there is only one version"
+            metavar="[NAME[@VERSION]]", help="version to copy; optional if there is only one"
         ),
     ] = "",
     fmt: FormatOption = Format.table,
 ) -> None:
-    """Copy a version from another store, every file verified; identical ones are left alone.
+    """Copy a version from another store and verify every file. A version that is already here is not copied.
 
     Example: resight models pull examples/models/ssdlite-coco
     """
     other, wanted = _version_in(source, model)
-    found, ours = other.describe(wanted), store()
+    described, ours = other.describe(wanted), store()
     if wanted in ours.versions(wanted.name):
-        if ours.describe(wanted).digests != found.digests:
+        if ours.describe(wanted).digests != described.digests:
             raise ModelError(f"{wanted} is already in {ours.url}, with other files")
         note(f"{wanted} is already in {ours.url}")
     else:
-        ours.publish(wanted, other.read_files(found))
+        ours.publish(wanted, other.read_files(described))
         note(f"{wanted} copied to {ours.url}; {how_to_serve(ours, wanted)}")
     print_facts(_identity(wanted.name, wanted.version), fmt)
 
 
 def _version_in(source: str, model: str) -> tuple[ModelStore, VersionId]:
-    """Return the only version that is meant, and its store. Raises BadRequest that lists them if there are several."""
-    other, found = versions_at(absolute(source))
+    """Return the selected version and its store. Raises BadRequest, with their names, if there are several."""
+    other, versions = versions_at(absolute(source))
     if model:
         other, ref = ModelStore(absolute(source)), parse_ref(model)
         if ref.version:
             return other, VersionId(ref.name, ref.version)
-        found = other.require_model(ref.name)
-    if not found:
-        raise ModelNotFound(f"no version of a model is in {source}")
-    if len(found) > 1:
+        versions = other.require_model(ref.name)
+    if not versions:
+        raise ModelNotFound(f"no model version in {source}")
+    if len(versions) > 1:
         raise BadRequest(
-            f"{source} has several versions: {', '.join(map(str, found))}; name one: resight models pull "
-            f"{shlex.quote(other.url)} {found[0]}"
+            f"{source} has several versions: {', '.join(map(str, versions))}; choose one: resight models pull "
+            f"{shlex.quote(other.url)} {versions[0]}"
         )
-    return other, found[0]
+    return other, versions[0]
 
 
 @app.command("list")
 def list_models(fmt: FormatOption = Format.table) -> None:
-    """Every READY version with its aliases, and which are canaries, shadows or pinned.
+    """List every READY version with its aliases, and canaries, shadows and pins.
 
     Example: resight models list --format json
     """
@@ -111,10 +111,10 @@ def list_models(fmt: FormatOption = Format.table) -> None:
     for status in statuses:
         for what, why in status.failures.items():
             note(f"unusable: {what}: {why}")
-    for version in (one for name in models.names() for one in models.unfinished(name)):
+    for version in (v for name in models.names() for v in models.unfinished(name)):
         note(
-            f"unfinished: {version}: it is being added, or that was cut off; then repeat 'models add' with "
-            f"--version {version.version}, or 'resight models remove {version} --yes'"
+            f"unfinished: {version} is being added, or its addition was interrupted: then repeat 'models add' with "
+            f"--version {version.version}, or run 'resight models remove {version} --yes'"
         )
 
 
@@ -123,7 +123,7 @@ def show(
     model: Annotated[str, typer.Argument(help="name, name@version or name:alias")],
     fmt: FormatOption = Format.table,
 ) -> None:
-    """One version: identity, aliases, canary, shadow and pin, config and files.
+    """Show a version: identity, aliases, canary, shadow and pin, config and files.
 
     Example: resight models show ssdlite-coco
     """
@@ -142,28 +142,30 @@ def verify(
     model: Annotated[str, typer.Argument(help="name, name@version or name:alias")],
     fmt: FormatOption = Format.table,
 ) -> None:
-    """Hash every file, load the weights and run the golden probe. Exit code 6 when it fails.
+    """Hash every file, load the weights and run the golden probe. Exit code 6 if one of these fails.
 
     Example: resight models verify ssdlite-coco@1
     """
     models = store()
     version = models.resolve(parse_ref(model))
     load_model(models, version)
-    note(f"{version} is sound: every digest matches, and the probe is reproduced")
+    note(f"{version} is valid: every digest matches and the probe is reproduced")
     print_facts(_identity(version.name, version.version), fmt)
 
 
 @app.command()
 def remove(
-    version: Annotated[str, typer.Argument(metavar="NAME@VERSION")],
-    yes: Annotated[bool, typer.Option("--yes", help="remove; without it, only say what")] = False,
+    version: Annotated[str, typer.Argument(metavar="NAME@VERSION", help="exact version to remove")],
+    yes: Annotated[
+        bool, typer.Option("--yes", help="remove the files; without it, they are only listed")
+    ] = False,
     fmt: FormatOption = Format.table,
 ) -> None:
     """Remove the weights and all other files of a version from the store.
 
-    Refused, with the way out, while an alias, a canary, a shadow, a published view or a running run needs it. No row
-    of any table is removed (that is 'resight runs prune'); rows keep the name of the version that made them. Its
-    number is not given to other weights: to add or pull the same files again brings it back.
+    Refused, with a way out, while an alias, canary, shadow, published view or running run needs it. Table rows and
+    the version names in them are kept; 'resight runs prune' removes rows. The version number is not reused for other
+    weights: add or pull the same files to restore it.
 
     Example: resight models remove deer@2 --yes
     """

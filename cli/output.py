@@ -1,4 +1,4 @@
-"""Print rows for people (table) or programs (json, csv); errors and notes go to standard error."""
+"""Print rows as a table for people, or as JSON or CSV for programs; notes and errors go to standard error."""
 
 from __future__ import annotations
 
@@ -22,22 +22,25 @@ class Format(StrEnum):
     csv = "csv"
 
 
-FormatOption = Annotated[Format, typer.Option("--format", help="json and csv are for programs")]
+ViewName = Annotated[str, typer.Option("--view", help="name of the view")]
+FormatOption = Annotated[
+    Format, typer.Option("--format", help="output format; json and csv are for programs")
+]
 
 WIDEST = 100_000
-"""Columns of a table that goes to no terminal; it is only as wide as its cells."""
+"""Maximum width in characters of a table outside a terminal; no cell is cut or wrapped there."""
 
 console = Console()
 errors = Console(stderr=True)
 
 
 def note(text: str) -> None:
-    """For people only: never on standard output."""
+    """Print a note for people to standard error."""
     errors.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], fmt: Format, columns: Sequence[str] = ()) -> None:
-    """`columns` gives the header when there are no rows."""
+    """Print rows; `columns` is the header if `rows` is empty."""
     names = list(rows[0]) if rows else list(columns)
     if fmt is Format.json:
         print(json.dumps(list(rows), default=_json_value, indent=1))
@@ -49,12 +52,12 @@ def print_rows(rows: Sequence[Mapping[str, Any]], fmt: Format, columns: Sequence
         table = Table(*map(escape, names), box=None, header_style="bold", pad_edge=False)
         for row in rows:
             table.add_row(*(escape(_short(row[name])) for name in names))
-        # into a file or another program names are whole, and lines as long as they are
+        # in files and pipes, cells are neither cut nor wrapped
         (console if console.is_terminal else Console(width=WIDEST)).print(table)
 
 
 def print_facts(facts: Mapping[str, Any], fmt: Format) -> None:
-    """One record: name and value a line, or one JSON object, or one CSV row."""
+    """Print one record: a line for each field, one JSON object, or one CSV row."""
     if fmt is Format.json:
         print(json.dumps(dict(facts), default=_json_value, indent=1))
     elif fmt is Format.csv:
@@ -67,7 +70,7 @@ def print_facts(facts: Mapping[str, Any], fmt: Format) -> None:
 
 
 def _json_value(value: object) -> object:
-    """Sums of integers are decimals in DuckDB: they stay numbers. Times become text."""
+    """Convert a Decimal, which DuckDB returns for sums of integers, to a number, and other values to text."""
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
     return str(value)
@@ -82,7 +85,7 @@ def _plain(value: object) -> object:
 
 
 def in_words(value: object) -> str:
-    """Return a value for people: `a 1, b 2` for a mapping, `120 (80 to 160)` for one with an interval."""
+    """Format a value for people: `a 1, b 2` for a mapping, `120 (80 to 160)` for a number with its interval."""
     match value:
         case None:
             return ""

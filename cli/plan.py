@@ -1,4 +1,4 @@
-"""plan: what differs from what is published, what a run would do, and whether the policy says it is due."""
+"""The command `plan`: compare a model with the published one, count what a run would do, apply the policy."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from typing import Annotated
 
 import typer
 
-from batch.scope_options import takes_scope
+from batch.runs.options import takes_scope
 from cli.models import MODEL
 from cli.output import Format, FormatOption, console, in_words, print_facts
 from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
-    from archive.tables import Tables
-    from archive.views import Views
-    from batch.changes import Change
-    from batch.decisions import keep_decision
-    from batch.facts import wanted_version
-    from batch.plan_report import PlanReport, plan_report
-    from batch.policy import read_policy
-    from batch.scope import Scope
+    from archive.delta.tables import Tables
+    from archive.views.views import Views
+    from batch.runs.scope import Scope
+    from batch.schedule.archive_state import wanted_version
+    from batch.schedule.config_impact import Change
+    from batch.schedule.decision_log import keep_decision
+    from batch.schedule.policy import read_policy
+    from batch.schedule.report import PlanReport, plan_report
     from model_store.store import ModelStore
     from serve.settings import Settings
 
 _NOT_FACTS = ("changes", "reasons", "decision", "until")
 WIDEST = 44
-"""Characters of a value in a line: digests and lists of labels are longer."""
+"""Maximum characters of a value in a line; digests and lists of labels are longer."""
 
 
 def register(app: typer.Typer) -> None:
@@ -41,13 +41,13 @@ def plan(
         typer.Option("--model", help=MODEL),
     ] = "",
     keep: Annotated[
-        bool, typer.Option("--keep", help="keep the decision in the table 'decisions'")
+        bool, typer.Option("--keep", help="record the decision in the table 'decisions'")
     ] = False,
     fmt: FormatOption = Format.table,
 ) -> None:
-    """Say what a reprocess would change and cost, and whether the policy says that it is due. Needs no cluster.
+    """Show what a reprocess would change and cost, and whether it is due under the policy. Needs no cluster.
 
-    Compares the model field by field with what is published, and counts the images without a result.
+    Compares the model with the published one field by field, and counts the images without a result.
     Example: resight plan --model ssdlite-coco --camera north --since 2026-05-01
     """
     settings = Settings()
@@ -70,7 +70,7 @@ def _print(report: PlanReport) -> None:
     width = max((len(change.needs) for change in report.changes), default=0)
     lines = ["differs:"] if report.changes else []
     lines += [f"  {change.needs.ljust(width)}  {_line(change)}" for change in report.changes]
-    lines += [f"the policy says: {report.decision.action}{until}"]
+    lines += [f"policy decision: {report.decision.action}{until}"]
     lines += [f"  {reason}" for reason in report.decision.reasons]
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)

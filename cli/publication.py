@@ -1,4 +1,4 @@
-"""runs publish, rollback, prune: which results people see, and which nobody needs any more. No cluster needed."""
+"""The commands `runs publish, rollback, prune`: publish results and remove unused ones. Need no cluster."""
 
 from __future__ import annotations
 
@@ -9,25 +9,23 @@ import typer
 
 from archive.defaults import KEEP_DAYS, PRODUCTION
 from cli.layers import tell_silent
-from cli.output import Format, FormatOption, note, print_facts, print_rows
+from cli.output import Format, FormatOption, ViewName, note, print_facts, print_rows
 from model_store.errors import StorageUnreachable
 from model_store.lazy_imports import lazy_imports
 from model_store.names import version_id
 
 with lazy_imports():
-    from archive.prune import KeyUse, plan_prune, prune
-    from archive.stores import other_stores
-    from archive.tables import Tables
-    from archive.views import View, Views
-    from batch import publish as publishing
-    from batch.impact.gates import failed_gates
-    from batch.policy import read_policy
+    from archive.delta.tables import Tables
+    from archive.retention import KeyUse, other_stores, plan_prune, prune
+    from archive.views.views import View, Views
+    from batch.publishing import publish as publishing
+    from batch.publishing.impact.verdict import failed_gates
+    from batch.schedule.policy import read_policy
     from model_store.store import ModelStore
     from serve.rollout.state import read_state
     from serve.settings import Settings
 
-Name = Annotated[str, typer.Option("--view", help="name of the view")]
-Reason = Annotated[str, typer.Option(help="kept with the publication")]
+Reason = Annotated[str, typer.Option(help="reason that is recorded with the publication")]
 COLUMNS = ("inference_key", "model", "rows", "snips", "classifications", "files", "bytes")
 COLUMNS += ("last_run_at", "kept")
 
@@ -39,15 +37,15 @@ def register(app: typer.Typer) -> None:
 
 
 def publish(
-    what: Annotated[str, typer.Argument(metavar="RUN", help="a sealed run, or name@version")],
-    view: Name = PRODUCTION,
+    what: Annotated[str, typer.Argument(metavar="RUN", help="id of a sealed run, or name@version")],
+    view: ViewName = PRODUCTION,
     override: Annotated[
-        str | None, typer.Option(help="why gates that fail do not count this time")
+        str | None, typer.Option(help="publish although gates fail, for this reason")
     ] = None,
     reason: Reason = "",
     fmt: FormatOption = Format.table,
 ) -> None:
-    """Show the results of a run to whoever names none. Exit code 5 when a gate of the policy fails.
+    """Make the results of a run the default for queries. Exit code 5 if a gate of the policy fails.
 
     Example: resight runs publish 20260514T031500-9f2c1a --reason "new moths"
     """
@@ -55,7 +53,7 @@ def publish(
     tables, store = Tables(settings.tables_url), ModelStore(settings.models_url)
     gates = read_policy(settings.policy_path, required=bool(settings.policy)).gates
     before = Views(tables.url).current(view)
-    now = publishing.publish(
+    current = publishing.publish(
         tables,
         store,
         what,
@@ -64,43 +62,46 @@ def publish(
         override=override,
         check=lambda old, new: failed_gates(tables, old, new, gates),
     )
-    note("published" if now != before else "that is published already")
-    print_facts(_facts(now), fmt)
-    tell_silent(tables, now)
+    note("published" if current != before else "already published")
+    print_facts(_facts(current), fmt)
+    tell_silent(tables, current)
 
 
 def rollback(
-    view: Name = PRODUCTION, reason: Reason = "", fmt: FormatOption = Format.table
+    view: ViewName = PRODUCTION, reason: Reason = "", fmt: FormatOption = Format.table
 ) -> None:
-    """Undo the newest change of a view: a publication, or a layer that was switched. Twice undoes two.
+    """Undo the newest change of a view: a publication, or a layer switched on or off. Repeat it to undo more.
 
     Gates of the policy are not checked.
 
     Example: resight runs rollback
     """
     tables = Tables(Settings().tables_url)
-    now = publishing.rollback(tables, view, reason)
-    for words in publishing.rollback_words(tables, now):
-        note(words)
-    print_facts(_facts(now), fmt)
-    tell_silent(tables, now)
+    current = publishing.rollback(tables, view, reason)
+    for text in publishing.rollback_words(tables, current):
+        note(text)
+    print_facts(_facts(current), fmt)
+    tell_silent(tables, current)
 
 
 def prune_command(
-    yes: Annotated[bool, typer.Option("--yes", help="remove; without it, only say what")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="remove the results; without it, they are only listed")
+    ] = False,
     keep_days: Annotated[
-        float, typer.Option(min=0, help="what was shown in so many days can be shown again")
+        float,
+        typer.Option(min=0, help="keep results that a view showed within this number of days"),
     ] = KEEP_DAYS,
     store: Annotated[
         list[str] | None,
         typer.Option(
             metavar="URL",
-            help="another model store whose aliases keep results (repeat it); without it, all that have results here",
+            help="other model store with aliases that keep results (repeatable); default: all stores with results here",
         ),
     ] = None,
     fmt: FormatOption = Format.table,
 ) -> None:
-    """Say which results are kept and why, and with --yes remove those that nothing needs.
+    """List which results are kept and why; with --yes, remove results that nothing needs.
 
     Example: resight runs prune --keep-days 30
     """
@@ -112,7 +113,9 @@ def prune_command(
     if yes:
         removed = prune(tables, aliased, keep_days)
         print_rows([_use(use, fmt) for use in removed], fmt, COLUMNS)
-        note(f"removed {len(removed)} inference keys; their files leave the disk after a week")
+        note(
+            f"removed {len(removed)} inference keys; their files are deleted from disk after a week"
+        )
         return
     uses = plan_prune(tables, aliased, keep_days)
     print_rows([_use(use, fmt) for use in uses], fmt, COLUMNS)
@@ -123,21 +126,21 @@ def prune_command(
         note("nothing was removed: add --yes")
 
 
-def _aliased(store: ModelStore, whose: str) -> dict[str, str]:
-    """Map each inference key to words about the alias that refers to it or tries it (canary, shadow).
+def _aliased(store: ModelStore, origin: str) -> dict[str, str]:
+    """Map each inference key to a description of the alias that refers to it, also as canary or shadow.
 
-    Raises ModelError; StorageUnreachable where no model is at all, for then no alias can be seen.
+    Raises ModelError. Raises StorageUnreachable if the store has no model, because its aliases are unknown then.
     """
     if not any(store.versions(name) for name in store.names()):
-        raise StorageUnreachable(f"no model is in {store.url}; is it mounted?")
-    found: dict[str, str] = {}
+        raise StorageUnreachable(f"no model in {store.url}; is it mounted?")
+    aliased: dict[str, str] = {}
     for name in store.names():
         for alias, state in read_state(store, name).aliases.items():
             for version in sorted(state.versions()):
                 described = store.describe(version_id(name, version))
-                words = f"alias {name}:{alias}{whose} has version {version}"
-                found[described.info.inference_key] = words
-    return found
+                words = f"alias {name}:{alias}{origin} has version {version}"
+                aliased[described.info.inference_key] = words
+    return aliased
 
 
 def _facts(view: View) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""reprocess: see what lacks results, all of a scope or what the policy says is due."""
+"""The command `reprocess`: run a detector on the images without results, of a scope or as the policy decides."""
 
 from __future__ import annotations
 
@@ -6,29 +6,26 @@ from typing import Annotated, Any
 
 import typer
 
-from batch.options import takes_run_options
-from cli.follow import facts_of, interruptible, submitted, to_end
+from batch.runs.options import takes_spec
+from batch.runs.spec import RunSpec
+from cli.follow import run_to_end
 from cli.layers import tell_silent
 from cli.output import Format, FormatOption, note, print_facts
 from model_store.errors import BadRequest
 from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
-    from archive.tables import Tables
-    from archive.views import Views
-    from batch.dry_run import dry_run_report
-    from batch.facts import wanted_version
-    from batch.id_list import keep_ids
-    from batch.if_needed import Needed, if_needed, rolled_back_since
-    from batch.impact.gates import failed_gates
-    from batch.nothing_to_do import report_of_nothing
-    from batch.policy import read_policy
-    from batch.publish import publish
-    from batch.scope import Scope
-    from batch.scope_options import scope_arguments
-    from batch.spec import RunSpec
+    from archive.delta.tables import Tables
+    from archive.views.views import Views
+    from batch.planning.dry_run import dry_run_report
+    from batch.publishing.impact.verdict import failed_gates
+    from batch.publishing.publish import publish
+    from batch.runs.options import scope_arguments
+    from batch.runs.scope import Scope
+    from batch.schedule.archive_state import wanted_version
+    from batch.schedule.policy import read_policy
+    from batch.schedule.run_if_due import Needed, if_needed, rolled_back_since
     from model_store.store import ModelStore
-    from serve.cluster import join
     from serve.settings import Settings
 
 
@@ -36,26 +33,27 @@ def register(app: typer.Typer) -> None:
     app.command()(reprocess)
 
 
-@takes_run_options
+@takes_spec(RunSpec)
 def reprocess(
     spec: RunSpec,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="print the plan, write nothing")
+        bool, typer.Option("--dry-run", help="print the plan and write nothing")
     ] = False,
     needed: Annotated[
-        bool, typer.Option("--if-needed", help="only what the policy says is due; safe in cron")
+        bool,
+        typer.Option("--if-needed", help="run only what is due under the policy; safe in cron"),
     ] = False,
     publishes: Annotated[
-        bool, typer.Option("--publish", help="with --if-needed: publish it, if all gates pass")
+        bool,
+        typer.Option("--publish", help="with --if-needed: publish the results if all gates pass"),
     ] = False,
-    follow: Annotated[bool, typer.Option(help="wait for the end of the run")] = True,
+    follow: Annotated[bool, typer.Option(help="wait until the run ends")] = True,
     fmt: FormatOption = Format.table,
 ) -> None:
-    """See every image of the scope with one model version. To resume, run it again.
+    """Run one model version on all images of the scope. To resume, run it again.
 
-    Without --model: the published model's, by its name, or the only model's. Plans first; with nothing to do it ends
-    there.
-    Else it submits `python -m batch.reprocess` to the cluster; exit codes are that job's.
+    Default of --model: the published model, or the only one in the store. If the plan is empty, the command ends
+    there. Otherwise it submits `python -m batch.reprocess` to the cluster and ends with the exit code of that job.
     Example: resight reprocess --model ssdlite-coco --camera north --since 2026-05-01 --dry-run
     """
     settings = Settings()
@@ -65,7 +63,7 @@ def reprocess(
         _if_needed(spec, settings, tables, store, publishes, follow, fmt)
         return
     if publishes:
-        raise BadRequest("--publish goes with --if-needed; otherwise: resight runs publish RUN")
+        raise BadRequest("--publish needs --if-needed; to publish a run: resight runs publish RUN")
     if not spec.model:
         model = wanted_version(store, Views(tables.url).current())
         note(f"model: {model.id}")
@@ -77,28 +75,7 @@ def reprocess(
             report |= {"estimate_s": unknown}
         print_facts(report, fmt)
         return
-    print_facts(_to_end(spec, settings, tables, store, follow, fmt), fmt)
-
-
-def _to_end(
-    spec: RunSpec, settings: Settings, tables: Tables, store: ModelStore, follow: bool, fmt: Format
-) -> dict[str, Any]:
-    """Facts of the run: planned here, submitted only if something is to be done, followed to its end."""
-    with interruptible():
-        report = report_of_nothing(spec, settings, tables, store)
-        if report is not None:
-            return facts_of(report, fmt, tables)
-        keep_ids(settings.tables_url, spec.scope.ids)
-        join(settings)
-    from batch.submit import submit
-
-    def start() -> str:
-        return submit(spec, settings)
-
-    if not follow:
-        return {"run_id": spec.run_id, "job": submitted(start, [spec.run_id])}
-    reports = to_end(start, [spec.run_id], fmt is not Format.table)
-    return facts_of(reports.get(spec.run_id, {"run_id": spec.run_id}), fmt, tables)
+    print_facts(run_to_end(spec, settings, tables, store, follow, fmt), fmt)
 
 
 def _if_needed(
@@ -118,7 +95,7 @@ def _if_needed(
     if due.scope is not None and due.run_id is not None:
         model = str(due.model.id)
         changed = {"model": model, "scope": due.scope, "run_id": due.run_id}
-        facts |= _to_end(spec.model_copy(update=changed), settings, tables, store, follow, fmt)
+        facts |= run_to_end(spec.model_copy(update=changed), settings, tables, store, follow, fmt)
     if due.publish:
         view = publish(
             tables,
@@ -146,12 +123,12 @@ def _decision(due: Needed) -> dict[str, Any]:
 
 
 def _require_alone(spec: RunSpec, dry_run: bool, publishes: bool, follow: bool) -> None:
-    """Raises BadRequest for options that contradict --if-needed, which chooses the scope itself."""
+    """Raise BadRequest for options that contradict --if-needed, which chooses the scope itself."""
     if dry_run:
-        raise BadRequest("--if-needed has its own dry run: resight plan")
+        raise BadRequest("--if-needed excludes --dry-run; use: resight plan")
     if spec.scope != Scope():
         raise BadRequest(
-            f"--if-needed chooses the images; leave out {' '.join(scope_arguments(spec.scope))}"
+            f"--if-needed chooses the images itself: leave out {' '.join(scope_arguments(spec.scope))}"
         )
     if publishes and not follow:
         raise BadRequest("--publish waits for the end of the run: leave out --no-follow")

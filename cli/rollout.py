@@ -1,7 +1,7 @@
-"""models promote, rollback, canary, shadow, pin, unpin, release, reload, history: which version answers.
+"""The commands `models promote, rollback, canary, shadow, pin, unpin, release, reload, history`.
 
-With a cluster they go through its HTTP API, so that they end when every replica has acknowledged; without
-one they are proved here and written to the store.
+With a cluster they use its HTTP API and end when every replica has acknowledged the change. Without one, they
+validate the version on this machine and write to the store.
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ with lazy_imports():
     from model_store.names import VersionId
     from model_store.store import ModelStore
     from serve.client import Client
-    from serve.cluster import read_state
+    from serve.cluster.head import read_state
+    from serve.rollout.client import apply_offline
     from serve.rollout.events import events
-    from serve.rollout.offline import apply_offline
     from serve.rollout.operations import Operation, Outcome
     from serve.settings import Settings
 
-Version = Annotated[str, typer.Argument(metavar="NAME@VERSION")]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="a model of the store")]
+Version = Annotated[str, typer.Argument(metavar="NAME@VERSION", help="exact version of a model")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="name of a model in the store")]
 Alias = Annotated[str, typer.Option(help="the alias to move")]
-Percent = Annotated[float, typer.Argument(min=0, max=100, help="of its requests; 0 ends it")]
+Percent = Annotated[
+    float, typer.Argument(min=0, max=100, help="percentage of the requests; 0 ends it")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -39,7 +41,7 @@ def register(app: typer.Typer) -> None:
 def promote(
     version: Version, alias: Alias = DEFAULT_ALIAS, fmt: FormatOption = Format.table
 ) -> None:
-    """Point an alias at a version, once every replica has loaded and probed it.
+    """Point an alias to a version after every replica has loaded and probed it.
 
     Example: resight models promote ssdlite-coco@2
     """
@@ -48,7 +50,7 @@ def promote(
 
 
 def rollback(name: Name, alias: Alias = DEFAULT_ALIAS, fmt: FormatOption = Format.table) -> None:
-    """Let the version before the present one answer again, at once; twice goes back twice.
+    """Point an alias back to its previous version at once. Each call goes back one more version.
 
     Example: resight models rollback ssdlite-coco
     """
@@ -61,7 +63,7 @@ def canary(
     alias: Alias = DEFAULT_ALIAS,
     fmt: FormatOption = Format.table,
 ) -> None:
-    """Let a version answer part of an alias's requests.
+    """Route a percentage of the requests of an alias to a version.
 
     Example: resight models canary ssdlite-coco@2 10
     """
@@ -76,7 +78,7 @@ def shadow(
     alias: Alias = DEFAULT_ALIAS,
     fmt: FormatOption = Format.table,
 ) -> None:
-    """Let a version see part of an alias's images; it is compared, and never answers.
+    """Run a version on a percentage of the images of an alias and compare; it never answers.
 
     Example: resight models shadow ssdlite-coco@2 25
     """
@@ -86,7 +88,7 @@ def shadow(
 
 
 def pin(name: Name, alias: Alias = DEFAULT_ALIAS, fmt: FormatOption = Format.table) -> None:
-    """Nothing moves the alias until it is unpinned.
+    """Pin an alias: nothing can move it until it is unpinned.
 
     Example: resight models pin ssdlite-coco
     """
@@ -94,7 +96,7 @@ def pin(name: Name, alias: Alias = DEFAULT_ALIAS, fmt: FormatOption = Format.tab
 
 
 def unpin(name: Name, alias: Alias = DEFAULT_ALIAS, fmt: FormatOption = Format.table) -> None:
-    """The alias may be moved again.
+    """Unpin an alias, so that it can be moved again.
 
     Example: resight models unpin ssdlite-coco
     """
@@ -102,7 +104,7 @@ def unpin(name: Name, alias: Alias = DEFAULT_ALIAS, fmt: FormatOption = Format.t
 
 
 def release(version: Version, fmt: FormatOption = Format.table) -> None:
-    """Free the memory of a version that no alias means and no run holds.
+    """Free the memory of a version that no alias refers to and no run uses.
 
     Example: resight models release ssdlite-coco@1
     """
@@ -111,24 +113,24 @@ def release(version: Version, fmt: FormatOption = Format.table) -> None:
 
 
 def reload() -> None:
-    """Have every replica follow the alias files now, not at its next look.
+    """Make every replica read the alias files now instead of at its next check.
 
     Example: resight models reload
     """
     client = _client(Settings())
     if client is None:
-        raise ClusterError("no cluster runs; alias files are read when one starts")
+        raise ClusterError("no cluster is running; alias files are read when one starts")
     with client:
         client.reload()
-    note("every replica has read the alias files")
+    note("every replica has reloaded the alias files")
 
 
 def history(
     name: Name,
-    most: Annotated[int, typer.Option(min=1, help="events, newest first")] = 20,
+    most: Annotated[int, typer.Option(min=1, help="maximum number of events, newest first")] = 20,
     fmt: FormatOption = Format.table,
 ) -> None:
-    """Who served when: every promotion, roll-back and refusal.
+    """List every promotion, roll-back and refusal of a model, newest first.
 
     Example: resight models history ssdlite-coco
     """
@@ -150,7 +152,7 @@ def history(
 
 
 def release_in_replicas(version: VersionId) -> None:
-    """Free its memory if a cluster runs. Raises Conflict if an alias means it or a run holds it."""
+    """Free the memory of a version if a cluster is running. Raises Conflict if an alias or a run uses the version."""
     client = _client(Settings())
     if client is not None:
         with client:
@@ -174,7 +176,7 @@ def _outcome(operation: Operation, settings: Settings) -> Outcome:
 
 
 def _client(settings: Settings) -> Client | None:
-    """Of this home's cluster or of RESIGHT_ENDPOINT; None where neither is."""
+    """Return a client of the local cluster or else of RESIGHT_ENDPOINT; None without either."""
     state = read_state(settings)
     url = state.reachable_url if state else settings.endpoint
     return Client(url, settings.token) if url else None

@@ -1,4 +1,4 @@
-"""runs diff: what people would see change, in numbers, pictures and gates; no cluster needed."""
+"""The command `runs diff`: compare two sets of results in numbers, pictures and gates. Needs no cluster."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from model_store.errors import GateClosed
 from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
-    from archive.tables import Tables
-    from batch.impact.compare import compared
-    from batch.impact.facts import Impact
-    from batch.impact.gates import failed, judge
-    from batch.impact.report import as_json, require_empty, write_report
-    from batch.impact.sides import side
-    from batch.impact.verdict import Verdict, model_of, verdict
-    from batch.policy import read_policy
+    from archive.delta.tables import Tables
+    from batch.publishing.impact.compare import compared
+    from batch.publishing.impact.facts import Impact
+    from batch.publishing.impact.report import as_json, require_empty, write_report
+    from batch.publishing.impact.result_sets import side
+    from batch.publishing.impact.verdict import Verdict, failed, judge, model_of, verdict
+    from batch.schedule.policy import read_policy
     from model_store.storage import absolute
     from model_store.store import ModelStore
     from serve.settings import Settings
@@ -29,20 +28,18 @@ def register(app: typer.Typer) -> None:
 
 
 def diff(
-    old: Annotated[str, typer.Argument(help="a run id, name@version, or a view such as published")],
-    new: Annotated[str, typer.Argument(help="likewise; what would take its place")],
-    out: Annotated[
-        str | None, typer.Option(help="write a report with pictures into this new folder")
-    ] = None,
+    old: Annotated[str, typer.Argument(help="run id, name@version, or a view such as published")],
+    new: Annotated[str, typer.Argument(help="run id, name@version or view that would replace OLD")],
+    out: Annotated[str | None, typer.Option(help="new folder for a report with pictures")] = None,
     samples: Annotated[
-        int, typer.Option(min=0, max=200, help="pictures of each kind of change")
+        int, typer.Option(min=0, max=200, help="number of pictures for each kind of change")
     ] = 6,
     gate: Annotated[
-        bool, typer.Option("--gate", help="end with 5 when a gate of the policy fails")
+        bool, typer.Option("--gate", help="exit with code 5 if a gate of the policy fails")
     ] = False,
     fmt: FormatOption = Format.table,
 ) -> None:
-    """What would change if NEW were published in place of OLD. Writes nothing but the report.
+    """Show what would change if NEW were published in place of OLD. Writes only the report.
 
     Example: resight runs diff published 20260514T031500-9f2c1a --out impact/
     """
@@ -71,28 +68,28 @@ def _print(impact: Impact, found: Verdict, fmt: Format) -> None:
     if fmt is Format.table:
         rows: list[dict[str, Any]] = [
             {
-                "label": one.label,
-                **one.model_dump(exclude={"label", "shift"}),
-                "mean_shift": None if one.shift is None else one.shift.mean,
+                "label": label.label,
+                **label.model_dump(exclude={"label", "shift"}),
+                "mean_shift": None if label.shift is None else label.shift.mean,
             }
-            for one in impact.labels
+            for label in impact.labels
         ]
         if rows:
             print_rows(rows, fmt)
 
 
 def _facts(impact: Impact, found: Verdict) -> dict[str, Any]:
-    images, said = impact.images, impact.verified
+    images, verified = impact.images, impact.verified
     return {
         "verdict": found.headline,
         "compared": found.compared,
         "change": found.changes,
         **({"estimate": found.estimate} if found.estimate else {}),
-        **{one.name: f"{'pass' if one.passed else 'FAIL'}: {one.words}" for one in found.gates},
+        **{gate.name: f"{'pass' if gate.passed else 'FAIL'}: {gate.words}" for gate in found.gates},
         "next": f"{found.next} {found.command}".strip(),
         "old": f"{model_of(impact.old)} {impact.old.inference_key[:12]}",
         "new": f"{model_of(impact.new)} {impact.new.inference_key[:12]}",
         **{f"images_{name}": value for name, value in images.model_dump().items()},
         **{f"boxes_{name}": value for name, value in impact.boxes.model_dump().items()},
-        **{f"verified_{name}": value for name, value in said.model_dump().items()},
+        **{f"verified_{name}": value for name, value in verified.model_dump().items()},
     }

@@ -1,4 +1,4 @@
-"""tune: which batch, wait, threads, workers and replicas suit a model on this machine; no cluster needed."""
+"""tune: measure which batch, wait, threads, workers and replicas suit a model on this machine; no cluster needed."""
 
 from __future__ import annotations
 
@@ -19,25 +19,26 @@ with lazy_imports():
     from model_store.storage import absolute
     from model_store.store import ModelStore
     from serve.settings import Settings
-    from serve.tune import point
-    from serve.tune import tune as measuring
+    from serve.tune import plan as limits
     from serve.tune.apply import apply_best, undo
-    from serve.tune.facts import Measured, Tuned
-    from serve.tune.place import pool_of
+    from serve.tune.plan import SearchSpace, TuningPlan, pool_of, prepare
     from serve.tune.report import (
-        default_out,
+        advice,
+        busy,
+        doubts,
         read_report,
-        require_empty,
-        reserved,
-        what_to_do,
+        reserved_folder,
+        rows,
+        verdict,
         write_report,
     )
-    from serve.tune.words import busy, doubts, missed, rows, summary, to_apply, verdict
+    from serve.tune.results import MeasuredPoint, TuningResult
+    from serve.tune.sweep import run
 
 N = TypeVar("N", int, float)
-MOST = 4096
+MAX_NUMBER = 4096
 LOAD_SHARE = 0.7
-OF_MEASURING = (
+MEASURING_OPTIONS = (
     "photos",
     "seconds",
     "load",
@@ -62,91 +63,101 @@ def tune(
         typer.Option(min=1, help="ms within which 99 of 100 images must be answered"),
     ] = None,
     photos: Annotated[
-        Path | None, typer.Option(help="a folder of pictures as they will come; default: its probe")
+        Path | None,
+        typer.Option(help="folder of typical pictures; default: the golden probe of the version"),
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0.5, max=600, help="of a measurement")] = 6.0,
+    seconds: Annotated[
+        float, typer.Option(min=0.5, max=600, help="duration of one measurement in s")
+    ] = 6.0,
     load: Annotated[
-        float, typer.Option(min=0.05, max=0.95, help="share of its throughput p99 is measured at")
+        float,
+        typer.Option(
+            min=0.05, max=0.95, help="share of a point's throughput at which its p99 is measured"
+        ),
     ] = LOAD_SHARE,
-    batch: Annotated[str, typer.Option(help="images a call; default 1,2,4; on a GPU to 32")] = "",
-    wait: Annotated[str, typer.Option(help="ms that an unfilled batch waits")] = "0,2",
-    threads: Annotated[str, typer.Option(help="inside a call; default: by the cores")] = "",
-    workers: Annotated[str, typer.Option(help="calls at a time; default: by cores")] = "",
-    replicas: Annotated[str, typer.Option(help="processes")] = "1,2",
+    batch: Annotated[
+        str, typer.Option(help="images per call; default 1,2,4, with GPUs 1,2,4,8,16,32")
+    ] = "",
+    wait: Annotated[str, typer.Option(help="ms that a batch waits to be filled")] = "0,2",
+    threads: Annotated[
+        str, typer.Option(help="threads within a call; default: to suit the cores")
+    ] = "",
+    workers: Annotated[
+        str, typer.Option(help="calls at the same time; default: to suit the cores")
+    ] = "",
+    replicas: Annotated[str, typer.Option(help="processes that share the workers")] = "1,2",
     out: Annotated[
-        str | None, typer.Option(help="a new folder for the report; default below HOME/tune")
+        str | None,
+        typer.Option(help="new or empty folder for the report; default: below HOME/tune"),
     ] = None,
     earlier: Annotated[
-        str | None, typer.Option("--from", help="the folder of a report: nothing is measured")
+        str | None, typer.Option("--from", help="folder of an earlier report: measure nothing")
     ] = None,
     apply: Annotated[
         bool, typer.Option("--apply", help="write the best batch and wait to deployment.json")
     ] = False,
     take_back: Annotated[
-        bool, typer.Option("--undo", help="with --from: what was applied from it is taken back")
+        bool, typer.Option("--undo", help="with --from: restore what --apply has replaced")
     ] = False,
     fmt: FormatOption = Format.table,
 ) -> None:
-    """Measure which settings suit a model on this machine, and within an objective. Writes no setting without --apply.
+    """Measure which settings suit a model on this machine within an objective. Settings change only with --apply.
 
-    Exit code 5 when no setting meets the objective.
+    Exit code 5 if no setting meets the objective.
 
     Example: resight tune ssdlite-coco@1 --objective-p99 150 --photos /data/deer/2026
     """
     settings = Settings()
     store = ModelStore(settings.models_url)
     if earlier is not None:
-        _require_nothing_to_measure(context)
+        _require_no_measuring_options(context)
     if take_back:
         _undo(store, model, earlier, apply, fmt)
         return
     if earlier is not None:
         folder = absolute(earlier)
-        tuned = _earlier(store, model, folder, objective_p99)
-        todo = what_to_do(tuned, store.describe(parse_version(tuned.model)), store.url, folder)
-        _print(tuned, fmt)
+        result = _earlier(store, model, folder, objective_p99)
+        todo = advice(result, store.describe(parse_version(result.model)), store.url, folder)
+        _print(result, fmt)
     else:
         if objective_p99 is None:
             raise BadRequest(
-                "name the objective: --objective-p99 150 is 150 ms for 99 of 100 images"
+                "no objective: use --objective-p99 150 for 99 of 100 images within 150 ms"
             )
-        if out is not None:
-            require_empty(out)
-        wanted = point.Wanted(
-            batches=_numbers("--batch", batch, int, 1, point.MOST_BATCH),
-            waits_ms=_numbers("--wait", wait, float, 0, point.MOST_WAIT_MS) or (0.0,),
+        space = SearchSpace(
+            batches=_numbers("--batch", batch, int, 1, limits.MAX_BATCH),
+            waits_ms=_numbers("--wait", wait, float, 0, limits.MAX_WAIT_MS) or (0.0,),
             threads=_numbers("--threads", threads, int, 1),
             workers=_numbers("--workers", workers, int, 1),
             replicas=_numbers("--replicas", replicas, int, 1) or (1,),
         )
-        prepared = measuring.prepare(settings, model, photos, wanted, seconds)
-        folder = absolute(out or default_out(settings, str(prepared.version.id), prepared.at))
-        with reserved(folder) as place:
-            _before(prepared)
-            tuned = _measured(prepared, objective_p99, load)
-            _print(tuned, fmt)  # first: a report that cannot be written takes nothing of it
-            todo = write_report(tuned, prepared.version, settings.models_url, place)
-    for one in doubts(tuned):
-        note(f"doubt: {one}")
+        plan = prepare(settings, model, photos, space, objective_p99, load, seconds)
+        folder = absolute(out or _default_out(settings, plan))
+        with reserved_folder(folder) as report:
+            result = _measured(plan)
+            _print(result, fmt)  # before the report, which may fail to be written
+            todo = advice(result, plan.version, store.url, folder)
+            write_report(result, plan.version, todo.values(), report)
+    for doubt in doubts(result):
+        note(f"doubt: {doubt}")
     note(f"report: {folder}/index.html")
-    if tuned.best is None:
-        raise ObjectiveMissed(missed(tuned))
-    note(verdict(tuned))
-    done = to_apply(tuned, folder) if apply else []
-    for one in todo:
-        if one not in done:
-            note(one)
+    if result.best is None:
+        raise ObjectiveMissed(verdict(result))
+    note(verdict(result))
+    for name, words in todo.items():
+        if not (apply and name == "apply"):
+            note(words)
     if apply:
-        _apply(settings, store, tuned, folder)
+        _apply(settings, store, result, folder)
 
 
-def _require_nothing_to_measure(context: typer.Context) -> None:
+def _require_no_measuring_options(context: typer.Context) -> None:
     """Raises BadRequest that names the options."""
-    sources = {name: context.get_parameter_source(name) for name in OF_MEASURING}
+    sources = {name: context.get_parameter_source(name) for name in MEASURING_OPTIONS}
     given = [name for name, source in sources.items() if source and source.name == "COMMANDLINE"]
     if given:
         raise BadRequest(
-            f"--from tells of what was measured: {', '.join(f'--{name}' for name in given)} cannot go with it"
+            f"--from measures nothing: {', '.join(f'--{name}' for name in given)} cannot go with it"
         )
 
 
@@ -154,81 +165,81 @@ def _undo(
     store: ModelStore, model: str, earlier: str | None, also_apply: bool, fmt: Format
 ) -> None:
     if earlier is None or also_apply:
-        raise BadRequest("--undo goes with --from FOLDER, the report that was applied, alone")
+        raise BadRequest("--undo goes with --from FOLDER, the applied report, and not with --apply")
     version = store.resolve(parse_ref(model))
-    taken = undo(store, str(version), earlier)
-    print_facts({"model": taken.model, "deployment": taken.before, "was": taken.after}, fmt)
-    note(f"{version} is run as before; replicas follow at their next look at the store")
+    applied = undo(store, str(version), earlier)
+    print_facts({"model": applied.model, "deployment": applied.before, "was": applied.after}, fmt)
+    note(f"{version} has its former settings again; replicas follow at their next poll")
 
 
-def _earlier(store: ModelStore, model: str, folder: str, objective: float | None) -> Tuned:
-    """Raises BadRequest for a report of another version, or for another objective than its own."""
-    tuned = read_report(folder)
+def _earlier(store: ModelStore, model: str, folder: str, objective: float | None) -> TuningResult:
+    """Raises BadRequest for a report of another version or another objective."""
+    result = read_report(folder)
     version = store.resolve(parse_ref(model))
-    if tuned.model != str(version):
-        raise BadRequest(f"{folder} is of {tuned.model}, not of {version}")
-    if objective is not None and objective != tuned.objective_p99_ms:
+    if result.model != str(version):
+        raise BadRequest(f"{folder} is a report of {result.model}, not of {version}")
+    if objective is not None and objective != result.objective_p99_ms:
         raise BadRequest(
-            f"{folder} was measured for p99 {tuned.objective_p99_ms:g} ms: tune again for {objective:g}"
+            f"{folder} was measured for p99 {result.objective_p99_ms:g} ms: tune again for {objective:g}"
         )
-    return tuned
+    return result
 
 
-def _before(prepared: measuring.Prepared) -> None:
-    if prepared.machine.others_frac > measuring.BUSY:
-        note(f"warning: {busy(prepared.machine.others_frac)}")
-    if prepared.args.resources:
-        note(
-            f"the pool '{prepared.args.pool}' is of nodes with {prepared.args.resources}: is this one?"
-        )
-    note(
-        f"about {_duration(prepared.about_s)}, for {prepared.version.id} with {prepared.facts.images} pictures"
-    )
+def _default_out(settings: Settings, plan: TuningPlan) -> str:
+    """Return a path such as HOME/tune/ssdlite-coco@1-20261122T073000Z."""
+    stamp = plan.setup.at.replace("-", "").replace(":", "").replace("+0000", "Z")
+    return str(settings.home_path / "tune" / f"{plan.setup.model}-{stamp}")
 
 
-def _measured(prepared: measuring.Prepared, objective: float, load: float) -> Tuned:
+def _measured(plan: TuningPlan) -> TuningResult:
+    setup, (rounds, duration_s) = plan.setup, plan.estimate()
+    for warning in busy(setup):
+        note(f"warning: {warning}")
+    if plan.args.resources:
+        note(f"the pool '{setup.pool}' uses nodes with {plan.args.resources}: is this one of them?")
+    note(f"about {_duration(duration_s)}, for {setup.model} with {setup.photos.images} pictures")
     with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
-        task = bar.add_task("starting", total=prepared.most_rounds)
+        task = bar.add_task("starting", total=rounds)
 
-        def say(one: Measured) -> None:
-            bar.update(task, advance=1, description=f"{one.point.words}: {one.images_per_s:.1f}/s")
+        def report(measured: MeasuredPoint) -> None:
+            words = f"{measured.point}: {measured.images_per_s:.1f}/s"
+            bar.update(task, advance=1, description=words)
 
-        return measuring.run(prepared, objective, load, say)
+        return run(plan, report)
 
 
-def _print(tuned: Tuned, fmt: Format) -> None:
-    if fmt is Format.json:
-        print_facts(summary(tuned), fmt)
+def _print(result: TuningResult, fmt: Format) -> None:
+    if fmt is Format.json:  # without the raw samples, which are in tune.json
+        facts = result.model_dump(exclude={"points"})
+        print_facts(facts | {"points": rows(result), "verdict": verdict(result)}, fmt)
     else:
-        print_rows(rows(tuned), fmt)
+        print_rows(rows(result), fmt)
 
 
-def _apply(settings: Settings, store: ModelStore, tuned: Tuned, folder: str) -> None:
-    pool = pool_of(settings, store, parse_version(tuned.model).name)
-    applied = apply_best(store, tuned, pool, folder)
+def _apply(settings: Settings, store: ModelStore, result: TuningResult, folder: str) -> None:
+    version = parse_version(result.model)
+    applied = apply_best(store, result, pool_of(settings, store, version.name), folder)
     if applied is None:
-        note(f"nothing was written: {tuned.model} is run so already")
+        note(f"nothing was written: {version} already has these settings")
         return
     note(
-        f"{tuned.model} now has {applied.after} in {store.url}/{tuned.model.partition('@')[0]}/deployment.json; "
-        f"before it had {applied.before or 'no entry of its own'}. Back:\n"
-        f"  resight tune {tuned.model} --from {folder} --undo"
+        f"{version} now has {applied.after} in {store.url}/{version.name}/deployment.json; before, it had "
+        f"{applied.before or 'no entry'}. To undo:\n  resight tune {version} --from {folder} --undo"
     )
 
 
 def _numbers(
-    option: str, text: str, kind: Callable[[str], N], least: int, most: float = MOST
+    option: str, text: str, kind: Callable[[str], N], minimum: int, maximum: float = MAX_NUMBER
 ) -> tuple[N, ...]:
-    """`1,2,4`; nothing for an empty text. Raises BadRequest."""
+    """Parse a list such as `1,2,4`; an empty text is an empty list. Raises BadRequest."""
+    wrong = BadRequest(f"invalid {option} {text}: use a list of {minimum} to {maximum:g}, as 1,2,4")
     try:
-        found = tuple(kind(part) for part in text.split(",")) if text.strip() else ()
+        numbers = tuple(kind(part) for part in text.split(",")) if text.strip() else ()
     except ValueError:
-        found = (kind(str(least - 1)),)
-    if any(not least <= value <= most for value in found):
-        raise BadRequest(
-            f"{option} {text}: a list such as 1,2,4 from {least} to {most:g} is needed"
-        )
-    return found
+        raise wrong from None
+    if not all(minimum <= number <= maximum for number in numbers):
+        raise wrong
+    return numbers
 
 
 def _duration(seconds: float) -> str:

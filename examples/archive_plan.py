@@ -1,10 +1,10 @@
-"""What the sample archive holds, before any pixel is made.
+"""Plan the files of the sample archive, before any pixel is rendered.
 
 (images, seed)  --plan-->  one Shot for each file, camera by camera, in the order they were taken
 
-A camera's time line is a row of bursts (1 to 5 frames, 1 s apart) with minutes to hours between
-them; its odd files (damaged, copied, other formats) stand in it as bursts of one frame. Times are
-the camera's own local clock. Every random number comes from (seed, camera, ...): no global order.
+The timeline of a camera is a sequence of bursts (1 to 5 frames, 1 s apart), minutes to hours apart.
+Its odd files (damaged, copied, other formats) are bursts of one frame. Times are those of the
+camera's local clock. Every random number depends only on (seed, camera, ...).
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ Light = Literal["day", "night"]
 
 @dataclass(frozen=True)
 class Camera:
-    """One camera: what it writes into EXIF, and which odd files lie in its folder."""
+    """A camera: its EXIF values and the odd files in its folder."""
 
     name: str
     make: str
@@ -36,7 +36,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class Shot:
-    """One file of the archive. `subject` is None for a blank frame."""
+    """A file of the archive; `subject` is None for a blank frame."""
 
     camera: int  # index into CAMERAS
     path: str  # relative to the archive, forward slashes
@@ -74,7 +74,7 @@ EXTENSIONS: dict[Kind, str] = {
     "webp": "webp", "tiff": "tif",
 }  # fmt: skip
 ODD_FILES = sum(len(camera.odd) for camera in CAMERAS)
-MIN_IMAGES = 2 * ODD_FILES  # leaves three ordinary frames a camera: enough for every promise
+MIN_IMAGES = 2 * ODD_FILES  # leaves three ordinary frames per camera, enough for every feature
 SCENE_CYCLE = 7  # one burst in seven is at night and one is blank: about 15 % of the frames each
 ROTATED_EVERY = 24  # frames of a camera
 ROTATIONS = (6, 8, 3)  # EXIF orientations
@@ -83,9 +83,11 @@ RESET_CLOCK = datetime(2000, 1, 1)
 
 
 def plan(images: int, seed: int) -> tuple[Shot, ...]:
-    """Every file of an archive of `images` files; the same arguments give the same plan."""
+    """Return all files of an archive of `images` files; equal arguments give equal plans."""
     if images < MIN_IMAGES:
-        raise ValueError(f"images is {images}: a sample archive needs at least {MIN_IMAGES}")
+        raise ValueError(
+            f"invalid number of images {images}: a sample archive needs at least {MIN_IMAGES}"
+        )
     share, extra = divmod(images - ODD_FILES, len(CAMERAS))
     shots = [
         shot
@@ -96,8 +98,8 @@ def plan(images: int, seed: int) -> tuple[Shot, ...]:
 
 
 def _bursts(camera: int, frames: int, rng: np.random.Generator) -> list[_Burst]:
-    """Bursts that hold `frames` ordinary frames in all, with the camera's odd files among them."""
-    longest = max(1, min(5, frames // 3))  # a small archive still gets several bursts a camera
+    """Return bursts with `frames` ordinary frames in total, and the camera's odd files among them."""
+    longest = max(1, min(5, frames // 3))  # several bursts per camera even in a small archive
     bursts: list[_Burst] = []
     while frames:
         number = len(bursts)
@@ -137,7 +139,7 @@ def _shots(camera: int, frames: int, seed: int) -> Iterator[Shot]:
 
 
 def _next_burst(clock: datetime, light: Light, rng: np.random.Generator) -> datetime:
-    """The start of the next burst: 4 minutes to 4 hours on, then on to the right time of day."""
+    """Return the start of the next burst: 4 minutes to 4 hours later, then at the right time of day."""
     minutes = int(rng.integers(4, 241))
     later = int(rng.integers(0, 91))  # minutes after 22:00 or 6:00
     milliseconds = int(rng.integers(1000))
@@ -156,7 +158,7 @@ def _next_burst(clock: datetime, light: Light, rng: np.random.Generator) -> date
 
 
 def _with_specials(shots: list[Shot]) -> list[Shot]:
-    """Rotates some ordinary frames of one camera; on the moth sheet, resets the clock of one."""
+    """Rotate some ordinary frames of a camera; on the moth sheet, reset the clock of one frame."""
     ordinary = [i for i, shot in enumerate(shots) if shot.kind in ("jpeg", "grey_jpeg")]
     for turn, i in enumerate(ordinary[2::ROTATED_EVERY]):
         rotation = ROTATIONS[(shots[i].camera + turn) % len(ROTATIONS)]
@@ -168,7 +170,7 @@ def _with_specials(shots: list[Shot]) -> list[Shot]:
 
 
 def _with_copies(shots: list[Shot]) -> Iterator[Shot]:
-    """Fills in what the two copies are copies of: one across cameras, one beside its original."""
+    """Set the originals of the two copies: one of another camera, one in the same folder."""
     by_camera = {
         camera.name: [shot for shot in shots if shot.camera == number]
         for number, camera in enumerate(CAMERAS)
@@ -186,7 +188,7 @@ def _with_copies(shots: list[Shot]) -> Iterator[Shot]:
 
 
 def _first_plain(shots: list[Shot]) -> Shot:
-    """The first upright JPEG by day with an animal in it."""
+    """Return the first upright daytime JPEG with an animal."""
     return next(
         shot
         for shot in shots

@@ -1,6 +1,6 @@
-"""The main job once, with the commands a user would type; `make demo` runs it. Safe to repeat.
+"""Run the main workflow once with the commands of a user, as in `make demo`. Safe to repeat.
 
-cluster up -> shipped models into the store -> sample archive -> ingest -> reprocess -> what was seen
+cluster up -> shipped models into the store -> sample archive -> ingest -> reprocess -> detections
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from examples.sample_archive import build
-from serve.cluster import read_state
+from serve.cluster.head import read_state
 from serve.settings import Settings
 
 MODEL = "ssdlite-coco"
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def resight(*arguments: str, show: bool = True) -> str:
-    """Run one command as a user would; its standard output, shown unless it is for us."""
+    """Run one command as a user would; return its standard output, printed unless it is parsed here."""
     print(f"\n$ resight {shlex.join(arguments)}", flush=True)
     command = [sys.executable, "-m", "resight", *arguments]
     done = subprocess.run(command, stdout=None if show else subprocess.PIPE, text=True, check=False)

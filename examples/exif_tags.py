@@ -1,4 +1,4 @@
-"""The EXIF block of one shot: when, where, which camera, which way up."""
+"""Make the EXIF block of a shot: time, place, camera and orientation."""
 
 from fractions import Fraction
 
@@ -8,9 +8,9 @@ from examples.archive_plan import CAMERAS, Shot
 
 
 def exif_of(shot: Shot) -> bytes:
-    """The tags that the shot's camera writes; cameras differ in which they have.
+    """Return the tags that the camera of the shot writes; each camera writes different ones.
 
-    Bytes, not Image.Exif: of the latter, Pillow's TIFF writer loses the times and the place.
+    The result is bytes instead of Image.Exif, because Pillow's TIFF writer drops times and places of the latter.
     """
     camera = CAMERAS[shot.camera]
     exif = Image.Exif()
@@ -35,7 +35,7 @@ def exif_of(shot: Shot) -> bytes:
 
 
 def degrees_minutes_seconds(angle: float) -> tuple[Fraction, Fraction, Fraction]:
-    """An angle in degrees, without its sign, as EXIF wants it; seconds to a hundredth."""
+    """Convert the absolute value of an angle in degrees to EXIF; seconds are rounded to 0.01."""
     hundredths = round(abs(angle) * 360_000)
     minutes, hundredths = divmod(hundredths, 6_000)
     degrees, minutes = divmod(minutes, 60)

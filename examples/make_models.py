@@ -1,7 +1,7 @@
-"""Make the two shipped models in `examples/models/` from their weights; run once, when they change.
+"""Make the two shipped models in `examples/models/` from their weights; run it when they change.
 
 python -m examples.make_models WEIGHTS.onnx LICENCE    (ssdlite_coco_300.yolov8-layout.fp16.onnx)
-Versions are write-once: delete a version's folder first if its weights or settings must change.
+Versions are immutable: to change weights or settings, delete the folder of the version first.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from model_store.add import add_version
+from model_store.adding.add import add_version
 from model_store.names import version_id
 from model_store.store import ModelStore
 

@@ -1,9 +1,9 @@
-"""A frame as the bytes of a file: ordinary JPEG, other formats, and damaged files.
+"""Encode a frame as a file: ordinary JPEG, other formats, and damaged files.
 
 frame (h, w, 3) uint8 RGB, upright  +  Shot  --encode-->  bytes of the file
 
-UNREADABLE says which kinds no decoder can read. A JPEG cut in its data counts as readable: most
-decoders fill the rest with grey.
+UNREADABLE lists the kinds that no decoder can read. A JPEG cut in its data counts as readable:
+most decoders fill the rest with grey.
 """
 
 import io
@@ -19,7 +19,7 @@ from examples.scenes import RgbImage
 
 UNREADABLE: frozenset[Kind] = frozenset({"cut_header", "html", "empty"})
 JPEG_QUALITY = 85
-PNG_LEVEL = 1  # zlib's fastest: noise hardly compresses
+PNG_LEVEL = 1  # the fastest level of zlib: noise hardly compresses
 KEPT_OF_CUT_DATA = 0.6
 KEPT_OF_CUT_HEADER_BYTES = 200  # ends within EXIF: no frame header, no start of scan
 NOT_FOUND_PAGE = b"""<!DOCTYPE html>
@@ -41,7 +41,7 @@ STORED: dict[int, int | None] = {  # EXIF orientation -> how upright pixels turn
 
 
 def encode(frame: RgbImage, shot: Shot) -> bytes:
-    """The bytes of the shot's file. A kind without pixels ignores `frame`."""
+    """Return the bytes of the shot's file. Kinds without pixels ignore `frame`."""
     match shot.kind:
         case "empty":
             return b""
@@ -71,11 +71,13 @@ def encode(frame: RgbImage, shot: Shot) -> bytes:
                 Image.fromarray(_with_alpha(frame)), shot, "PNG", compress_level=PNG_LEVEL
             )
         case "copy":
-            raise ValueError(f"{shot.path} is a copy of {shot.copy_of}: copy that file's bytes")
+            raise ValueError(
+                f"{shot.path} is a copy of {shot.copy_of}: copy the bytes of that file"
+            )
 
 
 def turned(frame: RgbImage, orientation: int) -> RgbImage:
-    """Pixels as stored, so that a viewer that obeys `orientation` shows `frame`."""
+    """Return the pixels to store, so that a viewer that applies `orientation` shows `frame`."""
     turn = STORED[orientation]
     return frame if turn is None else np.asarray(cv2.rotate(frame, turn), dtype=np.uint8)
 
@@ -91,13 +93,13 @@ def _saved(image: Image.Image, shot: Shot, image_format: str, **options: Any) ->
 
 
 def _grey16(frame: RgbImage) -> np.ndarray:
-    """(h, w) uint16: brightness over the full range of 16 bits."""
+    """Return the brightness as (h, w) uint16 over the full range of 16 bits."""
     grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
     return np.asarray(grey, dtype=np.uint16) * 257
 
 
 def _with_alpha(frame: RgbImage) -> np.ndarray:
-    """(h, w, 4): opaque but for a border that fades out over an eighth of the frame."""
+    """Return (h, w, 4): opaque except for a border that fades out over an eighth of the frame."""
     across, down = (
         np.clip(np.minimum(np.arange(n), np.arange(n)[::-1]) / (n / 8), 0, 1)
         for n in frame.shape[1::-1]

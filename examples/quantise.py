@@ -7,8 +7,8 @@ weights of ssdlite-coco@1 -> fp32, batch norms folded -> ranges of activations o
     resight models add ssdlite-int8.onnx --config ssdlite-int8.json --name ssdlite-coco --version 2 \\
         --probe examples/photos/cat.jpg --probe examples/photos/panda.jpg
 
-Pictures are the shipped photographs and scenes of the sample archive, as the product prepares them. --compare times
-both versions on one core and says how far they agree on scenes of another seed.
+Pictures are the shipped photographs and scenes of the sample archive, preprocessed as in Resight. --compare times both
+versions on one core and reports how far they agree on scenes of another seed.
 """
 
 import argparse
@@ -34,23 +34,24 @@ from examples.odd_files import encode
 from examples.scenes import PHOTOS, render
 from model_store.detections import Detections
 from model_store.detector import LoadedDetector
-from model_store.loaded import load_detector
+from model_store.load import load_detector
 from model_store.names import version_id
-from model_store.preprocess import to_tensor
 from model_store.runtimes import open_weights
-from model_store.shown import least_scores, shown
 from model_store.store import ModelStore
-from serve.agreement import Agreement, compare
+from model_store.transform.preprocess import to_tensor
+from model_store.transform.thresholds import least_scores, shown
+from serve.models.shadow import Agreement, compare
 
 MODEL = version_id("ssdlite-coco", "1")
 STORE = ModelStore(str(Path(__file__).parent / "models"))
 WEIGHTS = "model.onnx"
 DESCRIPTION = "ssdlite-coco@1 in int8 (examples/quantise.py): for CPUs; scores differ a little"
 QUANTISED = ("Conv", "Add", "Clip")
-"""Clip is ReLU6 here, which goes into the range of its convolution. Boxes are decoded and scores squashed in float."""
+"""Operators to quantise. Clip is ReLU6 here, part of the range of its convolution; boxes and scores stay in float."""
 FLOAT_CONVS = 2
-"""The first convolution and the depthwise one after it stay in float: few weights, ranges that differ by channel
-(measured: boxes' IoU with version 1 0.965 instead of 0.946, for the same time)."""
+"""The first convolution and the depthwise one after it stay in float: few weights, different ranges per channel
+(measured: IoU of boxes with version 1 is 0.965 instead of 0.946, in the same time).
+"""
 CALIBRATION_SEED, COMPARISON_SEED = 1, 0
 IMAGES = 60
 Tensor = NDArray[np.float32]  # (1, 3, 300, 300)
@@ -62,7 +63,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--images", type=int, default=IMAGES, help="size of the sample archive to calibrate with"
     )
-    parser.add_argument("--compare", action="store_true", help="with version 1: speed and boxes")
+    parser.add_argument(
+        "--compare", action="store_true", help="compare speed and boxes with version 1"
+    )
     options = parser.parse_args(arguments)
     before = load_detector(STORE, MODEL)
     settings = before.config.model_copy(update={"description": DESCRIPTION})
@@ -79,10 +82,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def quantise(weights: bytes, images: Iterable[Tensor]) -> bytes:
-    """An ONNX file with the same inputs, outputs and metadata, its convolutions in int8.
+    """Return an ONNX file with the same inputs, outputs and metadata, and int8 convolutions.
 
-    Weights have 7 bits: processors without VNNI add pairs of products in 16 bits, which 8 would overflow
-    (measured there: 24 of 41 boxes found again instead of 39).
+    Weights have 7 bits: processors without VNNI add pairs of products in 16 bits, which overflow with 8-bit weights
+    (measured there: 24 of 41 boxes matched instead of 39).
     """
     metadata = {entry.key: entry.value for entry in onnx.load_from_string(weights).metadata_props}
     with tempfile.TemporaryDirectory(prefix="resight-quantise-") as name:
@@ -113,7 +116,7 @@ def quantise(weights: bytes, images: Iterable[Tensor]) -> bytes:
 
 
 def with_adds(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Every node has a name, and sums of two are additions, which have an 8-bit kernel."""
+    """Name every node, and replace sums of two inputs by additions, which have an 8-bit kernel."""
     for place, node in enumerate(model.graph.node):
         node.name = node.name or f"{node.op_type}_{place}"
         if node.op_type == "Sum" and len(node.input) == 2:
@@ -122,7 +125,7 @@ def with_adds(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def first_convs(model: onnx.ModelProto, count: int) -> list[str]:
-    """Names of the convolutions nearest to the picture, following its tensor."""
+    """Return the names of the first convolutions on the path of the image tensor."""
     reached, found = {model.graph.input[0].name}, list[str]()
     waiting = list(model.graph.node)
     while waiting and len(found) < count:
@@ -146,7 +149,7 @@ def photographs() -> list[bytes]:
 
 
 def scenes(images: int, seed: int) -> Iterator[bytes]:
-    """The sound JPEGs of a sample archive of so many files."""
+    """Return the undamaged JPEGs of a sample archive of `images` files."""
     for shot in plan(images, seed):
         if shot.kind == "jpeg":
             yield encode(render(shot, seed), shot)
@@ -157,7 +160,7 @@ def tensor_of(detector: LoadedDetector, data: bytes) -> Tensor:
 
 
 def print_comparison(before: LoadedDetector, after: LoadedDetector, pictures: list[bytes]) -> None:
-    """One call after the other, so that a busy machine is busy for both."""
+    """Time both versions in alternation, so that other load affects both equally, and print the comparison."""
     took_ms: tuple[list[float], list[float]] = ([], [])
     agreed = Agreement()
     for data in pictures:
@@ -179,7 +182,9 @@ def print_comparison(before: LoadedDetector, after: LoadedDetector, pictures: li
         agreed.score_shift / max(1, agreed.matched),
         agreed.score_shift_abs / max(1, agreed.matched),
     )
-    print(f"scores of matched boxes: {mean[0]:+.3f} in the mean, {mean[1]:.3f} either way")
+    print(
+        f"scores of matched boxes: {mean[0]:+.3f} mean difference, {mean[1]:.3f} mean absolute difference"
+    )
 
 
 if __name__ == "__main__":

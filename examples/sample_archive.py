@@ -1,11 +1,11 @@
-"""A sample camera-trap archive, the same one for the same arguments.
+"""Make a sample camera-trap archive; equal arguments make equal archives.
 
 (images, seed)  --plan-->  shots  --render, encode-->  OUT/camera/date/IMG_0001.JPG ...  +  Summary
 
     python -m examples.sample_archive OUT [--images 200] [--seed 0]
 
-The archive appears at once: it is written beside OUT and renamed. A note beside OUT keeps the
-arguments and the files' sizes; a second run that finds them unchanged does nothing.
+The archive appears atomically: it is written next to OUT and renamed. A note next to OUT records
+the arguments and the file sizes; if they are unchanged, a second run does nothing.
 """
 
 import argparse
@@ -20,12 +20,12 @@ from examples.archive_plan import CAMERAS, MIN_IMAGES, Shot, plan
 from examples.odd_files import UNREADABLE, encode
 from examples.scenes import render
 
-RECIPE = 1  # raise it when the same arguments begin to give other files
+RECIPE = 1  # increase it if equal arguments give other files
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What is in an archive, to test against. Paths are relative to it, with forward slashes."""
+    """The contents of an archive, for tests. Paths are relative to it, with forward slashes."""
 
     files: int
     unique_files: int  # by their bytes
@@ -39,9 +39,9 @@ class Summary:
 
 
 def build(out: Path, images: int = 200, seed: int = 0) -> Summary:
-    """Writes an archive of `images` files to `out`, unless it is there already.
+    """Write an archive of `images` files to `out` unless it already exists.
 
-    Raises ValueError for too few images, FileExistsError if `out` holds anything else.
+    Raises ValueError if `images` is too small, FileExistsError if `out` contains anything else.
     """
     shots = plan(images, seed)
     out = out.resolve()
@@ -50,7 +50,7 @@ def build(out: Path, images: int = 200, seed: int = 0) -> Summary:
         if not _holds(out, arguments):
             raise FileExistsError(
                 f"{out} is not empty and is not the archive of --images {images} --seed {seed}: "
-                "choose another folder or remove it"
+                "use another folder or remove it"
             )
         return summarise(shots)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def build(out: Path, images: int = 200, seed: int = 0) -> Summary:
 
 
 def summarise(shots: tuple[Shot, ...]) -> Summary:
-    """What an archive of these shots promises."""
+    """Return the summary of an archive of these shots."""
 
     def paths(wanted: Callable[[Shot], bool]) -> tuple[str, ...]:
         return tuple(shot.path for shot in shots if wanted(shot))
@@ -86,7 +86,7 @@ def summarise(shots: tuple[Shot, ...]) -> Summary:
 
 
 def _write(shots: tuple[Shot, ...], seed: int, folder: Path) -> None:
-    """Writes every shot's file below `folder`, copies last."""
+    """Write the files of all shots below `folder`, copies last."""
     for shot in sorted(shots, key=lambda shot: shot.copy_of is not None):
         file = folder / shot.path
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ def _is_vacant(out: Path) -> bool:
 
 
 def _holds(out: Path, arguments: dict[str, int]) -> bool:
-    """Whether `out` is the archive of these arguments, by its note and its files' sizes."""
+    """Return whether `out` is the archive of these arguments, by its note and file sizes."""
     try:
         note = json.loads(_note_of(out).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -110,7 +110,7 @@ def _holds(out: Path, arguments: dict[str, int]) -> bool:
 
 
 def _note_of(out: Path) -> Path:
-    """Outside the archive, so that the archive holds camera files only."""
+    """Return the path of the note, outside the archive, which contains only camera files."""
     return out.with_name(f".{out.name}.sample.json")
 
 
@@ -138,12 +138,14 @@ def _describe(out: Path, summary: Summary) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m examples.sample_archive", description="Make a sample camera-trap archive."
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to make; must be empty")
-    parser.add_argument("--images", type=int, default=200, help=f"files, at least {MIN_IMAGES}")
+    parser.add_argument(
+        "--images", type=int, default=200, help=f"number of files, at least {MIN_IMAGES}"
+    )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     try:

@@ -1,10 +1,10 @@
-"""The pixels of the sample archive.
+"""Render the pixels of the sample archive.
 
 Shot  --render-->  upright frame (HEIGHT, WIDTH, 3) uint8 RGB
 
-background of the camera (noise in several grain sizes, coloured)  +  one photograph with soft
-edges, moving a little within a burst  ->  a little brighter or darker  ->  at night: grey, dark.
-Backgrounds, scaled photographs and the night light are made once and kept.
+background of the camera (coloured noise in several grain sizes)  +  a photograph with soft edges,
+moving slightly within a burst  ->  slightly brighter or darker  ->  at night: grey, dark
+Backgrounds, scaled photographs and the night light are cached.
 """
 
 from functools import cache, lru_cache
@@ -21,17 +21,17 @@ Weights = NDArray[np.float32]  # (h, w), 0..1
 
 WIDTH, HEIGHT = 1280, 960
 PHOTOS = Path(__file__).parent / "photos"
-PHOTO_HEIGHTS = (0.62, 0.72, 0.84)  # of HEIGHT; lower where the photograph would get too wide
-EDGE_PX = 28  # width of a photograph's soft edge
-SHAKE_PX = 6  # the camera's own movement between frames
-GRAINS_PX = (  # (height, width, strength) of each layer of a background's noise
+PHOTO_HEIGHTS = (0.62, 0.72, 0.84)  # of HEIGHT; less for wide photographs
+EDGE_PX = 28  # width of the soft edge of a photograph
+SHAKE_PX = 6  # movement of the camera between frames
+GRAINS_PX = (  # (height, width, strength) of each noise layer
     (320, 420, 1.0),
     (90, 110, 0.8),
     (34, 12, 0.7),  # upright: grass
     (9, 12, 0.5),  # leaves
     (3, 3, 0.35),
 )
-PALETTES = (  # (shade, light) RGB, one a camera
+PALETTES = (  # (shade, light) RGB, one per camera
     ((34, 48, 22), (150, 164, 92)),
     ((40, 34, 24), (128, 132, 84)),
     ((74, 52, 34), (176, 142, 102)),
@@ -40,7 +40,7 @@ PALETTES = (  # (shade, light) RGB, one a camera
 
 
 def render(shot: Shot, seed: int) -> RgbImage:
-    """The frame of one shot, upright, (HEIGHT, WIDTH, 3)."""
+    """Return the upright frame of a shot, (HEIGHT, WIDTH, 3)."""
     frame_rng = np.random.default_rng((seed, shot.camera, shot.burst, shot.frame))
     left, top = frame_rng.integers(0, 2 * SHAKE_PX + 1, size=2)
     frame = background(shot.camera, seed)[top : top + HEIGHT, left : left + WIDTH].copy()
@@ -52,7 +52,7 @@ def render(shot: Shot, seed: int) -> RgbImage:
 
 
 def _place(subject: str, burst_rng: np.random.Generator, shot: Shot, frame: RgbImage) -> None:
-    """Blends the burst's photograph into `frame`, a few pixels further on with each frame."""
+    """Blend the photograph of a burst into `frame`, some pixels further with each frame."""
     size, flip = int(burst_rng.integers(len(PHOTO_HEIGHTS))), bool(burst_rng.integers(2))
     photo, weights = _photo(subject, PHOTO_HEIGHTS[size], flip)
     room_xy = np.array((WIDTH, HEIGHT)) - photo.shape[1::-1]
@@ -65,7 +65,7 @@ def _place(subject: str, burst_rng: np.random.Generator, shot: Shot, frame: RgbI
 
 @lru_cache(maxsize=64)
 def _photo(subject: str, of_height: float, flip: bool) -> tuple[RgbImage, Weights]:
-    """A photograph at its size in the frame, and its weight against the background."""
+    """Return a photograph at its size in the frame, and its weights against the background."""
     bgr = cv2.imread(str(PHOTOS / f"{subject}.jpg"), cv2.IMREAD_COLOR)
     if bgr is None:
         raise FileNotFoundError(PHOTOS / f"{subject}.jpg")
@@ -78,7 +78,7 @@ def _photo(subject: str, of_height: float, flip: bool) -> tuple[RgbImage, Weight
 
 
 def _soft_edges(size: tuple[int, int]) -> Weights:
-    """(h, w): 0 at the border, 1 from EDGE_PX inwards; `size` is (w, h)."""
+    """Return weights (h, w): 0 at the border, 1 from EDGE_PX inwards; `size` is (w, h)."""
     across, down = (
         np.clip(np.minimum(np.arange(n), np.arange(n)[::-1]) / EDGE_PX, 0, 1) for n in size
     )
@@ -87,7 +87,7 @@ def _soft_edges(size: tuple[int, int]) -> Weights:
 
 @cache
 def background(camera: int, seed: int) -> RgbImage:
-    """The empty scene of one camera, SHAKE_PX larger than a frame on every side."""
+    """Return the empty scene of a camera, SHAKE_PX larger than a frame on every side."""
     rng = np.random.default_rng((seed, camera, 0xBAC))
     shape = (HEIGHT + 2 * SHAKE_PX, WIDTH + 2 * SHAKE_PX)
     relief = sum(strength * _noise(rng, shape, h, w) for h, w, strength in GRAINS_PX)
@@ -100,7 +100,7 @@ def background(camera: int, seed: int) -> RgbImage:
 def _noise(
     rng: np.random.Generator, shape: tuple[int, int], grain_h: int, grain_w: int
 ) -> NDArray[np.float32]:
-    """Smooth noise of about unit strength, (h, w), whose spots are grain_h x grain_w pixels."""
+    """Return smooth noise of about unit strength, (h, w), with grains of grain_h x grain_w pixels."""
     height, width = shape
     coarse = rng.standard_normal((height // grain_h + 2, width // grain_w + 2), dtype=np.float32)
     smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
@@ -108,7 +108,7 @@ def _noise(
 
 
 def _at_night(frame: RgbImage, rng: np.random.Generator) -> RgbImage:
-    """The frame under an infrared flash: grey, dark towards the corners, noisy."""
+    """Return the frame under an infrared flash: grey, dark towards the corners, noisy."""
     grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
     lit = cv2.multiply(grey, _flash(), dtype=cv2.CV_8U)
     row, column = rng.integers(0, 64, size=2)
@@ -119,13 +119,13 @@ def _at_night(frame: RgbImage, rng: np.random.Generator) -> RgbImage:
 
 @cache
 def _flash() -> Weights:
-    """How much of the flash reaches each pixel, (HEIGHT, WIDTH)."""
+    """Return the fraction of the flash that reaches each pixel, (HEIGHT, WIDTH)."""
     y, x = np.mgrid[-1 : 1 : HEIGHT * 1j, -1 : 1 : WIDTH * 1j]
     return (0.18 + 0.52 * np.exp(-1.1 * (x * x + y * y))).astype(np.float32)
 
 
 @cache
 def _sensor_noise() -> NDArray[np.int16]:
-    """Grey levels to add at night; larger than a frame, so that each frame takes another part."""
+    """Return grey levels to add at night; larger than a frame, so that each frame uses another part."""
     rng = np.random.default_rng(0)
     return np.rint(rng.normal(0, 3, (HEIGHT + 64, WIDTH + 64))).astype(np.int16)

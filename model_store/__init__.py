@@ -1,7 +1,7 @@
-"""From a folder on disk to a Detector: image bytes in, Detections out. Knows neither Ray nor HTTP.
+"""Load models from a folder on disk and run them: image bytes in, Detections out. Imports neither Ray nor HTTP.
 
-bytes --images.decode--> RGB --preprocess.prepare--> uint8 square + Fit --preprocess.to_tensor-->
-tensor --runtimes--> raw arrays --decoders--> boxes in network px --nms--> boxes in image px
+bytes --images.decode--> RGB --transform.preprocess: prepare--> uint8 square + Fit --to_tensor-->
+tensor --runtimes--> raw arrays --decoders--> boxes in network px --transform.nms--> boxes in image px
 
-The store (`store.py`) keeps immutable versions and movable aliases; `detector.py` is the waist.
+The store (`store.py`) keeps immutable versions and movable aliases; callers run a model through `detector.py`.
 """

@@ -1,42 +1,33 @@
-"""How a model is run, apart from what it is: mutable, and never part of the inference key.
+"""Read and write deployment settings: how a model is run, mutable and never part of the inference key.
 
 <models>/<name>/deployment.json: {"*": {"pool": "gpu", "batch": {"max": 4, "wait_ms": 2}}, "3": {"batch": {"max": 16}}}
 
-"*" is for every version, a version's own entry wins; the pool is one for all of them. Replicas read it again
-at each look at the store. `resight tune --apply` writes the entry of one version, people write the rest.
-Programs write one at a time: .deployment.json.lock stands beside it meanwhile. People's editors know of no lock.
+"*" applies to every version without an entry; all versions share one pool. Replicas read the file at each poll of
+the store. `resight tune --apply` writes the entry of one version, people write the rest.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import secrets
-from collections.abc import Generator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from typing import Any, cast
 
-import tenacity
 from pydantic import Field, ValidationError
 
-from model_store.config import Batch, Frozen
-from model_store.errors import Conflict, ModelRefused, StorageUnreachable
+from model_store.config import Batch
+from model_store.errors import Conflict, ModelRefused
+from model_store.frozen import Frozen, wrong_fields
 from model_store.names import NAME, VersionId
-from model_store.said import wrong_fields
-from model_store.storage import require_create
 from model_store.store import ModelStore
 
 DEPLOYMENT = "deployment.json"
-LOCK = f".{DEPLOYMENT}.lock"
-LOCK_WAIT_S = 10.0
-"""For another writer, who needs two requests of the store."""
 EVERY = "*"
 DEFAULT_POOL = "default"
 
 
 class Deployment(Frozen):
-    """`batch` replaces that of config.json and what was measured at load; `pool` names the replicas that
-    answer for the model (`pools` in serve/app.yaml).
+    """Settings of a version: `batch` replaces that of config.json and the one measured at load; `pool` is the pool
+    of replicas that serves the model (`pools` in serve/app.yaml).
     """
 
     batch: Batch | None = None
@@ -44,7 +35,7 @@ class Deployment(Frozen):
 
 
 def read_deployment(store: ModelStore, version: VersionId) -> Deployment:
-    """Empty where nothing is written. Raises ModelRefused that names file and field."""
+    """Return the settings of a version, empty without an entry. Raises ModelRefused with file and field."""
     where, entries = _entries(store, version.name)
     if version.version in entries:
         return _checked_own(where, version, entries[version.version])
@@ -52,9 +43,7 @@ def read_deployment(store: ModelStore, version: VersionId) -> Deployment:
 
 
 def own_entry(store: ModelStore, version: VersionId) -> dict[str, Any] | None:
-    """What stands in the file for this version alone, as it stands there. Raises ModelRefused that names file
-    and field.
-    """
+    """Return the version's own entry as written in the file, or None. Raises ModelRefused with file and field."""
     where, entries = _entries(store, version.name)
     return _own(where, entries, version)
 
@@ -66,81 +55,38 @@ def write_entry(
     *,
     expected: Mapping[str, Any] | None,
 ) -> None:
-    """Put this in place of the version's own entry (None: it has none), in one atomic write; all other entries
-    stay as they are.
+    """Replace the version's own entry (None removes it) in one atomic write; all other entries are kept.
 
-    Raises Conflict where its own entry is not the one expected, or another hand is at it; ModelRefused for an
-    entry that would not be read, and for a file that cannot be; StorageUnreachable; StorageUnsafe.
+    Raises Conflict if its own entry is not `expected`. Raises ModelRefused for an
+    invalid entry or file. Raises StorageUnreachable, StorageUnsafe.
     """
-    with _alone(store, version.name):
-        where, entries = _entries(store, version.name)
+    where, written = f"{store.url}/{version.name}/{DEPLOYMENT}", b""
+
+    def changed(data: bytes | None) -> bytes:
+        nonlocal written
+        if data is not None and data == written:
+            return data  # the acknowledgement was lost
+        entries = _parsed(where, data)
         now = _own(where, entries, version)
         if now != expected:
             raise Conflict(
-                f"{where}: nothing was written: {version} has other settings by now ({now or 'none of its own'}, "
-                f"and not {expected or 'none of its own'}); look at them, then ask again"
+                f"{where}: nothing was written: the settings of {version} have changed ({now or 'no own entry'} "
+                f"instead of {expected or 'no own entry'}); check them, then try again"
             )
         after = {name: value for name, value in entries.items() if name != version.version}
         if entry is not None:
             _checked_own(where, version, dict(entry))
             after[version.version] = dict(entry)
-        _write(store, version.name, after)
+        written = json.dumps(after, indent=1).encode() if after else b""
+        return written
+
+    store.folder.update(f"{version.name}/{DEPLOYMENT}", changed)
 
 
 def read_pool(store: ModelStore, name: str) -> str:
-    """The pool that all versions of a model live in. Raises ModelRefused that names file and field."""
+    """Return the pool of all versions of a model. Raises ModelRefused with file and field."""
     where, entries = _entries(store, name)
     return _checked(where, entries.get(EVERY, {})).pool or DEFAULT_POOL
-
-
-def _write(store: ModelStore, name: str, entries: Mapping[str, Any]) -> None:
-    path = f"{name}/{DEPLOYMENT}"
-    try:
-        if entries:
-            store.folder.write(path, json.dumps(entries, indent=1).encode())
-        else:
-            store.folder.remove(path)
-    except Exception as error:
-        raise StorageUnreachable(f"cannot write {store.url}/{path}: {error}") from error
-
-
-@contextlib.contextmanager
-def _alone(store: ModelStore, name: str) -> Generator[None]:
-    """One writer of a model at a time, on any machine. A lock that its writer could not remove any more stays:
-    who comes next is told of it.
-    """
-    require_create(store.url)
-    path, at = f"{name}/{LOCK}", datetime.now(UTC).isoformat(timespec="seconds")
-    mine = f"{at} {secrets.token_hex(8)}".encode()
-    asked = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(FileExistsError),
-        stop=tenacity.stop_after_delay(LOCK_WAIT_S),
-        wait=tenacity.wait_random(0.05, 0.2),
-        reraise=True,
-    )
-    try:
-        asked(_create, store, path, mine)
-    except FileExistsError as error:
-        raise Conflict(
-            f"{store.url}/{name}/{DEPLOYMENT} is another hand's, so nothing was written; if nobody is at it (see "
-            f"the time in it), remove {store.url}/{path}"
-        ) from error
-    try:
-        yield
-    finally:
-        with contextlib.suppress(Exception):
-            store.folder.remove(path)
-
-
-def _create(store: ModelStore, path: str, data: bytes) -> None:
-    """Raises FileExistsError where it is another's."""
-    try:
-        store.folder.create(path, data)
-    except FileExistsError:
-        with contextlib.suppress(FileNotFoundError):  # given back meanwhile: ask again
-            if store.folder.read(path) == data:
-                return  # ours, whose acknowledgement was lost
-        raise
 
 
 def _own(where: str, entries: Mapping[str, Any], version: VersionId) -> dict[str, Any] | None:
@@ -151,26 +97,31 @@ def _own(where: str, entries: Mapping[str, Any], version: VersionId) -> dict[str
 
 
 def _entries(store: ModelStore, name: str) -> tuple[str, dict[str, Any]]:
-    """Where the file is, and what it says."""
+    """Return the file's URL and its entries."""
     where = f"{store.url}/{name}/{DEPLOYMENT}"
     try:
-        found: Any = json.loads(store.folder.read(f"{name}/{DEPLOYMENT}"))
+        return where, _parsed(where, store.folder.read(f"{name}/{DEPLOYMENT}"))
     except FileNotFoundError:
         return where, {}
+
+
+def _parsed(where: str, data: bytes | None) -> dict[str, Any]:
+    try:
+        entries: Any = json.loads(b"{}" if data is None else data)
     except ValueError as error:
         raise ModelRefused(f"{where} is not JSON: {error}") from error
-    if not isinstance(found, dict):
+    if not isinstance(entries, dict):
         raise ModelRefused(f'{where} must map "{EVERY}" or versions to settings')
-    return where, cast(dict[str, Any], found)
+    return cast(dict[str, Any], entries)
 
 
 def _checked_own(where: str, version: VersionId, entry: object) -> Deployment:
-    found = _checked(where, entry)
-    if found.pool:
+    deployment = _checked(where, entry)
+    if deployment.pool:
         raise ModelRefused(
             f'{where}: {version.version}.pool: all versions share a pool: write it under "*"'
         )
-    return found
+    return deployment
 
 
 def _checked(where: str, entry: object) -> Deployment:

@@ -1,11 +1,11 @@
-"""All detections of one image, columnar: the one value every part of Resight shares.
+"""Columnar detections of one image: the value that every part of Resight shares.
 
-boxes_xyxy (n, 4) float32  x1, y1, x2, y2; in network px below the waist, image px above it
+boxes_xyxy (n, 4) float32  x1, y1, x2, y2; in network px inside a detector, in image px outside it
 scores     (n,)   float32  0..1
 class_ids  (n,)   int32    index into the model's labels
-saturated  bool            n is a floor and not a count: some were cut off at max_detections, or all rows
-                           of a list that the graph fills were taken
-masks      None            where the model has none; else one a detection, see `Masks`
+saturated  bool            n is a lower bound: detections were cut at max_detections, or filled all rows of a list
+                           that the graph returns
+masks      None            without masks in the model; else one per detection, see `Masks`
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Index = NDArray[np.intp] | NDArray[np.bool_]
 
 
 class Masks(Protocol):
-    """A column of masks: prototypes and coefficients below the waist, run lengths above it."""
+    """A column of masks: prototypes and coefficients inside a detector, run lengths outside it."""
 
     def __len__(self) -> int: ...
 
@@ -32,7 +32,7 @@ class Masks(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RunLengths:
-    """Masks in image px: COCO's compressed run lengths, and how many pixels each has."""
+    """Masks in image px: COCO's compressed run lengths, and the number of pixels of each."""
 
     counts: tuple[str, ...]
     area_px: NDArray[np.int64]
@@ -47,7 +47,7 @@ class RunLengths:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Detections:
-    """Detections of one image. Raises ValueError when the columns differ in length or shape."""
+    """Detections of one image. Raises ValueError if the columns differ in length or shape."""
 
     boxes_xyxy: FloatArray
     scores: FloatArray
@@ -59,25 +59,25 @@ class Detections:
         n = len(self.scores)
         if self.boxes_xyxy.shape != (n, 4) or self.class_ids.shape != (n,):
             raise ValueError(
-                f"boxes_xyxy must be ({n}, 4) and class_ids ({n},) to go with {n} scores; "
+                f"boxes_xyxy must be ({n}, 4) and class_ids ({n},) for {n} scores; "
                 f"got {self.boxes_xyxy.shape} and {self.class_ids.shape}"
             )
         if self.masks is not None and len(self.masks) != n:
-            raise ValueError(f"{len(self.masks)} masks do not go with {n} scores")
+            raise ValueError(f"{len(self.masks)} masks do not match {n} scores")
 
     def __len__(self) -> int:
         return len(self.scores)
 
     @staticmethod
     def empty() -> Detections:
-        """No detections: what a detector says most often."""
+        """Return no detections."""
         return Detections(
             np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32)
         )
 
     @staticmethod
     def join(parts: Sequence[Detections]) -> Detections:
-        """One after the other. Masks, where there are any, must be run lengths."""
+        """Concatenate detections. Any masks must be run lengths."""
         if not parts:
             return Detections.empty()
         masks = [p.masks for p in parts if isinstance(p.masks, RunLengths)]
@@ -90,7 +90,7 @@ class Detections:
         )
 
     def select(self, index: Index) -> Detections:
-        """The rows at `index` (positions or mask), in that order."""
+        """Return the rows at `index` (positions or mask), in that order."""
         return Detections(
             self.boxes_xyxy[index],
             self.scores[index],
@@ -100,11 +100,11 @@ class Detections:
         )
 
     def with_boxes(self, boxes_xyxy: FloatArray) -> Detections:
-        """The same detections at other places."""
+        """Return these detections with other boxes."""
         return replace(self, boxes_xyxy=boxes_xyxy)
 
     def ranked(self) -> Detections:
-        """Total order of a result: score descending, then class id, x1, y1, x2, y2."""
+        """Sort by descending score, then class id, x1, y1, x2, y2: the total order of a result."""
         x1, y1, x2, y2 = self.boxes_xyxy.T
         return self.select(np.lexsort((y2, x2, y1, x1, self.class_ids, -self.scores)))
 

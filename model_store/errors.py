@@ -1,52 +1,58 @@
-"""Every error Resight raises on purpose, in one tree; `serve/problems.py` maps it to HTTP.
+"""The tree of all deliberate errors of Resight; `serve/api/problems.py` maps it to HTTP.
 
 ResightError
-|-- ImageError                 one image is at fault: a `failed` row, or a 4xx answer
+|-- ImageError                 one image is invalid: a `failed` row, or a 4xx response
 |   |-- ImageUnsupported       not a JPEG, PNG, WebP, TIFF or BMP
-|   |-- ImageUnreadable        right kind of file, but its pixels cannot be had
+|   |-- ImageUnreadable        a supported file type, but its pixels cannot be decoded
 |   `-- ImageTooLarge          more bytes or pixels than the limit
 |-- ModelError
-|   |-- ModelNotFound          no such name, version or alias; the message lists what exists
+|   |-- ModelNotFound          unknown name, version or alias; the message lists what exists
 |   |-- ModelExists            versions are write-once
 |   |-- ModelRefused           config or weights contradict each other, or are ambiguous
-|   |-- DigestMismatch         a file is not what READY says
+|   |-- DigestMismatch         a file's sha256 differs from READY
 |   |-- ProbeFailed            the model does not reproduce its golden probe
-|   `-- ModelNotReady          it exists, but no replica can answer with it now
+|   `-- ModelNotReady          the model exists, but no replica can currently serve it
 |-- RequestError
-|   |-- BadRequest             a parameter or body that cannot be understood
+|   |-- BadRequest             invalid parameter or body
 |   |-- Unauthorized           a bearer token is configured and was not sent
-|   |-- Forbidden              the token sent has not the scope for it
-|   |-- Conflict               it contradicts what serves now
-|   |-- DeadlinePassed         the caller's own deadline came before its turn
+|   |-- Forbidden              the token lacks the required scope
+|   |-- Conflict               the request contradicts the current state
+|   |-- DeadlinePassed         the caller's deadline passed before the request was processed
 |   |-- TooSlow                the body did not arrive in time
 |   `-- Overloaded             queue full; carries retry_after_s
 |-- StorageError
-|   |-- StorageFull            a disk has less free space than is kept for tables and logs
-|   |-- StorageUnreachable     a folder or bucket cannot be listed or read
-|   |-- StorageUnsafe          a store that overwrites where it was told to create, or a file that leads elsewhere
-|   `-- TableConflict          a commit kept losing against other writers
+|   |-- StorageFull            a disk is full, or has less free space than is reserved for tables and logs
+|   |-- StorageUnreachable     a folder or bucket cannot be listed, read or written
+|   |-- StorageUnsafe          a store that overwrites instead of creating, or a file outside its folder
+|   `-- TableConflict          a commit was rejected too often because of other writers
 |-- RunError
 |   |-- AccountingOpen         requested != ok + empty + failed + reused
 |   |-- NothingWorked          every image of the run failed
 |   |-- TooManyFailed          a run was stopped because too large a share of its images failed
-|   |-- RunStalled             nothing came back for too long
-|   |-- GateClosed             a publication that the policy's gates do not allow
-|   |-- ObjectiveMissed        no setting that was measured is fast enough
-|   `-- LineageMismatch        a replica answered with another model than the run has pinned
+|   |-- RunStalled             no result arrived for too long
+|   |-- GateClosed             a publication was rejected by the policy's gates
+|   |-- ObjectiveMissed        no measured setting is fast enough
+|   `-- LineageMismatch        a replica answered with a different model than the run has pinned
 `-- ClusterError               Ray could not be started, found or stopped
 
-All are raised with one message (and picklable, since they cross process borders).
+Each is raised with one message, and can be pickled, since errors cross process borders.
+`said` formats errors of other libraries for such a message.
 """
 
 from __future__ import annotations
 
+import re
+from textwrap import shorten
+
+MOST_CHARS = 400
+
 
 class ResightError(Exception):
-    """Base of all deliberate errors: the message says what, where and the way out."""
+    """Base of all deliberate errors. The message describes what is wrong, where, and what to do."""
 
 
 class ImageError(ResightError):
-    """One image is at fault. `code` is the `error_code` of its row in `results`."""
+    """One image is invalid. `code` is the `error_code` of its row in `results`."""
 
     code = "decode"
 
@@ -120,7 +126,7 @@ class TooSlow(RequestError):
 
 
 class Overloaded(RequestError):
-    """The queue is full. `retry_after_s` is when it is worth asking again."""
+    """The queue is full. `retry_after_s` is the time to wait before a retry."""
 
     def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
         super().__init__(message, retry_after_s)
@@ -184,3 +190,9 @@ class LineageMismatch(RunError):
 
 class ClusterError(ResightError):
     pass
+
+
+def said(error: BaseException, most: int = MOST_CHARS) -> str:
+    """Return an error's message, or its class name if it has none, without memory addresses, which vary."""
+    words = re.sub(r"( object)? at 0x[0-9a-fA-F]+", "", str(error)) or type(error).__name__
+    return shorten(words, most, placeholder=" …")

@@ -1,8 +1,8 @@
-"""The inference key: two models with the same key give the same rows, and nothing else decides.
+"""Compute the inference key: models with the same key give the same rows.
 
 key = sha256(canonical JSON of weights digest, labels digest, preprocess, decoder, nms, score_floor,
-numerics version, and the decoder's own where it has one); canonical = sorted keys, no spaces, UTF-8.
-Of a classifier: kind, weights digest, labels digest, preprocess, scores, and its own numerics version.
+numerics version, and that of the decoder if it has one); canonical = sorted keys, no spaces, UTF-8.
+The key of a classifier: kind, weights digest, labels digest, preprocess, scores, and its numerics version.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from model_store.config import AnyConfig, ClassifierConfig, MotionRuntime
 from model_store.errors import ModelRefused
 
 NUMERICS_VERSION = 2
-"""Raise it when code changes what a model returns: every archive is then due for a new run.
+"""Version of the code's numerical results. Raise it if code changes the results of a model: every archive is then due.
 
-2: `fit_top_left` cuts sizes to whole pixels as YOLOX does, where it rounded them (a pixel less in half of
-all sizes); lists that a graph has filled are `saturated`.
+2: `fit_top_left` truncates sizes to whole pixels as YOLOX does, instead of rounding (a pixel less for half of all
+sizes); lists that a graph has filled are `saturated`.
 """
 
 DECODER_NUMERICS = {"yolox": 1, "yolox_raw": 1}
-"""The same for one decoder alone: only archives that were seen through it are then due. A decoder that is not
-here has 0, which is left out of the key.
+"""Numerics version of a single decoder: only archives with its results are then due. A decoder that is not listed has
+0, which is not part of the key.
 
-yolox, yolox_raw 1: a score of exactly score_floor is kept, as in YOLOX's own code.
+yolox, yolox_raw 1: a score of exactly score_floor is kept, as in YOLOX's code.
 """
 
 CLASSIFIER_NUMERICS = 1
-"""The same for all classifiers: raise both where reading, cutting or resizing pictures changes."""
+"""Numerics version of all classifiers: raise both if decoding, cropping or resizing of images changes."""
 
 _NONE = object()
 NEUTRAL: dict[str, Any] = {
@@ -40,8 +40,8 @@ NEUTRAL: dict[str, Any] = {
     "tiling": None,
     "inclusive_px": False,
 }
-"""Fields that came later, with the value that means what there was before: it is left out of the key, so
-that a new field makes no archive due again."""
+"""Later fields, each with the value of the earlier behaviour. This value is not part of the key, so that a new field
+makes no archive due again."""
 
 
 def sha256_hex(data: bytes) -> str:
@@ -53,14 +53,14 @@ def canonical_json(value: object) -> bytes:
 
 
 def weights_digest(config: AnyConfig, digests: dict[str, str]) -> str:
-    """sha256 of the weights file, or of the settings where a runtime has no weights.
+    """Return the sha256 of the weights file, or of the runtime's settings if it has no weights.
 
-    Raises ModelRefused when the config names a weights file that is not there.
+    Raises ModelRefused if the weights file of the config is missing.
     """
     if not isinstance(config.runtime, MotionRuntime):
         if config.runtime.weights not in digests:
             raise ModelRefused(
-                f"runtime {config.runtime.kind} needs the weights file {config.runtime.weights}, which is not given; "
+                f"runtime {config.runtime.kind} needs the weights file {config.runtime.weights}, which is missing; "
                 'only {"runtime": {"kind": "motion"}} works without'
             )
         return digests[config.runtime.weights]
@@ -68,7 +68,7 @@ def weights_digest(config: AnyConfig, digests: dict[str, str]) -> str:
 
 
 def inference_key(config: AnyConfig, weights_sha256: str, numerics: int = NUMERICS_VERSION) -> str:
-    """64 hex digits; with `numerics`, the key of other code (of detectors)."""
+    """Return the key (64 hex digits); `numerics` gives a detector's key under another version of the code."""
     if isinstance(config, ClassifierConfig):
         return _key_of_classifier(config, weights_sha256)
     parts: dict[str, Any] = {

@@ -1,11 +1,11 @@
 """Import at first use, so that help and completion load no library, and a command loads only what it runs.
 
     with lazy_imports():
-        from archive.query import query
+        from archive.views.query import query
 
-The name is bound to a stand-in, which imports `archive.query` when it is called or asked for an attribute. This is for
-modules, functions and classes; what is needed as it is (constants, enumerations, exceptions) is imported as usual.
-Python 3.15 has a statement for it (PEP 810).
+The name is bound to a stand-in, which imports `archive.views.query` on a call or attribute access. This works for
+modules, functions and classes; import constants, enumerations and exceptions as usual. Python 3.15 has a statement for
+it (PEP 810).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any
 
 
 class StandIn:
-    """A module, or a name of one, that is not imported yet."""
+    """A module, or a name from a module, that is not imported yet."""
 
     def __init__(self, module: str, name: str | None = None) -> None:
         self._module, self._name = module, name
 
     def resolved(self) -> Any:
-        """Import it. Raises ImportError."""
+        """Import and return it. Raises ImportError."""
         module = import_module(self._module)
         if self._name is None:
             return module
@@ -43,7 +43,7 @@ class StandIn:
 
 
 class _Names:
-    """The module of a `from` import, whose attributes are the names imported from it."""
+    """The module of a `from` import; its attributes are the names imported from it."""
 
     def __init__(self, module: str) -> None:
         self._module = module

@@ -1,7 +1,7 @@
-"""The libraries that make pixels and numbers: their versions, and a check that none is installed twice.
+"""Report the versions of the libraries that affect results, and check that none is installed twice.
 
-library_versions() -> {"numpy": "2.4.6", …}, in every row of the table `runs`; pyproject.toml bounds each to the minor
-version whose results were compared with the oracles (docs/decisions/0021).
+library_versions() -> {"numpy": "2.4.6", …}, in every row of the table `runs`; pyproject.toml limits each to the minor
+version that was compared with the oracles (docs/decisions/0021).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BUILDS = {
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
 }
 """Packages that install the same Python module, by that module. The last one that pip installs overwrites the files
-of the others, so it is chance which one computes."""
+of the others, so it is undefined which one runs."""
 LIBRARIES = ("numpy", "pillow", "simplejpeg", "torch", *BUILDS["cv2"], *BUILDS["onnxruntime"])
 
 
@@ -33,7 +33,7 @@ def resight_version() -> str:
 @cache
 def library_versions() -> dict[str, str]:
     """Return the version of each library that is installed in this process's environment."""
-    return {name: found for name in LIBRARIES if (found := installed_version(name))}
+    return {name: number for name in LIBRARIES if (number := installed_version(name))}
 
 
 def installed_version(package: str) -> str:
@@ -46,11 +46,11 @@ def installed_version(package: str) -> str:
 
 @cache
 def require_single_builds() -> None:
-    """Raise ModelRefused where two packages have installed the same module over each other."""
+    """Raise ModelRefused if two packages have installed the same module over each other."""
     for module, packages in BUILDS.items():
-        found = [name for name in packages if name in library_versions()]
-        if len(found) > 1:
+        installed = [name for name in packages if name in library_versions()]
+        if len(installed) > 1:
             raise ModelRefused(
-                f"{' and '.join(found)} are installed over each other as the module '{module}'; "
-                f"uninstall {', '.join(found)}, then install Resight again"
+                f"{' and '.join(installed)} are installed over each other as the module '{module}'; "
+                f"uninstall {', '.join(installed)}, then install Resight again"
             )

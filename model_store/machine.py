@@ -1,7 +1,7 @@
-"""The cores and the memory that this process may use: the machine's, within CPU affinity and control groups.
+"""Report the cores and the memory that this process may use, within CPU affinity and control groups.
 
-usable_cores() -> how many threads to start; usable_memory_bytes() and free_memory_bytes() -> what may be planned with;
-cpu_name() -> the processor.
+usable_cores() -> the number of threads to start; usable_memory_bytes(), free_memory_bytes() -> the memory to plan
+with; cpu_name() -> the processor.
 In a container, affinity and psutil report the host; its limits are in control groups, version 1 or 2.
 """
 
@@ -19,7 +19,7 @@ _ROOT = Path("/")
 
 
 def usable_cores(root: Path = _ROOT) -> int:
-    """Return the number of cores, at least 1: the fewest that affinity or a CPU quota allows.
+    """Return the number of cores, at least 1: the minimum of CPU affinity and CPU quotas.
 
     A quota of 2.5 cores counts as 3, so that all of it can be used. `root` is the folder that contains proc/ and sys/.
     """
@@ -48,8 +48,8 @@ def free_memory_bytes(root: Path = _ROOT) -> int:
 def cpu_name(root: Path = _ROOT) -> str:
     """Return the model name of the processor, "unknown" where the system does not report it."""
     names = (line.partition(":") for line in _lines(root / "proc/cpuinfo"))
-    found = (value.strip() for key, _, value in names if key.strip() == "model name")
-    return next(found, "") or platform.processor() or "unknown"
+    models = (value.strip() for key, _, value in names if key.strip() == "model name")
+    return next(models, "") or platform.processor() or "unknown"
 
 
 def _groups(controller: str, root: Path) -> Iterator[Path]:
@@ -69,10 +69,10 @@ def _groups(controller: str, root: Path) -> Iterator[Path]:
         if not kind.startswith("cgroup") or name not in ("", *options.split(",")):
             continue
         top = root / mount_point.lstrip("/")
-        # without a namespace of its own, a container reads the host's path and sees its group as the mount's root
+        # without a cgroup namespace, a container reads the host's path, and its own group is the mount's root
         inside = paths.get(name, "/").removeprefix(mount_root.rstrip("/")).strip("/")
-        known = ".." not in inside.split("/") and (top / inside).is_dir()
-        group = top / inside if known else top
+        exists = ".." not in inside.split("/") and (top / inside).is_dir()
+        group = top / inside if exists else top
         while True:
             yield group
             if group == top:

@@ -1,9 +1,10 @@
-"""How a model is named.
+"""Parse and create names of models, versions and aliases.
 
 ref     := name | name "@" version | name ":" alias      "ssdlite-coco", "ssdlite-coco@1", "…:canary"
 name    := [a-z0-9] [a-z0-9._-]*     version := [A-Za-z0-9] [A-Za-z0-9._+-]*     alias := as name
-A bare name means its alias `production`; where that is not set, the only READY version. Versions are never ordered:
-aliases decide. Who names none when a model is added gets the file's name, and whole numbers that go up.
+
+A bare name refers to its alias `production`, or to the only READY version if that alias is not set. Versions are
+never ordered: aliases decide. By default, a new model gets the name of its file, and consecutive whole numbers.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ DEFAULT_ALIAS = "production"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 MAX_QUOTED = 100
-"""Characters of what a sender wrote that an error or a log line repeats."""
+"""Maximum characters of a sender's text that an error or a log line quotes."""
 REF = rf"{NAME.pattern}(@{VERSION.pattern}|:{NAME.pattern})?"
-"""As documentation shows it; `parse_ref` tells the parts."""
+"""Pattern for documentation; `parse_ref` splits a reference into its parts."""
 _REF = re.compile(
     rf"(?P<name>{NAME.pattern})(@(?P<version>{VERSION.pattern})|:(?P<alias>{NAME.pattern}))?"
 )
@@ -40,7 +41,7 @@ class VersionId:
 
 @dataclass(frozen=True, slots=True)
 class ModelRef:
-    """What a caller wrote: exactly one of version and alias is set."""
+    """A reference by a caller: exactly one of version and alias is set."""
 
     name: str
     version: str | None
@@ -48,11 +49,11 @@ class ModelRef:
 
 
 def parse_ref(text: str) -> ModelRef:
-    """Raises BadRequest when `text` is not a model reference."""
+    """Parse a model reference. Raises BadRequest if `text` is invalid."""
     match = _REF.fullmatch(text)
     if not match:
         raise BadRequest(
-            f"'{text[:MAX_QUOTED]}' is not a model; write name, name@version or name:alias "
+            f"'{text[:MAX_QUOTED]}' is not a model: use name, name@version or name:alias "
             "(lower-case letters, digits, '.', '_' and '-')"
         )
     version, alias = match["version"], match["alias"]
@@ -60,7 +61,7 @@ def parse_ref(text: str) -> ModelRef:
 
 
 def version_id(name: str, version: str) -> VersionId:
-    """Raises BadRequest when either part breaks the grammar (or could leave its folder)."""
+    """Return a checked VersionId. Raises BadRequest if either part is invalid (or could leave its folder)."""
     if not NAME.fullmatch(name):
         raise BadRequest(f"'{name[:MAX_QUOTED]}' is not a model name: use {NAME.pattern}")
     if not VERSION.fullmatch(version):
@@ -69,31 +70,31 @@ def version_id(name: str, version: str) -> VersionId:
 
 
 def parse_version(text: str) -> VersionId:
-    """`name@version` exactly. Raises BadRequest for anything else."""
+    """Parse `name@version`. Raises BadRequest for any other reference."""
     ref = parse_ref(text)
     if ref.version is None:
-        raise BadRequest(f"'{text}' names no version; write {ref.name}@VERSION")
+        raise BadRequest(f"'{text}' has no version: use {ref.name}@VERSION")
     return VersionId(ref.name, ref.version)
 
 
 def name_of_file(stem: str) -> str:
-    """A model's name out of that of its file: "Höhle v2 (best)" is "hohle-v2-best".
+    """Convert a file's name to a model name: "Höhle v2 (best)" becomes "hohle-v2-best".
 
-    Raises BadRequest when nothing is left of it.
+    Raises BadRequest if no valid character is left.
     """
     plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode().lower()
     name = re.sub(r"[^a-z0-9._-]+", "-", plain).lstrip("._-")[:64].rstrip("._-")
     if not NAME.fullmatch(name):
-        raise BadRequest(f"no name can be made of the file's, '{stem}': give one with --name")
+        raise BadRequest(f"the file name '{stem}' gives no valid model name: give one with --name")
     return name
 
 
 def number_of(version: VersionId) -> int:
-    """Of a version that is a whole number as `next_version` counts them; 0 for others."""
+    """Return a version's number as assigned by `next_version`, 0 for other versions."""
     whole = re.fullmatch(r"[1-9][0-9]{0,8}", version.version)
     return int(version.version) if whole else 0
 
 
 def next_version(name: str, taken: Iterable[str]) -> VersionId:
-    """One more than the highest whole number of the versions taken; 1 when there is none."""
+    """Return the version after the highest whole number in `taken`, or 1 if there is none."""
     return VersionId(name, str(1 + max((number_of(VersionId(name, v)) for v in taken), default=0)))

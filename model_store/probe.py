@@ -1,10 +1,14 @@
-"""Golden probe: a version is ready only after it reproduces what it saw when it was added.
+"""Record and check the golden probe: a version is ready only if it reproduces its recorded results.
 
-probe/expected.json: {"tolerance": {"iou": .., "score": ..}, "images": {"cat.jpg": [{label, score,
-box_xyxy_px}, ..]}}, with everything the model said above its floor when the version was added.
-A detection may be missing or new only within the score tolerance of the floor, or of the last one of a list that
-is `full`; one that is `tied` (`probe_ties.py`) may also give way to others at its place. Catches a wrong decoder,
-wrong channel order, wrong class order and damaged weights at once. Of a classifier: `class_probe.py`.
+A detector's probe/expected.json: {"tolerance": {"iou": .., "score": ..}, "images": {"cat.jpg": [{label, score,
+box_xyxy_px}, ..]}}, with all detections above the floor when the version was added. A detection may be missing or new
+only within the score tolerance of the floor, or of the end of a `full` list. A `tied` detection
+(`adding/probe_ties.py`) may also be replaced by others at its place.
+
+A classifier's: {"tolerance": {"logit": ..}, "images": {"cat.jpg": [{label, class_id, logit}, ..5]}}. Each logit must be
+reproduced within the tolerance, and no other class may exceed the recorded ones by more.
+
+The probe detects a wrong decoder, scaling, channel order or class order, and damaged weights.
 """
 
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
@@ -17,18 +21,13 @@ import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
-from pydantic import ValidationError
+import numpy as np
+from pydantic import Field, ValidationError
 
-from model_store.class_probe import (
-    ExpectedClasses,
-    ProbeClass,
-    class_difference,
-    expected_classes,
-)
-from model_store.classifier import Classifier
-from model_store.config import Frozen
+from model_store.classifier import Classifier, Logits, best
 from model_store.decoders.layout import OutputNonsense
 from model_store.errors import ModelRefused, ProbeFailed
+from model_store.frozen import Frozen, wrong_fields
 
 if TYPE_CHECKING:
     from model_store.detector import LoadedDetector
@@ -36,6 +35,10 @@ if TYPE_CHECKING:
 EXPECTED = "probe/expected.json"
 E = TypeVar("E", bound=Frozen)
 W = TypeVar("W")
+TOP = 5
+TOLERANCE_FRAC, LEAST_TOLERANCE = 0.02, 1e-3
+"""Tolerance as a fraction of the distance from an image's best logit to its median, and its minimum: the scale of
+logits depends on the network. Wide enough for another CPU or GPU, far too narrow for swapped channels."""
 
 
 class ProbeDetection(Frozen):
@@ -56,26 +59,26 @@ class Expected(Frozen):
     tolerance: Tolerance = Tolerance()
     images: dict[str, list[ProbeDetection]]
     full: tuple[str, ...] = ()
-    """Pictures with more detections than the list has places."""
+    """Images with more detections than the list can hold."""
 
     def shows(self, name: str, floor: float) -> int:
-        """Return how many detections of a picture are well above the floor."""
-        return sum(one.score > floor + self.tolerance.score for one in self.images[name])
+        """Return the number of detections of an image that are above the floor by more than the tolerance."""
+        return sum(row.score > floor + self.tolerance.score for row in self.images[name])
 
     def binds(self, name: str, floor: float) -> int:
-        """Return how many of these must be found again."""
+        """Return the number of detections of an image that must be reproduced."""
         return sum(
-            one.score > self.cut(name, floor) + self.tolerance.score and not one.tied
-            for one in self.images[name]
+            row.score > self.cut(name, floor) + self.tolerance.score and not row.tied
+            for row in self.images[name]
         )
 
     def cut(self, name: str, floor: float) -> float:
-        """Return the score at which the list of a picture ends: the floor, or that of the last one of a full list."""
+        """Return the score at which the list of an image ends: the floor, or the last score of a full list."""
         full = name in self.full and self.images[name]
-        return max(floor, min(one.score for one in self.images[name])) if full else floor
+        return max(floor, min(row.score for row in self.images[name])) if full else floor
 
     def to_json(self) -> bytes:
-        """Return expected.json; what came later is left out where it says nothing."""
+        """Return expected.json, without later fields that have their default."""
         value = self.model_dump(mode="json", exclude_defaults=True)
         value = {"tolerance": self.tolerance.model_dump(mode="json"), **value}
         return json.dumps(value, indent=1).encode()
@@ -84,43 +87,44 @@ class Expected(Frozen):
 def record_probe(
     model: LoadedDetector | Classifier, images: Mapping[str, bytes]
 ) -> dict[str, bytes]:
-    """Files of the probe folder for these encoded images, as this model sees them."""
+    """Return the files of the probe folder: these encoded images, and this model's results for them."""
     if isinstance(model, Classifier):
         classes = expected_classes(model, images)
         expected = json.dumps(classes.model_dump(mode="json"), indent=1).encode()
     else:
-        seen = {name: recorded_detections(model, data) for name, data in images.items()}
+        results = {name: recorded_detections(model, data) for name, data in images.items()}
         expected = Expected(
-            images={name: found for name, (found, _) in seen.items()},
-            full=tuple(name for name, (_, saturated) in seen.items() if saturated),
+            images={name: found for name, (found, _) in results.items()},
+            full=tuple(name for name, (_, saturated) in results.items() if saturated),
         ).to_json()
     return {**{f"probe/{name}": data for name, data in images.items()}, EXPECTED: expected}
 
 
 def outside_picture(files: Mapping[str, bytes]) -> int:
-    """How many recorded detections, cut to their picture, have no area: they lay in the padding, where
-    a network sees nothing unless its pixels are not prepared as it was trained.
+    """Return the number of recorded detections without area inside their image.
+
+    They lie in the padding, where a network detects nothing unless preprocessing differs from its training.
     """
     expected = Expected.model_validate_json(files[EXPECTED])
-    boxes = [one.box_xyxy_px for found in expected.images.values() for one in found]
+    boxes = [row.box_xyxy_px for found in expected.images.values() for row in found]
     return sum(x1 >= x2 or y1 >= y2 for x1, y1, x2, y2 in boxes)
 
 
 def check_probe(model: LoadedDetector | Classifier, files: Mapping[str, bytes]) -> None:
-    """Raises ProbeFailed with the first difference, ModelRefused when the probe is unusable."""
+    """Raise ProbeFailed with the first difference, or ModelRefused if the probe is unusable."""
     difference = first_difference(model, files)
     if difference:
-        reads = "scores" if isinstance(model, Classifier) else "decoder"
+        output = "scores" if isinstance(model, Classifier) else "decoder"
         raise ProbeFailed(
-            f"{model.info.id} does not reproduce its probe {difference}; the "
-            f"weights, labels, preprocessing or {reads} are not the ones it was added with"
+            f"{model.info.id} does not reproduce its probe {difference}; its weights, labels, preprocessing or "
+            f"{output} have changed since it was added"
         )
 
 
 def first_difference(model: LoadedDetector | Classifier, files: Mapping[str, bytes]) -> str | None:
-    """Picture and row that are not as recorded, in words; None when all are.
+    """Return the first image and row that differ from the record, in words, or None.
 
-    Raises ModelRefused when the probe is unusable.
+    Raises ModelRefused if the probe is unusable.
     """
     where = f"{model.info.id} {EXPECTED}"
     if isinstance(model, Classifier):
@@ -138,7 +142,7 @@ def first_difference(model: LoadedDetector | Classifier, files: Mapping[str, byt
         found, saturated = recorded_detections(model, data)
         cut = expected.cut(name, floor)
         is_cut = saturated and name in expected.full and found
-        end = max(floor, min(one.score for one in found)) if is_cut else floor
+        end = max(floor, min(row.score for row in found)) if is_cut else floor
         return _difference(wanted, found, expected.tolerance, floor, (end, cut))
 
     return _first(where, expected.images, files, of_boxes)
@@ -150,7 +154,7 @@ def _expected(kind: type[E], where: str, files: Mapping[str, bytes]) -> E:
     try:
         return kind.model_validate_json(files[EXPECTED])
     except ValidationError as error:
-        raise ModelRefused(f"{where} is damaged: {error.errors()[0]['msg']}") from error
+        raise ModelRefused(f"{where} is damaged: {wrong_fields(error, kind)}") from error
 
 
 def _first(
@@ -161,7 +165,7 @@ def _first(
 ) -> str | None:
     for name, wanted in images.items():
         if f"probe/{name}" not in files:
-            raise ModelRefused(f"{where} names {name}, which is missing")
+            raise ModelRefused(f"{where} lists {name}, which is missing")
         words = difference(name, wanted, files[f"probe/{name}"])
         if words:
             return f"{name}: {words}"
@@ -169,7 +173,7 @@ def _first(
 
 
 def recorded_detections(detector: LoadedDetector, data: bytes) -> tuple[list[ProbeDetection], bool]:
-    """Return the detections of encoded bytes, and True for a list that was cut. Raises ImageError, ModelRefused."""
+    """Return the detections in encoded bytes, and True if their list is full. Raises ImageError, ModelRefused."""
     try:
         _, found = detector.detect_encoded(data)
     except OutputNonsense as error:
@@ -191,9 +195,9 @@ def _difference(
     floor: float,
     cuts: tuple[float, float] | None = None,
 ) -> str | None:
-    """Return the first detection without a counterpart, in words; None when all is well.
+    """Return the first detection without a counterpart, in words, or None.
 
-    `cuts` are the scores at which the list found and the recorded one end, where that is above the floor.
+    `cuts` are the scores at which the new and the recorded list end, if above the floor.
     """
     end, cut = cuts or (floor, floor)
     missing, extra = match(wanted, found, tolerance)
@@ -201,9 +205,11 @@ def _difference(
         at_floor = abs(want.score - floor) <= tolerance.score
         at_end = end > floor and want.score <= end + tolerance.score
         if not (at_floor or at_end or want.tied):
-            return f"wanted {_words(want)}, found {', '.join(map(_words, found[:3])) or 'nothing'}"
+            return (
+                f"expected {_words(want)}, found {', '.join(map(_words, found[:3])) or 'nothing'}"
+            )
     for have in (found[place] for place in extra):
-        if have.score > cut + tolerance.score and not _stands_in(have, wanted, tolerance):
+        if have.score > cut + tolerance.score and not _replaces_tied(have, wanted, tolerance):
             return f"unexpected {_words(have)}"
     return None
 
@@ -223,8 +229,10 @@ def match(
     return missing, list(left)
 
 
-def _stands_in(have: ProbeDetection, wanted: list[ProbeDetection], tolerance: Tolerance) -> bool:
-    """Return True for a detection that may have won at the place of a tied one."""
+def _replaces_tied(
+    have: ProbeDetection, wanted: list[ProbeDetection], tolerance: Tolerance
+) -> bool:
+    """Return True if a detection may have replaced a tied one at its place."""
     return any(
         want.tied
         and have.score <= want.score + tolerance.score
@@ -242,7 +250,7 @@ def _same(want: ProbeDetection, have: ProbeDetection, tolerance: Tolerance) -> b
 
 
 def _iou(a: tuple[float, ...], b: tuple[float, ...]) -> float:
-    """1 for equal boxes, even without area or inverted: a network may say such things."""
+    """Return the IoU; 1 for equal boxes, even without area or inverted, which networks may return."""
     if a == b:
         return 1.0
     width = min(a[2], b[2]) - max(a[0], b[0])
@@ -252,5 +260,84 @@ def _iou(a: tuple[float, ...], b: tuple[float, ...]) -> float:
     return inter / union if union > 0 else 0.0
 
 
-def _words(one: ProbeDetection) -> str:
-    return f"{one.label} {one.score:.3f} at {[round(v) for v in one.box_xyxy_px]}"
+def _words(row: ProbeDetection) -> str:
+    return f"{row.label} {row.score:.3f} at {[round(v) for v in row.box_xyxy_px]}"
+
+
+class ProbeClass(Frozen):
+    label: str
+    class_id: int = Field(ge=0)
+    logit: float
+
+
+class ClassTolerance(Frozen):
+    logit: float = Field(default=LEAST_TOLERANCE, gt=0)
+
+
+class ExpectedClasses(Frozen):
+    tolerance: ClassTolerance = ClassTolerance()
+    images: dict[str, list[ProbeClass]]
+
+
+def expected_classes(classifier: Classifier, images: Mapping[str, bytes]) -> ExpectedClasses:
+    """Return the best classes of these encoded images, as this classifier scores them.
+
+    Raises ImageError, ModelRefused.
+    """
+    logits = {name: _logits(classifier, data) for name, data in images.items()}
+    spread = max((float(row.max() - np.median(row)) for row in logits.values()), default=0.0)
+    tolerance = ClassTolerance(logit=max(LEAST_TOLERANCE, TOLERANCE_FRAC * spread))
+    classes = {name: _best(classifier, row) for name, row in logits.items()}
+    return ExpectedClasses(tolerance=tolerance, images=classes)
+
+
+def require_distinct_classes(
+    classifier: Classifier, files: Mapping[str, bytes], recorded: bytes
+) -> None:
+    """Raise ModelRefused if all classes have one logit in the probe: it would accept them in any order."""
+    expected = ExpectedClasses.model_validate_json(recorded)
+    rows = [_logits(classifier, files[f"probe/{name}"]) for name in expected.images]
+    if rows and all(np.ptp(row) <= expected.tolerance.logit for row in rows):
+        raise ModelRefused(
+            f"the probe cannot distinguish {classifier.info.id} from another model: all {len(classifier.labels)} "
+            "classes have the same logit. Choose another image with --probe; if this happens with every image, the "
+            "weights are untrained"
+        )
+
+
+def class_difference(
+    classifier: Classifier, wanted: list[ProbeClass], data: bytes, tolerance: ClassTolerance
+) -> str | None:
+    """Return the first difference from the recorded classes in words, or None."""
+    logits, labels = _logits(classifier, data), classifier.labels
+    for want in wanted:
+        if want.class_id >= len(labels) or labels[want.class_id] != want.label:
+            return f"expected class {want.class_id} to be {want.label}: the labels have changed"
+        found = float(logits[want.class_id])
+        if abs(found - want.logit) > tolerance.logit:
+            return f"expected {_class_words(want)}, found {found:.3f}"
+    recorded = {want.class_id for want in wanted}
+    limit = min((want.logit for want in wanted), default=float("inf")) + tolerance.logit
+    others = [other for other in _best(classifier, logits) if other.class_id not in recorded]
+    extra = next((other for other in others if other.logit > limit), None)
+    return f"unexpected {_class_words(extra)}" if extra else None
+
+
+def _best(classifier: Classifier, logits: Logits) -> list[ProbeClass]:
+    return [
+        ProbeClass(label=classifier.labels[i], class_id=i, logit=float(logits[i]))
+        for i in best(logits, TOP)
+    ]
+
+
+def _logits(classifier: Classifier, data: bytes) -> Logits:
+    """Return the logits (labels,) of the whole image."""
+    _, prepared = classifier.read(data)
+    try:
+        return classifier.infer(prepared.pixels)[0]
+    except OutputNonsense as error:
+        raise ModelRefused(f"{classifier.info.id} cannot be trusted: {error}") from error
+
+
+def _class_words(scored: ProbeClass) -> str:
+    return f"{scored.label} {scored.logit:.3f}"

@@ -1,7 +1,7 @@
-"""READY, the list of a version's files: bytes <-> file names to sha256 digests.
+"""Parse and format READY, the list of a version's files: bytes <-> file names to sha256 digests.
 
-Each name becomes a path when a version is read, pulled or published. `is_file_name` is the one rule for them, so
-that no list can lead out of its version's folder.
+Each name becomes a path when a version is read, pulled or published. `is_file_name` is the only rule for names, so
+that no list can refer to a file outside its version's folder.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from model_store.errors import ModelRefused
 
 READY = "READY"
 CLAIM = "CLAIM"
-"""A copy of READY, created before any other file: it takes the version for these files and no others."""
+"""A copy of READY, created before any other file: it reserves the version for exactly these files."""
 MAX_READY_BYTES = 2**20
 MAX_FILES = 1000
 MAX_NAME_BYTES = 200
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FORBIDDEN = frozenset('\\:*?"<>|')
-"""Separators, drives, patterns and queries of some file system or URL."""
+"""Separators, drives, patterns and queries of a file system or URL."""
 
 
 def parse_ready(data: bytes, where: str) -> dict[str, str]:
-    """Return file names and their digests. Raises ModelRefused that begins with `where`."""
+    """Return file names and their digests. Raises ModelRefused with a message that begins with `where`."""
     try:
         files = json.loads(data)["files"]
         digests = {str(name): str(digest) for name, digest in files.items()}
@@ -38,7 +38,7 @@ def parse_ready(data: bytes, where: str) -> dict[str, str]:
 
 
 def format_ready(digests: Mapping[str, str], where: str) -> bytes:
-    """Return the bytes that `parse_ready` reads. Raises ModelRefused for names that it would refuse."""
+    """Return the bytes that `parse_ready` reads. Raises ModelRefused for invalid names."""
     _require_digests(digests, where)
     return json.dumps({"files": dict(sorted(digests.items()))}, indent=1).encode()
 
@@ -56,7 +56,7 @@ def is_file_name(name: str) -> bool:
 def _require_digests(digests: Mapping[str, str], where: str) -> None:
     """Raise ModelRefused for too many files, invalid names or digests, and names that share a file on some disks."""
     if len(digests) > MAX_FILES:
-        raise ModelRefused(f"{where}: {READY} lists {len(digests)} files; at most {MAX_FILES} fit")
+        raise ModelRefused(f"{where}: {READY} lists {len(digests)} files; the limit is {MAX_FILES}")
     taken = {READY.casefold(), CLAIM.casefold()}
     for name, digest in digests.items():
         if not is_file_name(name):
@@ -70,7 +70,5 @@ def _require_digests(digests: Mapping[str, str], where: str) -> None:
             )
         plain = unicodedata.normalize("NFC", name).casefold()
         if plain in taken:
-            raise ModelRefused(
-                f"{where}: {READY} lists {name}, a name that is taken; rename the file"
-            )
+            raise ModelRefused(f"{where}: {READY} lists the duplicate name {name}; rename the file")
         taken.add(plain)

@@ -1,7 +1,7 @@
-"""Any place with files: a local folder or an fsspec URL such as s3://bucket/prefix.
+"""Read and write files in a local folder or at an fsspec URL such as s3://bucket/prefix.
 
-One thin value, `Folder`, so that no other module builds paths or file systems. Credentials and
-endpoints come from the usual AWS_* variables.
+`Folder` is the only place that builds paths or file systems. Credentials and endpoints come from the usual AWS_*
+variables.
 """
 
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
@@ -30,21 +30,23 @@ import tenacity
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from model_store.errors import Conflict, StorageUnreachable, StorageUnsafe
+from model_store.errors import Conflict, ResightError, StorageUnreachable, StorageUnsafe
+from model_store.storage_errors import http_status, is_without_bucket, storage_error
 
 CREATE_ATTEMPTS = 8
 UPDATE_ATTEMPTS = 20
 LOCK = ".lock"
-"""Beside files that are updated on a disk: writers of this program take turns. It stays, and is empty."""
+"""Empty file next to files that are updated on a disk: processes of this program lock it to write in turn. It stays."""
 ONE_PUT = {"chunksize": 5 * 2**29}
-"""For s3fs: what S3 takes in one request (5 GiB, of which this is half) is not sent in parts. At their end some
-servers, Ceph's gateway among them, ignore the condition that the file shall not be there."""
+"""Option for s3fs: send up to half of S3's limit of 5 GiB in one request, not in parts. At the end of an upload in
+parts, some servers, such as Ceph's gateway, ignore the condition that the file must not exist."""
+_NOT_THERE = (FileNotFoundError, NotADirectoryError)
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder at `url`. Raises StorageUnreachable (never FileNotFound) for an unknown protocol."""
+    """A folder at `url`. Raises StorageUnreachable for an unknown protocol."""
 
     url: str
     fs: AbstractFileSystem = field(init=False, repr=False, compare=False)
@@ -52,7 +54,7 @@ class Folder:
 
     def __post_init__(self) -> None:
         try:
-            if is_local(self.url):  # fsspec would cut a path in two at `::`
+            if is_local(self.url):  # fsspec would split a path at `::`
                 fs: AbstractFileSystem = LocalFileSystem()
                 root = os.path.abspath(os.path.expanduser(self.url.removeprefix("file://")))
             else:
@@ -74,111 +76,104 @@ class Folder:
     def path(self, relative: str) -> str:
         """Return the full path. Raises StorageUnreachable for one that leaves the folder."""
         if ".." in relative.split("/") or "\0" in relative:
-            raise StorageUnreachable(f"{relative!r} leads out of {self.url}: use a path below it")
+            raise StorageUnreachable(f"{relative!r} is outside {self.url}: use a path below it")
         return f"{self.root}/{relative}" if relative else self.root
 
     def read(self, relative: str) -> bytes:
-        """Whole file. Raises FileNotFoundError, also below what is no folder, MemoryError, and
-        StorageUnreachable, of which a PermissionError or IsADirectoryError may be the cause.
+        """Return the bytes of a file. Raises FileNotFoundError (also if a parent is not a folder), MemoryError.
+
+        Raises StorageUnreachable, possibly caused by a PermissionError or IsADirectoryError.
         """
+        path = self.path(relative)
         try:
-            return bytes(self.fs.cat_file(self.path(relative)))  # type: ignore[arg-type]
-        except (FileNotFoundError, MemoryError):
-            raise
+            with self._attempt("read", relative, _NOT_THERE):
+                return bytes(self.fs.cat_file(path))  # type: ignore[arg-type]
         except NotADirectoryError as error:
-            words = os.strerror(errno.ENOENT)
-            raise FileNotFoundError(errno.ENOENT, words, self.path(relative)) from error
-        except Exception as error:
-            raise StorageUnreachable(f"cannot read {self.url}/{relative}: {error}") from error
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
 
     def read_inside(self, place: str, name: str, max_bytes: int) -> bytes:
-        """Return the file `name` below the folder `place`, which nobody has vouched for.
+        """Return the file `name` below the untrusted folder `place`.
 
-        Raises FileNotFoundError, StorageUnreachable, and StorageUnsafe for a link that leads out of `place`, a
-        device or pipe, and more than `max_bytes`: all before a byte is read.
+        Raises FileNotFoundError, StorageUnreachable. Raises StorageUnsafe for a link to a file outside `place`, a
+        device or pipe, and more than `max_bytes`. All are raised before a byte is read.
         """
         relative = f"{place}/{name}"
         path = self.path(relative)
         try:
-            local = is_local(self.url)
-            size = _size_inside(self.path(place), path) if local else self.fs.size(path)
-        except (FileNotFoundError, NotADirectoryError):
+            with self._attempt("access", relative, _NOT_THERE):
+                local = is_local(self.url)
+                size = _size_inside(self.path(place), path) if local else self.fs.size(path)
+        except _NOT_THERE:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from None
-        except StorageUnsafe:
-            raise
-        except Exception as error:
-            raise StorageUnreachable(f"cannot look at {self.url}/{relative}: {error}") from error
         if size is None or size > max_bytes:
-            raise StorageUnsafe(f"{path} has {size} bytes; at most {max_bytes} are read")
+            raise StorageUnsafe(f"{path} has {size} bytes; the limit is {max_bytes}")
         return self.read(relative)
 
     def exists(self, relative: str = "") -> bool:
-        try:
+        with self._attempt("access", relative):
             return bool(self.fs.exists(self.path(relative)))
-        except Exception as error:
-            raise StorageUnreachable(f"cannot look at {self.url}/{relative}: {error}") from error
 
     def names(self, relative: str = "") -> list[str]:
-        """Names directly below; empty when there is no such folder, or a file in its place."""
+        """Return the names directly below, none if the folder does not exist or is a file."""
         path = self.path(relative)
         try:
-            listed = self.fs.ls(path, detail=False)
-        except (FileNotFoundError, NotADirectoryError):
+            with self._attempt("list", relative, _NOT_THERE):
+                listed = self.fs.ls(path, detail=False)
+        except _NOT_THERE:
             return []
-        except Exception as error:
-            raise StorageUnreachable(f"cannot list {self.url}/{relative}: {error}") from error
         below = {str(name).rstrip("/") for name in listed} - {path}
         return sorted({name.rsplit("/", 1)[-1] for name in below})
 
     def is_empty(self) -> bool:
-        """Also where there is no such folder. It asks a disk and S3 for a name or two, however many there are."""
-        try:
-            if is_local(self.url):
-                with os.scandir(self.root or "/") as found:
-                    return next(found, None) is None
-            if "s3" not in self.fs.protocol:
-                return not self.names()
-            return _is_empty_s3(self.fs, self.root)
-        except (FileNotFoundError, NotADirectoryError):
-            return True
-        except Exception as error:
-            raise StorageUnreachable(f"cannot list {self.url}: {error}") from error
+        """Return True if the folder is empty or missing. Lists at most two names of a disk or S3."""
+        with self._attempt("list"):
+            try:
+                if is_local(self.url):
+                    with os.scandir(self.root or "/") as entries:
+                        return next(entries, None) is None
+                if "s3" not in self.fs.protocol:
+                    return not self.names()
+                return _is_empty_s3(self.fs, self.root)
+            except _NOT_THERE:
+                return True
 
     def write(self, relative: str, data: bytes, mode: int = 0o644) -> None:
-        """Replace a file in one step: readers see the old bytes or the new ones, never a part.
+        """Replace a file atomically: readers see the old bytes or the new ones, never a part.
 
-        A local file has `mode` from the moment it exists under its name, and no wider one before.
+        A local file has `mode` as soon as its name exists, and never a wider one. Raises StorageFull,
+        StorageUnreachable.
         """
         path = self.path(relative)
-        if is_local(self.url):
-            _write_local(Path(path), data, mode=mode)
-        else:
-            self.fs.pipe_file(path, data)
+        with self._attempt("write", relative):
+            if is_local(self.url):
+                _write_local(Path(path), data, mode=mode)
+            else:
+                self.fs.pipe_file(path, data)
 
     def create(self, relative: str, data: bytes) -> None:
-        """Write a file that is not there yet, in one step: of several writers at once, one succeeds.
+        """Create a file atomically: if several processes create it, one succeeds.
 
-        Raises FileExistsError when it is there (after a lost answer it may be one's own), StorageUnsafe
-        where a disk cannot do it, StorageUnreachable. See `require_create` for what S3 must do.
+        Raises FileExistsError if it exists (possibly created by this call, if the response was lost). Raises
+        StorageUnsafe if a disk does not support it. Raises as `write`. S3 must pass `require_create`.
         """
         path = self.path(relative)
-        try:
+        with self._attempt("write", relative, (FileExistsError,)):
             if is_local(self.url):
                 _write_local(Path(path), data, exclusive=True)
             else:
                 _create_remote(self.fs, path, data)
-        except (FileExistsError, StorageUnsafe):
-            raise
-        except Exception as error:
-            raise StorageUnreachable(f"cannot write {self.url}/{relative}: {error}") from error
 
-    def update(self, relative: str, change: Callable[[bytes | None], bytes | None]) -> None:
-        """Replace a file by `change(its bytes)`, or None for no file. No other writer's change is lost: if the
-        file was replaced since it was read, `change` is called again with the new bytes; if an acknowledgement was
-        lost, with its own. Nothing is written if it returns None or the same bytes, or raises. On a disk, a change by
-        another program in the last millisecond may be lost. S3 needs If-Match.
+    def update(
+        self, relative: str, change: Callable[[bytes | None], bytes | None], mode: int = 0o644
+    ) -> None:
+        """Replace a file by `change(its bytes)`; `change` gets None if the file does not exist. b"" removes the file.
 
-        Raises Conflict after UPDATE_ATTEMPTS, StorageUnsafe, StorageUnreachable.
+        No other writer's change is lost: if the file was replaced after it was read, `change` is called again with the
+        new bytes. After a lost acknowledgement, these are the ones it returned. Nothing is written if it returns None
+        or the same bytes, or raises. On a disk, a change by another program in the last millisecond may be lost. S3
+        needs If-Match.
+
+        Raises Conflict after UPDATE_ATTEMPTS, StorageUnsafe, StorageFull, StorageUnreachable.
         """
         for _ in range(UPDATE_ATTEMPTS):
             try:
@@ -186,29 +181,27 @@ class Folder:
             except FileNotFoundError:
                 old = None
             new = change(old)
-            if new is None or new == old or self._exchange(relative, old, new):
+            if new is None or new == (old or b"") or self._exchange(relative, old, new, mode):
                 return
-        raise Conflict(f"{self.url}/{relative} is being changed all the time; ask again")
+        raise Conflict(f"{self.url}/{relative} is being changed all the time; try again later")
 
-    def _exchange(self, relative: str, old: bytes | None, new: bytes) -> bool:
-        """Write `new` if the file still holds `old` (None: there is no file). False: it does not."""
+    def _exchange(self, relative: str, old: bytes | None, new: bytes, mode: int) -> bool:
+        """Write `new` if the file still contains `old` (None: does not exist). Return False if it does not."""
         try:
-            if is_local(self.url):
-                return _exchange_local(Path(self.path(relative)), old, new)
-            if old is None:
-                self.create(relative, new)
-                return True
-            return _exchange_remote(self.fs, self.path(relative), old, new)
+            with self._attempt("write", relative, (FileExistsError,)):
+                if is_local(self.url):
+                    return _compare_and_write_local(Path(self.path(relative)), old, new, mode)
+                if old is None:
+                    self.create(relative, new)
+                    return True
+                return _compare_and_write_remote(self.fs, self.path(relative), old, new)
         except FileExistsError:
             return False
-        except (StorageUnreachable, StorageUnsafe):
-            raise
-        except Exception as error:
-            raise StorageUnreachable(f"cannot write {self.url}/{relative}: {error}") from error
 
     def require_create(self) -> None:
-        """Raises StorageUnsafe when the store overwrites where it was told to create: some S3 servers
-        ignore the condition, and two writers of a table would silently undo each other.
+        """Raise StorageUnsafe if the store overwrites existing files on a conditional create.
+
+        Some S3 servers ignore the condition, and two writers of a table would silently undo each other's changes.
         """
         probe = f".resight-probe-{secrets.token_hex(8)}"
         try:
@@ -216,26 +209,40 @@ class Folder:
             with contextlib.suppress(FileExistsError):
                 self.create(probe, b"2")
                 raise StorageUnsafe(
-                    f"{self.url} ignores conditional writes (If-None-Match): rows of two writers would "
-                    "silently be lost. Use a store that has them, such as S3, MinIO or Ceph"
+                    f"{self.url} ignores conditional writes (If-None-Match): rows of concurrent writers would "
+                    "silently be lost. Use a store that supports them, such as S3, MinIO or Ceph"
                 )
         finally:
             with contextlib.suppress(Exception):
                 self.fs.rm(self.path(probe))
 
     def remove(self, relative: str) -> None:
-        """Remove a file or folder with all below it. Raises StorageUnreachable."""
+        """Remove a file, or a folder with its contents. Raises StorageUnreachable."""
         if self.exists(relative):
-            try:
+            with (
+                contextlib.suppress(FileNotFoundError),  # removed by another process
+                self._attempt("remove", relative, (FileNotFoundError,)),
+            ):
                 self.fs.rm(self.path(relative), recursive=True)
-            except Exception as error:
-                message = f"cannot remove {self.url}/{relative}: {error}"
-                raise StorageUnreachable(message) from error
+
+    @contextlib.contextmanager
+    def _attempt(
+        self, verb: str, relative: str = "", passed: tuple[type[Exception], ...] = ()
+    ) -> Generator[None]:
+        """Raise StorageFull or StorageUnreachable for any error of a library, except those of `passed`."""
+        try:
+            yield
+        except (ResightError, MemoryError):
+            raise
+        except Exception as error:
+            if isinstance(error, passed) and not is_without_bucket(error):
+                raise
+            raise storage_error(f"{verb} {self.url}/{relative}".rstrip("/"), error) from error
 
 
 @functools.cache
 def require_create(url: str) -> None:
-    """Before the first write of this process to a remote place: `Folder.require_create`; disks can."""
+    """Run `Folder.require_create` once per process and remote URL, before the first write; disks need no check."""
     if not is_local(url):
         Folder(url).require_create()
 
@@ -245,22 +252,22 @@ def is_local(url: str) -> bool:
 
 
 def absolute(url: str) -> str:
-    """Return the same place for every process: local paths become absolute and expanded."""
+    """Return a URL that is valid in every process: local paths become absolute and expanded."""
     if not is_local(url):
         return url.rstrip("/")
     return str(Path(os.path.expanduser(url.removeprefix("file://"))).resolve())
 
 
 def path_of(uri: str) -> str:
-    """Return the local folder of a file: URI, in which libraries quote all but letters and digits of ASCII."""
+    """Return the local folder of a file: URI, in which libraries quote all except ASCII letters and digits."""
     return unquote(uri.removeprefix("file://")).rstrip("/")
 
 
 def _size_inside(place: str, path: str) -> int:
-    """Return the bytes of a regular file. Raises StorageUnsafe for other kinds, and outside `place`; OSError."""
+    """Return the size in bytes of a regular file. Raises StorageUnsafe for other kinds or outside `place`; OSError."""
     real = os.path.realpath(path)
     if not real.startswith(f"{os.path.realpath(place)}{os.sep}"):
-        raise StorageUnsafe(f"{path} is a link that leads out of {place}: copy the file itself")
+        raise StorageUnsafe(f"{path} is a link to a file outside {place}: copy the file itself")
     status = os.stat(real)
     if not stat.S_ISREG(status.st_mode):
         raise StorageUnsafe(f"{path} is not a regular file: copy the file itself")
@@ -270,7 +277,7 @@ def _size_inside(place: str, path: str) -> int:
 def _write_local(path: Path, data: bytes, exclusive: bool = False, mode: int = 0o644) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:  # which would say that `path` is there
+    except FileExistsError as error:  # would mean that `path` exists
         words = os.strerror(errno.ENOTDIR)
         raise NotADirectoryError(errno.ENOTDIR, words, str(path.parent)) from error
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
@@ -292,22 +299,25 @@ def _link(temporary: str, path: Path) -> None:
         if error.errno not in _NO_LINKS:
             raise
         raise StorageUnsafe(
-            f"{path.parent} is on a file system without hard links, where two writers could undo each "
-            "other: choose a folder on another"
+            f"{path.parent} is on a file system without hard links, where two writers could undo each other's "
+            "changes: choose a folder on another file system"
         ) from error
 
 
-def _exchange_local(path: Path, old: bytes | None, new: bytes) -> bool:
+def _compare_and_write_local(path: Path, old: bytes | None, new: bytes, mode: int) -> bool:
     with _locked(path.parent):
         if (path.read_bytes() if path.is_file() else None) != old:
             return False
-        _write_local(path, new)
+        if new:
+            _write_local(path, new, mode=mode)
+        else:
+            path.unlink()
         return True
 
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Generator[None]:
-    """Keep other processes that use this lock out, until the block or this process ends."""
+    """Lock out other processes that use this lock, until the block or this process ends."""
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -317,12 +327,14 @@ def _locked(folder: Path) -> Generator[None]:
         os.close(handle)
 
 
-def _exchange_remote(fs: Any, path: str, old: bytes, new: bytes) -> bool:
-    """On stores other than S3 a write between the comparison and ours is lost."""
+def _compare_and_write_remote(fs: Any, path: str, old: bytes, new: bytes) -> bool:
+    """Replace `old` by `new`. On stores other than S3, a write between comparison and replacement is lost."""
     if "s3" not in fs.protocol:
         same = bytes(fs.cat_file(path)) == old
-        if same:
+        if same and new:
             fs.pipe_file(path, new)
+        elif same:
+            fs.rm_file(path)
         return same
     bucket, key, _ = fs.split_path(path)
     place = {"Bucket": bucket, "Key": key, **fs.req_kw}
@@ -330,20 +342,21 @@ def _exchange_remote(fs: Any, path: str, old: bytes, new: bytes) -> bool:
         etag = fs.call_s3("head_object", **place)["ETag"]
         if bytes(fs.cat_file(path)) != old:
             return False
-        _patiently()(fs.call_s3, "put_object", Body=new, IfMatch=etag, **place)
+        write = {"method": "put_object", "Body": new} if new else {"method": "delete_object"}
+        _retrying_conflicts()(fs.call_s3, IfMatch=etag, **write, **place)
         return True
     except FileNotFoundError:
         return False
     except OSError as error:
-        if _http_status(error) == HTTPStatus.PRECONDITION_FAILED:
+        if http_status(error) == HTTPStatus.PRECONDITION_FAILED:
             return False
         raise
 
 
-def _patiently() -> tenacity.Retrying:
-    """Call again what S3 answers with 409 because another writer is at the same file."""
+def _retrying_conflicts() -> tenacity.Retrying:
+    """Return a retry policy for S3's status 409, which reports a concurrent write to the same file."""
     return tenacity.Retrying(
-        retry=tenacity.retry_if_exception(lambda error: _http_status(error) == HTTPStatus.CONFLICT),
+        retry=tenacity.retry_if_exception(lambda error: http_status(error) == HTTPStatus.CONFLICT),
         stop=tenacity.stop_after_attempt(CREATE_ATTEMPTS),
         wait=tenacity.wait_random_exponential(multiplier=0.1, max=2),
         reraise=True,
@@ -351,14 +364,14 @@ def _patiently() -> tenacity.Retrying:
 
 
 def _create_remote(fs: AbstractFileSystem, path: str, data: bytes) -> None:
-    """Write a file unless it is there, which S3 answers with 412."""
+    """Create a file. Raises FileExistsError if it exists, for which S3 responds with 412."""
     try:
-        _patiently()(
+        _retrying_conflicts()(
             fs.pipe_file, path, data, mode="create", **(ONE_PUT if "s3" in fs.protocol else {})
         )
     except OSError as error:
-        # s3fs knows it by a field of AWS's answer that other servers leave out
-        if _http_status(error) == HTTPStatus.PRECONDITION_FAILED:
+        # s3fs detects it by a field of AWS's response that other servers omit
+        if http_status(error) == HTTPStatus.PRECONDITION_FAILED:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from error
         raise
 
@@ -368,12 +381,4 @@ def _is_empty_s3(fs: Any, root: str) -> bool:
     prefix = f"{key}/" if key else ""
     page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=2, **fs.req_kw)
     keys = {entry["Key"] for entry in page.get("Contents", ())}
-    return keys <= {prefix}  # the folder's own mark
-
-
-def _http_status(error: BaseException) -> int | None:
-    """Of the answer that s3fs has made an OSError of; None for all other errors."""
-    response = getattr(error.__cause__, "response", None)
-    if not isinstance(response, dict):
-        return None
-    return response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return keys <= {prefix}  # the folder's own marker

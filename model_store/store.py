@@ -1,10 +1,11 @@
-"""Models on disk (or s3://): immutable versions, movable aliases.
+"""Store models on disk or s3://: immutable versions, movable aliases.
 
 <models>/<name>/<version>/{CLAIM, model.onnx, config.json, README.md, probe/*, READY}
 <models>/<name>/aliases.json                            {"production": "1"}
-READY holds the sha256 of every file and is created last: without it there is no version, so a half-copied folder
-is never seen. CLAIM holds the same and is created first: it takes the version for these bytes, and no publication
-with other bytes writes there. Bytes are hashed as they are read for use, never trusted.
+
+READY contains the sha256 of every file and is created last. A folder without it is not a version, so an incomplete
+copy is never used. CLAIM has the same contents and is created first: it reserves the version for these bytes, and no
+publication with other bytes writes there. Bytes are never trusted: they are hashed each time they are read for use.
 """
 
 from __future__ import annotations
@@ -45,15 +46,15 @@ from model_store.storage import Folder, require_create
 CONFIG = "config.json"
 ALIASES = "aliases.json"
 MAX_VERSION_BYTES = 8 * 2**30
-"""All files of a version together: they are read into memory."""
+"""Maximum size of all files of a version together, which are read into memory."""
 PUBLISH_ATTEMPTS = 100
 SHIPPED = Path(__file__).resolve().parent.parent / "examples" / "models" / "ssdlite-coco"
-"""The model to begin with, in a checkout."""
+"""The example model in a checkout."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """Who answered: goes into every response and every row."""
+    """Identity of a model version, part of every response and every row."""
 
     name: str
     version: str
@@ -68,7 +69,7 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class ModelVersion:
-    """A READY version, its files not yet read: what lists, plans and answers need."""
+    """A READY version without the contents of its files, for lists, plans and responses."""
 
     info: ModelInfo
     config: AnyConfig
@@ -84,26 +85,26 @@ class ModelVersion:
 
     @property
     def detector_config(self) -> ModelConfig:
-        """Raises BadRequest that names the kind, of a classifier."""
+        """Return the config of a detector. Raises BadRequest for a classifier."""
         if isinstance(self.config, ClassifierConfig):
-            raise BadRequest(f"{self.id} is a classifier, which finds no boxes: name a detector")
+            raise BadRequest(f"{self.id} is a classifier, which finds no boxes: choose a detector")
         return self.config
 
     @property
     def classifier_config(self) -> ClassifierConfig:
-        """Raises BadRequest that names the kind, of a detector."""
+        """Return the config of a classifier. Raises BadRequest for a detector."""
         if not isinstance(self.config, ClassifierConfig):
-            raise BadRequest(f"{self.id} is a detector: name a classifier")
+            raise BadRequest(f"{self.id} is a detector: choose a classifier")
         return self.config
 
 
 def digest_of(digests: Mapping[str, str]) -> str:
-    """sha256 over the names and digests of all files of a version: equal only for equal bytes."""
+    """Return the sha256 of the names and digests of a version's files: equal only for equal bytes."""
     return sha256_hex(canonical_json(dict(digests)))
 
 
 def get_first_model() -> str:
-    """Return the command that gets a model to begin with: the shipped one, where there is a checkout."""
+    """Return the command that adds a first model: in a checkout, the example model."""
     if not SHIPPED.is_dir():
         return "resight models add FILE.onnx"
     here = Path.cwd()
@@ -112,16 +113,16 @@ def get_first_model() -> str:
 
 
 def versions_at(url: str) -> tuple[ModelStore, list[VersionId]]:
-    """Return the READY versions in a store, a model or a version, whichever is at `url`, and their store."""
+    """Return the store at `url` and its READY versions; `url` may also be that of a model or a version."""
     for depth in range(3):
         place, *names = url.rsplit("/", depth)
         if not place or not all(map(VERSION.fullmatch, names)):
             continue
         store = ModelStore(place)
         of_models = [v for name in names[:1] or store.names() for v in store.versions(name)]
-        found = [v for v in of_models if names[1:] in ([], [v.version])]
-        if found:
-            return store, found
+        versions = [v for v in of_models if names[1:] in ([], [v.version])]
+        if versions:
+            return store, versions
     return ModelStore(url), []
 
 
@@ -139,52 +140,53 @@ class ModelStore:
         return [name for name in self.folder.names() if NAME.fullmatch(name)]
 
     def versions(self, name: str) -> list[VersionId]:
-        """READY versions of a model, by name (which is not an order of age)."""
+        """Return the READY versions of a model, sorted by name (not by age)."""
         return [version for version, is_ready in self._entries(name, READY) if is_ready]
 
     def unfinished(self, name: str) -> list[VersionId]:
-        """Return versions of which a publication has written more than CLAIM, and not READY: it is running, or was cut
-        off. Of a version that was removed, CLAIM alone is left.
+        """Return versions with CLAIM and other files, but without READY: their publication is running or was cut off.
+
+        Of a removed version, only CLAIM is left.
         """
         ready = set(self.versions(name))
         claimed = [version for version, is_claimed in self._entries(name, CLAIM) if is_claimed]
-        left = [version for version in claimed if version not in ready]
-        return [v for v in left if self.folder.names(f"{v.name}/{v.version}") != [CLAIM]]
+        rest = [version for version in claimed if version not in ready]
+        return [v for v in rest if self.folder.names(f"{v.name}/{v.version}") != [CLAIM]]
 
     def aliases(self, name: str) -> dict[str, str]:
-        """Return alias to version, e.g. {"production": "1"}. Raises ModelRefused for a damaged file."""
+        """Return the version of each alias, e.g. {"production": "1"}. Raises ModelRefused for a damaged file."""
         try:
             return self._aliases(name, self.folder.read(f"{name}/{ALIASES}"))
         except FileNotFoundError:
             return {}
 
     def _aliases(self, name: str, data: bytes) -> dict[str, str]:
-        try:  # unlike `json`, it takes neither text nested without end nor half a character
-            found = pydantic_core.from_json(data)
+        try:  # unlike `json`, it rejects deeply nested text and lone surrogates
+            aliases = pydantic_core.from_json(data)
         except (ValueError, RecursionError) as error:
             raise ModelRefused(f"{self.url}/{name}/{ALIASES} is not JSON: {error}") from error
-        if not isinstance(found, dict):
-            raise ModelRefused(f"{self.url}/{name}/{ALIASES} must map alias to version")
-        return {str(alias): str(version) for alias, version in found.items()}  # type: ignore[misc]
+        if not isinstance(aliases, dict):
+            raise ModelRefused(f"{self.url}/{name}/{ALIASES} must map aliases to versions")
+        return {str(alias): str(version) for alias, version in aliases.items()}  # type: ignore[misc]
 
     def require_model(self, name: str) -> list[VersionId]:
-        """Return the READY versions of a model. Raises ModelNotFound that lists the models there are."""
+        """Return the READY versions of a model. Raises ModelNotFound with a list of the models."""
         versions = self.versions(name)
         if not versions:
             names = [other for other in self.names() if self.versions(other)]
-            there = ", ".join(names) or f"none; to begin with: {get_first_model()}"
-            raise ModelNotFound(f"no model '{name}' in {self.url}; there is: {there}")
+            models = ", ".join(names) or f"none; to begin with: {get_first_model()}"
+            raise ModelNotFound(f"unknown model '{name}' in {self.url}; available: {models}")
         return versions
 
     def only_version(self, name: str) -> VersionId | None:
-        """Return what the name of a model means while its alias `production` is not set: its only READY version."""
+        """Return the only READY version of a model, else None: its default without an alias `production`."""
         versions = self.versions(name)
         return versions[0] if len(versions) == 1 else None
 
     def resolve(self, ref: ModelRef) -> VersionId:
-        """Return the version that a reference means now. Raises ModelNotFound that lists what exists."""
-        known = self.require_model(ref.name)
-        there = ", ".join(map(str, known))
+        """Return the version that a reference currently denotes. Raises ModelNotFound with a list of versions."""
+        versions = self.require_model(ref.name)
+        names = ", ".join(map(str, versions))
         version = ref.version
         if version is None:
             aliases = self.aliases(ref.name)
@@ -196,16 +198,16 @@ class ModelStore:
             else:
                 option = "" if alias == DEFAULT_ALIAS else f" --alias {alias}"
                 raise ModelNotFound(
-                    f"{ref.name} has no alias '{alias}' (aliases: {', '.join(aliases) or 'none'}); name a version "
-                    f"({there}), or set the alias: resight models promote {known[0]}{option}"
+                    f"{ref.name} has no alias '{alias}' (aliases: {', '.join(aliases) or 'none'}); use a version "
+                    f"({names}), or set the alias: resight models promote {versions[0]}{option}"
                 )
         exact = VersionId(ref.name, version)
-        if exact not in known:
-            raise ModelNotFound(f"no READY version {exact} in {self.url}; there is: {there}")
+        if exact not in versions:
+            raise ModelNotFound(f"unknown version {exact} in {self.url}; available: {names}")
         return exact
 
     def describe(self, version: VersionId) -> ModelVersion:
-        """Config and identity of a READY version; the config is verified, other files are not."""
+        """Return config and identity of a READY version; only the config is verified, not the other files."""
         digests = self.digests(version)
         if CONFIG not in digests:
             raise ModelRefused(f"{version}: {READY} lists no {CONFIG}; add the version again")
@@ -216,7 +218,7 @@ class ModelStore:
         return ModelVersion(info, config, digests)
 
     def digests(self, version: VersionId) -> dict[str, str]:
-        """Return file names and their sha256, as READY states them. Raises ModelNotFound, ModelRefused."""
+        """Return file names and their sha256 from READY. Raises ModelNotFound, ModelRefused."""
         try:
             return parse_ready(self._read(version, READY, MAX_READY_BYTES), str(version))
         except FileNotFoundError:
@@ -227,22 +229,22 @@ class ModelStore:
         return self._verified(version.id, name, version.digests)
 
     def read_files(self, version: ModelVersion) -> dict[str, bytes]:
-        """Return every file by its name, verified. Raises DigestMismatch on the first that differs, ModelRefused."""
+        """Return every file by name, verified. Raises DigestMismatch on the first that differs, ModelRefused."""
         return dict(self._each_file(version))
 
     def verify(self, version: VersionId) -> ModelVersion:
-        """Read and hash every file READY lists. Raises DigestMismatch on the first that differs, ModelRefused."""
+        """Read and hash every file in READY. Raises DigestMismatch on the first that differs, ModelRefused."""
         described = self.describe(version)
         for _ in self._each_file(described):
             pass
         return described
 
     def publish(self, version: VersionId, files: Mapping[str, bytes]) -> ModelVersion:
-        """Create a new version, READY last. The same call finishes a publication that was cut off.
+        """Create a new version, READY last. Repeating the call completes a publication that was cut off.
 
-        Raises ModelExists: versions are never replaced, nor taken from a publication that is running; and
-        ModelRefused for a classifier among detectors, or the other way round: an alias moves between versions, and
-        its callers expect answers of one kind.
+        Raises ModelExists if the version exists or another publication has claimed it: versions are never replaced.
+        Raises ModelRefused if the model has versions of the other kind: aliases move between versions, and callers
+        expect responses of one kind.
         """
         digests = {name: sha256_hex(data) for name, data in files.items()}
         ready = format_ready(digests, str(version))
@@ -257,9 +259,9 @@ class ModelStore:
         return self.describe(version)
 
     def publish_next(self, name: str, files: Mapping[str, bytes]) -> ModelVersion:
-        """Publish under the next whole number; the one after it where another publication takes that first.
+        """Publish under the next whole number that no other publication takes first.
 
-        Raises ModelExists when all of PUBLISH_ATTEMPTS numbers were taken; ModelRefused as `publish`.
+        Raises ModelExists if PUBLISH_ATTEMPTS numbers were taken. Raises ModelRefused like `publish`.
         """
         for _ in range(PUBLISH_ATTEMPTS):
             with contextlib.suppress(ModelExists):
@@ -269,19 +271,20 @@ class ModelStore:
         )
 
     def files(self, version: VersionId) -> list[str]:
-        """Return files and folders of a version, READY or unfinished, without CLAIM. Raises ModelNotFound."""
+        """Return the files and folders of a READY or unfinished version, without CLAIM. Raises ModelNotFound."""
         files = self.folder.names(f"{version.name}/{version.version}")
         if files in ([], [CLAIM]):
             raise ModelNotFound(f"{version} is not in {self.url}; see: resight models list")
         return [file for file in files if file != CLAIM]
 
     def remove(self, version: VersionId, require_unneeded: Callable[[], None]) -> None:
-        """Remove the files of a version, READY first, or what an unfinished publication has left. CLAIM stays: the
-        version never means other bytes, and publishing the same ones brings it back.
+        """Remove the files of a version, READY first, or those of an unfinished publication.
 
-        `require_unneeded` raises what forbids it. It is called again without READY, which is put back then: whoever
-        comes to need the version at that moment is seen by it, or does not find READY afterwards. Raises
-        ModelNotFound, StorageUnreachable.
+        CLAIM stays, so that the version never refers to other bytes; publishing the same bytes restores it.
+
+        `require_unneeded` raises if the version is needed. It is called again after READY is removed, which is then
+        restored if it raises. So a concurrent user of the version either is detected or finds no READY.
+        Raises ModelNotFound, StorageUnreachable.
         """
         place = f"{version.name}/{version.version}"
         files = self.files(version)
@@ -308,9 +311,9 @@ class ModelStore:
         *,
         among: Collection[str | None] | None = None,
     ) -> None:
-        """Point an alias at a READY version, or at nothing (None). Other aliases stay as the file has them.
+        """Point an alias at a READY version, or remove it (None). Other aliases are kept.
 
-        Raises Conflict if the alias names a version that is not `among` those given (None in it: no version).
+        Raises Conflict if the alias currently has a version that is not `among` those given (None: not set).
         """
         if version is not None:
             parse_ref(f"{name}:{alias}")
@@ -321,7 +324,7 @@ class ModelStore:
             now = aliases.pop(alias, None)
             if among is not None and now not in among:
                 raise Conflict(
-                    f"{name}/{ALIASES} was changed: {alias} is {now or 'not in it'}; nothing was written"
+                    f"{name}/{ALIASES} was changed: {alias} is {now or 'not set'}; nothing was written"
                 )
             if version is not None:
                 aliases[alias] = version
@@ -330,31 +333,31 @@ class ModelStore:
         self.folder.update(f"{name}/{ALIASES}", changed)
 
     def _require_one_kind(self, version: VersionId, files: Mapping[str, bytes]) -> None:
-        """Raises ModelRefused that names a version of the other kind."""
+        """Raise ModelRefused if the model has a version of the other kind."""
         if CONFIG not in files:
-            return  # describe says so
+            return  # `describe` raises
         kind = parse_config(files[CONFIG], f"{version} {CONFIG}").kind
         for other in self.versions(version.name):
             try:
-                there = self.describe(other).config.kind
+                other_kind = self.describe(other).config.kind
             except ModelError:
-                continue  # a damaged one says nothing
-            if there != kind:
+                continue  # a damaged version has no kind
+            if other_kind != kind:
                 raise ModelRefused(
-                    f"{version} is a {kind}, and {other} a {there}: give the {kind} a name of its own"
+                    f"{version} is a {kind}, but {other} is a {other_kind}: give the {kind} another name"
                 )
             return
 
     def _entries(self, name: str, file: str) -> Iterator[tuple[VersionId, bool]]:
-        """Yield each folder with the name of a version, and True where it has this file."""
+        """Yield each folder with the name of a version, and True if it contains this file."""
         for entry in self.folder.names(name):
             if VERSION.fullmatch(entry):
                 yield VersionId(name, entry), self.folder.exists(f"{name}/{entry}/{file}")
 
     def _create(self, version: VersionId, name: str, data: bytes) -> None:
-        """Create a file, or leave it where it has these bytes. Raises ModelExists where it has others.
+        """Create a file, or keep it if it has these bytes. Raises ModelExists if it has others.
 
-        Nothing is ever replaced, so publications of one version cannot mix their files.
+        Files are never replaced, so publications of one version cannot mix their files.
         """
         place = f"{version.name}/{version.version}/{name}"
         try:
@@ -362,8 +365,8 @@ class ModelStore:
         except FileExistsError:
             if self.folder.read(place) != data:
                 raise ModelExists(
-                    f"{version} is taken by another publication with a different {name}, which is running, was cut off "
-                    "or was removed; choose another version, or delete "
+                    f"{version} is claimed by another publication with a different {name}, which is running, was cut "
+                    "off or was removed; choose another version, or delete "
                     f"{self.url}/{version.name}/{version.version} if it was cut off"
                 ) from None
 
@@ -390,8 +393,8 @@ class ModelStore:
         found = sha256_hex(data)
         if found != wanted:
             raise DigestMismatch(
-                f"{version}: {name} is sha256 {found[:12]}…, READY says {str(wanted)[:12]}…; "
-                "the file was changed or cut: copy it again"
+                f"{version}: {name} has sha256 {found[:12]}…, but READY lists {str(wanted)[:12]}…; "
+                "the file was changed or truncated: copy it again"
             )
         return data
 

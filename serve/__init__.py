@@ -1,11 +1,9 @@
-"""Answers images over HTTP and chunks over handles, from the same versioned detector replicas.
+"""Serve models: images over HTTP and chunks of images over Ray handles, from the same replicas.
 
 client -> HAProxy -> replica: http_api -> engine -> online lane -> a worker: decode, fit -+
 Ray Data -> handle -> replica: detect_chunk(uint8 tensors) -> bulk lane -> a worker ------+-> session
 
-Workers that fill batches, or feed a GPU, find the images of requests decoded by other threads.
-
-`app.py` and `replica.py` are the only files that know Ray.
+Separate threads decode the images of requests if the workers fill batches or feed a GPU.
 """
 
 from resight import require_own_packages

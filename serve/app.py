@@ -1,6 +1,6 @@
-"""The `detect` application: the only place that makes deployments of the detector replica, one for each pool.
+"""Build the `detect` application: one deployment of the detector replica for each pool.
 
-`serve/app.yaml` names it as `serve.app:build`; its `args` are DetectArgs.
+`serve/app.yaml` refers to it as `serve.app:build`; its `args` are DetectArgs.
 """
 
 # no `from __future__ import annotations` here: Ray reads the type of `args` at run time
@@ -10,13 +10,13 @@ from ray import serve as ray_serve
 from ray.serve import Application
 
 from serve.app_names import deployment_of
-from serve.bounds import max_requests
+from serve.inference.admission import max_requests
 from serve.replica import DetectorReplica
 from serve.settings import DetectArgs
 
 
 def build(args: DetectArgs) -> Application:
-    """Replicas of the default pool, which are their own HTTP ingress at /, and those of the others."""
+    """Return the application: replicas of the default pool, which are the HTTP ingress at /, and of the other pools."""
     others = {
         pool: _deployment(DetectorReplica, args.of_pool(pool)).bind(args.of_pool(pool))
         for pool in sorted(args.pools)
@@ -37,7 +37,7 @@ def _deployment(replica: type, args: DetectArgs) -> Any:
         name=deployment_of(args.pool),
         num_replicas=args.replicas if fixed else "auto",
         autoscaling_config=None if fixed else scaling,
-        # our own bounds answer 429 with a reason; Ray's must not be reached first
+        # Resight's own bounds answer 429 with a reason, so they must be reached before Ray's
         max_ongoing_requests=max_requests(limits) + limits.bulk_queue,
         graceful_shutdown_timeout_s=60,
         ray_actor_options=hardware,

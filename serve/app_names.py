@@ -1,4 +1,4 @@
-"""What others need to know to find the detectors by handle."""
+"""Names of the application and its deployments, for handles to the detectors."""
 
 from __future__ import annotations
 
@@ -9,4 +9,5 @@ DEPLOYMENT = "Detector"
 
 
 def deployment_of(pool: str) -> str:
+    """Return the name of a pool's deployment."""
     return DEPLOYMENT if pool == DEFAULT_POOL else f"{DEPLOYMENT}-{pool}"

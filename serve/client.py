@@ -1,10 +1,9 @@
-"""A client of the HTTP API: detections, and the controls of the rollout.
+"""Client of the HTTP API: detections, and the controls of the rollout.
 
 Client(url).detect(image bytes, model) -> DetectResponse
 
-A replica that dies takes the requests it was answering with it: the proxy then answers 503, or the connection
-breaks. Detections change nothing, so `detect` repeats them once, on another replica, after the time that a 429
-or 503 names. Controls are never repeated.
+If a replica dies while it answers a request, the proxy answers 503 or the connection breaks. Detections change
+nothing, so `detect` repeats them once, after the time that a 429 or 503 sets. Controls are never repeated.
 """
 
 from __future__ import annotations
@@ -16,23 +15,24 @@ import httpx2
 
 from model_store import errors
 from model_store.errors import ClusterError, Overloaded, ResightError
-from serve.contract import DetectResponse
+from serve.api.schemas import DetectResponse
 from serve.rollout.events import Event
 from serve.rollout.operations import Operation, Outcome
 
 ATTEMPTS = 2
-LONGEST_WAIT_S = 10.0
+MAX_WAIT_S = 10.0
 GONE = (httpx2.ConnectError, httpx2.ReadError, httpx2.RemoteProtocolError, httpx2.WriteError)
 
 
 class Client:
-    """Synchronous; one connection pool. Raises the errors of `model_store.errors`."""
+    """A synchronous client with one connection pool. Methods raise the errors of `model_store.errors`."""
 
     def __init__(self, url: str, token: str = "", timeout_s: float = 120.0) -> None:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._http = httpx2.Client(base_url=url, headers=headers, timeout=timeout_s)
 
     def close(self) -> None:
+        """Close the connections."""
         self._http.close()
 
     def __enter__(self) -> Client:
@@ -48,38 +48,39 @@ class Client:
         min_score: float | None = None,
         timeout_ms: int | None = None,
     ) -> DetectResponse:
-        """Encoded bytes of one image; `timeout_ms` bounds the wait in the replica's queue."""
+        """Detect in one encoded image; `timeout_ms` limits the wait in the replica's queue."""
         query: dict[str, Any] = {"model": model}
         query |= {} if min_score is None else {"min_score": min_score}
         headers = {} if timeout_ms is None else {"x-request-timeout-ms": str(timeout_ms)}
-        answer = self._repeated("/v1/detect", content=image, params=query, headers=headers)
+        answer = self._post("/v1/detect", content=image, params=query, headers=headers)
         return DetectResponse.model_validate_json(answer.content)
 
     def apply(self, operation: Operation) -> Outcome:
-        """Until it has ended. Raises BadRequest, ModelNotFound, Conflict when it is refused."""
+        """Start an operation and wait for its end. Raises BadRequest, ModelNotFound or Conflict if it is rejected."""
         fields = operation.model_dump(exclude={"kind", "name"}, exclude_none=True)
         if operation.kind not in ("canary", "shadow"):
             fields.pop("percent")
         if operation.kind == "release":
             fields.pop("alias")
         path = f"/v1/models/{operation.name}/{operation.kind}"
-        outcome = Outcome.model_validate_json(self._asked("POST", path, json=fields).content)
+        outcome = Outcome.model_validate_json(self._request("POST", path, json=fields).content)
         while outcome.state in ("waiting", "running"):
             time.sleep(0.5)
             path = f"/v1/operations/{outcome.id}"
-            outcome = Outcome.model_validate_json(self._asked("GET", path).content)
+            outcome = Outcome.model_validate_json(self._request("GET", path).content)
         outcome.raise_if_refused()
         return outcome
 
     def events(self, name: str, most: int) -> list[Event]:
-        found = self._asked("GET", f"/v1/models/{name}/events", params={"most": most}).json()
-        return [Event.model_validate(one) for one in found]
+        """Return the newest events of a model, up to `most`."""
+        events = self._request("GET", f"/v1/models/{name}/events", params={"most": most}).json()
+        return [Event.model_validate(event) for event in events]
 
     def reload(self) -> None:
-        """Every replica follows the alias files now."""
-        self._asked("POST", "/v1/models/reload")
+        """Make every replica read the alias files now."""
+        self._request("POST", "/v1/models/reload")
 
-    def _repeated(self, path: str, **request: Any) -> httpx2.Response:
+    def _post(self, path: str, **request: Any) -> httpx2.Response:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 answer = self._http.post(path, **request)
@@ -88,24 +89,24 @@ class Client:
                     raise ClusterError(f"{self._http.base_url} does not answer: {error}") from error
                 continue
             if answer.status_code not in (429, 502, 503) or attempt == ATTEMPTS:
-                return _good(answer)
+                return _checked(answer)
             time.sleep(_wait_s(answer))
         raise AssertionError("unreachable")
 
-    def _asked(self, method: str, path: str, **request: Any) -> httpx2.Response:
+    def _request(self, method: str, path: str, **request: Any) -> httpx2.Response:
         try:
-            return _good(self._http.request(method, path, **request))
+            return _checked(self._http.request(method, path, **request))
         except httpx2.HTTPError as error:
             raise ClusterError(f"{self._http.base_url} does not answer: {error}") from error
 
 
 def _wait_s(answer: httpx2.Response) -> float:
     text = answer.headers.get("retry-after", "0.2")
-    return min(LONGEST_WAIT_S, float(text)) if text.replace(".", "", 1).isdecimal() else 0.2
+    return min(MAX_WAIT_S, float(text)) if text.replace(".", "", 1).isdecimal() else 0.2
 
 
-def _good(answer: httpx2.Response) -> httpx2.Response:
-    """Raises the error that the answer says, in its own class where the problem names one."""
+def _checked(answer: httpx2.Response) -> httpx2.Response:
+    """Return a successful response, or raise the error of its problem JSON in the class of its `type`."""
     if answer.is_success:
         return answer
     try:
@@ -119,8 +120,8 @@ def _good(answer: httpx2.Response) -> httpx2.Response:
 
 
 def _class_of(kind: str) -> type[ResightError]:
-    """urn:resight:model-not-found is ModelNotFound."""
+    """Return the class of a problem type: ModelNotFound for urn:resight:model-not-found."""
     name = "".join(word.capitalize() for word in kind.rpartition(":")[2].split("-"))
-    found: Any = getattr(errors, name, None)
-    known = isinstance(found, type) and issubclass(found, ResightError)
-    return found if known else ClusterError
+    value: Any = getattr(errors, name, None)
+    is_error = isinstance(value, type) and issubclass(value, ResightError)
+    return value if is_error else ClusterError

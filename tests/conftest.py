@@ -5,28 +5,33 @@ A cluster of a user on the same machine (a demo, say) is neither used nor distur
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import hypothesis
 import psutil
 import pytest
 import structlog
 from s3fs import S3FileSystem
 
-from archive.tables import Tables
-from serve.cluster import ClusterState, join, start, stop
-from serve.deploy import deploy
-from serve.ports import Ports, preferred_or_free
+from archive.delta.tables import Tables
+from serve.cluster.deploy import deploy
+from serve.cluster.head import ClusterState, join, start, stop
+from serve.cluster.ports import Ports, preferred_or_free
 from serve.settings import Settings
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine must fail no test
+hypothesis.settings.load_profile("untimed")
 
 ROOT = Path(__file__).resolve().parent.parent
 PHOTOS = ROOT / "examples" / "photos"
@@ -72,6 +77,21 @@ class Cluster:
     def detect(self, body: bytes, model: str = "ssdlite-coco", **query: Any) -> httpx2.Response:
         parameters = {"model": model, **query}
         return httpx2.post(f"{self.url}/v1/detect", content=body, params=parameters, timeout=60)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Exempt modules and tests from garbage collection: each model that a replica releases runs a full one."""
+    gc.disable()
+    collected = yield
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+    return collected
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # libraries report what is left at the end as leaks
 
 
 @pytest.fixture(scope="session")
@@ -130,11 +150,12 @@ def cluster(s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
         finally:
             stop(settings)
             left = [
-                p.cmdline()
-                for p in psutil.process_iter()
-                if state.temp_dir in str(p.as_dict(["cmdline"]))
+                process
+                for process in psutil.process_iter(["cmdline"])
+                if state.temp_dir in str(process.info["cmdline"])
             ]
-            assert not left, f"still running after stop: {left}"
+            _, alive = psutil.wait_procs(left, timeout=10)  # one may be about to end
+            assert not alive, f"still running after stop: {alive}"
             shutil.rmtree(state.temp_dir, ignore_errors=True)
 
 

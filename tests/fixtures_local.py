@@ -15,9 +15,9 @@ import pyarrow as pa
 from PIL import Image
 from PIL.ExifTags import IFD
 
+from archive.delta.tables import Tables
 from archive.schemas import RESULTS
-from archive.tables import Tables
-from model_store.add import add_version
+from model_store.adding.add import add_version
 from model_store.names import version_id
 from model_store.store import ModelInfo, ModelStore
 

@@ -11,6 +11,7 @@ red value of the top left pixel of an image that was divided by 255; (1, 0) is f
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -70,13 +71,9 @@ def constant_graph(
         kind = helper.np_dtype_to_tensor_dtype(rows.dtype)
         results.append(helper.make_tensor_value_info(name, kind, shape))
 
-    weights = [numpy_helper.from_array(values, name) for name, values in constants.items()]
-    graph = helper.make_graph(nodes, "constants", inputs, results, weights)
-    opsets = [helper.make_opsetid("", OPSET)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
-    helper.set_model_props(model, dict(metadata or {}))
+    model = _serialised("constants", nodes, inputs, results, constants, metadata)
     onnx.checker.check_model(model)
-    return model.SerializeToString()
+    return model
 
 
 def pooling(
@@ -99,8 +96,20 @@ def pooling(
         helper.make_node("Conv", ["images", "kernel"], ["cells_of"], strides=[8, 8]),
         helper.make_node("Reshape", ["cells_of", "shape"], ["output0"]),
     ]
-    weights = [numpy_helper.from_array(values, name) for name, values in constants.items()]
-    graph = helper.make_graph(nodes, "pooling", inputs, results, weights)
+    return _serialised("pooling", nodes, inputs, results, constants, metadata)
+
+
+def _serialised(
+    name: str,
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Sequence[onnx.ValueInfoProto],
+    results: Sequence[onnx.ValueInfoProto],
+    constants: Mapping[str, np.ndarray],
+    metadata: Mapping[str, str] | None = None,
+) -> bytes:
+    """The bytes of a model of these nodes."""
+    weights = [numpy_helper.from_array(values, key) for key, values in constants.items()]
+    graph = helper.make_graph(nodes, name, inputs, results, weights)
     opsets = [helper.make_opsetid("", OPSET)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
     helper.set_model_props(model, dict(metadata or {}))
@@ -163,11 +172,7 @@ def endless(side_px: int = 300, rows: int = 84) -> bytes:
         helper.make_node("Loop", ["turns", "go", "mean"], ["sum"], body=body),
         helper.make_node("Add", ["rows", "sum"], ["output0"]),
     ]
-    weights = [numpy_helper.from_array(values, name) for name, values in constants.items()]
-    graph = helper.make_graph(nodes, "endless", inputs, results, weights)
-    opsets = [helper.make_opsetid("", OPSET)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
-    return model.SerializeToString()
+    return _serialised("endless", nodes, inputs, results, constants)
 
 
 def mean_colours(
@@ -197,9 +202,99 @@ def mean_colours(
         "shape": np.array(shape or [-1, classes], np.int64),
     }
     results = [helper.make_tensor_value_info("output0", TensorProto.FLOAT, None)]
-    weights = [numpy_helper.from_array(values, name) for name, values in constants.items()]
-    graph = helper.make_graph(nodes, "mean_colours", inputs, results, weights)
-    opsets = [helper.make_opsetid("", OPSET)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
-    helper.set_model_props(model, dict(metadata or {}))
-    return model.SerializeToString()
+    return _serialised("mean_colours", nodes, inputs, results, constants, metadata)
+
+
+def colour_head(
+    family: str,
+    scores: np.ndarray,
+    side_px: int = 64,
+    metadata: Mapping[str, str] | None = None,
+    *,
+    cells: float = 1,
+    takes_bytes: bool = False,
+) -> bytes:
+    """A detector of the family yolov8, ssd or yolox_raw whose boxes and scores follow the picture.
+
+    Each cell of strides 8, 16 and 32 has a row, made of its mean colour (a, b, c), 0 to 1 in the order of the channels.
+    The centre of the box is that of the cell, moved right by a / 4 and down by b / 4 of the stride; the box is
+    `cells` strides wide and high, times exp(-b / 2) and exp(-c / 2). The score of a class is the sigmoid of
+    (a, b, c, 1) times its row of `scores` (classes, 4). The first product shows if the graph takes 0 to 1 or bytes.
+    """
+    where = [
+        (s, x, y) for s in (8, 16, 32) for y in range(side_px // s) for x in range(side_px // s)
+    ]
+    stride, column, row = np.array(where, np.float32).T
+    objectness = [[0, 0, 0, 4]] if family == "yolox_raw" else []
+    chances = np.array([*objectness, *scores], np.float32)
+    box = np.array([[1, 0, 0, 2], [0, 1, 0, 2], [0, -2, 0, 0], [0, 0, -2, 0]], np.float32) / 4
+    box[2:, 3] = np.log(cells)
+    constants = {
+        "scale": np.array(2 / 255 if takes_bytes else 2, np.float32),
+        "flat": np.array([0, 3, -1]),
+        "box": box[:, :3] / 2,
+        "box_at_0": box[:, 3:],
+        "class": chances[:, :3] / 2,
+        "class_at_0": chances[:, 3:],
+        "grid": np.stack([column, row]),
+        "stride": stride,
+        "half": np.array(0.5, np.float32),
+        "y_first": np.array([1, 0, 3, 2]),
+        "side": np.array(side_px, np.float32),
+    }
+    node, levels = helper.make_node, ["of_8", "of_16", "of_32"]
+    nodes = [node("Mul", ["images", "scale"], ["scaled"])]
+    for level, px in zip(levels, (8, 16, 32), strict=True):
+        pool: dict[str, Any] = {"kernel_shape": [px, px], "strides": [px, px]}
+        nodes.append(node("AveragePool", ["scaled"], [f"{level}_2d"], **pool))
+        nodes.append(node("Reshape", [f"{level}_2d", "flat"], [level]))
+    nodes.append(node("Concat", levels, ["colours"], axis=2))
+    for name in ("box", "class"):
+        nodes.append(node("MatMul", [name, "colours"], [f"{name}_product"]))
+        nodes.append(node("Add", [f"{name}_product", f"{name}_at_0"], [f"{name}_raw"]))
+    nodes.append(node("Sigmoid", ["class_raw"], ["chances"]))
+    decoded = [
+        node("Split", ["box_raw"], ["xy_raw", "wh_raw"], axis=1),
+        node("Add", ["xy_raw", "grid"], ["xy_cells"]),
+        node("Mul", ["xy_cells", "stride"], ["xy"]),
+        node("Exp", ["wh_raw"], ["wh_cells"]),
+        node("Mul", ["wh_cells", "stride"], ["wh"]),
+    ]
+    if family == "yolov8":
+        nodes += [*decoded, node("Concat", ["xy", "wh", "chances"], ["output0"], axis=1)]
+    elif family == "yolox_raw":
+        nodes.append(node("Concat", ["box_raw", "chances"], ["rows"], axis=1))
+        nodes.append(node("Transpose", ["rows"], ["output0"], perm=[0, 2, 1]))
+    else:
+        nodes += [
+            *decoded,
+            node("Mul", ["wh", "half"], ["reach"]),
+            node("Sub", ["xy", "reach"], ["low"]),
+            node("Add", ["xy", "reach"], ["high"]),
+            node("Concat", ["low", "high"], ["corners"], axis=1),
+            node("Gather", ["corners", "y_first"], ["turned"], axis=1),
+            node("Div", ["turned", "side"], ["fractions"]),
+            node("Transpose", ["fractions"], ["boxes"], perm=[0, 2, 1]),
+            node("Transpose", ["chances"], ["scores"], perm=[0, 2, 1]),
+        ]
+    images = helper.make_tensor_value_info(
+        "images", TensorProto.FLOAT, ["batch", 3, side_px, side_px]
+    )
+    outputs = ["boxes", "scores"] if family == "ssd" else ["output0"]
+    shape = ["batch", None, None]
+    results = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in outputs]
+    read = {name for each in nodes for name in each.input}
+    constants = {name: values for name, values in constants.items() if name in read}
+    model = _serialised("colour_head", nodes, [images], results, constants, metadata)
+    onnx.checker.check_model(model)
+    return model
+
+
+def random_head(family: str, classes: int = 3, seed: int = 4, **more: Any) -> bytes:
+    """A `colour_head` whose scores on photographs lie on both sides of 0.05, and whose boxes overlap."""
+    rng = np.random.default_rng(seed)
+    hues = rng.normal(0, 30, (classes, 3))
+    hues -= hues.mean(axis=1, keepdims=True)  # grey tells nothing
+    scores = np.column_stack([hues, rng.normal(-5, 1, classes)])
+    names = {"names": str(dict(enumerate("abcdefgh"[:classes]))), "task": "detect"}
+    return colour_head(family, scores, metadata=names, cells=8, **more)

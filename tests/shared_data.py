@@ -8,6 +8,10 @@ ROOT = Path(__file__).parents[1]
 PHOTOS = sorted((ROOT / "examples" / "photos").glob("*.jpg"))
 MODELS = ROOT / "examples" / "models"
 SHARED = ROOT.parent / "shared" / "data"
+SHIPPED = {
+    "models/ssdlite_coco_300.yolov8-layout.fp16.onnx": MODELS / "ssdlite-coco" / "1" / "model.onnx"
+}
+"""Files of `../shared/data` that are also in the repository, byte for byte."""
 
 
 def photo(name: str) -> bytes:
@@ -15,9 +19,13 @@ def photo(name: str) -> bytes:
     return (ROOT / "examples" / "photos" / f"{name}.jpg").read_bytes()
 
 
-def shared(relative: str) -> Path:
-    """A file beside the repository, in `../shared/data`; without it the test is skipped."""
-    path = SHARED / relative
+def shared(relative: str, *twins: str) -> Path:
+    """A file of `../shared/data`, or its copy in the repository; without either the test is skipped.
+
+    `twins` name the tests that assert the same without it: "test_name", or "test_name[generated" for the generated
+    cases of a test; `tests/test_twins.py` checks that they exist.
+    """
+    path = SHIPPED.get(relative, SHARED / relative)
     if not path.exists():
         pytest.skip(f"no {path}")
     return path

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from pathlib import Path
 
 import pytest
-import typer.main
+from pydantic.fields import FieldInfo
 
 from archive.schemas import TABLES
-from batch.exit_codes import EXIT_CODES
-from cli.main import app
+from batch.jobs.entry import SIGTERM_EXIT
+from batch.jobs.exit_codes import EXIT_CODES, exit_code
+from cli.follow import INTERRUPTED
+from model_store import errors
 from model_store.config import ModelConfig
 from serve.settings import DetectArgs, Limits, Settings
+from tests.support import cli_page
 
+PACKAGES = ("model_store", "archive", "serve", "batch", "cli")
+WRITTEN = ("CHANGELOG.md", "cli.md")
+"""Pages that do not explain a command: one is history, one is written from the commands."""
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
@@ -23,53 +30,85 @@ def text(*names: str) -> str:
     return "\n".join((ROOT / name).read_text() for name in names)
 
 
-def commands() -> list[str]:
-    group = typer.main.get_command(app)
-    found: list[str] = []
-    for name, command in group.commands.items():  # type: ignore[attr-defined]
-        below = getattr(command, "commands", {})
-        found += [f"{name} {inner}" for inner in below] or [name]
-    return found
-
-
-@pytest.mark.parametrize("command", commands())
+@pytest.mark.parametrize("command", [name for name, _ in cli_page.commands()])
 def test_every_command_is_documented(command: str) -> None:
-    pages = (str(page.relative_to(ROOT)) for page in PAGES if page.name != "CHANGELOG.md")
+    pages = (str(page.relative_to(ROOT)) for page in PAGES if page.name not in WRITTEN)
     assert command in text(*pages)
 
 
-@pytest.mark.parametrize("name", [*DetectArgs.model_fields, *Limits.model_fields])
-def test_every_deployment_argument_is_documented(name: str) -> None:
-    assert f"`{name}`" in text("docs/operating.md") or f"{name}:" in text("docs/operating.md")
+def row(page: str, name: str) -> list[str]:
+    """Return the cells of the table row of a name."""
+    rows = [line for line in text(page).splitlines() if line.startswith(f"| `{name}` |")]
+    assert len(rows) == 1, f"{page} has {len(rows)} rows of {name}"
+    return [cell.strip() for cell in rows[0].replace(r"\|", "/").split("|")[1:-1]]
 
 
-@pytest.mark.parametrize("name", ["home", "models", "tables", "token"])
-def test_every_place_and_secret_is_documented(name: str) -> None:
-    assert name in Settings.model_fields
-    assert f"RESIGHT_{name.upper()}" in text("docs/operating.md")
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [(n, f) for kind in (DetectArgs, Limits) for n, f in kind.model_fields.items()],
+)
+def test_every_argument_is_documented_with_its_default(name: str, field: FieldInfo) -> None:
+    default = field.get_default(call_default_factory=True)
+    shown = row("docs/reference/settings.md", name)[1]
+    if name in ("models", "limits"):  # the rows refer to a variable and to the next table
+        assert shown == ("`RESIGHT_MODELS`" if name == "models" else "")
+    elif default in ([], {}):
+        assert shown == "none"
+    else:
+        assert json.loads(shown) == default
+
+
+@pytest.mark.parametrize("name", list(Settings.model_fields))
+def test_every_variable_is_documented_with_its_default(name: str) -> None:
+    shown = row("docs/reference/settings.md", f"RESIGHT_{name.upper()}")[1]
+    places = {f"{n}_{kind}" for n in (name, f"{name}_path") for kind in ("url", "path")}
+    place = next((p for p in sorted(places) if hasattr(Settings, p)), None)
+    if name in ("home", "uploads"):
+        assert shown == {"home": "`~/.resight`", "uploads": "`uploads` next to the tables"}[name]
+    elif place is None:
+        assert shown == "none"
+    else:
+        assert str(getattr(Settings(home="/h"), place)) == shown.strip("`").replace("HOME", "/h")
+
+
+def test_every_variable_that_code_reads_is_documented() -> None:
+    files = [p for name in PACKAGES for p in (ROOT / name).rglob("*.py")]
+    read = {v for file in files for v in re.findall(r"RESIGHT_[A-Z]+(?![A-Z_*])", file.read_text())}
+    assert read >= {"RESIGHT_HOME", "RESIGHT_POLICY"}
+    page = text("docs/reference/settings.md")
+    assert sorted(v for v in read if f"`{v}`" not in page) == []
 
 
 @pytest.mark.parametrize("name", sorted({n for schema in TABLES.values() for n in schema.names}))
 def test_every_column_is_documented(name: str) -> None:
-    assert f"`{name}`" in text("docs/tables.md")
+    assert f"`{name}`" in text("docs/reference/tables.md")
 
 
 @pytest.mark.parametrize("name", list(ModelConfig.model_fields))
 def test_every_config_field_is_documented(name: str) -> None:
-    assert f"`{name}" in text("docs/models.md")
+    assert f"`{name}" in text("docs/reference/model-config.md")
 
 
-def test_every_exit_code_is_documented() -> None:
-    table = text("docs/operating.md")
-    for error, code in EXIT_CODES.items():
-        assert re.search(rf"\| *`?{code}`? *\|", table), f"{error.__name__} exits with {code}"
+def test_the_page_of_exit_codes_is_that_of_the_code() -> None:
+    rows = re.findall(r"^\| (\d+) \|([^|]*)\|([^|]*)\|", text("docs/reference/exit-codes.md"), re.M)
+    shown = {n: int(code) for code, *cells in rows for n in re.findall(r"\w+", " ".join(cells))}
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    raised = [kind for kind in kinds if issubclass(kind, errors.ResightError)]
+    assert shown == {kind.__name__: exit_code(kind.__new__(kind)) for kind in raised}
+    others = {0, INTERRUPTED, SIGTERM_EXIT}
+    assert {int(code) for code, *_ in rows} == {*EXIT_CODES.values(), *others}
 
 
-def test_every_file_is_in_the_map() -> None:
+def test_the_page_of_commands_is_that_of_the_commands() -> None:
+    assert cli_page.PAGE.read_text() == cli_page.page(), "run: python -m tests.support.cli_page"
+
+
+def test_every_folder_is_in_the_map() -> None:
     listed = text("ARCHITECTURE.md")
-    packages = ("model_store", "archive", "serve", "batch", "cli")
-    files = [p.relative_to(ROOT) for name in packages for p in (ROOT / name).rglob("*.py")]
-    assert [str(file) for file in files if f"`{file}`" not in listed] == []
+    files = [p.relative_to(ROOT) for name in PACKAGES for p in (ROOT / name).rglob("*.py")]
+    assert (
+        sorted({f"`{file.parent}/`" for file in files if f"`{file.parent}/`" not in listed}) == []
+    )
 
 
 def test_every_decision_is_linked() -> None:
@@ -99,6 +138,15 @@ def test_links_to_a_heading_lead_to_one(page: Path) -> None:
     targets = [((page.parent / to) if to else page, anchor) for to, anchor in links]
     lost = [f"{to.name}#{anchor}" for to, anchor in targets if anchor not in anchors(to)]
     assert lost == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_paths_of_the_code_exist(page: Path) -> None:
+    """The changelog has paths of their time, and NAME stands for a file that a reader writes."""
+    folders = "|".join((*PACKAGES, "tests", "benchmarks", "examples", "docs"))
+    named = re.findall(rf"`((?:{folders})/[\w/.-]+)`", page.read_text())
+    wanted = [n for n in named if "NAME" not in n and page.name != "CHANGELOG.md"]
+    assert [name for name in wanted if not (ROOT / name).exists()] == []
 
 
 def test_the_changelog_has_the_version() -> None:

@@ -1,6 +1,6 @@
-"""Classifications of some crops as an Arrow table: one row a detection, always.
+"""Convert classified crops to an Arrow table, with exactly one row for each detection.
 
-(Crop ..., LogitsAnswer of those that have an input) -> pa.Table: columns of `classifications`, and EXTRA
+(Crop ..., LogitsAnswer for the crops with an input) -> pa.Table: columns of `classifications`, and EXTRA
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from archive.schemas import CLASSIFICATIONS
 from batch.classify.crops import Crop
 from batch.classify.target import Target, detection_id
-from batch.read import MAX_DETAIL
+from batch.pipeline.read_image import MAX_DETAIL
 from model_store.classifier import softmax
 from model_store.store import ModelInfo
-from serve.chunks import LogitsAnswer
+from serve.inference.chunks import LogitsAnswer
 
 EXTRA = pa.schema(
     [("replaces", pa.bool_())]
@@ -36,13 +36,13 @@ EXTRA = pa.schema(
     ]
     + [("node", pa.string())]
 )
-"""What the stage tells the driver with each row, and the table does not keep (`batch/stages.py`)."""
+"""Columns that the stage sends to the driver and that are not stored (`batch/runs/progress.py`)."""
 MOST_16 = float(np.finfo(np.float16).max)
 _CORNERS = ("crop_x1_px", "crop_y1_px", "crop_x2_px", "crop_y2_px")
 
 
 def rounded_16(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """To numbers of 16 bits, which is what is kept; beyond their range, the last of them."""
+    """Round to float16, as stored; values beyond its range become its limits."""
     return np.clip(logits, -MOST_16, MOST_16).astype(np.float16).astype(np.float32)
 
 
@@ -55,18 +55,19 @@ def classification_table(
     waited_ms: float = 0.0,
     node: str = "",
 ) -> pa.Table:
-    """`answer` covers exactly the crops that have an `input`, in order; None when none has. Label and score are
-    of the logits as they came; `waited_ms` is for the whole answer.
+    """Return the rows of these crops. `answer` covers the crops with an `input`, in order; None if there are none.
+
+    Label and score are computed from the logits before rounding; `waited_ms` is the time for the whole answer.
     """
-    asked = [i for i, crop in enumerate(crops) if crop.input is not None]
+    sent = [i for i, crop in enumerate(crops) if crop.input is not None]
     errors: list[str | None] = [
         f"{c.error_code}: {c.error_detail}" if c.input is None else None for c in crops
     ]
     times_ms = np.zeros((2, len(crops)), np.float32)
     logits = np.zeros((0, len(model.labels)), np.float32)
     if answer is not None:
-        times_ms[0, asked], times_ms[1, asked] = answer.queue_ms, answer.inference_ms
-        for i, error in zip(asked, answer.errors, strict=True):
+        times_ms[0, sent], times_ms[1, sent] = answer.queue_ms, answer.inference_ms
+        for i, error in zip(sent, answer.errors, strict=True):
             errors[i] = error
         logits = answer.logits[[error is None for error in answer.errors]]
     ok = np.array([error is None for error in errors], np.bool_)
@@ -83,12 +84,12 @@ def classification_table(
         "decode_ms": [crop.decode_ms for crop in crops],
         "queue_ms": times_ms[0],
         "inference_ms": times_ms[1],
-        "waited_ms": _shared(waited_ms, len(crops), asked),
+        "waited_ms": _shared(waited_ms, len(crops), sent),
     }
     columns |= _best(ok, logits, model.labels)
-    for place, name in enumerate(_CORNERS):
-        columns[name] = [crop.corners[place] if crop.corners else None for crop in crops]
-    same = target.key | {
+    for i, name in enumerate(_CORNERS):
+        columns[name] = [crop.corners[i] if crop.corners else None for crop in crops]
+    constant = target.key | {
         "margin_frac": target.margin_frac,
         "labels_digest": target.labels_digest,
         "run_id": run_id,
@@ -100,18 +101,18 @@ def classification_table(
         "node": node,
     }
     schema = pa.schema([*CLASSIFICATIONS, *EXTRA])
-    columns |= {name: [value] * len(crops) for name, value in same.items()}
+    columns |= {name: [value] * len(crops) for name, value in constant.items()}
     return pa.Table.from_pydict({name: columns[name] for name in schema.names}, schema=schema)
 
 
 def _best(
     ok: NDArray[np.bool_], logits: NDArray[np.float32], labels: Sequence[str]
 ) -> dict[str, list[Any]]:
-    """Label and score of each row, None of failed ones; of equals the first class."""
+    """Return the label and score of each row, None if it failed; of equal scores, the first class wins."""
     best = logits.argmax(axis=1) if len(logits) else np.zeros(0, np.intp)
     scores = softmax(logits)[np.arange(len(best)), best] if len(logits) else np.zeros(0)
-    found = iter(zip(best.tolist(), scores.tolist(), strict=True))
-    pairs = [next(found) if one else None for one in ok.tolist()]
+    results = iter(zip(best.tolist(), scores.tolist(), strict=True))
+    pairs = [next(results) if row_ok else None for row_ok in ok.tolist()]
     return {
         "label": [pair and labels[pair[0]] for pair in pairs],
         "score": [pair and pair[1] for pair in pairs],
@@ -119,7 +120,7 @@ def _best(
 
 
 def _lists(ok: NDArray[np.bool_], logits: NDArray[np.float32]) -> pa.ListArray:
-    """A list for each row that is ok, null for the others; no Python number is made."""
+    """Return a list for each row that is ok, null for the others, without creating Python numbers."""
     lengths = np.where(ok, logits.shape[1], 0)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     return pa.ListArray.from_arrays(
@@ -127,8 +128,9 @@ def _lists(ok: NDArray[np.bool_], logits: NDArray[np.float32]) -> pa.ListArray:
     )
 
 
-def _shared(waited_ms: float, rows: int, asked: Sequence[int]) -> NDArray[np.float32]:
+def _shared(waited_ms: float, rows: int, sent: Sequence[int]) -> NDArray[np.float32]:
+    """Split the time evenly over the rows that were sent."""
     shares = np.zeros(rows, np.float32)
-    if asked:
-        shares[list(asked)] = waited_ms / len(asked)
+    if sent:
+        shares[list(sent)] = waited_ms / len(sent)
     return shares

@@ -1,4 +1,4 @@
-"""What all rows of a classify run have in common, and by what they are known.
+"""The values that all rows of a classify run share.
 
 (view's inference key, classifier, margin, classes) --target_of--> Target, with the classifier key
 """
@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from archive.classes import classes_digest
+from archive.annotations.classes import classes_digest
 from model_store.inference_key import canonical_json, sha256_hex
 from model_store.store import ModelVersion
 
 CROPPING = 1
-"""Raise it when the same box and margin are to give other pixels."""
+"""Version of cropping; raise it if the same box and margin give other pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`inference_key` is the detector's. The same `classifier_key`, the same row for a detection."""
+    """Keys of a classify run. `inference_key` is the detector's; equal classifier keys give equal rows."""
 
     inference_key: str
     classifier_key: str
@@ -31,13 +31,15 @@ class Target:
 
     @property
     def key(self) -> dict[str, str]:
-        """Columns that all rows of a run share."""
+        """Return the key columns that all rows of a run share."""
         return {"inference_key": self.inference_key, "classifier_key": self.classifier_key}
 
 
 def target_of(inference_key: str, model: ModelVersion, margin_frac: float) -> Target:
-    """The classifier key is a digest of the model's inference key, the margin, and the classes with their
-    lineages: one key, one meaning of each logit.
+    """Return the target of a run.
+
+    The classifier key is a digest of the model's inference key, the margin, and the classes with their lineages, so
+    that each logit has one meaning for a key.
     """
     names = model.info.labels
     lineage = model.classifier_config.lineage or ("",) * len(names)
@@ -52,5 +54,5 @@ def target_of(inference_key: str, model: ModelVersion, margin_frac: float) -> Ta
 
 
 def detection_id(media_sha256: str, rank: int) -> str:
-    """Of a detection among those of one inference key, as in the names of snips."""
+    """Return the id of a detection within an inference key, as in the names of snips."""
     return f"{media_sha256}-{rank}"

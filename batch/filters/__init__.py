@@ -1,3 +1,4 @@
-"""Filters: one file each, a frozen config and a pure function from rows to assertions. A layer is what one of
-them says; it corrects what is shown and never what was seen.
+"""Filters that correct which detections are shown, and how; the detections themselves never change.
+
+A filter is a frozen config and a pure function from rows to assertions. The assertions of one filter form a layer.
 """

@@ -1,7 +1,7 @@
 """The job: `ray job submit --working-dir . -- python -m batch.filters --run-id ID …`.
 
-What `resight filters run` and POST /runs/filters/{kind} submit; the specs are files beside the tables. Output: JSON
-lines, the last of each run is its report.
+Submitted by `resight filters run` and POST /runs/filters/{kind}, which store the specs in a folder of the tables.
+Output: JSON lines; the last of each run is its report.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Annotated
 import structlog
 import typer
 
-from archive.tables import Tables
+from archive.delta.tables import Tables
 from batch.filters.submit import read_spec
-from batch.job import begin, run_job
+from batch.jobs.entry import begin, run_job
 from serve.settings import Settings
 
 LOGGER = "resight.filter"
@@ -22,12 +22,15 @@ log = structlog.get_logger(LOGGER)
 
 def main(
     run_id: Annotated[
-        list[str], typer.Option("--run-id", help="what was asked for, in this order")
+        list[str],
+        typer.Option(
+            "--run-id", help="id of a submitted run; repeat it to execute several in this order"
+        ),
     ],
 ) -> None:
-    """Run filters, one after the other. To ask for one: resight filters run small-size"""
+    """Execute submitted filter runs in order. To submit one: resight filters run small-size"""
     settings = Settings()
-    specs = [read_spec(settings.tables_url, one) for one in run_id]
+    specs = [read_spec(settings.tables_url, name) for name in run_id]
     begin(settings)
     from batch.filters.run import execute_all
     from batch.filters.stage import on_cluster

@@ -1,21 +1,18 @@
-"""The slots that a repeat-detections layer has found, for people to look at: one picture each.
+"""List the slots of a repeat-detections layer for review by people.
 
-(tables, layer, inference key) --candidates--> Candidate by slot: its camera, how often and how long, its first box
+(tables, layer, inference key) --candidates--> a Candidate for each slot: camera, number of images, period, first box
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import duckdb
-
-from archive.dataset import dataset
-from archive.images import images_of
-from archive.layers import Layer, newest
-from archive.scan import scan
+from archive.annotations.layers import Layer, newest
+from archive.catalogue.images import images_of
+from archive.delta.snapshot import dataset, open_tables, scan
+from archive.delta.tables import Tables
 from archive.schemas import ASSERTIONS, MEDIA, RESULTS
-from archive.tables import Tables
-from batch.filters.review_page import Candidate
+from batch.filters.review import Candidate
 from model_store.errors import BadRequest
 
 _CANDIDATES = """
@@ -40,29 +37,26 @@ _CANDIDATES = """
 
 
 def candidates(tables: Tables, layer: Layer, inference_key: str) -> list[Candidate]:
-    """Raises BadRequest for a layer of another kind, StorageUnreachable."""
+    """Return the slots in order of id. Raises BadRequest for a layer of another kind, StorageUnreachable."""
     if layer.kind != "repeat-detections":
         raise BadRequest(
-            f"layer {layer.layer_id[:12]} is {layer.kind}; a review is of repeat-detections"
+            f"layer {layer.layer_id[:12]} is {layer.kind}; only repeat-detections layers can be reviewed"
         )
-    with duckdb.connect() as sql:
-        said = tables.existing("assertions")
-        sql.register(
-            "there", ASSERTIONS.empty_table() if said is None else dataset(said, ASSERTIONS)
-        )
+    with open_tables(tables) as sql:
+        sql.register("assertion_rows", dataset(tables.existing("assertions"), ASSERTIONS))
         scan(sql, "media_rows", tables.existing("media"), MEDIA)
         scan(sql, "result_rows", tables.existing("results"), RESULTS, inference_key)
-        asked = {"layer": layer.layer_id, "key": inference_key}
-        rows = sql.execute(
-            _CANDIDATES.format(newest=newest("there"), images=images_of("media_rows")), asked
-        ).fetchall()
-    return [_candidate(row) for row in rows]
+        statement = _CANDIDATES.format(
+            newest=newest("assertion_rows"), images=images_of("media_rows")
+        )
+        slots = sql.execute(statement, {"layer": layer.layer_id, "key": inference_key}).fetchall()
+    return [_candidate(slot) for slot in slots]
 
 
 def _candidate(row: tuple[Any, ...]) -> Candidate:
-    slot, camera, label, images, days, first, last, sample = row
+    slot_id, camera, label, images, days, first, last, sample = row
     return Candidate(
-        slot_id=slot,
+        slot_id=slot_id,
         camera_id=camera,
         label=label,
         images=images,

@@ -1,4 +1,4 @@
-"""Rows from an Arrow table, in the columns that `batch/filters/load.py` reads. Nothing is copied twice.
+"""Convert an Arrow table, as read by `batch/filters/load.py`, to Rows. No column is copied twice.
 
 pa.Table (schema COLUMNS) --rows_of_table--> Rows
 """
@@ -42,7 +42,7 @@ _BOX = ("x1_px", "y1_px", "x2_px", "y2_px")
 def rows_of_table(
     table: pa.Table, classes: tuple[str, ...] = (), lineage: tuple[str, ...] = ()
 ) -> Rows:
-    """`logits` of the table, where it has them, are lists of one length or null."""
+    """Return the rows of the table. The optional column `logits` has lists of one length, or nulls."""
 
     def of(name: str) -> np.ndarray:
         return table.column(name).to_numpy(zero_copy_only=False)
@@ -70,10 +70,10 @@ def rows_of_table(
 
 
 def _logits(table: pa.Table, n: int) -> np.ndarray:
-    """(rows, n) float32; NaN where a row has none, or not as many as there are classes."""
+    """Return (rows, n) float32; NaN for rows without exactly n logits."""
     out = np.full((len(table), n), np.nan, np.float32)
-    given = table.column("logits")
-    there = pc.fill_null(pc.equal(pc.list_value_length(given), n), False)
-    values = pc.list_flatten(given.filter(there)).to_numpy()
-    out[there.to_numpy()] = values.reshape(-1, n)
+    lists = table.column("logits")
+    complete = pc.fill_null(pc.equal(pc.list_value_length(lists), n), False)
+    values = pc.list_flatten(lists.filter(complete)).to_numpy()
+    out[complete.to_numpy()] = values.reshape(-1, n)
     return out

@@ -1,9 +1,9 @@
-"""What a filter gets and what it says.
+"""Interface of a filter: its config, the rows it reads and the actions it returns.
 
-Rows (detections of some cameras or images, in order) --a filter's function--> Said, at most one for each target
+Rows (detections of some cameras or images, in order) --Filter.apply--> `Said`, at most one for each target
 
-The framework (`batch/filters/run.py`) reads the rows, keeps what is said as rows of `assertions`, withdraws what
-is no longer said, and counts. A filter reads no table and no clock, and says the same of the same rows.
+The framework (`batch/filters/run.py`) reads the rows, stores actions as rows of `assertions`, withdraws those that
+the filter no longer returns, and counts. A filter reads no table and no clock: equal rows give equal actions.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from model_store.frozen import Frozen
 
 NO_RANK = -1
 Action = Literal["suppress", "relabel", "rescore", "group"]
@@ -23,37 +25,39 @@ Context = Literal["image", "camera"]
 Needs = Literal["logits", "lineages"] | None
 
 
-class FilterConfig(BaseModel):
-    """Base of all configs: frozen, closed, finite. Each has `kind: Literal[...]` and fields with a description
-    that names the unit. What is in a list (taxa, reviewed slots) is part of the config, so of the layer's id.
-    """
+class FilterConfig(Frozen):
+    """Base of all configs.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    Each config has `kind: Literal[...]` and fields with a description that names the unit. Lists (taxa, reviewed
+    slots) are part of the config, and therefore of the layer's id.
+    """
 
 
 class ClassFilterConfig(FilterConfig):
-    """Base of the configs that name a classifier. A run pins it, and gives the filter what `needs` says."""
+    """Base of the configs that name a classifier. A run pins its key and supplies the data named by `needs`."""
 
     classifier: str = Field(
         default="",
-        description="which classifier: classifier_key, its first digits, or name@version; none: the only one there is",
+        description="classifier to use: classifier_key, its first digits, or name@version; empty: the only one",
     )
 
     @property
     def needs(self) -> Needs:
-        """Return what the rows must have: `logits` with the classes and their lineages; `lineages`: the classes and
-        their lineages where a classifier is named or there is one; None: nothing.
+        """Return the data that the filter requires.
+
+        `logits`: the logits, classes and lineages of the classifier. `lineages`: classes and lineages, if a classifier
+        is named or available. None: nothing.
         """
         return "logits"
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a filter says about one detection, or about one image (`rank` None: only `group` then).
+    """A filter's action on one detection, or on one image (`rank` None; the action is then `group`).
 
-    suppress  it is not shown              relabel   `label`, perhaps `score` with its `score_semantics`
-    rescore   `score`, `score_semantics`   group     it belongs to `group_id` (an event, an occurrence, a slot)
-    Any of them may carry a `group_id` besides. `reason` is for people: "rel_area 0.00061 < 0.0008".
+    suppress  hide it                            relabel   set `label`, and optionally `score` and `score_semantics`
+    rescore   set `score` and `score_semantics`  group     assign it to `group_id` (an event, an occurrence, a slot)
+    Every action can also carry a `group_id`. `reason` is for people: "area_frac 0.00061 < 0.0008".
     """
 
     media_sha256: str
@@ -68,11 +72,11 @@ class Said:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """Detections as they stand after the layers below, suppressed ones left out; n rows, columns of length n.
+    """Detections as the layers below resolve them, without suppressed ones; n rows, columns of length n.
 
     Ordered by camera (unknown last), time by the camera's clock (undated last), path, digest, rank. An image
-    without detections has one row of rank NO_RANK, whose label is None and whose numbers are NaN. A part is whole
-    images; for a filter of context `camera` it is whole cameras.
+    without detections has one row with rank NO_RANK, label None and NaN numbers. A part holds whole images; for a
+    filter of context `camera`, whole cameras.
     """
 
     media_sha256: NDArray[np.object_]
@@ -82,33 +86,33 @@ class Rows:
     taken_utc: NDArray[np.datetime64]  # us; NaT where the offset is unknown
     clock_flags: NDArray[
         np.object_
-    ]  # of the file's time: "", or before_2001, reset_default, after_now, joined by ","
+    ]  # doubts about the file's time: "", or before_2001, reset_default, after_now, joined by ","
     width_px: NDArray[np.float64]
     height_px: NDArray[np.float64]
     rank: NDArray[np.int32]
     label: NDArray[np.object_]
     score: NDArray[np.float32]
-    boxes_px: NDArray[np.float64]  # (n, 4) x1, y1, x2, y2; of the image as displayed
-    human: NDArray[np.bool_]  # a person has spoken of it: what is said counts, and changes nothing
+    boxes_px: NDArray[np.float64]  # (n, 4) x1, y1, x2, y2 in the image as displayed
+    human: NDArray[np.bool_]  # annotated by a person: actions are counted and change nothing
     group_id: NDArray[
         np.object_
-    ]  # of the detection, by the newest layer below that groups detections; None
+    ]  # group of the detection, from the last layer below that groups detections; None
     event_id: NDArray[
         np.object_
-    ]  # of the image, by the newest layer below that groups images; None
+    ]  # event of the image, from the last layer below that groups images; None
     logits: NDArray[np.float32] | None = (
-        None  # (n, classes) of a classifier; NaN rows: not classified
+        None  # (n, classes) of a classifier; NaN rows are not classified
     )
-    classes: tuple[str, ...] = ()  # names of the logits
+    classes: tuple[str, ...] = ()  # class names of the logits
     class_lineage: tuple[str, ...] = field(
         default=()
-    )  # of each class, finest last: "mammalia;carnivora;…"; "" unknown
+    )  # lineage of each class, finest taxon last: "mammalia;carnivora;…"; "" if unknown
 
     def __len__(self) -> int:
         return len(self.rank)
 
     def take(self, index: NDArray[np.intp] | NDArray[np.bool_] | slice) -> Rows:
-        """The rows at `index`, in that order."""
+        """Return the rows at `index`, in that order."""
         columns = {name: getattr(self, name)[index] for name in _COLUMNS}
         logits = None if self.logits is None else self.logits[index]
         return Rows(
@@ -116,12 +120,12 @@ class Rows:
         )
 
     def images(self) -> Iterator[slice]:
-        """Rows of one image after another."""
-        return _stretches(self.media_sha256)
+        """Yield the rows of each image."""
+        return _equal_slices(self.media_sha256)
 
     def cameras(self) -> Iterator[slice]:
-        """Rows of one camera after another; all of unknown camera are the last one."""
-        return _stretches(self.camera_id)
+        """Yield the rows of each camera; those of unknown cameras come last, together."""
+        return _equal_slices(self.camera_id)
 
 
 _COLUMNS = (
@@ -142,14 +146,14 @@ _COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """A line of the registry.
+    """Registry entry of a filter.
 
-    `context`   whether a part must hold whole cameras, or images alone suffice
-    `order`     where its layer stands in a view, small first (domain: dedupe, size, repeats, classes, events, …)
-    `version`   part of the layer's id: raised when the same config begins to say other things
-    `groups`    what a `group_id` of it is: None, or "event" (of images), "occurrence", "slot" (of detections)
-    `invalid`   which rows it cannot judge, (n,) bool: counted as skipped_invalid, and nothing is said of them
-    `require`   raises BadRequest where the config does not go with the classes and lineages of the classifier
+    `context`   unit that a part must hold whole: image or camera
+    `order`     position of its layer in a view, lowest first (dedupe, size, repeats, classes, events, …)
+    `version`   part of the layer's id; raise it when the same config gives other actions
+    `groups`    meaning of its `group_id`: None, or "event" (of images), "occurrence", "slot" (of detections)
+    `invalid`   returns the rows it cannot judge, (n,) bool; they are counted as skipped_invalid and get no action
+    `require`   raises BadRequest if the config does not fit the classes and lineages of the classifier
     """
 
     config: type[FilterConfig]
@@ -167,12 +171,12 @@ class Filter:
 
     @property
     def what(self) -> str:
-        """The first line of its file."""
-        words = sys.modules[self.config.__module__].__doc__ or ""
-        return words.strip().partition("\n")[0]
+        """Return the first line of its module's docstring."""
+        docstring = sys.modules[self.config.__module__].__doc__ or ""
+        return docstring.strip().partition("\n")[0]
 
 
-def _stretches(values: NDArray[np.object_]) -> Iterator[slice]:
+def _equal_slices(values: NDArray[np.object_]) -> Iterator[slice]:
     if not len(values):
         return
     ends = np.flatnonzero(values[1:] != values[:-1]) + 1

@@ -1,16 +1,16 @@
-"""One part of a filter run: rows in, rows of `assertions` out, with the counts of both. Pure; knows no Ray.
+"""Evaluate a filter on one part of a run: rows in, rows of `assertions` and counts out. Pure, independent of Ray.
 
-pa.Table (schema PART) --evaluate--> Evaluated: what is to be added, so that what the layer says by then is what the
-filter says now. What holds already is not said again, and what it says no longer is withdrawn.
+pa.Table (schema PART) --evaluate--> Evaluated: the rows to add so that the layer matches the filter's actions.
+Assertions that already hold are not added again; those without an action are withdrawn. Each target counts once,
+however the work is split into parts.
 """
 
 # pyarrow.compute makes its functions at run time:
 # pyright: reportAttributeAccessIssue=false
-
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -18,12 +18,43 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from archive.assertions import assertion_id
-from archive.layers import MACHINE, WITHDRAW, Layer
+from archive.annotations.assertions import assertion_id
+from archive.annotations.layers import MACHINE, WITHDRAW, Layer
 from archive.schemas import ASSERTIONS
 from batch.filters.columns import COLUMNS, rows_of_table
 from batch.filters.contract import NO_RANK, Filter, FilterConfig, Rows, Said
-from batch.filters.tally import Tally
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Counts of targets.
+
+    checked         detections (images, if the filter groups images) that the filter has judged
+    flagged         checked targets with an action
+    grouped         flagged targets with a group
+    changed         targets with another label, score or visibility than before the run
+    skipped_human   flagged targets that a person has annotated; nothing changes
+    skipped_invalid targets with values that the filter cannot use
+    added           rows added, including withdrawals
+    withdrawn       added rows that withdraw an earlier assertion of the layer
+    """
+
+    checked: int = 0
+    flagged: int = 0
+    grouped: int = 0
+    changed: int = 0
+    skipped_human: int = 0
+    skipped_invalid: int = 0
+    added: int = 0
+    withdrawn: int = 0
+
+    def as_dict(self) -> dict[str, int]:
+        return asdict(self)
+
+    def plus(self, other: Tally) -> Tally:
+        ours, theirs = asdict(self), asdict(other)
+        return Tally(**{name: ours[name] + theirs[name] for name in ours})
+
 
 PART = pa.schema(
     [
@@ -37,15 +68,15 @@ PART = pa.schema(
         ("image_standing_id", pa.string()),
     ]
 )
-"""What a filter sees, and what the layer says of the same targets by now (null: nothing)."""
+"""Columns for the filter, and the layer's current assertion on the same target (null: none)."""
 Target = tuple[str, int]
-_ID_COLUMNS = ("x1_px", "y1_px", "x2_px", "y2_px")
-_OF_DETECTION = {"rank", "label", "score", "group_id", "logits", *_ID_COLUMNS}
+_BOX_COLUMNS = ("x1_px", "y1_px", "x2_px", "y2_px")
+_DETECTION_COLUMNS = {"rank", "label", "score", "group_id", "logits", *_BOX_COLUMNS}
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A filter with its config, and the layer that it says things in; `asserted_at` is later than all of that."""
+    """A filter with its config and its layer; `asserted_at` is later than every earlier assertion of the layer."""
 
     filter: Filter
     config: FilterConfig
@@ -67,49 +98,54 @@ class Evaluated:
 
 
 def evaluate(part: pa.Table, question: Question) -> Evaluated:
-    """Raises ValueError when the filter says two things about one target, or speaks of what it was not asked."""
-    rows = rows_of_table(_seen(part), question.classes, question.class_lineage)
-    said = _by_target(question.filter.apply(question.config, rows))
-    places = _places(part, question.of_images)
-    foreign = said.keys() - places.keys()
+    """Return the rows to add and their counts.
+
+    Raises ValueError if the filter returns two actions for one target, or a target that is not in its rows.
+    """
+    rows = rows_of_table(_visible(part), question.classes, question.class_lineage)
+    actions = _by_target(question.filter.apply(question.config, rows))
+    row_of = _rows_of_targets(part, question.of_images)
+    foreign = actions.keys() - row_of.keys()
     if foreign:
-        raise ValueError(f"{question.filter.kind} speaks of {next(iter(foreign))}, not in its rows")
-    standing = _standing(part, places, question.of_images)
+        raise ValueError(
+            f"{question.filter.kind} returned target {next(iter(foreign))}, which is not in its rows"
+        )
+    standing = _standing(part, row_of, question.of_images)
     columns = {name: part[name].to_pylist() for name in _READ}
     added: list[dict[str, Any]] = []
     changed = 0
-    for target, one in said.items():
-        row = _row(one, places[target], columns, question)
-        if target in standing and row["assertion_id"] == standing[target]:
+    for target, action in actions.items():
+        assertion = _assertion(action, row_of[target], columns, question)
+        if target in standing and assertion["assertion_id"] == standing[target]:
             continue
-        added.append(row)
-        changed += _is_changed(one, places[target], columns)
-    gone = standing.keys() - said.keys()
-    for target in sorted(gone):
-        added.append(_withdrawal(target, standing[target], places[target], columns, question))
-        changed += _is_changed(None, places[target], columns)
+        added.append(assertion)
+        changed += _is_changed(action, row_of[target], columns)
+    withdrawn = standing.keys() - actions.keys()
+    for target in sorted(withdrawn):
+        added.append(_withdrawal(target, standing[target], row_of[target], columns, question))
+        changed += _is_changed(None, row_of[target], columns)
     tally = Tally(
         checked=_checked(rows, question),
-        flagged=len(said),
-        grouped=sum(one.group_id is not None for one in said.values()),
+        flagged=len(actions),
+        grouped=sum(action.group_id is not None for action in actions.values()),
         changed=0 if question.of_images else changed,
-        skipped_human=sum(_is_human(target, places, columns) for target in said),
+        skipped_human=sum(_is_human(target, row_of, columns) for target in actions),
         skipped_invalid=_invalid(rows, question),
         added=len(added),
-        withdrawn=len(gone),
+        withdrawn=len(withdrawn),
     )
     return Evaluated(pa.Table.from_pylist(added, schema=ASSERTIONS), tally)
 
 
 _READ = (
     *("media_sha256", "rank", "label", "score", "human", "hidden_below", "determined_by"),
-    *_ID_COLUMNS,
+    *_BOX_COLUMNS,
     *("standing_id", "standing_action", "standing_label", "standing_score"),
 )
 
 
-def _seen(part: pa.Table) -> pa.Table:
-    """Without what layers below hide; an image of which all is hidden has one row left, without a detection."""
+def _visible(part: pa.Table) -> pa.Table:
+    """Drop detections that layers below hide; an image without others keeps one row, without a detection."""
     names = [name for name in part.column_names if name in COLUMNS.names or name == "logits"]
     if not len(part):
         return part.select(names)
@@ -118,100 +154,101 @@ def _seen(part: pa.Table) -> pa.Table:
     starts = np.flatnonzero(np.concatenate([[True], media[1:] != media[:-1]]))
     emptied = np.zeros(len(part), bool)
     emptied[starts[np.logical_and.reduceat(hidden, starts)]] = True
-    seen = part.select(names).filter(pa.array(~hidden | emptied))
+    visible = part.select(names).filter(pa.array(~hidden | emptied))
     empty = pa.array(emptied[~hidden | emptied])
-    for name in _OF_DETECTION & set(names):
-        column = seen[name]
-        nothing = pa.nulls(len(seen), column.type)
-        place = seen.schema.get_field_index(name)
-        seen = seen.set_column(place, name, pc.if_else(empty, nothing, column))
-    return seen
+    for name in _DETECTION_COLUMNS & set(names):
+        column = visible[name]
+        nulls = pa.nulls(len(visible), column.type)
+        position = visible.schema.get_field_index(name)
+        visible = visible.set_column(position, name, pc.if_else(empty, nulls, column))
+    return visible
 
 
-def _by_target(said: Iterable[Said]) -> dict[Target, Said]:
-    found: dict[Target, Said] = {}
-    for one in said:
-        target = (one.media_sha256, NO_RANK if one.rank is None else int(one.rank))
-        if target in found:
-            raise ValueError(f"two things are said about {target}: {found[target]} and {one}")
-        found[target] = one
-    return found
+def _by_target(actions: Iterable[Said]) -> dict[Target, Said]:
+    by_target: dict[Target, Said] = {}
+    for action in actions:
+        target = (action.media_sha256, NO_RANK if action.rank is None else int(action.rank))
+        if target in by_target:
+            raise ValueError(f"two actions for {target}: {by_target[target]} and {action}")
+        by_target[target] = action
+    return by_target
 
 
-def _places(part: pa.Table, of_images: bool) -> dict[Target, int]:
-    """Target to its row; of an image, its first."""
+def _rows_of_targets(part: pa.Table, of_images: bool) -> dict[Target, int]:
+    """Map each target to its row; an image, to its first row."""
     media = part["media_sha256"].to_pylist()
     if of_images:
-        return {(sha, NO_RANK): place for place, sha in reversed(list(enumerate(media)))}
+        return {(sha, NO_RANK): row for row, sha in reversed(list(enumerate(media)))}
     ranks = part["rank"].to_pylist()
     pairs = enumerate(zip(media, ranks, strict=True))
-    return {(sha, rank): place for place, (sha, rank) in pairs if rank is not None}
+    return {(sha, rank): row for row, (sha, rank) in pairs if rank is not None}
 
 
-def _standing(part: pa.Table, places: dict[Target, int], of_images: bool) -> dict[Target, str]:
+def _standing(part: pa.Table, row_of: dict[Target, int], of_images: bool) -> dict[Target, str]:
+    """Map each target to the id of the layer's current assertion on it."""
     ids = part["image_standing_id" if of_images else "standing_id"].to_pylist()
-    return {target: ids[place] for target, place in places.items() if ids[place] is not None}
+    return {target: ids[row] for target, row in row_of.items() if ids[row] is not None}
 
 
-def _row(
-    one: Said, place: int, columns: dict[str, list[Any]], question: Question
+def _assertion(
+    action: Said, row: int, columns: dict[str, list[Any]], question: Question
 ) -> dict[str, Any]:
-    of_image = one.rank is None
-    row: dict[str, Any] = {
+    of_image = action.rank is None
+    assertion: dict[str, Any] = {
         "layer_id": question.layer.layer_id,
         "method": MACHINE,
         "actor": f"{question.filter.kind}@{question.filter.version}",
-        "action": one.action,
-        "media_sha256": one.media_sha256,
+        "action": action.action,
+        "media_sha256": action.media_sha256,
         "inference_key": question.inference_key,
-        "rank": None if of_image else int(one.rank or 0),
-        **{name: None if of_image else columns[name][place] for name in _ID_COLUMNS},
-        "label": one.label,
-        "score": None if one.score is None else float(np.float32(one.score)),
-        "score_semantics": one.score_semantics,
-        "reason": one.reason,
-        "applied_to": "image" if of_image else columns["determined_by"][place] or "detection",
+        "rank": None if of_image else int(action.rank or 0),
+        **{name: None if of_image else columns[name][row] for name in _BOX_COLUMNS},
+        "label": action.label,
+        "score": None if action.score is None else float(np.float32(action.score)),
+        "score_semantics": action.score_semantics,
+        "reason": action.reason,
+        "applied_to": "image" if of_image else columns["determined_by"][row] or "detection",
         "asserted_at": question.asserted_at,
-        "group_id": one.group_id,
+        "group_id": action.group_id,
     }
-    return {"assertion_id": assertion_id(row)} | row
+    return {"assertion_id": assertion_id(assertion)} | assertion
 
 
 def _withdrawal(
     target: Target,
     standing_id: str,
-    place: int,
+    row: int,
     columns: dict[str, list[Any]],
     question: Question,
 ) -> dict[str, Any]:
     sha, rank = target
-    said = Said(sha, None if rank == NO_RANK else rank, "suppress", "no longer said")
-    row = _row(said, place, columns, question)
-    row |= {"action": WITHDRAW, "applied_to": standing_id}
-    return row | {"assertion_id": assertion_id(row)}
+    action = Said(sha, None if rank == NO_RANK else rank, "suppress", "no longer said")
+    assertion = _assertion(action, row, columns, question)
+    assertion |= {"action": WITHDRAW, "applied_to": standing_id}
+    return assertion | {"assertion_id": assertion_id(assertion)}
 
 
-def _is_changed(one: Said | None, place: int, columns: dict[str, list[Any]]) -> bool:
-    if columns["human"][place] or columns["hidden_below"][place]:
+def _is_changed(action: Said | None, row: int, columns: dict[str, list[Any]]) -> bool:
+    if columns["human"][row] or columns["hidden_below"][row]:
         return False
-    label, score = columns["label"][place], columns["score"][place]
+    label, score = columns["label"][row], columns["score"][row]
     before = _outcome(
-        columns["standing_action"][place],
-        columns["standing_label"][place],
-        columns["standing_score"][place],
+        columns["standing_action"][row],
+        columns["standing_label"][row],
+        columns["standing_score"][row],
         (label, score),
     )
-    now = (False, label, score)
-    if one is not None:
-        figure = None if one.score is None else float(np.float32(one.score))
-        now = _outcome(one.action, one.label, figure, (label, score))
-    return before != now
+    after = (False, label, score)
+    if action is not None:
+        stored_score = None if action.score is None else float(np.float32(action.score))
+        after = _outcome(action.action, action.label, stored_score, (label, score))
+    return before != after
 
 
 def _outcome(
     action: str | None, label: str | None, score: float | None, base: tuple[str, float]
 ) -> tuple[bool, str, float]:
-    """Hidden or not, label, score: what a view shows of it."""
+    """Return whether a view hides the detection, and the label and score that it shows."""
     match action:
         case "suppress":
             return True, *base
@@ -232,9 +269,9 @@ def _checked(rows: Rows, question: Question) -> int:
 def _invalid(rows: Rows, question: Question) -> int:
     if question.filter.invalid is None:
         return 0
-    wrong = question.filter.invalid(question.config, rows)
-    return int(np.count_nonzero(wrong & (rows.rank != NO_RANK)))
+    invalid = question.filter.invalid(question.config, rows)
+    return int(np.count_nonzero(invalid & (rows.rank != NO_RANK)))
 
 
-def _is_human(target: Target, places: dict[Target, int], columns: dict[str, list[Any]]) -> bool:
-    return target[1] != NO_RANK and bool(columns["human"][places[target]])
+def _is_human(target: Target, row_of: dict[Target, int], columns: dict[str, list[Any]]) -> bool:
+    return target[1] != NO_RANK and bool(columns["human"][row_of[target]])

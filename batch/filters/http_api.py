@@ -1,6 +1,6 @@
-"""Filter runs over HTTP; knows no Ray but through `batch/filters/submit.py`. Mounted at /runs by `batch/app.py`.
+"""HTTP API of filter runs, mounted at /runs by `batch/app.py`. Uses Ray only through `batch/filters/submit.py`.
 
-Everything is validated before anything starts.
+A request is validated completely before anything starts.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
-from archive.query import query
-from archive.tables import Tables
-from archive.views import PRODUCTION
+from archive.delta.sql_literal import literal
+from archive.delta.tables import Tables
+from archive.views.query import query
+from archive.views.views import PRODUCTION
 from batch.filters.contract import Filter
 from batch.filters.prepare import EVERYTHING, prepare
 from batch.filters.registry import FILTERS, filter_of
@@ -23,15 +24,17 @@ from batch.filters.scope import FilterScope
 from batch.filters.spec import FilterSpec
 from batch.filters.submit import submit_filters
 from model_store.errors import ModelNotFound
-from serve.access import Access, Guard
-from serve.base_api import base_api
-from serve.bounds import SMALL_BODIES, MaxRequests
-from serve.routes.bodies import SmallBodyRoute
+from model_store.frozen import Frozen
+from serve.api.base import base_api
+from serve.api.bodies import SmallBodyRoute
+from serve.api.limits import MaxRequests
+from serve.auth.guard import Access, Guard
+from serve.inference.admission import SMALL_BODIES, Room
 from serve.settings import Settings
 
 Submit = Callable[[Sequence[FilterSpec], Settings], str]
-MOST_REQUESTS = 2 * SMALL_BODIES
-"""Requests that are answered at a time, so that bodies that arrive slowly leave room for others."""
+MAX_REQUESTS = 2 * SMALL_BODIES
+"""Maximum concurrent requests: twice the concurrent bodies, so that slow bodies leave room for other requests."""
 _RUN = """
     select run_id, state_now as state, kind, inference_key, model_name, model_version, spec, metrics, message,
         started_at, event_at from runs where run_id = {run_id}
@@ -39,15 +42,13 @@ _RUN = """
 
 
 class FilterRoute(SmallBodyRoute):
-    """`config` may list the labels of a classifier: thousands of them."""
+    """Route with a larger body limit: `config` can list thousands of labels of a classifier."""
 
-    most_bytes = 1024 * 1024
+    max_bytes = 1024 * 1024
 
 
-class FilterRequest(BaseModel):
-    """`config` is the filter's, without its kind; without `scope` it is all that is published."""
-
-    model_config = ConfigDict(extra="forbid")
+class FilterRequest(Frozen):
+    """Request for a filter run. `config` is the filter's, without `kind`; the default scope is all published images."""
 
     config: dict[str, Any] = {}
     scope: FilterScope = EVERYTHING
@@ -63,7 +64,7 @@ class StartedRun(BaseModel):
 
 
 class RunState(BaseModel):
-    """`metrics` are those of a run that is sealed, or at work."""
+    """State of a run. `metrics` are set while it is running and once it is sealed."""
 
     run_id: str
     state: str
@@ -83,28 +84,28 @@ def build_runs_api(
     cors_origins: Sequence[str] = (),
     submit: Submit = submit_filters,
 ) -> FastAPI:
-    """Routes for those whom `access` lets in; None lets in everybody. `submit` starts what was asked."""
+    """Return the application. `access` decides who may use it (None: everyone); `submit` starts the runs."""
     api = base_api("Resight runs", "Runs over the archive")
     api.router.route_class = FilterRoute
     tables = Tables(settings.tables_url)
 
     @api.get("/filters")
     def filters() -> list[dict[str, Any]]:  # pyright: ignore[reportUnusedFunction]
-        return [_described(one) for one in FILTERS.values()]
+        return [_described(filter_) for filter_ in FILTERS.values()]
 
     @api.get("/filters/{kind}")
     def one_filter(kind: str) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
-        one = filter_of(kind)
-        return _described(one) | {"schema": one.config.model_json_schema()}
+        filter_ = filter_of(kind)
+        return _described(filter_) | {"schema": filter_.config.model_json_schema()}
 
     @api.post("/filters/{kind}", status_code=202)
-    def start(kind: str, asked: FilterRequest) -> StartedRun:  # pyright: ignore[reportUnusedFunction]
-        spec = prepare(tables, kind, asked.config, asked.scope, asked.view)
+    def start(kind: str, request: FilterRequest) -> StartedRun:  # pyright: ignore[reportUnusedFunction]
+        spec = prepare(tables, kind, request.config, request.scope, request.view)
         return StartedRun(
             run_id=spec.run_id,
             layer_id=spec.layer().layer_id,
             scope=spec.scope.words(),
-            job=None if asked.dry_run else submit([spec], settings),
+            job=None if request.dry_run else submit([spec], settings),
         )
 
     @api.get("/{run_id}")
@@ -112,7 +113,7 @@ def build_runs_api(
         return _state(tables, run_id)
 
     api.add_middleware(Guard, access=access or Access(), origins=cors_origins)
-    api.add_middleware(MaxRequests, most=MOST_REQUESTS)
+    api.add_middleware(MaxRequests, room=Room(MAX_REQUESTS, "requests are being answered"))
     if cors_origins:
         api.add_middleware(
             CORSMiddleware,
@@ -123,23 +124,22 @@ def build_runs_api(
     return api
 
 
-def _described(one: Filter) -> dict[str, Any]:
+def _described(filter_: Filter) -> dict[str, Any]:
     return {
-        "kind": one.kind,
-        "what": one.what,
-        "order": one.order,
-        "context": one.context,
-        "groups": one.groups,
+        "kind": filter_.kind,
+        "what": filter_.what,
+        "order": filter_.order,
+        "context": filter_.context,
+        "groups": filter_.groups,
     }
 
 
 def _state(tables: Tables, run_id: str) -> RunState:
     if tables.existing("runs") is None:
-        raise ModelNotFound(f"no run '{run_id}'")
-    quoted = "'" + run_id.replace("'", "''") + "'"
-    rows = query(tables, _RUN.format(run_id=quoted)).to_pylist()
+        raise ModelNotFound(f"unknown run '{run_id}': see resight runs list")
+    rows = query(tables, _RUN.format(run_id=literal(run_id))).to_pylist()
     if not rows:
-        raise ModelNotFound(f"no run '{run_id}' has begun; see: resight runs list")
+        raise ModelNotFound(f"unknown run '{run_id}', or it has not started: see resight runs list")
     row = rows[0]
     return RunState(
         run_id=row["run_id"],

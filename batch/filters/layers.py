@@ -1,25 +1,23 @@
-"""Layers of a view, switched on and off: a new number of the view, and nothing else. The rows stay as they are.
+"""Switch layers of a view on and off. This publishes the view under a new number and changes no rows.
 
-on   a layer takes its place by the order of its kind (batch/filters/registry.py), in place of one of its kind
-off  it is left out; on again shows the same rows again
+on   insert a layer by the order of its kind (batch/filters/registry.py), replacing a layer of the same kind
+off  remove it; switching it on again shows the same rows
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from archive.dataset import dataset
-from archive.layers import Layer, layer_named, layers_of, read_layers
-from archive.schemas import RUNS
-from archive.scratch import scratch
-from archive.tables import Tables
-from archive.views import PRODUCTION, View, Views
+from archive.annotations.layers import Layer, layer_named, layers_of, read_layers
+from archive.delta.snapshot import open_tables
+from archive.delta.tables import Tables
+from archive.views.views import PRODUCTION, View, Views
 from batch.filters.prepare import layers_below
 from batch.filters.registry import filter_of
-from batch.publish import publish_view
+from batch.publishing.publish import publish_view
 from model_store.errors import BadRequest
 
-_MADE = """
+_COMPUTED = """
     select distinct metrics->>'layer_id' from runs
     where kind = 'filter' and state = 'sealed' and inference_key = $key
 """
@@ -33,75 +31,79 @@ def switch(
     off: Sequence[str] = (),
     reason: str = "",
 ) -> View:
-    """Return what is published then. Layers by name as in `archive/layers.py`; to switch off, those of the view first.
+    """Publish the view with these layers on and off, and return it.
 
-    Raises BadRequest for a layer or a view that is not there, Conflict, StorageError.
+    Layers are named as in `archive/annotations/layers.py`; a name in `off` prefers layers of the view. Raises
+    BadRequest if a layer or the view does not exist, Conflict, StorageError.
     """
-    now = Views(tables.url).current(view_name)
-    if now is None:
+    view = Views(tables.url).current(view_name)
+    if view is None:
         raise BadRequest(f"nothing is published as {view_name}: resight runs publish RUN")
-    known = read_layers(tables)
-    layers_of(tables, now)  # all of them are there
-    layers = now.layers
+    stored = read_layers(tables)
+    layers_of(tables, view)  # raises if a layer of the view is missing
+    layers = view.layers
     for name in off:
-        gone = layer_named(known, name, layers)
-        if gone.layer_id not in layers:
-            raise BadRequest(f"view {view_name} does not show {gone.kind} {gone.layer_id[:12]}")
-        layers = tuple(one for one in layers if one != gone.layer_id)
+        removed = layer_named(stored, name, layers)
+        if removed.layer_id not in layers:
+            raise BadRequest(
+                f"view {view_name} does not show {removed.kind} {removed.layer_id[:12]}"
+            )
+        layers = tuple(layer_id for layer_id in layers if layer_id != removed.layer_id)
     for name in on:
-        layers = _with(layers, layer_named(known, name), known)
-    words = reason or "; ".join(
+        layers = _with(layers, layer_named(stored, name), stored)
+    reason = reason or "; ".join(
         [*(f"layer {name} on" for name in on), *(f"layer {name} off" for name in off)]
     )
     return publish_view(
         tables,
-        now.model_copy(update={"layers": layers, "reason": words}),
-        after=now,
+        view.model_copy(update={"layers": layers, "reason": reason}),
+        after=view,
     )
 
 
-def _with(layers: tuple[str, ...], new: Layer, known: dict[str, Layer]) -> tuple[str, ...]:
-    kept = [one for one in layers if known[one].kind != new.kind]
+def _with(layers: tuple[str, ...], new: Layer, stored: dict[str, Layer]) -> tuple[str, ...]:
+    kept = [layer_id for layer_id in layers if stored[layer_id].kind != new.kind]
     order = filter_of(new.kind).order
-    place = sum(filter_of(known[one].kind).order <= order for one in kept)
-    return (*kept[:place], new.layer_id, *kept[place:])
+    position = sum(filter_of(stored[layer_id].kind).order <= order for layer_id in kept)
+    return (*kept[:position], new.layer_id, *kept[position:])
 
 
 def unfounded(tables: Tables, view: View) -> list[str]:
-    """Words for each layer of the view that was made over other layers than those now below it.
+    """Return a warning for each layer of the view that was computed over other layers than those now below it.
 
-    Raises StorageUnreachable where a layer is not there, BadRequest where its kind is unknown.
+    Raises StorageUnreachable if a layer is missing, BadRequest if its kind is unknown.
     """
     layers = layers_of(tables, view)
     return [
-        f"{one.kind} {one.layer_id[:12]} was made over other layers than those below it now; make it anew: "
+        f"{layer.kind} {layer.layer_id[:12]} was made over other layers than those below it now; compute it again: "
         "resight filters rerun"
-        for one in layers
-        if one.input_layers != layers_below(layers, one.kind)
+        for layer in layers
+        if layer.input_layers != layers_below(layers, layer.kind)
     ]
 
 
 def silent(tables: Tables, view: View) -> list[Layer]:
-    """Layers of the view that were never made over what its model has seen, as after the publication of another model:
-    what they hid is shown again.
+    """Return the layers of the view that were never computed over its model's results.
 
-    Raises StorageUnreachable where a layer is not there.
+    This happens after another model is published: what these layers hid is shown again. Raises StorageUnreachable if
+    a layer is missing.
     """
     layers = layers_of(tables, view)
-    runs = tables.existing("runs") if layers else None
-    if runs is None:
-        return layers
-    with scratch("layers") as sql:
-        sql.register("runs", dataset(runs, RUNS))
-        made = {one for (one,) in sql.execute(_MADE, {"key": view.inference_key}).fetchall()}
-    return [one for one in layers if one.layer_id not in made]
+    if not layers:
+        return []
+    with open_tables(tables, "runs") as sql:
+        computed = {
+            layer_id
+            for (layer_id,) in sql.execute(_COMPUTED, {"key": view.inference_key}).fetchall()
+        }
+    return [layer for layer in layers if layer.layer_id not in computed]
 
 
 def of_silent(tables: Tables, view: View) -> list[str]:
-    """Words for each of them."""
+    """Return a warning for each layer that `silent` returns."""
     model, run = f"{view.model_name}@{view.model_version}", view.run_id or "published"
     return [
-        f"{one.kind} {one.layer_id[:12]} says nothing of what {model} has seen, and what it hid is shown: "
+        f"{layer.kind} {layer.layer_id[:12]} was never run over the results of {model}, so what it hid is shown: "
         f"resight filters rerun --run {run}"
-        for one in silent(tables, view)
+        for layer in silent(tables, view)
     ]

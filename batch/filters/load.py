@@ -1,7 +1,7 @@
-"""The rows of a filter run, in order, cut into parts that a filter can judge one by one.
+"""Load the rows of a filter run, in order, and split them into parts that a filter judges one by one.
 
-(tables, view, layers below, layer, scope) --load--> Loaded: parts of whole images, or of whole cameras, as tables of
-schema PART, out of a scratch database; so the process holds one part at a time, however large the archive is.
+(tables, view, layers below, layer, scope) --load--> Loaded: parts of whole images or cameras, as tables of schema PART.
+Rows wait in a scratch database, so the process holds one part at a time.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from dataclasses import dataclass
 import duckdb
 import pyarrow as pa
 
-from archive.dataset import dataset
-from archive.hear import hear
-from archive.images import images_of
-from archive.layers import Layer, newest
-from archive.scan import scan
+from archive.annotations.layers import Layer, newest
+from archive.annotations.match_boxes import match_annotations
+from archive.catalogue.images import images_of
+from archive.delta.snapshot import dataset, scan
+from archive.delta.tables import Tables
 from archive.schemas import ASSERTIONS, CLASSIFICATIONS, RESULTS
-from archive.tables import Tables
-from archive.views import View
+from archive.views.views import View
 from batch.filters.contract import Context
 from batch.filters.parts import also_numbered, cuts, number, number_layers, part
 from batch.filters.scope import FilterScope
-from batch.plan import latest_images, scope_images
-from batch.sample import choose_sample
+from batch.planning.plan import latest_images, scope_images
+from batch.planning.sample import choose_sample
 
 PART_ROWS = 20_000
-"""Of a part, about: at 400 bytes a row 8 MB; a part with logits of 1,000 classes is CLASSES_SHARE of it."""
+"""Approximate rows of a part: 8 MB at 400 bytes a row."""
 CLASSES_SHARE = 10
-_SAID = "media_sha256, rank, assertion_id, action, label, score, asserted_at"
+"""Divisor of PART_ROWS for parts with logits, for about 1,000 classes."""
+_ASSERTION_COLUMNS = "media_sha256, rank, assertion_id, action, label, score, asserted_at"
 _CONTENTS = f"""
     create table contents as
     select media_sha256, path, camera_id, captured_at_local::timestamp as taken_local,
@@ -49,8 +49,11 @@ _WIDENED = """
 
 @dataclass(frozen=True)
 class Loaded:
-    """`images` and `rows` of it all; `cameras` (or folders, where the camera is unknown) that it is about;
-    0 where single images are judged."""
+    """Rows of a run in a scratch database.
+
+    `images` and `rows` count all parts. `cameras` counts cameras, and folders of unknown cameras; 0 if single images
+    are judged. `starts` are the numbers of the first images of parts.
+    """
 
     images: int
     rows: int
@@ -60,7 +63,7 @@ class Loaded:
     classifier_key: str | None
 
     def parts(self) -> Iterator[pa.Table]:
-        """In order; other statements may run between."""
+        """Yield the parts in order; other statements can run in between."""
         for first, end in zip(self.starts, (*self.starts[1:], self.images), strict=True):
             yield part(self.sql, first, end - 1, self.classifier_key is not None)
 
@@ -76,7 +79,7 @@ def load(
     context: Context,
     classifier_key: str | None = None,
 ) -> Loaded:
-    """`sql` is a scratch database, which is filled. Raises BadRequest for a scope of nothing, StorageUnreachable."""
+    """Fill the scratch database `sql`. Raises BadRequest if the scope has no images, StorageUnreachable."""
     inference_key = view.inference_key
     choose(sql, tables, view, view_layers, scope)
     scan(sql, "result_rows", tables.existing("results"), RESULTS, inference_key)
@@ -84,14 +87,14 @@ def load(
     if context == "camera":
         sql.execute(_WIDENED)
     number(sql, context)
-    hear(sql, inference_key)
+    match_annotations(sql, inference_key)
     number_layers(sql, inference_key, below)
     sql.execute(
-        f"create table said_by_layer as {newest('assertion_rows', _SAID, of='numbers')}",
+        f"create table said_by_layer as {newest('assertion_rows', _ASSERTION_COLUMNS, of='numbers')}",
         {"layer": layer_id, "key": inference_key},
     )
-    known = tables.existing("classifications") if classifier_key else None
-    scan(sql, "classification_rows", known, CLASSIFICATIONS, inference_key)
+    classifications = tables.existing("classifications") if classifier_key else None
+    scan(sql, "classification_rows", classifications, CLASSIFICATIONS, inference_key)
     sql.execute(
         "create view classified as select media_sha256, rank, logits from classification_rows "
         f"where classifier_key = '{classifier_key or ''}' and status = 'ok'"
@@ -113,20 +116,17 @@ def choose(
     layers: Sequence[Layer],
     scope: FilterScope,
 ) -> None:
-    """Make the table `chosen` (media_sha256) of the images of a scope, and relations `media` and `assertion_rows`.
+    """Create the table `chosen` (media_sha256) of the images of a scope, and relations `media` and `assertion_rows`.
 
-    `layers` are those of the view. Raises BadRequest for a scope of nothing, StorageUnreachable.
+    `layers` are those of the view. Raises BadRequest if the scope has no images, StorageUnreachable.
     """
-    said = tables.existing("assertions")
-    sql.register(
-        "said_rows", ASSERTIONS.empty_table() if said is None else dataset(said, ASSERTIONS)
-    )
-    sql.execute("create view assertion_rows as from said_rows")
-    also: dict[str, str] = {}
+    sql.register("stored_assertions", dataset(tables.existing("assertions"), ASSERTIONS))
+    sql.execute("create view assertion_rows as from stored_assertions")
+    conditions: dict[str, str] = {}
     if scope.occurrence is not None:
         _select_members(sql, view.inference_key, layers, scope.occurrence)
-        also = {"occurrence": _MEMBERS}
-    scope_images(sql, tables, tables.existing("media"), scope, view, also)
+        conditions = {"occurrence": _MEMBERS}
+    scope_images(sql, tables, tables.existing("media"), scope, view, conditions)
     latest_images(sql, scope)
     if scope.sample:
         choose_sample(sql, scope.sample)
@@ -139,16 +139,16 @@ def choose(
 def _select_members(
     sql: duckdb.DuckDBPyConnection, inference_key: str, layers: Sequence[Layer], occurrence: str
 ) -> None:
-    """Relation `members`: images of the occurrence, as the view's layers have it by now."""
+    """Create the table `members` of the images of the occurrence, from the current assertions of the view's layers."""
     sql.execute("create table members (media_sha256 varchar)")
     sql.execute(
-        "create table perhaps as select distinct media_sha256 from assertion_rows where group_id = $occurrence",
+        "create table candidates as select distinct media_sha256 from assertion_rows where group_id = $occurrence",
         {"occurrence": occurrence},
     )
     for layer in layers:
-        said = newest("assertion_rows", "media_sha256, group_id, action", of="perhaps")
+        current = newest("assertion_rows", "media_sha256, group_id, action", of="candidates")
         sql.execute(
-            f"insert into members select distinct media_sha256 from ({said}) "
+            f"insert into members select distinct media_sha256 from ({current}) "
             "where group_id = $occurrence and action <> 'withdraw'",
             {"layer": layer.layer_id, "key": inference_key, "occurrence": occurrence},
         )

@@ -1,8 +1,8 @@
-"""Images of a filter run in their order, and all that is known of their detections, as narrow tables by number.
+"""Number the images of a filter run in order, and keep their data as narrow tables by number.
 
 relations chosen, contents, result_rows (batch/filters/load.py) --number--> images, numbers, boxes_n
-what layers and people say of them --number_layers, also_numbered--> below_n, heard_n, said_n, classified_n
---part--> rows of schema PART of images first to last, joined when they are asked for, so that nothing wide is sorted
+assertions, annotations, logits --number_layers, also_numbered--> below_n, heard_n, said_n, classified_n
+--part--> rows of schema PART of a range of images, joined on demand, so that no wide table is sorted
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import duckdb
 import pyarrow as pa
 
-from archive.layers import Layer, holds
-from archive.resolve import OF_DETECTION, OF_IMAGE
+from archive.annotations.layers import Layer, holds
+from archive.annotations.resolve import OF_DETECTION, OF_IMAGE
 from batch.filters.contract import Context
 from batch.filters.evaluate import PART
 
@@ -47,7 +47,7 @@ _BELOW = """
         label varchar, score float, score_semantics varchar, layer_id varchar, assertion_id varchar,
         reason varchar, group_id varchar, asserted_at timestamptz)
 """
-_OF_LAYER = """
+_INSERT_LAYER = """
     insert into below_n
     select n, rank, $position, $position + if(action = 'suppress', $layers, 0), $groups, action, label, score,
         score_semantics, layer_id, assertion_id, reason, group_id, asserted_at
@@ -93,7 +93,9 @@ _CUT_WHERE: dict[Context, str] = {"image": "", "camera": "where part_of is disti
 
 
 def number(sql: duckdb.DuckDBPyConnection, context: Context) -> None:
-    """A part may end after any image, or after the last one of a camera (or folder, where that is unknown)."""
+    """Create the tables images, numbers and boxes_n. `part_of` is the camera (or folder, if unknown) that a part
+    keeps whole; null for context `image`.
+    """
     group = "null" if context == "image" else "c.unknown::text || c.place"
     sql.execute(_IMAGES.format(group=group))
 
@@ -101,28 +103,28 @@ def number(sql: duckdb.DuckDBPyConnection, context: Context) -> None:
 def number_layers(
     sql: duckdb.DuckDBPyConnection, inference_key: str, below: Sequence[Layer]
 ) -> None:
-    """All that these layers ever said of the images; what holds of it is found part by part."""
+    """Create below_n: every assertion of these layers on the images; `part` selects the current ones."""
     sql.execute(_BELOW)
     for position, layer in enumerate(below):
-        asked = {"layer": layer.layer_id, "groups": layer.groups, "key": inference_key}
-        sql.execute(_OF_LAYER, asked | {"position": position, "layers": len(below)})
+        values = {"layer": layer.layer_id, "groups": layer.groups, "key": inference_key}
+        sql.execute(_INSERT_LAYER, values | {"position": position, "layers": len(below)})
 
 
 def also_numbered(sql: duckdb.DuckDBPyConnection) -> None:
-    """What relations heard, said_by_layer and classified say of these images."""
-    for name, rows in _NUMBERED.items():
-        sql.execute(f"create table {name} as {rows}")
+    """Create `heard_n`, `said_n` and `classified_n` from `heard`, `said_by_layer` and `classified`."""
+    for name, query in _NUMBERED.items():
+        sql.execute(f"create table {name} as {query}")
 
 
 def cuts(sql: duckdb.DuckDBPyConnection, context: Context, rows: int) -> tuple[int, ...]:
-    """Numbers of the images that parts of about so many rows begin with."""
+    """Return the numbers of the first images of parts of about `rows` rows."""
     statement = _CUTS.format(where=_CUT_WHERE[context])
     return tuple(int(row[0]) for row in sql.execute(statement, {"rows": rows}).fetchall())
 
 
 def part(sql: duckdb.DuckDBPyConnection, first: int, last: int, with_logits: bool) -> pa.Table:
-    """Rows of the images from number `first` to `last`, both included."""
-    found = sql.sql(
+    """Return the rows of images `first` to `last`, both included, in schema PART; LOGITS is appended if requested."""
+    table = sql.sql(
         _PART.format(
             first=first,
             last=last,
@@ -132,4 +134,4 @@ def part(sql: duckdb.DuckDBPyConnection, first: int, last: int, with_logits: boo
         )
     ).to_arrow_table()
     schema = PART.append(LOGITS) if with_logits else PART
-    return found.select(schema.names).cast(schema)
+    return table.select(schema.names).cast(schema)

@@ -1,4 +1,4 @@
-"""What is asked of a filter, made definite before anything starts: all of it, or an error that names what is wrong.
+"""Validate a request for a filter run and pin its inputs, before anything starts.
 
 kind, fields, scope --prepare--> a valid FilterSpec of one layer
 """
@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from archive.layers import Layer, layers_of
-from archive.publications import view_of_run
-from archive.scratch import LARGE_MIB, scratch
-from archive.tables import Tables
-from archive.views import PRODUCTION, View, Views
-from batch.filters.classifier import with_classifier
+from archive.annotations.layers import Layer, layers_of
+from archive.delta.scratch_db import LARGE_MIB, scratch
+from archive.delta.tables import Tables
+from archive.views.publications import view_of_run
+from archive.views.views import PRODUCTION, View, Views
 from batch.filters.contract import ClassFilterConfig
+from batch.filters.kinds.classifier import with_classifier
 from batch.filters.load import choose
 from batch.filters.registry import config_of, filter_of
 from batch.filters.scope import PUBLISHED, FilterScope
 from batch.filters.spec import FilterSpec
-from batch.spec import new_run_id
+from batch.runs.spec import new_run_id
 from model_store.errors import BadRequest
 
 EVERYTHING = FilterScope()
@@ -32,7 +32,7 @@ def prepare(
     scope: FilterScope = EVERYTHING,
     view_name: str = PRODUCTION,
 ) -> FilterSpec:
-    """Raises BadRequest: nothing has been started or written then. StorageUnreachable."""
+    """Return the specification of a run; nothing is written. Raises BadRequest, StorageUnreachable."""
     shown = layers_of(tables, Views(tables.url).current(view_name))
     below = layers_below(shown, kind)
     view = _view(tables, scope, view_name, shown)
@@ -44,9 +44,9 @@ def prepare(
 def prepare_again(
     tables: Tables, scope: FilterScope = EVERYTHING, view_name: str = PRODUCTION
 ) -> list[FilterSpec]:
-    """Every layer of the view, from the lowest up, each over those that the specs before it make.
+    """Return a specification for every layer of the view, lowest first, each over the new layers below it.
 
-    Raises as `prepare`, and BadRequest where the view has no layers.
+    Raises as `prepare`, and BadRequest if the view has no layers.
     """
     layers = layers_of(tables, Views(tables.url).current(view_name))
     if not layers:
@@ -54,17 +54,17 @@ def prepare_again(
     view = _view(tables, scope, view_name, layers)
     _require_images(tables, scope, view, layers)
     specs: list[FilterSpec] = []
-    for place, old in enumerate(layers):
+    for position, old in enumerate(layers):
         below = layers_below(layers, old.kind)
         specs.append(_spec(tables, old.kind, old.config, scope, view, below))
-        layers[place] = specs[-1].layer()
+        layers[position] = specs[-1].layer()
     return specs
 
 
 def layers_below(layers: Sequence[Layer], kind: str) -> tuple[str, ...]:
-    """Of these, those that come before a layer of this kind: by the order of their kinds. Raises BadRequest."""
+    """Return the ids of the layers that come before this kind, by the order of kinds. Raises BadRequest."""
     order = filter_of(kind).order
-    return tuple(one.layer_id for one in layers if filter_of(one.kind).order < order)
+    return tuple(layer.layer_id for layer in layers if filter_of(layer.kind).order < order)
 
 
 def _spec(
@@ -75,13 +75,13 @@ def _spec(
     view: View,
     below: tuple[str, ...],
 ) -> FilterSpec:
-    one, config = filter_of(kind), config_of(kind, dict(fields))
-    if scope.sample is not None and one.context == "camera":
+    filter_, config = filter_of(kind), config_of(kind, dict(fields))
+    if scope.sample is not None and filter_.context == "camera":
         raise BadRequest(
-            f"--sample: {kind} judges all images of a camera, which a sample has not; choose cameras: --camera"
+            f"--sample: {kind} judges all images of a camera, so it cannot use a sample; choose cameras with --camera"
         )
     if isinstance(config, ClassFilterConfig):
-        config = with_classifier(tables, view.inference_key, one, config)
+        config = with_classifier(tables, view.inference_key, filter_, config)
     return FilterSpec(
         run_id=new_run_id(),
         kind=kind,
@@ -93,7 +93,7 @@ def _spec(
 
 
 def _view(tables: Tables, scope: FilterScope, name: str, shown: Sequence[Layer]) -> View:
-    """Return the results that are meant, with the layers that are shown."""
+    """Return the view with the requested results and the layers shown over them."""
     if scope.run != PUBLISHED:
         view = view_of_run(tables, scope.run)
     else:
@@ -103,7 +103,7 @@ def _view(tables: Tables, scope: FilterScope, name: str, shown: Sequence[Layer])
                 f"nothing is published as {name}: resight runs publish RUN, or choose results with --run RUN"
             )
         view = published
-    return view.model_copy(update={"layers": tuple(one.layer_id for one in shown)})
+    return view.model_copy(update={"layers": tuple(layer.layer_id for layer in shown)})
 
 
 def _require_images(

@@ -1,4 +1,7 @@
-"""Every filter, by kind. To add one: a file beside this one, a line here, a test, a paragraph in docs/filters.md."""
+"""Registry of filters by kind.
+
+To add one: a module in kinds/, a line below, a test, a section of docs/reference/filter-kinds.md.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from batch.filters import (
+from batch.filters.contract import Filter, FilterConfig
+from batch.filters.kinds import (
     class_mask,
     duplicates,
     events,
@@ -18,8 +22,8 @@ from batch.filters import (
     smoothing,
     tracking,
 )
-from batch.filters.contract import Filter, FilterConfig
 from model_store.errors import BadRequest
+from model_store.frozen import wrong_fields
 
 FILTERS: dict[str, Filter] = {
     module.FILTER.kind: module.FILTER
@@ -39,22 +43,18 @@ FILTERS: dict[str, Filter] = {
 
 
 def filter_of(kind: str) -> Filter:
-    """Raises BadRequest that lists the kinds."""
-    found = FILTERS.get(kind)
-    if found is None:
-        raise BadRequest(f"no filter '{kind}'; there is: {', '.join(FILTERS)}")
-    return found
+    """Return the filter of this kind. Raises BadRequest that lists the kinds if it is unknown."""
+    filter_ = FILTERS.get(kind)
+    if filter_ is None:
+        raise BadRequest(f"unknown filter '{kind}'; available: {', '.join(FILTERS)}")
+    return filter_
 
 
 def config_of(kind: str, fields: dict[str, Any]) -> FilterConfig:
-    """Raises BadRequest that names each field that is wrong, and what the filter has."""
-    one = filter_of(kind)
+    """Return the validated config. Raises BadRequest that names each invalid field and lists the filter's fields."""
+    config = filter_of(kind).config
     try:
-        return one.config.model_validate({"kind": kind} | fields)
+        return config.model_validate({"kind": kind} | fields)
     except ValidationError as error:
-        wrong = [
-            f"{'.'.join(map(str, item['loc'])) or kind}: {item['msg'].removeprefix('Value error, ')}"
-            for item in error.errors()
-        ]
-        names = ", ".join(name for name in one.config.model_fields if name != "kind")
-        raise BadRequest(f"{'; '.join(wrong)}; {kind} has: {names}") from error
+        names = ", ".join(name for name in config.model_fields if name != "kind")
+        raise BadRequest(f"{wrong_fields(error, whole=kind)}; fields of {kind}: {names}") from error

@@ -1,6 +1,6 @@
-"""The review of repeat detections: a folder with a picture of each suspicious slot, and a file in which to accept.
+"""Write and read the review of repeat detections: a picture of each suspicious slot, and a file to accept them in.
 
-candidates --write_review--> <folder>/{samples/*.jpg, review.json, index.html}; the page comes last
+candidates --write_review--> <folder>/{samples/*.jpg, review.json, index.html}; the page is written last
 review.json, edited: "accepted": true --read_accepted--> ids, for the field `accepted` of the filter
 """
 
@@ -9,24 +9,83 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from pydantic import Field, ValidationError, field_validator
 
-from batch.filters.repeats import SlotId
-from batch.filters.review_page import Candidate, Shown, page
-from batch.impact.pictures import Pictures, draw_sample
-from batch.impact.report import require_empty
-from batch.impact.samples import Sample, ShownBox
-from model_store.config import Frozen
+from batch.filters.kinds.repeats import SlotId
+from batch.publishing.impact.pictures import Pictures, draw_sample
+from batch.publishing.impact.report import require_empty, write_file
+from batch.publishing.impact.samples import Sample, ShownBox
 from model_store.errors import BadRequest, StorageUnreachable
+from model_store.frozen import Frozen, wrong_fields
 from model_store.storage import Folder, absolute
+from serve.pages import render
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A suspicious slot and one image of it. Times are by the camera's clock; None if no image is dated.
+
+    `box_px` is x1, y1, x2, y2 in the image as displayed; `score` is the detection's; `path` is relative to
+    `source_root`; `days` counts distinct calendar days.
+    """
+
+    slot_id: str
+    camera_id: str | None
+    label: str
+    images: int
+    days: int
+    first_local: datetime | None
+    last_local: datetime | None
+    box_px: tuple[float, float, float, float]
+    score: float
+    media_sha256: str
+    path: str
+    source_root: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A candidate with the file name of its picture, or the reason why it has none."""
+
+    candidate: Candidate
+    picture: str = ""
+    why_not: str = ""
+
+
+def page(layer_id: str, shown: Sequence[Shown]) -> str:
+    """Return the HTML of the page; `shown` is ordered by camera."""
+    title = f"Repeat detections: {_count(len(shown), 'slot')} to review"
+    return render(
+        "batch/filters/review.html", title=title, layer_id=layer_id, shown=shown, describe=_describe
+    )
+
+
+def _describe(slot: Candidate) -> str:
+    images, days = _count(slot.images, "image"), _count(slot.days, "day")
+    return f"{slot.label}: {images}, {days}, {_period(slot)}"
+
+
+def _period(slot: Candidate) -> str:
+    if slot.first_local is None or slot.last_local is None:
+        return "undated"
+    first = slot.first_local.isoformat(" ", "seconds")
+    last = slot.last_local.isoformat(" ", "seconds")
+    return first if first == last else f"{first} to {last}"
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
 
 FILE = "review.json"
 
 
 class ReviewedSlot(Frozen):
-    """Only `accepted` is for people to change."""
+    """A slot in review.json; people change only `accepted`."""
 
     id: SlotId
     camera: str | None
@@ -43,95 +102,87 @@ class Review(Frozen):
     @field_validator("slots")
     @classmethod
     def _once(cls, slots: tuple[ReviewedSlot, ...]) -> tuple[ReviewedSlot, ...]:
-        twice = [slot for slot, n in Counter(one.id for one in slots).items() if n > 1]
-        if twice:
-            raise ValueError(f"slot {twice[0]} is there more than once")
+        repeated = [slot_id for slot_id, n in Counter(slot.id for slot in slots).items() if n > 1]
+        if repeated:
+            raise ValueError(f"slot {repeated[0]} is listed more than once")
         return slots
 
 
 def write_review(
     layer_id: str, candidates: Iterable[Candidate], out: str, accepted: Collection[str] = ()
 ) -> Review:
-    """Write into a new or empty folder, local or s3://, in the order of camera (unknown last), then most images.
+    """Write a review into a new or empty folder, local or s3://, by camera (unknown last), then most images first.
 
-    Raises BadRequest when something is there, nothing can be written, or a slot is there twice. An image that can
-    no longer be read is none: there are words in its place. `accepted` are ids of slots that were so before.
+    `accepted` are the ids of slots accepted before. An unreadable image is replaced by the reason. Raises BadRequest if
+    the folder is not empty or cannot be written, or if a slot occurs twice.
     """
     folder = require_empty(out)
     ordered = sorted(
-        candidates, key=lambda one: (one.camera_id is None, one.camera_id, -one.images, one.slot_id)
+        candidates, key=lambda c: (c.camera_id is None, c.camera_id, -c.images, c.slot_id)
     )
     review = _review(layer_id, ordered, accepted)
-    shown = [_shown(folder, number, one) for number, one in enumerate(ordered, 1)]
-    _write(folder, FILE, json.dumps(review.model_dump(mode="json"), indent=1).encode())
-    _write(folder, "index.html", page(layer_id, shown).encode("utf-8", "backslashreplace"))
+    shown = [_shown(folder, number, candidate) for number, candidate in enumerate(ordered, 1)]
+    write_file(folder, FILE, json.dumps(review.model_dump(mode="json"), indent=1))
+    write_file(folder, "index.html", page(layer_id, shown))
     return review
 
 
 def read_review(file: str | Path) -> Review:
-    """Local or s3://. Raises BadRequest that names the file and what is wrong with it."""
-    where = absolute(str(file))
-    parent, _, name = where.rpartition("/")
+    """Return the review in this file, local or s3://. Raises BadRequest that names the file and the problem."""
+    parent, _, name = absolute(str(file)).rpartition("/")
     try:
         return Review.model_validate_json(Folder(parent or "/").read(name))
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, item['loc']))}: {item['msg'].removeprefix('Value error, ')}".lstrip(
-                ": "
-            )
-            for item in error.errors(include_url=False)[:5]
-        )
-        raise BadRequest(f"{file}: {wrong}") from error
+        raise BadRequest(f"{file}: {wrong_fields(error, Review)}") from error
     except FileNotFoundError as error:
-        raise BadRequest(f"there is no {file}: name the {FILE} of a review") from error
+        raise BadRequest(f"{file} does not exist: name the {FILE} of a review") from error
     except (OSError, StorageUnreachable) as error:
         raise BadRequest(f"cannot read {file}: {error}") from error
 
 
 def read_accepted(file: str | Path) -> tuple[str, ...]:
-    """The ids that are accepted, sorted. Raises BadRequest as `read_review`."""
+    """Return the ids of accepted slots, sorted. Raises BadRequest as `read_review`."""
     return tuple(sorted(slot.id for slot in read_review(file).slots if slot.accepted))
 
 
 def _review(layer_id: str, candidates: Sequence[Candidate], accepted: Collection[str]) -> Review:
     try:
-        slots = tuple(_slot(one, one.slot_id in accepted) for one in candidates)
+        slots = tuple(_slot(c, c.slot_id in accepted) for c in candidates)
         return Review(layer_id=layer_id, slots=slots)
     except ValidationError as error:
-        raise BadRequest(f"these slots cannot be reviewed: {error.errors()[0]['msg']}") from error
+        raise BadRequest(f"these slots cannot be reviewed: {wrong_fields(error)}") from error
 
 
-def _slot(one: Candidate, accepted: bool) -> ReviewedSlot:
+def _slot(candidate: Candidate, accepted: bool) -> ReviewedSlot:
     return ReviewedSlot(
-        id=one.slot_id,
-        camera=one.camera_id,
-        label=one.label,
-        images=one.images,
-        days=one.days,
+        id=candidate.slot_id,
+        camera=candidate.camera_id,
+        label=candidate.label,
+        images=candidate.images,
+        days=candidate.days,
         accepted=accepted,
     )
 
 
-def _shown(folder: Folder, number: int, one: Candidate) -> Shown:
-    box = ShownBox(rank=0, label=one.label, score=one.score, box_px=one.box_px, outcome="shown")
+def _shown(folder: Folder, number: int, candidate: Candidate) -> Shown:
+    box = ShownBox(
+        rank=0,
+        label=candidate.label,
+        score=candidate.score,
+        box_px=candidate.box_px,
+        outcome="shown",
+    )
     sample = Sample(
         kind="slot",
-        media_sha256=one.media_sha256,
-        camera_id=one.camera_id,
+        media_sha256=candidate.media_sha256,
+        camera_id=candidate.camera_id,
         captured_at_local=None,
-        places=((one.source_root, one.path),),
+        places=((candidate.source_root, candidate.path),),
         old=(box,),
     )
     drawn = draw_sample(sample)
     if not isinstance(drawn, Pictures):
-        return Shown(one, why_not=drawn)
+        return Shown(candidate, why_not=drawn)
     name = f"samples/{number:05d}.jpg"
-    _write(folder, name, drawn.old)
-    return Shown(one, picture=name)
-
-
-def _write(folder: Folder, name: str, data: bytes) -> None:
-    try:
-        folder.write(name, data)
-    except OSError as error:
-        raise BadRequest(f"cannot write {folder.url}/{name}: {error}") from error
+    write_file(folder, name, drawn.old)
+    return Shown(candidate, picture=name)

@@ -1,24 +1,24 @@
-"""What a filter run is about: images of a scope, in the results of one inference key."""
+"""Scope of a filter run: images of a media scope, in the results of one inference key."""
 
 from __future__ import annotations
 
 from pydantic import Field
 
-from batch.scope import MediaScope
+from batch.runs.scope import MediaScope
 
 PUBLISHED = "published"
 
 
 class FilterScope(MediaScope):
-    """All that is published, unless a field narrows it or names another run."""
+    """Images with published results, unless a field narrows them or names another run."""
 
     run: str = Field(
         default=PUBLISHED,
         min_length=1,
-        description="whose results: a run's id, whichever run wrote them, or published",
+        description="results to use: published, or a run id for all results of its inference key",
     )
     occurrence: str | None = Field(
         default=None,
         min_length=1,
-        description="only images of this occurrence, which a layer of the view has made",
+        description="only images of this occurrence, from a tracking layer of the view",
     )

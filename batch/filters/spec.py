@@ -1,24 +1,25 @@
-"""One filter run, as it is stored with it: everything that decides what it will say is pinned."""
+"""Specification of one filter run, stored with it; everything that determines its result is pinned."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from archive.layers import Layer, layer_id
-from archive.views import View
+from archive.annotations.layers import Layer, layer_id
+from archive.views.views import View
 from batch.filters.registry import config_of, filter_of
 from batch.filters.scope import FilterScope
+from model_store.frozen import Frozen
 from model_store.store import ModelInfo
 
 
-class FilterSpec(BaseModel):
-    """`view`: whose results, and the layers over them when the run was asked for. `input_layers` are those that its
-    detections pass before; `config` is whole, defaults too.
-    """
+class FilterSpec(Frozen):
+    """Specification of one filter run.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    `view` holds the results and the layers over them at the time of the request. `input_layers` are the layers below
+    this one. `config` is complete, including defaults.
+    """
 
     run_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     kind: str
@@ -30,14 +31,14 @@ class FilterSpec(BaseModel):
 
     @property
     def model(self) -> ModelInfo:
-        """As far as a record of a run tells of it."""
+        """Return the model of the results for the record of the run; without labels."""
         view = self.view
         identity = (view.model_name, view.model_version, view.weights_sha256, view.inference_key)
         return ModelInfo(*identity, ())
 
     def layer(self) -> Layer:
-        """Raises BadRequest for a kind or a config that this code does not know."""
-        one = filter_of(self.kind)
+        """Return the layer that the run writes. Raises BadRequest for an unknown kind or an invalid config."""
+        filter_ = filter_of(self.kind)
         config = config_of(self.kind, self.config).model_dump(mode="json")
-        digest = layer_id(self.kind, one.version, config, self.input_layers)
-        return Layer(digest, self.kind, one.version, config, self.input_layers, one.groups)
+        digest = layer_id(self.kind, filter_.version, config, self.input_layers)
+        return Layer(digest, self.kind, filter_.version, config, self.input_layers, filter_.groups)

@@ -1,4 +1,4 @@
-"""Parts of a filter run judged by processes of the cluster: Ray Data over references to parts.
+"""Evaluate a filter run in processes of the cluster with Ray Data, or in this process for dry runs.
 
 parts (pa.Table) -> object store, WINDOW at a time -> JudgeStage actors -> Evaluated, in any order
 """
@@ -14,21 +14,27 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 
-from batch.filters.evaluate import Evaluated, Question, evaluate
-from batch.filters.tally import Tally
+from batch.filters.evaluate import Evaluated, Question, Tally, evaluate
 from model_store.machine import usable_cores
-from serve.priority import give_way_all
+from serve.inference.os_priority import lower_process_priority
 
-JUDGE_CPUS = 0.5  # logical: a fraction, so that a small cluster never waits for itself
+
+def here(parts: Iterable[pa.Table], question: Question, actors: int) -> Iterator[Evaluated]:
+    """Evaluate the parts one by one; `actors` is ignored."""
+    del actors
+    return (evaluate(part, question) for part in parts)
+
+
+JUDGE_CPUS = 0.5  # logical: a fraction, so that a small cluster cannot deadlock
 WINDOW = 64
-"""Parts in the object store at a time: about half a gigabyte. Actors start and end with a window."""
+"""Parts in the object store at a time, about 0.5 GB. Actors live for one window."""
 
 
 class JudgeStage:
-    """A callable class for `map_batches`: part numbers in; what is to be added, and its tally, out."""
+    """Callable class for `map_batches`: part numbers in; rows to add and their counts out."""
 
     def __init__(self, question: Question, parts: list[ray.ObjectRef[pa.Table]]) -> None:
-        give_way_all()
+        lower_process_priority()
         self._question, self._parts = question, parts
 
     def __call__(self, numbers: pa.Table) -> pa.Table:
@@ -36,20 +42,20 @@ class JudgeStage:
         return pa.Table.from_pylist(judged)
 
     def _judged(self, number: int) -> dict[str, Any]:
-        found = evaluate(ray.get(self._parts[number]), self._question)
+        evaluated = evaluate(ray.get(self._parts[number]), self._question)
         sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, found.rows.schema) as writer:
-            writer.write_table(found.rows)
-        return {"rows": sink.getvalue().to_pybytes(), **found.tally.as_dict()}
+        with pa.ipc.new_stream(sink, evaluated.rows.schema) as writer:
+            writer.write_table(evaluated.rows)
+        return {"rows": sink.getvalue().to_pybytes(), **evaluated.tally.as_dict()}
 
 
 def on_cluster(parts: Iterable[pa.Table], question: Question, actors: int) -> Iterator[Evaluated]:
-    """Unknown errors of a filter are raised and end the run."""
+    """Evaluate the parts in `actors` processes (0: the number of cores). Raises any error of the filter."""
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
-    coming = iter(parts)
-    while window := [ray.put(part) for part in islice(coming, WINDOW)]:
+    remaining = iter(parts)
+    while window := [ray.put(part) for part in islice(remaining, WINDOW)]:
         numbers = [{"part": number} for number in range(len(window))]
         judged = ray.data.from_items(numbers, override_num_blocks=len(numbers)).map_batches(
             JudgeStage,

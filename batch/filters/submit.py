@@ -1,6 +1,6 @@
-"""Filter runs as one job of the cluster: all of what was asked together, in its order, or none.
+"""Submit filter runs as one job of the cluster: all requested runs in their order, or none.
 
-FilterSpecs -> <tables>/filter_runs/<run_id>.json, because lists may be long -> `python -m batch.filters --run-id …`
+FilterSpecs -> <tables>/filter_runs/<run_id>.json, because lists can be long -> `python -m batch.filters --run-id …`
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 
 from batch.filters.spec import FilterSpec
-from batch.id_list import keep_ids
-from batch.submit import submit_job
+from batch.jobs.submit import submit_job
+from batch.planning.id_list import keep_ids
 from model_store.errors import BadRequest
 from model_store.storage import Folder
 from serve.settings import Settings
@@ -22,27 +22,27 @@ _FOLDER = "filter_runs"
 
 
 def submit_filters(specs: Sequence[FilterSpec], settings: Settings) -> str:
-    """The job's submission id, by the first of them. Raises ClusterError, BadRequest, StorageError."""
+    """Submit the runs as one job; return its id. Raises ClusterError, BadRequest, StorageError."""
     for spec in specs:
         keep_ids(settings.tables_url, spec.scope.ids)
         keep_spec(settings.tables_url, spec)
-    words = [word for spec in specs for word in ("--run-id", spec.run_id)]
-    return submit_job(MODULE, specs[0].run_id, words, settings)
+    arguments = [word for spec in specs for word in ("--run-id", spec.run_id)]
+    return submit_job(MODULE, specs[0].run_id, arguments, settings)
 
 
 def keep_spec(tables_url: str, spec: FilterSpec) -> None:
-    """Written once. Raises StorageUnreachable, StorageUnsafe."""
-    with contextlib.suppress(FileExistsError):  # its own: an id is made for each
+    """Store the spec once. Raises StorageUnreachable, StorageUnsafe."""
+    with contextlib.suppress(FileExistsError):  # the same spec: ids are unique
         Folder(tables_url).create(_file(spec.run_id), spec.model_dump_json().encode())
 
 
 def read_spec(tables_url: str, run_id: str) -> FilterSpec:
-    """Raises BadRequest when no such run was asked for, StorageUnreachable."""
+    """Return a stored spec. Raises BadRequest if the run was not requested, StorageUnreachable."""
     try:
         return FilterSpec.model_validate_json(Folder(tables_url).read(_file(run_id)))
     except (FileNotFoundError, ValidationError) as error:
         raise BadRequest(
-            f"{tables_url}/{_file(run_id)} is no filter run: {error}; start one with resight filters run"
+            f"{tables_url}/{_file(run_id)} is not a filter run: {error}; start one with resight filters run"
         ) from error
 
 

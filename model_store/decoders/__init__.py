@@ -1,11 +1,11 @@
-"""Raw network outputs to boxes in network px: one pure function per format.
+"""Decode raw network outputs to boxes in network px: one pure function per format.
 
-decode(outputs by name, DecodeSpec) -> list of Detections, one per image, scores above score_floor (at or above
-it where the format's own code keeps those), before NMS. DECODERS is the only list of formats: a new one is a
-function, a line here, its signs in `signs.py`, and a test against an oracle.
+decode(outputs by name, DecodeSpec) -> list of Detections before NMS, one per image. Scores are above score_floor,
+or equal to it if the format's original code keeps those. DECODERS is the only list of formats: a new one needs a
+function, a line here, its evidence in `adding/decoder_candidates.py`, and a test against an oracle.
 
-A file is a head. Formats that are one head in several exports share it, since they share its arithmetic:
-YOLOX with its grid decoded or not, the three exports of RT-DETR, and masks, which three heads end with alike.
+Formats with common arithmetic share a file: lists that are ranked already, the exports of one head, and the masks of
+three heads. Exports of one head are YOLOX with its grid decoded or not, and the three of RT-DETR.
 """
 
 from __future__ import annotations
@@ -13,10 +13,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from model_store.decoders.blobs import decode_blobs
-from model_store.decoders.end2end import decode_end2end
 from model_store.decoders.layout import DecodeSpec, Outputs
-from model_store.decoders.mmdet import decode_mmdet
+from model_store.decoders.ranked import (
+    decode_blobs,
+    decode_end2end,
+    decode_mmdet,
+    decode_tf_detection,
+    decode_torchvision,
+)
 from model_store.decoders.rfdetr import decode_rfdetr
 from model_store.decoders.rtdetr import decode_rtdetr, decode_rtdetr_labels, decode_rtdetr_topk
 from model_store.decoders.segment import (
@@ -25,17 +29,14 @@ from model_store.decoders.segment import (
     decode_yolov8_seg,
 )
 from model_store.decoders.ssd import decode_ssd
-from model_store.decoders.tf_detection import decode_tf_detection
-from model_store.decoders.torchvision import decode_torchvision
-from model_store.decoders.yolov5 import decode_yolov5
-from model_store.decoders.yolov8 import decode_yolov8
+from model_store.decoders.yolo import decode_yolov5, decode_yolov8
 from model_store.decoders.yolox import decode_yolox, decode_yolox_raw
 from model_store.detections import Detections
 
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
-    """A format: its function, and whether a score of exactly score_floor is kept (`>=`) or not (`>`)."""
+    """A format: its function, and True in `keeps_floor` if it keeps a score of exactly score_floor (`>=`, not `>`)."""
 
     decode: Callable[[Outputs, DecodeSpec], list[Detections]]
     keeps_floor: bool = False

@@ -1,7 +1,7 @@
-"""RF-DETR: a fixed number of queries, of which one may give several classes; no anchors, no NMS.
+"""Decode RF-DETR: a fixed number of queries, each with one or more classes; no anchors, no NMS.
 
 dets (n, queries, 4): cx, cy, w, h as fractions; labels (n, queries, classes and background): logits.
-The best `queries` pairs of query and class; saturated when there are more of them above the floor.
+The best `queries` pairs of query and class are kept; saturated if more pairs are above the floor.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from model_store.errors import ModelRefused
 
 
 def decode_rfdetr(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
-    """Logits beyond the model's labels are background. Raises ModelRefused for other outputs."""
+    """Decode dets and labels; extra logits are background. Raises ModelRefused for other outputs."""
     boxes, logits = named(outputs, "rfdetr", "dets", "labels")
     fits = boxes.ndim == logits.ndim == 3 and boxes.shape[:2] == logits.shape[:2]
     if not fits or boxes.shape[2] != 4 or logits.shape[2] < spec.classes:
         raise ModelRefused(
             f"decoder rfdetr needs dets (n, queries, 4) and labels (n, queries, at least "
-            f"{spec.classes}); the model gave {boxes.shape} and {logits.shape}"
+            f"{spec.classes}); the model returned {boxes.shape} and {logits.shape}"
         )
     return [_top_pairs(b, _sigmoid(x), spec) for b, x in zip(boxes, logits, strict=True)]
 
 
 def _top_pairs(boxes: Array, scores: Array, spec: DecodeSpec) -> Detections:
-    """The best pairs of (query, class), as many as there are queries, over all logits."""
+    """Return the best pairs of (query, class) over all logits, at most the number of queries."""
     flat = scores.ravel()
     over = np.flatnonzero(spec.passes(flat))
     order = over[np.argsort(-flat[over], kind="stable")][: len(boxes)]
@@ -42,6 +42,6 @@ def _top_pairs(boxes: Array, scores: Array, spec: DecodeSpec) -> Detections:
 
 
 def _sigmoid(logits: Array) -> Array:
-    """Without overflow for large negative logits."""
+    """Return the sigmoid as float32, without overflow for large negative logits."""
     small = np.exp(-np.abs(logits))
     return np.where(logits >= 0, 1 / (1 + small), small / (1 + small)).astype(np.float32)

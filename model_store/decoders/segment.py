@@ -1,10 +1,10 @@
-"""Heads with instance masks: YOLOv5-seg, YOLOv8-seg and 11-seg (before NMS), YOLO26-seg (ranked in the graph).
+"""Decode heads with masks: YOLOv5-seg, YOLOv8-seg and 11-seg (before NMS), YOLO26-seg (ranked in the graph).
 
 yolov5_seg    (n, anchors, 5 + classes + K): as `yolov5`, then K coefficients of the prototypes
 yolov8_seg    (n, 4 + classes + K, anchors): as `yolov8`, then K coefficients
 end2end_seg   (n, k, 6 + K): as `end2end`, then K coefficients
-all           a second output (n, K, h, w): the prototypes; `masks.py` makes masks of them. The two are
-              told apart by their ranks, in whatever order they come
+all           a second output (n, K, h, w): the prototypes, from which `masks.py` assembles masks. The outputs
+              are identified by their ranks, not by their order
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from model_store.decoders.layout import (
 )
 from model_store.detections import Detections
 from model_store.errors import ModelRefused
-from model_store.masks import PrototypeMasks
+from model_store.transform.masks import PrototypeMasks
 
 
 def decode_yolov5_seg(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
-    """Raises ModelRefused when the outputs are not the two of the format."""
-    raw, prototypes = _both(outputs, "yolov5_seg", 5 + spec.classes, 2)
+    """Decode anchors with objectness and masks. Raises ModelRefused for other outputs than the format's two."""
+    raw, prototypes = _rows_and_prototypes(outputs, "yolov5_seg", 5 + spec.classes, 2)
     return [_objects(image, own, spec) for image, own in zip(raw, prototypes, strict=True)]
 
 
 def decode_yolov8_seg(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
-    """Raises ModelRefused when the outputs are not the two of the format."""
-    raw, prototypes = _both(outputs, "yolov8_seg", 4 + spec.classes, 1)
+    """Decode anchors with masks. Raises ModelRefused for other outputs than the format's two."""
+    raw, prototypes = _rows_and_prototypes(outputs, "yolov8_seg", 4 + spec.classes, 1)
     return [_anchors(image, own, spec) for image, own in zip(raw, prototypes, strict=True)]
 
 
 def decode_end2end_seg(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
-    """Raises ModelRefused when the outputs are not the two of the format."""
-    raw, prototypes = _both(outputs, "end2end_seg", 6, 2)
+    """Decode a ranked list with masks. Raises ModelRefused for other outputs than the format's two."""
+    raw, prototypes = _rows_and_prototypes(outputs, "end2end_seg", 6, 2)
     return [_ranked(image, own, spec) for image, own in zip(raw, prototypes, strict=True)]
 
 
@@ -67,8 +67,10 @@ def _ranked(raw: Array, prototypes: Array, spec: DecodeSpec) -> Detections:
     return replace(found, masks=PrototypeMasks(rows[:, 6:], prototypes, spec.network_px))
 
 
-def _both(outputs: Outputs, decoder: str, columns: int, axis: int) -> tuple[Array, Array]:
-    """Rows and prototypes; `axis` of the rows holds `columns` numbers and then K coefficients."""
+def _rows_and_prototypes(
+    outputs: Outputs, decoder: str, columns: int, axis: int
+) -> tuple[Array, Array]:
+    """Return rows and prototypes; `axis` of the rows has `columns` numbers and then K coefficients."""
     by_rank = {array.ndim: array.astype(np.float32, copy=False) for array in outputs.values()}
     raw, prototypes = by_rank.get(3), by_rank.get(4)
     if len(outputs) != 2 or raw is None or prototypes is None:
@@ -82,5 +84,5 @@ def _refused(outputs: Outputs, decoder: str, columns: int, axis: int) -> ModelRe
     wanted = f"(n, {columns} + K, anchors)" if axis == 1 else f"(n, rows, {columns} + K)"
     given = " and ".join(f"{name} {array.shape}" for name, array in outputs.items())
     return ModelRefused(
-        f"decoder {decoder} needs two outputs, {wanted} and (n, K, h, w); the model gave {given}"
+        f"decoder {decoder} needs two outputs, {wanted} and (n, K, h, w); the model returned {given}"
     )

@@ -1,6 +1,6 @@
-"""SSD heads before suppression, as their own exports have them.
+"""Decode SSD heads before suppression.
 
-boxes (n, anchors, 4): y1, x1, y2, x2 as fractions; scores (n, anchors, classes), background left out
+boxes (n, anchors, 4): y1, x1, y2, x2 as fractions; scores (n, anchors, classes), without background
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from model_store.errors import ModelRefused
 
 
 def decode_ssd(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
-    """Raises ModelRefused when boxes or scores is missing or has another number of classes."""
+    """Decode boxes and scores. Raises ModelRefused if one is missing or the number of classes differs."""
     boxes, scores = named(outputs, "ssd", "boxes", "scores")
     fits = boxes.ndim == scores.ndim == 3 and boxes.shape[:2] == scores.shape[:2]
     if not fits or boxes.shape[2] != 4 or scores.shape[2] != spec.classes:
         raise ModelRefused(
             f"decoder ssd needs boxes (n, anchors, 4) and scores (n, anchors, {spec.classes}); "
-            f"the model gave {boxes.shape} and {scores.shape}"
+            f"the model returned {boxes.shape} and {scores.shape}"
         )
     return [_decode_one(box, score, spec) for box, score in zip(boxes, scores, strict=True)]
 
 
 def _decode_one(boxes: Array, scores: Array, spec: DecodeSpec) -> Detections:
-    kept = rows_that_pass(scores, spec)  # few: only their boxes are turned
+    kept = rows_that_pass(scores, spec)  # few: only their boxes are converted
     return best_class(from_yxyx(boxes[kept], spec), scores[kept], spec)

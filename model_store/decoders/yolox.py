@@ -1,9 +1,9 @@
-"""YOLOX, with its grid undecoded (`yolox_raw`, the usual export) or decoded in the graph (`yolox`).
+"""Decode YOLOX, with its grid raw (`yolox_raw`, the usual export) or decoded in the graph (`yolox`).
 
 output (n, anchors, 5 + classes): x, y, w, h, objectness, one score per class
 raw: centre = (xy + cell) * stride, size = exp(wh) * stride, cells row by row, strides 8, 16, 32
 decoded: cx, cy, w, h in network px
-A score at the floor is kept, as YOLOX's own `postprocess` keeps it.
+A score equal to the floor is kept, as in YOLOX's `postprocess`.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ import numpy as np
 from model_store.decoders.layout import Array, DecodeSpec, Outputs, only, with_objectness
 from model_store.detections import Detections
 from model_store.errors import ModelRefused
-from model_store.fit import SizePx
+from model_store.transform.letterbox import SizePx
 
 STRIDES_PX = (8, 16, 32)
-"""Of YOLOX nano to x (Ge et al. 2021, the P3 to P5 levels of its pyramid)."""
+"""Strides of YOLOX nano to x (Ge et al. 2021, the P3 to P5 levels of its pyramid)."""
 
 
 def decode_yolox_raw(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
-    """Raises ModelRefused when the anchors are not those of strides 8, 16 and 32."""
+    """Decode raw anchors. Raises ModelRefused if their number is not that of strides 8, 16 and 32."""
     raw = _raw(outputs, spec, "yolox_raw")
     cells, strides = grid(spec.network_px)
     if raw.shape[1] != len(cells):
         raise ModelRefused(
             f"decoder yolox_raw expects {len(cells)} anchors for {spec.network_px} px "
-            f"(strides {STRIDES_PX}); the model gave {raw.shape[1]}"
+            f"(strides {STRIDES_PX}); the model returned {raw.shape[1]}"
         )
     return [_on_grid(image, cells, strides, spec) for image in raw]
 
 
 def _on_grid(raw: Array, cells: Array, strides: Array, spec: DecodeSpec) -> Detections:
-    """Only rows that can be candidates are decoded: they are few."""
+    """Decode only the rows that pass the floor: they are few."""
     over = np.flatnonzero(spec.passes(raw[:, 4]))
     rows, stride = raw[over], strides[over]
     centre = (rows[:, :2] + cells[over]) * stride
@@ -43,13 +43,13 @@ def _on_grid(raw: Array, cells: Array, strides: Array, spec: DecodeSpec) -> Dete
 
 
 def decode_yolox(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
-    """Raises ModelRefused when the first output is not (n, anchors, 5 + classes)."""
-    return _scored(_raw(outputs, spec, "yolox"), spec)
+    """Decode anchors in network px. Raises ModelRefused if the first output is not (n, anchors, 5 + classes)."""
+    return [with_objectness(image, spec) for image in _raw(outputs, spec, "yolox")]
 
 
 @functools.cache
 def grid(network_px: SizePx) -> tuple[Array, Array]:
-    """Cell (anchors, 2) as column, row; stride in px (anchors, 1)."""
+    """Return the cells (anchors, 2) as column, row, and their strides in px (anchors, 1)."""
     cells: list[Array] = []
     strides: list[Array] = []
     for stride in STRIDES_PX:
@@ -63,7 +63,3 @@ def grid(network_px: SizePx) -> tuple[Array, Array]:
 def _raw(outputs: Outputs, spec: DecodeSpec, decoder: str) -> Array:
     columns = 5 + spec.classes
     return only(outputs, decoder, f"(n, anchors, {columns})", columns)
-
-
-def _scored(decoded: Array, spec: DecodeSpec) -> list[Detections]:
-    return [with_objectness(image, spec) for image in decoded]

@@ -1,6 +1,6 @@
-"""What runs the numbers: tensors in, raw arrays out. A session never sees a box.
+"""Run networks: tensors in, raw arrays out. A session never handles boxes.
 
-`open_session` chooses by the type of `config.runtime`, `open_weights` by the name of the file.
+`open_session` selects the runtime by the type of `config.runtime`, `open_weights` by its name.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ class Session(Protocol):
     device: str
 
     def run(self, tensor: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
-        """(n, 3, h, w) float32 to the network's outputs by name, each with n rows."""
+        """Return the network's outputs by name, each with n rows, for (n, 3, h, w) float32."""
         ...
 
 
 class WeightsSession(Session, Protocol):
-    """A session of a weights file, which says something about itself."""
+    """A session of a weights file, with its input and metadata."""
 
     input: ImageInput
     metadata: dict[str, str]
 
 
 def open_session(config: AnyConfig, files: Mapping[str, bytes], threads: int) -> Session:
-    """Raises ModelRefused when the runtime cannot load the weights."""
+    """Open a session of the config's runtime. Raises ModelRefused if it cannot load the weights."""
     if isinstance(config.runtime, MotionRuntime):
         from model_store.runtimes.motion import MotionSession
 
@@ -44,12 +44,12 @@ def open_session(config: AnyConfig, files: Mapping[str, bytes], threads: int) ->
 
 
 def open_weights(runtime: str, weights: bytes, threads: int) -> WeightsSession:
-    """Runtimes are imported when they are needed: PyTorch is an extra, and slow to import.
+    """Open a session of weights. Raises ModelRefused.
 
-    Raises ModelRefused.
+    Runtimes are imported on demand: PyTorch is an extra, and slow to import.
     """
     if runtime == "torch":
-        from model_store.runtimes.torch import TorchSession
+        from model_store.runtimes.torch.session import TorchSession
 
         return TorchSession(weights, threads)
     from model_store.runtimes.onnx import OnnxSession

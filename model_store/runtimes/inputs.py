@@ -1,6 +1,6 @@
-"""The image input of a graph, and how any number of images goes into it.
+"""Describe the image input of a graph, and run any number of images through it.
 
-ImageInput.require(preprocess) refuses a config that cannot feed it; run_in_steps feeds it.
+ImageInput.require(preprocess) rejects a config that does not fit it; run_in_steps runs it.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class ImageInput:
-    """`shape` is (n, 3, h, w) or (n, h, w, 3), None where any length will do; `most` bounds n."""
+    """Image input of a graph. `shape` is (n, 3, h, w) or (n, h, w, 3), None for a free length; `most` limits n."""
 
     name: str
     shape: tuple[int | None, ...]
     dtype: DTypeLike
     sized: bool = False
-    """Whether the graph also asks for `orig_target_sizes`."""
+    """True if the graph also has the input `orig_target_sizes`."""
     most: int | None = None
 
     @property
     def channels_last(self) -> bool:
-        """As TensorFlow's are."""
+        """Return True for (n, h, w, 3), the order of TensorFlow."""
         return self.shape[3] == 3 and self.shape[1] != 3
 
     @property
     def size_px(self) -> tuple[int | None, int | None]:
-        """Width, height."""
+        """Return width, height."""
         down, across = self.shape[1:3] if self.channels_last else self.shape[2:4]
         return across, down
 
@@ -45,29 +45,29 @@ class ImageInput:
         return self.shape[0]
 
     def require(self, spec: Preprocess) -> None:
-        """Raises ModelRefused when the pictures that `spec` makes do not fit."""
+        """Raise ModelRefused if images prepared by `spec` do not fit."""
         channels = self.shape[3 if self.channels_last else 1]
         if channels not in (3, None):
             raise ModelRefused(f"the graph's input is {self}; (n, 3, height, width) is needed")
         if spec.resize == "rect" and any(self.size_px):
-            raise ModelRefused(f"the graph's input is {self}; resize rect needs one of any size")
+            raise ModelRefused(f"the graph's input is {self}; resize rect needs a free size")
         for own, given in zip(self.size_px, spec.input_px, strict=True):
             if own not in (given, None):
                 wide, high = spec.input_px
                 raise ModelRefused(
-                    f"the graph's input is {self}, config.json says side_px {wide} (height_px "
-                    f"{high}): set it right"
+                    f"the graph's input is {self}, but config.json has side_px {wide} (height_px "
+                    f"{high}): correct it"
                 )
         scaled = (spec.divide_by, *spec.mean, *spec.std) != (1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0)
         if self.dtype == np.uint8 and scaled:
             raise ModelRefused(
-                "the graph's input is uint8, whole numbers from 0 to 255, and config.json scales pixels to "
-                'fractions, which it would cut off: write {"preprocess": {"divide_by": 1, "mean": '
+                "the graph's input is uint8, integers from 0 to 255, but config.json scales pixels to "
+                'fractions, which it would truncate: use {"preprocess": {"divide_by": 1, "mean": '
                 '[0, 0, 0], "std": [1, 1, 1]}}, or export the graph with a float input'
             )
 
     def feed(self, tensor: NDArray[np.float32]) -> Array:
-        """(n, 3, h, w) float32 in the graph's order and type."""
+        """Convert (n, 3, h, w) float32 to the graph's order and type."""
         images = tensor.transpose(0, 2, 3, 1) if self.channels_last else tensor
         return np.ascontiguousarray(images, self.dtype)
 
@@ -78,9 +78,9 @@ class ImageInput:
 def run_in_steps(
     source: ImageInput, tensor: NDArray[np.float32], run: Callable[[Array], Sequence[Array]]
 ) -> list[Array]:
-    """A graph of a fixed batch is fed that many rows at a time, the last ones padded with zeros.
+    """Run a graph; with a fixed batch, that number of rows at a time, the last ones padded with zeros.
 
-    Raises ModelRefused when an output has not one row for each.
+    Raises ModelRefused if an output does not have one row per image.
     """
     step = source.fixed_batch or min(len(tensor), source.most or len(tensor))
     parts: list[list[Array]] = []
@@ -100,14 +100,14 @@ def _require_rows(outputs: Sequence[Array], fed: int) -> None:
     wrong = [f"{i}: {out.shape}" for i, out in enumerate(outputs) if out.shape[:1] != (fed,)]
     if wrong:
         raise ModelRefused(
-            f"the graph was fed a batch of {fed}, and its outputs have other numbers of rows (number "
-            f"{', '.join(wrong)}): some batch is written into it. Export it again, with a batch that is "
-            "dynamic all through it, or fixed to 1"
+            f"the graph was run on a batch of {fed}, but its outputs have other numbers of rows (number "
+            f"{', '.join(wrong)}): a constant batch is part of it. Export it again, with a batch that is "
+            "dynamic throughout, or fixed to 1"
         )
 
 
 def joined(parts: Sequence[Array]) -> Array:
-    """Along the batch; rows of zeros fill up where images gave different numbers of detections."""
+    """Concatenate along the batch; images with fewer detections are padded with rows of zeros."""
     if len(parts) == 1:
         return parts[0]
     if len({part.shape[1:2] for part in parts}) > 1:

@@ -1,9 +1,9 @@
-"""`motion`: a classical stand-in without weights. It sees no animals, only what stands out.
+"""Runtime `motion`: a classical detector of contrasting blobs without weights. It does not recognise animals.
 
-A single picture holds no motion, so each frame is compared with its own blurred surroundings:
+A single image contains no motion, so it is compared with a blurred copy of itself:
 grey -> |grey - blurred grey| -> threshold -> open, close -> connected blobs.
-Score = mean difference inside the blob / 255. Use: plumbing tests, a baseline, a fallback that is
-honest about what it is. Numbers are its config's; none is trained.
+Score = mean difference inside the blob / 255. Use: tests of the pipeline, a baseline, a fallback. All parameters come
+from the config; none is trained.
 """
 
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
@@ -23,7 +23,7 @@ _CLOSE = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (9, 9))
 
 
 class MotionSession:
-    """(n, 3, side, side) float32, 0..1 -> {"blobs": (n, max_blobs, 5)}, see `decoders/blobs.py`."""
+    """Session: (n, 3, side, side) float32, 0..1 -> {"blobs": (n, max_blobs, 5)}, see `decoders/ranked.py`."""
 
     device = "cpu"
 

@@ -1,7 +1,7 @@
-"""ONNX Runtime: CUDA where the provider is installed and works, else CPU.
+"""Run ONNX graphs by ONNX Runtime, on CUDA where the provider is installed and works, else on the CPU.
 
-tensor (n, 3, h, w) float32 -> the graph's outputs. Threads are set, never guessed, and spinning
-is off: a replica shares its cores with decoding (measured in docs/decisions/0004).
+tensor (n, 3, h, w) float32 -> the graph's outputs. The number of threads is always set, and spinning is off: a replica
+shares its cores with image decoding (measured in docs/decisions/0004).
 """
 
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.errors import ModelRefused
+from model_store.errors import ModelRefused, said
 from model_store.runtimes.inputs import ImageInput, run_in_steps
 from model_store.runtimes.onnx_division import guard_division
-from model_store.said import said
-from model_store.weights_file import no_onnx, require_whole
+from model_store.runtimes.weights_file import no_onnx, require_whole
 
 try:
     import onnxruntime as ort
@@ -31,7 +30,7 @@ except ModuleNotFoundError as missing:
 
 
 SIZE_INPUT = "orig_target_sizes"
-"""Second input of RT-DETR exports: the width and height that boxes are scaled to; the input's, here."""
+"""Second input of RT-DETR exports: the width and height that boxes are scaled to, here those of the input."""
 DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
 
 _UNREADABLE = re.compile("protobuf parsing failed|No graph was found in the protobuf")
@@ -49,7 +48,7 @@ class OnnxSession:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         available = ort.get_available_providers()
         if "CUDAExecutionProvider" in available and hasattr(ort, "preload_dlls"):
-            ort.preload_dlls()  # CUDA and cuDNN as the extra `gpu` installs them, which are on no search path
+            ort.preload_dlls()  # the extra `gpu` installs CUDA and cuDNN outside the search path
         wanted = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in available]
         try:
             self._session = ort.InferenceSession(graph, options, providers=wanted)
@@ -63,7 +62,7 @@ class OnnxSession:
         _require_numbers(outputs)
         self._names = [output.name for output in outputs]
         self.fixed_rows = frozenset(output.name for output in outputs if _is_fixed(output.shape))
-        """Outputs of which the graph declares how many rows an image has."""
+        """Outputs for which the graph declares the number of rows per image."""
         self.device = self._session.get_providers()[0].removesuffix("ExecutionProvider").lower()
 
     def run(self, tensor: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
@@ -79,15 +78,12 @@ class OnnxSession:
 
 
 def _image_input(session: Any) -> ImageInput:
-    """The image input, and whether the graph also asks for `orig_target_sizes`.
-
-    Raises ModelRefused for other inputs, ranks and types.
-    """
+    """Return the image input of a graph. Raises ModelRefused for other inputs, ranks and types."""
     inputs = session.get_inputs()
     images = [i for i in inputs if i.name != SIZE_INPUT]
     if len(images) != 1:
         names = ", ".join(i.name for i in inputs)
-        raise ModelRefused(f"the graph wants {len(inputs)} inputs ({names}); one image is given")
+        raise ModelRefused(f"the graph has {len(inputs)} inputs ({names}); one image is needed")
     (image,) = images
     if len(image.shape or ()) != 4 or image.type not in DTYPES:
         raise ModelRefused(
@@ -99,7 +95,7 @@ def _image_input(session: Any) -> ImageInput:
 
 
 def _require_numbers(outputs: Any) -> None:
-    """Raises ModelRefused for outputs that are lists, maps or texts."""
+    """Raise ModelRefused for outputs that are lists, maps or strings."""
     for output in outputs:
         if not output.type.startswith("tensor(") or output.type == "tensor(string)":
             raise ModelRefused(
@@ -112,7 +108,7 @@ def _is_fixed(shape: Any) -> bool:
 
 
 def _words(error: Exception) -> str:
-    """What ONNX Runtime says; the way out instead, where it is known."""
+    """Return ONNX Runtime's message, or what to do about a version that is too new."""
     text = str(error)
     newest = re.search(r"official support for domain \S+ is till opset (\d+)", text)
     if newest:

@@ -1,10 +1,11 @@
-"""Integer division in an ONNX graph, made safe for every picture.
+"""Make integer division in an ONNX graph safe for every image.
 
-On a CPU the least int32 or int64 divided by -1 is a trap of the processor that ends the process, and ONNX Runtime's
-Div and Mod do not avoid it. A graph may meet it for one picture only, long after its probe.
+On a CPU, the lowest int32 or int64 divided by -1 raises a processor trap that ends the process. ONNX Runtime's Div and
+Mod do not avoid it. It may happen for a single image, long after the probe.
 
-bytes of a graph --guard_division--> the same bytes, or a graph whose integer Div and Mod by -1 give what two's
-complement gives: for a / b they compute (a * s) / (b * s), with s = -1 where b is -1, else 1.
+bytes of a graph --guard_division--> the same bytes, or a graph with guarded integer Div and Mod
+
+A guarded a / b computes (a * s) / (b * s), with s = -1 where b is -1, else 1: the result of two's complement.
 """
 
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
@@ -22,13 +23,12 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import helper, inliner, numpy_helper, shape_inference
 
-from model_store.errors import ModelRefused
-from model_store.said import said
-from model_store.weights_file import no_onnx
+from model_store.errors import ModelRefused, said
+from model_store.runtimes.weights_file import no_onnx
 
 OPERATORS = ("Div", "Mod")
 TRAPPING = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
-"""Narrower integers are divided as int32, where their least value is no trap; unsigned ones have no -1."""
+"""Types with the trap. Narrower integers are divided as int32, without a trap; unsigned ones have no -1."""
 
 
 def guard_division(weights: bytes) -> bytes:
@@ -50,7 +50,7 @@ def guard_division(weights: bytes) -> bytes:
 
 
 def _guard(graph: onnx.GraphProto, outer: Mapping[str, int]) -> bool:
-    """Put guards before the integer divisions of a graph and of those inside it; return True where there are any."""
+    """Add guards before the integer divisions of a graph and its inner graphs; return True if there are any."""
     made = {name for node in graph.node for name in node.output}
     types = {name: kind for name, kind in outer.items() if name not in made} | dict(_types(graph))
     computed = {node.output[0] for node in _computed(graph)}
@@ -72,7 +72,7 @@ def _guard(graph: onnx.GraphProto, outer: Mapping[str, int]) -> bool:
 
 
 def _sign_nodes(node: onnx.NodeProto, kind: int) -> list[onnx.NodeProto]:
-    """Return nodes that multiply dividend and divisor by s, and make `node` take their products. In opset 7 already."""
+    """Return nodes that multiply dividend and divisor by s, and connect them to `node`. All exist in opset 7."""
     (dividend, divisor), to = node.input, node.output[0]
     dtype = helper.tensor_dtype_to_np_dtype(kind)
     numbers = {"minus_one": -1, "minus_two": -2, "one": 1}
@@ -95,7 +95,7 @@ def _sign_nodes(node: onnx.NodeProto, kind: int) -> list[onnx.NodeProto]:
 
 
 def _computed(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.NodeProto]:
-    """Yield the divisions of one graph whose divisor may be -1: all but those by constants of this graph without it."""
+    """Yield the divisions of one graph by a divisor that may be -1: all except those by its constants without -1."""
     divisions = [node for node in graph.node if _is_division(node)]
     constants = dict(_constants(graph, {node.input[1] for node in divisions}))
     for node in divisions:
@@ -105,8 +105,8 @@ def _computed(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.Node
 
 
 def _is_division(node: onnx.NodeProto) -> bool:
-    known = node.op_type in OPERATORS and node.domain in ("", "ai.onnx")
-    return known and len(node.input) == 2
+    is_operator = node.op_type in OPERATORS and node.domain in ("", "ai.onnx")
+    return is_operator and len(node.input) == 2
 
 
 def _constants(
@@ -134,9 +134,9 @@ def _types(graph: onnx.GraphProto) -> Iterator[tuple[str, int]]:
 
 
 def _type_of(node: onnx.NodeProto, types: Mapping[str, int]) -> int:
-    """Return the element type, which dividend, divisor and result share. Raises ModelRefused where it is unknown."""
-    known = (types.get(name, 0) for name in (*node.input, *node.output))
-    kind = next((kind for kind in known if kind), 0)
+    """Return the element type, which dividend, divisor and result share. Raises ModelRefused if it is unknown."""
+    kinds = (types.get(name, 0) for name in (*node.input, *node.output))
+    kind = next((kind for kind in kinds if kind), 0)
     if not kind:
         raise ModelRefused(
             f"the graph's {node.op_type} {node.name or node.output[0]!r} divides by a tensor of unknown type, and an "
@@ -148,7 +148,7 @@ def _type_of(node: onnx.NodeProto, types: Mapping[str, int]) -> int:
 def _graphs(
     graphs: Iterable[onnx.GraphProto | onnx.FunctionProto],
 ) -> Iterator[onnx.GraphProto | onnx.FunctionProto]:
-    """Yield graphs and all that stand in their nodes: branches of If, bodies of Loop and Scan."""
+    """Yield graphs and all graphs inside their nodes: branches of If, bodies of Loop and Scan."""
     for graph in graphs:
         yield graph
         yield from _graphs(inner for node in graph.node for inner in _inside(node))

@@ -1,8 +1,8 @@
-"""The `Rollout` actor: one in a cluster, detached, restarted by Ray; it moves every alias.
+"""The `Rollout` actor, which moves every alias: one in a cluster, detached, restarted by Ray.
 
-ask(outcome) -> Outcome at once; wait(id) -> how it ended. Between operations it reads the store and follows aliases
-that were changed there. Accepted operations are in the store (`accepted.py`): the next process completes them, or
-records why not. It proves the versions that replicas load (`proofs.py`).
+`ask(outcome)` accepts an operation and returns at once; `wait(id)` returns its outcome. The actor polls the store and
+follows aliases that were changed there. Accepted operations are in the store (`events.py`): after a restart, the
+actor completes them or records why not. It proves the versions that replicas load (`validation.py`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import time
 from collections import Counter, OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
+from itertools import groupby
 from typing import Any
 
 import ray
@@ -26,95 +28,100 @@ from model_store.names import VersionId
 from model_store.storage import Folder
 from model_store.store import ModelStore
 from serve.app_names import APP, DEPLOYMENT
-from serve.handle import RayReplicas, is_alive
-from serve.logs import configure_logs
-from serve.priority import give_way_all
-from serve.rollout.accepted import Accepted, forget, keep, open_operations, outcome_of
-from serve.rollout.apart import ProvingGrounds
-from serve.rollout.events import event_of, record
-from serve.rollout.follow import Follower
-from serve.rollout.operations import Operation, Outcome, asked
-from serve.rollout.proofs import Proofs
-from serve.rollout.prove import Proof, prove
+from serve.cluster.handles import RayReplicas, is_alive
+from serve.inference.os_priority import lower_process_priority
+from serve.log_config import configure_logs
+from serve.rollout.alias_watcher import AliasWatcher
+from serve.rollout.events import (
+    Accepted,
+    ended,
+    open_operations,
+    outcome_of,
+    record,
+    remove_operation,
+    save_operation,
+)
+from serve.rollout.operations import Operation, Outcome, new_outcome
+from serve.rollout.proof import Proof, prove
+from serve.rollout.sandbox import SandboxPool
 from serve.rollout.state import AliasState, read_state
-from serve.rollout.steps import Begun, Rollout
+from serve.rollout.steps import PreparedOperation, Rollout
+from serve.rollout.validation import Proofs
 from serve.settings import DetectArgs, Pool, Settings
 
 NAME, NAMESPACE = "resight-rollout", "resight"
 OUTCOMES_KEPT = 500
-MOST_OPEN = 32
-"""Operations at a time, each with a thread of its own: none waits for the proof of another."""
+MAX_OPERATIONS = 32
+"""Maximum concurrent operations, one thread each: none waits for the proof of another."""
 RESUME_S = 600.0
-"""Maximum age of an operation that a successor still completes."""
+"""Maximum age of an operation that a restarted actor completes."""
 log = structlog.get_logger("resight.rollout")
 
 
 @ray.remote(num_cpus=0, max_calls=1, max_retries=0)
 def _prove(url: str, version: VersionId, threads: int, digest: str) -> Proof:
-    """In a process that ends with the call, on a node of a pool's hardware."""
-    give_way_all()
+    """Prove a version in a process that ends with the call, on a node of a pool's hardware."""
+    lower_process_priority()
     return prove(url, version, threads, digest)
 
 
 class RolloutActor:
-    """Async: calls interleave, and so do operations (`Rollout`)."""
+    """Async actor: calls interleave, and so do operations (`Rollout`)."""
 
     def __init__(self, args: DetectArgs) -> None:
         configure_logs()
-        give_way_all()
+        lower_process_priority()
         self._loop = asyncio.get_running_loop()
-        self._threads = ThreadPoolExecutor(MOST_OPEN, "operation")
-        self._grounds = ProvingGrounds()
+        self._threads = ThreadPoolExecutor(MAX_OPERATIONS, "operation")
+        self._sandboxes = SandboxPool()
         self._outcomes: OrderedDict[str, Outcome] = OrderedDict()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._counts: Counter[tuple[str, str]] = Counter()
         self._background: set[asyncio.Task[None]] = set()
-        self._works = False
+        self._polls = False
         self._follow_arguments(args)
-        if (
-            ray.get_runtime_context().was_current_actor_reconstructed
-        ):  # with the first arguments there were
+        if ray.get_runtime_context().was_current_actor_reconstructed:  # `args` may be outdated
             self._start(self._catch_up())
 
     async def reconfigure(self, args: DetectArgs) -> None:
-        """The application was deployed with these: the actor outlives its replicas."""
+        """Apply the arguments of a new deployment: the actor outlives the replicas."""
         if args != self._args:
             self._follow_arguments(args)
 
     async def work(self) -> None:
-        """Begin to follow the store, and complete operations that a predecessor left. Called when a replica serves."""
-        if not self._works:
-            self._works = True
+        """Start to follow the store, and complete operations of a predecessor. Called when a replica serves."""
+        if not self._polls:
+            self._polls = True
             self._start(self._poll())
             self._start(self._resume())
 
     async def prove(self, version: VersionId) -> Proof | ResightError:
-        """Return the proof that a replica needs to load a version, or the error: Ray would wrap a raised one."""
+        """Return the proof that a replica needs to load a version, or the error, since Ray would wrap a raised one."""
         try:
             return await self._proofs.of(version)
         except ResightError as error:
             return error
 
     async def loading(self, version: VersionId, holder: str) -> ResightError | None:
-        """Record that `holder`, a replica's actor by its name, begins to load it."""
+        """Record that `holder`, the name of a replica's actor, begins to load a version; return the error, if any."""
         try:
             await self._proofs.loading(version, holder)
         except ResightError as error:
             return error
 
     async def loaded(self, version: VersionId, holder: str) -> None:
-        with contextlib.suppress(ResightError):  # at worst it is proved again when the holder ends
+        with contextlib.suppress(ResightError):  # at worst, it is proved again when the holder ends
             await self._proofs.loaded(version, holder)
 
     async def _catch_up(self) -> None:
-        """Ask a replica for the current arguments."""
+        """Get the current arguments from a replica."""
         detectors = ray_serve.get_deployment_handle(DEPLOYMENT, APP)
         while True:
             try:
                 await self.reconfigure(await detectors.arguments.remote())
                 await self.work()
                 return
-            except Exception as error:  # none is up yet, say
+            except Exception as error:  # no replica runs yet, for example
                 log.warning("arguments_unknown", error=str(error)[:300])
                 await asyncio.sleep(self._args.poll_s)
 
@@ -123,65 +130,65 @@ class RolloutActor:
         store = self._store = ModelStore(args.models or Settings().models_url)
         replicas = RayReplicas(lambda name: read_pool(store, name), args.pools, args.load_timeout_s)
         self._rollout = Rollout(store, replicas, self._proved)
-        self._follower = Follower(store)
+        self._watcher = AliasWatcher(store)
         home = Folder(str(Settings().home_path / "proofs"))
-        self._proofs = Proofs(store, home, self._prove_apart, self._hardware, is_alive)
+        self._proofs = Proofs(store, home, self._prove_isolated, self._hardware, is_alive)
 
     async def ask(self, outcome: Outcome) -> Outcome | ResightError:
-        """Begin an operation, once for each id. It is in the store before this returns. Overloaded and
-        StorageUnreachable are returned: Ray would wrap a raised error.
+        """Begin an operation, once for each id. It is in the store before this returns.
+
+        Returns Overloaded and StorageUnreachable, since Ray would wrap a raised error.
         """
         if outcome.id in self._outcomes:
             return self._outcomes[outcome.id]
-        if len(self._tasks) >= MOST_OPEN:
-            return Overloaded(f"{MOST_OPEN} operations are under way", 10.0)
+        if len(self._tasks) >= MAX_OPERATIONS:
+            return Overloaded(f"{MAX_OPERATIONS} operations are running, which is the limit", 10.0)
         try:
             begun = await asyncio.to_thread(self._rollout.begin, outcome.operation)
-        except ResightError:  # the operation is refused with it
-            begun = Begun(operation=outcome.operation)
+        except ResightError:  # `apply` fails with the same error
+            begun = PreparedOperation(operation=outcome.operation)
         accepted = Accepted(outcome=outcome, begun=begun)
         try:
-            if outcome.operation.kind != "follow":  # aliases.json itself causes a follow again
-                accepted = await asyncio.to_thread(keep, self._store, accepted)
+            if outcome.operation.kind != "follow":  # a lost one is created again from aliases.json
+                accepted = await asyncio.to_thread(save_operation, self._store, accepted)
         except ResightError as error:
             return error
         return self._begin(accepted)
 
     async def wait(self, outcome_id: str, timeout_s: float) -> Outcome | None:
-        """Return the outcome when it has ended or the time is over; None for an id that was never accepted."""
+        """Return the outcome after the operation has ended, or after `timeout_s`; None for an unknown id."""
         task = self._tasks.get(outcome_id)
         if task is not None:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(task), timeout_s)
+            await asyncio.wait([task], timeout=timeout_s)
         if outcome_id in self._outcomes:
             return self._outcomes[outcome_id]
         with contextlib.suppress(ResightError):
             return await asyncio.to_thread(outcome_of, self._store, outcome_id)
 
     async def sync(self) -> list[Outcome]:
-        """Follow the alias files now; what that took, ended."""
+        """Follow the alias files now; return the outcomes of the operations, which have ended."""
         await self._follow()
-        ids = [one.id for one in self._open() if one.operation.kind == "follow"]
-        ended = [await self.wait(one, self._args.load_timeout_s) for one in ids]
-        return [one for one in ended if one is not None]
+        ids = [o.id for o in self._open() if o.operation.kind == "follow"]
+        outcomes = [await self.wait(id_, self._args.load_timeout_s) for id_ in ids]
+        return [outcome for outcome in outcomes if outcome is not None]
 
     async def about(self, name: str) -> dict[str, Any]:
-        """What is under way for a model, and why its aliases do not follow their file."""
+        """Return the running operations of a model, and why aliases do not follow their file."""
         return {
-            "under_way": [one for one in self._open() if one.operation.name == name],
-            "failures": self._follower.failures(name),
+            "under_way": [o for o in self._open() if o.operation.name == name],
+            "failures": self._watcher.failures(name),
         }
 
     async def counts(self) -> dict[tuple[str, str], int]:
-        """Operations by kind and outcome since this actor started."""
+        """Return the number of operations by (kind, outcome) since this actor started."""
         return dict(self._counts)
 
     async def refused(self) -> int:
-        """Aliases whose file names a version that was refused."""
-        return self._follower.refused
+        """Return the number of aliases that could not be moved to the version in aliases.json."""
+        return self._watcher.refused
 
     def _open(self) -> list[Outcome]:
-        return [self._outcomes[one] for one in self._tasks if one in self._outcomes]
+        return [self._outcomes[id_] for id_ in self._tasks if id_ in self._outcomes]
 
     def _start(self, work: Any) -> None:
         task = self._loop.create_task(work)
@@ -189,40 +196,51 @@ class RolloutActor:
         task.add_done_callback(self._background.discard)
 
     def _begin(self, accepted: Accepted) -> Outcome:
-        """Begin an operation, once for each id: Ray repeats calls, and what is in the store is resumed."""
+        """Start an operation, once for each id: Ray repeats calls, and `_resume` reads the same operations."""
         outcome = accepted.outcome
         if outcome.id in self._outcomes:
             return self._outcomes[outcome.id]
         self._outcomes[outcome.id] = outcome
         while len(self._outcomes) > OUTCOMES_KEPT:
             self._outcomes.popitem(last=False)
-        self._tasks[outcome.id] = self._loop.create_task(self._do(outcome, accepted.begun))
+        task = self._loop.create_task(self._do(outcome, accepted.begun))
+        self._tasks[outcome.id] = task
+        task.add_done_callback(partial(self._ended, outcome.id))
         return outcome
 
-    async def _do(self, outcome: Outcome, begun: Begun) -> None:
+    def _ended(self, outcome_id: str, task: asyncio.Task[None]) -> None:
+        """Drop a task that has ended; also its outcome if it ended with an error: the store has the operation."""
+        del self._tasks[outcome_id]
+        error = None if task.cancelled() else task.exception()
+        if error or task.cancelled():
+            self._outcomes.pop(outcome_id, None)
+            log.error(
+                "operation_failed", id=outcome_id, error=repr(error) if error else "cancelled"
+            )
+
+    async def _do(self, outcome: Outcome, begun: PreparedOperation) -> None:
         started, operation = time.perf_counter(), outcome.operation
         self._outcomes[outcome.id] = outcome.model_copy(update={"state": "running"})
         before = await asyncio.to_thread(self._alias, operation)
         try:
             detail = await self._loop.run_in_executor(self._threads, self._rollout.apply, begun)
             change: dict[str, Any] = {"state": "done", "detail": detail}
-        except Exception as error:  # the operation is refused; the actor goes on
+        except Exception as error:  # the operation is refused; the actor must survive
             kind = type(error).__name__
             detail = str(error) if isinstance(error, ResightError) else f"{kind}: {error}"
             change = {"state": "refused", "detail": detail[:2000], "error": kind}
         change["seconds"] = round(time.perf_counter() - started, 3)
         await self._end(outcome.model_copy(update=change), before)
-        self._tasks.pop(outcome.id, None)
 
     async def _end(self, done: Outcome, before: AliasState | None) -> None:
-        """Count, log and record it."""
+        """Count, log and record an operation that has ended."""
         operation = done.operation
         self._counts[operation.kind, done.state] += 1
         after = await asyncio.to_thread(self._alias, operation)
-        is_news = self._follower.is_news(done)
-        self._follower.ended(done)
+        is_new = self._watcher.is_new(done)
+        self._watcher.ended(done)
         log.info("rollout", **done.model_dump(mode="json"))
-        if is_news and not await self._recorded(done, before, after):
+        if is_new and not await self._recorded(done, before, after):
             self._start(self._record_later(done, before, after))
         self._outcomes[done.id] = done
 
@@ -231,7 +249,7 @@ class RolloutActor:
     ) -> bool:
         try:
             await asyncio.to_thread(record, self._store, done, before, after)
-            await asyncio.to_thread(forget, self._store, done)
+            await asyncio.to_thread(remove_operation, self._store, done)
             return True
         except Exception as error:
             log.error("event_not_recorded", error=str(error), outcome=done.id)
@@ -247,15 +265,15 @@ class RolloutActor:
                 return
 
     async def _resume(self) -> None:
-        """Complete the operations that a predecessor accepted; record those that are too old as not done."""
+        """Complete the operations that a predecessor accepted; record those that are too old as refused."""
         while True:
             try:
-                found = await asyncio.to_thread(self._left_open)
+                left_open = await asyncio.to_thread(self._left_open)
                 break
             except Exception as error:  # the store is unavailable, for example
                 log.warning("operations_unreadable", store=self._store.url, error=str(error))
                 await asyncio.sleep(self._args.poll_s)
-        for accepted in found:
+        for accepted in left_open:
             outcome = accepted.outcome
             age_s = (datetime.now(UTC) - outcome.asked_at).total_seconds()
             if outcome.id in self._outcomes:
@@ -263,30 +281,31 @@ class RolloutActor:
             if age_s < RESUME_S:
                 self._begin(accepted)
                 continue
-            detail = f"the cluster ended before this was done; it was asked for {age_s:.0f} s ago: ask again"
+            detail = f"the cluster ended before this was done; it was requested {age_s:.0f} s ago: repeat it"
             change = {"state": "refused", "detail": detail, "error": ModelNotReady.__name__}
             await self._end(outcome.model_copy(update=change), accepted.begun.before)
 
     def _left_open(self) -> list[Accepted]:
-        found: list[Accepted] = []
-        for accepted in open_operations(self._store):
-            outcome = accepted.outcome
-            if event_of(self._store, outcome.operation.name, outcome.id):
-                forget(self._store, outcome)
-            else:
-                found.append(accepted)
-        return found
+        left: list[Accepted] = []
+        for name, of_model in groupby(
+            open_operations(self._store), lambda a: a.outcome.operation.name
+        ):
+            recorded = ended(self._store, name)
+            for accepted in of_model:
+                if accepted.outcome.id in recorded:
+                    remove_operation(self._store, accepted.outcome)
+                else:
+                    left.append(accepted)
+        return left
 
     def _alias(self, operation: Operation) -> AliasState | None:
         try:
             return read_state(self._store, operation.name).aliases.get(operation.alias)
-        except (
-            Exception
-        ):  # only for the event log, and whatever it is, the operation reports it too
+        except Exception:  # needed for the event log only; the operation reports the error
             return None
 
     def _proved(self, version: VersionId) -> Proof:
-        """Prove a version, from a thread of an operation; also if it was refused a moment ago."""
+        """Prove a version, from the thread of an operation; also if it was refused recently."""
         proof = self._proofs.of(version, again=True)
         return asyncio.run_coroutine_threadsafe(proof, self._loop).result()
 
@@ -297,16 +316,17 @@ class RolloutActor:
         pool = self._pool(name)
         return {"resources": pool.resources, "gpus": pool.num_gpus, "threads": pool.threads}
 
-    def _prove_apart(self, version: VersionId, digest: str) -> Proof:
-        """In a throw-away process, on a node that its pool's `resources` choose, else on this one. Raises
-        ModelError with what the process said, or how it ended.
+    def _prove_isolated(self, version: VersionId, digest: str) -> Proof:
+        """Prove a version in a throw-away process, on a node with its pool's `resources`, else on this node.
+
+        Raises ModelError with the error of the process, or how it ended.
         """
         hardware, limit_s = self._pool(version.name), self._args.load_timeout_s
         if not hardware.resources:
             url = self._store.url
-            return self._grounds.prove(url, version, hardware.threads, limit_s, digest)
-        there = _prove.options(resources=hardware.resources)  # GPUs belong to the replicas
-        pending: Any = there.remote(self._store.url, version, hardware.threads, digest)
+            return self._sandboxes.prove(url, version, hardware.threads, limit_s, digest)
+        task = _prove.options(resources=hardware.resources)  # GPUs belong to the replicas
+        pending: Any = task.remote(self._store.url, version, hardware.threads, digest)
         try:
             return ray.get(pending, timeout=limit_s)
         except GetTimeoutError:
@@ -320,24 +340,26 @@ class RolloutActor:
             raise ModelRefused(f"{version} cannot be loaded: {error.cause!r}"[:1000]) from error
 
     async def _follow(self) -> None:
-        """Begin the operations that the alias files need and that do not run yet. Raises StorageUnreachable."""
-        due = await asyncio.to_thread(self._follower.due)
-        open_ = [one.operation for one in self._open()]
+        """Begin the operations that the alias files require and that are not running. Raises StorageUnreachable."""
+        due = await asyncio.to_thread(self._watcher.due)
+        open_ = [outcome.operation for outcome in self._open()]
         new = [operation for operation in due if operation not in open_]
-        for operation in new[: max(0, MOST_OPEN // 2 - len(open_))]:  # the rest is for requests
-            await self.ask(asked(operation))
+        for operation in new[
+            : max(0, MAX_OPERATIONS // 2 - len(open_))
+        ]:  # the others are for requests
+            await self.ask(new_outcome(operation))
 
     async def _poll(self) -> None:
         while True:
             await asyncio.sleep(self._args.poll_s)
             try:
                 await self._follow()
-            except Exception as error:  # the store is away, say: what serves goes on
+            except Exception as error:  # the store is unavailable, for example; serving continues
                 log.warning("store_unreadable", store=self._store.url, error=str(error))
 
 
 def start_rollout(args: DetectArgs) -> Any:
-    """The cluster's actor; made if there is none yet."""
+    """Return the actor of the cluster; create it if there is none."""
     actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(RolloutActor)
     options = {"name": NAME, "namespace": NAMESPACE, "lifetime": "detached", "get_if_exists": True}
     return actor.options(**options).remote(args)

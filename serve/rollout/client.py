@@ -1,24 +1,29 @@
-"""How a replica reaches the rollout: `Rollouts` for its HTTP routes, `RayRollouts` on a cluster."""
+"""Clients of the rollout: `RayRollouts` for the HTTP routes of a replica, `apply_offline` without a cluster."""
 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import AsyncGenerator
 from typing import Any, Protocol, TypeVar
 
 from model_store.errors import ModelNotReady, ResightError
 from model_store.names import VersionId
-from serve.rollout.operations import Operation, Outcome, asked
-from serve.rollout.prove import Proof
+from model_store.store import ModelStore
+from serve.rollout.events import record
+from serve.rollout.operations import Operation, Outcome, new_outcome
+from serve.rollout.proof import Proof, prove
+from serve.rollout.state import ModelState, read_state
+from serve.rollout.steps import Rollout
 
 T = TypeVar("T")
 
 
 class Rollouts(Protocol):
-    """What the routes of /v1/models need."""
+    """Interface that the routes of /v1/models require."""
 
     async def apply(self, operation: Operation, wait_s: float) -> Outcome:
-        """Begin, and how it stands after so long at most."""
+        """Begin an operation; return its outcome when it has ended, or its state after `wait_s`."""
         ...
 
     async def outcome(self, outcome_id: str) -> Outcome | None: ...
@@ -33,15 +38,15 @@ class Rollouts(Protocol):
 
 
 class RayRollouts:
-    """Over the cluster's `Rollout` actor. `holder` is the name of the actor that asks, if it loads models."""
+    """Calls the cluster's `Rollout` actor. `holder` is the name of the calling actor, if it loads models."""
 
     def __init__(self, actor: Any, holder: str = "") -> None:
         self._actor, self._holder = actor, holder
 
     async def apply(self, operation: Operation, wait_s: float) -> Outcome:
-        """Raises Overloaded, StorageUnreachable."""
-        new = asked(operation)  # the id is made here, since Ray may repeat the call
-        accepted = _unless_error(await self._actor.ask.remote(new))
+        """Begin an operation; return its outcome or state. Raises Overloaded, StorageUnreachable."""
+        new = new_outcome(operation)  # the id is created here, since Ray may repeat the call
+        accepted = _raise_or_return(await self._actor.ask.remote(new))
         ended: Outcome | None = await self._actor.wait.remote(new.id, wait_s)
         return ended or accepted
 
@@ -61,26 +66,60 @@ class RayRollouts:
         return await self._actor.refused.remote()
 
     async def prove(self, version: VersionId) -> Proof:
-        """Return the proof, made now unless it is known. Raises ModelError, Overloaded."""
-        return _unless_error(await self._reached(version, "prove", version))
+        """Return the proof of a version; make it if there is none. Raises ModelError, Overloaded."""
+        return _raise_or_return(await self._call(version, "prove", version))
 
     @contextlib.asynccontextmanager
     async def loading(self, version: VersionId) -> AsyncGenerator[None]:
         """Report the start and the end of a load in this process. Raises ModelError on entering."""
-        _unless_error(await self._reached(version, "loading", version, self._holder))
+        _raise_or_return(await self._call(version, "loading", version, self._holder))
         try:
             yield
         finally:
             self._actor.loaded.remote(version, self._holder)
 
-    async def _reached(self, version: VersionId, method: str, *arguments: Any) -> Any:
+    async def _call(self, version: VersionId, method: str, *arguments: Any) -> Any:
         try:
             return await getattr(self._actor, method).remote(*arguments)
         except Exception as error:  # the actor is unavailable
             raise ModelNotReady(f"{version} cannot be proved now: {error}"[:500]) from error
 
 
-def _unless_error(found: T | ResightError) -> T:
-    if isinstance(found, ResightError):
-        raise found
-    return found
+def _raise_or_return(result: T | ResightError) -> T:
+    if isinstance(result, ResightError):
+        raise result
+    return result
+
+
+class NoReplicas:
+    """Replicas of a cluster that does not run."""
+
+    def holds(self, version: VersionId, digest: str) -> bool:
+        return False
+
+    def ensure(self, version: VersionId, digest: str) -> None:
+        return None
+
+    def activate(self, name: str, state: ModelState) -> None:
+        return None
+
+    def release(self, version: VersionId) -> None:
+        return None
+
+
+def apply_offline(store: ModelStore, operation: Operation) -> Outcome:
+    """Apply an operation and record it in the event log. Raises ResightError if it is refused."""
+    started = time.perf_counter()
+    outcome = new_outcome(operation)
+    before = read_state(store, operation.name).aliases.get(operation.alias)
+    rollout = Rollout(store, NoReplicas(), lambda version: prove(store.url, version, threads=1))
+    try:
+        detail = rollout.apply(rollout.begin(operation))
+    except ResightError as error:
+        change = {"state": "refused", "detail": str(error), "error": type(error).__name__}
+        record(store, outcome.model_copy(update=change), before, before)
+        raise
+    seconds = round(time.perf_counter() - started, 3)
+    done = outcome.model_copy(update={"state": "done", "detail": detail, "seconds": seconds})
+    record(store, done, before, read_state(store, operation.name).aliases.get(operation.alias))
+    return done

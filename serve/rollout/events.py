@@ -1,25 +1,36 @@
-"""The event log: who moved which alias when, and what was refused and why. Only ever added to.
+"""Events of the operations on aliases, and the accepted operations that have not ended: one small file each.
 
-<models>/<name>/.rollout/events/<UTC time>-<operation id>.json, one small file an event, so that it works on
-S3 too, where nothing can be appended to.
+<models>/<name>/.rollout/events/<UTC time>-<operation id>.json     append-only: when, what, and why if refused
+<models>/<name>/.rollout/operations/<operation id>.json            until the event of its end is recorded
+
+Files on S3 cannot be appended to. An accepted operation outlives the process that runs it.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import TypeVar
 
+import structlog
 from pydantic import ValidationError
 
 from model_store.errors import StorageUnreachable
+from model_store.frozen import Frozen
+from model_store.names import NAME
 from model_store.store import ModelStore
 from serve.rollout.operations import Outcome
-from serve.rollout.state import AliasState, Frozen
+from serve.rollout.state import AliasState
+from serve.rollout.steps import PreparedOperation
 
-EVENTS = ".rollout/events"
+EVENTS, OPERATIONS = ".rollout/events", ".rollout/operations"
+log = structlog.get_logger("resight.rollout")
+R = TypeVar("R", bound=Frozen)
 
 
 class Event(Frozen):
-    """An operation that ended, and what served before and after it."""
+    """An operation that has ended, and what served before and after it."""
 
     at: datetime
     outcome: Outcome
@@ -27,13 +38,20 @@ class Event(Frozen):
     after: AliasState | None
 
 
+class Accepted(Frozen):
+    """An operation that was accepted and has not ended."""
+
+    outcome: Outcome
+    begun: PreparedOperation
+
+
 def record(
     store: ModelStore, outcome: Outcome, before: AliasState | None, after: AliasState | None
 ) -> Event:
-    """Raises StorageUnreachable, also where the model's folder is away: nothing is written in its place."""
+    """Write an event. Raises StorageUnreachable, also if the model's folder is missing: it is not created."""
     name = outcome.operation.name
     if not store.folder.exists(name):
-        raise StorageUnreachable(f"{store.url}/{name} is away")
+        raise StorageUnreachable(f"{store.url}/{name} does not exist or is unavailable")
     event = Event(at=datetime.now(UTC), outcome=outcome, before=before, after=after)
     stamp = f"{event.at:%Y%m%dT%H%M%S%f}-{outcome.id}"
     path = f"{name}/{EVENTS}/{stamp}.json"
@@ -41,21 +59,77 @@ def record(
     return event
 
 
-def events(store: ModelStore, name: str, most: int = 20) -> list[Event]:
-    """The newest, newest first; a damaged one is left out."""
-    files = sorted(store.folder.names(f"{name}/{EVENTS}"), reverse=True)[:most]
-    return [event for file in files if (event := _read(store, name, file))]
+def events(store: ModelStore, name: str, max_events: int = 20) -> list[Event]:
+    """Return up to `max_events` events, newest first; skip damaged ones."""
+    files = sorted(store.folder.names(f"{name}/{EVENTS}"), reverse=True)[:max_events]
+    return [event for file in files if (event := _read(store, f"{name}/{EVENTS}/{file}", Event))]
 
 
 def event_of(store: ModelStore, name: str, outcome_id: str) -> Event | None:
-    """The event that ended an operation."""
+    """Return the event that ended an operation, or None."""
     files = store.folder.names(f"{name}/{EVENTS}")
-    mine = [file for file in files if file.endswith(f"-{outcome_id}.json")]
-    return _read(store, name, mine[-1]) if mine else None
+    matching = [file for file in files if file.endswith(f"-{outcome_id}.json")]
+    return _read(store, f"{name}/{EVENTS}/{matching[-1]}", Event) if matching else None
 
 
-def _read(store: ModelStore, name: str, file: str) -> Event | None:
+def ended(store: ModelStore, name: str) -> set[str]:
+    """Return the ids of a model's operations with a recorded end. Raises StorageUnreachable."""
+    files = store.folder.names(f"{name}/{EVENTS}")
+    return {file.partition("-")[2].removesuffix(".json") for file in files}
+
+
+def save_operation(store: ModelStore, accepted: Accepted) -> Accepted:
+    """Write an operation, unless its model has no folder, and return it. Raises StorageUnreachable.
+
+    If its id was written before (by another process, or by this one without an acknowledgement), return that record.
+    """
+    path = _path(accepted.outcome)
+    if store.folder.exists(accepted.outcome.operation.name):
+        try:
+            store.folder.create(path, accepted.model_dump_json(indent=1).encode())
+        except FileExistsError:
+            return _read(store, path, Accepted) or accepted
+    return accepted
+
+
+def remove_operation(store: ModelStore, outcome: Outcome) -> None:
+    """Remove an operation. Errors are only logged: an operation has ended once its event is in the log."""
     try:
-        return Event.model_validate_json(store.folder.read(f"{name}/{EVENTS}/{file}"))
-    except (ValidationError, FileNotFoundError):
+        store.folder.remove(_path(outcome))
+    except Exception as error:  # each file system has its own error classes
+        log.warning("operation_not_removed", id=outcome.id, error=str(error))
+
+
+def open_operations(store: ModelStore) -> Iterator[Accepted]:
+    """Yield the operations of all models, oldest first for each; skip damaged files. Raises StorageUnreachable."""
+    for name in store.names():
+        files = store.folder.names(f"{name}/{OPERATIONS}")
+        paths = [f"{name}/{OPERATIONS}/{file}" for file in files]
+        records = [record for path in paths if (record := _read(store, path, Accepted))]
+        yield from sorted(records, key=lambda record: record.outcome.asked_at)
+
+
+def outcome_of(store: ModelStore, outcome_id: str) -> Outcome | None:
+    """Return the outcome of an operation, open or ended, accepted by any process; None if there is none.
+
+    Raises StorageUnreachable.
+    """
+    name, _, number = outcome_id.rpartition("-")
+    if not (NAME.fullmatch(name) and re.fullmatch("[0-9a-f]+", number)):
+        return None
+    accepted = _read(store, f"{name}/{OPERATIONS}/{outcome_id}.json", Accepted)
+    if event := event_of(store, name, outcome_id):
+        return event.outcome
+    return accepted and accepted.outcome
+
+
+def _path(outcome: Outcome) -> str:
+    return f"{outcome.operation.name}/{OPERATIONS}/{outcome.id}.json"
+
+
+def _read(store: ModelStore, path: str, kind: type[R]) -> R | None:
+    """Return a record, or None if it is missing or damaged."""
+    try:
+        return kind.model_validate_json(store.folder.read(path))
+    except (FileNotFoundError, ValidationError):
         return None

@@ -1,4 +1,4 @@
-"""What a rollout can be asked to do, and what became of it: frozen, and the same over HTTP."""
+"""Operations of a rollout and their outcomes: frozen, and the same over HTTP."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from model_store.errors import BadRequest, Conflict, ModelNotFound
+from model_store.frozen import Frozen
 from model_store.names import DEFAULT_ALIAS
-from serve.rollout.state import Frozen
 
 Kind = Literal["promote", "rollback", "canary", "shadow", "pin", "unpin", "release", "follow"]
 NEEDS_VERSION = {"promote", "release", "follow"}
 
 
 class Operation(Frozen):
-    """One step, on one alias of one model.
+    """An operation on one alias of one model.
 
     promote   `version` answers for the alias
-    rollback  the version before it does, again; repeated, the one before that
-    canary    `version` answers `percent` of its requests; 0 ends it
-    shadow    `version` sees `percent` of its images and never answers; 0 ends it
-    pin       nothing moves the alias until `unpin`
-    release   replicas let `version` go, if no alias means it and no run holds it
-    follow    as promote, because aliases.json was changed by another hand
+    rollback  the previous version answers again; repeated, the one before that
+    canary    `version` answers `percent` of the alias's requests; 0 ends it
+    shadow    `version` runs on `percent` of the alias's images and never answers; 0 ends it
+    pin       the alias cannot be moved until `unpin`
+    release   replicas unload `version`, if no alias refers to it and no run holds it
+    follow    like promote, because aliases.json was changed outside the rollout
     """
 
     kind: Kind
@@ -45,25 +45,25 @@ class Operation(Frozen):
 
 
 class Outcome(Frozen):
-    """How an operation stands. `refused` has changed nothing; `detail` says why, or what was done."""
+    """State of an operation; `detail` is what was done, or why it was refused. A refused operation changed nothing."""
 
     id: str
     operation: Operation
     state: Literal["waiting", "running", "done", "refused"] = "waiting"
     detail: str = ""
-    error: str | None = Field(default=None, description="class of the error, where refused")
+    error: str | None = Field(default=None, description="class of the error, if refused")
     asked_at: datetime
-    seconds: float = Field(default=0, description="from when it was asked")
+    seconds: float = Field(default=0, description="duration of the operation")
 
     def raise_if_refused(self) -> None:
-        """Raises BadRequest, ModelNotFound or Conflict with why nothing was changed."""
+        """Raise BadRequest, ModelNotFound or Conflict with the reason, if the operation was refused."""
         if self.state != "refused":
             return
         kind = {"BadRequest": BadRequest, "ModelNotFound": ModelNotFound}.get(self.error or "")
         raise (kind or Conflict)(self.detail)
 
 
-def asked(operation: Operation) -> Outcome:
-    """Return a new outcome. Its id contains the model's name, so that it is found in the store."""
+def new_outcome(operation: Operation) -> Outcome:
+    """Return a new outcome. Its id contains the model's name, which leads to its file in the store."""
     number = f"{operation.name}-{secrets.token_hex(6)}"
     return Outcome(id=number, operation=operation, asked_at=datetime.now(UTC))

@@ -1,9 +1,9 @@
-"""What serves, per alias of a model: the version, the way back, canary, shadow and pin.
+"""State of the aliases of a model: the active version, previous ones, canary, shadow and pin.
 
 <models>/<name>/.rollout/state.json <--read_state / update_state--> ModelState
 
-An alias that nobody has rolled out yet is taken from aliases.json as it stands. `generation` grows
-with each write, so that a replica never goes back to an older state than it has.
+An alias that was never rolled out has the version in aliases.json. `generation` grows with each write, so that a
+replica never returns to an older state.
 """
 
 from __future__ import annotations
@@ -12,20 +12,16 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from model_store.errors import ModelRefused
+from model_store.frozen import Frozen, wrong_fields
 from model_store.names import VersionId
-from model_store.said import wrong_fields
 from model_store.store import ModelStore
 
 STATE = ".rollout/state.json"
 MAX_PREVIOUS = 20
-"""Steps that an alias can be rolled back."""
-
-
-class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+"""Number of steps that an alias can be rolled back."""
 
 
 class Share(Frozen):
@@ -36,7 +32,7 @@ class Share(Frozen):
 
 
 class AliasState(Frozen):
-    """What answers for one alias. `previous`: what answered before and was not rolled back, the newest last."""
+    """State of one alias. `previous` are the versions that were active and not rolled back, newest last."""
 
     active: str
     previous: tuple[str, ...] = ()
@@ -46,17 +42,17 @@ class AliasState(Frozen):
     pinned: bool = False
 
     def versions(self) -> set[str]:
-        """Everything that must be loaded for it."""
+        """Return the versions that must be loaded."""
         shares = (share.version for share in (self.canary, self.shadow) if share)
         return {self.active, *shares}
 
     def named(self) -> set[str]:
-        """Everything that must be loaded for it, and the way back."""
+        """Return the versions that must be loaded, and the previous ones."""
         return self.versions() | set(self.previous)
 
 
 class ModelState(Frozen):
-    """All aliases of one model, and the digest (`ModelVersion.digest`) of each version as it was rolled out."""
+    """State of all aliases of a model, and the digest (`ModelVersion.digest`) of each version at its rollout."""
 
     generation: int = 0
     aliases: dict[str, AliasState] = {}
@@ -65,36 +61,42 @@ class ModelState(Frozen):
     def with_alias(
         self, alias: str, state: AliasState | None, digests: Mapping[str, str] | None = None
     ) -> ModelState:
-        """The next generation, with this alias changed, or gone. Digests of versions that no alias names any more
-        are left out.
+        """Return the next generation with this alias changed, or removed if `state` is None.
+
+        Digests of versions that no alias names are dropped.
         """
-        aliases = {name: one for name, one in self.aliases.items() if name != alias}
+        aliases = {name: other for name, other in self.aliases.items() if name != alias}
         if state is not None:
             aliases[alias] = state
-        named = {version for one in aliases.values() for version in one.named()}
+        named = {version for other in aliases.values() for version in other.named()}
         kept = {v: d for v, d in (self.digests | dict(digests or {})).items() if v in named}
         return ModelState(generation=self.next_generation(), aliases=aliases, digests=kept)
 
     def require_unchanged(self, version: VersionId, digest: str) -> None:
-        """Raises ModelRefused if the version was rolled out with other files."""
-        if self.digests.get(version.version, digest) != digest:
-            raise ModelRefused(
-                f"the files of {version} were replaced after it was rolled out, and versions never change: "
-                "add them as another version"
-            )
+        """Raise ModelRefused if the version was rolled out with other files."""
+        require_same_files(version, self.digests.get(version.version, digest), digest)
 
     def next_generation(self) -> int:
-        """Milliseconds of the clock, and more than this one: replicas follow also when the file was lost."""
+        """Return the larger of the clock in ms and this generation + 1: it grows even if the file was lost."""
         return max(self.generation + 1, time.time_ns() // 1_000_000)
 
     def versions(self, name: str) -> set[VersionId]:
         return {VersionId(name, v) for state in self.aliases.values() for v in state.versions()}
 
 
-def read_state(store: ModelStore, name: str) -> ModelState:
-    """Aliases that are wanted, each with what serves for it (or what is wanted, the first time).
+def require_same_files(version: VersionId, rolled_out: str, digest: str) -> None:
+    """Raise ModelRefused if the digest of a version's files is not the one with which it was rolled out."""
+    if digest != rolled_out:
+        raise ModelRefused(
+            f"the files of {version} were replaced after it was rolled out, and versions never change: "
+            "add the files as another version"
+        )
 
-    Raises ModelRefused when a file is damaged, StorageUnreachable.
+
+def read_state(store: ModelStore, name: str) -> ModelState:
+    """Return the aliases in aliases.json, each with its state, or with its version there if it was never rolled out.
+
+    Raises ModelRefused if a file is damaged, StorageUnreachable.
     """
     wanted = store.aliases(name)
     try:
@@ -106,8 +108,10 @@ def read_state(store: ModelStore, name: str) -> ModelState:
 def update_state(
     store: ModelStore, name: str, change: Callable[[ModelState], ModelState]
 ) -> ModelState:
-    """Write `change` of the state in the files at that moment, and return it. Nothing is written if it returns its
-    argument, or raises. Raises as `read_state`, Conflict, StorageUnsafe.
+    """Apply `change` to the current state in the files, write the result and return it.
+
+    Nothing is written if `change` returns its argument, or raises. Raises the errors of `read_state`, Conflict,
+    StorageUnsafe.
     """
     written: list[ModelState] = []
 
@@ -124,11 +128,11 @@ def _merged(
     store: ModelStore, name: str, wanted: Mapping[str, str], data: bytes | None
 ) -> ModelState:
     try:
-        known = ModelState() if data is None else ModelState.model_validate_json(data)
+        state = ModelState() if data is None else ModelState.model_validate_json(data)
     except ValidationError as error:
         raise ModelRefused(
             f"{store.url}/{name}/{STATE} is damaged ({wrong_fields(error, ModelState, 'file')}); remove it: "
-            "what serves then follows aliases.json"
+            "aliases.json then decides what serves"
         ) from error
-    aliases = {alias: known.aliases.get(alias, AliasState(active=v)) for alias, v in wanted.items()}
-    return known.model_copy(update={"aliases": aliases})
+    aliases = {alias: state.aliases.get(alias, AliasState(active=v)) for alias, v in wanted.items()}
+    return state.model_copy(update={"aliases": aliases})

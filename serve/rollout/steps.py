@@ -1,10 +1,11 @@
-"""The steps of a rollout, in the one order that never leaves a request without its model.
+"""Steps of a rollout, in the order that never leaves a request without its model.
 
 prove in a throw-away process -> load, warm up and probe in every replica -> write the alias and the state
--> every replica switches and acknowledges -> done. What fails before the alias is written has changed nothing;
-what fails after it is put back. Operations may run at the same time, also in other processes: what is written is
-computed from the files at that moment, and refused if they contradict the operation. Knows no Ray: `Replicas` and
-`prove` are given.
+-> every replica switches and acknowledges -> done
+
+An error before the alias is written changes nothing; if a later step fails, the alias is restored. Operations may run
+concurrently, also in other processes: each write is computed from the current files, and refused if they conflict with
+the operation. Does not import Ray: `Replicas` and `prove` are passed in.
 """
 
 from __future__ import annotations
@@ -36,27 +37,27 @@ MOVES = ("promote", "rollback", "follow")
 
 
 class Replicas(Protocol):
-    """All replicas of a running cluster. Each call raises ResightError unless all acknowledge."""
+    """All replicas of a running cluster. Each method raises ResightError unless all acknowledge."""
 
     def holds(self, version: VersionId, digest: str) -> bool:
-        """Return True if each has it loaded, from files of this digest."""
+        """Return True if every replica has loaded the version from files of this digest."""
         ...
 
     def ensure(self, version: VersionId, digest: str) -> None:
-        """Load, warm up and probe a version in each, from files of this digest, unless it is there."""
+        """Load, warm up and probe a version from files of this digest in every replica that has not loaded it."""
         ...
 
     def activate(self, name: str, state: ModelState) -> None:
-        """Have each answer by this state from now on. Raises Conflict if one knows a newer state."""
+        """Switch every replica to this state. Raises Conflict if one has a newer state."""
         ...
 
     def release(self, version: VersionId) -> None:
-        """Let it go in each. Raises Conflict where an alias means it or a run holds it."""
+        """Unload a version in every replica. Raises Conflict if an alias refers to it or a run holds it."""
         ...
 
 
-class Begun(Frozen):
-    """An operation, and the alias when it was requested: as it served, and its version in aliases.json."""
+class PreparedOperation(Frozen):
+    """An operation, and its alias at the time of the request: its state, and its version in aliases.json."""
 
     operation: Operation
     before: AliasState | None = None
@@ -65,7 +66,7 @@ class Begun(Frozen):
 
 @dataclass
 class Rollout:
-    """Call it from any thread; the switches of one model take turns."""
+    """Applies operations, from any thread; only one at a time switches a model."""
 
     store: ModelStore
     replicas: Replicas
@@ -74,27 +75,28 @@ class Rollout:
         default_factory=lambda: defaultdict(threading.Lock)
     )
 
-    def begin(self, operation: Operation) -> Begun:
+    def begin(self, operation: Operation) -> PreparedOperation:
         """Return the operation in a form that can be repeated: a rollback names its version.
 
         Raises ModelRefused for damaged files, StorageUnreachable.
         """
         if operation.kind == "release":
-            return Begun(operation=operation)
+            return PreparedOperation(operation=operation)
         before = read_state(self.store, operation.name).aliases.get(operation.alias)
         if operation.kind == "rollback" and operation.version is None and before:
             operation = operation.model_copy(update={"version": self._target(operation, before)})
         wanted = self.store.aliases(operation.name).get(operation.alias)
-        return Begun(operation=operation, before=before, wanted=wanted)
+        return PreparedOperation(operation=operation, before=before, wanted=wanted)
 
     def _target(self, operation: Operation, now: AliasState) -> str | None:
-        """Return the newest of the versions before this one that is in the store; None if there is none."""
-        there = {version.version for version in self.store.versions(operation.name)}
-        return next((v for v in reversed(now.previous) if v in there and v != now.active), None)
+        """Return the newest previous version that is in the store; None if there is none."""
+        stored = {version.version for version in self.store.versions(operation.name)}
+        return next((v for v in reversed(now.previous) if v in stored and v != now.active), None)
 
-    def apply(self, begun: Begun) -> str:
-        """Return what was done, in words. Raises ResightError when nothing was done: nothing has changed then, unless
-        the message reports that it could not be put back.
+    def apply(self, begun: PreparedOperation) -> str:
+        """Apply an operation; return a text of what was done.
+
+        Raises ResightError if it failed: nothing has changed then, unless the message reports a failed restore.
         """
         operation, name = begun.operation, begun.operation.name
         if operation.kind == "release":
@@ -103,30 +105,29 @@ class Rollout:
             return f"{version} is released"
         at = datetime.now(UTC)
         now = read_state(self.store, name)
-        self._next(begun, now, at)  # refuses before anything is proved
+        self._next(begun, now, at)  # raises before anything is proved
         digests = self._bring(operation, now)
 
-        def decided(now: ModelState) -> ModelState:
+        def decide(now: ModelState) -> ModelState:
             for version, digest in digests.items():
                 now.require_unchanged(version_id(name, version), digest)
-            known, next_ = now.aliases.get(operation.alias), self._next(begun, now, at)
-            same = next_ == known and digests.items() <= now.digests.items()
+            current, next_ = now.aliases.get(operation.alias), self._next(begun, now, at)
+            same = next_ == current and digests.items() <= now.digests.items()
             return now if same else now.with_alias(operation.alias, next_, digests)
 
         with self._turns[name]:
-            return self._switch(begun, decided)
+            return self._switch(begun, decide)
 
-    def _next(self, begun: Begun, state: ModelState, at: datetime) -> AliasState:
-        """The alias as the operation wants it. Raises BadRequest, Conflict."""
+    def _next(self, begun: PreparedOperation, state: ModelState, at: datetime) -> AliasState:
+        """Return the alias after the operation. Raises BadRequest, Conflict."""
         operation, now = begun.operation, state.aliases.get(begun.operation.alias)
         if now == AliasState(active=str(operation.version)):
-            now = (
-                begun.before
-            )  # it was never rolled out, and aliases.json names the new version already
+            # it was never rolled out, and aliases.json already names the new version
+            now = begun.before
         kind, place = operation.kind, f"{operation.name}:{operation.alias}"
         if kind == "rollback" and now is not None and operation.version is None:
             raise BadRequest(
-                f"{place} has no version before {now.active} to go back to: what was rolled back does not count; "
+                f"{place} has no version before {now.active} to go back to: rolled-back versions do not count; "
                 f"see: resight models history {operation.name}"
             )
         if kind in ("promote", "follow"):
@@ -144,35 +145,35 @@ class Rollout:
         if operation.percent:
             share = Share(version=str(operation.version), percent=operation.percent)
             if share.version == now.active:
-                raise Conflict(f"{share.version} answers for {place} already")
+                raise Conflict(f"{share.version} already answers for {place}")
             if kind == "shadow":
                 self._require_detector(version_id(operation.name, share.version))
         return now.model_copy(update={kind: share})
 
     def _no_version(self, operation: Operation, place: str) -> str:
-        """Return why nothing can be done to an alias that names no version, and what may have been meant."""
+        """Return the error for an operation on an alias without a version, with the likely way out."""
         if operation.kind not in ("canary", "shadow") or operation.version is None:
-            return f"{place} names no version yet; promote one first"
+            return f"{place} has no version yet; promote one first"
         name, version = operation.name, version_id(operation.name, operation.version)
         others: list[str] = []
         for other in self.store.names():
             with contextlib.suppress(ModelError):
                 others += [other] if operation.alias in self.store.aliases(other) else []
         return (
-            f"{place} names no version, so {version} has no requests to share: a {operation.kind} is another version "
+            f"{place} has no version, so {version} has no requests to share: a {operation.kind} is another version "
             f"of the model that answers. Promote a version of {name} first; or, if {version} is meant as a new version "
             f"of another model, add its file under that name: resight models add FILE --name {(*others, 'NAME')[0]}"
         )
 
     def _require_detector(self, version: VersionId) -> None:
-        """Raises BadRequest: what a shadow is judged by are boxes (serve/agreement.py)."""
+        """Raise BadRequest for a classifier: shadows are compared by boxes (serve/models/shadow.py)."""
         if self.store.describe(version).config.kind != "detector":
             raise BadRequest(
                 f"{version} is a classifier, and shadows are compared by their boxes: use a canary instead"
             )
 
     def _bring(self, operation: Operation, now: ModelState) -> dict[str, str]:
-        """Prove and load the version that the operation names, unless replicas hold it; version to digest.
+        """Prove and load the version of the operation, unless replicas hold it; return version to digest.
 
         Raises ModelError.
         """
@@ -185,29 +186,30 @@ class Rollout:
             self.replicas.ensure(wanted.id, wanted.digest)
         return {wanted.id.version: wanted.digest}
 
-    def _switch(self, begun: Begun, decided: Callable[[ModelState], ModelState]) -> str:
+    def _switch(self, begun: PreparedOperation, decide: Callable[[ModelState], ModelState]) -> str:
         operation, name, alias = begun.operation, begun.operation.name, begun.operation.alias
         before, wanted = read_state(self.store, name), self.store.aliases(name).get(alias)
-        new = decided(before)  # refuses before anything is written
+        new = decide(before)  # raises before anything is written
         if operation.kind in MOVES:
             among = {operation.version}
             if operation.kind != "follow":
                 among.add(begun.wanted)
             self.store.set_alias(name, alias, operation.version, among=among)
         try:
-            new = update_state(self.store, name, decided)
-            if operation.version and _needs_version(operation):  # it may have been removed since
+            new = update_state(self.store, name, decide)
+            # raises if the version was removed in between
+            if operation.version and _needs_version(operation):
                 self.store.digests(version_id(name, operation.version))
             self._activate(name, new)
         except BaseException as error:
-            self._put_back(begun, wanted, before, new, error)
+            self._restore(begun, wanted, before, new, error)
             raise
         if new.aliases[alias] == before.aliases.get(alias):
-            return f"{name}:{alias} is so already"
+            return f"{name}:{alias} is unchanged"
         return _words(operation, new.aliases[alias])
 
     def _activate(self, name: str, state: ModelState) -> None:
-        """Activate a state in all replicas, or a newer one that was derived from it and that a replica has already."""
+        """Activate a state in all replicas, or a newer state derived from it that a replica already has."""
         while True:
             try:
                 self.replicas.activate(name, state)
@@ -218,34 +220,35 @@ class Rollout:
                     raise
                 state = newest
 
-    def _put_back(
+    def _restore(
         self,
-        begun: Begun,
+        begun: PreparedOperation,
         wanted: str | None,
         before: ModelState,
         mine: ModelState,
         error: BaseException,
     ) -> None:
-        """Restore the alias, unless another writer has moved it since. Raises ModelNotReady if the files cannot be
-        written. aliases.json is first, because the state follows it once the store can be written.
+        """Restore the alias, unless another writer has moved it. Raises ModelNotReady if the files cannot be written.
+
+        aliases.json comes first, because the state follows it as soon as the store is writable.
         """
         operation, name, alias = begun.operation, begun.operation.name, begun.operation.alias
 
-        def undone(now: ModelState) -> ModelState:
-            found, was = now.aliases.get(alias), before.aliases.get(alias)
-            if found not in (None, mine.aliases[alias]):
+        def restored(now: ModelState) -> ModelState:
+            current, previous = now.aliases.get(alias), before.aliases.get(alias)
+            if current not in (None, mine.aliases[alias]):
                 return now
-            return now.with_alias(alias, was if found else None, before.digests)
+            return now.with_alias(alias, previous if current else None, before.digests)
 
         try:
             if operation.kind in MOVES:
                 with contextlib.suppress(Conflict):
                     self.store.set_alias(name, alias, wanted, among={operation.version})
-            back = update_state(self.store, name, undone)
-        except Exception as also:
+            back = update_state(self.store, name, restored)
+        except Exception as second:
             raise ModelNotReady(
-                f"{error}; and it could not be put back ({also}): replicas follow aliases.json and the state of "
-                f"{name} as soon as they can read them; see 'resight models history {name}' then"
+                f"{error}; and the alias could not be restored ({second}): replicas follow aliases.json and the state "
+                f"of {name} as soon as they can read them; see 'resight models history {name}' then"
             ) from error
         with contextlib.suppress(ModelNotReady, Conflict):  # replicas that miss it read the file
             self.replicas.activate(name, back)
@@ -266,7 +269,7 @@ def _promoted(place: str, now: AliasState | None, version: str, at: datetime) ->
 
 
 def _rolled_back(place: str, now: AliasState, version: str, at: datetime) -> AliasState:
-    """Go back to a version of `previous`; neither what answers now nor what came after that version is left."""
+    """Go back to a version of `previous`; drop the active version and those after that version."""
     if now.active == version:
         return now
     _require_unpinned(now, place)
@@ -275,8 +278,9 @@ def _rolled_back(place: str, now: AliasState, version: str, at: datetime) -> Ali
     return AliasState(active=version, previous=tuple(reversed(left)), since=at)
 
 
-def _require_not_moved(begun: Begun, now: AliasState | None, place: str) -> None:
-    """Raises Conflict if the alias was moved after the operation was requested, unless to the version of the operation.
+def _require_not_moved(begun: PreparedOperation, now: AliasState | None, place: str) -> None:
+    """Raise Conflict if the alias was moved after the request, except to the version of the operation.
+
     `follow` is exempt: it depends on aliases.json alone.
     """
     if begun.operation.kind == "follow":
@@ -284,8 +288,8 @@ def _require_not_moved(begun: Begun, now: AliasState | None, place: str) -> None
     active, before = now and now.active, begun.before and begun.before.active
     if active != before and active != begun.operation.version:
         raise Conflict(
-            f"{place} was moved from {before or 'no version'} to {active or 'no version'} after this was asked "
-            "for; look at it, then ask again"
+            f"{place} was moved from {before or 'no version'} to {active or 'no version'} after this was "
+            "requested; check the alias, then try again"
         )
 
 
@@ -300,5 +304,5 @@ def _words(operation: Operation, now: AliasState) -> str:
     if share is not None:
         return f"{place}: {share.version} is its {operation.kind} for {share.percent:g} %"
     if operation.kind in ("canary", "shadow"):
-        return f"{place} has no {operation.kind} any more"
+        return f"{place} no longer has a {operation.kind}"
     return f"{place} is now {operation.name}@{now.active}" + (" (pinned)" if now.pinned else "")

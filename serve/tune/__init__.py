@@ -1,5 +1,4 @@
-"""Which batch, wait, threads, workers and replicas suit a model on this machine: measured, not guessed.
+"""Measure which batch, wait, threads, workers and replicas suit a model on this machine (docs/operate/tune.md).
 
-points (pure) -> sweep: replica processes under load -> choice (pure) -> report; apply writes deployment.json.
-Only what changes no row is ever written: docs/tune.md.
+plan.prepare -> sweep.run, with the processes of bench -> results.TuningResult -> report, apply
 """

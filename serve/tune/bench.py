@@ -1,153 +1,261 @@
-"""Points measured: replica processes started as a point needs them, and asked for one round at a time.
+"""Measure points with the replica's own engine under load, in child processes without Ray and HTTP.
 
-with Bench(version, args, photos, seconds, share) as bench: bench.current(), bench.measure(point) -> Round
-The processes of the current settings stay for the whole sweep, so that they can be measured again in between;
-those of other hardware end when the next is wanted. Where anything goes wrong they end at once, and the next
-point has new ones: an answer that comes late is nobody's.
+The processes of the current settings stay for the whole sweep; those of other hardware end before the next start.
+After an error the processes of a point end, so that a late answer is not taken for that of another point.
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Sequence
-from pathlib import Path
-from types import TracebackType
+import asyncio
+import contextlib
+import gc
+import itertools
+import multiprocessing
+import os
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
 
 from model_store.config import Batch
-from model_store.errors import ModelNotReady, ResightError
-from model_store.names import VersionId
+from model_store.detector import LoadedDetector
+from model_store.errors import BadRequest, ModelNotReady, Overloaded, ResightError
+from serve.inference.engine import Engine
+from serve.log_config import configure_logs
 from serve.settings import DetectArgs
-from serve.tune.facts import Round
-from serve.tune.load import Seen
-from serve.tune.point import Hardware, Point
-from serve.tune.replica import Closed, Open, Ready, Replica
+from serve.tune.plan import TuningPlan
+from serve.tune.results import Hardware, Point, Round
 
-CLOSED_SHARE = 1 / 3
-"""Of the seconds of a round, for throughput; a percentile wants more requests than a mean."""
+CLOSED_SHARE = 1 / 3  # of a round's seconds, for throughput; a percentile needs more requests.
+WARM_SHARE = 0.2  # of a closed loop, not counted.
+PATIENCE_S = 5.0  # for the first answer of a closed loop and the last ones of an open loop.
+SETTLE_S = 0.05  # between two loops, in which cancelled requests end.
+SLACK_S = 60.0  # for a round to end.
+
+Detect = Callable[[], Awaitable[None]]
 
 
 class Bench:
-    """`seconds` for each round; `share` of a point's own throughput is what its open loop offers."""
+    """Replica processes by hardware, started as points need them. Call close() at the end."""
 
-    def __init__(
-        self,
-        version: VersionId,
-        args: DetectArgs,
-        photos: Sequence[bytes],
-        seconds: float,
-        share: float,
-    ) -> None:
-        self._version, self._args, self._photos = version, args, photos
-        self._seconds, self._share = seconds, share
-        self._kept = Hardware.of(args)
-        self._up: dict[Hardware, list[Replica]] = {}
-        self._first: Ready | None = None
-        self._rounds = self._started = 0
-        self._logs = tempfile.TemporaryDirectory(prefix="resight-tune-")
-
-    def __enter__(self) -> Bench:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for hardware in list(self._up):
-            self._stop(hardware)
-        self._logs.cleanup()
+    def __init__(self, plan: TuningPlan) -> None:
+        self._plan, self._kept = plan, Hardware.of(plan.args)
+        self._running: dict[Hardware, list[Replica]] = {}
 
     def current(self) -> tuple[Batch, str]:
-        """The batch that a replica of the pool uses now, and its device.
+        """Return the batch and the device of a replica with the current settings.
 
-        Raises ModelError, and ModelNotReady where the pool wants a GPU and there is none.
+        Raises what loading raises, and ModelNotReady if the pool has GPUs and the runtime finds none.
         """
-        self._replicas(self._kept)
-        assert self._first is not None
-        if self._args.num_gpus and self._first.device == "cpu":
+        batch, device = self._replicas(self._kept)[0].loaded
+        pool, gpus = self._plan.setup.pool, self._plan.args.num_gpus
+        if gpus and device == "cpu":
             raise ModelNotReady(
-                f"{self._version} lives in the pool '{self._args.pool}', whose replicas have num_gpus "
-                f"{self._args.num_gpus:g}, and its runtime finds no GPU here: tune it on such a machine"
+                f"the pool '{pool}' has num_gpus {gpus:g}, but the runtime finds no GPU here: tune there"
             )
-        return self._first.batch, self._first.device
+        return batch, device
 
     def measure(self, point: Point) -> Round:
-        """Raises ResightError where a request fails, a process ends, or none can be started."""
+        """Measure one round. Raises ResightError if a request fails, or a process ends or cannot start."""
         try:
-            return self._measured(point)
+            replicas = self._replicas(point.hardware)
+            for replica in replicas:
+                replica.send(point)
+            limit_s = self._plan.setup.seconds + 2 * PATIENCE_S + SLACK_S
+            samples = [replica.receive(limit_s) for replica in replicas]
         except ResightError:
             self._stop(point.hardware)
             raise
-
-    def _measured(self, point: Point) -> Round:
-        replicas = self._replicas(point.hardware)
-        self._rounds += 1
-        clients = clients_for(point, self._args.limits.online_queue)
-        closed_s = CLOSED_SHARE * self._seconds
-        closed = _both(replicas, [Closed(point, clients, closed_s) for _ in replicas])
-        images = sum(len(one.latencies_ms) for one in closed)
-        window_s = max(one.seconds for one in closed)
-        rate = self._share * images / window_s
-        opened = _both(
-            replicas,
-            [
-                Open(point, rate / len(replicas), self._seconds - closed_s, 100 * self._rounds + i)
-                for i in range(len(replicas))
-            ],
-        )
+        images, windows_s, cpus_s, latencies_ms, unanswered = zip(*samples, strict=True)
+        closed_s, rate = max(windows_s), sum(i / s for i, s in zip(images, windows_s, strict=True))
         return Round(
-            closed_s=round(window_s, 4),
-            closed_images=images,
-            cpu_s=round(sum(one.cpu_s for one in closed), 4),
-            offered_per_s=round(rate, 3),
-            latencies_ms=tuple(ms for one in opened for ms in one.latencies_ms),
-            unanswered=sum(one.unanswered for one in opened),
+            closed_s=round(closed_s, 4),
+            closed_images=sum(images),
+            cpu_s=round(sum(cpus_s), 4),
+            offered_per_s=round(self._plan.setup.load_share * rate, 3),
+            latencies_ms=tuple(itertools.chain(*latencies_ms)),
+            unanswered=sum(unanswered),
         )
+
+    def close(self) -> None:
+        for hardware in list(self._running):
+            self._stop(hardware)
 
     def _replicas(self, hardware: Hardware) -> list[Replica]:
-        if hardware not in self._up:
-            for other in [one for one in self._up if one != self._kept]:
+        if hardware not in self._running:
+            for other in set(self._running) - {self._kept}:
                 self._stop(other)
-            threads, workers, count = hardware
-            shape = {"threads": threads, "workers": workers, "replicas": count}
-            args = self._args.model_copy(update=shape)
-            self._up[hardware] = started = []
-            try:
-                for _ in range(count):
-                    self._started += 1
-                    log = Path(self._logs.name) / f"{self._started}.log"
-                    started.append(Replica(self._version, args, self._photos, log))
-                ready = [one.ready() for one in started]
-            except BaseException:
-                self._stop(hardware)
-                raise
-            self._first = self._first or ready[0]
-        return self._up[hardware]
+            started = self._running[hardware] = []
+            for index in range(hardware.replicas):
+                started.append(Replica(self._plan, hardware, index))
+            for replica in started:
+                replica.loaded = replica.receive(self._plan.args.load_timeout_s)
+        return self._running[hardware]
 
     def _stop(self, hardware: Hardware) -> None:
-        for replica in self._up.pop(hardware, ()):
+        for replica in self._running.pop(hardware, ()):
             replica.stop()
 
 
-def clients_for(point: Point, admitted: int) -> int:
-    """Of a replica: enough to fill the next batch of each worker while one runs and others are decoded, as far
-    as the bound on admitted images allows.
-    """
-    return min(admitted, 2 * point.batch * point.workers + point.workers)
+class Replica:
+    """A child process that loads the version as a replica does. Raises ModelNotReady if it cannot start."""
 
+    loaded: tuple[Batch, str]  # the batch that replicas use now, and the device
 
-def _both(replicas: Sequence[Replica], loads: Sequence[Closed | Open]) -> list[Seen]:
-    """All at once. Every answer is taken before an error is raised: the next one is to what is asked next."""
-    for replica, load in zip(replicas, loads, strict=True):
-        replica.ask(load)
-    seen: list[Seen] = []
-    failed: list[ResightError] = []
-    for replica in replicas:
+    def __init__(self, plan: TuningPlan, hardware: Hardware, index: int) -> None:
+        self._model, context = plan.setup.model, multiprocessing.get_context("spawn")
+        args = plan.args.model_copy(update=hardware._asdict())
         try:
-            seen.append(replica.answer())
-        except ResightError as error:
-            failed.append(error)
-    if failed:
-        raise failed[0]
-    return seen
+            self._pipe, theirs = context.Pipe()
+            work = (theirs, plan, args, index)
+            self._process = context.Process(target=_main, args=work, daemon=True)
+            with theirs:
+                self._process.start()
+        except OSError as error:
+            raise ModelNotReady(f"cannot start a process for {self._model}: {error}") from error
+
+    def send(self, point: Point) -> None:
+        with contextlib.suppress(OSError):  # receive() raises the reason
+            self._pipe.send(point)
+
+    def receive(self, limit_s: float) -> Any:
+        """Return `loaded` first, then what measure_round returns for each point.
+
+        Raises the error of the process, or ModelNotReady if it is late or has ended.
+        """
+        try:
+            if not self._pipe.poll(limit_s):
+                raise ModelNotReady(f"{self._model} did not answer within {limit_s:.0f} s")
+            answer = self._pipe.recv()
+        except (EOFError, ConnectionError) as error:
+            self._process.join(10)
+            code = self._process.exitcode
+            raise ModelNotReady(f"the process of {self._model} ended with code {code}") from error
+        if isinstance(answer, ResightError):
+            raise answer
+        return answer
+
+    def stop(self) -> None:
+        for end in (self._process.terminate, self._process.kill):
+            end()
+            self._process.join(10)
+        self._pipe.close()
+
+
+def _main(pipe: Connection, plan: TuningPlan, args: DetectArgs, index: int) -> None:
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)  # the engine's log
+        os.dup2(nowhere.fileno(), 2)
+    configure_logs()
+    asyncio.run(_serve(pipe, plan, args, index))
+
+
+async def _serve(pipe: Connection, plan: TuningPlan, args: DetectArgs, index: int) -> None:
+    """Measure points until the parent closes the pipe, or until the first error, which is sent."""
+    engine, version, random = Engine(args), plan.version.id, np.random.default_rng(index)
+    seconds, share = plan.setup.seconds, plan.setup.load_share
+    photos = itertools.cycle(plan.photos)
+
+    async def detect() -> None:
+        with engine.admission.images.place():
+            await engine.detect(next(photos), str(version))
+
+    try:
+        loaded = (await engine.resolver.get(str(version))).detector
+        pipe.send((loaded.batch, loaded.session.device))
+        gc.freeze()  # as a replica does
+        while True:
+            point: Point = await asyncio.to_thread(pipe.recv)
+            engine.models.exchange(version, set_point(loaded, point))
+            clients = clients_for(point, args.limits.online_queue)
+            pipe.send(await measure_round(detect, clients, seconds, share, random))
+    except* EOFError:  # the parent has closed the pipe
+        pass
+    except* Exception as errors:
+        error = errors.exceptions[0]
+        pipe.send(error if isinstance(error, ResightError) else ModelNotReady(repr(error)))
+    finally:
+        engine.stop()
+
+
+def set_point(loaded: LoadedDetector, point: Point) -> LoadedDetector:
+    """Return the same model with the batch, wait and jpeg_shrink of a point."""
+    preprocess = loaded.config.preprocess.model_copy(update={"jpeg_shrink": point.jpeg_shrink})
+    config = loaded.config.model_copy(update={"preprocess": preprocess})
+    return replace(loaded, config=config, batch=Batch(max=point.batch, wait_ms=point.wait_ms))
+
+
+def clients_for(point: Point, online_queue: int) -> int:
+    """Return how many clients fill the next batch of each worker, within the queue's bound."""
+    return min(online_queue, 2 * point.batch * point.workers + point.workers)
+
+
+async def measure_round(
+    detect: Detect, clients: int, seconds: float, share: float, random: np.random.Generator
+) -> tuple[int, float, float, list[float], int]:
+    """Run a closed loop, then an open loop at `share` of its throughput; return the results of both.
+
+    Raises what `detect` raises in an ExceptionGroup, and BadRequest if no image is answered.
+    """
+    closed_s = CLOSED_SHARE * seconds
+    images, window_s, cpu_s = await closed_loop(detect, clients, closed_s)
+    await asyncio.sleep(SETTLE_S)
+    opened = await open_loop(detect, share * images / window_s, seconds - closed_s, random)
+    await asyncio.sleep(SETTLE_S)
+    return images, window_s, cpu_s, *opened
+
+
+async def closed_loop(detect: Detect, clients: int, seconds: float) -> tuple[int, float, float]:
+    """Let clients send the next picture as soon as one is answered; a slow model gets more time.
+
+    Return the images, seconds and CPU seconds after the warm-up.
+    """
+    answered = 0
+
+    async def client() -> None:
+        nonlocal answered
+        while True:
+            await detect()
+            answered += 1
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(client()) for _ in range(clients)]
+        await asyncio.sleep(WARM_SHARE * seconds)
+        before, began, cpu = answered, time.perf_counter(), time.process_time()
+        await asyncio.sleep((1 - WARM_SHARE) * seconds)
+        while answered == before and time.perf_counter() - began < PATIENCE_S:
+            await asyncio.sleep(seconds)
+        window_s, cpu_s = time.perf_counter() - began, time.process_time() - cpu
+        for task in tasks:
+            task.cancel()
+    if answered == before:
+        raise BadRequest(f"no image was answered within {window_s:.1f} s: use longer --seconds")
+    return answered - before, window_s, cpu_s
+
+
+async def open_loop(
+    detect: Detect, rate: float, seconds: float, random: np.random.Generator
+) -> tuple[list[float], int]:
+    """Send pictures at Poisson arrivals of `rate` per s, however slow the answers are.
+
+    Return latencies in ms from when each request was due, so that a stall counts fully, and the number of requests
+    that were rejected by the queue or not answered in time.
+    """
+    latencies_ms: list[float] = []
+
+    async def send(due: float) -> None:
+        with contextlib.suppress(Overloaded):
+            await detect()
+            latencies_ms.append(round((time.perf_counter() - due) * 1e3, 2))
+
+    arrivals = np.sort(random.uniform(0, seconds, random.poisson(rate * seconds)))
+    began = time.perf_counter()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds + PATIENCE_S), asyncio.TaskGroup() as group:
+            for due in (began + arrivals).tolist():
+                await asyncio.sleep(max(0.0, due - time.perf_counter()))
+                group.create_task(send(due))
+    return latencies_ms, len(arrivals) - len(latencies_ms)

@@ -1,166 +1,130 @@
-"""The order in which points are measured. Pure but for `measure`, which is given.
+"""Run a sweep: which points are measured, in which order, and which of them is best.
 
-current settings -> batch x threads x workers -> wait -> replicas -> scaled decoding -> the best, again
-Between any two processes the current settings are measured again, so that a machine that drifts is seen; what
-would be chosen is measured CONFIRMED times more, in turn with them, because the best of many noisy figures is
-partly luck.
+current settings -> batch x threads x workers -> wait -> replicas -> scaled decoding -> the best points again.
+The current settings are measured again between two kinds of processes, which shows whether the machine is steady.
+The best points are confirmed in turn with them, because the best of many noisy figures is partly luck.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from itertools import product
+from statistics import median
 
 from model_store.errors import ResightError
-from serve.tune.choice import MARGIN, applicable, choose, nearest, with_same_key
-from serve.tune.facts import Measured, Round, spread
-from serve.tune.point import (
-    CONFIRMED,
-    Point,
-    Wanted,
-    first_points,
-    replica_points,
-    wait_points,
-)
+from serve.tune.bench import Bench
+from serve.tune.plan import CONFIRM_ROUNDS, TuningPlan, first_points
+from serve.tune.results import MeasuredPoint, Point, Round, TuningResult, choose
 
-MOST_MARGIN = 0.15
-ATTEMPTS = 2
-Measure = Callable[[Point], Round]
-Say = Callable[[Measured], None]
+MARGIN, MAX_MARGIN = 0.03, 0.15
+"""Shares by which equal throughputs differ at most: on a quiet machine, and on any."""
+CONFIRM_ATTEMPTS = 2
+
+Report = Callable[[MeasuredPoint], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Swept:
-    """All points in the order in which they came first, and what is chosen of them."""
+def run(plan: TuningPlan, report: Report) -> TuningResult:
+    """Measure the plan in replica processes; `report` gets each figure.
 
-    points: tuple[Measured, ...]
-    margin: float
-    unsteady: float
-    best: Point | None
-    applies: Point | None
+    Raises ModelError if the version does not load or cannot be measured with its current settings.
+    """
+    with closing(Bench(plan)) as bench:
+        batch, device = bench.current()
+        current = plan.current(batch.max, batch.wait_ms)
+        return Sweep(plan, current, bench.measure, report).run(device)
 
 
 class Sweep:
-    """`shrink` is the jpeg_shrink that is measured beside the version's own, where another one pays."""
+    """One sweep; pure, except for `measure` and `report`."""
 
     def __init__(
-        self,
-        measure: Measure,
-        current: Point,
-        cores: int,
-        wanted: Wanted,
-        objective_p99_ms: float,
-        shrink: int | None = None,
-        say: Say = lambda measured: None,
+        self, plan: TuningPlan, current: Point, measure: Callable[[Point], Round], report: Report
     ) -> None:
-        self._measure, self._say = measure, say
-        self._current, self._wanted, self._objective = current, wanted, objective_p99_ms
-        self._first = first_points(current, cores, wanted)
-        self._shrink = shrink
-        self._beside: list[Point] = []
-        self._seen: dict[Point, Measured] = {}
-        self._last = current
+        self._plan, self._current = plan, current
+        self._measure, self._report = measure, report
+        self._measured: dict[Point, MeasuredPoint] = {}
 
-    def run(self) -> Swept:
-        """Raises ResightError where the current settings cannot be measured."""
-        self._seen[self._current] = Measured(point=self._current).again(
-            self._measure(self._current)
-        )
-        self._say(self._seen[self._current])
-        self._all(self._first)
-        self._all(wait_points(self._leaders(lambda one: one.batch > 1), self._wanted, self._known))
-        top = self._best(self._same_key)
-        self._all(replica_points(top, self._wanted, self._known))
-        if self._shrink is not None:
-            top = self._best(self._same_key)
-            self._beside = [top.model_copy(update={"jpeg_shrink": self._shrink})]
-            self._all(self._beside)
-        return self._chosen(self._confirmed())
+    def run(self, device: str) -> TuningResult:
+        """Measure all stages and choose. Raises ResightError if the current settings cannot be measured."""
+        space, cores = self._plan.space, self._plan.setup.machine.cores
+        self._round(self._current)
+        self._stage(first_points(self._current, cores, space))
+        waits = product(self._leaders(min_batch=2), space.waits_ms)
+        self._stage(point.replace(wait_ms=wait_ms) for point, wait_ms in waits)
+        best = self._leaders()[0]
+        workers = best.workers * best.replicas
+        counts = [count for count in sorted(space.replicas) if workers % count == 0]
+        self._stage(best.replace(replicas=count, workers=workers // count) for count in counts)
+        shrunk: list[Point] = []
+        if self._plan.shrink:
+            shrunk = [self._leaders()[0].replace(jpeg_shrink=self._plan.shrink)]
+            self._stage(shrunk)
+        return self._result(self._confirm(shrunk), device)
 
-    @property
-    def _known(self) -> list[Point]:
-        return list(self._seen)
-
-    @property
-    def _same_key(self) -> list[Measured]:
-        return with_same_key(self._seen.values(), self._current)
-
-    @property
-    def _applicable(self) -> list[Measured]:
-        return applicable(self._seen.values(), self._current)
-
-    def _all(self, points: Sequence[Point]) -> None:
+    def _stage(self, points: Iterable[Point]) -> None:
+        """Measure the points that are new."""
         for point in points:
-            if point in self._seen:
-                continue
-            if point.hardware != self._last.hardware:
-                self._once(self._current)
-            self._once(point)
-            self._last = point
+            if point not in self._measured:
+                if point.hardware != next(reversed(self._measured)).hardware:
+                    self._round(self._current)
+                self._round(point)
 
-    def _once(self, point: Point) -> None:
-        """A point that fails is kept with its reason; the current settings must not."""
-        known = self._seen.get(point, Measured(point=point))
-        if known.failed:
+    def _confirm(self, shrunk: Sequence[Point]) -> list[MeasuredPoint]:
+        """Measure the best points again, in turn with the current settings, and return those.
+
+        If they turn out to be worse than another one, that one is confirmed too.
+        """
+        confirmed = [self._current]
+        for attempt in range(CONFIRM_ATTEMPTS):
+            leaders = [point for point in self._leaders() if point not in confirmed]
+            if attempt and not leaders:
+                break
+            for point in CONFIRM_ROUNDS * [self._current, *leaders, *shrunk]:
+                self._round(point)
+            confirmed += leaders
+        return [self._measured[point] for point in confirmed]
+
+    def _round(self, point: Point) -> None:
+        """Measure a point once more, unless it has failed. Raises ResightError for the current settings only."""
+        measured = self._measured.get(point, MeasuredPoint(point=point))
+        if measured.failed:
             return
         try:
-            known = known.again(self._measure(point))
+            measured = MeasuredPoint(point=point, rounds=(*measured.rounds, self._measure(point)))
         except ResightError as error:
             if point == self._current:
                 raise
-            known = Measured(point=point, failed=f"{type(error).__name__}: {error}")
-        self._seen[point] = known
-        self._say(known)
+            measured = MeasuredPoint(point=point, failed=f"{type(error).__name__}: {error}")
+        self._measured[point] = measured
+        self._report(measured)
 
-    def _leaders(self, wanted: Callable[[Point], bool]) -> list[Point]:
-        """The best of all, and of those that can be applied."""
-        found = []
-        for pool in (self._same_key, self._applicable):
-            some = [one for one in pool if wanted(one.point) and one.rounds]
-            if some:
-                found.append(self._best(some))
-        return found
+    def _leaders(self, min_batch: int = 1) -> list[Point]:
+        """Return the best point with the current inference key, and the best applicable one."""
+        every = [m for m in self._measured.values() if m.rounds and m.point.batch >= min_batch]
+        own = [m for m in every if m.point.same_key(self._current)]
+        applicable = [m for m in own if m.point.applicable(self._current)]
+        leaders: list[Point] = []
+        for pool in filter(None, (own, applicable)):
+            nearest = min(pool, key=lambda measured: measured.p99_ms)
+            leaders.append(self._choose(pool) or nearest.point)
+        return list(dict.fromkeys(leaders))
 
-    def _best(self, measured: Sequence[Measured]) -> Point:
-        """Within the objective, else nearest to it, else what there is."""
-        found = choose(measured, self._objective, self._current) or nearest(measured)
-        return found.point if found else measured[0].point
+    def _choose(self, points: Sequence[MeasuredPoint], margin: float = MARGIN) -> Point | None:
+        return choose(points, self._plan.setup.objective_p99_ms, self._current, margin)
 
-    def _confirmed(self) -> list[Point]:
-        """The current settings, and the best of all and of those that can be applied, measured again; where
-        none of them holds what it promised, the next ones, once.
-        """
-        confirmed = [self._current]
-        for attempt in range(ATTEMPTS):
-            fresh = self._promising(confirmed, attempt > 0)
-            for _ in range(CONFIRMED if fresh else 0):
-                for point in (self._current, *fresh, *self._beside):
-                    self._once(point)
-            confirmed += fresh
-        return confirmed
-
-    def _promising(self, confirmed: Sequence[Point], only_to_meet: bool) -> list[Point]:
-        found: list[Point] = []
-        for pool in (self._same_key, self._applicable):
-            rest = [one for one in pool if one.point not in confirmed and one.rounds]
-            if only_to_meet:
-                held = any(one.meets(self._objective) for one in pool if one.point in confirmed)
-                rest = [one for one in rest if one.meets(self._objective) and not held]
-            if rest:
-                found.append(self._best(rest))
-        return list(dict.fromkeys(found))
-
-    def _chosen(self, confirmed: Sequence[Point]) -> Swept:
-        rates = [one.images_per_s for one in self._seen[self._current].rounds]
-        unsteady = spread(rates)
-        margin = min(MOST_MARGIN, max(MARGIN, unsteady / 2))
-        last = [self._seen[point] for point in confirmed]
-        best = choose(last, self._objective, self._current, margin)
-        applies = choose(applicable(last, self._current), self._objective, self._current, margin)
-        return Swept(
-            tuple(self._seen.values()),
-            margin,
-            unsteady,
-            best.point if best else None,
-            applies.point if applies else None,
+    def _result(self, final: Sequence[MeasuredPoint], device: str) -> TuningResult:
+        rates = [r.images_per_s for r in self._measured[self._current].rounds]
+        unsteady = (max(rates) - min(rates)) / median(rates)
+        margin = min(MAX_MARGIN, max(MARGIN, unsteady / 2))
+        applicable = [m for m in final if m.point.applicable(self._current)]
+        return TuningResult(
+            **dict(self._plan.setup),
+            device=device,
+            current=self._current,
+            points=tuple(self._measured.values()),
+            margin=round(margin, 4),
+            unsteady=round(unsteady, 4),
+            best=self._choose(final, margin),
+            applies=self._choose(applicable, margin),
         )

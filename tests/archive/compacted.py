@@ -1,4 +1,4 @@
-"""Tables of many small files, and what became of them."""
+"""Helpers for tables of many small files and their compaction."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from archive.compact import CompactReport
-from archive.tables import Tables
+from archive.delta.compact import CompactReport
+from archive.delta.tables import Tables
 from tests.fixtures_local import put_results, result_rows, rows_of
 
 WRITER = "results:k"
@@ -15,7 +15,7 @@ SAME_RESULT = ("inference_key", "media_sha256")
 
 
 def put_each(tables: Tables, *shas: str, **more: Any) -> None:
-    """A commit, and so a file, for each."""
+    """Write each row in its own commit, and so in its own file."""
     for sha in shas:
         put_results(tables, result_rows([sha], **more))
 

@@ -1,4 +1,4 @@
-"""Tables, a sample archive of every odd file there is, and results that may be pruned."""
+"""Fixtures: tables, a sample archive with many kinds of odd files, and results that may be pruned."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-import archive.prune
-from archive.ingest import IngestReport, ingest
+import archive.retention
+from archive.catalogue.ingest import IngestReport, ingest
+from archive.delta.tables import Tables
 from archive.schemas import CLASSIFICATIONS, SNIPS
-from archive.tables import Tables
 from examples.sample_archive import Summary, build
 from tests.archive.prunable import KEYS, add
 from tests.fixtures_local import put_results, result_rows
@@ -24,14 +24,14 @@ def tables(tmp_path: Path) -> Tables:
 
 @pytest.fixture(scope="session")
 def sample_folder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Summary]:
-    """Only to read: tests that change files take `sample`."""
+    """Return a read-only archive; tests that change files use `sample`."""
     out = tmp_path_factory.mktemp("sample") / "archive"
     return out, build(out, images=24)
 
 
 @pytest.fixture
 def sample(sample_folder: tuple[Path, Summary], tmp_path: Path) -> tuple[Path, Summary]:
-    """A copy of the sample archive; times of files are kept, as `cp -p` does."""
+    """Return a copy of the sample archive with the original file times, as from `cp -p`."""
     folder, summary = sample_folder
     return Path(shutil.copytree(folder, tmp_path / "archive")), summary
 
@@ -43,13 +43,13 @@ def ingested(sample: tuple[Path, Summary], tables: Tables) -> IngestReport:
 
 @pytest.fixture
 def old_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing counts as written lately."""
-    monkeypatch.setattr(archive.prune, "WRITTEN", timedelta(seconds=-1))
+    """Make prune treat no files as recently written."""
+    monkeypatch.setattr(archive.retention, "WRITTEN", timedelta(seconds=-1))
 
 
 @pytest.fixture
 def four(tables: Tables, old_files: None) -> Tables:
-    """Four keys with two files of three rows, snips of one of them and classifications of two."""
+    """Return tables with four keys of three rows in two files, snips of one key and classifications of two."""
     for key in KEYS:
         put_results(tables, result_rows([f"{key}1", f"{key}2"], key=key))
         put_results(tables, result_rows([f"{key}3"], key=key))

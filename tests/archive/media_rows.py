@@ -1,4 +1,4 @@
-"""Rows of `media` for tests that are about many of them; here, because spawned processes import them by name."""
+"""Rows of `media` for tests with many of them, in a module that spawned processes can import."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import duckdb
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from archive.difference import SAME_FILE
-from archive.replace import Replacement, replace_many
+from archive.catalogue.diff import SAME_FILE
+from archive.delta.replace import Replacement, replace_many
+from archive.delta.scratch_db import scratch
+from archive.delta.tables import Tables
 from archive.schemas import MEDIA
-from archive.scratch import scratch
-from archive.tables import Tables
 
 ROOT = "/archive"
 WRITER = f"media:{ROOT}"
@@ -25,7 +25,7 @@ IN_PLACE = "from affected anti join due using (source_root, path) union all by n
 
 
 def media_rows(tags: dict[str, str], root: str = ROOT, **more: Any) -> pa.Table:
-    """A row a path, with this content tag; the digest is made of both."""
+    """Return one row per path with its content tag; the digest is derived from both."""
     rows = [
         {"source_root": root, "path": path, "content_tag": tag, "media_sha256": f"{path}:{tag}"}
         for path, tag in tags.items()
@@ -34,12 +34,12 @@ def media_rows(tags: dict[str, str], root: str = ROOT, **more: Any) -> pa.Table:
 
 
 def put_media(tables: Tables, rows: pa.Table) -> DeltaTable:
-    """One commit, and so one file."""
+    """Write the rows in one commit, and so in one file."""
     return tables.append("media", rows, "test", lambda _, wanted: wanted)
 
 
 def with_rows(sql: duckdb.DuckDBPyConnection, rows: pa.Table) -> Replacement:
-    """These rows in place of those of the same files."""
+    """Return a replacement of the rows of the same files by these."""
     sql.register("given", rows)
     sql.execute("create or replace table new as from given")
     return Replacement(sql, "new", SAME_FILE, IN_PLACE)
@@ -51,7 +51,7 @@ def replace_with(tables: Tables, rows: pa.Table, writer: str = WRITER) -> DeltaT
 
 
 def replace_and_die(url: str, paths: Sequence[str], after_commit: bool) -> None:
-    """kill -9 of a process that replaces rows, just before or just after its commit."""
+    """Replace rows and kill this process (SIGKILL), just before or just after its commit."""
     commit = DeltaTable.create_write_transaction
 
     def die(*args: Any, **more: Any) -> None:
@@ -64,6 +64,6 @@ def replace_and_die(url: str, paths: Sequence[str], after_commit: bool) -> None:
 
 
 def replace_each_round(url: str, paths: Sequence[str], name: str, rounds: int) -> None:
-    """All of these rows replaced so many times; the tag says by whom and in which round."""
+    """Replace all these rows `rounds` times; the tag contains the name and the round."""
     for number in range(rounds):
         replace_with(Tables(url), media_rows(dict.fromkeys(paths, f"{name}-{number}")))

@@ -1,4 +1,4 @@
-"""Keys that may be pruned: what holds them, and what is left of them."""
+"""Helpers for keys that may be pruned: reasons to keep them, and their remaining rows."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from archive.prune import plan_prune
-from archive.tables import Tables
-from archive.views import View, Views
+from archive.delta.tables import Tables
+from archive.retention import plan_prune
+from archive.views.views import View, Views
 from tests.fixtures_local import rows_of
 
 NOW = datetime.now(UTC)
@@ -52,7 +52,7 @@ def publish(tables: Tables, *keys: str, name: str = "production") -> None:
 
 
 def shown(*days: float) -> list[View]:
-    """Publications of keys a, b, c, … so many days ago."""
+    """Return publications of keys a, b, c, …, one for each of these ages in days."""
     return [
         view(chr(ord("a") + i), serial=i + 1, published_at=days_ago(ago))
         for i, ago in enumerate(days)

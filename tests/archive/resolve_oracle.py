@@ -1,4 +1,4 @@
-"""What a view shows, by the rules of docs/filters.md alone: dicts and loops, no SQL and nothing of the product.
+"""Oracle for what a view shows, by docs/reference/filters.md: dicts and loops, without SQL or product code.
 
 World --shown, hidden, orphaned, events, occurrences--> rows as tuples, sorted
 """
@@ -16,10 +16,10 @@ import numpy as np
 
 Corners = tuple[float, float, float, float]
 Row = dict[str, Any]
-"""Of `assertions`, without the columns that are null."""
+"""Row of `assertions` without null columns."""
 Target = tuple[str, int]
 NO_RANK, NO_SCORE = -1, -1.0
-"""Of an animal that a person added."""
+"""Rank and score of an animal that a person added."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class File:
 
 @dataclass
 class World:
-    """`results` by inference key and image; `layers` all that there are, by id, with what their groups are."""
+    """Contents of the tables: `results` by inference key and image; `layers` by id, with the kind of their groups."""
 
     key: str
     files: dict[str, list[File]]
@@ -91,21 +91,21 @@ def iou(a: Corners, b: Corners) -> Fraction:
 
 
 def replaces(new: Row, old: Row) -> bool:
-    """A later word about the same thing: the detection that both name, else the same corners, or an IoU of 0.5."""
+    """Return whether a later statement is about the same thing: same detection, same corners, or IoU >= 0.5."""
     if new["media_sha256"] != old["media_sha256"] or when(new) <= when(old):
         return False
     boxes = box_of(new), box_of(old)
     if boxes[0] is None or boxes[1] is None:
         return boxes[0] == boxes[1]
     if new["asserted_at"] == old["asserted_at"] and boxes[0] != boxes[1]:
-        return False  # one sitting: two things
+        return False  # the same time: two things
     if new.get("inference_key") and new["inference_key"] == old.get("inference_key"):
         return new["rank"] == old["rank"]
     return boxes[0] == boxes[1] or iou(boxes[0], boxes[1]) >= Fraction(1, 2)
 
 
 def standing(rows: Iterable[Row]) -> list[Row]:
-    """Return what nothing later replaces; `empty` replaces all before, and gives way to a later keep, relabel or add.
+    """Return statements that no later one replaces; a later keep, relabel or add replaces `empty`, which replaces all.
 
     A withdrawal replaces like any other statement, and is not returned.
     """
@@ -128,7 +128,7 @@ def standing(rows: Iterable[Row]) -> list[Row]:
 
 
 def chosen(world: World, row: Row) -> Target | None:
-    """The detection that a statement about a box belongs to: the one it names, else the best from IoU 0.5 up."""
+    """Return the detection of a statement about a box: the one it names, else the best with IoU >= 0.5."""
     named = (row["media_sha256"], row.get("rank"))
     if row.get("inference_key") == world.key and named in world.detections:
         return named  # type: ignore[return-value]
@@ -144,7 +144,7 @@ def chosen(world: World, row: Row) -> Target | None:
 
 
 def attached(world: World) -> dict[Target, Row]:
-    """One statement for a detection: the better covered, then the newer."""
+    """Return one statement per detection: the better covered, then the newer."""
     claims: defaultdict[Target, list[Row]] = defaultdict(list)
     for row in standing(world.human):
         target = chosen(world, row) if box_of(row) else None
@@ -159,7 +159,7 @@ def attached(world: World) -> dict[Target, Row]:
 
 
 def newest_of_layers(world: World) -> dict[str, dict[tuple[str, int | None], Row]]:
-    """By layer and target, of this inference key; what was withdrawn is not there."""
+    """Return the valid rows of this inference key by layer and target, without withdrawn ones."""
     found: dict[str, dict[tuple[str, int | None], Row]] = {one: {} for one in world.in_view}
     for row in sorted(world.machine, key=when):
         if row["layer_id"] in found and row["inference_key"] == world.key:
@@ -171,7 +171,7 @@ def newest_of_layers(world: World) -> dict[str, dict[tuple[str, int | None], Row
 
 
 def outcomes(world: World) -> dict[Target, Outcome]:
-    """Of every detection: the model, then each layer over the ones below, then people."""
+    """Resolve every detection: the model, then each layer in order, then people."""
     result = {
         target: Outcome(seen.label, f32(seen.score)) for target, seen in world.detections.items()
     }
@@ -211,7 +211,7 @@ def is_shown(world: World, one: Outcome) -> bool:
 
 
 def rows_of_view(world: World, hidden: bool) -> list[tuple[Any, ...]]:
-    """(media, path, rank, label, score, said_by, reason), of images with a present file."""
+    """Return (media, path, rank, label, score, said_by, reason) for images with a present file."""
     rows = [
         (sha, rank, one.label, one.score, one.said_by or "", one.reason or "")
         for (sha, rank), one in outcomes(world).items()
@@ -238,7 +238,7 @@ def added(world: World) -> list[Row]:
 
 
 def orphaned(world: World) -> list[tuple[str, bool]]:
-    """(assertion_id, whether the image has detections) of those that belong to none, or gave way to another."""
+    """Return (assertion_id, whether the image has detections) of statements that apply to no detection."""
     heard = {row["assertion_id"] for row in attached(world).values()}
     images = {sha for sha, _ in world.detections}
     return sorted(
@@ -249,7 +249,7 @@ def orphaned(world: World) -> list[tuple[str, bool]]:
 
 
 def statuses(world: World) -> list[tuple[str, str]]:
-    """(media, status) of every result."""
+    """Return (media, status) of every result."""
     busy = {sha for (sha, _), one in outcomes(world).items() if is_shown(world, one)}
     busy |= {row["media_sha256"] for row in added(world)}
     return sorted((sha, "ok" if sha in busy else "empty") for sha in world.results[world.key])
@@ -260,7 +260,7 @@ def is_present(world: World, sha: str) -> bool:
 
 
 def image(world: World, sha: str) -> File:
-    """Return the present file of a content; all were catalogued at once, so the first by path."""
+    """Return the first present file of a content by path; all were catalogued at the same time."""
     return min((file for file in world.files[sha] if not file.missing), key=lambda file: file.path)
 
 
@@ -276,7 +276,7 @@ def events_by_image(world: World) -> dict[str, str]:
 
 
 def events(world: World) -> list[tuple[Any, ...]]:
-    """(event, images, MaxN by label, camera, start, end), of images with a present file."""
+    """Return (event, images, MaxN by label, camera, start, end) for images with a present file."""
     images: defaultdict[str, list[str]] = defaultdict(list)
     for sha, event in events_by_image(world).items():
         if is_present(world, sha):
@@ -294,8 +294,9 @@ def events(world: World) -> list[tuple[Any, ...]]:
 
 
 def occurrences(world: World) -> list[tuple[Any, ...]]:
-    """(occurrence, detections, label, its best score, camera, start, end): a person's label, else that of the largest
-    sum of scores.
+    """Return (occurrence, detections, label, best score, camera, start, end).
+
+    The label is a person's, else the one with the largest sum of scores.
     """
     members: defaultdict[str, dict[Target, Outcome]] = defaultdict(dict)
     for target, one in outcomes(world).items():

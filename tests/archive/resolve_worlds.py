@@ -1,7 +1,7 @@
-"""Small worlds for archive/resolve.py: drawn at random, as Arrow tables in memory or as Delta tables.
+"""Random small worlds for archive/annotations/resolve.py, as Arrow tables in memory or as Delta tables.
 
-Boxes lie on a coarse grid, so that they overlap, tie, and reach an IoU of exactly 0.5; hours and labels are few, so
-that statements meet. What is drawn is what filters and people can write.
+Boxes are on a coarse grid, so that they overlap, tie, and reach an IoU of exactly 0.5. Times and labels are few, so
+that statements collide. Only statements that filters and people can write are drawn.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import pyarrow as pa
 from hypothesis import strategies as st
 from pyarrow.dataset import Dataset, dataset
 
+from archive.delta.tables import Tables
 from archive.schemas import ASSERTIONS, LAYERS, MEDIA
-from archive.tables import Tables
-from archive.views import View
+from archive.views.views import View
 from tests.archive.resolve_oracle import Corners, File, Row, Seen, World
 from tests.fixtures_local import result_rows
 
@@ -25,9 +25,9 @@ KEY, OTHER = "k" * 64, "o" * 64
 NOON = datetime(2026, 5, 14, 12, tzinfo=UTC)
 LABELS = ("deer", "fox", "hare")
 SCORES = (0.1, 0.25, 0.5, 0.7, 0.9)
-"""Some are no 32-bit numbers, and some are thresholds of a view as well."""
+"""Scores: some have no exact 32-bit value, and some equal thresholds of a view."""
 STRETCHES = ((0, 0), (4, 4), (0, 12), (1, 0), (6, 6), (-4, 0), (30, 30))
-"""px that a person's box is off, at its two ends; of a side of 12: IoU 1, 0.5, 0.5, 0.92, 0.33, 0.75, 0."""
+"""Offsets in px of both ends of a person's box; with sides of 12 px the IoU is 1, 0.5, 0.5, 0.92, 0.33, 0.75, 0."""
 GROUPS = (None, "event", "occurrence", "slot")
 
 
@@ -36,7 +36,7 @@ def sha(number: int) -> str:
 
 
 def identified(row: Row) -> Row:
-    """Ids are in no order of anything."""
+    """Return the row with an id in an arbitrary order."""
     return {**row, "assertion_id": hashlib.sha256(repr(sorted(row.items())).encode()).hexdigest()}
 
 
@@ -75,7 +75,7 @@ def worlds(draw: st.DrawFn) -> World:
         key: {image: draw(st.lists(SEEN, max_size=4)) for image in images} for key in (KEY, OTHER)
     }
     if draw(st.booleans()):
-        del results[KEY][images[-1]]  # not seen yet
+        del results[KEY][images[-1]]  # without a result
     layers = {
         hashlib.sha256(bytes([n])).hexdigest(): draw(st.sampled_from(GROUPS)) for n in range(4)
     }
@@ -102,7 +102,7 @@ def _files(draw: st.DrawFn, number: int) -> list[File]:
 
 @st.composite
 def _layer_rows(draw: st.DrawFn, world: World, layer: str) -> list[Row]:
-    """Targets are few, so that some are said again, or taken back, at other hours."""
+    """Draw rows of few targets, so that some are repeated or withdrawn at other times."""
     rows: list[Row] = []
     for key in (KEY, KEY, OTHER):
         images = sorted(world.results[key])
@@ -136,7 +136,7 @@ def _said(draw: st.DrawFn, groups: str | None) -> dict[str, Any]:
 
 @st.composite
 def _statements(draw: st.DrawFn, world: World) -> list[Row]:
-    """About boxes near those that either model saw; some name the detection, of which the box may be redrawn."""
+    """Draw statements about boxes near detections; some name the detection, and may have another box."""
     looked = [
         (key, image, rank, one)
         for key in (KEY, OTHER)
@@ -166,7 +166,7 @@ def _statements(draw: st.DrawFn, world: World) -> list[Row]:
 
 @dataclass(frozen=True)
 class Memory:
-    """In place of archive/tables.py, with `of` in place of archive/dataset.py: the same rows, nothing on disk."""
+    """Fake of archive/delta/tables.py, with `of` as archive/delta/snapshot.py: the same rows, without a disk."""
 
     url: str
     tables: dict[str, pa.Table]
@@ -175,7 +175,9 @@ class Memory:
         return self.tables.get(name)
 
     @staticmethod
-    def of(table: pa.Table, schema: pa.Schema) -> Dataset:
+    def of(table: pa.Table | None, schema: pa.Schema) -> Dataset:
+        if table is None:
+            return dataset(schema.empty_table())
         assert table.schema == schema
         return dataset(table)
 

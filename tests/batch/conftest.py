@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from archive.ingest import ingest
-from archive.tables import Tables
-from batch.plan import pinned
+from archive.catalogue.ingest import ingest
+from archive.delta.tables import Tables
+from batch.planning.plan import pinned
 from examples.sample_archive import Summary, build
 from model_store.store import ModelStore, ModelVersion
 from tests.fixtures_local import MODELS, rows_of
@@ -29,13 +29,13 @@ class Catalogue:
 
     @property
     def images(self) -> dict[str, str]:
-        """Digest to one of its paths."""
+        """Return one path of each digest."""
         return {row["media_sha256"]: row["path"] for row in self.media}
 
 
 @pytest.fixture(scope="session")
 def master(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
-    """Only to read."""
+    """Return a catalogue that tests must not change."""
     place = tmp_path_factory.mktemp("batch")
     summary = build(place / "archive", images=24)
     tables = Tables(str(place / "tables"))
@@ -45,7 +45,7 @@ def master(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
 
 @pytest.fixture
 def catalogue(master: Catalogue, tmp_path: Path) -> Catalogue:
-    """Its own tables; the archive is the master's, so do not change files."""
+    """Return a copy of the tables; the archive is shared with `master`, so do not change its files."""
     place = shutil.copytree(master.tables.url, tmp_path / "tables")
     return Catalogue(master.root, master.summary, Tables(str(place)))
 

@@ -1,4 +1,4 @@
-"""A function that ends its process, as a fault in a decoder does: to be called in a child process."""
+"""A function that ends its process, like a fault in a decoder; call it in a child process."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 
 def die_of(value: str) -> str:
-    """Die by SIGSEGV of 'bad', leave with 3 for 'exit', raise for 'error', else return the process id."""
+    """Die by SIGSEGV for 'bad', exit with 3 for 'exit', raise for 'error', else return the process id."""
     if value == "bad":
         os.kill(os.getpid(), signal.SIGSEGV)
     if value == "exit":
         os._exit(3)
     if value == "error":
         raise FileNotFoundError(value)
-    if value.startswith("/"):  # the first call that finds the file dies of it, and removes it
+    if value.startswith("/"):  # the first call that finds the file removes it and dies
         Path(value).unlink(missing_ok=False)
         os.kill(os.getpid(), signal.SIGKILL)
     return str(os.getpid())

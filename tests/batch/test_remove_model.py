@@ -1,4 +1,4 @@
-"""What is needed of a model version outside the model store: published views and running runs."""
+"""Test what needs a model version outside the model store: published views and running runs."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from archive.tables import Tables
-from archive.views import View, Views
-from batch.facts import SILENT
+from archive.delta.tables import Tables
+from archive.views.views import View, Views
 from batch.remove_model import require_unneeded
+from batch.schedule.archive_state import SILENT
 from model_store.errors import Conflict
 from model_store.names import VersionId
 from model_store.store import ModelStore

@@ -1,4 +1,4 @@
-"""A run that was killed and is resumed by its id is about the images it began with, and ends as it would have."""
+"""Test that a killed run, resumed by its id, covers the images that it began with, and ends the same."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ import boto3
 import pyarrow as pa
 import pytest
 
-import archive.scan
-import batch.plan
-import batch.run
-from archive.past import PastTables, moment_of
+import archive.delta.snapshot
+import batch.planning.plan
+import batch.runs.run
+from archive.delta.tables import Tables
 from archive.schemas import MEDIA
-from archive.tables import Tables
-from batch.accounting import Counts
-from batch.identity import began_on
-from batch.nothing_to_do import report_of_nothing
-from batch.plan import Plan, make_plan
-from batch.scope import Scope
-from batch.spec import RunSpec
+from archive.views.past import PastTables, moment_of
+from batch.planning.nothing_to_do import report_of_nothing
+from batch.planning.plan import Plan, make_plan
+from batch.runs.accounting import Counts
+from batch.runs.resume_check import began_on
+from batch.runs.scope import Scope
+from batch.runs.spec import RunSpec
 from model_store.errors import NothingWorked, ResightError, StorageUnreachable
 from model_store.store import ModelStore, ModelVersion
 from serve.settings import Settings
 from tests.archive.media_rows import media_rows, put_media, replace_with
-from tests.batch.test_facts import publish
-from tests.batch.test_patience import MODELS, Pipeline
-from tests.batch.test_patience import tables as tables
+from tests.batch.pipeline.test_patience import MODELS, Pipeline
+from tests.batch.pipeline.test_patience import tables as tables
+from tests.batch.schedule.test_archive_state import publish
 from tests.fixtures_local import put_results, result_rows, rows_of
 
 STORE = ModelStore(str(MODELS))
@@ -39,11 +39,11 @@ MISSING, FAILED = (Scope(status=status) for status in ("missing", "failed"))
 
 
 class Killed(BaseException):
-    """kill -9: nothing is recorded of it."""
+    """Stand-in for kill -9: nothing is recorded."""
 
 
 class Killer(Pipeline):
-    """Chunks of one image with the status that its name has, until the run is killed."""
+    """Yield chunks of one image with the status of its name, until the run is killed."""
 
     def __init__(self, statuses: str, images: int | None = None) -> None:
         super().__init__(statuses)
@@ -64,13 +64,13 @@ class Killer(Pipeline):
 
 @pytest.fixture(autouse=True)
 def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch.run, "leased", lambda *_: contextlib.nullcontext())
-    recorded = batch.run.recorded
+    monkeypatch.setattr(batch.runs.run, "leased", lambda *_: contextlib.nullcontext())
+    recorded = batch.runs.run.recorded
 
     def unless_killed(*words: Any) -> BaseException:
         return words[2] if isinstance(words[2], Killed) else recorded(*words)
 
-    monkeypatch.setattr(batch.run, "recorded", unless_killed)
+    monkeypatch.setattr(batch.runs.run, "recorded", unless_killed)
 
 
 def run(
@@ -80,11 +80,11 @@ def run(
     statuses: str,
     images: int | None = None,
 ) -> str:
-    """The accounts of the run, or the error that it ends with; it is killed after so many images."""
-    monkeypatch.setattr(batch.run, "result_tables", Killer(statuses, images))
+    """Return the accounting of the run, or its error; it is killed after `images`."""
+    monkeypatch.setattr(batch.runs.run, "stage_rows", Killer(statuses, images))
     spec = RunSpec(run_id="r", model="motion@1", scope=scope, commit_s=1e-6)
     try:
-        return batch.run.execute(spec, tables, STORE).counts.line()
+        return batch.runs.run.execute(spec, tables, STORE).counts.line()
     except (ResightError, Killed) as error:
         return type(error).__name__
 
@@ -119,7 +119,7 @@ def test_it_ends_as_an_undisturbed_run(
     statuses: str,
     images: int,
 ) -> None:
-    """While it is dead, a new image comes, and another run tries an image that was never in its scope."""
+    """Before the resume, an image is added, and another run tries an image that was never in the scope."""
     if scope == FAILED:
         rows = result_rows(list("abcdefgh"), motion.info.inference_key, "failed", "r0")
         put_results(tables, rows)
@@ -135,15 +135,15 @@ def test_it_ends_as_an_undisturbed_run(
 def test_the_command_line_ends_it_as_the_run_would_have(
     tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All rows were there when it was killed, and all had failed: the command needs no cluster to say so."""
+    """All rows were there when it was killed, and all had failed: the command reports it without a cluster."""
     assert run(tables, monkeypatch, MISSING, "ffffffff", 8) == "Killed"
     spec = RunSpec(run_id="r", model="motion@1", scope=MISSING)
     settings = Settings(home=str(Path(tables.url).parent))  # type: ignore[call-arg]
-    with pytest.raises(NothingWorked, match="every one of 8 images"):
+    with pytest.raises(NothingWorked, match="all 8 images"):
         report_of_nothing(spec, settings, tables, STORE)
     last = max(rows_of(tables, "runs"), key=lambda row: row["event"])
     assert last["state"] == "failed"
-    assert "every one of 8 images" in last["message"]
+    assert "all 8 images" in last["message"]
 
 
 def test_a_run_that_is_sealed_and_started_again_is_about_the_images_of_now(
@@ -222,15 +222,15 @@ def test_a_past_whose_files_were_removed_on_s3_is_the_same_error(
 def test_a_run_of_a_whole_archive_reads_the_results_once(
     tables: Tables, motion: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are most of what planning a large archive reads."""
+    """The results are most of what planning a large archive reads."""
     put_results(tables, result_rows(["a"], motion.info.inference_key))
     scanned: list[str] = []
 
     def scan(sql: Any, name: str, *more: Any) -> None:
         scanned.append(name)
-        archive.scan.scan(sql, name, *more)
+        archive.delta.snapshot.scan(sql, name, *more)
 
-    monkeypatch.setattr(batch.plan, "scan", scan)
+    monkeypatch.setattr(batch.planning.plan, "scan", scan)
     past = PastTables(tables.url, moment_of(tables))
     assert make_plan(tables, motion, Scope(), past=past).reused == 1
     assert scanned == ["media", "results"]

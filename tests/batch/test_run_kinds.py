@@ -1,4 +1,4 @@
-"""Runs that detect nothing: never published, never waited for, never the newest of a model."""
+"""Test that runs without detections are never published, waited for, or a model's newest run."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from archive.publications import last_event
+from archive.delta.tables import Tables
 from archive.schemas import RUNS
-from archive.tables import Tables
-from archive.views import Views
-from batch.accounting import Counts
-from batch.facts import running_run
-from batch.identity import require_same_run
-from batch.impact.sides import side
-from batch.last_runs import last_runs
-from batch.plan import pinned
-from batch.publish import publish, publish_first
-from batch.run_log import RunLog
-from batch.spec import RunSpec
+from archive.views.publications import last_event
+from archive.views.views import Views
+from batch.classify.spec import ClassifySpec
+from batch.planning.plan import pinned
+from batch.publishing.impact.result_sets import side
+from batch.publishing.publish import publish, publish_first
+from batch.runs.accounting import Counts
+from batch.runs.last_runs import last_runs
+from batch.runs.record import RunLog
+from batch.runs.resume_check import require_same_run
+from batch.runs.spec import RunSpec
+from batch.schedule.archive_state import running_run
 from model_store.errors import BadRequest, Conflict
 from model_store.store import ModelStore, ModelVersion
 from tests.fixtures_local import motion_store, put_results, result_rows, rows_of
@@ -80,7 +81,7 @@ def test_it_is_never_published(
     put_results(tables, result_rows(["a"], key))
     RunLog(tables, spec("x"), model.info, kind=kind).write("sealed", Counts())
     assert publish_first(tables, store, "x") is None
-    with pytest.raises(BadRequest, match=f"run x is a {kind} run, and has no results"):
+    with pytest.raises(BadRequest, match=f"run x is a {kind} run and has no results"):
         publish(tables, store, "x")
     with pytest.raises(BadRequest, match="no run of blobs@1 is sealed"):
         publish(tables, store, "blobs@1")
@@ -112,8 +113,9 @@ def test_it_is_not_the_newest_run_of_its_model(tables: Tables, model: ModelVersi
 
 
 def test_a_run_is_not_resumed_as_one_of_another_kind(tables: Tables, model: ModelVersion) -> None:
-    RunLog(tables, SPEC, model.info, kind="classify").write("running", Counts())
-    require_same_run(tables, SPEC, model, kind="classify")
+    spec = ClassifySpec(run_id="r", model="blobs@1")
+    RunLog(tables, spec, model.info, kind="classify").write("running", Counts())
+    require_same_run(tables, spec, model)
     with pytest.raises(
         Conflict, match="run r is a classify run and cannot be resumed as a detection run"
     ):

@@ -1,4 +1,4 @@
-"""A prune that was planned before a run begins: the run's rows stay, or the run does not claim them."""
+"""Test a prune that was planned before a run begins: the run's rows stay, or the run does not count them."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-import archive.prune
-from archive.prune import prune
+import archive.retention
+from archive.delta.tables import Tables
+from archive.retention import other_stores, prune
 from archive.schemas import MEDIA, SNIPS
-from archive.stores import other_stores
-from archive.tables import Tables
-from archive.views import View, Views
-from batch.accounting import Counts, read_back
-from batch.afterwards import seal_what_is_there
-from batch.filters.here import here
+from archive.views.views import View, Views
 from batch.filters.prepare import prepare
 from batch.filters.run import execute as execute_filter
-from batch.plan import make_plan, pinned
-from batch.run import execute
-from batch.run_log import RunLog
-from batch.spec import RunSpec
+from batch.filters.stage import here
+from batch.planning.plan import make_plan, pinned
+from batch.runs.accounting import Counts, read_back
+from batch.runs.post_run import seal_what_is_there
+from batch.runs.record import RunLog
+from batch.runs.run import execute
+from batch.runs.spec import RunSpec
 from model_store.errors import AccountingOpen
 from model_store.store import ModelStore, ModelVersion
 from tests.fixtures_local import motion_store, put_results, result_rows, rows_of
@@ -46,8 +45,8 @@ def model(store: ModelStore) -> ModelVersion:
 
 @pytest.fixture
 def tables(tmp_path: Path, model: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> Tables:
-    """Three images with all their results, which nothing needs; something else is published."""
-    monkeypatch.setattr(archive.prune, "WRITTEN", timedelta(days=-1))
+    """Make three images with all their results, which nothing needs; another key is published."""
+    monkeypatch.setattr(archive.retention, "WRITTEN", timedelta(days=-1))
     found = Tables(str(tmp_path / "tables"))
     rows = [{"media_sha256": sha, "source_root": "/a", "path": sha} for sha in IMAGES]
     media = pa.Table.from_pylist(rows, schema=MEDIA)
@@ -72,14 +71,14 @@ def before_delete(
     monkeypatch: pytest.MonkeyPatch, act: Callable[[], object], of: str = "results"
 ) -> None:
     """Run `act` once, after the prune was planned and before it deletes from that table."""
-    delete, left = archive.prune._delete, [act]
+    delete, left = archive.retention._delete, [act]
 
     def late(table: DeltaTable, keys: Any) -> None:
         if left and table.table_uri.rstrip("/").endswith(of):
             left.pop()()
         delete(table, keys)
 
-    monkeypatch.setattr(archive.prune, "_delete", late)
+    monkeypatch.setattr(archive.retention, "_delete", late)
 
 
 def test_a_run_that_reuses_all_rows_keeps_them(
@@ -100,7 +99,7 @@ def test_without_a_run_the_same_rows_go(tables: Tables, model: ModelVersion) -> 
 def test_a_filter_run_keeps_the_rows_that_it_judges(
     tables: Tables, model: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its scope is a run that is not published, and ended long ago."""
+    """The scope is a run that is not published and ended long ago."""
     view = Views(tables.url).current()
     assert view
     spec = prepare(tables, "small-size", {})

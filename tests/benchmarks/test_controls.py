@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from archive.tables import Tables
+from archive.delta.tables import Tables
 from benchmarks import catalogue_by_hand, filters, planning, synthetic, unguarded_decoder
 from benchmarks.pairwise_nms import iou_of, pairwise_nms
 from model_store.config import Nms
 from model_store.detections import Detections
-from model_store.nms import suppress
+from model_store.transform.nms import suppress
 
 A, B, FAR = (0, 0, 10, 10), (0, 0, 10, 5), (50, 50, 60, 60)
 BIG_MIB = 4096

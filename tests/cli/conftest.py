@@ -13,10 +13,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from archive.delta.tables import Tables
 from archive.schemas import MEDIA
-from archive.tables import Tables
 from cli.main import main
-from model_store.add import add_version
+from model_store.adding.add import add_version
 from model_store.names import version_id
 from model_store.store import ModelStore
 from tests.cli.ran import START, ran

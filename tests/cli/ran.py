@@ -9,9 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from archive.delta.tables import Tables
 from archive.schemas import RUNS
-from archive.tables import Tables
-from batch.spec import RunSpec
+from batch.runs.spec import RunSpec
 from model_store.names import version_id
 from model_store.store import ModelStore
 from tests.fixtures_local import put_results, result_rows

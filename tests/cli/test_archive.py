@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from archive.tables import Tables
+from archive.delta.tables import Tables
 from tests.cli.conftest import Resight
 from tests.fixtures_local import jpeg, write_files
 
@@ -181,8 +181,8 @@ def test_export_writes_files_that_others_open(
 @pytest.mark.parametrize(
     ("view", "name", "message"),
     [
-        ("", "x.csv", "no relation"),
-        ("deer", "x.csv", "there is: media, images, results, detections, runs"),
+        ("", "x.csv", "unknown relation"),
+        ("deer", "x.csv", "use one of media, images, results, detections, runs"),
         ("media", "x.xlsx", "ends in .parquet or .csv"),
     ],
 )

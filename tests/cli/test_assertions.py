@@ -12,11 +12,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from archive.tables import Tables
-from archive.views import View, Views
+from archive.delta.tables import Tables
+from archive.views.views import View, Views
 from cli import runs_diff
 from model_store.errors import BadRequest, GateClosed
-from tests.batch.impact.scene import NEW, OLD, Seen, World, sha
+from tests.batch.publishing.impact.scene import NEW, OLD, Seen, World, sha
 from tests.cli.conftest import Resight
 
 BOX = (4.0, 4.0, 20.0, 20.0)
@@ -98,8 +98,8 @@ def test_wrong_rows_are_named_and_nothing_is_added(
 ) -> None:
     file = checked(tmp_path, keep("a"), keep("c"), keep("b", rank=1))
     words = resight("assertions", "add", file, *WHO).refused(2)
-    assert "row 2: no image" in words
-    assert "row 3: inference_key and rank go together" in words
+    assert "row 2: image" in words
+    assert "row 3: inference_key and rank must be given together" in words
     assert json.loads(resight("assertions", "list", "--format", "json").ok()) == []
 
 

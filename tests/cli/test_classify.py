@@ -1,4 +1,4 @@
-"""`resight classify` plans here: the cluster is only asked for when something is to be classified."""
+"""Test `resight classify`, which plans locally and uses a cluster only if there is something to classify."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-import batch.submit
-import cli.classify
+import batch.jobs.submit
 import cli.follow
+from archive.delta.tables import Tables
 from archive.schemas import CLASSIFICATIONS
-from archive.tables import Tables
-from archive.views import View, Views
+from archive.views.views import View, Views
 from batch.classify.target import detection_id, target_of
-from batch.submit import JobOutcome
+from batch.jobs.submit import JobOutcome
 from cli.follow import Followed
 from model_store.store import ModelStore
 from tests.cli.conftest import Resight
@@ -38,7 +37,7 @@ KEY = "k" * 64
 
 @pytest.fixture
 def seen(resight: Resight, home: Path, tmp_path: Path) -> Tables:
-    """Three pictures, in each an animal from the threshold on and one below it; a classifier in the store."""
+    """Three images, each with an animal at the threshold and one below it; a classifier in the store."""
     copy_of_models(home)
     config = {"kind": "classifier", "runtime": {"kind": "onnx"}, "labels": ["red", "green"]}
     folder = home / "models" / "colours" / "1"
@@ -68,7 +67,7 @@ def ready(folder: Path) -> None:
 
 
 def done(tables: Tables, home: Path) -> None:
-    """All that is shown has been classified."""
+    """Classify all detections that are shown."""
     store = ModelStore(str(home / "models"))
     target = target_of(KEY, store.describe(store.versions("colours")[0]), 0.0)
     rows = [
@@ -102,7 +101,7 @@ def test_the_dry_run_counts_and_writes_nothing(resight: Resight, seen: Tables, h
     assert not (home / "tables" / "labels").exists()
 
 
-def test_what_is_to_be_classified_needs_a_cluster(resight: Resight, seen: Tables) -> None:
+def test_classifying_needs_a_cluster(resight: Resight, seen: Tables) -> None:
     resight(*RUN).refused(NO_CLUSTER)
 
 
@@ -119,7 +118,7 @@ def test_with_nothing_to_do_it_ends_without_a_cluster(
     assert none["counts"]["requested"] == 0
 
 
-def test_the_job_gets_what_was_asked_and_its_report_is_told(
+def test_the_job_receives_the_spec_and_its_report_is_printed(
     resight: Resight, seen: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[tuple[str, str, list[str]]] = []
@@ -135,29 +134,29 @@ def test_the_job_gets_what_was_asked_and_its_report_is_told(
         report = {"run_id": "r", "accounting": "line", "counts": {}, "stages": {}}
         return Followed(JobOutcome("SUCCEEDED", 0, ""), {"r": report}, {})
 
-    monkeypatch.setattr(cli.classify, "join", lambda _: None)
-    monkeypatch.setattr(batch.submit, "submit_job", submit_job)
+    monkeypatch.setattr(cli.follow, "join", lambda _: None)
+    monkeypatch.setattr(batch.jobs.submit, "submit_job", submit_job)
     monkeypatch.setattr(cli.follow, "follow", follow)
     told = facts(resight(*RUN, "--run-id", "r", "--labels", "animal", "--format", "json").ok())
     assert (told["run_id"], told["accounting"]) == ("r", "line")
-    assert len(started) == 2  # the first never began
+    assert len(started) == 2  # the first job never started
     module, run_id, words = started[1]
     assert (module, run_id) == ("batch.classify", "r")
-    assert words[words.index("--labels") + 1] == "animal"
-    assert batch.submit.is_job_of("r", " ".join(["python", "-m", module, *words]))
+    assert json.loads(words[words.index("--spec") + 1])["labels"] == ["animal"]
+    assert batch.jobs.submit.is_job_of("r", " ".join(["python", "-m", module, *words]))
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("classify",), "--model is needed"),
+        (("classify",), "--model is required"),
         (("classify", "--model", "ssdlite-coco"), "a classifier is needed here"),
         (("classify", "--model", "colours@1", "--view", "trial"), "nothing is published as trial"),
-        (("classify", "--model", "colours@1", "--labels", ","), "--labels: name one at least"),
+        (("classify", "--model", "colours@1", "--labels", ","), "--labels: name at least one"),
         (("reprocess", "--model", "colours@1", "--dry-run"), "resight classify --help"),
     ],
 )
-def test_what_cannot_be_is_refused(
+def test_invalid_requests_are_rejected(
     resight: Resight, seen: Tables, words: tuple[str, ...], said: str
 ) -> None:
     assert said in resight(*words).refused(2)

@@ -11,9 +11,9 @@ import httpx2
 import pytest
 
 from cli import cluster
-from serve.cluster import ClusterState
-from serve.ports import preferred_or_free
-from serve.residents import PENDING
+from serve.cluster.head import ClusterState
+from serve.cluster.ports import preferred_or_free
+from serve.models.readiness import PENDING
 from tests.cli.conftest import Resight
 from tests.fixtures_local import MODELS, PHOTOS, jpeg, write_files
 
@@ -104,14 +104,14 @@ def test_env_without_a_cluster_prints_nothing_that_a_shell_would_run(resight: Re
     ("words", "code", "message"),
     [
         (["--model", "motion"], 2, "run 'resight ingest URL' first"),
-        (["--model", "motion", "--publish"], 2, "--publish goes with --if-needed"),
-        (["--if-needed", "--dry-run"], 2, "its own dry run: resight plan"),
+        (["--model", "motion", "--publish"], 2, "--publish needs --if-needed"),
+        (["--if-needed", "--dry-run"], 2, "--if-needed excludes --dry-run; use: resight plan"),
         (["--if-needed", "--sample", "3"], 2, "leave out --sample 3"),
         (["--if-needed", "--publish", "--no-follow"], 2, "leave out --no-follow"),
         (["--model", "motion", "--since", "noon"], 2, "--since: invalid time 'noon': use 2026-"),
         (["--model", "motion", "--chunk", "-1"], 2, "--chunk: "),
         (["--model", "Motion", "--dry-run"], 2, "is not a model"),
-        (["--model", "deer", "--dry-run"], 6, "there is: motion, ssdlite-coco"),
+        (["--model", "deer", "--dry-run"], 6, "available: motion, ssdlite-coco"),
     ],
 )
 def test_a_run_that_cannot_start_says_why(
@@ -213,4 +213,4 @@ def test_up_fails_with_a_model_that_fails_and_leaves_the_cluster_up(
     done = resight("up")
     assert "yes: a@1" in done.out
     assert done.code == (6 if failures else 0)
-    assert ("error the cluster is up, and a model fails: b: damaged" in done.err) == bool(failures)
+    assert ("error the cluster is up, but a model fails: b: damaged" in done.err) == bool(failures)

@@ -31,4 +31,4 @@ def test_small_files_are_put_together_where_there_are_enough(
 
 
 def test_a_table_that_is_not_there_is_named(resight: Resight) -> None:
-    assert "no table 'moose'; there is: media" in resight("compact", "moose").refused(2)
+    assert "unknown table 'moose': use one of media" in resight("compact", "moose").refused(2)

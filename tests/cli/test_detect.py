@@ -12,8 +12,8 @@ import pytest
 from pycocotools import mask
 
 from tests.cli.conftest import Resight
-from tests.fixtures_local import MODELS, photo, write_files
-from tests.graphs import constant_graph
+from tests.fixtures_local import MODELS, encoded, photo, write_files
+from tests.graphs import colour_head, constant_graph
 from tests.oracles.tensors import example
 from tests.shared_data import shared
 
@@ -74,8 +74,8 @@ def test_an_unreadable_picture_is_named_and_the_others_are_seen(
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["gone.jpg", "--model", "motion"], 2, "is no file and no folder"),
-        (["cat.jpg", "--model", "elk"], 6, "there is: motion, ssdlite-coco"),
+        (["gone.jpg", "--model", "motion"], 2, "is not a file or folder"),
+        (["cat.jpg", "--model", "elk"], 6, "available: motion, ssdlite-coco"),
     ],
 )
 def test_what_is_not_there_is_refused(
@@ -100,15 +100,50 @@ def test_detectors_added_without_flags_see_animals_and_nothing_on_blanks(
     resight: Resight, home: Path, file: str, bear: str, box_off_px: int
 ) -> None:
     """What each calls a bear is its own affair (COCO's mean little by night); where it is, is not."""
-    resight("models", "add", shared(f"models/{file}.fp16.onnx"), "--name", "m").ok()
-    photos = [shared(f"camera_trap/{name}.jpg") for name in ("blank", "blank2", "blank3")]
-    photos.append(shared(f"camera_trap/{BEAR[0]}"))
+    twin = "test_a_detector_added_without_flags_sees_a_red_patch_and_nothing_on_grey"
+    weights = shared(f"models/{file}.fp16.onnx", twin)
+    resight("models", "add", weights, "--name", "m").ok()
+    photos = [shared(f"camera_trap/{name}.jpg", twin) for name in ("blank", "blank2", "blank3")]
+    photos.append(shared(f"camera_trap/{BEAR[0]}", twin))
     rows = json.loads(resight("detect", *photos, "--model", "m@1", "--format", "json").ok())
     assert [row["label"] for row in rows] == [None, None, None, bear]
     corners = [rows[-1][f"{corner}_px"] for corner in ("x1", "y1", "x2", "y2")]
     assert np.abs(np.array(corners) - BEAR[1:]).max() < box_off_px
     if bear == "animal":
         assert rows[-1]["score"] == pytest.approx(0.80, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("family", "patch", "box"),
+    [  # of 640 x 320 px: the patch is cell (3, 2) of 8 px of the input of 64 x 64 px, moved by a quarter to the right
+        ("yolov8", (240, 0, 320, 80), (260, 0, 340, 80)),  # 16 px of padding above
+        ("ssd", (240, 80, 320, 120), (260, 80, 340, 120)),
+        ("yolox_raw", (240, 160, 320, 240), (260, 160, 340, 240)),
+    ],
+)
+def test_a_detector_added_without_flags_sees_a_red_patch_and_nothing_on_grey(
+    resight: Resight,
+    tmp_path: Path,
+    family: str,
+    patch: tuple[int, int, int, int],
+    box: tuple[int, int, int, int],
+) -> None:
+    """The score of pure red is sigmoid(6), with the objectness sigmoid(4) of YOLOX; the three greys give none."""
+    names = {"names": "{0: 'stone', 1: 'fox'}", "task": "detect"}
+    scores = np.array([[0, 0, 0, -9], [16, -16, -16, -10]])
+    (tmp_path / "m.onnx").write_bytes(colour_head(family, scores, metadata=names))
+    resight("models", "add", tmp_path / "m.onnx").ok()
+    pictures = [np.full((320, 640, 3), grey, np.uint8) for grey in (0, 128, 255, 128)]
+    x1, y1, x2, y2 = patch
+    pictures[3][y1:y2, x1:x2] = (255, 0, 0)
+    files = {f"{i}.png": encoded(pixels, "PNG") for i, pixels in enumerate(pictures)}
+    folder = write_files(tmp_path / "pictures", files)
+    rows = json.loads(resight("detect", folder, "--model", "m@1", "--format", "json").ok())
+    assert [row["label"] for row in rows] == [None, None, None, "fox"]
+    corners = [rows[-1][f"{corner}_px"] for corner in ("x1", "y1", "x2", "y2")]
+    assert corners == pytest.approx(box, abs=0.01)
+    objectness = 1 / (1 + np.exp(-4)) if family == "yolox_raw" else 1
+    assert rows[-1]["score"] == pytest.approx(objectness / (1 + np.exp(-6)), abs=1e-4)
 
 
 def test_names_are_whole_where_no_terminal_is(
@@ -186,7 +221,7 @@ def test_two_pictures_of_one_name_are_refused_with_both(
 def test_drawings_need_a_folder(resight: Resight, pictures: Path) -> None:
     words = ("detect", pictures / "cat.jpg", "--model", "motion", "--draw")
     note = pictures / "night" / "notes.txt"
-    assert "is a file: name a folder" in resight(*words, note).refused(2)
+    assert "is a file: use a folder" in resight(*words, note).refused(2)
     assert "cannot draw into" in resight(*words, note / "below").refused(2)
     assert note.read_bytes() == b"x"
 
@@ -195,7 +230,7 @@ def test_drawings_need_a_folder(resight: Resight, pictures: Path) -> None:
     ("place", "value", "said"),
     [
         ((0, 4), np.nan, "holds NaN or infinity"),
-        ((0, 5), 5.0, "names class 5, but the model has 1"),
+        ((0, 5), 5.0, "returned class 5, but the model has 1"),
     ],
     ids=["NaN", "class"],
 )

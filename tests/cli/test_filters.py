@@ -1,4 +1,4 @@
-"""resight filters … and layers …: what is asked, refused, told and shown; no cluster is started."""
+"""Test `resight filters` and `resight layers`: requests, refusals and output, without a cluster."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import pytest
 import batch.filters.submit
 import cli.filters
 import cli.follow
-from archive.layers import Layer, keep_layer, read_layers
-from archive.tables import Tables
-from archive.views import Views
-from batch.filters.here import here
+from archive.annotations.layers import Layer, keep_layer, read_layers
+from archive.delta.tables import Tables
+from archive.views.views import Views
 from batch.filters.registry import FILTERS
 from batch.filters.run import execute
 from batch.filters.spec import FilterSpec
-from batch.submit import JobOutcome
+from batch.filters.stage import here
+from batch.jobs.submit import JobOutcome
 from cli.follow import Followed
 from tests.batch.filters.scene import box, publish, put, sha, shown, tables_at
 from tests.cli.conftest import Done, Resight
@@ -35,7 +35,7 @@ DAY_S = timedelta(days=1).total_seconds()
 
 @pytest.fixture
 def tables(home: Path) -> Tables:
-    """Camera north: a large and a small box in each of three images of three days; camera south: one small box."""
+    """Camera north has a large and a small box in three images of three days; south has one small box."""
     tables = tables_at(home)
     large, small = box(0, 10, 10, 200.0), box(1, 500, 500, 20.0, "fox", 0.5)
     images: dict[int, Any] = {n: ("north", DAY_S * n, [large, small]) for n in range(3)}
@@ -46,7 +46,7 @@ def tables(home: Path) -> Tables:
 
 @pytest.fixture
 def asked(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> list[FilterSpec]:
-    """What a cluster was asked to run last; it is run here, and the report told as the job tells it."""
+    """Specs of the last submitted job, which runs in this process and reports like a job."""
     specs: list[FilterSpec] = []
 
     def submit(these: Sequence[FilterSpec], settings: object) -> str:
@@ -89,7 +89,7 @@ def test_show_has_every_field_with_default_and_meaning(resight: Resight, kind: s
     assert all(name in text for name in fields)
 
 
-def test_show_tells_defaults_and_units(resight: Resight) -> None:
+def test_show_has_defaults_and_units(resight: Resight) -> None:
     text = resight("filters", "show", "small-size").ok()
     (line,) = [line for line in text.splitlines() if line.startswith("min_area_frac")]
     assert "0.0008" in line
@@ -161,17 +161,23 @@ DRY = (*RUN, "--dry-run")
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((*RUN, "--camera", "nort"), ["no image of camera 'nort'; did you mean 'north'?"]),
+        ((*RUN, "--camera", "nort"), ["unknown camera 'nort'; did you mean 'north'?"]),
         ((*RUN, "--camera", ""), ["--camera: String should have at least 1 character"]),
         ((*RUN, "--until", "2020-01-01"), ["no image matches until 2020-01-01; images were taken"]),
         ((*RUN, "--since", "noon"), ["--since: invalid time 'noon': use 2026-05-01 or 2026-"]),
         ((*RUN, "--run", "nope"), ["nope"]),
         ((*RUN, "--ids", "away.txt"), ["cannot read away.txt"]),
-        (("filters", "run", "small"), ["no filter 'small'; there is: duplicates, small"]),
-        (("filters", "show", "small"), ["no filter 'small'"]),
-        ((*DRY, "--set", "size=1"), ["size: Extra inputs", "small-size has: min_area_frac, min"]),
+        (("filters", "run", "small"), ["unknown filter 'small'; available: duplicates, small"]),
+        (("filters", "show", "small"), ["unknown filter 'small'"]),
+        (
+            (*DRY, "--set", "size=1"),
+            ["size: Extra inputs", "fields of small-size: min_area_frac, min"],
+        ),
         ((*DRY, "--set", "kind=events"), ["kind"]),
-        ((*DRY, "--set", "min_area_frac"), ["'min_area_frac' has no '='", "filters show small-"]),
+        (
+            (*DRY, "--set", "min_area_frac"),
+            ["invalid --set 'min_area_frac'", "filters show small-"],
+        ),
         ((*DRY, "--set", "min_area_frac=much"), ["min_area_frac: Input should be a valid number"]),
         ((*DRY, "--set", "min_area_frac=NaN"), ["min_area_frac: "]),
         ((*DRY, "--set", "min_area_frac=@away.json"), ["cannot read away.json"]),
@@ -181,13 +187,13 @@ DRY = (*RUN, "--dry-run")
         ((*RUN, "--no-follow", "--show"), ["leave out --dry-run and --no-follow"]),
         ((*RUN, "--view", "trial"), ["nothing is published as trial: resight runs publish RUN"]),
         (("filters", "rerun"), ["view production has no layers; see: resight filters run --help"]),
-        (("filters", "review", "repeat-detections", "--out", "out"), ["no layer 'repeat-det"]),
-        (("layers", "on", "abcd"), ["no layer 'abcd'; there is: none: resight filters run"]),
-        (("layers", "off", "small-size"), ["no layer 'small-size'"]),
+        (("filters", "review", "repeat-detections", "--out", "out"), ["unknown layer 'repeat-det"]),
+        (("layers", "on", "abcd"), ["unknown layer 'abcd': create one with resight filters run"]),
+        (("layers", "off", "small-size"), ["unknown layer 'small-size'"]),
         (("layers", "on", "abcd", "--view", "trial"), ["nothing is published as trial"]),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_asked_for(
+def test_invalid_requests_are_rejected_before_submission(
     resight: Resight,
     asked: list[FilterSpec],
     tables: Tables,
@@ -206,17 +212,19 @@ def test_what_cannot_be_is_refused_before_anything_is_asked_for(
     assert tables.existing("runs") is None
 
 
-def test_what_is_to_be_written_needs_a_cluster(resight: Resight, tables: Tables) -> None:
+def test_a_run_that_writes_needs_a_cluster(resight: Resight, tables: Tables) -> None:
     resight(*RUN).refused(NO_CLUSTER)
     assert tables.existing("layers") is None
 
 
-def test_a_run_that_is_not_followed_tells_its_id(resight: Resight, asked: list[FilterSpec]) -> None:
+def test_a_run_that_is_not_followed_prints_its_id(
+    resight: Resight, asked: list[FilterSpec]
+) -> None:
     (row,) = json.loads(resight(*RUN, "--no-follow", *JSON).ok())
     assert row == {"run_id": asked[0].run_id, "job": "job-1"}
 
 
-def test_a_job_that_never_began_is_submitted_again(
+def test_a_job_that_never_started_is_submitted_again(
     resight: Resight, asked: list[FilterSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     began: list[str] = []
@@ -234,7 +242,7 @@ def test_a_job_that_never_began_is_submitted_again(
 
 
 def rows_in(done: Done) -> list[dict[str, Any]]:
-    """The JSON list at the end of standard output: runs in this process log there, those of a cluster do not."""
+    """Return the JSON list at the end of standard output, after the logs of runs in this process."""
     text = done.ok()
     rows: list[dict[str, Any]] = json.loads(
         text[text.rindex("\n[\n") :] if text[0] != "[" else text
@@ -250,7 +258,7 @@ def test_layers_are_listed_switched_off_and_on(
     done = resight(*RUN, "--show", *JSON)
     (row,) = rows_in(done)
     assert (row["flagged"], row["added"]) == (4, 4)
-    assert "production 2 shows it" in done.err
+    assert "production 2 shows the layer" in done.err
     after = shown(tables)
     assert len(after) == len(before) - 4
 
@@ -286,20 +294,20 @@ def test_a_name_that_is_more_than_one_layer_is_refused_with_both(
     for layer_id in made:
         keep_layer(tables, Layer(layer_id, "small-size", 1, {}, (), None), "0")
     error = resight("layers", "on", "abcd").refused(2)
-    assert "'abcd' is more than one layer" in error
+    assert "ambiguous layer 'abcd'" in error
     assert all(f"small-size {layer_id[:12]}" in error for layer_id in made)
     for name in ("small-size", "small"):
         error = resight("layers", "on", name).refused(2)
-        assert f"'{name}' is more than one layer" in error
+        assert f"ambiguous layer '{name}'" in error
     error = resight("layers", "on", "abc").refused(2)
-    assert "no layer 'abc'" in error, "three digits are no name"
+    assert "unknown layer 'abc'" in error, "three digits are no name"
     resight("layers", "on", "abcd1").ok()
     assert Views(tables.url).history()[-1].layers == (made[1],)
     both = resight("filters", "review", "small-size", "--out", "out").refused(2)
-    assert "a review is of repeat-detections" in both
+    assert "only repeat-detections layers can be reviewed" in both
 
 
-def test_a_layer_below_that_is_switched_off_is_told(
+def test_a_layer_over_changed_layers_gives_a_warning(
     resight: Resight, asked: list[FilterSpec], tables: Tables
 ) -> None:
     resight("filters", "run", "duplicates", "--show").ok()
@@ -314,7 +322,7 @@ def test_a_layer_below_that_is_switched_off_is_told(
     (row,) = rows_in(done)
     assert (row["filter"], row["flagged"]) == ("small-size", 4)
     assert asked[0].input_layers == ()
-    assert f"to show them: resight layers on {row['layer']}" in done.err
+    assert f"show them with: resight layers on {row['layer']}" in done.err
     resight("layers", "on", row["layer"]).ok()
     assert "made over other layers" not in resight("layers", "list").err
 
@@ -331,7 +339,7 @@ def test_a_review_is_written_accepted_and_given_back(
     (slot,) = json.loads(done.ok())
     facts = {"camera": "north", "label": "fox", "images": 3, "days": 3, "accepted": False}
     assert slot == {"id": slot["id"], **facts}
-    assert "shows 1 slots; accept in" in done.err
+    assert "shows 1 slots; accept them in" in done.err
     assert "not empty" in resight(
         "filters", "review", "repeat-detections", "--out", tmp_path / "r"
     ).refused(2)

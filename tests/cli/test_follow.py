@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import typer
 
-import batch.submit
+import batch.jobs.submit
 import cli.follow
-from batch.submit import JobOutcome
+from batch.jobs.submit import JobOutcome
 from cli.follow import Followed, follow, to_end
 from model_store.errors import ClusterError
 
@@ -23,7 +23,9 @@ NEVER = JobOutcome("FAILED", None, "runtime_env setup failed: the package is gon
 PROGRESS = {"event": "progress", "requested": 2, "ok": 1, "images_per_s": 3.0}
 PARTS = {"event": "filter_progress", "parts": 1}
 ROWS = {"event": "planned", "rows": 4, "parts": 1}
-GOES_ON = "run r goes on; watch it with: resight runs attach r; stop it with: resight runs cancel r"
+CONTINUES = (
+    "run r continues; follow it with: resight runs attach r; stop it with: resight runs cancel r"
+)
 
 
 class Jobs:
@@ -63,7 +65,7 @@ def test_and_no_more_than_once(
         to_end(jobs.start, ["r"])
     assert ended.value.exit_code == 5
     assert jobs.ids == ["job-1", "job-2"]
-    assert "the job ended FAILED: runtime_env setup failed" in capsys.readouterr().err
+    assert "the job ended with status FAILED: runtime_env setup failed" in capsys.readouterr().err
 
 
 def test_a_job_that_failed_ends_with_its_code_and_words(
@@ -75,7 +77,7 @@ def test_a_job_that_failed_ends_with_its_code_and_words(
         to_end(jobs.start, ["one", "two"])
     assert ended.value.exit_code == 7
     assert jobs.ids == ["job-1"]
-    assert "the job ended FAILED: the tables are away" in capsys.readouterr().err
+    assert "the job ended with status FAILED: the tables are away" in capsys.readouterr().err
 
 
 def test_a_report_that_did_not_come_is_said(
@@ -84,7 +86,7 @@ def test_a_report_that_did_not_come_is_said(
     jobs = Jobs(monkeypatch, Followed(WELL, {"one": {}}, {}))
     assert to_end(jobs.start, ["one", "two"]) == {"one": {}}
     said = capsys.readouterr().err
-    assert "run two has succeeded, but its report did not come: ray job logs job-1" in said
+    assert "run two succeeded, but its report is missing; see: ray job logs job-1" in said
     assert "run one" not in said
 
 
@@ -126,8 +128,8 @@ def test_nobody_waits_for_a_job_to_take_itself_down_once_its_reports_are_there(
         def get_job_info(self, job: str) -> None:
             raise AssertionError("how it ended is not asked")
 
-    monkeypatch.setattr(batch.submit, "_client", Client)
-    monkeypatch.setattr(batch.submit, "read_state", lambda _: None)
+    monkeypatch.setattr(batch.jobs.submit, "_client", Client)
+    monkeypatch.setattr(batch.jobs.submit, "read_state", lambda _: None)
     done = follow("job-1", run_ids, quiet=True)
     assert (done.outcome, len(done.reports), Client.asked) == (WELL, len(run_ids), len(run_ids))
 
@@ -149,16 +151,16 @@ def test_ctrl_c_does_not_wait_for_a_cluster_that_is_slow_to_answer(
         if asked:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(batch.submit, "_client", Client)
-    monkeypatch.setattr(batch.submit, "read_state", lambda _: Here(str(tmp_path)))
-    monkeypatch.setattr("batch.job_log.ASK_S", 0.001)
+    monkeypatch.setattr(batch.jobs.submit, "_client", Client)
+    monkeypatch.setattr(batch.jobs.submit, "read_state", lambda _: Here(str(tmp_path)))
+    monkeypatch.setattr("batch.jobs.log_tail.ASK_S", 0.001)
     monkeypatch.setattr("asyncio.sleep", interrupted)
     began_s = time.monotonic()
     with pytest.raises(typer.Exit) as ended:
         follow("job-1", ["r"], quiet=True)
     assert ended.value.exit_code == 130
     assert time.monotonic() - began_s < 1
-    assert GOES_ON in capsys.readouterr().err
+    assert CONTINUES in capsys.readouterr().err
 
 
 class Here:
@@ -169,9 +171,12 @@ class Here:
 @pytest.mark.parametrize(
     ("known", "words"),
     [
-        (("resight-r", True), f"^{GOES_ON}$"),
+        (("resight-r", True), f"^{CONTINUES}$"),
         (None, "^interrupted: nothing was started$"),
-        (ClusterError("away"), f"^interrupted while the job was submitted; if it was: {GOES_ON}$"),
+        (
+            ClusterError("away"),
+            f"^interrupted while submitting the job; if the cluster has it, {CONTINUES}$",
+        ),
     ],
 )
 def test_ctrl_c_during_the_submission_says_whether_the_cluster_has_the_job(
@@ -208,4 +213,4 @@ def test_a_cluster_that_does_not_answer_delays_ctrl_c_by_a_second_at_most(
     ):
         raise KeyboardInterrupt
     assert time.monotonic() - began_s < 1
-    assert "runs r, s go on; watch them with: resight runs attach r" in capsys.readouterr().err
+    assert "runs r, s continue; follow them with: resight runs attach r" in capsys.readouterr().err

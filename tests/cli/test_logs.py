@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from batch import cluster_logs
-from batch.cluster_logs import LogTail, cluster_files, run_files
+from batch.jobs import cluster_logs
+from batch.jobs.cluster_logs import LogTail, cluster_files, run_files
 from model_store.errors import BadRequest
 from serve.settings import Settings
 from tests.cli.conftest import Resight
@@ -87,6 +87,23 @@ def test_the_first_look_is_at_the_end_of_a_long_file(
     monkeypatch.setattr(cluster_logs, "TAIL_BYTES", 10)
     file = write(logs / "a.log", "first", "second", "third")
     assert [line.text for line in LogTail(lambda: [file]).look()] == ["third"]
+
+
+def test_a_look_that_finds_no_file_is_the_first_one_too(
+    logs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines that are written later are new, however many they are."""
+    monkeypatch.setattr(cluster_logs, "TAIL_BYTES", 10)
+    tail = LogTail(lambda: cluster_files(logs))
+    assert tail.look() == []
+    write(logs / "serve" / "a.log", "first", "second", "third")
+    assert [line.text for line in tail.look()] == ["first", "second", "third"]
+
+
+def test_a_file_that_is_removed_during_a_look_has_no_lines(logs: Path) -> None:
+    file = write(logs / "a.log", "one")
+    tail = LogTail(lambda: [logs / "removed.log", file])
+    assert [line.text for line in tail.look()] == ["one"]
 
 
 def test_what_clients_sent_gives_no_orders_to_a_terminal(logs: Path) -> None:

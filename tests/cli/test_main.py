@@ -19,7 +19,7 @@ from deltalake.exceptions import DeltaError
 
 import cli.main
 import resight
-from batch.exit_codes import EXIT_CODES
+from batch.jobs.exit_codes import EXIT_CODES
 from model_store import errors
 from model_store.errors import ResightError
 from model_store.lazy_imports import StandIn
@@ -242,7 +242,8 @@ def test_an_error_that_is_not_ours_is_not_hidden(
 def test_help_loads_no_library(tmp_path: Path) -> None:
     """What a command runs is imported in its module's `with lazy_imports():`, so that help takes no two seconds."""
     code = (
-        "import sys, runpy\n"
+        "import os, sys, runpy\n"
+        "os._exit = sys.exit\n"
         "for words in (['--help'], ['reprocess', '--help']):\n"
         "    sys.argv = ['resight.py', *words]\n"
         "    try: runpy.run_module('resight', run_name='__main__')\n"
@@ -255,6 +256,13 @@ def test_help_loads_no_library(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "Usage: resight reprocess" in done.stdout, "shell completion goes by the name"
+
+
+def test_a_run_is_planned_without_ray() -> None:
+    """Ray reads the token of the cluster when it is imported, so it must be imported after `join`."""
+    modules = "batch.planning.nothing_to_do, batch.planning.dry_run, batch.runs.post_run"
+    code = f"import sys, {modules}; assert 'ray' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
 
 
 def test_stand_ins_are_only_for_what_is_called() -> None:
@@ -289,9 +297,11 @@ def test_errors_without_an_own_exit_code_take_that_of_their_kind() -> None:
     assert EXIT_CODES[errors.ResightError] == 1
 
 
-@pytest.mark.parametrize("end", [KeyboardInterrupt(), SystemExit(130), SystemExit(2)])
-def test_ctrl_c_does_not_wait_until_modules_are_unloaded(
-    monkeypatch: pytest.MonkeyPatch, end: BaseException
+@pytest.mark.parametrize(
+    ("end", "code"), [(KeyboardInterrupt(), 130), (SystemExit(130), 130), (SystemExit(2), 2)]
+)
+def test_the_command_ends_without_unloading_modules(
+    monkeypatch: pytest.MonkeyPatch, end: BaseException, code: int
 ) -> None:
     class Ended(Exception):
         pass
@@ -305,6 +315,5 @@ def test_ctrl_c_does_not_wait_until_modules_are_unloaded(
     monkeypatch.setattr(cli.main, "main", command)
     monkeypatch.setattr("atexit._run_exitfuncs", lambda: None)
     monkeypatch.setattr("os._exit", ended)
-    wanted = SystemExit if end.args == (2,) else Ended
-    with pytest.raises(wanted, match="2" if wanted is SystemExit else "130"):
+    with pytest.raises(Ended, match=f"^{code}$"):
         resight.main()

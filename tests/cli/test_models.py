@@ -12,7 +12,7 @@ from model_store.names import VersionId
 from model_store.store import ModelStore
 from tests.cli.conftest import Resight
 from tests.fixtures_local import MODELS, MOTION, PHOTOS, photo, write_files, write_json
-from tests.graphs import pooling
+from tests.graphs import pooling, random_head
 from tests.model_store.classifiers import PLAIN, colours
 from tests.shared_data import shared
 
@@ -89,7 +89,7 @@ def test_a_standard_export_needs_no_flags(
     assert "80: person, bicycle, car, motorcycle, airplane and 75 more" in lines["labels"]
     assert lines["input"].endswith("300 x 300 px  (fixed by the graph)")
     assert "RGB, 0 to 1  (the graph begins with Mul 2, Sub 1)" in lines["pixels"]
-    assert "stretch  (1,917 anchors are no cells" in lines["resize"]
+    assert "stretch  (1,917 anchors are not the cells" in lines["resize"]
     assert "over IoU 0.6, within a class, at most 300" in lines["suppression"]
     assert "promote ssdlite-coco.v1@1" in done.err
 
@@ -110,15 +110,15 @@ def test_versions_are_counted_and_the_same_one_is_not_added_twice(
         assert facts["recognised"]["labels"]["why"] == "'names' in the metadata"
     assert [version.version for version in store.versions("deer")] == ["1", "2"]
     again = resight(*words)
-    assert "deer@1 is there already, with these weights and this config" in again.err
-    assert "once more" not in again.err
+    assert "deer@1 already has these weights and this config" in again.err
+    assert "to add it again" not in again.err
     probed = resight(*words, "--probe", PHOTOS / "cat.jpg")
-    assert "to add it once more, with probe/cat.jpg, name another --version" in probed.err
+    assert "to add it again with probe/cat.jpg, use another --version" in probed.err
     assert len(store.versions("deer")) == 2
     resight(*words, "--version", "3", "--probe", PHOTOS / "cat.jpg").ok()
     kept = resight(*words, "--probe", PHOTOS / "cat.jpg")
     assert json.loads(kept.ok())["model"] == "deer@3"
-    assert "once more" not in kept.err
+    assert "to add it again" not in kept.err
 
 
 def test_a_model_without_a_file_needs_a_name_and_no_version(
@@ -128,7 +128,7 @@ def test_a_model_without_a_file_needs_a_name_and_no_version(
     assert "give one with --name" in refused
     words = ("models", "add", "--name", "blobs", "--config", motion_config)
     assert "blobs@1" in resight(*words).ok()
-    assert "blobs@1 is there already" in resight(*words).err
+    assert "blobs@1 already has these weights" in resight(*words).err
     assert [str(version) for version in store.versions("blobs")] == ["blobs@1"]
 
 
@@ -147,7 +147,7 @@ def test_a_file_without_a_usable_name_needs_one(resight: Resight, tmp_path: Path
 def test_a_guess_is_said(resight: Resight, tmp_path: Path, weights: bytes, said: str) -> None:
     folder = write_files(tmp_path, {"md_v5a.onnx": weights})
     out = resight("models", "add", folder / "md_v5a.onnx").ok()
-    assert "guessed: neither graph nor metadata say it" in out
+    assert "guessed: neither graph nor metadata state it" in out
     assert said in out
 
 
@@ -157,16 +157,16 @@ def test_adding_without_a_probe_says_so(resight: Resight, motion_config: Path) -
     assert "no --probe image was given" in notes
     assert notes.endswith("resight models promote blobs@1\n")
     again = resight(*words[:5], "2", *words[6:]).err
-    assert "until one is promoted, 'blobs' means none of blobs@1, blobs@2" in again
+    assert "until one is promoted, 'blobs' refers to none of blobs@1, blobs@2" in again
 
 
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        ([], 2, "name a weights file"),
+        ([], 2, "a weights file is missing"),
         (["away.onnx"], 2, "cannot read away.onnx: No such file"),
-        ([PHOTOS / "cat.jpg"], 6, "this is no ONNX file but a JPEG picture"),
-        ([PHOTOS], 2, "is a folder: name the .onnx or .pt2 file"),
+        ([PHOTOS / "cat.jpg"], 6, "this is not an ONNX file but a JPEG image"),
+        ([PHOTOS], 2, "is a folder: use the .onnx or .pt2 file"),
         ([WEIGHTS.parent.parent], 2, f"with: resight models pull {WEIGHTS.parent.parent}"),
         ([WEIGHTS.parent], 2, f"with: resight models pull {WEIGHTS.parent}"),
         ([WEIGHTS, "--config", "away.json"], 2, "cannot read away.json"),
@@ -187,11 +187,11 @@ def test_what_cannot_be_added_is_refused_and_leaves_no_version(
 @pytest.mark.parametrize(
     ("config", "code", "message"),
     [
-        ([], 2, "must hold a JSON object"),
-        ({}, 2, "name a weights file"),
+        ([], 2, "must contain a JSON object"),
+        ({}, 2, "a weights file is missing"),
         ({**MOTION, "labels": []}, 6, "labels"),
         ({**MOTION, "colour": "red"}, 6, "colour"),
-        ({**MOTION, "decoder": "yolov8"}, 6, "does not go with decoder"),
+        ({**MOTION, "decoder": "yolov8"}, 6, "cannot be combined with decoder"),
     ],
 )
 def test_a_wrong_config_is_refused_and_names_the_field(
@@ -268,9 +268,9 @@ def test_verify_accepts_a_sound_version_and_refuses_a_changed_one(
     resight: Resight, motion_config: Path, home: Path
 ) -> None:
     add_motion(resight, motion_config)
-    assert "blobs@1 is sound" in resight("models", "verify", "blobs@1").err
+    assert "blobs@1 is valid" in resight("models", "verify", "blobs@1").err
     (home / "models" / "blobs" / "1" / "README.md").write_text("changed")
-    assert "README.md is sha256" in resight("models", "verify", "blobs@1").refused(6)
+    assert "README.md has sha256" in resight("models", "verify", "blobs@1").refused(6)
 
 
 def test_promote_moves_the_alias_only_to_what_loads(
@@ -289,16 +289,16 @@ def test_promote_moves_the_alias_only_to_what_loads(
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["promote", "blobs"], 2, "names no version; write blobs@VERSION"),
-        (["promote", "blobs:production"], 2, "names no version"),
+        (["promote", "blobs"], 2, "has no version: use blobs@VERSION"),
+        (["promote", "blobs:production"], 2, "has no version"),
         (["promote", "blobs@9"], 6, "blobs@9 is not in"),
         (["promote", "blobs@1", "--alias", "Bad Alias"], 2, "is not a model"),
-        (["show", "deer"], 6, "there is: blobs"),
+        (["show", "deer"], 6, "available: blobs"),
         (["show", "blobs:canary"], 6, "no alias 'canary'"),
-        (["verify", "blobs@9"], 6, "there is: blobs@1"),
+        (["verify", "blobs@9"], 6, "available: blobs@1"),
         (["verify", ""], 2, "is not a model"),
-        (["pull", "away"], 6, "no version of a model is in away"),
-        (["pull", "away", "blobs"], 6, "no model 'blobs' in"),
+        (["pull", "away"], 6, "no model version in away"),
+        (["pull", "away", "blobs"], 6, "unknown model 'blobs' in"),
         (["pull", "away", "blobs@1"], 6, "blobs@1 is not in"),
     ],
 )
@@ -333,13 +333,13 @@ def test_pull_lists_versions_where_there_are_several(
     resight: Resight, motion_config: Path, home: Path, tmp_path: Path
 ) -> None:
     refused = resight("models", "pull", MODELS).refused(2)
-    assert "has several versions: motion@1, ssdlite-coco@1; name one" in refused
+    assert "has several versions: motion@1, ssdlite-coco@1; choose one" in refused
     add_motion(resight, motion_config, "1")
     add_motion(resight, motion_config, "2")
     source = (home / "models").rename(tmp_path / "source")
     for words in ([source / "blobs"], [source, "blobs"]):
         refused = resight("models", "pull", *words).refused(2)
-        assert f"blobs@1, blobs@2; name one: resight models pull {source} blobs@1" in refused
+        assert f"blobs@1, blobs@2; choose one: resight models pull {source} blobs@1" in refused
 
 
 def test_pull_never_replaces_a_version_that_differs(
@@ -358,7 +358,7 @@ def test_pull_refuses_a_damaged_source(
     add_motion(resight, motion_config)
     source = (home / "models").rename(tmp_path / "source")
     (source / "blobs" / "1" / "README.md").write_text("changed")
-    assert "README.md is sha256" in resight("models", "pull", source, "blobs@1").refused(6)
+    assert "README.md has sha256" in resight("models", "pull", source, "blobs@1").refused(6)
     assert store.versions("blobs") == []
 
 
@@ -366,7 +366,7 @@ def test_pull_refuses_a_damaged_source(
 def test_pull_writes_no_file_outside_the_version(
     resight: Resight, motion_config: Path, home: Path, tmp_path: Path, store: ModelStore, up: str
 ) -> None:
-    """A source whose READY lists a path that leads elsewhere, with the right digest of what lies there."""
+    """READY of the source lists a path outside the version, with the right digest of the file there."""
     add_motion(resight, motion_config)
     (tmp_path / "a" / "b").mkdir(parents=True)
     source = (home / "models").rename(tmp_path / "a" / "b" / "source")
@@ -391,7 +391,7 @@ def test_pull_copies_nothing_that_a_link_leads_to(
     readme = source / "blobs" / "1" / "README.md"
     readme.rename(tmp_path / "README.md")
     readme.symlink_to(tmp_path / "README.md")
-    assert "leads out of" in resight("models", "pull", source, "blobs@1").refused(6)
+    assert "is a link to a file outside" in resight("models", "pull", source, "blobs@1").refused(6)
     assert store.versions("blobs") == []
 
 
@@ -447,7 +447,7 @@ def test_what_is_needed_is_not_removed_and_the_way_out_is_said(
     resight("models", "canary", "blobs@2", "5").ok()
     resight("models", "shadow", "blobs@3", "5").ok()
     for version, why in (
-        ("1", "the alias blobs:production means it (resight models promote blobs@OTHER"),
+        ("1", "the alias blobs:production refers to it (resight models promote blobs@OTHER"),
         ("2", "it is the canary of blobs:production (resight models canary blobs@2 0)"),
         ("3", "it is the shadow of blobs:production (resight models shadow blobs@3 0)"),
     ):
@@ -466,21 +466,27 @@ def test_a_number_that_is_given_is_refused_where_another_is_adding_it(
     place.mkdir(parents=True)
     (place / "CLAIM").write_text("somebody else's files")
     words = ("models", "add", "--name", "blobs", "--config", motion_config)
-    assert "taken by another publication" in resight(*words, "--version", "1").refused(6)
+    assert "claimed by another publication" in resight(*words, "--version", "1").refused(6)
     assert "blobs@2" in resight(*words).ok()
     assert (place / "CLAIM").read_text() == "somebody else's files"
 
 
+@pytest.mark.parametrize("file", ["generated", "trailcam_yolox_tiny_640.yolox-raw.fp16.onnx"])
 def test_detections_beside_the_picture_are_a_doubt_that_is_said(
-    resight: Resight, tmp_path: Path
+    resight: Resight, tmp_path: Path, file: str
 ) -> None:
-    """These weights take RGB from 0 to 1, as their graph says; fed from 0 to 255 they see things anywhere."""
-    weights = shared("models/trailcam_yolox_tiny_640.yolox-raw.fp16.onnx")
+    """These weights take RGB from 0 to 1, as their graph shows; with 0 to 255 they detect things anywhere."""
+    twin = "test_detections_beside_the_picture_are_a_doubt_that_is_said[generated"
+    weights = tmp_path / "generated.onnx"
+    if file == "generated":
+        weights.write_bytes(random_head("yolox_raw"))
+    else:
+        weights = shared(f"models/{file}", twin)
     words = ("models", "add", weights, "--name", "trailcam", "--probe", PHOTOS / "cat.jpg")
     assert "beside" not in resight(*words).err
     wrong = {"preprocess": {"channel_order": "BGR", "divide_by": 1, "pad_value": 114}}
     config = write_json(tmp_path / "trailcam.json", wrong)
-    assert "lie beside the picture" in resight(*words, "--config", config).err
+    assert "lie outside the picture" in resight(*words, "--config", config).err
 
 
 def test_a_classifier_is_added_listed_verified_and_promoted_like_a_detector(
@@ -494,7 +500,7 @@ def test_a_classifier_is_added_listed_verified_and_promoted_like_a_detector(
     said = json.loads(added.ok())
     assert said["model"] == "colours@1"
     assert said["recognised"]["kind"]["found"] == "classifier"
-    assert "beside the picture" not in added.err
+    assert "outside the picture" not in added.err
     resight("models", "verify", "colours@1").ok()
     resight("models", "promote", "colours@1").ok()
     (row,) = json.loads(resight("models", "list", "--format", "json").ok())

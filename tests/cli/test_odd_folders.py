@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from archive.tables import Tables
-from archive.uploads import keep
+from archive.catalogue.uploads import keep
+from archive.delta.tables import Tables
 from model_store.storage import Folder
 from serve.settings import Settings
 from tests.cli.conftest import Resight

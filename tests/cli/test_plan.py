@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from archive.layers import Layer, keep_layer
-from archive.tables import Tables
-from archive.views import View, Views
+from archive.annotations.layers import Layer, keep_layer
+from archive.delta.tables import Tables
+from archive.views.views import View, Views
 from model_store.store import ModelStore
-from tests.batch.test_facts import publish, put_media
+from tests.batch.schedule.test_archive_state import publish, put_media
 from tests.cli.conftest import Resight
 from tests.fixtures_local import ROOT, motion_store, put_results, result_rows, rows_of
 
@@ -99,7 +99,7 @@ def test_a_threshold_needs_the_view_only(
     assert (change["field"], change["old"], change["new"]) == ("thresholds.default", 0.5, 0.25)
     text = resight("plan").ok()
     assert "  view  thresholds.default: 0.5 -> 0.25 (all scores down to" in text
-    assert "the policy says: view\n" in text
+    assert "policy decision: view\n" in text
     assert "moved by 0.25, more than due.threshold_delta = 0.05" in text
 
 
@@ -133,7 +133,7 @@ def test_a_published_version_that_is_gone_is_compared_by_its_key(
     seen(tables, store, "a", key="0" * 64, threshold=0.5)
     found = facts(resight)
     assert found["compared"].startswith("by inference key and thresholds: ")
-    assert "has not blobs@1 as it was published" in found["compared"]
+    assert "does not have blobs@1 as it was published" in found["compared"]
     fields = {change["field"]: change["needs"] for change in found["changes"]}
     assert fields == {"inference_key": "inference", "thresholds.default": "view"}
 
@@ -144,7 +144,7 @@ def test_a_version_that_is_gone_and_had_the_same_key_needs_nothing(
     view = seen(tables, store, *"abcdef")
     Views(tables.url).publish(view.model_copy(update={"model_version": "0"}), after=1)
     found = facts(resight)
-    assert "has not blobs@0 as it was published" in found["compared"]
+    assert "does not have blobs@0 as it was published" in found["compared"]
     assert (found["published"], found["needs"], found["changes"]) == ("blobs@0", "no-op", [])
 
 
@@ -156,7 +156,9 @@ def test_the_counts_are_those_of_the_scope_and_the_decision_is_about_all(
     assert found["scope"] == "path ?-[ae]"
     assert (found["requested"], found["reused"], found["to_infer"]) == (2, 1, 1)
     assert (found["decision"], found["reasons"][0][:11]) == ("incremental", "2 of 6 imag")
-    assert "no image matches path x; paths begin below" in resight("plan", "--path", "x").refused(2)
+    assert "no image matches path x; paths are relative" in resight("plan", "--path", "x").refused(
+        2
+    )
 
 
 def test_the_policy_decides(
@@ -168,7 +170,7 @@ def test_the_policy_decides(
     (home / "policy.toml").write_text("[due]\nimport = 1\n")
     assert "policy.toml: due.import" in resight("plan").refused(2)
     monkeypatch.setenv("RESIGHT_POLICY", str(home / "other.toml"))
-    assert "there is no policy" in resight("plan").refused(2)
+    assert "no policy file" in resight("plan").refused(2)
 
 
 def test_what_waits_says_until_when(
@@ -179,7 +181,7 @@ def test_what_waits_says_until_when(
     (home / "policy.toml").write_text(day)
     found = facts(resight)
     assert (found["decision"], found["until"][-8:]) == ("wait", "02:00:00")
-    assert f"the policy says: wait, until {found['until'][:16]}" in resight("plan").ok()
+    assert f"policy decision: wait, until {found['until'][:16]}" in resight("plan").ok()
 
 
 def test_nothing_is_written_unless_the_decision_shall_be_kept(
@@ -223,4 +225,4 @@ def test_it_needs_neither_a_cluster_nor_ray(tables: Tables, store: ModelStore, h
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "the policy says: incremental" in done.stdout
+    assert "policy decision: incremental" in done.stdout

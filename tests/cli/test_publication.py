@@ -10,12 +10,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-import archive.prune
-import archive.stores
+import archive.retention
+from archive.delta.tables import Tables
+from archive.retention import remember_store
 from archive.schemas import ASSERTIONS
-from archive.stores import remember_store
-from archive.tables import Tables
-from archive.views import Views
+from archive.views.views import Views
 from model_store.store import ModelStore
 from serve.rollout.state import AliasState, Share, update_state
 from tests.cli.conftest import Resight
@@ -28,10 +27,10 @@ def test_where_no_model_is_nothing_is_pruned(
     resight: Resight, two: Tables, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
     """Its aliases keep results: a store that is not mounted would set them free."""
-    monkeypatch.setattr(archive.prune, "WRITTEN", timedelta(seconds=-1))
+    monkeypatch.setattr(archive.retention, "WRITTEN", timedelta(seconds=-1))
     monkeypatch.setenv("RESIGHT_MODELS", str(Path(two.url).parent / "away"))
     said = resight("runs", "prune", *words).refused(7)
-    assert "no model is in " in said
+    assert "no model in " in said
     assert "is it mounted?" in said
     assert len(rows_of(two, "results")) == 4
 
@@ -46,7 +45,7 @@ def test_publish_and_rollback_move_the_view(resight: Resight, two: Tables) -> No
     assert "published" in done.err
     assert scores(resight) == [0.7, 0.7, 0.8, 0.8]
     again = resight("runs", "publish", "new")
-    assert "that is published already" in again.err
+    assert "already published" in again.err
     assert "number            2" in again.ok()
     done = resight("runs", "rollback", "--format", "json")
     back = json.loads(done.ok())
@@ -82,7 +81,7 @@ def test_a_policy_that_cannot_be_read_ends_with_2(
 def test_prune_says_what_it_would_do_and_does_it_with_yes(
     resight: Resight, two: Tables, store: ModelStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archive.prune, "WRITTEN", timedelta(seconds=-1))
+    monkeypatch.setattr(archive.retention, "WRITTEN", timedelta(seconds=-1))
     put_results(two, result_rows(["a", "b"], key="k" * 64))
     resight("runs", "publish", "old").ok()
     done = resight("runs", "prune", "--format", "json")
@@ -110,7 +109,7 @@ def test_prune_says_what_it_would_do_and_does_it_with_yes(
 @pytest.fixture
 def canary(two: Tables, tmp_path: Path, store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> str:
     """Another store with the same models, where version 1 is a canary; here it means nothing."""
-    monkeypatch.setattr(archive.prune, "WRITTEN", timedelta(seconds=-1))
+    monkeypatch.setattr(archive.retention, "WRITTEN", timedelta(seconds=-1))
     other = tmp_path / "other models"
     shutil.copytree(store.url, other)
     state = AliasState(active="2", canary=Share(version="1", percent=5))
@@ -139,7 +138,7 @@ def test_prune_waits_to_be_told_of_a_store_on_another_machine(
     resight: Resight, two: Tables, store: ModelStore, canary: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(archive.stores.socket, "gethostname", lambda: "field-station")
+        patch.setattr(archive.retention.socket, "gethostname", lambda: "field-station")
         remember_store(two.url, store.url)
     said = resight("runs", "prune", "--yes", "--keep-days", 0).refused(7)
     assert f"field-station:{store.url}" in said
@@ -151,7 +150,7 @@ def test_prune_waits_to_be_told_of_a_store_on_another_machine(
 def test_prune_keeps_what_people_have_spoken_of(
     resight: Resight, two: Tables, store: ModelStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archive.prune, "WRITTEN", timedelta(seconds=-1))
+    monkeypatch.setattr(archive.retention, "WRITTEN", timedelta(seconds=-1))
     said = [{"method": "human", "inference_key": key(store, "1"), "media_sha256": "a"}]
     table = pa.Table.from_pylist(said, schema=ASSERTIONS)
     two.append("assertions", table, "w", lambda _, wanted: wanted)

@@ -8,12 +8,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from archive.delta.tables import Tables
 from archive.schemas import SNIPS
-from archive.tables import Tables
-from batch.policy import Snips
-from batch.snips.settings import cut_of
+from batch.crops.settings import cut_of
+from batch.schedule.policy import Snips
 from model_store.store import ModelStore, ModelVersion
-from tests.batch.test_facts import publish
+from tests.batch.schedule.test_archive_state import publish
 from tests.cli.conftest import Resight
 from tests.fixtures_local import (
     MODELS,

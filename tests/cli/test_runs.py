@@ -15,14 +15,14 @@ import pytest
 import ray.exceptions  # before the fixture forbids processes
 from ray.job_submission import JobStatus
 
-import batch.submit
+import batch.jobs.submit
 import cli.runs
+from archive.delta.tables import Tables
 from archive.schemas import CLASSIFICATIONS
-from archive.tables import Tables
-from batch.accounting import Counts
-from batch.run_log import RunLog
-from batch.spec import RunSpec
-from batch.submit import JobOutcome
+from batch.jobs.submit import JobOutcome
+from batch.runs.accounting import Counts
+from batch.runs.record import RunLog
+from batch.runs.spec import RunSpec
 from cli.follow import Followed
 from model_store.names import version_id
 from model_store.store import ModelStore
@@ -37,7 +37,7 @@ def test_nothing_was_run_yet(resight: Resight, home: Path) -> None:
         resight("runs", "list", "--format", "csv").ok().startswith("run_id,kind,state,model,scope,")
     )
     for command in ("show", "log", "attach", "cancel", "publish"):
-        assert "no run 'r'" in resight("runs", command, "r").refused(2)
+        assert "unknown run 'r'" in resight("runs", command, "r").refused(2)
     assert "nothing is published" in resight("runs", "rollback").refused(2)
     assert not (home / "tables").exists()
 
@@ -161,7 +161,7 @@ def test_where_no_table_is_queries_and_exports_are_refused(
     out = tmp_path / "x.csv"
     out.write_text("old")
     for words in (("sql", LABELS), ("export", "detections", out)):
-        assert "run 'resight ingest' first, or is it mounted?" in resight(*words).refused(7)
+        assert "is it mounted? 'resight ingest' creates them" in resight(*words).refused(7)
     assert out.read_text() == "old"
 
 
@@ -189,8 +189,8 @@ def test_a_file_that_is_lost_ends_with_7_in_every_command(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--run", "none"), "no run 'none'; see: resight runs list"),
-        (("--view", "trial"), "nothing is published as 'trial'; there is: production"),
+        (("--run", "none"), "unknown run 'none': see resight runs list"),
+        (("--view", "trial"), "nothing is published as 'trial': use one of production"),
         (("--view", "Trial"), "invalid name of a view"),
         (("--view", "production", "--run", "old"), "exclude each other"),
     ],
@@ -234,10 +234,10 @@ def test_the_report_of_a_run_that_has_ended_is_printed_at_once(
     ran(two, store, "broken", "1", "running", "failed")
     done = resight("runs", "attach", "broken")
     assert (done.code, "accounting  says [failed]" in done.out) == (5, True)
-    assert "run broken is failed; to go on with it, run it again" in done.err
+    assert "run broken is failed; to resume it, run it again" in done.err
     ran(two, store, "young", "1", "running", start=datetime.now(UTC))
     assert "not as a job of this cluster" in resight("runs", "attach", "young").refused(2)
-    assert "no run 'none'" in resight("runs", "attach", "none").refused(2)
+    assert "unknown run 'none'" in resight("runs", "attach", "none").refused(2)
 
 
 def test_a_report_names_the_first_files_that_failed_and_how_to_list_all(
@@ -284,7 +284,9 @@ def test_a_run_that_is_running_is_followed_to_its_end(
 
     monkeypatch.setenv("RESIGHT_ADDRESS", "http://127.0.0.1:9")
     monkeypatch.setattr(cli.runs, "join", lambda _: None)
-    monkeypatch.setattr(batch.submit, "_client", lambda: SimpleNamespace(list_jobs=lambda: jobs))
+    monkeypatch.setattr(
+        batch.jobs.submit, "_client", lambda: SimpleNamespace(list_jobs=lambda: jobs)
+    )
     monkeypatch.setattr(cli.runs, "follow", followed)
     shown = json.loads(resight("runs", "attach", *words, "--format", "json").ok())
     assert shown == report
@@ -305,7 +307,7 @@ def test_without_a_cluster_an_interrupted_run_is_cancelled_in_the_record(
     assert "run killed has ended: it is cancelled" in resight("runs", "cancel", "killed").refused(2)
     assert "run old has ended: it is sealed" in resight("runs", "cancel", "old").refused(2)
     ran(two, store, "young", "1", "running", start=datetime.now(UTC))
-    assert "run young is at work" in resight("runs", "cancel", "young").refused(2)
+    assert "run young is running" in resight("runs", "cancel", "young").refused(2)
 
 
 def test_where_no_cluster_answers_only_an_interrupted_run_is_cancelled(
@@ -313,7 +315,7 @@ def test_where_no_cluster_answers_only_an_interrupted_run_is_cancelled(
 ) -> None:
     monkeypatch.setenv("RESIGHT_ADDRESS", "http://127.0.0.1:9")
     monkeypatch.setattr(cli.runs, "join", lambda _: None)
-    monkeypatch.setattr(batch.submit, "_client", no_cluster)
+    monkeypatch.setattr(batch.jobs.submit, "_client", no_cluster)
     ran(two, store, "young", "1", "running", start=datetime.now(UTC))
     ran(two, store, "killed", "1", "running")
     for run_id in ("young", "nobody", "old"):
@@ -333,8 +335,8 @@ def test_with_a_cluster_its_job_is_stopped(
     joined: list[object] = []
     monkeypatch.setattr(cli.runs, "read_state", lambda _: object())
     monkeypatch.setattr(cli.runs, "join", joined.append)
-    monkeypatch.setattr(batch.submit, "require_answer", lambda: None)
-    monkeypatch.setattr(batch.submit, "stop", lambda run_id: f"resight-{run_id}-2")
+    monkeypatch.setattr(batch.jobs.submit, "require_answer", lambda: None)
+    monkeypatch.setattr(batch.jobs.submit, "stop", lambda run_id: f"resight-{run_id}-2")
     ran(two, store, "alive", "1", "running", start=datetime.now(UTC))
     facts = json.loads(resight("runs", "cancel", "alive", "--format", "json").ok())
     assert facts == {"run_id": "alive", "state": "cancelled", "job": "resight-alive-2"}

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from serve.access import Access
-from serve.scopes import Scope
+from serve.auth.guard import Access
+from serve.auth.scopes import TokenScope
+from serve.auth.tokens import TokenFile
 from serve.settings import Settings
-from serve.tokens import TokenFile
 from tests.cli.conftest import Resight
 
 
@@ -36,7 +36,7 @@ async def test_what_add_shows_lets_in_for_its_scopes_until_it_is_revoked(
     token = add(resight, "station-7", "detect", "upload")
     assert stat.S_IMODE((home / "tokens.json").stat().st_mode) == 0o600
     access = Access.of(Settings())
-    await access.check(f"Bearer {token}", Scope.upload)
+    await access.check(f"Bearer {token}", TokenScope.upload)
     resight("tokens", "revoke", "station-7").ok()
     assert TokenFile(str(home / "tokens.json")).read() == ()
 
@@ -56,7 +56,7 @@ def test_add_says_what_follows_and_the_first_one_that_the_api_closes(resight: Re
     for done in (first, second):
         assert "not shown again" in done.err
         assert "Authorization: Bearer" in done.err
-    assert "every request but those for health needs a token" in first.err
+    assert "every request except health checks needs one" in first.err
     assert "every request" not in second.err
 
 
@@ -66,7 +66,7 @@ def test_revoking_the_last_one_says_how_to_open_again(resight: Resight) -> None:
     assert "nobody" not in resight("tokens", "revoke", "a").err
     last = resight("tokens", "revoke", "b").err
     assert "no token is left" in last
-    assert "docs/access.md" in last
+    assert "docs/operate/access.md" in last
 
 
 def test_list_names_scopes_and_says_that_there_is_a_secret_too(
@@ -97,10 +97,10 @@ def test_the_file_is_where_the_setting_says(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["add", "A b", "--scope", "detect"], "is not a name for a token"),
-        (["add", "a", "--scope", "detect"], "there is a token a; revoke it first"),
-        (["revoke", "b"], "there is: a"),
-        (["revoke", ""], "there is: a"),
+        (["add", "A b", "--scope", "detect"], "invalid token name 'A b'"),
+        (["add", "a", "--scope", "detect"], "token a exists; revoke it first"),
+        (["revoke", "b"], "existing tokens: a"),
+        (["revoke", ""], "existing tokens: a"),
     ],
 )
 def test_what_cannot_be_done_is_refused_and_says_why(
@@ -140,5 +140,5 @@ def test_a_list_that_is_lost_is_told_by_list_and_status_and_made_again_by_add(
     assert "is missing, but tokens were made" in status["tokens"]
     done = resight("tokens", "add", "b", "--scope", "detect")
     assert done.ok()
-    assert "the first one" not in done.err  # the API is closed already
+    assert "the first token" not in done.err  # the API is closed already
     assert json.loads(resight("status", "--format", "json").out)["tokens"].startswith("1 in ")

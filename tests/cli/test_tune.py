@@ -1,4 +1,4 @@
-"""resight tune: refusals before anything is measured, and one real sweep of the shipped model."""
+"""resight tune: errors before anything is measured, and one real sweep of the shipped model."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from model_store.names import version_id
 from model_store.storage import Folder
 from model_store.store import ModelStore
 from serve.tune.report import write_report
+from serve.tune.results import TuningResult
 from tests.cli.conftest import Resight
 from tests.fixtures_local import MODELS, jpeg, motion_store
 from tests.model_store.classifiers import colour_store
-from tests.serve.tune.performance import NOW, at, measured, tuned
+from tests.serve.tune.performance import NOW, at, measured, result
 
 FEW = ("--batch", "1,2", "--wait", "0", "--threads", "1", "--workers", "1", "--replicas", "1")
 
@@ -26,7 +27,7 @@ OTHER = at(threads=2, workers=1)
 
 @pytest.fixture
 def models(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Of an application whose pool is that of NOW, on any machine."""
+    """Return the model store of an application that has the hardware of NOW on any machine."""
     motion_store(home / "models", "1", "2")
     colour_store(home / "models")
     pool(tmp_path, monkeypatch, workers=NOW.workers)
@@ -41,19 +42,19 @@ def pool(folder: Path, monkeypatch: pytest.MonkeyPatch, **args: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (("blobs@9", "--objective-p99", 50), 6, "blobs@9"),
-        (("deer", "--objective-p99", 50), 6, "no model 'deer'"),
+        (("deer", "--objective-p99", 50), 6, "unknown model 'deer'"),
         (("colours@1", "--objective-p99", 50), 2, "is a classifier"),
-        (("blobs",), 2, "name the objective"),
+        (("blobs",), 2, "no objective"),
         (("blobs", "--objective-p99", 50, "--batch", "1,x"), 2, "--batch 1,x"),
         (("blobs", "--objective-p99", 50, "--batch", "0"), 2, "--batch 0"),
         (("blobs", "--objective-p99", 50, "--batch", "4,1025"), 2, "--batch 4,1025"),
         (("blobs", "--objective-p99", 50, "--wait", "-1"), 2, "--wait -1"),
         (("blobs", "--objective-p99", 50, "--wait", "1000.5"), 2, "--wait 1000.5"),
         (("blobs", "--objective-p99", 50, "--wait", "nan"), 2, "--wait nan"),
-        (("blobs", "--objective-p99", 50, "--photos", "nowhere"), 2, "nowhere is no folder"),
+        (("blobs", "--objective-p99", 50, "--photos", "nowhere"), 2, "nowhere is not a folder"),
         (("blobs", "--objective-p99", 50, "--out", "."), 2, "not empty"),
         (("blobs", "--undo"), 2, "--undo goes with --from"),
         (("blobs", "--from", "nowhere"), 2, "has no tune.json"),
@@ -65,55 +66,54 @@ def pool(folder: Path, monkeypatch: pytest.MonkeyPatch, **args: int) -> None:
         (("blobs", "--from", "nowhere", "--undo", "--out", "x"), 2, "--out cannot"),
     ],
 )
-def test_what_cannot_be_measured_is_refused_first(
-    resight: Resight, models: Path, words: tuple[object, ...], code: int, said: str
+def test_invalid_requests_are_rejected_before_the_sweep(
+    resight: Resight, models: Path, words: tuple[object, ...], code: int, message: str
 ) -> None:
-    assert said in resight("tune", *words).refused(code)
+    assert message in resight("tune", *words).refused(code)
     assert not (models.parent / "tune").exists()
 
 
 def report(models: Path, folder: Path, **fields: object) -> str:
-    """Of a sweep of blobs@1 that never was."""
-    store = ModelStore(str(models))
-    known = store.describe(version_id("blobs", "1"))
+    """Write a report of a sweep of blobs@1 that was never measured."""
+    version = ModelStore(str(models)).describe(version_id("blobs", "1"))
     points = [measured(NOW, 50, 40), measured(at(batch=4), 70, 80), measured(OTHER, 90, 90)]
-    facts = tuned(
+    facts = result(
         [*points, measured(at(jpeg_shrink=2), 80, 30)],
-        **{"model": "blobs@1", "inference_key": known.info.inference_key, **fields},  # type: ignore[arg-type]
+        **{"model": "blobs@1", "inference_key": version.info.inference_key, **fields},  # type: ignore[arg-type]
     )
-    write_report(facts, known, str(models), Folder(str(folder)))
+    write_report(facts, version, [], Folder(str(folder)))
     return str(folder)
 
 
-def test_an_earlier_report_is_told_applied_and_undone(
+def test_an_earlier_report_is_printed_applied_and_undone(
     resight: Resight, models: Path, tmp_path: Path
 ) -> None:
     folder = report(models, tmp_path / "report")
     file = models / "blobs" / "deployment.json"
-    told = resight("tune", "blobs@1", "--from", folder)
-    assert "resight tune blobs@1 --from" in told.err
-    assert not file.exists(), "without --apply nothing is written"
+    printed = resight("tune", "blobs@1", "--from", folder)
+    assert "resight tune blobs@1 --from" in printed.err
+    assert not file.exists(), "written without --apply"
     applied = resight("tune", "blobs", "--from", folder, "--apply")
     assert f"resight tune blobs@1 --from {folder} --undo" in applied.err
     applied.ok()
     assert "in serve/app.yaml, under args: threads: 2, workers: 1" in applied.err
     assert "config-jpeg_shrink-2.json" in applied.err
-    assert "--apply" not in applied.err, "that is done"
+    assert "--apply" not in applied.err, "it is applied already"
     assert json.loads(file.read_text()) == {"1": {"batch": {"max": 4, "wait_ms": 0.0}}}
     resight("tune", "blobs@1", "--from", folder, "--undo").ok()
     assert not file.exists()
 
 
-def test_a_report_is_only_of_its_version_and_objective(
+def test_a_report_has_one_version_and_objective(
     resight: Resight, models: Path, tmp_path: Path
 ) -> None:
     folder = report(models, tmp_path / "report")
-    assert "is of blobs@1" in resight("tune", "blobs@2", "--from", folder).refused(2)
+    assert "is a report of blobs@1" in resight("tune", "blobs@2", "--from", folder).refused(2)
     again = resight("tune", "blobs@1", "--from", folder, "--objective-p99", 30)
     assert "tune again for 30" in again.refused(2)
 
 
-def test_a_report_of_before_the_pool_or_the_settings_changed_is_not_applied(
+def test_a_report_of_another_pool_or_entry_is_not_applied(
     resight: Resight, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = report(models, tmp_path / "report", entry={"batch": {"max": 2}})
@@ -123,18 +123,18 @@ def test_a_report_of_before_the_pool_or_the_settings_changed_is_not_applied(
     pool(tmp_path, monkeypatch, workers=3)
     done = resight(*apply)
     assert (done.code, "workers was 2, now 3" in done.err) == (2, True)
-    assert "in serve/app.yaml" in done.err, "the advice comes all the same"
+    assert "in serve/app.yaml" in done.err, "the advice is printed anyway"
     assert not (models / "blobs" / "deployment.json").exists()
 
 
-def test_a_report_that_cannot_be_written_is_refused_before_anything_is_measured(
+def test_an_unwritable_report_is_rejected_before_the_sweep(
     resight: Resight, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(*_: object) -> None:
         raise AssertionError("it was measured")
 
     monkeypatch.setattr("cli.tune._measured", never)
-    monkeypatch.setattr("serve.tune.place.LOOK_S", 0.01)
+    monkeypatch.setattr("serve.tune.plan.LOOK_S", 0.01)
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_bytes(jpeg())
     words = ("--objective-p99", 50, "--photos", tmp_path / "photos")
@@ -165,11 +165,12 @@ def test_a_real_sweep_of_the_shipped_model(resight: Resight, home: Path, tmp_pat
     found = json.loads(done.ok())
     assert "about" in done.err
     assert (found["model"], found["inference_key"]) == ("ssdlite-coco@1", key)
+    assert set(found) == {*TuningResult.model_fields, "verdict"}
     assert {(row["batch"], row["workers"]) for row in found["points"]} >= {(1, 1), (2, 1)}
     plain = [row for row in found["points"] if not row["what"].startswith("failed")]
     assert all(row["images_per_s"] > 0 and row["p99_ms"] >= row["p50_ms"] > 0 for row in plain)
     assert all(row["meets"] for row in plain)
-    assert any(row["jpeg_shrink"] == 2 for row in found["points"]), "told, never applied"
+    assert any(row["jpeg_shrink"] == 2 for row in found["points"]), "measured, never applied"
     assert "<svg" in (tmp_path / "out" / "index.html").read_text()
     assert config.read_bytes() == before
     assert inference_key(home) == key

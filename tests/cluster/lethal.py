@@ -10,8 +10,8 @@ import signal
 from collections.abc import Mapping
 from typing import Any
 
-from batch.detect_stage import DetectStage
-from batch.read import ReadImage, prepare_image
+from batch.pipeline.detect_stage import DetectStage
+from batch.pipeline.read_image import ReadImage, prepare_image
 from model_store.config import Preprocess
 
 
@@ -29,10 +29,10 @@ class LethalStage(DetectStage):
 
 
 if __name__ == "__main__":
-    import batch.pipeline
-    from batch.job import run_job
+    import batch.pipeline.detect_stage
+    from batch.jobs.entry import run_job
     from batch.reprocess import LOGGER, main
     from tests.cluster import lethal
 
-    batch.pipeline.DetectStage = lethal.LethalStage  # type: ignore[misc]
+    batch.pipeline.detect_stage.DetectStage = lethal.LethalStage  # type: ignore[misc]
     run_job(main, LOGGER)

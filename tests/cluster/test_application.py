@@ -105,7 +105,7 @@ def test_a_pool_that_there_is_not_refuses_promotions_with_its_name(pooled: Any, 
     try:
         done = pooled.resight("models", "promote", f"{NAME}@2")
         assert done.returncode != 0
-        assert "wants the pool 'tpu'" in done.stderr
+        assert "requires the pool 'tpu'" in done.stderr
     finally:
         store.folder.write(place, before)
     wait_until(lambda: bool(pooled.detect(photo("cat"), NAME).status_code == 200), 30)

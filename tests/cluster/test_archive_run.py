@@ -12,9 +12,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from archive.query import query
+from archive.views.query import query
 from examples.sample_archive import Summary, build
-from serve.cluster import client_environment
+from serve.cluster.head import client_environment
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.cluster

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from model_store.classifier import Classifier
-from model_store.loaded import load_classifier
+from model_store.load import load_classifier
 from model_store.names import version_id
 from model_store.store import ModelStore
 from tests.model_store.classifiers import colour_store

@@ -10,9 +10,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from archive.classes import read_classes
-from archive.query import query
-from archive.tables import Tables
+from archive.annotations.classes import read_classes
+from archive.delta.tables import Tables
+from archive.views.query import query
 from examples.sample_archive import build
 from tests.fixtures_local import PHOTOS, rows_of
 from tests.shared_data import shared
@@ -20,12 +20,19 @@ from tests.shared_data import shared
 pytestmark = pytest.mark.cluster
 WEIGHTS = "models/efficientnet_lite0_imagenet_224.classifier.fp16.onnx"
 MODEL = "efficientnet-lite0@1"
+TWINS = (
+    "test_every_detection_that_is_shown_has_its_row",
+    "test_a_second_run_reads_and_writes_nothing",
+    "test_a_crop_is_what_a_run_cuts_out",
+    "test_a_classifier_of_another_model_or_margin_has_rows_of_its_own",
+    "test_invalid_requests_are_rejected",
+)
 
 
 @pytest.fixture(scope="module")
 def seen(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Tables of an archive that SSDLite has seen and that is published; the classifier is in the store."""
-    weights, place = shared(WEIGHTS), tmp_path_factory.mktemp("classify")
+    weights, place = shared(WEIGHTS, *TWINS), tmp_path_factory.mktemp("classify")
     added = cluster.resight("models", "add", str(weights), "--name", "efficientnet-lite0")
     assert added.returncode == 0, added.stderr
     build(place / "cameras", 24, seed=3)

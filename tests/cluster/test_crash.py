@@ -18,8 +18,8 @@ import boto3
 import psutil
 import pytest
 
-from archive.ingest import ingest
-from archive.tables import Tables
+from archive.catalogue.ingest import ingest
+from archive.delta.tables import Tables
 from examples.sample_archive import build
 from tests.fixtures_local import rows_of
 

@@ -10,9 +10,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from archive.query import query
-from archive.tables import Tables
-from archive.views import Views
+from archive.delta.tables import Tables
+from archive.views.query import query
+from archive.views.views import Views
 from examples.sample_archive import build
 
 pytestmark = pytest.mark.cluster
@@ -60,7 +60,7 @@ def test_layers_over_what_a_model_saw(cluster: Any, tmp_path: Path) -> None:
     assert "small-size" in {kind["kind"] for kind in kinds}
     wrong = {"config": large, "scope": {"camera": ["nowhere"]}}
     answer = httpx2.post(f"{url}/filters/small-size", json=wrong, timeout=60)
-    assert (answer.status_code, "no image of camera" in answer.json()["detail"]) == (400, True)
+    assert (answer.status_code, "unknown camera" in answer.json()["detail"]) == (400, True)
     answer = httpx2.post(f"{url}/filters/small-size", json={"config": large}, timeout=60)
     assert answer.status_code == 202, answer.text
     state = ended(f"{url}/{answer.json()['run_id']}")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from examples.make_models import SSDLITE
-from model_store.add import add_version
+from model_store.adding.add import add_version
 from model_store.names import version_id
 from model_store.store import ModelStore
 

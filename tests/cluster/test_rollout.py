@@ -20,13 +20,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from examples.make_models import SSDLITE
-from model_store.add import add_version
+from model_store.adding.add import add_version
 from model_store.errors import ResightError
 from model_store.names import version_id
 from model_store.store import READY, ModelStore
+from serve.api.problems import status_of
 from serve.client import Client
-from serve.problems import status_of
-from serve.unavailable import unavailable
+from serve.cluster.unavailable import unavailable
 from tests.cluster.late import Promotion, may_answer
 from tests.cluster.load import Load
 from tests.graphs import endless
@@ -101,11 +101,11 @@ def test_swaps_under_load_drop_mix_and_delay_no_answer(
     with load, Client(cluster.url) as client:
         for turn in range(12):
             version = "21"[turn % 2]
-            asked = time.monotonic()
+            new_outcome = time.monotonic()
             post = {"version": version}
             done = httpx2.post(f"{cluster.url}/v1/models/{NAME}/promote", json=post, timeout=120)
             assert done.json()["state"] == "done", done.text
-            promotions.append(Promotion(version, asked, time.monotonic()))
+            promotions.append(Promotion(version, new_outcome, time.monotonic()))
             if turn % 2 == 0:
                 freed = httpx2.post(
                     f"{cluster.url}/v1/models/{NAME}/release", json={"version": "1"}, timeout=60
@@ -117,13 +117,13 @@ def test_swaps_under_load_drop_mix_and_delay_no_answer(
     assert len(load.answers) > 50
     seen = set()
     checked = 0
-    for asked, answered, answer in load.answers:
+    for new_outcome, answered, answer in load.answers:
         assert answer.status_code == 200, answer.text
         body_ = answer.json()
         version = body_["model"]["version"]
         seen.add(version)
         assert len(body_["detections"]) == expected[version], "another version's answer"
-        possible = may_answer(asked, answered, promotions)
+        possible = may_answer(new_outcome, answered, promotions)
         assert version in possible, "an answer of the old version after promote returned"
         checked += len(possible) == 1
     assert seen == {"1", "2"}
@@ -211,8 +211,8 @@ def test_a_roll_back_does_not_wait_for_versions_that_hang_where_they_are_proved(
     store.publish(version_id(NAME, "hangs"), files | {"model.onnx": endless()})
     assert cluster.resight("models", "promote", f"{NAME}@2").returncode == 0
     with ThreadPoolExecutor(9) as pool:
-        asked = [pool.submit(hang_up, cluster, photo("cat")) for _ in range(8)]
-        for one in asked:
+        new_outcome = [pool.submit(hang_up, cluster, photo("cat")) for _ in range(8)]
+        for one in new_outcome:
             one.result(60)
         promotion = pool.submit(cluster.resight, "models", "promote", f"{NAME}@hangs")
         try:
@@ -270,8 +270,8 @@ def test_what_was_accepted_is_done_though_the_rollout_s_process_ends(
 
 def proofs(cluster: Any) -> list[psutil.Process]:
     """Children of the process that forks one for each proof."""
-    zygotes = {process.pid for process in workers(cluster, "serve.rollout.zygote")}
-    return [p for p in workers(cluster, "serve.rollout.zygote") if p.ppid() in zygotes]
+    zygotes = {process.pid for process in workers(cluster, "serve.rollout.fork_server")}
+    return [p for p in workers(cluster, "serve.rollout.fork_server") if p.ppid() in zygotes]
 
 
 def workers(cluster: Any, words: str) -> list[psutil.Process]:
@@ -404,8 +404,10 @@ def test_clients_that_go_away_are_not_worked_for(
     connections = []
     for _ in range(40):
         connection = socket.create_connection(("127.0.0.1", cluster.state.http_port))
-        connection.sendall(head.encode() + body)
+        connection.sendall(head.encode() + body[:-1])
         connections.append(connection)
+    for connection in connections:  # all at once, so that few are answered before they are gone
+        connection.sendall(body[-1:])
     for connection in connections:
         connection.close()
     wait_until(lambda: counted("CancelledError") + counted("ok") - before >= 38)

@@ -8,8 +8,8 @@ from typing import Any
 import boto3
 import pytest
 
-from archive.query import query
-from archive.tables import Tables
+from archive.delta.tables import Tables
+from archive.views.query import query
 from examples.sample_archive import build
 from model_store.names import version_id
 from model_store.storage import Folder

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from archive.query import query
-from archive.tables import Tables
+from archive.delta.tables import Tables
+from archive.views.query import query
 from examples.sample_archive import build
 
 pytestmark = pytest.mark.cluster

@@ -12,7 +12,7 @@ import httpx2
 import psutil
 import pytest
 
-from archive.tables import Tables
+from archive.delta.tables import Tables
 from tests.cluster.test_crash import OF_THE_RUN, processes, wait_for
 from tests.fixtures_local import rows_of
 

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import yaml
 
-from batch.run_metrics import NAMES
+from batch.runs.metrics import NAMES
 from model_store import errors
 from model_store.errors import ResightError
-from serve.engine import Engine
-from serve.metrics import merged
-from serve.problems import status_of
+from serve.api.problems import status_of
+from serve.inference.engine import Engine
+from serve.observability.metrics import merged
 from serve.settings import DetectArgs
 from tests.fixtures_local import MODELS, ROOT
 
@@ -72,7 +72,7 @@ def test_a_rule_says_what_it_means_and_what_to_do(name: str) -> None:
     assert set(rule["annotations"]) == {"summary", "description"}
     assert all(len(text) > 20 for text in rule["annotations"].values())
     assert not set(rule) - {"alert", "expr", "for", "labels", "annotations"}
-    assert f"`{name}`" in (ROOT / "docs" / "metrics.md").read_text()
+    assert f"`{name}`" in (ROOT / "docs/reference" / "metrics.md").read_text()
     assert name in (ALERTS / "resight.rules.test.yaml").read_text()
 
 

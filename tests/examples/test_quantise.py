@@ -9,10 +9,10 @@ import onnx
 import pytest
 
 from examples.quantise import first_convs, main, photographs, quantise, scenes, tensor_of
-from model_store.add import add_version
+from model_store.adding.add import add_version
 from model_store.config import parse_config
 from model_store.detector import LoadedDetector
-from model_store.loaded import load_detector
+from model_store.load import load_detector
 from model_store.names import version_id
 from model_store.store import ModelStore
 from tests.fixtures_local import MODELS, copy_of_models, photo

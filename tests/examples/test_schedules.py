@@ -13,7 +13,7 @@ import pytest
 import typer.main
 import yaml
 
-from batch.policy import Policy, read_policy
+from batch.schedule.policy import Policy, read_policy
 from cli.main import app
 from serve.settings import Settings
 from tests.fixtures_local import ROOT

@@ -1,4 +1,4 @@
-"""A small classifier for tests: it names the colour of a picture, and is sure of it."""
+"""Build a small classifier for tests, which classifies the colour of an image with certainty."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from model_store.add import add_version
+from model_store.adding.add import add_version
 from model_store.classifier import Classifier
-from model_store.loaded import load_classifier
+from model_store.load import load_classifier
 from model_store.names import VersionId, version_id
 from model_store.store import ModelStore
 from tests.fixtures_local import photo
@@ -18,7 +18,7 @@ from tests.graphs import mean_colours
 LABELS = ("red", "green", "blue", "grey")
 NAMES = {"names": str(dict(enumerate(LABELS))), "task": "classify"}
 WEIGHT = np.array([[9, -4, -4, 1], [-4, 9, -4, 1], [-4, -4, 9, 1]], np.float32)
-"""(3 channels, 4 labels): the logits of a picture are its mean colour, as the network gets it, times this."""
+"""(3 channels, 4 labels): the logits of an image are its mean colour, as network input, times this matrix."""
 SIDE_PX = 16
 PLAIN: dict[str, Any] = {"preprocess": {"divide_by": 255, "mean": [0, 0, 0], "std": [1, 1, 1]}}
 ONE = version_id("colours", "1")
@@ -29,7 +29,7 @@ def colours(**more: Any) -> bytes:
 
 
 def colour_store(place: Path, *versions: str, **more: Any) -> ModelStore:
-    """A store with versions of the classifier `colours`."""
+    """Return a store with versions of the classifier `colours`."""
     store = ModelStore(str(place))
     for version in versions or ("1",):
         files = {"probe/cat.jpg": photo("cat")}

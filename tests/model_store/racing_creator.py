@@ -1,4 +1,4 @@
-"""A creator of files for tests that race processes; here, because spawned processes import it by name."""
+"""Create files in racing processes; a separate module, since spawned processes import it by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ WRITERS = 4
 
 
 def win(place: str, files: Sequence[str], data: str, together: Barrier) -> list[str]:
-    """The files that this writer, and no other, has created."""
+    """Return the files that only this writer has created."""
     folder = Folder(place)
     won: list[str] = []
     for file in files:
@@ -25,7 +25,7 @@ def win(place: str, files: Sequence[str], data: str, together: Barrier) -> list[
 
 
 def count(place: str, file: str, times: int, together: Barrier) -> None:
-    """Add 1 to the number in a file, so many times."""
+    """Add 1 to the number in a file, `times` times."""
     folder = Folder(place)
     together.wait(60)
     for _ in range(times):

@@ -1,4 +1,4 @@
-"""A classifier is ready only when it gives the classes and logits that it was added with."""
+"""A classifier is ready only if it reproduces its recorded classes and logits."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model_store.add import add_version
-from model_store.class_probe import LEAST_TOLERANCE
+from model_store.adding.add import add_version
 from model_store.classifier import Classifier
 from model_store.errors import ModelRefused, ProbeFailed
-from model_store.loaded import load_classifier
-from model_store.probe import EXPECTED, check_probe, record_probe
+from model_store.load import load_classifier
+from model_store.probe import EXPECTED, LEAST_TOLERANCE, check_probe, record_probe
 from model_store.store import ModelStore
 from tests.fixtures_local import photo
 from tests.graphs import constant_graph, mean_colours
@@ -93,7 +92,7 @@ def test_it_fails_for_what_is_subtly_wrong(
 
 
 class Louder:
-    """A session whose first class is a tenth surer."""
+    """A session that raises the logit of the first class by a tenth."""
 
     device = "cpu"
 
@@ -108,7 +107,7 @@ class Louder:
 
 
 def six(tmp_path: Path, logits: list[float]) -> Classifier:
-    """It gives these logits for every picture."""
+    """Return a classifier with these logits for every image."""
     metadata = {"names": str(list("abcdef")), "task": "classify"}
     graph = constant_graph({"output0": np.array([logits], np.float32)}, SIDE_PX, metadata)
     return loaded(tmp_path, graph, PLAIN)
@@ -121,8 +120,8 @@ RECORDED = [9.0, 8.0, 7.0, 6.0, 5.0, -4.0]  # 0.02 of 9 - 6.5 is 0.05
     ("now", "said"),
     [
         ([9.049, 8, 7, 6, 5, -4], None),
-        ([9.051, 8, 7, 6, 5, -4], "wanted a 9.000, found 9.051"),
-        ([9, 8, 7, 6, 5, 5.049], None),  # it takes the fifth place by less than the tolerance
+        ([9.051, 8, 7, 6, 5, -4], "expected a 9.000, found 9.051"),
+        ([9, 8, 7, 6, 5, 5.049], None),  # it exceeds the fifth by less than the tolerance
         ([9, 8, 7, 6, 5, 5.051], "unexpected f 5.051"),
         ([9, 8, 7, 6, 5, -40], None),  # none of the best
     ],
@@ -149,7 +148,7 @@ def test_nearly_equal_logits_have_the_least_tolerance(tmp_path: Path) -> None:
 def test_a_probe_in_which_all_classes_tie_is_refused(tmp_path: Path, spread: float) -> None:
     """It would accept the classes in any order."""
     with pytest.raises(
-        ModelRefused, match=r"cannot tell colours@1 .* another picture with --probe"
+        ModelRefused, match=r"cannot distinguish colours@1 .* another image with --probe"
     ):
         six(tmp_path, [2.0, 2.0, 2.0, 2.0, 2.0, 2.0 + spread])
 
@@ -164,7 +163,7 @@ def test_a_probe_in_which_all_classes_tie_is_refused(tmp_path: Path, spread: flo
             {EXPECTED: b'{"images": {}, "tolerance": {"iou": 0.9, "score": 0.02}}'},
             "is damaged",  # a detector's
         ),
-        ({"probe/cat.jpg": None}, r"names cat\.jpg, which is missing"),
+        ({"probe/cat.jpg": None}, r"lists cat\.jpg, which is missing"),
     ],
 )
 def test_an_unusable_probe_is_refused(
@@ -190,7 +189,7 @@ def test_a_version_whose_probe_was_changed_is_not_loaded(tmp_path: Path) -> None
 def test_scores_that_are_no_probabilities_are_refused_when_added(tmp_path: Path) -> None:
     store = ModelStore(str(tmp_path))
     said = {**PLAIN, "scores": "probabilities"}
-    with pytest.raises(ModelRefused, match="colours@1 cannot be trusted: .* 1 together"):
+    with pytest.raises(ModelRefused, match="colours@1 cannot be trusted: .* the sum 1"):
         add_version(store, ONE, colours(), said, {})
     assert store.folder.names() == []
     assert mean_colours(WEIGHT, SIDE_PX, NAMES) == colours()

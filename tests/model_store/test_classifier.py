@@ -1,4 +1,4 @@
-"""Pictures to logits: the waist of classifiers, against plain loops and with real weights."""
+"""Compare the logits of classifiers with plain loops, and run real weights."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from model_store.add import add_version
+from model_store.adding.add import add_version
 from model_store.classifier import Classifier, best, softmax
 from model_store.config import Batch, ClassifierConfig
 from model_store.decoders.layout import OutputNonsense
 from model_store.errors import BadRequest, ImageError
-from model_store.images import decode
+from model_store.images.decode import decode
 from model_store.inference_key import inference_key
-from model_store.loaded import load_classifier, load_detector, load_model
+from model_store.load import load_classifier, load_detector, load_model
 from model_store.names import parse_version, version_id
 from model_store.store import ModelStore
 from tests.fixtures_local import MODELS, encoded, photo
-from tests.graphs import constant_graph
+from tests.graphs import constant_graph, mean_colours
 from tests.model_store.classifiers import (
     LABELS,
     NAMES,
@@ -49,7 +49,7 @@ def picture(width: int, height: int, seed: int = 0) -> np.ndarray:
 
 
 def by_hand(image: np.ndarray, spec: dict[str, Any]) -> list[float]:
-    """Logits of a picture in plain loops: stretched, scaled, averaged, multiplied."""
+    """Compute the logits of an image in plain loops: stretch, scale, average, multiply."""
     small = resize_picture(image, "stretch", SIDE_PX, SIDE_PX).tolist()
     order = (2, 1, 0) if spec.get("channel_order") == "BGR" else (0, 1, 2)
     means = []
@@ -127,7 +127,7 @@ def test_probabilities_become_their_logarithms(tmp_path: Path) -> None:
 
 
 def fixed(tmp_path: Path, rows: list[list[float]], scores: str) -> Classifier:
-    """It answers the row that a picture's first red value says; its probe is row 0."""
+    """Return a classifier that selects a row by an image's first red value; its probe is row 0."""
     graph = constant_graph({"output0": np.array(rows, np.float32)}, SIDE_PX, NAMES)
     store = ModelStore(str(tmp_path))
     black = encoded(np.zeros((SIDE_PX, SIDE_PX, 3), np.uint8), "PNG")
@@ -148,7 +148,7 @@ def test_a_probability_of_nothing_is_a_small_finite_logit(tmp_path: Path) -> Non
     [
         ("logits", [1, math.nan, 0, 0], "NaN"),
         ("logits", [1, math.inf, 0, 0], "infinity"),
-        ("probabilities", [0.5, 0.5, 0.5, 0.5], "1 together"),
+        ("probabilities", [0.5, 0.5, 0.5, 0.5], "the sum 1"),
         ("probabilities", [1.5, -0.5, 0, 0], "0 or more"),
     ],
 )
@@ -208,7 +208,7 @@ def test_a_box_that_holds_nothing_is_refused(
     tmp_path: Path, box: tuple[float, float, float, float]
 ) -> None:
     classifier = loaded(tmp_path, colours(), PLAIN)
-    with pytest.raises(BadRequest, match="holds nothing of the image of 60 x 40 px"):
+    with pytest.raises(BadRequest, match="does not overlap the image of 60 x 40 px"):
         classifier.read(encoded(picture(60, 40), "PNG"), box)
 
 
@@ -236,10 +236,11 @@ NAME = "models/efficientnet_lite0_imagenet_224.classifier.fp16.onnx"
 
 
 def test_real_weights_know_a_panda_and_say_what_the_framework_says(tmp_path: Path) -> None:
-    """Against onnxruntime with preprocessing by hand: stretched to 224 px, (x - 127) / 128."""
+    """Compare with onnxruntime and manual preprocessing: stretch to 224 px, (x - 127) / 128."""
     import onnxruntime
 
-    weights = shared(NAME).read_bytes()
+    twin = "test_weights_that_name_efficientnet_lite_are_fed_as_its_framework_feeds_it"
+    weights = shared(NAME, twin).read_bytes()
     classifier = loaded(tmp_path, weights, version=version_id("efficientnet-lite0", "1"))
     session = onnxruntime.InferenceSession(weights, providers=["CPUExecutionProvider"])
     for name, label in {
@@ -254,6 +255,20 @@ def test_real_weights_know_a_panda_and_say_what_the_framework_says(tmp_path: Pat
         np.testing.assert_allclose(found, wanted[0], atol=0.05)  # decoders round JPEGs differently
         assert classifier.labels[best(found, 1)[0]] == label
         assert softmax(found[None]).max() > 0.7
+
+
+def test_weights_that_name_efficientnet_lite_are_fed_as_its_framework_feeds_it(
+    tmp_path: Path,
+) -> None:
+    metadata = {**NAMES, "source": "efficientnet-lite0"}
+    classifier = loaded(tmp_path, mean_colours(WEIGHT, SIDE_PX, metadata))
+    spec = {"divide_by": 1.0, "mean": [127.0] * 3, "std": [128.0] * 3}
+    for name in ("panda", "cat", "crocodile"):
+        pixels = np.asarray(Image.open(io.BytesIO(photo(name))).convert("RGB"))
+        wanted = by_hand(pixels, spec)
+        (found,) = classifier.infer(classifier.read(encoded(pixels, "BMP"))[1].pixels)
+        np.testing.assert_allclose(found, wanted, atol=1e-3)
+        assert best(found, 1) == [int(np.argmax(wanted))]
 
 
 def test_a_lineage_is_one_line_for_each_label_and_no_part_of_the_key() -> None:

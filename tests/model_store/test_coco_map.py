@@ -1,7 +1,7 @@
-"""mAP by pycocotools: of the product's output and of the oracle's, against the same ground truth.
+"""Compare the mAP by pycocotools of the product's and the oracle's output, on the same ground truth.
 
-composites -> product | oracle -> Found rows an image -> COCOeval -> its 12 numbers
-The configuration of ssdlite-coco is written out for the oracle, not read from the product's.
+composites -> product | oracle -> Found rows per image -> COCOeval -> its 12 numbers
+The configuration of ssdlite-coco is repeated for the oracle, not read from the product's.
 """
 
 from contextlib import redirect_stdout
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from model_store.loaded import load_detector
+from model_store.load import load_detector
 from model_store.names import parse_version
 from model_store.store import ModelStore
 from tests.oracles.composites import COMPOSITES, HEIGHT, OBJECTS, WIDTH, Composite, composites
@@ -24,7 +24,7 @@ from tests.oracles.geometry import Box
 from tests.oracles.yolov8 import detect, names_of
 from tests.shared_data import MODELS
 
-AP, AP50 = 0, 1  # places in COCOeval's stats
+AP, AP50 = 0, 1  # indices in COCOeval's stats
 WEIGHTS = MODELS / "ssdlite-coco" / "1" / "model.onnx"
 
 
@@ -37,7 +37,7 @@ class Found(NamedTuple):
 
 
 Results = tuple[tuple[Found, ...], ...]
-"""One tuple of detections an image, in the order of the images."""
+"""Return one tuple of detections per image, in the order of the images."""
 
 
 @cache
@@ -91,13 +91,13 @@ def xywh(box: Box) -> list[float]:
 
 
 def category_ids(results: Results) -> dict[str, int]:
-    """An id for every class that is there or was found."""
+    """Return an id for every class in the ground truth or the detections."""
     found = {row.label for image in results for row in image}
     return {label: index for index, label in enumerate(sorted(found | set(OBJECTS)), start=1)}
 
 
 def ground_truth(ids: dict[str, int]) -> dict[str, Any]:
-    """The composites as a COCO data set."""
+    """Return the composites as a COCO data set."""
     annotations: list[dict[str, Any]] = []
     for image_id, scene in enumerate(scenes(), start=1):
         for label, box in scene.objects:
@@ -123,7 +123,7 @@ def ground_truth(ids: dict[str, int]) -> dict[str, Any]:
 
 
 def coco_stats(results: Results) -> NDArray[np.float64]:
-    """COCOeval's 12 numbers for boxes; -1 where there is no ground truth of that size."""
+    """Return COCOeval's 12 numbers for boxes; -1 without ground truth of that size."""
     ids = category_ids(results)
     rows = [
         {
@@ -150,7 +150,7 @@ def coco_stats(results: Results) -> NDArray[np.float64]:
 
 
 def shifted(results: Results, right_px: float, down_px: float) -> Results:
-    """The same with every box moved."""
+    """Return the detections with every box moved."""
     return tuple(
         tuple(
             Found(label, score, (x1 + right_px, y1 + down_px, x2 + right_px, y2 + down_px))

@@ -1,4 +1,4 @@
-"""deployment.json: how versions are run, read anew, never part of their identity."""
+"""deployment.json: settings of versions are read each time, and never part of their identity."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from model_store import storage
 from model_store.config import Batch
 from model_store.deployment import (
-    LOCK,
     Deployment,
     own_entry,
     read_deployment,
     read_pool,
     write_entry,
 )
-from model_store.errors import Conflict, ModelRefused, StorageUnreachable
+from model_store.errors import Conflict, ModelRefused, StorageFull
 from model_store.names import VersionId
 from model_store.storage import Folder
 from model_store.store import ModelStore
@@ -99,7 +100,7 @@ def test_the_last_entry_goes_with_its_file(store: ModelStore) -> None:
     write_entry(store, ONE, None, expected={"batch": {"max": 4}})
     assert not store.folder.exists("deer/deployment.json")
     write_entry(store, ONE, None, expected=None)
-    assert store.folder.names("deer") == [], "no lock is left"
+    assert "deployment.json" not in store.folder.names("deer")
 
 
 @pytest.mark.parametrize("entry", [{"batch": {"max": 0}}, {"threads": 2}, {"pool": "gpu"}])
@@ -115,7 +116,7 @@ def test_an_entry_that_somebody_has_changed_meanwhile_stays(
     store: ModelStore, expected: dict[str, object] | None
 ) -> None:
     write(store, {"1": {"batch": {"max": 2}}})
-    with pytest.raises(Conflict, match="other settings by now"):
+    with pytest.raises(Conflict, match="the settings of deer@1 have changed"):
         write_entry(store, ONE, {"batch": {"max": 4}}, expected=expected)
     assert own_entry(store, ONE) == {"batch": {"max": 2}}
     assert store.folder.names("deer") == ["deployment.json"]
@@ -136,7 +137,7 @@ def test_the_file_is_read_once(store: ModelStore, monkeypatch: pytest.MonkeyPatc
 
 
 def test_writers_of_one_model_come_one_after_the_other(store: ModelStore) -> None:
-    """Each of another version, all at once: none brings back the file as it was before another."""
+    """Concurrent writers of different versions never restore an earlier state of the file."""
     versions = [VersionId("deer", str(number)) for number in range(6)]
 
     def put(version: VersionId) -> None:
@@ -148,41 +149,28 @@ def test_writers_of_one_model_come_one_after_the_other(store: ModelStore) -> Non
     assert found == {v.version: {"batch": {"max": 1 + int(v.version)}} for v in versions}
 
 
-def test_a_lock_that_stays_is_told_with_the_file_to_remove(
+def test_a_lost_acknowledgement_is_no_conflict(
     store: ModelStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("model_store.deployment.LOCK_WAIT_S", 0.0)
-    store.folder.create(f"deer/{LOCK}", b"another")
-    with pytest.raises(Conflict, match=r"remove .*/deer/\.deployment\.json\.lock"):
-        write_entry(store, ONE, {"batch": {"max": 4}}, expected=None)
-    assert own_entry(store, ONE) is None
-    assert store.folder.read(f"deer/{LOCK}") == b"another"
-    store.folder.remove(f"deer/{LOCK}")
+    exchange: Callable[..., bool] = Folder._exchange
+    lost = [True]
+
+    def unheard(*args: Any) -> bool:
+        return exchange(*args) and not lost.pop()
+
+    monkeypatch.setattr(Folder, "_exchange", unheard)
     write_entry(store, ONE, {"batch": {"max": 4}}, expected=None)
-
-
-def test_a_lock_whose_acknowledgement_was_lost_is_ours(
-    store: ModelStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    create: Callable[[Folder, str, bytes], None] = Folder.create
-
-    def unheard(folder: Folder, name: str, data: bytes) -> None:
-        create(folder, name, data)
-        raise FileExistsError(name)
-
-    monkeypatch.setattr(Folder, "create", unheard)
-    monkeypatch.setattr("model_store.deployment.LOCK_WAIT_S", 0.0)
-    write_entry(store, ONE, {"batch": {"max": 4}}, expected=None)
-    assert store.folder.names("deer") == ["deployment.json"]
+    assert lost == []
+    assert own_entry(store, ONE) == {"batch": {"max": 4}}
 
 
 def test_a_store_that_cannot_be_written_is_named(
     store: ModelStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Folder, "write", full)
-    with pytest.raises(StorageUnreachable, match=r"deployment\.json: .*No space left"):
+    monkeypatch.setattr(storage, "_write_local", full)
+    with pytest.raises(StorageFull, match=r"deployment\.json: .*No space left"):
         write_entry(store, ONE, {"batch": {"max": 4}}, expected=None)
-    assert store.folder.names("deer") == [], "no lock is left"
+    assert own_entry(store, ONE) is None

@@ -1,4 +1,4 @@
-"""Detections keep their columns together, and have one order."""
+"""Detections keep their columns consistent, and have a total order."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from model_store.detections import Detections
 
 
 def detections(rows: list[tuple[float, int, tuple[float, ...]]]) -> Detections:
-    """(score, class id, box) each."""
+    """Return detections from tuples (score, class id, box)."""
     return Detections(
         np.array([box for _, _, box in rows], np.float32).reshape(-1, 4),
         np.array([score for score, _, _ in rows], np.float32),
@@ -46,7 +46,7 @@ def test_empty_has_no_rows_and_the_right_columns() -> None:
 def test_columns_that_do_not_go_together_are_refused(
     boxes: tuple[int, ...], scores: int, class_ids: int
 ) -> None:
-    with pytest.raises(ValueError, match=rf"to go with {scores} scores"):
+    with pytest.raises(ValueError, match=rf"for {scores} scores"):
         Detections(
             np.zeros(boxes, np.float32), np.zeros(scores, np.float32), np.zeros(class_ids, np.int32)
         )

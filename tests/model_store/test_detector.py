@@ -1,4 +1,4 @@
-"""The whole detector on real weights and photographs, against the oracle, alone and in batches."""
+"""Compare the whole detector on real weights and photographs with the oracle, alone and in batches."""
 
 import json
 from functools import cache
@@ -9,15 +9,16 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from model_store.add import add_version
+from model_store.adding.add import add_version
 from model_store.detections import Detections
 from model_store.detector import LoadedDetector
 from model_store.errors import DigestMismatch, ModelNotFound, ProbeFailed
-from model_store.images import Pixels, decode
-from model_store.loaded import load_detector
+from model_store.images.decode import Pixels, decode
+from model_store.load import load_detector
 from model_store.names import parse_version, version_id
 from model_store.probe import EXPECTED
 from model_store.store import ModelStore
+from tests.graphs import random_head
 from tests.oracles.nms import iou
 from tests.oracles.yolov8 import Detection, detect, names_of
 from tests.shared_data import MODELS, PHOTOS, shared
@@ -55,7 +56,7 @@ def oracle(weights: str, image: Pixels, detector: LoadedDetector) -> list[Detect
 
 
 def assert_same(found: Detections, wanted: list[Detection]) -> None:
-    """One to one: every wanted row has its own match, and nothing is left over."""
+    """Require a one-to-one match of all rows."""
     left: list[Any] = list(zip(found.class_ids, found.scores, found.boxes_xyxy, strict=True))
     assert len(left) == len(wanted)
     for class_id, score, x1, y1, x2, y2 in wanted:
@@ -75,10 +76,16 @@ def test_a_stretched_photograph_gives_the_oracles_rows(name: str) -> None:
     assert_same(found, wanted)
 
 
-def test_letterboxed_photographs_give_the_oracles_rows(tmp_path: Path) -> None:
-    weights = shared("models/nanodet_coco_416.yolov8-layout.fp16.onnx")
-    store = ModelStore(str(tmp_path))
-    version = version_id("nanodet", "1")
+@pytest.mark.parametrize("file", ["generated", "nanodet_coco_416.yolov8-layout.fp16.onnx"])
+def test_letterboxed_photographs_give_the_oracles_rows(tmp_path: Path, file: str) -> None:
+    twin = "test_letterboxed_photographs_give_the_oracles_rows[generated"
+    weights = tmp_path / "generated.onnx"
+    if file == "generated":
+        weights.write_bytes(random_head("yolov8"))
+    else:
+        weights = shared(f"models/{file}", twin)
+    store = ModelStore(str(tmp_path / "models"))
+    version = version_id("letterboxed", "1")
     add_version(store, version, weights.read_bytes(), {"score_floor": 0.05}, {})
     detector = load_detector(store, version)
     assert detector.config.preprocess.resize == "letterbox"

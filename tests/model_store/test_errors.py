@@ -6,11 +6,11 @@ import re
 import pytest
 
 from model_store import errors
-from model_store.errors import ImageError, Overloaded, ResightError
+from model_store.errors import ImageError, Overloaded, ResightError, said
 
 
 def tree(base: type[ResightError]) -> dict[str, str]:
-    """Class name to the name of its base, for everything below `base` in errors.py."""
+    """Return the name of the base of each class below `base` in errors.py."""
     found: dict[str, str] = {}
     for child in base.__subclasses__():
         if child.__module__ == errors.__name__:
@@ -20,7 +20,7 @@ def tree(base: type[ResightError]) -> dict[str, str]:
 
 
 def drawn() -> dict[str, str]:
-    """The same, as the docstring draws it."""
+    """Return the tree in the docstring in the same form."""
     found: dict[str, str] = {}
     path = ["ResightError"]
     for line in (errors.__doc__ or "").splitlines():
@@ -63,3 +63,22 @@ def test_every_image_error_has_its_code_for_the_results_table() -> None:
         "ImageUnreadable": "decode",
         "ImageTooLarge": "too_large",
     }
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ValueError("bad\n  file"), "bad file"),
+        (ValueError("cannot read <_io.BytesIO object at 0x7f3a2b1c>"), "cannot read <_io.BytesIO>"),
+        (ValueError("<Graph at 0x7F3A> has no end"), "<Graph> has no end"),
+        (RuntimeError(), "RuntimeError"),
+    ],
+)
+def test_addresses_and_lines_go(error: Exception, words: str) -> None:
+    assert said(error) == words
+
+
+def test_a_long_message_is_cut_at_a_word() -> None:
+    assert said(ValueError("word " * 200)).endswith("word …")
+    assert len(said(ValueError("word " * 200))) <= 400
+    assert said(ValueError("one two three"), 9) == "one two …"

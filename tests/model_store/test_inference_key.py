@@ -1,4 +1,4 @@
-"""The inference key changes with everything that changes rows, and with nothing else."""
+"""The inference key changes with every setting that changes rows, and with no other."""
 
 import hashlib
 import json
@@ -38,7 +38,7 @@ SHIPPED = {
     "motion": "eb77a74c7c6e47e9841d86714db704761177af1c848b1aa0e034b791af498a7f",
     "ssdlite-coco": "e7b18947027a2ea08145d8329150796d140ea042cbcb246d178a25a085a0f34d",
 }
-"""Results of archives everywhere stand under these."""
+"""Results in existing archives are stored under these keys."""
 
 
 def key(weights: str = WEIGHTS, **changes: Any) -> str:
@@ -78,7 +78,7 @@ def test_it_changes_with_what_changes_rows(changes: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("decoder", ["yolox", "yolox_raw"])
 def test_a_decoder_that_changed_has_a_numerics_version_of_its_own(decoder: str) -> None:
-    """Of the others nothing is added to the text: their archives are not due."""
+    """The text of other decoders does not change: their archives are not due."""
     own = CANONICAL.replace('"decoder":"yolov8",', f'"decoder":"{decoder}","decoder_numerics":1,')
     assert key(decoder=decoder) == hashlib.sha256(own.encode()).hexdigest()
 

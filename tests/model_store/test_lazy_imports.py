@@ -1,4 +1,4 @@
-"""Stand-ins import at first use, and only where an import asked for one."""
+"""Stand-ins import at first use, and exist only for imports inside the block."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Versions of the libraries that make numbers, and two builds of one module."""
+"""Versions of the libraries that affect results, and two builds of one module."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from model_store import libraries
 from model_store.errors import ModelRefused
-from model_store.loaded import load_model
+from model_store.load import load_model
 from model_store.names import VersionId
 from model_store.store import ModelStore
 

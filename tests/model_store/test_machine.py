@@ -1,4 +1,4 @@
-"""Limits of containers, on files in both layouts and, where this machine lets one be made, in a real control group."""
+"""Limits of containers, on files in both layouts and, if permitted on this machine, in a real control group."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from model_store import machine
 from model_store.errors import ModelNotReady
 from model_store.names import VersionId
-from serve.resident_versions import require_memory
+from serve.models.loaded_models import require_memory
 from serve.settings import DetectArgs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +25,7 @@ V2_MOUNT = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegat
 
 @pytest.fixture
 def large_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine of 64 cores and 256 GiB, as affinity and psutil report it in a container."""
+    """Simulate a machine of 64 cores and 256 GiB, as affinity and psutil report it in a container."""
     memory = psutil.virtual_memory()._replace(total=256 * GIB, available=250 * GIB)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)), raising=False)
     monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
@@ -41,7 +41,7 @@ def system(root: Path, groups: str, mounts: list[str], files: dict[str, str]) ->
 
 
 def pod(root: Path, cpu_max: str = "400000 100000", memory_max: str = str(8 * GIB)) -> Path:
-    """Version 2 as a container with a namespace of its own sees it."""
+    """Version 2 in a container with a cgroup namespace."""
     files = {
         "sys/fs/cgroup/cpu.max": cpu_max,
         "sys/fs/cgroup/memory.max": memory_max,
@@ -55,7 +55,7 @@ def test_a_pod_of_4_cores_and_8_gib_on_a_large_host(tmp_path: Path, large_host: 
     root = pod(tmp_path)
     assert machine.usable_cores(root) == 4
     assert machine.usable_memory_bytes(root) == 8 * GIB
-    assert machine.free_memory_bytes(root) == 7 * GIB  # 3 used, 2 of them cache that can go
+    assert machine.free_memory_bytes(root) == 7 * GIB  # 3 used, 2 of them cache that can be dropped
 
 
 def test_without_limits_the_host_counts(tmp_path: Path, large_host: None) -> None:
@@ -89,7 +89,7 @@ def test_the_lowest_limit_of_all_ancestors_holds(tmp_path: Path, large_host: Non
 
 @pytest.mark.parametrize("mount_root", ["/", "/docker/4f2a"])
 def test_version_1(tmp_path: Path, large_host: None, mount_root: str) -> None:
-    """Docker without a namespace for control groups mounts the container's own group as the root."""
+    """Docker without a cgroup namespace mounts the container's own group as the root."""
     at = "docker/4f2a/" if mount_root == "/" else ""
     files = {
         f"sys/fs/cgroup/cpu,cpuacct/{at}cpu.cfs_quota_us": "400000",
@@ -142,7 +142,7 @@ def test_a_group_outside_the_namespace_is_not_followed(tmp_path: Path, large_hos
 
 @contextlib.contextmanager
 def control_group(controller: str, limits: dict[str, str]) -> Iterator[Path]:
-    """A real group of version 1, or of version 2 where the controller is enabled for it."""
+    """Create a real group of version 1, or of version 2 if the controller is enabled for it."""
     for top in (Path("/sys/fs/cgroup") / controller, Path("/sys/fs/cgroup")):
         group = top / f"resight-test-{os.getpid()}"
         try:
@@ -162,7 +162,7 @@ def control_group(controller: str, limits: dict[str, str]) -> Iterator[Path]:
 
 
 def in_group(group: Path, expression: str) -> int:
-    """Evaluate an expression of this module's subject in a process of that group."""
+    """Evaluate an expression of `model_store.machine` in a process of that group."""
     program = f"from model_store.machine import *; print({expression})"
     done = subprocess.run(
         [
@@ -201,9 +201,9 @@ def test_a_replica_keeps_to_the_limits_of_its_pod(
     root = pod(tmp_path)
     monkeypatch.setattr("serve.settings.usable_cores", lambda: machine.usable_cores(root))
     monkeypatch.setattr(
-        "serve.resident_versions.free_memory_bytes", lambda: machine.free_memory_bytes(root)
+        "serve.models.loaded_models.free_memory_bytes", lambda: machine.free_memory_bytes(root)
     )
     assert DetectArgs().worker_count() == 4
-    require_memory(VersionId("deer", "1"), 5 * GIB)  # of 7 free, 0.8 may be planned with
+    require_memory(VersionId("deer", "1"), 5 * GIB)  # 0.8 of the free 7 may be used
     with pytest.raises(ModelNotReady, match="7168 MiB are free"):
         require_memory(VersionId("deer", "1"), 6 * GIB)

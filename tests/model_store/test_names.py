@@ -1,4 +1,4 @@
-"""The grammar of model names: three ways to write one, and nothing that leaves its folder."""
+"""The grammar of model references has three forms, and none can leave its folder."""
 
 import pytest
 

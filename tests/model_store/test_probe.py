@@ -1,4 +1,4 @@
-"""The golden probe passes for a sound model and fails for each way of being subtly wrong."""
+"""The golden probe passes for a correct model and fails for each subtle error."""
 
 import json
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import pytest
 
 from model_store.detector import LoadedDetector
 from model_store.errors import ModelRefused, ProbeFailed
-from model_store.loaded import load_detector
+from model_store.load import load_detector
 from model_store.names import parse_version
 from model_store.probe import (
     EXPECTED,
@@ -58,7 +58,7 @@ def with_labels(shift: int) -> Change:
 
 
 def without(path: list[Any]) -> bytes:
-    """expected.json less the field or row at `path`."""
+    """Return expected.json without the field or row at `path`."""
     expected = json.loads(files()[EXPECTED])
     inside: Any = expected
     for step in path[:-1]:
@@ -108,7 +108,7 @@ def test_a_model_that_is_subtly_wrong_fails_and_says_how(change: Change) -> None
         ProbeFailed, match=r"^ssdlite-coco@1 does not reproduce its probe"
     ) as failed:
         check_probe(change(detector()), files())
-    assert "wanted" in str(failed.value) or "unexpected" in str(failed.value)
+    assert "expected" in str(failed.value) or "unexpected" in str(failed.value)
 
 
 @pytest.mark.parametrize("floor", [0.05, 0.055, 0.045])
@@ -119,7 +119,7 @@ def test_what_lies_near_the_floor_may_come_and_go(floor: float) -> None:
 def test_a_row_that_the_model_no_longer_gives_is_named() -> None:
     expected = json.loads(files()[EXPECTED])
     expected["images"]["cat.jpg"][0]["box_xyxy_px"] = [0, 0, 10, 10]
-    with pytest.raises(ProbeFailed, match=r"cat\.jpg: wanted cat .* at \[0, 0, 10, 10\]"):
+    with pytest.raises(ProbeFailed, match=r"cat\.jpg: expected cat .* at \[0, 0, 10, 10\]"):
         check_probe(detector(), {**files(), EXPECTED: json.dumps(expected).encode()})
 
 
@@ -139,7 +139,7 @@ def test_a_box_without_area_or_inverted_is_the_same_as_itself() -> None:
 def test_each_wanted_row_needs_its_own_match() -> None:
     expected = json.loads(files()[EXPECTED])
     expected["images"]["cat.jpg"].append(expected["images"]["cat.jpg"][0])
-    with pytest.raises(ProbeFailed, match="wanted cat"):
+    with pytest.raises(ProbeFailed, match="expected cat"):
         check_probe(detector(), {**files(), EXPECTED: json.dumps(expected).encode()})
 
 
@@ -150,7 +150,7 @@ def test_each_wanted_row_needs_its_own_match() -> None:
         ({EXPECTED: b""}, "is damaged"),
         ({EXPECTED: b"{}"}, "is damaged"),
         ({EXPECTED: without(["images", "cat.jpg", 0, "score"])}, "is damaged"),
-        ({"probe/cat.jpg": None}, r"names cat\.jpg, which is missing"),
+        ({"probe/cat.jpg": None}, r"lists cat\.jpg, which is missing"),
     ],
     ids=["missing", "empty", "no images", "no score", "no picture"],
 )

@@ -1,4 +1,4 @@
-"""Publications that meet: of one version only one set of files exists, and what was announced stays."""
+"""Concurrent publications: one version has only one set of files, and announced files never change."""
 
 import json
 import threading
@@ -37,7 +37,7 @@ def new_bucket(endpoint: str) -> str:
 
 @pytest.fixture(params=["local", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ModelStore]:
-    """An empty store on a disk, or on an S3 server that decides one write at a time."""
+    """Return an empty store on a disk, or on an S3 server that handles one write at a time."""
     if request.param == "local":
         yield ModelStore(str(tmp_path / "models"))
         return
@@ -56,7 +56,7 @@ class Stopped(Exception):
 
 
 def stop_before(patch: pytest.MonkeyPatch, name: str) -> None:
-    """A publication ends before it creates this file, as a process that is killed."""
+    """End a publication before it creates this file, like a killed process."""
     create = Folder.create
 
     def until(folder: Folder, relative: str, data: bytes) -> None:
@@ -70,7 +70,7 @@ def stop_before(patch: pytest.MonkeyPatch, name: str) -> None:
 def test_a_publication_that_met_another_replaces_nothing(
     store: ModelStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A slow one has looked for READY before the other announced the version."""
+    """A slow publication has checked READY before the other announced the version."""
     looked, announced = threading.Event(), threading.Event()
     exists = Folder.exists
 
@@ -87,7 +87,7 @@ def test_a_publication_that_met_another_replaces_nothing(
         assert looked.wait(60)
         first = store.publish(DEER_1, files("first"))
         announced.set()
-        with pytest.raises(ModelExists, match="deer@1 is taken by another publication"):
+        with pytest.raises(ModelExists, match="deer@1 is claimed by another publication"):
             late.result(60)
     assert store.verify(DEER_1) == first
     assert first.info.weights_sha256 == sha256_hex(b"first")
@@ -116,7 +116,7 @@ def test_of_many_that_publish_one_version_one_succeeds(store: ModelStore) -> Non
 
 
 def test_many_that_publish_the_same_files_all_succeed(store: ModelStore) -> None:
-    """They either wrote it or found it announced; nobody is told of a version that differs."""
+    """Each process either wrote the version or found it announced; none gets different files."""
     outcomes = publish_together(store, ["same"] * WRITERS)
     assert {str(one) for one in outcomes if isinstance(one, ModelVersion)} == {
         str(store.verify(DEER_1))
@@ -146,11 +146,9 @@ def test_a_publication_cut_off_is_named_and_can_only_be_finished(
         stop_before(patch, stopped_at)
         with pytest.raises(Stopped):
             store.publish(DEER_1, files("first"))
-    left = (
-        [] if stopped_at == CONFIG else [DEER_1]
-    )  # of the first there is a CLAIM, as of a removed one
+    left = [] if stopped_at == CONFIG else [DEER_1]  # the first has a CLAIM, like a removed version
     assert (store.versions("deer"), store.unfinished("deer")) == ([], left)
-    with pytest.raises(ModelExists, match="is taken .* delete .*deer/1 if it was cut"):
+    with pytest.raises(ModelExists, match="is claimed .* delete .*deer/1 if it was cut"):
         store.publish(DEER_1, files("other"))
     assert store.publish_next("deer", files("other")).id == DEER_2
     store.publish(DEER_1, files("first"))
@@ -162,7 +160,7 @@ def test_a_publication_cut_off_is_named_and_can_only_be_finished(
 def test_who_goes_on_after_the_folder_was_removed_replaces_nothing(
     store: ModelStore, monkeypatch: pytest.MonkeyPatch, stopped_at: str
 ) -> None:
-    """Somebody removes what seems to be cut off and publishes there; then the slow one goes on."""
+    """The version of a slow publication is removed and published again; then the slow one continues."""
     at, removed = threading.Event(), threading.Event()
     create = Folder.create
 

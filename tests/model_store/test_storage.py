@@ -1,21 +1,30 @@
 """A folder behaves the same on a disk and on an fsspec URL."""
 
+import asyncio
 import errno
 import multiprocessing
 import os
 import pickle
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from model_store import storage
-from model_store.errors import Conflict, ResightError, StorageUnreachable, StorageUnsafe
+from model_store.errors import (
+    Conflict,
+    ResightError,
+    StorageFull,
+    StorageUnreachable,
+    StorageUnsafe,
+)
 from model_store.storage import Folder, absolute, is_local, path_of, require_create
 from tests.model_store.racing_creator import WRITERS, count, win
 from tests.s3_proxy import s3_proxy
@@ -62,7 +71,7 @@ def test_whether_a_folder_on_s3_is_empty_is_one_small_question(
     folder, asked = Folder(new_bucket(s3_endpoint)), list[tuple[str, object]]()
     assert folder.is_empty()
     bucket, _, inside = folder.root.partition("/")
-    marked = f"{inside}/"  # as a console marks a folder
+    marked = f"{inside}/"  # a console creates it for a folder
     boto3.client("s3", endpoint_url=s3_endpoint).put_object(Bucket=bucket, Key=marked, Body=b"")
     assert folder.is_empty()
     for name in "abc":
@@ -154,10 +163,89 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(
         raise OSError("disk full")
 
     monkeypatch.setattr("os.replace", full)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(StorageUnreachable, match=r"cannot write .*/aliases\.json: disk full"):
         folder.write("aliases.json", b"new")
     assert folder.read("aliases.json") == b"old"
     assert folder.names() == ["aliases.json"]
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "words"),
+    [
+        (errno.ENOSPC, StorageFull, "No space left on device; free some space"),
+        (errno.EDQUOT, StorageFull, "quota exceeded; free some space"),
+        (errno.EACCES, StorageUnreachable, "Permission denied; check owner and mode"),
+        (errno.EROFS, StorageUnreachable, "Read-only file system; use a place that can be written"),
+        (errno.EIO, StorageUnreachable, "Input/output error$"),
+    ],
+)
+@pytest.mark.parametrize("act", ["write", "create", "update"])
+def test_a_disk_that_cannot_be_written_is_an_error_with_the_way_out(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    act: str,
+    number: int,
+    error: type[ResightError],
+    words: str,
+) -> None:
+    folder = Folder(str(tmp_path))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    data: Any = b"1" if act != "update" else lambda _: b"1"
+    with pytest.raises(error, match=rf"(?i)cannot write {tmp_path}/a/b: .*{words}") as raised:
+        getattr(folder, act)("a/b", data)
+    assert isinstance(raised.value.__cause__, OSError)
+
+
+ACTS: dict[str, Callable[[Folder], object]] = {
+    "write": lambda folder: folder.write("a", b"1"),
+    "create": lambda folder: folder.create("a", b"1"),
+    "update": lambda folder: folder.update("a", lambda _: b"1"),
+    "read": lambda folder: folder.read("a"),
+    "read_inside": lambda folder: folder.read_inside("x", "a", 9),
+    "names": lambda folder: folder.names(),
+}
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_a_bucket_that_does_not_exist_is_an_error_with_the_way_out(
+    s3_endpoint: str, act: str
+) -> None:
+    """A missing file in a bucket is another matter."""
+    words = r"cannot \w+ s3://no-such-bucket-here/x.*does not exist; create the bucket"
+    with pytest.raises(StorageUnreachable, match=words):
+        ACTS[act](Folder("s3://no-such-bucket-here/x"))
+    empty = Folder(new_bucket(s3_endpoint))
+    assert empty.names() == []
+    with pytest.raises(FileNotFoundError):
+        empty.read("a")
+
+
+@pytest.mark.parametrize("act", [*ACTS, "exists", "is_empty", "remove"])
+def test_a_server_that_does_not_answer_is_an_error_with_the_way_out(
+    monkeypatch: pytest.MonkeyPatch, act: str
+) -> None:
+    folder = Folder("s3://bucket/x")
+
+    async def refuse(*_: object, **__: object) -> None:
+        raise EndpointConnectionError(endpoint_url="http://127.0.0.1:9/bucket")
+
+    monkeypatch.setattr(folder.fs, "_call_s3", refuse)
+    monkeypatch.setattr(folder.fs, "call_s3", lambda *_, **__: asyncio.run(refuse()))
+    look = {"exists": lambda: folder.exists("a"), "is_empty": folder.is_empty}
+    look |= {"remove": lambda: folder.remove("a")}
+    with pytest.raises(StorageUnreachable, match=r"cannot \w+ s3://bucket/x.*AWS_ENDPOINT_URL"):
+        look[act]() if act in look else ACTS[act](folder)
+
+
+def test_a_file_that_another_process_removes_first_is_removed(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Folder, "exists", lambda *_: True)
+    folder.remove("a")
 
 
 def test_an_unknown_protocol_says_how_to_get_s3() -> None:
@@ -190,7 +278,7 @@ def test_local_paths_become_absolute_and_urls_stay(url: str, local: bool) -> Non
 
 @pytest.fixture(params=["local", "s3"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A URL below which nothing is, on a disk or on an S3 server that decides one write at a time."""
+    """Return an empty URL, on a disk or on an S3 server that handles one write at a time."""
     if request.param == "local":
         yield str(tmp_path / "place")
         return
@@ -201,7 +289,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def careless(s3_endpoint: str) -> Iterator[str]:
-    """A place on an S3 server that does not know If-None-Match."""
+    """Return a URL on an S3 server without support for If-None-Match."""
     with s3_proxy(s3_endpoint, careless=True) as url:
         yield new_bucket(url)
 
@@ -265,6 +353,22 @@ def test_an_update_sees_the_bytes_or_that_there_is_no_file(folder: Folder) -> No
     assert folder.read("state") == b"second"
 
 
+def test_an_update_to_no_bytes_removes_the_file(place: str) -> None:
+    folder = Folder(place)
+    for _ in range(2):
+        folder.update("state", lambda _: b"")
+        assert not folder.exists("state")
+        folder.update("state", lambda _: b"first")
+
+    def change(old: bytes | None) -> bytes:
+        if old == b"first":
+            folder.write("state", b"by hand")
+        return b"" if old == b"first" else b"kept"
+
+    folder.update("state", change)
+    assert folder.read("state") == b"kept", "it was changed since it was read"
+
+
 def test_an_update_that_raises_writes_nothing(place: str) -> None:
     folder = Folder(place)
     folder.update("state", lambda _: b"first")
@@ -278,7 +382,7 @@ def test_an_update_that_raises_writes_nothing(place: str) -> None:
 
 
 def test_a_change_during_an_update_is_seen_by_it(place: str) -> None:
-    """Also one of a writer that takes no turn, an editor say."""
+    """Changes by a writer that ignores the lock, such as an editor, are not lost either."""
     folder, seen = Folder(place), list[bytes | None]()
 
     def change(old: bytes | None) -> bytes:
@@ -324,7 +428,7 @@ def test_a_file_in_place_of_the_folder_is_not_taken_for_the_file(tmp_path: Path)
     [
         (errno.EPERM, StorageUnsafe),
         (errno.EOPNOTSUPP, StorageUnsafe),
-        (errno.ENOSPC, StorageUnreachable),
+        (errno.ENOSPC, StorageFull),
         (errno.EACCES, StorageUnreachable),
     ],
 )
@@ -341,14 +445,14 @@ def test_a_disk_that_cannot_link_is_refused_and_nothing_is_left(
 
 
 class Answer(Exception):
-    """What botocore raises for an answer of S3."""
+    """Return botocore's error for a response of S3."""
 
     def __init__(self, status: int) -> None:
         self.response = {"Error": {"Code": "X"}, "ResponseMetadata": {"HTTPStatusCode": status}}
 
 
 def answers(monkeypatch: pytest.MonkeyPatch, *statuses: int) -> list[int]:
-    """The in-memory file system refuses with these, one after the other, as s3fs does; the statuses left."""
+    """Make the in-memory file system fail with these statuses in order, like s3fs; return the remaining ones."""
     folder, left = Folder("memory://answers"), list(statuses)
     real = folder.fs.pipe_file
 

@@ -1,4 +1,4 @@
-"""Versions are written once and READY last; names point at them; bytes are never trusted."""
+"""Versions are written once and READY last, aliases point at them, and bytes are never trusted."""
 
 import json
 import uuid
@@ -44,7 +44,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> ModelStore:
 
 
 def half_copied(store: ModelStore, version: VersionId) -> None:
-    """Everything but READY, which is written last."""
+    """Write all files except READY, which is written last."""
     for name, data in FILES.items():
         store.folder.write(f"{version.name}/{version.version}/{name}", data)
 
@@ -84,7 +84,7 @@ def test_the_claim_is_written_first_and_ready_last(
         written.append(relative)
         create(folder, relative, data)
 
-    store.publish(DEER_2, FILES)  # the first to a remote place tries whether it creates
+    store.publish(DEER_2, FILES)  # the first write to a remote URL checks conditional writes
     monkeypatch.setattr(Folder, "create", note)
     store.publish(DEER_1, FILES)
     assert written[0] == f"deer/1/{CLAIM}"
@@ -96,7 +96,7 @@ def test_a_version_without_ready_does_not_exist(store: ModelStore) -> None:
     half_copied(store, DEER_1)
     assert store.versions("deer") == []
     said = message(ModelNotFound, store.resolve, parse_ref("deer@1"))
-    assert "there is: none" in said
+    assert "available: none" in said
     assert "not READY" in message(ModelNotFound, store.describe, DEER_1)
     store.publish(DEER_2, FILES)
     assert store.versions("deer") == [DEER_2]
@@ -115,7 +115,7 @@ def test_a_changed_file_is_named_with_both_digests(store: ModelStore, name: str)
     store.publish(DEER_1, FILES)
     store.folder.write(f"deer/1/{name}", b"tampered")
     said = message(DigestMismatch, store.verify, DEER_1)
-    assert f"deer@1: {name} is" in said
+    assert f"deer@1: {name} has sha256" in said
     assert sha256_hex(b"tampered")[:12] in said
     assert sha256_hex(FILES[name])[:12] in said
 
@@ -162,9 +162,9 @@ def test_what_does_not_exist_is_answered_with_what_does(store: ModelStore) -> No
     store.publish(DEER_1, FILES)
     half_copied(store, version_id("wolf", "1"))
     said = message(ModelNotFound, store.resolve, parse_ref("moose"))
-    assert "there is: deer" in said
+    assert "available: deer" in said
     assert "wolf" not in said
-    assert "there is: deer@1" in message(ModelNotFound, store.resolve, parse_ref("deer@7"))
+    assert "available: deer@1" in message(ModelNotFound, store.resolve, parse_ref("deer@7"))
     store.set_alias("deer", "canary", "1")
     said = message(ModelNotFound, store.resolve, parse_ref("deer:nightly"))
     assert "aliases: canary" in said
@@ -262,7 +262,7 @@ def test_a_stray_file_is_a_model_without_versions(store: ModelStore) -> None:
     assert store.aliases("notes.txt") == {}
     with pytest.raises(ModelNotFound, match=r"notes\.txt@1 is not in"):
         store.digests(version_id("notes.txt", "1"))
-    assert "there is: none" in message(ModelNotFound, store.resolve, parse_ref("notes.txt"))
+    assert "available: none" in message(ModelNotFound, store.resolve, parse_ref("notes.txt"))
 
 
 def test_the_shipped_models_are_whole() -> None:
@@ -275,11 +275,11 @@ def test_the_shipped_models_are_whole() -> None:
 
 
 def test_versions_of_a_model_are_of_one_kind(tmp_path: Path) -> None:
-    """An alias moves between them, and who asks it wants answers of one kind."""
+    """Aliases move between versions, and callers expect responses of one kind."""
     store, other = colour_store(tmp_path / "a"), motion_store(tmp_path / "b", "1")
     for target, source, said in (
-        (other, store.describe(version_id("colours", "1")), "blobs@2 is a classifier, and blobs@1"),
-        (store, other.describe(version_id("blobs", "1")), "colours@2 is a detector, and colours@1"),
+        (other, store.describe(version_id("colours", "1")), "blobs@2 is a classifier, but blobs@1"),
+        (store, other.describe(version_id("blobs", "1")), "colours@2 is a detector, but colours@1"),
     ):
         (name,) = target.names()
         home = store if target is other else other

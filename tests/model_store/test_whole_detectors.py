@@ -1,4 +1,4 @@
-"""From encoded bytes to rows, through every part, for models that are not a plain square and boxes."""
+"""Test all parts from encoded bytes to rows, for models with other inputs and outputs than squares and boxes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
-from model_store.add import add_version
+from model_store.adding.add import add_version
 from model_store.config import Batch
 from model_store.decoders.layout import OutputNonsense
 from model_store.detections import Detections, RunLengths
 from model_store.detector import LoadedDetector
-from model_store.loaded import load_detector
+from model_store.load import load_detector
 from model_store.names import version_id
 from model_store.store import ModelStore
 from tests.fixtures_local import MODELS, photo
@@ -78,7 +78,7 @@ def test_masks_of_a_model_are_the_oracles_at_the_size_of_the_image(
 def test_pictures_of_many_shapes_are_padded_to_the_stride_and_batched_by_shape(
     tmp_path: Path,
 ) -> None:
-    """The graph's boxes are the mean colours of 8 x 8 cells, so they say what the network saw."""
+    """The graph's boxes are the mean colours of 8 x 8 cells, so they show the network's input."""
     metadata = {"names": "{0: 'deer'}", "stride": "32", "imgsz": "[96, 96]"}
     detector = added(tmp_path, pooling(5, metadata), {"score_floor": 0.0})
     spec = detector.config.preprocess
@@ -109,7 +109,7 @@ def ssdlite_tiled(folder: Path, tiling: dict[str, Any]) -> LoadedDetector:
 def test_tiles_of_a_real_picture_are_seen_and_merged_as_in_the_oracle(
     tmp_path: Path, kind: str
 ) -> None:
-    """Each tile by the same model untiled; the oracle places, suppresses and merges."""
+    """Each tile is run by the same model untiled; the oracle places, suppresses and merges."""
     detector = ssdlite_tiled(tmp_path / "tiled", {"tile_px": 300, "merge": {"kind": kind}})
     untiled = detector.config.preprocess.model_copy(update={"tiling": None})
     whole = replace(detector, config=detector.config.model_copy(update={"preprocess": untiled}))
@@ -159,14 +159,14 @@ def test_tiling_changes_the_inference_key(tmp_path: Path) -> None:
 
 
 def grey(value: int) -> np.ndarray:
-    """The red of its first pixel, that `constant_graph` looks at, is `value`."""
+    """Return an image with `value` as red of its first pixel, which `constant_graph` reads."""
     return np.full((64, 64, 3), value, np.uint8)
 
 
 @pytest.mark.parametrize(
     ("place", "value", "said"),
     [
-        ((0, 5), 5.0, "names class 5, but the model has 3 labels"),
+        ((0, 5), 5.0, "returned class 5, but the model has 3 labels"),
         ((0, 4), np.nan, "output output0 holds NaN or infinity"),
         ((2, 0), np.inf, "output output0 holds NaN or infinity"),
         ((2, 0), -np.inf, "output output0 holds NaN or infinity"),
@@ -194,7 +194,7 @@ def test_a_list_that_the_graph_has_filled_is_saturated(
 ) -> None:
     rows = np.zeros((1, 10, 6), np.float32)
     rows[0, :used] = [1, 1, 30, 30, 0.9, 1]
-    rows[0, 0, 4] = 0.95  # a probe of equal scores alone is refused
+    rows[0, 0, 4] = 0.95  # a probe with only equal scores is rejected
     labels = np.zeros((1, 10), np.int64)
     outputs = (
         {"output0": rows} if family == "end2end" else {"dets": rows[..., :5], "labels": labels}
@@ -206,7 +206,7 @@ def test_a_list_that_the_graph_has_filled_is_saturated(
 
 
 def test_suppression_in_pixels_of_the_image_is_yoloxs_own(tmp_path: Path) -> None:
-    """One pixel of the image is a fraction of one of the network: boxes that differ by that count."""
+    """A pixel of the image is a fraction of a network px: this difference of boxes counts."""
     outputs = example("yolox", np.random.default_rng(3), 1, 3, 64)
     detector = added(tmp_path, constant_graph(outputs, 64, {"names": NAMES}, pixel=(1, 0)))
     assert detector.config.nms.inclusive_px

@@ -1,6 +1,6 @@
-"""ONNX graphs of a few nodes, made in code: what `recognise` and the ONNX runtime are fed.
+"""Build ONNX graphs of a few nodes for `recognise` and the ONNX runtime.
 
-`averaging` gives (n, 5, 20) from (n, 3, 10, 10): the mean of the channels, laid out anew.
+`averaging` computes (n, 5, 20) from (n, 3, 10, 10): the mean of the channels, reshaped.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,8 +17,8 @@ Dimensions = Sequence[int | str | None] | None
 def averaging(
     batch: int | str = "n", metadata: Mapping[str, str] | None = None, written: int | None = None
 ) -> bytes:
-    """Weights whose output depends on every picture alone; `batch` is a number or a free name, and
-    `written` the batch inside of the graph, if not the same.
+    """Return weights with an output for each image alone. `batch` is a number or a free name, and `written` the
+    batch inside the graph, if different.
     """
     rows = written or (batch if isinstance(batch, int) else -1)
     shape = helper.make_tensor("shape", TensorProto.INT64, [3], [rows, ROWS, ANCHORS])
@@ -32,7 +32,7 @@ def averaging(
 
 
 def same_answer(shape: Sequence[int], metadata: Mapping[str, str] | None = None) -> bytes:
-    """Zeros of this shape, however many pictures it is shown."""
+    """Return zeros of this shape for any number of images."""
     value = numpy_helper.from_array(np.zeros(shape, np.float32), "value")
     nodes = [helper.make_node("Constant", [], ["output0"], value=value)]
     inputs = [_value("images", ["n", 3, SIDE_PX, SIDE_PX])]
@@ -40,14 +40,14 @@ def same_answer(shape: Sequence[int], metadata: Mapping[str, str] | None = None)
 
 
 def random_scores(metadata: Mapping[str, str] | None = None) -> bytes:
-    """Says something else each time it is asked."""
+    """Return random scores in each call."""
     nodes = [helper.make_node("RandomUniform", [], ["output0"], shape=[1, ROWS, ANCHORS])]
     inputs = [_value("images", [1, 3, SIDE_PX, SIDE_PX])]
     return _model(nodes, inputs, [_value("output0", [1, ROWS, ANCHORS])], metadata)
 
 
 def two_inputs() -> bytes:
-    """Adds two pictures: there is no single image to feed."""
+    """Add two images, which are two inputs."""
     shape = ["n", 3, SIDE_PX, SIDE_PX]
     nodes = [helper.make_node("Add", ["left", "right"], ["output0"])]
     inputs = [_value("left", shape), _value("right", shape)]
@@ -59,14 +59,14 @@ def passing_on(
     metadata: Mapping[str, str] | None = None,
     kind: int = TensorProto.FLOAT,
 ) -> bytes:
-    """Gives back its input, of any shape."""
+    """Return the input, of any shape."""
     nodes = [helper.make_node("Identity", ["images"], ["output0"])]
     results = [_value("output0", shape, kind)]
     return _model(nodes, [_value("images", shape, kind)], results, metadata)
 
 
 def in_a_list() -> bytes:
-    """Its output is a list of tensors."""
+    """Return a list of tensors as output."""
     nodes = [helper.make_node("SequenceConstruct", ["images"], ["output0"])]
     results = [helper.make_tensor_sequence_value_info("output0", TensorProto.FLOAT, None)]
     return _model(nodes, [_value("images", ["n", 3, SIDE_PX, SIDE_PX])], results, None)

@@ -13,11 +13,11 @@ import numpy as np
 from model_store.decoders import DECODERS
 from model_store.decoders.layout import DecodeSpec
 from model_store.detections import Detections
-from model_store.images import decode
-from model_store.preprocess import prepare, to_tensor
+from model_store.images.decode import decode
 from model_store.runtimes.onnx import OnnxSession
+from model_store.transform.preprocess import prepare, to_tensor
 from tests.graphs import constant_graph
-from tests.model_store.recognised import recognised
+from tests.model_store.adding.recognised import recognised
 from tests.oracles.families import FAMILIES, Box
 from tests.oracles.tensors import example
 from tests.shared_data import MODELS, PHOTOS, SHARED

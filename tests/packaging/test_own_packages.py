@@ -32,7 +32,7 @@ def test_a_module_in_the_current_folder_is_named(tmp_path: Path, module: str) ->
     (tmp_path / "serve.py").write_text("raise SystemExit('this is not Resight')\n")
     done = run(tmp_path, "-m", module, "--help")
     assert done.returncode == 1
-    assert f"the module 'serve' of Resight is hidden by {tmp_path}/serve.py" in done.stderr
+    assert f"the package 'serve' of Resight is hidden by {tmp_path}/serve.py" in done.stderr
 
 
 def test_a_package_without_init_hides_nothing(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from serve.engine import Engine
+from serve.inference.engine import Engine
 from tests.fixtures_local import MODELS, motion_store
 from tests.serve.http_client import MakeEngine, engine_over
 

@@ -15,9 +15,9 @@ import httpx2
 import uvicorn
 from fastapi import FastAPI
 
-from serve.engine import Engine
-from serve.http_api import build_http_api
-from serve.ports import preferred_or_free
+from serve.api.app import build_http_api
+from serve.cluster.ports import preferred_or_free
+from serve.inference.engine import Engine
 from serve.settings import DetectArgs, Limits
 from tests.fixtures_local import motion_store, photo
 from tests.serve.idle_rollouts import IdleRollouts
@@ -35,7 +35,7 @@ def engine_in(place: Path, **limits: Any) -> Engine:
     motion_store(place, "1", "2")
     given = Limits.model_validate({"online_queue": PLACES, "body_mib": 2, **limits})
     engine = Engine(DetectArgs(models=str(place), workers=1, limits=given))
-    asyncio.run(engine.residents.refresh())
+    asyncio.run(engine.aliases.refresh())
     return engine
 
 
@@ -47,7 +47,7 @@ def tried(place: Path) -> Iterator[FastAPI]:
     """For a fixture: an API that must have all its places back at the end."""
     engine = engine_in(place)
     yield api_of(engine)
-    assert engine._admitted == 0
+    assert engine.admission.images.taken == 0
     engine.stop()
 
 
@@ -80,7 +80,7 @@ class Live:
             return status_of(connection)
 
     def free(self) -> int:
-        return PLACES - self.engine._admitted
+        return PLACES - self.engine.admission.images.taken
 
     def becomes_free(self, places: int) -> None:
         ends = time.monotonic() + TIMEOUT_S

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 
 from model_store.errors import Overloaded
-from model_store.images import decode
-from serve.access import Access
-from serve.engine import Engine
-from serve.http_api import build_http_api
+from model_store.images.decode import decode
+from serve.api.app import build_http_api
+from serve.auth.guard import Access
+from serve.inference.engine import Engine
 from serve.settings import DetectArgs
 from tests.fixtures_local import photo
 
@@ -28,14 +29,18 @@ MakeEngine = Callable[..., Awaitable[Engine]]
 async def engine_over(models: Path, **args: Any) -> Engine:
     """Every alias loaded; nobody polls, so that a test decides when alias files are read."""
     engine = Engine(DetectArgs(models=str(models), workers=1, **args))
-    await engine.residents.refresh()
+    await engine.aliases.refresh()
     return engine
 
 
+@lru_cache(maxsize=1)
+def api_of(engine: Engine, token: str = "") -> FastAPI:
+    """Return the API of an engine; building one takes as long as twenty requests."""
+    return build_http_api(engine, Access(token))
+
+
 def client(engine: Engine, token: str = "", raise_errors: bool = True) -> httpx2.AsyncClient:
-    transport = httpx2.ASGITransport(
-        build_http_api(engine, Access(token)), raise_app_exceptions=raise_errors
-    )
+    transport = httpx2.ASGITransport(api_of(engine, token), raise_app_exceptions=raise_errors)
     return httpx2.AsyncClient(transport=transport, base_url="http://resight")
 
 
@@ -50,7 +55,7 @@ async def post(
 
 def has_room(engine: Engine) -> bool:
     try:
-        with engine.slot():
+        with engine.admission.images.place():
             pass
     except Overloaded:
         return False

@@ -1,15 +1,15 @@
-"""A rollout that accepts whatever it is asked, and does nothing: for tests of the routes alone."""
+"""A rollout that accepts every operation and does nothing, for tests of the routes."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from serve.rollout.operations import Operation, Outcome, asked
+from serve.rollout.operations import Operation, Outcome, new_outcome
 
 
 class IdleRollouts:
     async def apply(self, operation: Operation, wait_s: float) -> Outcome:
-        return asked(operation).model_copy(update={"state": "done"})
+        return new_outcome(operation).model_copy(update={"state": "done"})
 
     async def outcome(self, outcome_id: str) -> Outcome | None:
         return None

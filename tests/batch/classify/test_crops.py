@@ -1,4 +1,4 @@
-"""Crops of one image: the right pixels, by hand, and a code for each detection where there are none."""
+"""Test the crops of one image: expected pixels, and an error code for each detection of a bad image."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-import batch.read
+import batch.pipeline.read_image
 from batch.classify.crops import Crop, crops_of
 from batch.classify.stage import CHUNK_CROPS, in_chunks
 from model_store.config import Preprocess
 from model_store.errors import StorageUnreachable
-from tests.batch.classify.conftest import picture
+from tests.batch.box_bench import picture
 from tests.fixtures_local import encoded, write_files
 
 SPEC = Preprocess(resize="stretch", side_px=20)
@@ -23,7 +23,7 @@ MAX_PIXELS = 1_000_000
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch.read._read.retry, "sleep", lambda _: None)
+    monkeypatch.setattr(batch.pipeline.read_image._read.retry, "sleep", lambda _: None)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def planned(root: Path, data: bytes, *boxes: tuple[float, ...], **more: Any) -> 
     ("box", "margin_frac", "corners"),
     [
         ((10.0, 10.0, 30.0, 20.0), 0.0, (10, 10, 30, 20)),
-        ((10.2, 10.9, 29.1, 19.5), 0.0, (10, 10, 30, 20)),  # every pixel that it touches
+        ((10.2, 10.9, 29.1, 19.5), 0.0, (10, 10, 30, 20)),  # every pixel that the box touches
         ((10.0, 10.0, 30.0, 20.0), 0.1, (8, 8, 32, 22)),  # a tenth of the longer side, 20
         ((0.0, 0.0, 30.0, 20.0), 0.5, (0, 0, 45, 35)),  # the image ends at 0
         ((40.0, 30.0, 60.0, 40.0), 0.25, (35, 25, 60, 40)),  # and at 60 by 40
@@ -64,7 +64,7 @@ def test_a_crop_is_the_box_with_its_margin_inside_the_image(
     row = planned(root, encoded(picture(3), "PNG"), box)
     left, top, right, bottom = corners
     size = Preprocess(resize="stretch", side_px=right - left, height_px=bottom - top)
-    (crop,) = crops_of(row, size, margin_frac, MAX_PIXELS)  # of the size of the network: no resize
+    (crop,) = crops_of(row, size, margin_frac, MAX_PIXELS)  # the size of the network: no resize
     assert crop.corners == corners
     assert crop.input is not None
     assert np.array_equal(crop.input, picture(3)[top:bottom, left:right])
@@ -74,8 +74,10 @@ def test_an_image_is_read_once_for_all_of_its_crops(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []
-    inner = batch.read._bytes_of
-    monkeypatch.setattr(batch.read, "_bytes_of", lambda *a: (read.append(a[2]), inner(*a))[1])
+    inner = batch.pipeline.read_image._bytes_of
+    monkeypatch.setattr(
+        batch.pipeline.read_image, "_bytes_of", lambda *a: (read.append(a[2]), inner(*a))[1]
+    )
     boxes = ((0.0, 0.0, 20.0, 20.0), (20.0, 0.0, 40.0, 20.0), (0.0, 0.0, 60.0, 40.0))
     crops = crops_of(planned(root, encoded(picture(1), "PNG"), *boxes), SPEC, 0.0, MAX_PIXELS)
     assert read == ["a"]
@@ -96,7 +98,7 @@ def test_an_image_is_read_once_for_all_of_its_crops(
         ({"width_px": 61}, "crop", "the image is 60x40, but was 61x40"),
     ],
 )
-def test_what_cannot_be_cut_has_a_code_for_each_detection(
+def test_an_image_without_crops_has_a_code_for_each_detection(
     root: Path, change: dict[str, Any], code: str, words: str
 ) -> None:
     boxes = ((0.0, 0.0, 9.0, 9.0), (9.0, 0.0, 20.0, 9.0))
@@ -120,7 +122,7 @@ def test_damaged_and_large_images_have_codes(root: Path) -> None:
     assert crops_of(row, SPEC, 0.0, 2400)[0].error_code is None
 
 
-def test_an_archive_that_is_away_stops_the_run(tmp_path: Path) -> None:
+def test_an_unavailable_archive_stops_the_run(tmp_path: Path) -> None:
     row = planned(tmp_path / "archive", encoded(picture(1), "PNG"), (0.0, 0.0, 9.0, 9.0))
     (tmp_path / "archive" / "a").unlink()
     with pytest.raises(StorageUnreachable, match="is it mounted"):

@@ -1,4 +1,4 @@
-"""Real weights on crops of real photographs, from the plan's row to the table's; without a cluster."""
+"""Test real and generated weights on crops of photographs, from the plan's row to the table's, without a cluster."""
 
 from __future__ import annotations
 
@@ -11,24 +11,33 @@ import pytest
 from batch.classify.crops import crops_of
 from batch.classify.rows import classification_table
 from batch.classify.target import target_of
-from model_store.add import add_version
-from model_store.images import decode
-from model_store.loaded import load_classifier
+from model_store.adding.add import add_version
+from model_store.images.decode import decode
+from model_store.load import load_classifier
 from model_store.names import version_id
 from model_store.store import ModelStore
-from serve.chunks import Chunk, LogitsAnswer
+from serve.inference.chunks import Chunk, LogitsAnswer
 from tests.fixtures_local import PHOTOS
+from tests.model_store.classifiers import colours
 from tests.shared_data import shared
 
 WEIGHTS = "models/efficientnet_lite0_imagenet_224.classifier.fp16.onnx"
 
 
-@pytest.mark.parametrize(("photo", "label"), [("panda", "giant panda"), ("cat", "cat")])
-def test_what_is_in_the_picture_is_what_the_row_says(
-    photo: str, label: str, tmp_path: Path
+@pytest.mark.parametrize(
+    ("weights", "photo", "label"),
+    [
+        ("generated", "cat", "red"),
+        ("generated", "moose", "green"),
+        ("efficientnet", "panda", "giant panda"),
+        ("efficientnet", "cat", "cat"),
+    ],
+)
+def test_the_row_has_the_class_in_the_image(
+    weights: str, photo: str, label: str, tmp_path: Path
 ) -> None:
-    store = _store(tmp_path)
-    version = store.describe(store.versions("efficientnet-lite0")[0])
+    store = _store(tmp_path, weights)
+    version = store.describe(store.versions("m")[0])
     model = load_classifier(store, version.id)
     data = (PHOTOS / f"{photo}.jpg").read_bytes()
     height_px, width_px = decode(data).pixels.shape[:2]
@@ -44,15 +53,17 @@ def test_what_is_in_the_picture_is_what_the_row_says(
     answer = LogitsAnswer(model.info, logits, model.labels, times, times, (None,))
     target = target_of("k" * 64, version, 0.0)
     (found,) = classification_table("r", model.info, target, crops, answer).to_pylist()
-    assert (found["status"], len(found["logits"])) == ("ok", 1000)
+    assert (found["status"], len(found["logits"])) == ("ok", len(model.labels))
+    assert len(model.labels) == (4 if weights == "generated" else 1000)
     assert label in found["label"]
     alone = model.classify([decode(data).pixels])[0]
     assert np.array_equal(alone, logits[0])
     assert found["logits"] == alone.astype(np.float16).astype(np.float32).tolist()
 
 
-def _store(place: Path) -> ModelStore:
-    weights = shared(WEIGHTS).read_bytes()
+def _store(place: Path, weights: str) -> ModelStore:
+    twin = "test_the_row_has_the_class_in_the_image[generated"
+    data = colours() if weights == "generated" else shared(WEIGHTS, twin).read_bytes()
     store = ModelStore(str(place / "models"))
-    add_version(store, version_id("efficientnet-lite0", "1"), weights, {}, {})
+    add_version(store, version_id("m", "1"), data, {}, {})
     return store

@@ -1,4 +1,4 @@
-"""Answers of a replica as rows: which crop has which logits, and what is kept of them."""
+"""Test the rows made from answers of a replica: logits of each crop, as stored."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from archive.schemas import CLASSIFICATIONS
 from batch.classify.crops import Crop
 from batch.classify.rows import EXTRA, classification_table, rounded_16
 from batch.classify.target import target_of
-from serve.chunks import LogitsAnswer
-from tests.batch.classify.conftest import COLOURS, KEY, classifier
+from serve.inference.chunks import LogitsAnswer
+from tests.batch.box_bench import KEY
+from tests.batch.classify.bench import COLOURS, classifier
 
 MODEL = classifier()
 TARGET = target_of(KEY, MODEL, 0.25)
@@ -54,7 +55,7 @@ def test_rows_are_in_the_order_of_the_crops_also_where_some_failed() -> None:
         ("ok", None, None),
     ]
     assert [r["logits"] for r in rows] == [[1.0, 3.0, 2.0], None, None, [5.0, 5.0, 4.0]]
-    assert [r["label"] for r in rows] == ["green", None, None, "red"]  # of equals the first
+    assert [r["label"] for r in rows] == ["green", None, None, "red"]  # the first of equals
     raised = [math.exp(1), math.exp(3), math.exp(2)]
     assert rows[0]["score"] == pytest.approx(raised[1] / sum(raised), rel=1e-6)
     assert rows[1]["score"] is None

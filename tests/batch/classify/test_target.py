@@ -1,4 +1,4 @@
-"""The classifier key: other rows, another key; the same rows, the same key."""
+"""Test the classifier key: different rows have different keys, equal rows equal keys."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from dataclasses import replace
 import pytest
 
 import batch.classify.target
-from archive.classes import classes_digest
+from archive.annotations.classes import classes_digest
 from batch.classify.target import target_of
-from tests.batch.classify.conftest import COLOURS, KEY, classifier
+from tests.batch.box_bench import KEY
+from tests.batch.classify.bench import COLOURS, classifier
 
 
 def test_the_key_is_the_digest_of_model_margin_and_classes() -> None:

@@ -18,14 +18,14 @@ from typing import Any
 
 import pyarrow as pa
 
-import archive.tables
-import batch.commit
-import batch.run
-from archive.tables import Tables
-from batch.commit import ResultCommitter
-from batch.exit_codes import exit_code
-from batch.plan import Plan
-from batch.spec import RunSpec
+import archive.delta.tables
+import batch.pipeline.commit
+import batch.runs.run
+from archive.delta.tables import Tables
+from batch.jobs.exit_codes import exit_code
+from batch.pipeline.commit import Committer
+from batch.planning.plan import Plan
+from batch.runs.spec import RunSpec
 from model_store.errors import ResightError
 from model_store.store import ModelStore
 from tests.batch.crash.faults import Fault, Faulty
@@ -68,7 +68,7 @@ def rows_seen(digests: list[str], key: str, run_id: str) -> pa.Table:
 
 
 class Stage:
-    """In place of `result_tables`; and the clock of the committer, which it waits for."""
+    """In place of `stage_rows`; and the clock of the committer, which it waits for."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
@@ -78,7 +78,7 @@ class Stage:
     def monotonic(self) -> float:
         return float(self._chunks)
 
-    def result_tables(self, spec: RunSpec, plan: Plan, _pool: str) -> Iterator[pa.Table]:
+    def stage_rows(self, spec: RunSpec, plan: Plan, _pool: str) -> Iterator[pa.Table]:
         if self._task.meet is not None:
             self._task.meet.wait(TURN_S)
         for window in plan.windows(5 * INTERVAL_IMAGES):
@@ -97,10 +97,10 @@ class Stage:
             .append_column("node", pa.array(["n"] * len(rows)))
         )
 
-    def committer(self, *of_run: Any) -> ResultCommitter:
+    def committer(self, *of_run: Any) -> Committer:
         stage = self
 
-        class InTurn(ResultCommitter):
+        class InTurn(Committer):
             def add(self, rows: pa.Table) -> None:
                 stage._chunks += 1
                 super().add(rows)
@@ -117,14 +117,14 @@ def drive(task: Task) -> None:
     os.dup2(said, 2)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     stage: Any = Stage(task)
-    batch.run.result_tables = stage.result_tables
-    batch.run.ResultCommitter = stage.committer
-    batch.run.leased = lambda *_: contextlib.nullcontext()  # type: ignore[assignment]
-    batch.commit.time = stage
+    batch.runs.run.stage_rows = stage.stage_rows
+    batch.runs.run.Committer = stage.committer
+    batch.runs.run.leased = lambda *_: contextlib.nullcontext()  # type: ignore[assignment]
+    batch.pipeline.commit.time = stage
     if task.fault:
-        archive.tables._commit = Faulty(task.fault, archive.tables._commit, task.orders)
+        archive.delta.tables._commit = Faulty(task.fault, archive.delta.tables._commit, task.orders)
     try:
-        batch.run.execute(task.spec, Tables(task.tables), ModelStore(str(MODELS)))
+        batch.runs.run.execute(task.spec, Tables(task.tables), ModelStore(str(MODELS)))
     except ResightError as error:
         print(f"{type(error).__name__}: {error}", flush=True)
         sys.exit(exit_code(error))

@@ -41,7 +41,7 @@ class Fault:
 
 
 class Faulty:
-    """Stands in for `archive.tables._commit`. `orders` is the file that the S3 proxy reads."""
+    """Stands in for `archive.delta.tables._commit`. `orders` is the file that the S3 proxy reads."""
 
     def __init__(self, fault: Fault, commit: Any, orders: str) -> None:
         self._fault, self._commit, self._orders = fault, commit, orders

@@ -19,11 +19,11 @@ from uuid import uuid4
 
 import pyarrow as pa
 
+from archive.delta.tables import Tables
 from archive.schemas import MEDIA
-from archive.tables import Tables
-from batch.plan import pinned
-from batch.scope import Scope
-from batch.spec import RunSpec
+from batch.planning.plan import pinned
+from batch.runs.scope import Scope
+from batch.runs.spec import RunSpec
 from model_store.store import ModelStore
 from tests.batch.crash.driver import (
     COMMIT_CHUNKS,

@@ -16,11 +16,11 @@ from typing import Any
 
 import pyarrow as pa
 
-import archive.tables
+import archive.delta.tables
+from archive.delta.tables import Tables
 from archive.schemas import MEDIA
-from archive.tables import Tables
-from serve.recorder import Recorder
-from serve.upload import RUN_ID, Upload
+from serve.uploads.recorder import Recorder
+from serve.uploads.uploads import RUN_ID, Upload
 from tests.batch.crash.driver import TURN_S, rows_seen
 from tests.batch.crash.faults import Fault, Faulty
 
@@ -59,7 +59,7 @@ def upload(image: str, root: str, key: str) -> Upload:
 def record_all(task: Task) -> None:
     os.environ.update(task.environment)
     if task.fault:
-        archive.tables._commit = Faulty(task.fault, archive.tables._commit, task.orders)
+        archive.delta.tables._commit = Faulty(task.fault, archive.delta.tables._commit, task.orders)
     asyncio.run(_record(task))
 
 

@@ -12,10 +12,10 @@ from uuid import uuid4
 
 import pytest
 
-from archive.tables import Tables
-from batch.plan import pinned
-from batch.scope import Scope
-from batch.spec import RunSpec
+from archive.delta.tables import Tables
+from batch.planning.plan import pinned
+from batch.runs.scope import Scope
+from batch.runs.spec import RunSpec
 from model_store.store import ModelStore
 from tests.batch.crash import driver, places
 from tests.batch.crash.cases import POINTS

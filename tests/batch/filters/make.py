@@ -1,4 +1,4 @@
-"""Rows for tests, from one dict a detection; what is left out has a plain value."""
+"""Build Rows for tests from one dict per detection; missing values have a default."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def detection(**given: Any) -> dict[str, Any]:
 
 
 def image(number: int) -> str:
-    """A digest, sorted by number."""
+    """Return a digest; digests sort by number."""
     return f"{number:064x}"
 
 
 def rows(*detections: dict[str, Any], **more: Any) -> Rows:
-    """In the order of the contract, whatever order they are given in; `more` as of `rows_of_table`."""
+    """Return the rows in the order of the contract; `more` as for `rows_of_table`."""
     late = ("~",)
 
     def order(row: dict[str, Any]) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""Repeat detections by what the filter says it does, in quadratic loops with exact fractions; images to try it on."""
+"""Oracle for repeat detections: quadratic loops with exact fractions, and images to try it on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from batch.filters.repeats import RepeatsConfig
+from batch.filters.kinds.repeats import RepeatsConfig
 from tests.batch.filters.make import NOTHING, detection, image
 
 START = datetime(2026, 5, 1, 12, 0, 0)
@@ -23,7 +23,7 @@ class Slot:
 
 
 def rational_iou(a: Row, b: Row) -> Fraction:
-    """Of boxes as shares of their images, clipped to them."""
+    """Return the IoU of boxes as shares of their images, clipped to them."""
     sides: list[Fraction] = []
     areas = [Fraction(1), Fraction(1)]
     for low, high, size in (("x1_px", "x2_px", "width_px"), ("y1_px", "y2_px", "height_px")):
@@ -39,7 +39,7 @@ def rational_iou(a: Row, b: Row) -> Fraction:
 
 
 def share(row: Row) -> Fraction | None:
-    """Of the image; None where it cannot be told, or no part of the box lies in it."""
+    """Return the share of the image that the box covers; None if its size is unknown, or the box lies outside."""
     numbers = [row[name] for name in ("x1_px", "y1_px", "x2_px", "y2_px", "width_px", "height_px")]
     if any(number is None or number != number for number in numbers):
         return None
@@ -49,7 +49,7 @@ def share(row: Row) -> Fraction | None:
 
 
 def oracle(given: list[Row], config: RepeatsConfig) -> dict[tuple[str, int], tuple[str, int]]:
-    """Image and rank of each box of a suspicious slot -> of the slot's first box."""
+    """Map (image, rank) of each box of a suspicious slot to that of the slot's first box."""
     ordered = sorted(
         given,
         key=lambda row: (

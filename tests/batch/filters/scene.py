@@ -1,4 +1,4 @@
-"""A small archive in tables: images of cameras, what one model saw in them, published."""
+"""Build a small archive: images of cameras, and the published results of one model."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from archive.query import query
+from archive.delta.tables import Tables
 from archive.schemas import MEDIA
-from archive.tables import Tables
-from archive.views import View, Views
+from archive.views.query import query
+from archive.views.views import View, Views
 from tests.fixtures_local import put_results, result_rows
 
 KEY = "k" * 64
@@ -42,7 +42,7 @@ def put(
     images: Mapping[int, tuple[str | None, float | None, list[dict[str, Any]]]],
     key: str = KEY,
 ) -> None:
-    """Image number to its camera, its seconds after NOON (None: undated), and its detections."""
+    """Add images: number -> (camera, seconds after NOON or None if undated, detections)."""
     media, results = [], []
     for number, (camera, seconds, found) in images.items():
         taken = None if seconds is None else (NOON + timedelta(seconds=seconds)).isoformat()

@@ -1,4 +1,4 @@
-"""What filters and layers must stand: tables of earlier versions, results that go and come, layers over others."""
+"""Test filters and layers with tables of earlier versions, changing results, and layers over other layers."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ import pytest
 from deltalake import write_deltalake
 from typer.testing import CliRunner
 
-from archive.assertions import append, human_assertions, make_standing
-from archive.classes import write_classes
-from archive.exports import export
-from archive.layers import newest
-from archive.prune import plan_prune
-from archive.query import query
+from archive.annotations.assertions import append, human_assertions, make_standing
+from archive.annotations.classes import write_classes
+from archive.annotations.layers import newest
+from archive.delta.tables import Tables
+from archive.retention import plan_prune
 from archive.schemas import ASSERTIONS, CLASSIFICATIONS
-from archive.tables import Tables
-from archive.views import Views
+from archive.views.exports import export
+from archive.views.query import query
+from archive.views.views import Views
 from batch.filters import load
 from batch.filters.columns import COLUMNS, rows_of_table
-from batch.filters.here import here
 from batch.filters.layers import of_silent, silent, switch, unfounded
 from batch.filters.prepare import prepare, prepare_again
 from batch.filters.run import FilterReport, dry_run, execute, execute_all
 from batch.filters.scope import FilterScope
-from batch.scope import Scope
-from batch.select import select_scope
+from batch.filters.stage import here
+from batch.planning.select import select_scope
+from batch.runs.scope import Scope
 from cli import filters
 from model_store.errors import BadRequest, StorageUnreachable
 from tests.batch.filters.scene import KEY, box, publish, put, sha, shown, tables_at
@@ -43,7 +43,7 @@ SMALL, LARGE = 20.0, 200.0
 
 @pytest.fixture
 def tables(tmp_path: Path) -> Tables:
-    """Six images, each with a large box, one that lies on it, and a small one."""
+    """Six images, each with a large box, a duplicate of it, and a small box."""
     tables = tables_at(tmp_path)
     put(tables, {n: ("north", 60.0 * n, _found()) for n in range(6)})
     publish(tables)
@@ -68,14 +68,14 @@ def show(tables: Tables, kind: str, **fields: Any) -> str:
 
 
 def replace_result(tables: Tables, number: int, found: list[dict[str, Any]]) -> None:
-    """What an image shows is another thing from now on, under the same key: pruned, and detected on another machine."""
+    """Replace the result of an image under the same key, as after a prune and another detection."""
     size: dict[str, Any] = {"width_px": 1000, "height_px": 800}
     rows = result_rows([sha(number)], KEY, "ok", n_detections=len(found), detections=found, **size)
     same = ("inference_key", "media_sha256")
     tables.append("results", rows, "test", lambda _, wanted: wanted, replace=same)
 
 
-def test_assertions_that_are_older_than_a_column_stand_beside_newer_ones(tables: Tables) -> None:
+def test_assertions_from_before_a_column_was_added_are_kept(tables: Tables) -> None:
     old = pa.schema([field for field in ASSERTIONS if field.name != "group_id"])
     row: dict[str, Any] = dict.fromkeys(old.names) | {
         "assertion_id": "a" * 64,
@@ -102,7 +102,7 @@ def test_assertions_that_are_older_than_a_column_stand_beside_newer_ones(tables:
     assert run(tables, "small-size").tally.added == 0
 
 
-def test_words_about_detections_that_are_gone_do_not_keep_accounts_open(tables: Tables) -> None:
+def test_assertions_on_removed_detections_do_not_keep_accounts_open(tables: Tables) -> None:
     assert run(tables, "small-size").tally.flagged == 6
     replace_result(tables, 1, [box(0, 10, 10, LARGE)])
     report = run(tables, "small-size")
@@ -111,8 +111,8 @@ def test_words_about_detections_that_are_gone_do_not_keep_accounts_open(tables: 
     assert run(tables, "small-size").tally.flagged == 6
 
 
-def test_what_is_hidden_below_is_not_changed_by_what_is_withdrawn_above(tables: Tables) -> None:
-    """What the layer above hid is hidden below too by now: nobody sees a difference."""
+def test_a_withdrawal_above_does_not_change_what_is_hidden_below(tables: Tables) -> None:
+    """A detection hidden by the upper layer is now also hidden below, so a withdrawal changes nothing."""
     put(tables, {9: ("south", 0.0, [box(0, 10, 10, LARGE)])})
     switch(tables, on=[run(tables, "small-size", "south").layer_id])
     first = run(tables, "score-threshold", min_score=0.6).tally
@@ -122,7 +122,7 @@ def test_what_is_hidden_below_is_not_changed_by_what_is_withdrawn_above(tables: 
     assert (after.flagged, after.withdrawn, after.changed) == (0, 6, 0)
 
 
-def test_a_layer_above_is_made_anew_over_the_new_ones_below(tables: Tables) -> None:
+def test_a_layer_is_computed_again_over_new_layers_below(tables: Tables) -> None:
     show(tables, "duplicates")
     small = show(tables, "small-size", min_area_frac=0.001)
     events = show(tables, "events")
@@ -143,8 +143,8 @@ def test_a_layer_above_is_made_anew_over_the_new_ones_below(tables: Tables) -> N
     assert [execute(spec, tables, here).tally.added for spec in again] == [0, 0, 0]
 
 
-def test_layers_that_say_nothing_of_another_model_are_named_until_they_do(tables: Tables) -> None:
-    """A layer that has nothing to say of it has been made, too."""
+def test_layers_not_run_over_another_model_are_listed_until_they_are(tables: Tables) -> None:
+    """A run without actions counts as a run over these results."""
     layer = show(tables, "small-size")
     mine = Views(tables.url).current()
     assert mine is not None
@@ -155,14 +155,14 @@ def test_layers_that_say_nothing_of_another_model_are_named_until_they_do(tables
     view = publish(tables, other, model_version="2", layers=mine.layers, run_id="second")
     (words,) = of_silent(tables, view)
     assert [one.layer_id for one in silent(tables, view)] == [layer]
-    assert words.startswith(f"small-size {layer[:12]} says nothing of what m@2 has seen")
+    assert words.startswith(f"small-size {layer[:12]} was never run over the results of m@2")
     assert words.endswith("resight filters rerun --run second")
     assert silent(tables, mine) == []
     assert run(tables, "small-size").tally.flagged == 0
     assert silent(tables, view) == []
 
 
-def test_a_scope_by_label_means_what_layers_and_people_leave(tables: Tables) -> None:
+def test_a_scope_by_label_uses_resolved_labels(tables: Tables) -> None:
     def images(label: str) -> int:
         with duckdb.connect() as sql:
             sql.register("present", tables.snapshot("media").to_pyarrow_table())
@@ -184,14 +184,12 @@ def test_a_scope_by_label_means_what_layers_and_people_leave(tables: Tables) -> 
     assert (images("fox"), images("elk")) == (0, 1)
 
 
-def test_nothing_to_make_anew_is_said(tables: Tables) -> None:
+def test_a_rerun_without_layers_is_rejected(tables: Tables) -> None:
     with pytest.raises(BadRequest, match="has no layers"):
         prepare_again(tables)
 
 
-def test_layers_made_anew_are_shown_where_that_is_asked_for(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rerun_shows_new_layers_with_show(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESIGHT_TABLES", tables.url)
 
     def here_and_now(specs: Any, _settings: Any, _tables: Any, *_: Any) -> list[dict[str, Any]]:
@@ -217,7 +215,7 @@ def test_layers_made_anew_are_shown_where_that_is_asked_for(
 
 
 @pytest.mark.parametrize("option", ["--dry-run", "--no-follow"])
-def test_what_cannot_be_shown_is_refused(
+def test_show_is_rejected_without_following_the_run(
     tables: Tables, monkeypatch: pytest.MonkeyPatch, option: str
 ) -> None:
     monkeypatch.setenv("RESIGHT_TABLES", tables.url)
@@ -228,7 +226,7 @@ def test_what_cannot_be_shown_is_refused(
     assert tables.existing("runs") is None
 
 
-def test_a_view_whose_layers_are_lost_is_said_and_no_riddle(tables: Tables) -> None:
+def test_a_view_with_missing_layers_names_them(tables: Tables) -> None:
     layer = show(tables, "small-size")
     view = Views(tables.url).current()
     assert view is not None
@@ -244,8 +242,8 @@ def test_a_view_whose_layers_are_lost_is_said_and_no_riddle(tables: Tables) -> N
             look()
 
 
-def test_runs_behind_one_that_fails_are_recorded_too(tables: Tables) -> None:
-    """They have ids, which whoever asked for them has been told."""
+def test_runs_after_a_failed_one_are_recorded(tables: Tables) -> None:
+    """The caller has received their ids."""
 
     def breaks(*_: Any) -> Any:
         raise OSError("no disk")
@@ -269,7 +267,7 @@ def test_a_config_of_another_kind_is_refused(tables: Tables) -> None:
 
 
 @pytest.mark.parametrize("relation", ["hidden", "events", "occurrences"])
-def test_an_export_of_what_layers_say_keeps_its_key(
+def test_an_export_of_layers_keeps_its_inference_key(
     tables: Tables, relation: str, tmp_path: Path
 ) -> None:
     for kind in ("small-size", "events", "tracking"):
@@ -282,13 +280,13 @@ def test_an_export_of_what_layers_say_keeps_its_key(
     assert any("exported" in words for words in use.kept)
 
 
-def test_runs_of_one_layer_at_once_say_each_thing_once(tables: Tables) -> None:
+def test_concurrent_runs_of_one_layer_store_each_assertion_once(tables: Tables) -> None:
     wrong: list[BaseException] = []
 
     def go() -> None:
         try:
             run(tables, "small-size")
-        except BaseException as error:  # told below
+        except BaseException as error:  # asserted below
             wrong.append(error)
 
     threads = [threading.Thread(target=go) for _ in range(3)]
@@ -301,7 +299,7 @@ def test_runs_of_one_layer_at_once_say_each_thing_once(tables: Tables) -> None:
     assert len(rows_of(tables, "layers")) == 1
 
 
-def test_what_a_layer_says_of_some_images_is_found_without_the_others() -> None:
+def test_assertions_of_some_images_are_found_without_the_others() -> None:
     moment = datetime(2026, 1, 1, tzinfo=UTC)
     common = {"method": "machine", "layer_id": "l", "inference_key": "k", "asserted_at": moment}
     rows = [common | {"assertion_id": f"{n}", "media_sha256": sha(n), "rank": 0} for n in range(4)]
@@ -336,7 +334,7 @@ def _classify(tables: Tables, logits: dict[tuple[int, int], list[float] | None])
     tables.append("classifications", table, "test", lambda _, wanted: wanted)
 
 
-def test_logits_stand_beside_their_detections_however_the_work_is_cut(
+def test_logits_stay_with_their_detections_across_parts(
     tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = {(n, rank): [n + 0.5, rank, 1.0] for n in range(6) for rank in (0, 2)}

@@ -1,4 +1,4 @@
-"""Filters over HTTP, with jobs caught before they reach a cluster."""
+"""Test filter runs over HTTP, with jobs intercepted before they reach a cluster."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from archive.tables import Tables
+from archive.delta.tables import Tables
 from batch.app import RunsArgs, build
-from batch.filters.here import here
-from batch.filters.http_api import MOST_REQUESTS, build_runs_api
+from batch.filters.http_api import MAX_REQUESTS, build_runs_api
 from batch.filters.run import execute
 from batch.filters.spec import FilterSpec
-from serve.access import Access
-from serve.bounds import SMALL_BODIES
+from batch.filters.stage import here
+from serve.auth.guard import Access
+from serve.inference.admission import SMALL_BODIES
 from serve.settings import Settings
 from tests.batch.filters.scene import box, publish, put, tables_at
 from tests.serve.http_client import requests_of
@@ -51,7 +51,7 @@ def client(tables: Tables, started: list[FilterSpec]) -> TestClient:
     return TestClient(build_runs_api(Settings(tables=tables.url), submit=submit))
 
 
-def test_what_is_asked_is_what_is_started(
+def test_the_requested_run_is_started(
     client: TestClient, started: list[FilterSpec], tables: Tables
 ) -> None:
     asked: dict[str, Any] = {"config": {"min_area_frac": 0.001}, "scope": {"camera": ["north"]}}
@@ -73,11 +73,11 @@ def test_what_is_asked_is_what_is_started(
         ("small-size", {"scope": {"status": "failed"}}, "status: Extra inputs"),
         ("small-size", {"scope": {"since": "noon"}}, "since: invalid time 'noon': use 2026-05-01"),
         ("small-size", {"scope": {"camera": ["north"]}, "config": {"x": 1}}, "x: Extra inputs"),
-        ("small", {}, "no filter 'small'"),
+        ("small", {}, "unknown filter 'small'"),
         ("small-size", {"scopes": [{"camera": ["north"]}]}, "scopes: Extra inputs"),
     ],
 )
-def test_one_wrong_thing_and_nothing_is_started(
+def test_an_invalid_request_starts_nothing(
     client: TestClient, started: list[FilterSpec], kind: str, body: dict[str, Any], words: str
 ) -> None:
     answer = client.post(f"/filters/{kind}", json=body)
@@ -107,7 +107,7 @@ async def test_a_body_is_read_no_further_than_its_bound(
     async with httpx2.AsyncClient(transport=transport, base_url="http://resight") as asking:
         answer = await asking.post("/filters/small-size", content=endless(), headers=headers)
     assert answer.status_code == 413
-    assert "no more than 1024 KiB" in answer.json()["detail"]
+    assert "over the limit of 1024 KiB" in answer.json()["detail"]
     assert sent < 2 * MIB
     assert started == []
 
@@ -141,9 +141,7 @@ def test_a_body_within_the_bound_is_read(client: TestClient) -> None:
         "{",
     ],
 )
-def test_what_is_no_sound_json_is_refused(
-    tables: Tables, started: list[FilterSpec], body: str
-) -> None:
+def test_invalid_json_is_rejected(tables: Tables, started: list[FilterSpec], body: str) -> None:
     api = build_runs_api(Settings(tables=tables.url), submit=lambda *_: "job-1")
     with TestClient(api, raise_server_exceptions=False) as asking:
         headers = {"content-type": "application/json"}
@@ -169,7 +167,7 @@ def test_kinds_are_described_with_their_schema(client: TestClient) -> None:
     )
 
 
-def test_who_changes_something_needs_a_token_and_who_only_reads_another(tables: Tables) -> None:
+def test_starting_and_reading_need_a_token(tables: Tables) -> None:
     api = build_runs_api(
         Settings(tables=tables.url), Access("secret", required=True), submit=lambda *_: "job"
     )
@@ -183,7 +181,7 @@ def test_who_changes_something_needs_a_token_and_who_only_reads_another(tables: 
 
 async def test_slow_bodies_leave_room_for_other_requests(tables: Tables) -> None:
     rays = build(RunsArgs())._bound_deployment.max_ongoing_requests  # type: ignore[attr-defined]
-    assert rays > MOST_REQUESTS > SMALL_BODIES
+    assert rays > MAX_REQUESTS > SMALL_BODIES
     opened = asyncio.Event()
 
     async def slow() -> AsyncIterator[bytes]:
@@ -208,7 +206,7 @@ async def test_slow_bodies_leave_room_for_other_requests(tables: Tables) -> None
         assert [one.status_code for one in done] == [400] * SMALL_BODIES
 
 
-def test_a_run_that_never_began_is_said(client: TestClient) -> None:
+def test_an_unknown_run_is_not_found(client: TestClient) -> None:
     answer = client.get("/nothing")
     assert answer.status_code == 404
-    assert "no run 'nothing'" in answer.json()["detail"]
+    assert "unknown run 'nothing'" in answer.json()["detail"]

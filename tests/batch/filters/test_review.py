@@ -1,4 +1,4 @@
-"""The review: a page without scripts, a picture of each slot or why there is none, and a file that people edit."""
+"""Test the review: a page without scripts, a picture of each slot or the reason, and an editable file."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ import cv2
 import numpy as np
 import pytest
 
-from batch.filters.review import read_accepted, write_review
-from batch.filters.review_page import Candidate
-from batch.impact.pictures import COLOURS_RGB
+from batch.filters.review import Candidate, read_accepted, write_review
+from batch.publishing.impact.pictures import COLOURS_RGB
 from model_store.errors import BadRequest
 from tests.fixtures_local import encoded, jpeg, write_files
 
@@ -28,7 +27,7 @@ GREY = encoded(np.full((400, 600, 3), 90, np.uint8), "PNG")
 
 
 class Page(HTMLParser):
-    """Tags with their attributes, and the text of an HTML page."""
+    """Collect the tags with their attributes, and the text, of an HTML page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -112,9 +111,7 @@ def test_a_slot_is_on_the_page_with_its_facts_and_its_box(archive: Path, tmp_pat
     assert np.abs(drawn[200, 200:400].astype(int) - 90).mean() < 10, "and what is in it can be seen"
 
 
-def test_the_file_says_what_the_page_says_and_that_nothing_is_accepted(
-    archive: Path, tmp_path: Path
-) -> None:
+def test_the_file_matches_the_page_and_accepts_nothing(archive: Path, tmp_path: Path) -> None:
     written(tmp_path / "out", candidate(archive, camera_id=None))
     file = tmp_path / "out" / "review.json"
     assert json.loads(file.read_text()) == {
@@ -133,7 +130,7 @@ def test_the_file_says_what_the_page_says_and_that_nothing_is_accepted(
     assert read_accepted(file) == ()
 
 
-def test_what_is_accepted_is_read_back_in_one_order(archive: Path, tmp_path: Path) -> None:
+def test_accepted_ids_are_read_back_sorted(archive: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     written(out, *(candidate(archive, n, images=n) for n in (3, 1, 2)))
     file = edit(out, s3=True, s1=True)
@@ -165,14 +162,14 @@ def test_slots_come_by_camera_and_the_most_frequent_first(archive: Path, tmp_pat
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"path": "north/away.png"}, "the file is not there"),
+        ({"path": "north/away.png"}, "the file is missing"),
         ({"media_sha256": "0" * 64}, "the file has changed since it was ingested"),
         ({"source_root": "nowhere://x"}, "the image cannot be shown"),
         ({"path": "north/broken.png"}, "the image cannot be shown"),
     ],
     ids=["away", "changed", "no such storage", "damaged"],
 )
-def test_an_image_that_cannot_be_read_has_words_in_its_place(
+def test_an_unreadable_image_is_replaced_by_the_reason(
     archive: Path, tmp_path: Path, more: dict[str, Any], words: str
 ) -> None:
     write_files(archive, {"north/broken.png": b"no image"})
@@ -199,13 +196,13 @@ def test_no_text_becomes_markup_and_nothing_comes_from_elsewhere(
     assert "http" not in (tmp_path / "out" / "index.html").read_text().replace("http-equiv", "")
 
 
-def test_dates_may_be_missing_and_ones_are_singular(archive: Path, tmp_path: Path) -> None:
+def test_missing_dates_and_singular_nouns(archive: Path, tmp_path: Path) -> None:
     moment = datetime(2026, 5, 1, 6, 30)
     undated = candidate(archive, 1, first_local=None, last_local=None, days=0)
     once = candidate(archive, 2, first_local=moment, last_local=moment, days=1, images=1)
     text = written(tmp_path / "out", undated, once).text
     assert "deer: 34 images, 0 days, undated" in text
-    assert "deer: 1 image, 1 day, 2026-05-01 06:30:00i" in text.replace("id ", "i")
+    assert "deer: 1 image, 1 day, 2026-05-01 06:30:00\n" in text
 
 
 def test_a_review_of_nothing_is_a_page_and_a_file(tmp_path: Path) -> None:
@@ -214,7 +211,7 @@ def test_a_review_of_nothing_is_a_page_and_a_file(tmp_path: Path) -> None:
 
 
 def test_a_review_never_takes_the_place_of_another(archive: Path, tmp_path: Path) -> None:
-    """Somebody may have spent a day on it."""
+    """A review can contain a day of work."""
     out = tmp_path / "out"
     written(out, candidate(archive))
     file = edit(out, s1=True)
@@ -223,8 +220,8 @@ def test_a_review_never_takes_the_place_of_another(archive: Path, tmp_path: Path
     assert read_accepted(file) == (slot_id(1),)
 
 
-def test_a_slot_that_is_there_twice_is_refused(archive: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadRequest, match=f"slot {slot_id(1)} is there more than once"):
+def test_a_repeated_slot_is_rejected(archive: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadRequest, match=f"slot {slot_id(1)} is listed more than once"):
         write_review(
             LAYER, [candidate(archive), candidate(archive, images=3)], str(tmp_path / "out")
         )
@@ -250,7 +247,7 @@ def slot(**more: Any) -> dict[str, Any]:
         ([], "object"),
     ],
 )
-def test_a_file_that_was_damaged_is_refused_with_the_place(
+def test_a_damaged_file_is_rejected_with_the_location(
     tmp_path: Path, review: Any, words: str
 ) -> None:
     file = tmp_path / "review.json"
@@ -260,9 +257,9 @@ def test_a_file_that_was_damaged_is_refused_with_the_place(
     assert str(file) in str(refused.value)
 
 
-def test_what_is_no_json_or_no_file_is_refused(tmp_path: Path) -> None:
+def test_invalid_json_and_missing_files_are_rejected(tmp_path: Path) -> None:
     file = tmp_path / "review.json"
-    with pytest.raises(BadRequest, match="there is no"):
+    with pytest.raises(BadRequest, match="does not exist"):
         read_accepted(file)
     file.write_bytes(b'{"layer_id": "\xff')
     with pytest.raises(BadRequest, match="review.json"):
@@ -271,7 +268,7 @@ def test_what_is_no_json_or_no_file_is_refused(tmp_path: Path) -> None:
         read_accepted(tmp_path)
 
 
-def test_a_review_may_lie_in_a_bucket(archive: Path, s3_endpoint: str) -> None:
+def test_a_review_can_be_in_a_bucket(archive: Path, s3_endpoint: str) -> None:
     name = f"b{uuid.uuid4().hex}"
     boto3.client("s3", endpoint_url=s3_endpoint).create_bucket(Bucket=name)
     out = f"s3://{name}/review"

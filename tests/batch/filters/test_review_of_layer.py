@@ -1,4 +1,4 @@
-"""From a repeat-detections layer to its review and back: found, looked at, accepted, hidden, shown again."""
+"""Test a repeat-detections layer, its review, and the accepted slots: hidden, then shown again."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from archive.layers import Layer, read_layers
-from archive.query import query
+from archive.annotations.layers import Layer, read_layers
+from archive.delta.tables import Tables
 from archive.schemas import ASSERTIONS, MEDIA
-from archive.tables import Tables
+from archive.views.query import query
 from batch.filters.candidates import candidates
-from batch.filters.here import here
 from batch.filters.layers import switch
 from batch.filters.prepare import prepare
-from batch.filters.review import read_accepted, write_review
-from batch.filters.review_page import Candidate
+from batch.filters.review import Candidate, read_accepted, write_review
 from batch.filters.run import execute
+from batch.filters.stage import here
 from model_store.errors import BadRequest
 from tests.batch.filters.scene import KEY, box, publish, put, shown, tables_at
 from tests.fixtures_local import encoded, put_results, result_rows, rows_of, write_files
@@ -35,7 +34,7 @@ OTHER = "o" * 64
 
 
 def deer(n: int) -> dict[str, Any]:
-    """Never twice at one place."""
+    """Return a box that is at a different place each time."""
     return box(1, 200.0 + 40 * n, 20.0 + 60 * n, 90.0)
 
 
@@ -57,12 +56,12 @@ SEEN: dict[int, tuple[str, datetime | None, list[dict[str, Any]]]] = {
     6: ("south", START, [BRANCH]),
     7: ("south", START + timedelta(days=2), [BRANCH]),
 }
-"""A branch before `north` in five images, of three days and one without date; before `south` in too few."""
+"""Camera `north` has a branch in five images of three days, one undated; `south` in too few."""
 
 
 @pytest.fixture
 def tables(tmp_path: Path) -> Tables:
-    """Image 0 lies at two places, of which the first by path is gone; another model calls the branch an ape."""
+    """Image 0 has two paths, the first of which is missing; another model labels the branch ape."""
     root = tmp_path / "archive"
     write_files(root, {f"{seen[0]}/{n}.png": picture(n) for n, seen in SEEN.items()})
     tables = tables_at(tmp_path)
@@ -93,14 +92,12 @@ def ran(tables: Tables, **fields: Any) -> Layer:
 
 
 def branches(tables: Tables) -> list[str]:
-    """Images of `north` that show the branch."""
+    """Return the images of `north` with the branch."""
     rows = query(tables, "from detections where rank = 0 and camera_id = 'north'").to_pylist()
     return sorted({row["media_sha256"] for row in rows if row["x1_px"] < 150})
 
 
-def test_a_candidate_is_what_a_person_needs_to_know_of_a_slot(
-    tables: Tables, tmp_path: Path
-) -> None:
+def test_a_candidate_describes_a_slot(tables: Tables, tmp_path: Path) -> None:
     layer = ran(tables)
     (slot,) = {row["group_id"] for row in rows_of(tables, "assertions")}
     assert candidates(tables, layer, KEY) == [
@@ -122,9 +119,7 @@ def test_a_candidate_is_what_a_person_needs_to_know_of_a_slot(
     assert candidates(tables, layer, OTHER) == [], "of another model's results"
 
 
-def test_what_is_reviewed_and_accepted_is_hidden_and_can_be_shown_again(
-    tables: Tables, tmp_path: Path
-) -> None:
+def test_accepted_slots_are_hidden_and_can_be_shown_again(tables: Tables, tmp_path: Path) -> None:
     before = shown(tables)
     layer = ran(tables)
     switch(tables, on=[layer.layer_id])
@@ -161,8 +156,8 @@ def test_what_is_reviewed_and_accepted_is_hidden_and_can_be_shown_again(
     assert shown(tables) == before
 
 
-def test_a_slot_that_is_no_longer_said_is_no_candidate(tables: Tables) -> None:
-    """Boxes that were taken back do not count; the earliest one left is shown."""
+def test_a_withdrawn_slot_is_not_a_candidate(tables: Tables) -> None:
+    """Withdrawn boxes do not count; the earliest remaining one is shown."""
     layer = ran(tables)
 
     def take_back(*shas: str) -> list[Candidate]:
@@ -203,7 +198,7 @@ def test_only_repeat_detections_are_reviewed(tables: Tables) -> None:
     spec = prepare(tables, "fixed-slots", {})
     execute(spec, tables, here)
     (other,) = read_layers(tables).values()
-    with pytest.raises(BadRequest, match="is fixed-slots; a review is of repeat-detections"):
+    with pytest.raises(BadRequest, match="is fixed-slots; only repeat-detections"):
         candidates(tables, other, KEY)
 
 

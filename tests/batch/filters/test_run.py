@@ -1,4 +1,4 @@
-"""Filter runs over real tables: what they say, that it is said once, and that a view can do without it."""
+"""Test filter runs over real tables: assertions, each stored once, and views with and without them."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from typing import Any, Literal
 import pytest
 from pydantic import Field
 
-from archive.assertion_files import read_assertions
-from archive.assertions import append
-from archive.layers import read_layers
-from archive.query import query
-from archive.tables import Tables
-from archive.views import Views
-from batch.accounting import Counts
+from archive.annotations.assertions import append
+from archive.annotations.import_file import read_assertions
+from archive.annotations.layers import read_layers
+from archive.delta.tables import Tables
+from archive.views.query import query
+from archive.views.views import Views
 from batch.filters import load, registry
 from batch.filters.contract import Filter, FilterConfig, Rows, Said
 from batch.filters.evaluate import Evaluated
-from batch.filters.here import here
 from batch.filters.layers import switch, unfounded
 from batch.filters.prepare import prepare
 from batch.filters.run import FilterReport, dry_run, execute
 from batch.filters.scope import FilterScope
-from batch.id_list import name_ids
-from batch.publish import rollback
-from batch.run_log import RunLog
-from batch.spec import RunSpec
+from batch.filters.stage import here
+from batch.planning.id_list import name_ids
+from batch.publishing.publish import rollback
+from batch.runs.accounting import Counts
+from batch.runs.record import RunLog
+from batch.runs.spec import RunSpec
 from model_store.errors import AccountingOpen, BadRequest, StorageUnreachable
 from tests.batch.filters.scene import KEY, NOON, box, publish, put, sha, shown, tables_at
 from tests.fixtures_local import model_info, put_results, result_rows, rows_of
@@ -40,7 +40,7 @@ SMALL, LARGE = 20.0, 200.0  # 400 and 40,000 px2 of 800,000: 0.0005 and 0.05
 
 @pytest.fixture
 def tables(tmp_path: Path) -> Tables:
-    """Two cameras; every image has a large box, every second one a small one besides, one is empty."""
+    """Two cameras; each image has a large box, every second one also a small box, one is empty."""
     tables = tables_at(tmp_path)
     images: dict[int, Any] = {}
     for n in range(8):
@@ -68,7 +68,7 @@ def human(tables: Tables, **row: Any) -> None:
     append(tables, read_assertions(tables, file).rows)
 
 
-def test_a_filter_says_what_a_plain_count_finds(tables: Tables) -> None:
+def test_a_filter_matches_a_plain_count(tables: Tables) -> None:
     report = run(tables, "small-size")
     small = [(sha(n), 1) for n in range(8) if n % 2]
     assert sorted((row["media_sha256"], row["rank"]) for row in said(tables)) == small
@@ -112,7 +112,7 @@ def test_a_layer_off_shows_the_rows_of_before_exactly(tables: Tables) -> None:
     assert len(shown(tables)) == len(before) - 4, "the view is a pointer like any other"
 
 
-def test_new_images_are_added_and_what_holds_is_not_said_again(tables: Tables) -> None:
+def test_new_images_add_only_their_own_assertions(tables: Tables) -> None:
     run(tables, "small-size")
     put(tables, {20: ("north", 900.0, [box(0, 1, 1, SMALL)])})
     again = run(tables, "small-size")
@@ -158,10 +158,10 @@ def test_a_filter_has_the_images_of_its_scope(
             prepare(tables, "small-size", {}, asked)
 
 
-def test_labels_are_those_of_the_results_and_layers_that_a_run_is_about(tables: Tables) -> None:
-    """What a layer hides is not shown, and another run has labels of its own."""
+def test_labels_are_those_of_the_run_and_its_layers(tables: Tables) -> None:
+    """Hidden detections do not match, and another run has other labels."""
     switch(tables, on=[run(tables, "small-size").layer_id])
-    with pytest.raises(BadRequest, match="no image matches label fox; there is: deer"):
+    with pytest.raises(BadRequest, match="no image matches label fox; available: deer"):
         prepare(tables, "events", {}, FilterScope(label="fox"))
     size: dict[str, Any] = {"width_px": 1000, "height_px": 800, "n_detections": 1}
     seen = result_rows([sha(3)], "o" * 64, detections=[box(0, 1, 1, LARGE, "hare")], **size)
@@ -180,7 +180,7 @@ def test_a_sample_is_refused_where_whole_cameras_are_judged(tables: Tables) -> N
 
 
 def test_an_occurrence_is_a_scope(tables: Tables) -> None:
-    """Two frames of one animal, then one of another camera: tracked, the first two are an occurrence."""
+    """Two frames of one animal, then one of another camera: tracking makes the first two an occurrence."""
     for kind in ("events", "tracking"):
         switch(tables, on=[run(tables, kind).layer_id])
     rows = query(
@@ -214,7 +214,7 @@ def test_people_outrank_layers_before_and_after(tables: Tables) -> None:
 
 
 def test_a_box_that_a_person_has_hidden_hides_no_other(tables: Tables) -> None:
-    """Rank 0 and 1 are the same animal; a person says that rank 0 is none: then 1 is no duplicate of anything."""
+    """Rank 1 duplicates rank 0; when a person suppresses rank 0, rank 1 is shown again."""
     put(tables, {60: ("west", 0.0, [box(0, 1, 1, LARGE), box(1, 21, 1, LARGE, score=0.8)])})
     layer = run(tables, "duplicates").layer_id
     switch(tables, on=[layer])
@@ -226,7 +226,7 @@ def test_a_box_that_a_person_has_hidden_hides_no_other(tables: Tables) -> None:
     assert [row[1] for row in shown(tables) if row[0] == sha(60)] == [1]
 
 
-def test_what_people_said_survives_a_new_model_or_is_listed(tables: Tables) -> None:
+def test_human_annotations_survive_a_new_model_or_are_listed(tables: Tables) -> None:
     corners = {"x1_px": 10.0, "y1_px": 10.0, "x2_px": 210.0, "y2_px": 210.0}
     for n in (0, 1):
         human(tables, action="relabel", media_sha256=sha(n), label="roe deer", **corners)
@@ -250,7 +250,7 @@ def test_what_people_said_survives_a_new_model_or_is_listed(tables: Tables) -> N
     assert orphans == [{"media_sha256": sha(1), "label": "roe deer"}]
 
 
-def test_the_best_box_takes_what_was_said_and_ties_go_to_the_newer(tables: Tables) -> None:
+def test_the_best_box_takes_the_annotation_and_ties_go_to_the_newer(tables: Tables) -> None:
     publish(tables)
     put(
         tables,
@@ -271,7 +271,7 @@ def test_the_best_box_takes_what_was_said_and_ties_go_to_the_newer(tables: Table
 
 
 class _Newest(FilterConfig):
-    """Hides the newest image of each camera: what it says depends on all of them."""
+    """Hide the newest image of each camera, which depends on all its images."""
 
     kind: Literal["newest"] = "newest"
     label: str = Field(default="", description="none")
@@ -293,7 +293,7 @@ def newest(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("newest")
-def test_what_is_no_longer_said_is_withdrawn_and_can_be_said_again(tables: Tables) -> None:
+def test_assertions_are_withdrawn_and_can_be_added_again(tables: Tables) -> None:
     layer = run(tables, "newest", FilterScope(camera=("north",))).layer_id
     switch(tables, on=[layer])
     before = shown(tables)
@@ -307,7 +307,9 @@ def test_what_is_no_longer_said_is_withdrawn_and_can_be_said_again(tables: Table
 
 
 @pytest.mark.usefixtures("newest")
-def test_parts_do_not_show_in_the_result(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_result_does_not_depend_on_parts(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = {kind: run(tables, kind).tally for kind in ("small-size", "newest", "events")}
     rows = sorted(row["assertion_id"] for row in said(tables))
     monkeypatch.setattr(load, "PART_ROWS", 1)
@@ -336,7 +338,7 @@ def test_a_layer_is_made_over_those_below_it(tables: Tables) -> None:
     assert len(unfounded(tables, switch(tables, off=["duplicates"]))) == 1
 
 
-def test_an_image_of_which_all_is_hidden_is_still_an_image(tables: Tables) -> None:
+def test_an_image_with_all_detections_hidden_still_counts(tables: Tables) -> None:
     """Three frames a minute apart; the middle one shows only what the layer below hides."""
     found = [[box(0, 1, 1, LARGE)], [box(0, 1, 1, SMALL)], [box(0, 1, 1, LARGE)]]
     put(tables, {40 + n: ("west", 50.0 * n, found[n]) for n in range(3)})
@@ -359,14 +361,14 @@ def test_accounts_that_do_not_close_end_the_run(
     tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("batch.filters.run.append_said", lambda *_: 0)
-    with pytest.raises(AccountingOpen, match="was told 4 things"):
+    with pytest.raises(AccountingOpen, match="produced 4 assertions"):
         run(tables, "small-size")
     states = [row["state"] for row in sorted(rows_of(tables, "runs"), key=lambda row: row["event"])]
     assert states == ["running", "running", "failed"]
 
 
 class Wrapped(StorageUnreachable):
-    """As Ray wraps an error of a task: of the error's class too, but with a whole traceback for words."""
+    """Error as wrapped by Ray: also of the error's class, with a whole traceback as its text."""
 
     def __init__(self, cause: Exception) -> None:
         super().__init__("ray::JudgeStage() Traceback (most recent call last): ...")
@@ -388,6 +390,36 @@ def test_an_error_of_the_judge_ends_the_run_as_itself(tables: Tables) -> None:
     assert (last["state"], last["message"]) == ("failed", "the classes are away")
 
 
+@pytest.mark.parametrize(("commit_rows", "added"), [(1, 4), (100, None)])
+def test_a_run_that_fails_records_what_it_had_committed(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch, commit_rows: int, added: int | None
+) -> None:
+    monkeypatch.setattr("batch.filters.run.COMMIT_ROWS", commit_rows)
+
+    def judge(*of: Any) -> Iterator[Evaluated]:
+        yield from here(*of)
+        raise StorageUnreachable("the classes are away")
+
+    with pytest.raises(StorageUnreachable):
+        execute(prepare(tables, "small-size", {}), tables, judge)
+    last = max(rows_of(tables, "runs"), key=lambda row: row["event"])
+    assert (last["state"], last["counts"]["requested"]) == ("failed", 9)
+    assert json.loads(last["stages"]).keys() == {"load_s", "judge_s", "commit_s"}
+    metrics = json.loads(last["metrics"] or "{}")
+    assert metrics.get("added") == added
+    assert len(said(tables)) == (added or 0)
+
+
+def test_an_unknown_error_keeps_its_cause_in_the_log_of_the_job(tables: Tables) -> None:
+    def judge(*_: object) -> Iterator[Evaluated]:
+        raise RuntimeError("cannot judge") from KeyError("area")
+        yield
+
+    with pytest.raises(RuntimeError) as raised:
+        execute(prepare(tables, "small-size", {}), tables, judge)
+    assert isinstance(raised.value.__cause__, KeyError)
+
+
 def test_a_run_is_a_run_like_any_other(tables: Tables) -> None:
     report = run(tables, "small-size")
     (row,) = query(tables, "select * from runs").to_pylist()
@@ -400,13 +432,13 @@ def test_a_run_is_a_run_like_any_other(tables: Tables) -> None:
 @pytest.mark.parametrize(
     ("scope", "message"),
     [
-        ({"camera": ("north", "nowhere")}, "no image of camera 'nowhere'; there is: north, south"),
+        ({"camera": ("north", "nowhere")}, "unknown camera 'nowhere'; available: north, south"),
         ({"occurrence": "none"}, "no image matches occurrence none; see: resight sql"),
-        ({"run": "none"}, "no run 'none'"),
+        ({"run": "none"}, "unknown run 'none'"),
         ({"since": "2031-01-01"}, "no image matches since 2031-01-01; images were taken from 2026"),
     ],
 )
-def test_a_scope_of_nothing_is_refused_before_anything_starts(
+def test_an_empty_scope_is_rejected_before_anything_starts(
     tables: Tables, scope: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(BadRequest, match=message):
@@ -417,19 +449,19 @@ def test_a_scope_of_nothing_is_refused_before_anything_starts(
 @pytest.mark.parametrize(
     ("kind", "fields", "message"),
     [
-        ("small", {}, "no filter 'small'; there is: duplicates"),
+        ("small", {}, "unknown filter 'small'; available: duplicates"),
         ("small-size", {"size": 1}, "size: Extra inputs"),
         ("small-size", {"min_area_frac": 2}, "min_area_frac"),
     ],
 )
-def test_a_config_that_is_none_is_refused_by_its_fields(
+def test_an_invalid_config_names_its_fields(
     tables: Tables, kind: str, fields: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(BadRequest, match=message):
         prepare(tables, kind, fields)
 
 
-def test_nothing_published_is_said(tmp_path: Path) -> None:
+def test_a_missing_publication_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(BadRequest, match="nothing is published as production: resight runs pub"):
         prepare(tables_at(tmp_path), "small-size", {})
 
@@ -452,12 +484,12 @@ def test_events_and_max_n_are_those_of_what_is_shown(tables: Tables) -> None:
     assert [row["max_n"] for row in rows] == [[("deer", 1)]]
 
 
-def test_the_view_that_a_layer_is_switched_in_must_be_there(tmp_path: Path) -> None:
+def test_layers_are_switched_only_in_a_published_view(tmp_path: Path) -> None:
     tables = tables_at(tmp_path)
     with pytest.raises(BadRequest, match="nothing is published"):
         switch(tables, on=["abcd"])
     put(tables, {1: ("north", 0.0, [])})
     publish(tables)
-    with pytest.raises(BadRequest, match="no layer 'abcd'"):
+    with pytest.raises(BadRequest, match="unknown layer 'abcd'"):
         switch(tables, on=["abcd"])
     assert Views(tables.url).current() is not None

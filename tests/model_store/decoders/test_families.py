@@ -1,4 +1,4 @@
-"""Every family against its oracle: graphs that emit known tensors, run by the product's own session."""
+"""Compare every family with its oracle on graphs that return constant tensors, run by the product's session."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from model_store.decoders import DECODERS
 from model_store.decoders.layout import DecodeSpec, OutputNonsense
 from model_store.detections import Detections
 from model_store.errors import ModelRefused
-from model_store.masks import PrototypeMasks
-from model_store.nms import suppress
 from model_store.runtimes.onnx import OnnxSession
+from model_store.transform.masks import PrototypeMasks
+from model_store.transform.nms import suppress
 from tests.graphs import constant_graph
 from tests.oracles.families import FAMILIES, SCORES, Box, coefficients, saturated
 from tests.oracles.nms import nms
@@ -33,14 +33,14 @@ def session_of(family: str, outputs: dict[str, np.ndarray], fp16: bool = False) 
 
 
 def pictures(rows: Sequence[int]) -> np.ndarray:
-    """Images whose first pixel says which row of the graph's tensors they get."""
+    """Return images; the first pixel of each selects its row of the graph's tensors."""
     images = np.zeros((len(rows), 3, SIDE_PX, SIDE_PX), np.float32)
     images[:, 0, 0, 0] = np.array(rows) / 255
     return images
 
 
 def columns(found: Detections) -> np.ndarray:
-    """(n, 6) sorted by score: the oracle's order is not the product's."""
+    """Sort (n, 6) by score, since the oracle's order differs."""
     table = np.column_stack([found.boxes_xyxy, found.scores, found.class_ids])
     return table[np.argsort(-table[:, 4])]
 
@@ -102,7 +102,7 @@ def test_what_suppression_keeps_is_what_the_oracle_keeps(family: str, class_awar
 
 
 KEEPING_THE_FLOOR = {"yolox", "yolox_raw"}
-"""YOLOX's `postprocess` says `>= conf_thre`; all other frameworks say `>`."""
+"""YOLOX's `postprocess` compares `>= conf_thre`; all other frameworks `>`."""
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -151,7 +151,7 @@ def test_outputs_without_fitting_prototypes_are_refused(
     family: str, shapes: list[tuple[int, ...]]
 ) -> None:
     outputs = {f"output{i}": np.zeros(shape, np.float32) for i, shape in enumerate(shapes)}
-    with pytest.raises(ModelRefused, match=r"\(n, K, h, w\); the model gave"):
+    with pytest.raises(ModelRefused, match=r"\(n, K, h, w\); the model returned"):
         DECODERS[family](outputs, DecodeSpec((SIDE_PX, SIDE_PX), 3, FLOOR))
 
 
@@ -170,7 +170,7 @@ def test_prototypes_are_known_by_their_rank_and_a_third_output_is_named(family: 
 
 
 def filled_up(family: str, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Only the rows that say something, as many as the first image has; `rfdetr` gets too many."""
+    """Keep only the rows of detections, equal in number to those of the first image; `rfdetr` gets too many."""
     if family == "rfdetr":
         return {**outputs, "labels": np.full_like(outputs["labels"], 2.0)}
     most = int((SCORES[family](outputs)[0] > FLOOR).sum())
@@ -225,7 +225,7 @@ NAMING = ["end2end", "end2end_seg", "mmdet", "rtdetr_labels", "rtdetr_topk", "tf
 def test_a_class_beyond_the_labels_is_nonsense(family: str) -> None:
     outputs = example(family, np.random.default_rng(1), 1, 3, SIDE_PX)
     spec = DecodeSpec((SIDE_PX, SIDE_PX), 2, FLOOR)
-    with pytest.raises(OutputNonsense, match="names class 2, but the model has 2 labels"):
+    with pytest.raises(OutputNonsense, match="returned class 2, but the model has 2 labels"):
         DECODERS[family](outputs, spec)
     with pytest.raises(ValueError, match="of 2"):
         FAMILIES[family](outputs, SIDE_PX, 2, FLOOR)
@@ -234,7 +234,7 @@ def test_a_class_beyond_the_labels_is_nonsense(family: str) -> None:
 @pytest.mark.parametrize("class_id", [0.5, 3e9])
 def test_a_class_is_a_whole_number_of_any_size(class_id: float) -> None:
     row = np.array([[[1, 1, 9, 9, 0.5, class_id], [1, 1, 9, 9, 0.01, 7]]], np.float32)
-    with pytest.raises(OutputNonsense, match="names class (0.5|3e.09)"):
+    with pytest.raises(OutputNonsense, match="returned class (0.5|3e.09)"):
         DECODERS["end2end"]({"output0": row}, DecodeSpec((SIDE_PX, SIDE_PX), 2, FLOOR))
 
 
@@ -279,7 +279,7 @@ def test_counts_of_tensorflow_are_one_an_image_and_within_the_list() -> None:
     none, everything = DECODERS["tf_detection"]({**outputs, "num_detections": odd}, spec)
     assert len(none) == 0
     assert len(everything) == len(FAMILIES["tf_detection"](outputs, SIDE_PX, 3, FLOOR)[1])
-    with pytest.raises(ModelRefused, match=r"num_detections \(n,\); the model gave \(3,\)"):
+    with pytest.raises(ModelRefused, match=r"num_detections \(n,\); the model returned \(3,\)"):
         DECODERS["tf_detection"]({**outputs, "num_detections": np.zeros(3, np.float32)}, spec)
 
 
@@ -292,7 +292,7 @@ def test_fractions_are_of_the_width_and_of_the_height(family: str) -> None:
 
 
 def test_a_grid_need_not_be_square() -> None:
-    """Cells row by row: 8 x 4 of stride 8, 4 x 2 of 16, 2 x 1 of 32."""
+    """Cells are in row order: 8 x 4 of stride 8, 4 x 2 of 16, 2 x 1 of 32."""
     raw = np.zeros((1, 8 * 4 + 4 * 2 + 2, 6), np.float32)
     raw[0, :, 4:] = [0.5, 0.5]
     raw[0, 8, 4:] = 1  # second row, first column

@@ -1,4 +1,4 @@
-"""Real graphs of three families: the product's boxes are those of the oracle's loops."""
+"""Compare boxes of real graphs of three families with the oracle's loops."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import pytest
 
 from model_store.decoders import DECODERS
 from model_store.decoders.layout import DecodeSpec
-from model_store.images import decode
-from model_store.preprocess import prepare, to_tensor
+from model_store.images.decode import decode
 from model_store.runtimes.onnx import OnnxSession
+from model_store.transform.preprocess import prepare, to_tensor
+from tests.model_store.adding.recognised import recognised
 from tests.model_store.decoders.test_families import columns, wanted
-from tests.model_store.recognised import recognised
 from tests.oracles.families import FAMILIES
 from tests.shared_data import photo, shared
 
@@ -29,7 +29,7 @@ FLOOR = 0.1
     ],
 )
 def test_real_outputs_decode_as_in_the_oracle(file: str, picture: str) -> None:
-    weights = shared(f"models/{file}.fp16.onnx").read_bytes()
+    weights = shared(f"models/{file}.fp16.onnx", "test_the_boxes_are_the_oracles").read_bytes()
     config = recognised(weights, {})
     side, classes = config.preprocess.side_px, len(config.labels)
     pixels = prepare(decode(photo(picture)).pixels, config.preprocess).pixels

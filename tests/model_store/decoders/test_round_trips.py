@@ -1,4 +1,4 @@
-"""Boxes that were encoded for a family come back out of its decoder, whatever they are."""
+"""Encode random boxes for a family and decode them again."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ thousandths = st.integers(60, 990)
 
 @st.composite
 def scenes(draw: st.DrawFn) -> list[Box]:
-    """Up to 20 boxes whose scores lie at least a thousandth apart."""
+    """Up to 20 boxes with scores that differ by at least a thousandth."""
     scores = draw(st.lists(thousandths, max_size=20, unique=True))
     labels = st.integers(0, CLASSES - 1)
     return [Box(*draw(corners), score / 1000, draw(labels)) for score in scores]

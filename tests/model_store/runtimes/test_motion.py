@@ -1,4 +1,4 @@
-"""The stand-in finds what stands out, where it is; it finds nothing on a picture without anything."""
+"""The motion runtime detects contrasting blobs at their place, and nothing on a blank image."""
 
 from functools import cache
 
@@ -8,8 +8,8 @@ import pytest
 
 from model_store.config import MotionRuntime
 from model_store.detector import LoadedDetector
-from model_store.images import Pixels
-from model_store.loaded import load_detector
+from model_store.images.decode import Pixels
+from model_store.load import load_detector
 from model_store.names import parse_version
 from model_store.runtimes.motion import MotionSession
 from model_store.store import ModelStore
@@ -24,7 +24,7 @@ def motion() -> LoadedDetector:
 
 
 def field(*boxes: tuple[int, int, int, int], ground: int = 200, blob: int = 60) -> Pixels:
-    """480 x 640 of one grey, with an ellipse of another in each box."""
+    """Return an image of 480 x 640 in one grey, with an ellipse of another grey in each box."""
     image = np.full((480, 640, 3), ground, np.uint8)
     for x1, y1, x2, y2 in boxes:
         centre, axes = ((x1 + x2) // 2, (y1 + y2) // 2), ((x2 - x1) // 2, (y2 - y1) // 2)
@@ -57,7 +57,7 @@ def test_a_blob_is_found_where_it_is(
 
 
 def test_a_strong_blob_is_found_with_its_halo() -> None:
-    # The blurred surroundings hold some of the blob, so the field beside it stands out too.
+    # The blurred background contains part of the blob, so the area around it also has contrast.
     (found,) = motion().detect([field(BLOB, ground=200, blob=60)])
     assert len(found) == 1
     x1, y1, x2, y2 = found.boxes_xyxy[0] - BLOB

@@ -1,4 +1,4 @@
-"""ONNX graphs of any batch size give each picture its own rows; odd graphs are refused."""
+"""ONNX graphs of any batch size return separate rows for each image; unsupported graphs are rejected."""
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -62,8 +62,8 @@ def test_the_device_is_named_shortly() -> None:
 @pytest.mark.parametrize(
     ("weights", "said"),
     [
-        (b"", "no ONNX file: it is empty"),
-        (b"no onnx", "no ONNX file, or only a part of one"),
+        (b"", "not an ONNX file: it is empty"),
+        (b"no onnx", "not an ONNX file, or only a part of one"),
         (two_inputs(), r"2 inputs \(left, right\)"),
         (passing_on([]), "is needed"),
         (passing_on(None), "is needed"),
@@ -89,7 +89,7 @@ def test_channels_may_come_last_as_tensorflow_has_them() -> None:
 
 
 def test_images_with_different_numbers_of_detections_are_filled_up() -> None:
-    """A graph without a batch dimension, as torchvision exports it: one row an image there."""
+    """Return a graph without a batch dimension, as torchvision exports it, with one row per image."""
     boxes = np.arange(12, dtype=np.float32).reshape(1, 3, 4)
     graph = constant_graph({"boxes": boxes, "scores": boxes[..., 0]}, SIDE_PX, batchless=True)
     found = OnnxSession(graph, threads=1).run(pictures(2))
@@ -103,7 +103,9 @@ def test_images_with_different_numbers_of_detections_are_filled_up() -> None:
 @pytest.mark.parametrize("shape", [[1, ROWS, ANCHORS], [3, ROWS, ANCHORS], [2 * ROWS], []])
 def test_an_output_without_a_row_for_each_image_is_refused(shape: list[int]) -> None:
     session = OnnxSession(same_answer(shape), threads=1)
-    with pytest.raises(ModelRefused, match=r"fed a batch of 2.*number 0: \(.*batch .* fixed to 1"):
+    with pytest.raises(
+        ModelRefused, match=r"run on a batch of 2.*number 0: \(.*batch .* fixed to 1"
+    ):
         session.run(pictures(2))
 
 

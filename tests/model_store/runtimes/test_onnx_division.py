@@ -1,6 +1,6 @@
-"""No integer division of a graph can end the process, and every other result is what ONNX Runtime gives.
+"""Guarded integer divisions cannot end the process, and all other results equal those of ONNX Runtime.
 
-Each graph takes `images` and divides integers that it makes of them: red by green.
+Each graph converts `images` to integers and divides red by green.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def graph_of(
     functions: list[onnx.FunctionProto] | None = None,
     extra_opsets: tuple[str, ...] = (),
 ) -> bytes:
-    """A graph in which `nodes` make `quotient` of `red` and `green`, the values of the one pixel in this type."""
+    """Return a graph in which `nodes` compute `quotient` from `red` and `green`, the values of a pixel."""
     channels = [
         helper.make_node("Split", ["images"], ["r", "g", "b"], axis=1),
         helper.make_node("Cast", ["r"], ["red"], to=kind),
@@ -64,7 +64,7 @@ def division(operator: str, *names: str) -> onnx.NodeProto:
 
 
 def in_branches(node: onnx.NodeProto, kind: int = TensorProto.INT64) -> list[onnx.NodeProto]:
-    """The division in both branches of an If, in a branch of an If."""
+    """Return the division in both branches of an If, in a branch of an If."""
     result = helper.make_tensor_value_info(node.output[0], kind, None)
     body = helper.make_graph([node], "inner", [], [result])
     inner = helper.make_node("If", ["always"], ["inner_q"], then_branch=body, else_branch=body)
@@ -78,7 +78,7 @@ def in_branches(node: onnx.NodeProto, kind: int = TensorProto.INT64) -> list[onn
 
 
 def in_loop(node: onnx.NodeProto) -> list[onnx.NodeProto]:
-    """The division in the body of a Loop that is run once; its operands come from outside."""
+    """Return the division in the body of a Loop that runs once, with operands from outside."""
     body = helper.make_graph(
         [helper.make_node("Identity", ["go_in"], ["go_out"]), node],
         "body",
@@ -140,7 +140,7 @@ for line in sys.stdin:
 
 
 def test_the_least_integer_by_minus_1_ends_no_process(tmp_path: Path) -> None:
-    """In a process of its own, which the trap would end at the graph that is at fault."""
+    """Run in a separate process, which the trap would end at the faulty graph."""
     lines: list[str] = []
     for i, (weights, name) in enumerate(GRAPHS.values()):
         (tmp_path / f"{i}.onnx").write_bytes(weights)
@@ -209,12 +209,13 @@ def test_a_graph_without_such_a_division_is_run_as_it_is() -> None:
     ],
 )
 def test_real_weights_are_run_as_they_are(file: str) -> None:
-    weights = shared(file).read_bytes()
+    twin = "test_a_graph_without_such_a_division_is_run_as_it_is"
+    weights = shared(file, twin).read_bytes()
     assert guard_division(weights) is weights
 
 
 def test_a_division_of_unknown_type_is_refused_by_its_name() -> None:
-    """No type is inferred behind an operator of another domain, which ONNX Runtime may well know."""
+    """Types are not inferred behind an operator of another domain, even if ONNX Runtime supports it."""
     nodes = [
         helper.make_node("ExpandDims", ["red", "axis"], ["r5"], domain="com.microsoft"),
         helper.make_node("ExpandDims", ["green", "axis"], ["g5"], domain="com.microsoft"),
@@ -235,7 +236,7 @@ def test_a_division_of_unknown_type_is_refused_by_its_name() -> None:
 
 
 def test_a_wrong_declared_type_hides_no_division() -> None:
-    """ONNX Runtime itself refuses a graph that says float of what is an integer."""
+    """ONNX Runtime itself rejects a graph that declares an integer as float."""
     model = onnx.load_model_from_string(
         graph_of(
             [

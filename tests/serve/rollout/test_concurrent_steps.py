@@ -17,9 +17,9 @@ from model_store.names import VersionId
 from model_store.storage import Folder
 from model_store.store import READY, ModelStore
 from serve.rollout.operations import Operation
-from serve.rollout.prove import Proof
+from serve.rollout.proof import Proof
 from serve.rollout.state import AliasState, ModelState, read_state
-from serve.rollout.steps import Begun, Rollout
+from serve.rollout.steps import PreparedOperation, Rollout
 from tests.fixtures_local import motion_store
 from tests.serve.rollout.test_steps import FakeReplicas
 
@@ -28,14 +28,14 @@ VERSIONS = ("1", "2", "3", "4")
 
 
 class Cluster:
-    """A rollout over replicas that hold version 1. `meanwhile` is called while it proves."""
+    """A rollout with replicas that hold version 1. `meanwhile` is called during its proofs."""
 
     def __init__(self, store: ModelStore, *held: str) -> None:
         self.store, self.replicas = store, FakeReplicas(store, {"1", *held})
         self.meanwhile: Callable[[], object] = lambda: None
         self.rollout = Rollout(store, self.replicas, self._prove)
 
-    def begin(self, kind: str, **fields: Any) -> Begun:
+    def begin(self, kind: str, **fields: Any) -> PreparedOperation:
         return self.rollout.begin(Operation.model_validate({"kind": kind, "name": NAME, **fields}))
 
     def __call__(self, kind: str, **fields: Any) -> str:
@@ -87,7 +87,7 @@ def test_a_promotion_during_a_proof_is_kept(
     store: ModelStore, here: Cluster, there: Cluster, kind: str, fields: dict[str, Any]
 ) -> None:
     here.meanwhile = lambda: there("promote", version="3")
-    with pytest.raises(Conflict, match="was moved from 1 to 3 after this was asked for"):
+    with pytest.raises(Conflict, match="was moved from 1 to 3 after this was requested"):
         here(kind, version="2", **fields)
     assert store.aliases(NAME) == {"production": "3"}
     assert (serving(store).active, serving(store).canary) == ("3", None)
@@ -160,7 +160,7 @@ def test_the_same_promotion_twice_at_once_is_done_once(
     store: ModelStore, here: Cluster, there: Cluster
 ) -> None:
     here.meanwhile = lambda: there("promote", version="2")
-    assert "so already" in here("promote", version="2")
+    assert "is unchanged" in here("promote", version="2")
     assert serving(store).previous == ("1",)
 
 
@@ -170,7 +170,9 @@ def test_a_roll_back_that_is_repeated_does_not_go_forth_again(
     here("promote", version="2")
     begun = here.begin("rollback")
     here.rollout.apply(begun)
-    assert "so already" in here.rollout.apply(Begun.model_validate_json(begun.model_dump_json()))
+    assert "is unchanged" in here.rollout.apply(
+        PreparedOperation.model_validate_json(begun.model_dump_json())
+    )
     assert serving(store).active == "1"
 
 
@@ -204,7 +206,7 @@ def test_a_newer_state_that_another_cluster_activated_first_counts_as_acknowledg
             if self.log == []:
                 there("promote", alias="staging", version="3")
                 self.log.append("there")
-                raise Conflict("this replica knows a newer state")
+                raise Conflict("this replica has a newer state")
             super().activate(name, state)
 
     here.rollout.replicas = replicas = Ahead(store, {"1", "2"})
@@ -253,12 +255,12 @@ def test_a_store_that_goes_away_before_it_is_put_back_is_reported(
         raise StorageUnreachable("no route to the store")
 
     here.rollout.replicas = Away(store, {"1", "2"})
-    with pytest.raises(ModelNotReady, match="no word from it; and it could not be put back"):
+    with pytest.raises(ModelNotReady, match="no word from it; and the alias could not be restored"):
         here("promote", version="2")
 
 
 def replace_files(store: ModelStore, version: str) -> None:
-    """Replace the files of a version by those of another model, with a READY that fits."""
+    """Replace the files of a version by those of another model, with a matching READY."""
     place = f"{NAME}/{version}"
     store.folder.write(f"{place}/README.md", b"another model")
     ready = json.loads(store.folder.read(f"{place}/{READY}"))
@@ -313,8 +315,8 @@ def test_a_write_whose_acknowledgement_was_lost_is_not_done_twice(
     here("promote", version="1")
     real, lost = Folder._exchange, set[str]()
 
-    def lose_first(folder: Folder, relative: str, old: bytes | None, new: bytes) -> bool:
-        written = real(folder, relative, old, new)
+    def lose_first(folder: Folder, relative: str, old: bytes | None, new: bytes, mode: int) -> bool:
+        written = real(folder, relative, old, new, mode)
         if relative in lost:
             return written
         lost.add(relative)

@@ -1,4 +1,4 @@
-"""The check of the load test on a cluster: an answer of a version that was replaced before is found."""
+"""The check of the load test on a cluster finds an answer of a version that was replaced before the request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A rollout moves an alias only when every replica has the version; otherwise all is as it was."""
+"""A rollout moves an alias only when every replica has the version; otherwise nothing changes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from model_store.names import VersionId
 from model_store.store import ModelStore
 from serve.rollout import steps
 from serve.rollout.operations import Operation
-from serve.rollout.prove import Proof
+from serve.rollout.proof import Proof
 from serve.rollout.state import MAX_PREVIOUS, AliasState, ModelState, read_state, update_state
 from serve.rollout.steps import Rollout
 from tests.fixtures_local import motion_store, write_json
@@ -25,7 +25,7 @@ SIZE = 7 << 20
 
 
 class FakeReplicas:
-    """Replicas that do as they are told, in a log of what happened and what the files said then."""
+    """Replicas that log each call, with the state of the files at that moment."""
 
     def __init__(self, store: ModelStore, held: set[str]) -> None:
         self.store, self.held = store, held
@@ -58,7 +58,7 @@ class FakeReplicas:
 
 @pytest.fixture
 def store(tmp_path: Path) -> ModelStore:
-    """blobs@1 to 3; version 1 serves."""
+    """Store with blobs@1 to blobs@3; version 1 serves."""
     store = motion_store(tmp_path, "1", "2", "3")
     store.set_alias(NAME, "production", "1")
     return store
@@ -113,7 +113,7 @@ def test_the_same_again_writes_nothing_and_replicas_acknowledge_again(
     apply("promote", version="2")
     replicas.log.clear()
     before = read_state(store, NAME)
-    assert "so already" in apply("promote", version="2")
+    assert "is unchanged" in apply("promote", version="2")
     assert read_state(store, NAME) == before
     assert replicas.log == ["activate production=2 | wanted 2"]
 
@@ -169,7 +169,7 @@ def test_rolling_back_twice_goes_back_twice_and_then_there_is_nothing(
     assert replicas.log == ["activate production=2 | wanted 2"], "nothing is loaded: it is warm"
     apply("rollback")
     assert (serving(store).active, serving(store).previous) == ("1", ())
-    with pytest.raises(BadRequest, match="no version before 1 to go back to: what was rolled back"):
+    with pytest.raises(BadRequest, match="no version before 1 to go back to: rolled-back versions"):
         apply("rollback")
     assert store.aliases(NAME) == {"production": "1"}
 
@@ -229,7 +229,7 @@ def test_a_canary_of_a_model_that_does_not_answer_leads_to_the_other_model(
     (Path(store.url) / "bees").mkdir()
     (Path(store.url) / "bees" / "aliases.json").write_text("{")
     other = {"staging": "deer", "nightly": "NAME"}[alias]
-    said = f"blobs:{alias} names no version, so blobs@2.*models add FILE --name {other}$"
+    said = f"blobs:{alias} has no version, so blobs@2.*models add FILE --name {other}$"
     with pytest.raises(BadRequest, match=said):
         apply("canary", alias=alias, version="2", percent=5)
 
@@ -242,7 +242,7 @@ def test_a_canary_is_loaded_before_it_gets_requests_and_ends_with_zero(
     state = serving(store)
     assert (state.active, state.canary and state.canary.version) == ("1", "2")
     assert store.aliases(NAME) == {"production": "1"}
-    assert "no canary any more" in apply("canary", percent=0)
+    assert "no longer has a canary" in apply("canary", percent=0)
     assert serving(store).canary is None
 
 
@@ -324,7 +324,7 @@ def test_an_alias_that_is_gone_from_the_file_does_not_serve(store: ModelStore) -
 
 
 def test_a_classifier_is_promoted_and_has_canaries_but_no_shadow(tmp_path: Path) -> None:
-    """What a shadow is judged by are boxes."""
+    """Shadows are compared by boxes."""
     store = colour_store(tmp_path / "colours", "1", "2")
     replicas = FakeReplicas(store, {"1", "2"})
     rollout = Rollout(store, replicas, lambda version: Proof(SIZE, 0.1))

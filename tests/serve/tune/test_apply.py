@@ -1,4 +1,4 @@
-"""deployment.json and nothing else: other entries stay, the key stays, and there is a way back."""
+"""Applying changes one entry of deployment.json, keeps the inference key, and can be undone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import boto3
 import pytest
 
-from model_store.add import add_version
+from model_store.adding.add import add_version
 from model_store.config import Batch
 from model_store.deployment import own_entry, read_deployment, write_entry
 from model_store.errors import (
@@ -25,9 +25,9 @@ from model_store.storage import Folder
 from model_store.store import ModelStore
 from serve.settings import DetectArgs
 from serve.tune.apply import APPLIED, apply_best, undo
-from serve.tune.facts import Tuned
+from serve.tune.results import TuningResult
 from tests.fixtures_local import MOTION, motion_store
-from tests.serve.tune.performance import NOW, at, measured, tuned
+from tests.serve.tune.performance import NOW, at, measured, result
 
 OTHERS = {"*": {"pool": "default", "batch": {"max": 3}}, "2": {"batch": {"max": 16, "wait_ms": 7}}}
 ONE = version_id("blobs", "1")
@@ -36,7 +36,7 @@ POOL = DetectArgs(threads=1, workers=2)
 
 @pytest.fixture(params=["local", "s3"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Of a store that is empty."""
+    """Return the URL of an empty store."""
     if request.param == "local":
         return str(tmp_path / "models")
     endpoint = request.getfixturevalue("s3_endpoint")
@@ -54,15 +54,16 @@ def store_of(url: str) -> ModelStore:
     return store
 
 
-def found(store: ModelStore, **fields: object) -> Tuned:
-    """A sweep of blobs@1 in which batches of four pay, with a wait of 2 ms."""
+def tuned(store: ModelStore, **fields: object) -> TuningResult:
+    """Return a sweep of blobs@1 with batches of 4 and a wait of 2 ms as the best."""
     points = [measured(NOW, 50, 40), measured(at(batch=4, wait_ms=2.0), 70, 80)]
-    known = {
+    points += [measured(at(threads=2), 60, 90)]
+    facts = {
         "model": "blobs@1",
         "inference_key": store.describe(ONE).info.inference_key,
         "entry": own_entry(store, ONE),
     }
-    return tuned(points, **(known | fields))  # type: ignore[arg-type]
+    return result(points, **(facts | fields))  # type: ignore[arg-type]
 
 
 def entries(store: ModelStore) -> Any:
@@ -70,17 +71,17 @@ def entries(store: ModelStore) -> Any:
 
 
 def everything_else(store: ModelStore) -> dict[str, bytes]:
-    """Every file of the store but deployment.json."""
+    """Return every file of the store except deployment.json."""
     paths = [str(path) for path in store.folder.fs.find(store.folder.root)]
     names = [path.removeprefix(f"{store.folder.root}/") for path in paths]
     return {n: store.folder.read(n) for n in names if not n.endswith("deployment.json")}
 
 
-def test_only_this_version_s_entry_changes_and_back(place: str, tmp_path: Path) -> None:
+def test_only_the_version_s_entry_changes_and_is_restored(place: str, tmp_path: Path) -> None:
     store, out = store_of(place), str(tmp_path / "report")
     store.folder.write("blobs/deployment.json", json.dumps(OTHERS).encode())
     before, key = everything_else(store), store.describe(ONE).info.inference_key
-    applied = apply_best(store, found(store), POOL, out)
+    applied = apply_best(store, tuned(store), POOL, out)
     assert applied is not None
     assert (applied.before, applied.after) == (None, {"batch": {"max": 4, "wait_ms": 2.0}})
     assert entries(store) == OTHERS | {"1": {"batch": {"max": 4, "wait_ms": 2.0}}}
@@ -92,38 +93,38 @@ def test_only_this_version_s_entry_changes_and_back(place: str, tmp_path: Path) 
     assert everything_else(store) == before
 
 
-def test_what_was_no_file_is_none_again(tmp_path: Path) -> None:
+def test_a_file_that_did_not_exist_is_removed_by_undo(tmp_path: Path) -> None:
     store, out = motion_store(tmp_path / "m", "1"), str(tmp_path / "report")
-    apply_best(store, found(store), POOL, out)
+    apply_best(store, tuned(store), POOL, out)
     assert entries(store) == {"1": {"batch": {"max": 4, "wait_ms": 2.0}}}
     undo(store, "blobs@1", out)
     assert not store.folder.exists("blobs/deployment.json")
 
 
-def test_the_entry_that_was_there_comes_back(tmp_path: Path) -> None:
+def test_the_former_entry_is_restored(tmp_path: Path) -> None:
     store, out = motion_store(tmp_path / "m", "1"), str(tmp_path / "report")
     mine = {"1": {"batch": {"max": 2}}}
     store.folder.write("blobs/deployment.json", json.dumps(mine).encode())
-    apply_best(store, found(store), POOL, out)
+    apply_best(store, tuned(store), POOL, out)
     assert entries(store)["1"]["batch"]["max"] == 4
     undo(store, "blobs@1", out)
     assert entries(store) == mine
 
 
-def test_the_same_report_is_applied_once_and_again_after_it_was_undone(tmp_path: Path) -> None:
+def test_a_report_is_applied_once_and_again_after_undo(tmp_path: Path) -> None:
     store, out = motion_store(tmp_path / "m", "1"), str(tmp_path / "report")
-    apply_best(store, found(store), POOL, out)
+    apply_best(store, tuned(store), POOL, out)
     with pytest.raises(Conflict, match="undo it first"):
-        apply_best(store, found(store), POOL, out)
+        apply_best(store, tuned(store), POOL, out)
     undo(store, "blobs@1", out)
     with pytest.raises(BadRequest, match="nothing to undo"):
         undo(store, "blobs@1", out)
-    assert apply_best(store, found(store), POOL, out) is not None
+    assert apply_best(store, tuned(store), POOL, out) is not None
 
 
-def test_settings_that_somebody_has_changed_since_are_not_undone(tmp_path: Path) -> None:
+def test_later_changes_are_not_undone(tmp_path: Path) -> None:
     store, out = motion_store(tmp_path / "m", "1"), str(tmp_path / "report")
-    apply_best(store, found(store), POOL, out)
+    apply_best(store, tuned(store), POOL, out)
     theirs = {"1": {"batch": {"max": 9}}}
     store.folder.write("blobs/deployment.json", json.dumps(theirs).encode())
     with pytest.raises(Conflict, match="by hand"):
@@ -131,7 +132,7 @@ def test_settings_that_somebody_has_changed_since_are_not_undone(tmp_path: Path)
     assert entries(store) == theirs
 
 
-def test_a_crash_between_record_and_entry_can_be_undone(
+def test_an_interrupted_write_can_be_undone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, out = motion_store(tmp_path / "m", "1"), str(tmp_path / "report")
@@ -142,50 +143,48 @@ def test_a_crash_between_record_and_entry_can_be_undone(
     with monkeypatch.context() as patch:
         patch.setattr("serve.tune.apply.write_entry", crash)
         with pytest.raises(KeyboardInterrupt):
-            apply_best(store, found(store), POOL, out)
+            apply_best(store, tuned(store), POOL, out)
     undo(store, "blobs@1", out)
     assert not store.folder.exists("blobs/deployment.json")
 
 
-def test_nothing_is_written_where_the_current_settings_are_best(tmp_path: Path) -> None:
+def test_nothing_is_written_if_the_current_settings_are_best(tmp_path: Path) -> None:
     store, out = motion_store(tmp_path / "m", "1"), tmp_path / "report"
-    assert apply_best(store, found(store, applies=NOW, best=NOW), POOL, str(out)) is None
+    assert apply_best(store, tuned(store, applies=NOW, best=NOW), POOL, str(out)) is None
     assert not store.folder.exists("blobs/deployment.json")
     assert not out.exists()
 
 
 @pytest.mark.parametrize("best", [None, at(threads=2)])
-def test_nothing_is_written_where_no_batch_meets_the_objective(
-    tmp_path: Path, best: object
-) -> None:
+def test_nothing_is_written_if_no_batch_meets_the_objective(tmp_path: Path, best: object) -> None:
     store, out = motion_store(tmp_path / "m", "1"), tmp_path / "report"
-    with pytest.raises(ObjectiveMissed, match="meets p99 100 ms"):
-        apply_best(store, found(store, applies=None, best=best), POOL, str(out))
+    with pytest.raises(ObjectiveMissed, match="no batch is fast enough"):
+        apply_best(store, tuned(store, applies=None, best=best), POOL, str(out))
     assert not store.folder.exists("blobs/deployment.json")
 
 
-def test_what_an_unsteady_machine_chose_is_not_written(tmp_path: Path) -> None:
+def test_the_choice_of_an_unsteady_machine_is_not_written(tmp_path: Path) -> None:
     store, out = motion_store(tmp_path / "m", "1"), tmp_path / "report"
     with pytest.raises(Conflict, match="quiet machine"):
-        apply_best(store, found(store, unsteady=0.31), POOL, str(out))
+        apply_best(store, tuned(store, unsteady=0.31), POOL, str(out))
     assert not store.folder.exists("blobs/deployment.json")
-    assert apply_best(store, found(store, unsteady=0.29), POOL, str(out)) is not None
+    assert apply_best(store, tuned(store, unsteady=0.29), POOL, str(out)) is not None
 
 
-def test_another_model_of_the_same_name_is_refused(tmp_path: Path) -> None:
+def test_another_model_of_the_same_name_is_rejected(tmp_path: Path) -> None:
     store = motion_store(tmp_path / "m", "1")
-    with pytest.raises(BadRequest, match="not the one that was measured"):
+    with pytest.raises(BadRequest, match="not the measured version"):
         apply_best(
-            store, found(store).model_copy(update={"inference_key": "1" * 64}), POOL, "unused"
+            store, tuned(store).model_copy(update={"inference_key": "1" * 64}), POOL, "unused"
         )
-    apply_best(store, found(store), POOL, str(tmp_path / "report"))
-    with pytest.raises(BadRequest, match="is of blobs@1"):
+    apply_best(store, tuned(store), POOL, str(tmp_path / "report"))
+    with pytest.raises(BadRequest, match="is a report of blobs@1"):
         undo(store, "blobs@2", str(tmp_path / "report"))
 
 
-def test_a_damaged_file_is_left_as_it_is(tmp_path: Path) -> None:
+def test_an_invalid_deployment_json_is_not_changed(tmp_path: Path) -> None:
     store, out = motion_store(tmp_path / "m", "1"), tmp_path / "report"
-    before = found(store)
+    before = tuned(store)
     store.folder.write("blobs/deployment.json", b"{")
     with pytest.raises(ModelRefused, match="is not JSON"):
         apply_best(store, before, POOL, str(out))
@@ -201,25 +200,25 @@ def test_a_damaged_file_is_left_as_it_is(tmp_path: Path) -> None:
         ({"replicas": 2}, "replicas was 1, now 2"),
     ],
 )
-def test_a_report_of_another_pool_than_there_is_now_is_not_applied(
+def test_a_report_of_another_pool_is_not_applied(
     tmp_path: Path, pool: dict[str, int], said: str
 ) -> None:
     store, out = motion_store(tmp_path / "m", "1"), tmp_path / "report"
     with pytest.raises(Conflict, match=said):
-        apply_best(store, found(store), POOL.model_copy(update=pool), str(out))
+        apply_best(store, tuned(store), POOL.model_copy(update=pool), str(out))
     with pytest.raises(Conflict, match="pool was small, now default"):
-        apply_best(store, found(store, pool="small"), POOL, str(out))
+        apply_best(store, tuned(store, pool="small"), POOL, str(out))
     assert not store.folder.exists("blobs/deployment.json")
     assert not out.exists()
 
 
 @pytest.mark.parametrize("fields", [{}, {"applies": NOW}])
-def test_a_report_of_settings_that_were_changed_since_is_not_applied(
+def test_a_report_of_former_settings_is_not_applied(
     tmp_path: Path, fields: dict[str, object]
 ) -> None:
-    """Nor is it said that the version is run so already."""
+    """Even if the best settings were the current ones."""
     store, out = motion_store(tmp_path / "m", "1"), tmp_path / "report"
-    stale, theirs = found(store, **fields), {"1": {"batch": {"max": 9}}}
+    stale, theirs = tuned(store, **fields), {"1": {"batch": {"max": 9}}}
     store.folder.write("blobs/deployment.json", json.dumps(theirs).encode())
     with pytest.raises(Conflict, match="own entry was None, now .*9"):
         apply_best(store, stale, POOL, str(out))
@@ -228,7 +227,7 @@ def test_a_report_of_settings_that_were_changed_since_is_not_applied(
 
 
 def changed(store: ModelStore, batch: dict[str, float]) -> Any:
-    """A writer who is overtaken by another hand between its look and its write."""
+    """Return a writer that another one overtakes between its read and its write."""
 
     def run(*given: Any, **known: Any) -> None:
         other = {"1": {"batch": batch}}
@@ -239,38 +238,36 @@ def changed(store: ModelStore, batch: dict[str, float]) -> Any:
 
 
 @pytest.mark.parametrize("batch", [{"max": 9}, {"max": 4, "wait_ms": 2.0}])
-def test_what_another_hand_has_written_meanwhile_stays(
+def test_a_concurrent_change_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: dict[str, float]
 ) -> None:
-    """Also where it is what would have been written: to take it back is not for this report."""
+    """Even if it equals what would have been written: this report must not undo it."""
     store, out = motion_store(tmp_path / "m", "1"), str(tmp_path / "report")
     with monkeypatch.context() as patch:
         patch.setattr("serve.tune.apply.write_entry", changed(store, batch))
-        with pytest.raises(Conflict, match="other settings by now"):
-            apply_best(store, found(store), POOL, out)
+        with pytest.raises(Conflict, match="have changed"):
+            apply_best(store, tuned(store), POOL, out)
     assert entries(store) == {"1": {"batch": batch}}
     assert not Folder(out).exists(APPLIED), "nothing was applied"
     with pytest.raises(BadRequest, match="nothing to undo"):
         undo(store, "blobs@1", out)
 
 
-def test_what_another_hand_writes_while_it_is_undone_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_change_during_undo_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, out = motion_store(tmp_path / "m", "1"), str(tmp_path / "report")
-    apply_best(store, found(store), POOL, out)
+    apply_best(store, tuned(store), POOL, out)
     with monkeypatch.context() as patch:
         patch.setattr("serve.tune.apply.write_entry", changed(store, {"max": 9}))
-        with pytest.raises(Conflict, match="other settings by now"):
+        with pytest.raises(Conflict, match="have changed"):
             undo(store, "blobs@1", out)
     assert entries(store) == {"1": {"batch": {"max": 9}}}
 
 
 @pytest.mark.parametrize("written", [False, True])
-def test_the_record_says_what_has_happened_where_a_write_fails(
+def test_after_a_failed_write_the_record_is_right(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: bool
 ) -> None:
-    """An answer that was lost: the entry may stand all the same."""
+    """The entry may have been written if the acknowledgement was lost."""
     store, out = motion_store(tmp_path / "m", "1"), str(tmp_path / "report")
 
     def fails(*given: Any, **known: Any) -> None:
@@ -281,20 +278,20 @@ def test_the_record_says_what_has_happened_where_a_write_fails(
     with monkeypatch.context() as patch:
         patch.setattr("serve.tune.apply.write_entry", fails)
         with pytest.raises(StorageUnreachable, match="timed out"):
-            apply_best(store, found(store), POOL, out)
+            apply_best(store, tuned(store), POOL, out)
     assert Folder(out).exists(APPLIED) == written
     if written:
         undo(store, "blobs@1", out)
     assert not store.folder.exists("blobs/deployment.json")
 
 
-def test_of_two_who_apply_a_report_at_once_one_does(
+def test_of_two_concurrent_applications_one_succeeds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, out = motion_store(tmp_path / "m", "1"), str(tmp_path / "report")
-    facts = found(store)
+    facts = tuned(store)
     first = apply_best(store, facts, POOL, out)
-    store.folder.remove("blobs/deployment.json")  # as the other had seen it
+    store.folder.remove("blobs/deployment.json")  # as another process read it
     with monkeypatch.context() as patch:
         patch.setattr(Folder, "exists", lambda *_: False)
         with pytest.raises(Conflict, match="undo it first"):

@@ -1,142 +1,168 @@
-"""Replica processes, for real: the engine of the product with a model that loads in milliseconds."""
+"""Replica processes with a model that loads in milliseconds, and load on functions that answer by a rule."""
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import multiprocessing
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import psutil
 import pytest
 
 from model_store.config import Batch
-from model_store.errors import ImageError, ModelNotFound, ModelNotReady, ResightError
-from model_store.loaded import load_detector
+from model_store.errors import (
+    BadRequest,
+    ImageError,
+    ImageUnreadable,
+    ModelNotFound,
+    ModelNotReady,
+    Overloaded,
+    ResightError,
+)
+from model_store.load import load_detector
 from model_store.names import version_id
 from model_store.store import ModelStore
 from serve.settings import DetectArgs
-from serve.tune.bench import Bench, clients_for
-from serve.tune.facts import Round
-from serve.tune.load import Seen
-from serve.tune.point import Point, Wanted
-from serve.tune.replica import Ready, Replica, as_at
+from serve.tune import bench as benches
+from serve.tune.bench import Bench, Replica, clients_for, closed_loop, open_loop, set_point
+from serve.tune.plan import SearchSpace, TuningPlan
+from serve.tune.results import Hardware, Point, Round
 from serve.tune.sweep import Sweep
 from tests.fixtures_local import MODELS, motion_store, photo
-from tests.serve.tune.performance import NOW, at
+from tests.serve.tune.performance import NOW, at, plan
 
 BLOBS = version_id("blobs", "1")
+SAMPLE = (10, 1.0, 1.0, [5.0] * 10, 0)
 
 
-def args(folder: Path, **fields: object) -> DetectArgs:
-    return DetectArgs(models=str(folder), threads=1, workers=2).model_copy(update=fields)
+def blobs(folder: Path, *photos: bytes, **args: Any) -> TuningPlan:
+    store = motion_store(folder, "1")
+    own = DetectArgs(models=str(folder), threads=1, workers=2).model_copy(update=args)
+    facts = {"model": "blobs@1", "seconds": 0.6, "load_share": 0.5}
+    photos = photos or (photo("cat"), photo("panda"))
+    return plan(version=store.describe(BLOBS), args=own, photos=photos, **facts)
 
 
-def below() -> int:
-    """Processes of this one that are still there."""
+def children() -> int:
     return len([p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())])
 
 
-def test_a_point_is_measured_by_the_engine_in_processes_that_end(tmp_path: Path) -> None:
-    store = motion_store(tmp_path, "1")
-    store.folder.write("blobs/deployment.json", b'{"1": {"batch": {"max": 5, "wait_ms": 3}}}')
-    before = below()
-    with Bench(BLOBS, args(tmp_path), [photo("cat"), photo("panda")], 0.6, 0.5) as bench:
-        assert bench.current() == (Batch(max=5, wait_ms=3), "cpu"), "what replicas use now"
-        assert below() == before + 1
+def test_a_point_is_measured_in_processes_that_end(tmp_path: Path) -> None:
+    plan = blobs(tmp_path)
+    ModelStore(str(tmp_path)).folder.write(
+        "blobs/deployment.json", b'{"1": {"batch": {"max": 5, "wait_ms": 3}}}'
+    )
+    before = children()
+    with closing(Bench(plan)) as bench:
+        assert bench.current() == (Batch(max=5, wait_ms=3), "cpu"), "the current settings"
+        assert children() == before + 1
         one = bench.measure(NOW)
         two = bench.measure(at(replicas=2, workers=1))
-        assert below() == before + 3, "those of the current settings stay"
+        assert children() == before + 3, "the current settings' process stays"
         bench.measure(at(workers=1))
-        assert below() == before + 2
-    assert below() == before
+        assert children() == before + 2
+    assert children() == before
     for found in (one, two):
         assert found.closed_images > 0
         assert 0 < found.closed_s < 0.6
         assert found.cpu_s > 0
-        assert found.offered_per_s == pytest.approx(0.5 * found.images_per_s, rel=0.01)
+        assert found.offered_per_s == pytest.approx(0.5 * found.images_per_s, rel=0.05)
         assert found.latencies_ms
 
 
-class Fake:
-    """A replica in no process; the next answers of all of them are in `script`."""
+class FakeReplica:
+    """A replica without a process. `script` has the next samples or errors of all replicas."""
 
-    script: ClassVar[list[Seen | ResightError]] = []
+    script: ClassVar[list[tuple[Any, ...] | ResightError]] = []
     events: ClassVar[list[str]] = []
 
     def __init__(self, *_: object) -> None:
         self.name = f"{sum(e.startswith('start') for e in self.events)}"
         self.events.append(f"start {self.name}")
+        self.loading = True
 
-    def ready(self) -> Ready:
-        return Ready(Batch(max=1), "cpu")
+    def send(self, point: Point) -> None:
+        self.events.append(f"send {self.name}")
 
-    def ask(self, load: object) -> None:
-        self.events.append(f"ask {self.name}")
-
-    def answer(self) -> Seen:
-        found = self.script.pop(0) if self.script else Seen(1.0, (5.0,) * 10, 0, 1.0)
-        if isinstance(found, ResightError):
-            raise found
-        return found
+    def receive(self, limit_s: float) -> Any:
+        if self.loading:
+            self.loading = False
+            return Batch(max=1), "cpu"
+        answer = self.script.pop(0) if self.script else SAMPLE
+        if isinstance(answer, ResightError):
+            raise answer
+        return answer
 
     def stop(self) -> None:
         self.events.append(f"stop {self.name}")
 
 
 @pytest.fixture
-def fakes(monkeypatch: pytest.MonkeyPatch) -> type[Fake]:
-    monkeypatch.setattr(Fake, "script", [])
-    monkeypatch.setattr(Fake, "events", [])
-    monkeypatch.setattr("serve.tune.bench.Replica", Fake)
-    return Fake
+def fakes(monkeypatch: pytest.MonkeyPatch) -> type[FakeReplica]:
+    monkeypatch.setattr(FakeReplica, "script", [])
+    monkeypatch.setattr(FakeReplica, "events", [])
+    monkeypatch.setattr("serve.tune.bench.Replica", FakeReplica)
+    return FakeReplica
 
 
 @pytest.mark.parametrize("point", [NOW, at(batch=4), at(workers=1)])
-@pytest.mark.parametrize("round_trips", [0, 1])
-def test_after_an_error_the_next_point_has_a_process_of_its_own(
-    fakes: type[Fake], tmp_path: Path, point: Point, round_trips: int
-) -> None:
-    with Bench(BLOBS, args(tmp_path), [b"x"], 1, 0.5) as bench:
-        fakes.script[:] = [Seen(1.0, (5.0,), 0, 1.0)] * round_trips
-        fakes.script.append(ModelNotReady("did not answer in 65 s"))
+def test_after_an_error_a_point_has_a_new_process(fakes: type[FakeReplica], point: Point) -> None:
+    with closing(Bench(plan())) as bench:
+        fakes.script.append(ModelNotReady("did not answer within 65 s"))
         with pytest.raises(ModelNotReady, match="65 s"):
             bench.measure(point)
         assert "stop 0" in fakes.events, "its answer may still come"
         assert bench.measure(point).closed_images == 10
-        assert fakes.events[-2:] == ["ask 1", "ask 1"]
+        assert fakes.events[-1] == "send 1"
 
 
-def test_where_one_of_several_fails_all_of_them_end(fakes: type[Fake], tmp_path: Path) -> None:
-    with Bench(BLOBS, args(tmp_path), [b"x"], 1, 0.5) as bench:
-        fakes.script[:] = [ModelNotReady("it ended"), Seen(1.0, (5.0,), 0, 1.0)]
+def test_rounds_of_several_replicas_are_added(fakes: type[FakeReplica]) -> None:
+    with closing(Bench(plan())) as bench:
+        fakes.script[:] = [SAMPLE, (20, 2.0, 3.0, [7.0], 4)]
+        found = bench.measure(at(replicas=2, workers=1))
+    assert found == Round(
+        closed_s=2.0,
+        closed_images=30,
+        cpu_s=4.0,
+        offered_per_s=14.0,
+        latencies_ms=(*[5.0] * 10, 7.0),
+        unanswered=4,
+    )
+
+
+def test_if_one_of_several_fails_all_of_them_end(fakes: type[FakeReplica]) -> None:
+    with closing(Bench(plan())) as bench:
+        fakes.script[:] = [ModelNotReady("it ended"), SAMPLE]
         with pytest.raises(ModelNotReady, match="it ended"):
             bench.measure(at(replicas=2, workers=1))
         assert {"stop 0", "stop 1"} <= set(fakes.events)
 
 
-def test_the_sweep_goes_on_after_a_point_that_fails(fakes: type[Fake], tmp_path: Path) -> None:
-    """Batches of 4 end the process; those after them are measured as if nothing had been."""
-    with Bench(BLOBS, args(tmp_path), [b"x"], 1, 0.5) as bench:
+def test_the_sweep_continues_after_a_point_that_fails(fakes: type[FakeReplica]) -> None:
+    space = SearchSpace(batches=(1, 2, 4))
+    with closing(Bench(plan(space))) as bench:
 
         def measure(point: Point) -> Round:
             if point.batch == 4:
-                fakes.script.append(ModelNotReady("all memory"))
+                fakes.script.append(ModelNotReady("out of memory"))
             return bench.measure(point)
 
-        found = Sweep(measure, NOW, 2, Wanted(batches=(1, 2, 4)), 100).run()
-    failed = {one.point.batch for one in found.points if one.failed}
-    assert failed == {4}
-    assert all(one.images_per_s == 10 * one.point.replicas for one in found.points if one.rounds)
+        result = Sweep(plan(space), NOW, measure, print).run("cpu")
+    assert {one.point.batch for one in result.points if one.failed} == {4}
+    assert all(one.images_per_s == 10 * one.point.replicas for one in result.points if one.rounds)
     started = {e.split()[1] for e in fakes.events if e.startswith("start")}
     assert started == {e.split()[1] for e in fakes.events if e.startswith("stop")}
 
 
-def test_the_current_settings_are_all_replicas_of_the_pool(
-    fakes: type[Fake], tmp_path: Path
-) -> None:
-    with Bench(BLOBS, args(tmp_path, replicas=3), [b"x"], 1, 0.5) as bench:
+def test_the_current_settings_are_all_replicas_of_the_pool(fakes: type[FakeReplica]) -> None:
+    args = DetectArgs(threads=1, workers=2, replicas=3)
+    with closing(Bench(plan(args=args))) as bench:
         bench.current()
         assert fakes.events == ["start 0", "start 1", "start 2"]
         bench.measure(at(replicas=3))
@@ -144,33 +170,7 @@ def test_the_current_settings_are_all_replicas_of_the_pool(
         assert not [e for e in fakes.events if e.startswith("stop")], "they stay"
 
 
-class Stillborn:
-    """A process that ends before it has done anything."""
-
-    exitcode = -9
-
-    def __init__(self, log: Path) -> None:
-        self._log = log
-
-    def start(self) -> None:
-        assert self._log.exists()
-
-    def join(self, timeout: float) -> None:
-        pass
-
-
-def test_a_process_that_dies_at_once_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log = tmp_path / "log"
-    context = SimpleNamespace(Pipe=multiprocessing.Pipe, Process=lambda **_: Stillborn(log))
-    monkeypatch.setattr(multiprocessing, "get_context", lambda _: context)
-    replica = Replica(BLOBS, args(tmp_path), [b"x"], log)
-    with pytest.raises(ModelNotReady, match=r"blobs@1 ended \(-9\)"):
-        replica.ready()
-
-
-def test_a_process_that_cannot_be_started_is_told(
+def test_a_process_that_cannot_start_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(**_: object) -> None:
@@ -178,60 +178,172 @@ def test_a_process_that_cannot_be_started_is_told(
 
     context = SimpleNamespace(Pipe=multiprocessing.Pipe, Process=full)
     monkeypatch.setattr(multiprocessing, "get_context", lambda _: context)
-    with pytest.raises(ModelNotReady, match="could be started.*temporarily unavailable"):
-        Replica(BLOBS, args(tmp_path), [b"x"], tmp_path / "log")
+    with pytest.raises(ModelNotReady, match="cannot start.*temporarily unavailable"):
+        Replica(plan(), NOW.hardware, 0)
 
 
-def test_a_pool_with_gpus_is_not_measured_without_one(tmp_path: Path) -> None:
-    motion_store(tmp_path, "1")
-    before = below()
+def test_a_pool_with_gpus_needs_one(tmp_path: Path) -> None:
+    before = children()
     with (
-        Bench(BLOBS, args(tmp_path, num_gpus=1.0), [photo("cat")], 0.5, 0.5) as bench,
+        closing(Bench(blobs(tmp_path, num_gpus=1.0))) as bench,
         pytest.raises(ModelNotReady, match="finds no GPU here"),
     ):
         bench.current()
-    assert below() == before
+    assert children() == before
 
 
-def test_what_goes_wrong_in_the_process_is_raised_here(tmp_path: Path) -> None:
-    motion_store(tmp_path, "1")
-    with (
-        Bench(version_id("blobs", "7"), args(tmp_path), [photo("cat")], 0.5, 0.5) as bench,
-        pytest.raises(ModelNotFound, match="blobs@7"),
-    ):
-        bench.current()
-    with Bench(BLOBS, args(tmp_path), [b"no picture"], 0.5, 0.5) as bench:
+def test_errors_of_the_process_are_raised_here(tmp_path: Path) -> None:
+    with closing(Bench(blobs(tmp_path, b"no picture"))) as bench:
         for _ in range(2):
             with pytest.raises(ImageError):
                 bench.measure(NOW)
 
 
-def test_a_process_that_dies_is_told_with_its_last_words(tmp_path: Path) -> None:
-    motion_store(tmp_path, "1")
-    replica = Replica(BLOBS, args(tmp_path), [photo("cat")], tmp_path / "log")
+def test_errors_of_loading_are_raised_here(tmp_path: Path) -> None:
+    empty = DetectArgs(models=str(tmp_path / "empty"))
+    with (
+        closing(Bench(replace(blobs(tmp_path), args=empty))) as bench,
+        pytest.raises(ModelNotFound, match="blobs"),
+    ):
+        bench.current()
+
+
+def test_a_killed_process_is_an_error_with_its_signal(tmp_path: Path) -> None:
+    own = blobs(tmp_path)
+    replica = Replica(own, Hardware.of(own.args), 0)
     try:
-        replica.ready()
+        replica.receive(60)
         newest = max(psutil.Process().children(), key=lambda child: child.create_time())
         newest.kill()
-        with pytest.raises(ModelNotReady, match=r"blobs@1 ended \(-9\).*model_loaded"):
-            replica.answer()
+        replica.send(NOW)
+        with pytest.raises(ModelNotReady, match=r"blobs@1 ended with code -9"):
+            replica.receive(60)
     finally:
         replica.stop()
 
 
+def test_a_late_process_is_an_error(tmp_path: Path) -> None:
+    own = blobs(tmp_path)
+    replica = Replica(own, Hardware.of(own.args), 0)
+    with pytest.raises(ModelNotReady, match="did not answer within 0 s"):
+        replica.receive(0.0)
+    replica.stop()
+
+
 @pytest.mark.parametrize(
-    ("point", "found"),
+    ("point", "clients"),
     [(NOW, 6), (at(batch=4), 18), (at(batch=16), 64), (at(workers=1), 3)],
 )
-def test_clients_fill_the_next_batch_within_what_a_replica_admits(point: Point, found: int) -> None:
-    assert clients_for(point, 64) == found
+def test_clients_fill_the_next_batch_within_the_queue_s_bound(point: Point, clients: int) -> None:
+    assert clients_for(point, 64) == clients
 
 
-def test_a_point_changes_how_a_model_is_run_and_not_what_it_sees() -> None:
+def test_a_point_changes_how_a_model_runs_and_not_its_rows() -> None:
     loaded = load_detector(ModelStore(str(MODELS)), version_id("ssdlite-coco", "1"))
-    run = as_at(loaded, at(batch=4, wait_ms=2.0))
+    run = set_point(loaded, at(batch=4, wait_ms=2.0))
     assert run.batch == Batch(max=4, wait_ms=2.0)
     assert replace(run, batch=loaded.batch) == loaded
-    shrunk = as_at(loaded, at(jpeg_shrink=2))
+    shrunk = set_point(loaded, at(jpeg_shrink=2))
     assert shrunk.config.preprocess.jpeg_shrink == 2
     assert loaded.config.preprocess.jpeg_shrink == 1
+
+
+def random(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+async def test_clients_work_at_the_same_time_and_warming_up_does_not_count() -> None:
+    running = most = answered = 0
+
+    async def detect() -> None:
+        nonlocal running, most, answered
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.001)
+        running -= 1
+        answered += 1
+
+    images, seconds, _ = await closed_loop(detect, 4, 0.5)
+    assert most == 4
+    assert 0 < images < answered
+    assert 0.35 < seconds < 5
+
+
+async def test_no_request_is_left_running() -> None:
+    async def detect() -> None:
+        await asyncio.sleep(0.01)
+
+    before = len(asyncio.all_tasks())
+    await closed_loop(detect, 8, 0.1)
+    await open_loop(detect, 50, 0.1, random())
+    assert len(asyncio.all_tasks()) == before
+
+
+async def test_a_slow_model_has_a_longer_window() -> None:
+    async def detect() -> None:
+        await asyncio.sleep(0.2)
+
+    images, seconds, _ = await closed_loop(detect, 2, 0.02)
+    assert images
+    assert seconds > 0.1
+
+
+async def test_a_window_without_an_answer_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benches, "PATIENCE_S", 0.05)
+
+    async def detect() -> None:
+        await asyncio.sleep(60)
+
+    with pytest.raises(BadRequest, match="--seconds"):
+        await closed_loop(detect, 2, 0.05)
+
+
+async def test_an_error_of_a_request_ends_the_loop() -> None:
+    async def detect() -> None:
+        raise ImageUnreadable("cut")
+
+    for loop in (closed_loop(detect, 2, 30), open_loop(detect, 200, 0.1, random())):
+        with pytest.raises(ExceptionGroup) as raised:
+            await loop
+        assert "cut" in str(raised.value.exceptions[0])
+
+
+async def test_arrivals_do_not_wait_for_answers_and_a_stall_counts() -> None:
+    free = asyncio.Event()
+
+    async def detect() -> None:
+        await free.wait()
+
+    asyncio.get_running_loop().call_later(0.4, free.set)
+    latencies_ms, unanswered = await open_loop(detect, 200, 0.3, random())
+    assert len(latencies_ms) > 10, "they arrived while the first was waiting"
+    assert max(latencies_ms) > 200
+    assert max(latencies_ms) - min(latencies_ms) > 100, "arrivals spread over 300 ms"
+    assert unanswered == 0
+
+
+async def test_arrivals_have_the_rate_and_repeat_with_the_seed() -> None:
+    async def detect() -> None:
+        pass
+
+    counts = [len((await open_loop(detect, 300, 0.2, random(seed)))[0]) for seed in (1, 1, 2)]
+    assert counts[0] == counts[1]
+    assert all(30 < count < 95 for count in counts)
+
+
+async def test_rejected_and_late_requests_are_unanswered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benches, "PATIENCE_S", 0.05)
+    turn = itertools.count(1)
+    requests = 0
+
+    async def detect() -> None:
+        nonlocal requests
+        requests = next(turn)
+        if requests % 3 == 0:
+            raise Overloaded("full")
+        if requests % 3 == 1:
+            await asyncio.sleep(60)
+
+    latencies_ms, unanswered = await open_loop(detect, 200, 0.2, random())
+    assert len(latencies_ms) + unanswered == requests
+    assert len(latencies_ms) == requests // 3 + (requests % 3 == 2)

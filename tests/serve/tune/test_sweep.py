@@ -1,4 +1,4 @@
-"""The order of measuring, and what is chosen, on a machine whose performance is a function."""
+"""The order of measuring, and what is chosen, on a machine with a given performance."""
 
 from __future__ import annotations
 
@@ -8,29 +8,30 @@ from collections.abc import Callable
 import pytest
 
 from model_store.errors import BadRequest, ModelNotReady
-from serve.tune.facts import Measured, Round
-from serve.tune.point import CONFIRMED, Point, Wanted, first_points, most_points
-from serve.tune.sweep import Sweep, Swept
-from tests.serve.tune.performance import NOW, Fake, at, round_of
+from serve.tune.plan import CONFIRM_ROUNDS, SearchSpace
+from serve.tune.results import MeasuredPoint, Point, Round, TuningResult
+from serve.tune.sweep import Sweep
+from tests.serve.tune.performance import NOW, FakeMachine, at, plan, round_of
 
-WANTED = Wanted(batches=(1, 2, 4))
+SPACE = SearchSpace(batches=(1, 2, 4))
 
 
 def swept(
     performance: Callable[[Point], tuple[float, float]],
     objective: float = 100,
-    wanted: Wanted = WANTED,
+    space: SearchSpace = SPACE,
     shrink: int | None = None,
-) -> tuple[Swept, Fake]:
-    machine = Fake(performance)
-    return Sweep(machine, NOW, 2, wanted, objective, shrink).run(), machine
+) -> tuple[TuningResult, FakeMachine]:
+    machine = FakeMachine(performance)
+    sweep = Sweep(plan(space, shrink, objective_p99_ms=objective), NOW, machine, print)
+    return sweep.run("cpu"), machine
 
 
 def larger_batches_pay(point: Point) -> tuple[float, float]:
     return 50 + 10 * point.batch * point.threads, 20.0 * point.batch
 
 
-def test_the_best_is_found_and_what_can_be_applied_beside_it() -> None:
+def test_the_best_point_and_the_best_applicable_one_are_chosen() -> None:
     found, _ = swept(larger_batches_pay)
     assert found.best == at(batch=4, threads=2, workers=1)
     assert found.applies == at(batch=4)
@@ -43,51 +44,51 @@ def test_the_objective_bounds_the_choice() -> None:
     assert found.applies == at(batch=2)
 
 
-def test_current_settings_are_measured_between_processes_and_beside_the_best() -> None:
+def test_current_settings_are_measured_between_processes_and_with_the_best() -> None:
     _, machine = swept(larger_batches_pay)
-    for before, after in itertools.pairwise(machine.asked):
+    for before, after in itertools.pairwise(machine.measured):
         if after.hardware not in (before.hardware, NOW.hardware):
             assert before == NOW
     finalists = [NOW, at(batch=4, threads=2, workers=1), at(batch=4)]
-    assert machine.asked[-3 * CONFIRMED :] == finalists * CONFIRMED
+    assert machine.measured[-3 * CONFIRM_ROUNDS :] == finalists * CONFIRM_ROUNDS
 
 
 def test_each_point_is_measured_once_before_the_end() -> None:
-    found, machine = swept(larger_batches_pay, wanted=WANTED, shrink=2)
+    found, machine = swept(larger_batches_pay, space=SPACE, shrink=2)
     rounds = {one.point: len(one.rounds) for one in found.points}
-    assert rounds[at(batch=4)] == 1 + CONFIRMED
+    assert rounds[at(batch=4)] == 1 + CONFIRM_ROUNDS
     assert rounds[at(batch=2)] == 1
-    assert sum(rounds.values()) == len(machine.asked)
-    first = first_points(NOW, 2, WANTED)
-    assert len(first) < len(machine.asked) <= most_points(first, WANTED, shrinks=True)
+    assert sum(rounds.values()) == len(machine.measured)
+    estimated, _ = plan(SPACE, shrink=2).estimate()
+    assert 0.5 * estimated < len(machine.measured) <= estimated
 
 
-def test_waiting_is_swept_only_for_batches_over_one() -> None:
+def test_waits_are_measured_for_batches_over_one_only() -> None:
     _, machine = swept(larger_batches_pay)
-    assert {p.batch for p in machine.asked if p.wait_ms} == {4}
-    _, machine = swept(larger_batches_pay, wanted=Wanted(batches=(1,)))
-    assert not [p for p in machine.asked if p.wait_ms]
+    assert {p.batch for p in machine.measured if p.wait_ms} == {4}
+    _, machine = swept(larger_batches_pay, space=SearchSpace(batches=(1,)))
+    assert not [p for p in machine.measured if p.wait_ms]
 
 
 def test_scaled_decoding_is_measured_and_never_chosen() -> None:
     found, machine = swept(lambda p: (10.0 * p.jpeg_shrink, 20.0), shrink=4)
-    assert machine.asked.count(at(jpeg_shrink=4)) == 1 + CONFIRMED, (
-        "beside what it is compared with"
+    assert machine.measured.count(at(jpeg_shrink=4)) == 1 + CONFIRM_ROUNDS, (
+        "in turn with the point that it is compared with"
     )
     assert found.best == found.applies == NOW
 
 
-def test_replicas_are_measured_for_the_best_alone() -> None:
+def test_replicas_are_measured_for_the_best_point_only() -> None:
     found, machine = swept(lambda p: (50.0 * p.replicas + p.workers, 20.0))
-    assert {p.replicas for p in machine.asked} == {1, 2}
+    assert {p.replicas for p in machine.measured} == {1, 2}
     assert found.best == at(replicas=2, workers=1)
     assert found.applies == NOW
 
 
-def test_replicas_are_of_the_best_hardware_not_of_the_current_one() -> None:
-    wanted = Wanted(batches=(1, 2, 4), threads=(1, 2), workers=(2,))
-    _, machine = swept(larger_batches_pay, wanted=wanted)
-    two = [p for p in machine.asked if p.replicas == 2]
+def test_replicas_have_the_best_hardware_not_the_current_one() -> None:
+    space = SearchSpace(batches=(1, 2, 4), threads=(1, 2), workers=(2,))
+    _, machine = swept(larger_batches_pay, space=space)
+    two = [p for p in machine.measured if p.replicas == 2]
     assert set(map(str, two)) == {str(at(batch=4, threads=2, workers=1, replicas=2))}
 
 
@@ -97,7 +98,7 @@ def test_an_objective_that_nothing_meets_gives_no_choice() -> None:
     assert found.applies is None
 
 
-def test_luck_of_one_round_does_not_stand() -> None:
+def test_one_lucky_round_is_not_chosen() -> None:
     lucky, times = at(batch=4), itertools.count()
 
     def performance(point: Point) -> tuple[float, float]:
@@ -107,7 +108,7 @@ def test_luck_of_one_round_does_not_stand() -> None:
     assert found.best == found.applies == NOW
 
 
-def test_what_does_not_hold_its_promise_gives_way_to_the_next() -> None:
+def test_a_best_point_that_is_not_confirmed_is_replaced_by_the_next() -> None:
     """The fastest meets the objective in its first round only; another one always does."""
     times = itertools.count()
     liar, honest = at(batch=4), at(batch=2)
@@ -121,7 +122,7 @@ def test_what_does_not_hold_its_promise_gives_way_to_the_next() -> None:
     assert found.best == found.applies == honest
 
 
-def test_a_machine_that_is_not_steady_has_a_wider_margin() -> None:
+def test_an_unsteady_machine_has_a_wider_margin() -> None:
     times = itertools.count()
 
     def performance(point: Point) -> tuple[float, float]:
@@ -136,18 +137,18 @@ def test_a_machine_that_is_not_steady_has_a_wider_margin() -> None:
 
 
 def test_a_point_that_fails_is_kept_with_its_reason() -> None:
-    said: list[Measured] = []
+    reported: list[MeasuredPoint] = []
 
     def measure(point: Point) -> Round:
         if point.batch == 4:
             raise ModelNotReady("it took all memory")
         return round_of(50, 20)
 
-    found = Sweep(measure, NOW, 2, WANTED, 100, say=said.append).run()
+    found = Sweep(plan(SPACE), NOW, measure, reported.append).run("cpu")
     failed = {one.point.batch: one.failed for one in found.points if one.failed}
     assert failed == {4: "ModelNotReady: it took all memory"}
     assert found.best == NOW
-    assert sum(one.point == at(batch=4) for one in said) == 1, "it is not tried again"
+    assert sum(one.point == at(batch=4) for one in reported) == 1, "it is not measured again"
 
 
 @pytest.mark.parametrize("well", [0, 1, 3])
@@ -160,4 +161,4 @@ def test_current_settings_that_cannot_be_measured_end_the_sweep(well: int) -> No
         raise BadRequest("no image was answered")
 
     with pytest.raises(BadRequest, match="no image"):
-        Sweep(measure, NOW, 2, WANTED, 100).run()
+        Sweep(plan(SPACE), NOW, measure, print).run("cpu")

@@ -1,0 +1,1 @@
+"""Statements about detections, table `assertions`: by people and by filters, and what views show in consequence."""

@@ -1,0 +1,192 @@
+"""Append-only statements about detections, by people and by layers: rows of `assertions`.
+
+rows without id --append--> `assertions`; the id is the digest of the row, so appending the same rows adds nothing
+The newest human statement about a thing is valid: relation `standing`. Earlier statements are never deleted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+from deltalake import DeltaTable
+
+from archive.delta.snapshot import open_tables, scan
+from archive.delta.tables import Tables
+from archive.retention import lost
+from archive.schemas import ASSERTIONS, MEDIA
+from model_store.errors import Conflict
+
+HUMAN = "human"
+"""Method and layer of human statements; layers of filters have `method` machine and a digest as their id."""
+_HUMAN_COLUMNS = ", ".join(name for name in ASSERTIONS.names if name != "group_id")
+"""Columns of human rows. `group_id` was added later, and `scan` cannot read a column that a file lacks."""
+ATTACH_IOU = 0.5
+"""Minimum intersection over union of two boxes that refer to the same thing."""
+IOU = """
+    greatest(0, least({a}.x2_px::double, {b}.x2_px) - greatest({a}.x1_px::double, {b}.x1_px))
+        * greatest(0, least({a}.y2_px::double, {b}.y2_px) - greatest({a}.y1_px::double, {b}.y1_px)) as shared,
+    ({a}.x2_px::double - {a}.x1_px) * ({a}.y2_px::double - {a}.y1_px)
+        + ({b}.x2_px::double - {b}.x1_px) * ({b}.y2_px::double - {b}.y1_px) - shared as either,
+    shared / nullif(either, 0) as iou
+"""
+"""SQL columns for a join of relations {a} and {b}; boxes end at their corners, without an extra pixel."""
+_STANDING = f"""
+    create or replace temp table standing as
+    with human as (select {_HUMAN_COLUMNS} from assertion_rows where method = 'human'),
+    pairs as (
+        select old.assertion_id, old.asserted_at < new.asserted_at as is_later,
+            (old.x1_px, old.y1_px, old.x2_px, old.y2_px) = (new.x1_px, new.y1_px, new.x2_px, new.y2_px) as same_box,
+            coalesce(old.inference_key = new.inference_key, false) as same_key, old.rank = new.rank as same_rank,
+            {IOU.format(a="old", b="new")}
+        from human old join human new on old.media_sha256 = new.media_sha256
+            and (old.asserted_at, old.assertion_id) < (new.asserted_at, new.assertion_id)
+        where old.x1_px is not null and new.x1_px is not null),
+    replaced as (
+        select assertion_id from pairs
+        where (same_box or is_later)
+            and if(same_key, same_rank, same_box or (iou >= {ATTACH_IOU} and not isnan(iou)))),
+    latest as (
+        from human where assertion_id not in (select assertion_id from replaced)
+        qualify x1_px is not null or row_number() over (
+            partition by media_sha256, x1_px is null order by asserted_at desc, assertion_id desc) = 1),
+    moments as (
+        select media_sha256,
+            max((asserted_at, assertion_id)) filter (x1_px is null) as emptied,
+            max((asserted_at, assertion_id)) filter (
+                x1_px is not null and action not in ('suppress', 'withdraw')) as filled
+        from latest group by media_sha256)
+    select latest.* from latest join moments using (media_sha256)
+    where action <> 'withdraw' and case when x1_px is null then filled is null or (asserted_at, assertion_id) > filled
+        else emptied is null or (asserted_at, assertion_id) > emptied end
+"""
+_LISTED = """
+    with named as (select media_sha256, min(path) as path from media_rows group by media_sha256)
+    select assertion_id, action, label, path, media_sha256, x1_px, y1_px, x2_px, y2_px, actor,
+        asserted_at, reason, inference_key, rank,
+        assertion_id in (select assertion_id from standing) as standing
+    from assertion_rows left join named using (media_sha256)
+    where method = 'human' and ($media is null or starts_with(media_sha256, $media))
+        and ($label is null or label = $label) and ($history or standing)
+    order by asserted_at, assertion_id
+"""
+
+
+def assertion_id(row: Mapping[str, Any]) -> str:
+    """Return the sha256 over all other columns of the row, with the values that the table will hold.
+
+    It excludes the time of a layer's row, so that running a filter twice adds nothing. It includes the time of a human
+    row, so that people can return to an earlier statement.
+    """
+    names = [name for name in ASSERTIONS.names if name != "assertion_id"]
+    if row["method"] != HUMAN:
+        names.remove("asserted_at")
+    if row["group_id"] is None:  # a column that was added later: rows without it keep their id
+        names.remove("group_id")
+    text = json.dumps([row[name] for name in names], default=_iso_time, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def append(tables: Tables, rows: pa.Table) -> int:
+    """Add rows of one layer, in the schema of `assertions` with any `assertion_id`; return the number of new rows.
+
+    Afterwards no prune removes the results that human rows refer to. Raises Conflict if a concurrent prune has just
+    removed them (the rows are stored and stay valid), StorageUnreachable, TableConflict.
+    """
+    if not len(rows):
+        return 0
+    (layer,) = set(rows["layer_id"].to_pylist())
+    identified = _with_ids(rows)
+    new: list[int] = []
+
+    def missing(snapshot: DeltaTable, wanted: pa.Table) -> pa.Table:
+        todo = _missing_rows(snapshot, layer, wanted)
+        new.append(len(todo))
+        return todo
+
+    tables.append("assertions", identified, f"assertions:{layer}", missing)
+    if layer == HUMAN and max(new):
+        _require_kept(tables, identified)
+    return max(new)  # after a lost acknowledgement, the second look finds none missing
+
+
+def _require_kept(tables: Tables, rows: pa.Table) -> None:
+    keys = set(rows["inference_key"].to_pylist()) - {None}
+    pruned = lost(tables, keys)
+    if pruned:
+        raise Conflict(
+            "the statements are recorded with their boxes and labels, but the results they refer to were pruned "
+            f"concurrently (inference key {', '.join(key[:12] for key in pruned)}…): run resight reprocess to "
+            "restore them"
+        )
+
+
+def make_standing(sql: duckdb.DuckDBPyConnection, tables: Tables) -> None:
+    """Create relation `standing`: the valid human assertions, in the columns of `assertions` except `group_id`.
+
+    A later assertion replaces an earlier one about the same thing in the same image, for good.
+    If both name detections of one inference key, these must be the same. Otherwise the IoU of their boxes must be at
+    least ATTACH_IOU. Assertions of the same time replace each other only if their corners are equal.
+    A suppress without a box (the image is empty) replaces everything before it, and is replaced by a later keep,
+    relabel or add of any box. A withdraw replaces its target and is not valid itself; without a box it replaces
+    everything before it.
+    """
+    scan(sql, "assertion_rows", tables.existing("assertions"), ASSERTIONS)
+    stand(sql)
+
+
+def stand(sql: duckdb.DuckDBPyConnection) -> None:
+    """Create relation `standing` (see `make_standing`) from relation `assertion_rows`."""
+    sql.execute(_STANDING)
+
+
+def human_assertions(
+    tables: Tables, media: str | None = None, label: str | None = None, history: bool = False
+) -> pa.Table:
+    """Return human statements, oldest first: the valid ones, or with `history` all of them (column `standing`).
+
+    `media` is a digest or its first digits.
+    """
+    sql = open_tables(tables)
+    make_standing(sql, tables)
+    scan(sql, "media_rows", tables.existing("media"), MEDIA)
+    values = {"media": media, "label": label, "history": history}
+    return sql.sql(_LISTED, params=values).to_arrow_table()
+
+
+def _with_ids(rows: pa.Table) -> pa.Table:
+    """Return the rows with their ids, without duplicates."""
+    stored = rows.cast(ASSERTIONS)
+    ids = [assertion_id(row) for row in _by_batches(stored)]
+    first = {row_id: index for index, row_id in reversed(list(enumerate(ids)))}
+    column = pa.array(ids, pa.string())
+    return pa.Table.from_arrays([column, *stored.columns[1:]], schema=ASSERTIONS).take(
+        sorted(first.values())
+    )
+
+
+def _by_batches(rows: pa.Table) -> Iterator[dict[str, Any]]:
+    for batch in rows.to_batches(max_chunksize=8192):
+        yield from batch.to_pylist()
+
+
+def _missing_rows(snapshot: DeltaTable, layer: str, wanted: pa.Table) -> pa.Table:
+    sql = duckdb.connect()
+    scan(sql, "stored", snapshot, ASSERTIONS)
+    sql.register("wanted", wanted)
+    rows = sql.sql(
+        "from wanted anti join (select assertion_id from stored where layer_id = $layer) "
+        "using (assertion_id) order by asserted_at, assertion_id",
+        params={"layer": layer},
+    )
+    return rows.to_arrow_table().cast(ASSERTIONS)
+
+
+def _iso_time(value: object) -> str:
+    assert isinstance(value, datetime)
+    return value.astimezone(UTC).isoformat(timespec="microseconds")

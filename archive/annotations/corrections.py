@@ -1,0 +1,180 @@
+"""Convert an exported table of detections with an edited column `label` into statements.
+
+rows as 'resight export detections' writes them --corrections--> a Statement for each row with a changed label
+Another label is a relabel; no label (or "-") means that the detection is false. An animal that a person added has no
+rank: its box identifies it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import pyarrow as pa
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
+
+from archive.annotations.annotation_file import BOX, DIGEST, Statement, words
+from archive.delta.tables import Tables
+from archive.views.query import connect
+from archive.views.views import View, Views
+from model_store.frozen import Frozen
+
+EXPORTED_LABEL = "exported_label"
+"""Column of an export with the original `label`."""
+COLUMNS = ("media_sha256", "inference_key", "rank", "label")
+HELP = (
+    f"columns: {', '.join(COLUMNS)} (to edit) and {EXPORTED_LABEL}, as 'resight export detections' writes them\n"
+    "if a spreadsheet changed the others: export again, and import its columns as text"
+)
+_NOTHING = "-"
+_CURRENT = """
+    select media_sha256, rank, coalesce(r.label, b.label), coalesce(r.human, false), coalesce(r.hidden, false),
+        x1_px, y1_px, x2_px, y2_px
+    from boxes b left join resolved r using (media_sha256, rank)
+    union all
+    select media_sha256, null, label, true, false, x1_px, y1_px, x2_px, y2_px from added
+"""
+_Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else str(value).strip())]
+_Empty = BeforeValidator(lambda value: None if value == "" else value)
+Target = tuple[object, ...]
+
+
+class _Row(Frozen):
+    model_config = ConfigDict(extra="ignore")
+
+    media_sha256: str = Field(pattern=DIGEST)
+    inference_key: Annotated[str | None, _Empty] = Field(pattern=DIGEST)
+    rank: Annotated[int | None, _Empty] = Field(ge=0)
+    label: _Text
+    exported_label: _Text | None = None
+    x1_px: Annotated[float | None, _Empty] = None
+    y1_px: Annotated[float | None, _Empty] = None
+    x2_px: Annotated[float | None, _Empty] = None
+    y2_px: Annotated[float | None, _Empty] = None
+
+    @property
+    def corrected(self) -> str | None:
+        """Return the corrected label, or None if the box is empty."""
+        return None if self.label in ("", _NOTHING) else self.label
+
+    @property
+    def target(self) -> Target:
+        if self.rank is not None:
+            return self.media_sha256, self.inference_key, self.rank
+        return self.media_sha256, *(getattr(self, name) for name in BOX)
+
+
+@dataclass
+class Corrections:
+    """Statements and errors by row number, and counts of rows that add nothing.
+
+    `unchanged` rows have the exported label; for `repeated` rows the same correction is recorded already.
+    """
+
+    statements: dict[int, Statement] = field(default_factory=dict)
+    wrong: dict[int, str] = field(default_factory=dict)
+    unchanged: int = 0
+    repeated: int = 0
+
+
+def is_table(columns: set[str]) -> bool:
+    return "action" not in columns and {"media_sha256", "label"} <= columns
+
+
+def corrections(
+    tables: Tables, rows: Sequence[Mapping[str, Any]], common: Mapping[str, Any]
+) -> Corrections:
+    """Compare labels with the exported ones; `common` has actor, asserted_at and reason of all statements.
+
+    Raises BadRequest, StorageUnreachable.
+    """
+    result = Corrections()
+    edited: dict[int, _Row] = {}
+    first: dict[Target, int] = {}
+    for number, values in enumerate(rows, 1):
+        if not any(value not in (None, "") for value in values.values()):
+            continue  # an empty row of a spreadsheet
+        try:
+            row = _parse(values)
+            other = first.setdefault(row.target, number)
+            if other != number and edited[other].label != row.label:
+                raise ValueError(
+                    f"label {row.label!r}, but row {other} has {edited[other].label!r}"
+                )
+            if other == number:
+                edited[number] = row
+        except ValidationError as error:
+            result.wrong[number] = words(error)
+        except ValueError as error:
+            result.wrong[number] = str(error)
+    if result.wrong:
+        return result
+    current = _current(tables, list(edited.values()))
+    for number, row in edited.items():
+        shown = current.get(row.target)
+        if shown is None and row.rank is not None:
+            result.wrong[number] = (
+                f"image {row.media_sha256} has no detection {row.rank} under inference key {row.inference_key}"
+            )
+            continue
+        before = row.exported_label or (shown.label if shown else None)
+        if row.corrected == before:
+            result.unchanged += 1
+        elif _is_recorded(row, shown):
+            result.repeated += 1
+        else:
+            result.statements[number] = _statement(row, common)
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """The current state of a detection in the view."""
+
+    label: str
+    by_person: bool
+    hidden: bool
+
+
+def _parse(values: Mapping[str, Any]) -> _Row:
+    """Return a valid row. Raises ValueError, ValidationError."""
+    if None in values:
+        raise ValueError("it has more fields than the header")
+    row = _Row.model_validate(values)
+    if (row.rank is None) != (row.inference_key is None):
+        raise ValueError("inference_key and rank must be given together")
+    if row.rank is None and None in row.target:
+        raise ValueError(f"without a rank it needs {', '.join(BOX)}: the box that a person added")
+    return row
+
+
+def _current(tables: Tables, rows: Sequence[_Row]) -> dict[Target, _Shown]:
+    """Return the current state of all detections of these images, for each inference key of the rows."""
+    published, found = Views(tables.url).current(), dict[Target, _Shown]()
+    images = pa.chunked_array([pa.array(sorted({row.media_sha256 for row in rows}), pa.string())])
+    for key in sorted({row.inference_key or "" for row in rows}):
+        view = View(inference_key=key, model_name="", model_version="", weights_sha256="")
+        if published and published.inference_key == key:
+            view = published
+        with connect(tables, view, images) as sql:
+            for sha, rank, label, by_person, hidden, *box in sql.sql(_CURRENT).fetchall():
+                target = (sha, *box) if rank is None else (sha, key, rank)
+                found[target] = _Shown(label.strip(), by_person, hidden)
+    return found
+
+
+def _is_recorded(row: _Row, shown: _Shown | None) -> bool:
+    """Return whether a person has already made this correction."""
+    if row.corrected is None:
+        return shown is None or (shown.by_person and shown.hidden)
+    return shown is not None and shown == _Shown(row.corrected, by_person=True, hidden=False)
+
+
+def _statement(row: _Row, common: Mapping[str, Any]) -> Statement:
+    fields = {"media_sha256": row.media_sha256, "label": row.corrected, **common}
+    if row.rank is not None:
+        action = "relabel" if row.corrected else "suppress"
+        return Statement(action=action, inference_key=row.inference_key, rank=row.rank, **fields)
+    box = {name: getattr(row, name) for name in BOX}
+    return Statement(action="add" if row.corrected else "withdraw", **box, **fields)

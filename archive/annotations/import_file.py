@@ -1,0 +1,279 @@
+"""Import a file of human statements as rows of `assertions`: all rows of the file, or none.
+
+The file has statements (column `action`), or is an exported table with corrected labels
+(archive/annotations/corrections.py). A statement names an image by content or path, and a box by its corners or by a
+detection's rank. Both are looked up in `media` and `results`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from archive.annotations import corrections as corrected
+from archive.annotations.annotation_file import BOX, Statement, read_rows, read_statements
+from archive.annotations.assertions import HUMAN, human_assertions
+from archive.annotations.corrections import corrections, is_table
+from archive.delta.snapshot import dataset, scan
+from archive.delta.tables import Tables
+from archive.schemas import ASSERTIONS, MEDIA, RESULTS
+from archive.views.views import Views
+from model_store.errors import BadRequest
+
+SHOWN_ERRORS = 2
+HELP = (
+    f"columns: {', '.join(Statement.model_fields)}\n"
+    "example: action,path,label,x1_px,y1_px,x2_px,y2_px,actor,asserted_at\n"
+    "         keep,north/IMG_0042.JPG,deer,812,340,1404,911,kim,2026-05-14T09:30:00+02:00"
+)
+NAMING = ("keep", "relabel", "add")
+"""Actions that give a box its label."""
+OUTSIDE_PX = 1.0
+"""Tolerance for a box that exceeds its image, because other programs round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A catalogued content and its displayed size; None if its header could not be read."""
+
+    media_sha256: str
+    width_px: int | None
+    height_px: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """New `rows` of `assertions`, without ids, and the number of corrections that add none.
+
+    `unchanged` rows have the exported label; for `repeated` rows the same correction is recorded already.
+    """
+
+    rows: pa.Table
+    unchanged: int = 0
+    repeated: int = 0
+
+
+def read_assertions(
+    tables: Tables, file: Path, by: str | None = None, at: str | None = None
+) -> Read:
+    """Read statements or corrections; `by` and `at` apply to rows without actor and asserted_at.
+
+    Corrections without `at` are dated now. Raises BadRequest that lists the errors by row, from 1 without a header.
+    """
+    rows = read_rows(file)
+    columns = {str(name) for row in rows if isinstance(row, dict) for name in row if name}
+    if is_table(columns):
+        return _corrected(tables, file, rows, by, at)
+    unknown = sorted(columns - set(Statement.model_fields))
+    if unknown:
+        raise BadRequest(f"{file}: unknown column '{unknown[0]}'; nothing was added\n{HELP}")
+    statements, errors = read_statements(rows, {"actor": by, "asserted_at": at})
+    return Read(_assertions(tables, file, statements, errors, HELP))
+
+
+def _corrected(
+    tables: Tables, file: Path, rows: Sequence[Mapping[str, Any]], by: str | None, at: str | None
+) -> Read:
+    """Read corrections as statements with one actor and time; `reason` names the file, which is added once."""
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise BadRequest(
+                f"{file}: row {number} is not an object with a value for each column; nothing was added"
+            )
+    lacking = [name for name in corrected.COLUMNS if name not in rows[0]]
+    if lacking:
+        raise BadRequest(
+            f"{file}: missing column '{lacking[0]}'; nothing was added\n{corrected.HELP}"
+        )
+    if not by:
+        raise BadRequest(f'{file} is a table of corrections: name their author with --by "Ana"')
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    common = {"actor": by, "asserted_at": at or datetime.now(UTC).isoformat()}
+    common["reason"] = f"{file.name} {digest[:12]}"
+    found = corrections(tables, rows, common)
+    assertions = _assertions(tables, file, found.statements, found.wrong, corrected.HELP)
+    new = _not_recorded(tables, assertions)
+    return Read(new, found.unchanged, found.repeated + len(assertions) - len(new))
+
+
+def _not_recorded(tables: Tables, rows: pa.Table) -> pa.Table:
+    """Return the rows that no earlier import of this file has added."""
+    table = tables.existing("assertions")
+    if table is None or not len(rows):
+        return rows
+    same_file = pc.field("reason") == rows["reason"][0]
+    names = [name for name in ASSERTIONS.names if name not in ("assertion_id", "asserted_at")]
+    recorded = set(_tuples(dataset(table, ASSERTIONS).to_table(columns=names, filter=same_file)))
+    return rows.filter(pa.array([row not in recorded for row in _tuples(rows.select(names))]))
+
+
+def _tuples(rows: pa.Table) -> Iterator[tuple[Any, ...]]:
+    return zip(*(column.to_pylist() for column in rows.columns), strict=True)
+
+
+def _assertions(
+    tables: Tables,
+    file: Path,
+    statements: Mapping[int, Statement],
+    errors: dict[int, str],
+    usage: str,
+) -> pa.Table:
+    sql = duckdb.connect()
+    images = _images(sql, tables, statements)
+    detections = _detections(sql, tables, statements, images)
+    rows: list[dict[str, Any]] = []
+    for number, statement in statements.items():
+        try:
+            rows.append(_row(statement, images.get(number, []), detections.get(number)))
+        except ValueError as error:
+            errors[number] = str(error)
+    if errors:
+        lines = [f"row {number}: {why}" for number, why in sorted(errors.items())]
+        more = [f"and {len(lines) - SHOWN_ERRORS} more"] if len(lines) > SHOWN_ERRORS else []
+        shown = [f"{file}: nothing was added", *lines[:SHOWN_ERRORS], *more, usage]
+        raise BadRequest("\n".join(shown))
+    return pa.Table.from_pylist(rows, schema=ASSERTIONS)
+
+
+def remarks(tables: Tables, rows: pa.Table) -> list[str]:
+    """Return warnings to show before `rows` are added: new labels, and results that are not published."""
+    counts = Counter(row["label"] for row in rows.to_pylist() if row["action"] in NAMING)
+    warnings: list[str] = []
+    published = Views(tables.url).current()
+    keys = set(rows["inference_key"].to_pylist()) - {None}
+    labels = _labels(tables, keys | ({published.inference_key} if published else set()))
+    for label in sorted(counts.keys() - labels):
+        near = difflib.get_close_matches(label, labels)
+        more = f"; did you mean {' or '.join(near)}?" if near else ""
+        warnings.append(f"new label '{label}' (rows: {counts[label]}){more}")
+    for key in sorted(keys - {published.inference_key if published else ""}):
+        warnings.append(
+            f"inference key {key[:12]} is not published: statements about its detections apply to "
+            "detections of other models that cover the same boxes"
+        )
+    return warnings
+
+
+def _labels(tables: Tables, keys: set[str]) -> set[str]:
+    """Return the labels in the results of these keys (without keys: of all), and those used by people."""
+    labels: set[str] = set()
+    with duckdb.connect() as sql:
+        for key in sorted(keys) or [None]:
+            scan(sql, "results", tables.existing("results"), RESULTS, key)
+            query = "select distinct d.label from (select unnest(detections) as d from results)"
+            labels |= {label for (label,) in sql.execute(query).fetchall()}
+    recorded = human_assertions(tables, history=True)
+    return labels | {row["label"] for row in recorded.to_pylist() if row["action"] in NAMING}
+
+
+def _images(
+    sql: duckdb.DuckDBPyConnection, tables: Tables, statements: Mapping[int, Statement]
+) -> dict[int, list[Image]]:
+    """Map each row number to the contents that it may refer to."""
+    columns = {
+        name: pa.array([getattr(s, name) for s in statements.values()], pa.string())
+        for name in ("media_sha256", "path", "source_root")
+    }
+    sql.register("wanted", pa.table({"row": pa.array(list(statements), pa.int64()), **columns}))
+    scan(sql, "media", tables.existing("media"), MEDIA)
+    images: dict[int, list[Image]] = {}
+    for key in ("media_sha256", "path"):
+        rows = sql.sql(
+            "select distinct row, m.media_sha256, m.width_px, m.height_px "
+            f"from wanted join media m on wanted.{key} = m.{key} "
+            "where wanted.source_root is null or wanted.source_root = m.source_root order by all"
+        ).fetchall()
+        for number, sha256, width_px, height_px in rows:
+            images.setdefault(number, []).append(Image(sha256, width_px, height_px))
+    return images
+
+
+def _detections(
+    sql: duckdb.DuckDBPyConnection,
+    tables: Tables,
+    statements: Mapping[int, Statement],
+    images: Mapping[int, list[Image]],
+) -> dict[int, dict[str, Any]]:
+    """Map each row number to the detection that it names."""
+    named = [
+        {"row": n, "key": s.inference_key, "sha256": images[n][0].media_sha256, "rank": s.rank}
+        for n, s in statements.items()
+        if s.rank is not None and n in images
+    ]
+    if not named:
+        return {}
+    sql.register("named", pa.Table.from_pylist(named))
+    detections: dict[int, dict[str, Any]] = {}
+    for key in sorted({str(row["key"]) for row in named}):
+        scan(sql, "results", tables.existing("results"), RESULTS, key)
+        rows = sql.execute(
+            "with detected as (select row, named.rank, unnest(detections) as d from named "
+            "join results on sha256 = media_sha256 where key = $key) "
+            "select row, d from detected where d.rank = detected.rank",
+            {"key": key},
+        ).fetchall()
+        detections |= dict(rows)
+    return detections
+
+
+def _row(
+    statement: Statement, images: list[Image], detection: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return a row of `assertions`. Raises ValueError for an unknown or ambiguous image or detection."""
+    if not images:
+        name = statement.media_sha256 or statement.path
+        raise ValueError(
+            f"image {name} is not in the catalogue: run 'resight ingest' on its folder"
+        )
+    if len({image.media_sha256 for image in images}) > 1:
+        raise ValueError(
+            f"several images have the path {statement.path}: add source_root, or use media_sha256"
+        )
+    if statement.rank is not None and detection is None:
+        raise ValueError(
+            f"the image has no detection {statement.rank} under inference key {statement.inference_key}"
+        )
+    detected = detection or {}
+    box = statement.box or {name: detected.get(name) for name in BOX}
+    label = statement.label or detected.get("label")
+    if statement.action == "keep" and not label:
+        raise ValueError("keep needs the correct label")
+    if statement.box:
+        _require_inside(statement.box, images[0])
+    return {
+        "layer_id": HUMAN,
+        "method": HUMAN,
+        "actor": statement.actor,
+        "action": statement.action,
+        "media_sha256": images[0].media_sha256,
+        "inference_key": statement.inference_key,
+        "rank": statement.rank,
+        **box,
+        "label": label,
+        "reason": statement.reason,
+        "asserted_at": statement.asserted_at,
+    }
+
+
+def _require_inside(box: Mapping[str, float], image: Image) -> None:
+    """Raise ValueError for a box outside its image: often one that ignores the EXIF orientation."""
+    if image.width_px is None or image.height_px is None:
+        return
+    x1, y1, x2, y2 = box.values()
+    if min(x1, y1) < -OUTSIDE_PX or (
+        x2 > image.width_px + OUTSIDE_PX or y2 > image.height_px + OUTSIDE_PX
+    ):
+        raise ValueError(
+            f"the box lies outside the image, which is {image.width_px} x {image.height_px} px as "
+            "displayed, after EXIF orientation"
+        )

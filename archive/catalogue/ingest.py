@@ -1,0 +1,261 @@
+"""Update `media` from an archive: list it once, hash new and changed files, mark those that are gone.
+
+listing - catalogued rows (same path and content tag) --threads: read, hash, header, EXIF--> append/replace
+An unchanged file is not read again, unless a run found other bytes in it. New rows are committed as they come,
+updated ones by archive/catalogue/row_updates.py. An archive without files is an error. If too many files of one place
+are gone at once, their rows stay as they are (archive/catalogue/absences.py). An interrupted ingest can be repeated and
+continues. Memory grows neither with the number of files nor with their sizes.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+from deltalake import DeltaTable
+
+from archive.catalogue.diff import Difference, Due, difference, mismatches
+from archive.catalogue.listing import Gap, list_files
+from archive.catalogue.media import compile_template, media_row
+from archive.catalogue.roots import keep_template, kept_template, require_apart
+from archive.catalogue.row_updates import Changes, add_files, replace_some, writer_of
+from archive.defaults import MAX_MIB
+from archive.delta.replace import MANY_ROWS, replace_many
+from archive.delta.tables import Tables
+from archive.schemas import MEDIA
+from model_store.errors import BadRequest, ImageTooLarge, StorageUnreachable
+from model_store.storage import Folder, absolute
+
+COMMIT_ROWS = 5_000
+READERS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """Counts of one ingest: files = new + changed + unchanged + unreadable."""
+
+    root: str
+    files: int
+    new: int
+    changed: int
+    unchanged: int
+    missing: int  # rows without a file; they keep their results
+    others: int  # files without the extension of an image
+    bytes_read: int
+    unreadable: dict[str, str] = field(default_factory=dict)
+    unlisted: dict[str, str] = field(default_factory=dict)  # folders that cannot be read
+    withheld: dict[str, int] = field(default_factory=dict)  # places that lack too many files
+
+
+class _Listed(NamedTuple):
+    unnamed: dict[str, str]  # names that cannot be stored, with the reason
+    gaps: list[Gap]
+    files: int
+    others: int
+
+    @property
+    def unreadable(self) -> dict[str, str]:
+        return {_printable(gap.path): _printable(gap.error) for gap in self.gaps if gap.error}
+
+
+class _Outcome(NamedTuple):
+    due: Due
+    row: dict[str, Any] | Exception
+
+    @property
+    def kind(self) -> str:
+        """Return `new`, `changed`, or `same` for a file that was read again and matches its row."""
+        if not self.due.has_row:
+            return "new"
+        digest = self.due.quick_digest
+        is_same = isinstance(self.row, dict) and digest == self.row["quick_digest"]
+        return "same" if digest is not None and is_same else "changed"
+
+
+def ingest(
+    tables: Tables,
+    url: str,
+    template: str | None = None,
+    verify: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    max_mib: int = MAX_MIB,
+    believe: bool = False,
+) -> IngestReport:
+    """Ingest a local folder or s3:// prefix.
+
+    `template` defaults to the last one given for this archive. `verify` reads and hashes every file again. A file
+    larger than `max_mib` counts as unreadable. With `believe`, any number of files may be marked as missing.
+    Raises BadRequest (template, overlapping archives), StorageUnreachable, TableConflict.
+    """
+    root = Folder(absolute(url))
+    pattern = compile_template(template or kept_template(tables.url, root.url))
+    with difference(root.url) as diff:
+        base = tables.snapshot("media")  # first, so that uploads during the listing are not gone
+        archives = diff.archives(base)
+        require_apart(root.url, archives)
+        started = datetime.now(UTC)
+        try:
+            listed = _list(root, diff)
+        except StorageUnreachable as error:
+            hint = _unchanged(root.url) if root.url in archives else ""
+            raise StorageUnreachable(f"{error}{hint}") from error
+        catalogued = diff.know(base, mismatches(tables))
+        _require_files(root.url, listed, catalogued)
+        if template:
+            keep_template(tables.url, root.url, template)
+        todo = diff.plan(verify)
+        unreadable = dict(listed.unnamed)
+        total = todo.files + len(unreadable)
+        outcomes = _read_all(root, diff.todo(), pattern, max_mib << 20)
+        changes = Changes(tables, root.url, diff.sql)
+        written: Counter[str] = Counter()
+        bytes_read = 0
+        while part := list(islice(outcomes, COMMIT_ROWS)):
+            unreadable |= {
+                _printable(outcome.due.file.path): _printable(
+                    str(outcome.row) or type(outcome.row).__name__
+                )
+                for outcome in part
+                if isinstance(outcome.row, Exception)
+            }
+            for has_row in (False, True):
+                rows = [o.row for o in part if o.due.has_row is has_row and isinstance(o.row, dict)]
+                if has_row:
+                    changes.add(pa.Table.from_pylist(rows, schema=MEDIA))
+                elif rows:
+                    new = pa.Table.from_pylist(rows, schema=MEDIA)
+                    base = add_files(tables, root.url, new, base)
+                bytes_read += sum(row["size_bytes"] for row in rows)
+            read = [(o.kind, o.row) for o in part if isinstance(o.row, dict)]
+            written.update(kind for kind, _ in read)
+            diff.arrive([row["media_sha256"] for kind, row in read if kind != "same"])
+            if changes.due():
+                base = changes.commit(base)
+            progress(written.total() + len(unreadable), total)
+        renamed = 0
+        for rows in diff.renamed_rows(base, pattern):
+            changes.add(rows)
+            renamed += len(rows)
+        base = changes.commit(base)
+        withheld = diff.withhold(listed.gaps, believe)
+        gone = _mark_missing(tables, root.url, diff, base, started)
+    return IngestReport(
+        root=root.url,
+        files=listed.files,
+        new=written["new"],
+        changed=written["changed"] + renamed,
+        unchanged=listed.files - total + written["same"] - renamed,
+        missing=gone,
+        others=listed.others,
+        bytes_read=bytes_read,
+        unreadable=unreadable,
+        unlisted=listed.unreadable,
+        withheld=withheld,
+    )
+
+
+def retire(tables: Tables, url: str) -> int:
+    """Mark all files of an archive as missing, so that runs exclude them; return their number.
+
+    Rows and results stay, and a later ingest restores the files that it finds. Raises BadRequest if no file of the
+    archive is catalogued.
+    """
+    root_url = absolute(url)
+    with difference(root_url) as diff:  # nothing is listed, so everything is gone
+        base = tables.snapshot("media")
+        if not diff.know(base):
+            raise BadRequest(
+                f"no file of {root_url} is catalogued: 'resight status' lists the archives"
+            )
+        return _mark_missing(tables, root_url, diff, base, datetime.now(UTC))
+
+
+def _list(root: Folder, diff: Difference) -> _Listed:
+    unnamed: dict[str, str] = {}
+    gaps: list[Gap] = []
+    files = others = 0
+    for part in list_files(root):
+        diff.list(part.files)
+        files += len(part.files) + len(part.unnamed)
+        others += part.others
+        gaps += part.gaps
+        unnamed |= {_printable(path): "its name is not UTF-8" for path in part.unnamed}
+    return _Listed(unnamed, gaps, files, others)
+
+
+def _require_files(root_url: str, listed: _Listed, catalogued: int) -> None:
+    """Raise StorageUnreachable if an archive lists no image, because it might not be mounted."""
+    if listed.files:
+        return
+    unreadable = "".join(f"; cannot read {path}: {why}" for path, why in listed.unreadable.items())
+    if catalogued:
+        raise StorageUnreachable(
+            f"{root_url} lists no images, but {catalogued} of its files are catalogued; is it mounted?"
+            f"{_unchanged(root_url)}{unreadable[:500]}"
+        )
+    raise StorageUnreachable(
+        f"{root_url} has no images ({listed.others} other files); is it mounted, is the name right?{unreadable[:500]}"
+    )
+
+
+def _unchanged(root_url: str) -> str:
+    retire = f"resight ingest --retire {shlex.quote(root_url)}"
+    return f" (nothing was changed; if it is permanently gone, run {retire})"
+
+
+def _read_all(
+    root: Folder, files: Iterable[Due], pattern: re.Pattern[str], max_bytes: int
+) -> Iterator[_Outcome]:
+    """Yield outcomes in any order. The files in memory are bounded in number and in bytes."""
+
+    def read(due: Due) -> _Outcome:
+        try:
+            size = due.file.size_bytes
+            if size > max_bytes:
+                raise ImageTooLarge(f"{size >> 20} MiB, over --max-mib {max_bytes >> 20}")
+            read_at = datetime.now(UTC)
+            row = media_row(root.url, due.file, root.read(due.file.path), pattern)
+            return _Outcome(due, row | {"ingested_at": read_at, "catalogued_at": read_at})
+        except (OSError, StorageUnreachable, ImageTooLarge, MemoryError) as error:
+            return _Outcome(due, error)
+
+    pending: dict[Future[_Outcome], int] = {}
+    queue = iter(files)
+    following = next(queue, None)
+    with ThreadPoolExecutor(READERS) as pool:
+        while following or pending:
+            while following and len(pending) < 2 * READERS:
+                size = following.file.size_bytes if following.file.size_bytes <= max_bytes else 0
+                if pending and sum(pending.values()) + size > MAX_MIB << 20:
+                    break
+                pending[pool.submit(read, following)] = size
+                following = next(queue, None)
+            done, _ = wait(pending, return_when=FIRST_COMPLETED)
+            for future in done:
+                del pending[future]
+                yield future.result()
+
+
+def _printable(text: str) -> str:
+    """Return a name in a form that can be printed and stored, even if it is not UTF-8 (Unix allows any bytes)."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _mark_missing(
+    tables: Tables, root_url: str, diff: Difference, base: DeltaTable, listed_at: datetime
+) -> int:
+    """Set missing_since on rows without a file, and keep their results. Return the number of all missing rows."""
+    if diff.newly_gone(listed_at) > MANY_ROWS:
+        replace_many(tables, "media", writer_of(root_url), diff.gone_marks())
+    else:
+        for rows in diff.gone_rows(base):
+            base = replace_some(tables, root_url, rows, base)
+    return diff.gone()

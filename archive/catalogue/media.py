@@ -1,0 +1,97 @@
+"""Build the row of `media` for a file of the archive.
+
+(root, file, bytes) --media_row--> dict of the columns in schemas.MEDIA.
+The camera is the EXIF body serial number, else the {camera} part of the path template, else unknown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from archive.catalogue.exif import Exif, read_exif
+from archive.catalogue.listing import ArchiveFile
+from archive.catalogue.quick_digest import quick_digest
+from archive.defaults import DEFAULT_TEMPLATE
+from model_store.errors import BadRequest, ImageError
+from model_store.images.header import SUPPORTED, media_type, read_header
+
+MAX_SIDE_PX = 2**31 - 1  # maximum of the int32 columns
+
+
+def media_row(
+    root_url: str, file: ArchiveFile, data: bytes, template: re.Pattern[str]
+) -> dict[str, Any]:
+    """Return the row of a file. Damaged bytes raise nothing: `header_error` describes them."""
+    kind = media_type(data[:512])
+    exif = read_exif(data) if kind in SUPPORTED else Exif()
+    serial = exif.camera_serial
+    from_path = camera_of(file.path, template)
+    return {
+        "media_sha256": hashlib.sha256(data).hexdigest(),
+        "source_root": root_url,
+        "path": file.path,
+        "size_bytes": len(data),
+        "quick_digest": quick_digest(data),
+        "content_tag": file.content_tag,
+        "media_type": kind,
+        **_header(data),
+        **asdict(exif),
+        "camera_id": serial or from_path,
+        "camera_source": "exif_serial" if serial else "path" if from_path else None,
+        "ingested_at": (now := datetime.now(UTC)),
+        "catalogued_at": now,
+        "missing_since": None,
+    }
+
+
+def compile_template(template: str) -> re.Pattern[str]:
+    """Return the pattern of a path template. Raises BadRequest unless it has exactly one {camera} and no other brace.
+
+    `{camera}` and other {names} match one part of the path, `{rest}` matches anything, other text matches itself.
+    """
+    if template.count("{camera}") != 1:
+        raise BadRequest(
+            f"invalid path template '{template}': it must have one {{camera}}, for example '{DEFAULT_TEMPLATE}' "
+            "or 'site-{site}/{camera}/{rest}'"
+        )
+    pieces = re.split(r"(\{[a-z_]+\})", template)
+    wrong = next((piece for piece in pieces[::2] if "{" in piece or "}" in piece), None)
+    if wrong is not None:
+        raise BadRequest(
+            f"invalid path template '{template}': unknown name or single brace in '{wrong}'; a name is lower-case "
+            "letters in braces, for example {site}"
+        )
+    patterns = {"{camera}": "(?P<camera>[^/]+)", "{rest}": ".+"}
+    return re.compile(
+        "".join(
+            patterns.get(piece, "[^/]+")
+            if re.fullmatch(r"\{[a-z_]+\}", piece)
+            else re.escape(piece)
+            for piece in pieces
+        )
+    )
+
+
+def camera_of(path: str, template: re.Pattern[str]) -> str | None:
+    match = template.fullmatch(path)
+    return match["camera"] if match else None
+
+
+def _header(data: bytes) -> dict[str, Any]:
+    try:
+        header = read_header(data)
+    except ImageError as error:
+        return {"width_px": None, "height_px": None, "header_error": str(error)}
+    if max(header.width_px, header.height_px) > MAX_SIDE_PX:
+        why = f"the header claims {header.width_px}x{header.height_px} pixels"
+        return {"width_px": None, "height_px": None, "header_error": why}
+    return {
+        "width_px": header.width_px,
+        "height_px": header.height_px,
+        "exif_orientation": header.orientation,
+        "header_error": None,
+    }

@@ -1,0 +1,76 @@
+"""Check that archives overlap neither each other nor Resight's own folders, and store their path templates.
+
+A file below two roots would have two rows in `media` and two paths, perhaps with different cameras.
+<tables>/templates/<sha256 of the root>.json has the path template that was last given for an archive.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections.abc import Iterable
+
+from archive.catalogue.listing import HIDDEN
+from archive.catalogue.media import DEFAULT_TEMPLATE
+from model_store.errors import BadRequest, StorageUnreachable
+from model_store.storage import Folder, absolute
+
+
+def contains(outer: str, inner: str) -> bool:
+    """Return whether `inner` is `outer`, or a folder that a listing of `outer` enters; both are absolute."""
+    outer, inner = (place.replace("s3a://", "s3://", 1).rstrip("/") for place in (outer, inner))
+    return inner == outer or (
+        inner.startswith(f"{outer}/") and not HIDDEN.search(inner[len(outer) + 1 :])
+    )
+
+
+def require_apart(root: str, archives: Iterable[str]) -> None:
+    """Raise BadRequest if `root` is inside another archive, or contains one."""
+    for other in sorted(set(archives) - {root}):
+        again, retire = (f"resight ingest {o}{shlex.quote(other)}" for o in ("", "--retire "))
+        if contains(other, root):
+            raise BadRequest(
+                f"{root} is inside the archive {other}, so its files would be counted twice: '{again}' finds "
+                f"new files in it. To make it a separate archive, run '{retire}' first; results are kept"
+            )
+        if contains(root, other):
+            raise BadRequest(
+                f"{root} contains the archive {other}, so its files would be counted twice: ingest the other "
+                f"folders one by one. To replace it by {root}, run '{retire}' first; results are kept"
+            )
+
+
+def require_foreign(url: str, home: str, places: Iterable[str], uploads: str) -> None:
+    """Raise BadRequest if an archive contains Resight's own folders, or is inside one.
+
+    Other folders below `home` may be archives, and so may the whole folder of uploads.
+    """
+    root = absolute(url)
+    own = [place for place in (*places, uploads) if contains(root, place) or contains(place, root)]
+    if contains(root, home) or (own and root != uploads):
+        raise BadRequest(
+            f"{root} cannot be an archive, because Resight keeps its own files in {own[0] if own else home}: "
+            "ingest other folders, or move Resight with RESIGHT_HOME"
+        )
+
+
+def kept_template(tables_url: str, root: str) -> str:
+    """Return the template of an archive, or the default. Raises StorageUnreachable."""
+    folder, name = Folder(f"{tables_url}/templates"), _file(root)
+    try:
+        return str(json.loads(folder.read(name))["template"])
+    except FileNotFoundError:
+        return DEFAULT_TEMPLATE
+    except (ValueError, LookupError, TypeError) as error:
+        raise StorageUnreachable(f"cannot read {folder.url}/{name}: {error}") from error
+
+
+def keep_template(tables_url: str, root: str, template: str) -> None:
+    """Store the template for the next ingests of the archive. Raises StorageUnreachable."""
+    data = json.dumps({"root": root, "template": template}, ensure_ascii=False).encode()
+    Folder(f"{tables_url}/templates").write(_file(root), data)
+
+
+def _file(root: str) -> str:
+    return f"{hashlib.sha256(root.encode()).hexdigest()}.json"

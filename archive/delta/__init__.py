@@ -1,0 +1,1 @@
+"""Delta tables: snapshots, appends exactly once, replaced rows and compaction. Imports no other folder of `archive`."""

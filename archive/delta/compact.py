@@ -1,0 +1,215 @@
+"""Merge many small files of a table into few large ones, while other processes write to it.
+
+small files of one partition --sort, write--> files of TARGET_BYTES --one commit: remove, add--> same rows
+The commit carries MAINTENANCE, like every commit that removes a file from a table: if two remove the same file, one
+is rejected. A rejected compaction is retried while the table still has all its files, and abandoned otherwise.
+Appends are never blocked. (optimize.compact doubles rows: docs/decisions/0006.)
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from urllib.parse import unquote
+
+import duckdb
+import pyarrow as pa
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
+from deltalake.transaction import AddAction, RemoveAction
+
+from archive.defaults import MIN_FILES
+from archive.delta.rewrite import rewrite
+from archive.delta.tables import MAINTENANCE, Tables, properties_of
+from model_store.errors import StorageUnreachable
+from model_store.storage import require_create
+
+TARGET_BYTES = 128 * 2**20
+TARGET_ROWS = 1_000_000
+GROUP_LARGE_FILES = 4
+"""Maximum number of files that one commit writes, and therefore loses if it is rejected."""
+REFUSALS = 3
+
+
+@dataclass(frozen=True)
+class CompactReport:
+    """Files and bytes of one table or partition before and after its compaction.
+
+    `refused` groups of files were abandoned because another process replaced rows in them.
+    """
+
+    table: str
+    partition: str | None
+    files_before: int
+    files_after: int
+    bytes_before: int
+    bytes_after: int
+    rows: int  # rewritten
+    commits: int
+    refused: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """A data file of a snapshot, as the log lists it."""
+
+    path: str  # relative to the table; the log quotes it once more
+    bytes: int
+    rows: int
+    partition: str | None
+
+    @property
+    def small(self) -> bool:
+        return self.bytes < TARGET_BYTES // 2 and self.rows < TARGET_ROWS // 2
+
+
+def small_files(table: DeltaTable, partition: str | None = None) -> int:
+    """Return the number of files that compaction would merge in the partition (default: the one with the most).
+
+    Reads only the snapshot in memory: 2 ms for 1,000 files.
+    """
+    counts: dict[str | None, int] = {}
+    for file in data_files(table, partition):
+        counts[file.partition] = counts.get(file.partition, 0) + file.small
+    return max(counts.values(), default=0)
+
+
+def compact(
+    tables: Tables, name: str, partition: str | None = None, min_files: int = MIN_FILES
+) -> CompactReport:
+    """Merge the small files of each partition, or of the given one, that has at least `min_files` of them.
+
+    Takes about 10 seconds per million rows. Raises StorageUnreachable and StorageUnsafe, but nothing for concurrent
+    changes to the table.
+    """
+    require_create(tables.url)
+    started = time.monotonic()
+    table = tables.existing(name)
+    before = data_files(table, partition) if table else []
+    commits = refused = rows = 0
+    while table and refused < REFUSALS:
+        group = _next_group(data_files(table, partition), max(2, min_files))
+        if not group:
+            break
+        try:
+            done = _compact_group(tables, name, table, group)
+        except (OSError, DeltaError, duckdb.Error, pa.ArrowException) as error:
+            raise StorageUnreachable(f"cannot compact {tables.url}/{name}: {error}") from error
+        commits, refused = commits + done, refused + (not done)
+        rows += sum(file.rows for file in group) * done
+        table = tables.existing(name)
+    after = data_files(table, partition) if table else []
+    return CompactReport(
+        table=name,
+        partition=partition,
+        files_before=len(before),
+        files_after=len(after),
+        bytes_before=sum(file.bytes for file in before),
+        bytes_after=sum(file.bytes for file in after),
+        rows=rows,
+        commits=commits,
+        refused=refused,
+        seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def tidy(tables: Tables, name: str, vacuum: bool = False) -> int:
+    """Write a checkpoint of the table's log and delete log files older than Delta's retention (30 days).
+
+    With `vacuum`, also delete files that no snapshot of the last week needs, including those of rejected commits.
+    Return the number of files that `vacuum` deleted. Raises StorageUnreachable.
+    """
+    table = tables.existing(name)
+    if table is None:
+        return 0
+    try:
+        table.create_checkpoint()
+        table.cleanup_metadata()
+        return len(table.vacuum(dry_run=False, full=True)) if vacuum else 0
+    except (OSError, DeltaError) as error:
+        raise StorageUnreachable(f"cannot tidy {tables.url}/{name}: {error}") from error
+
+
+def data_files(table: DeltaTable, partition: str | None = None) -> list[DataFile]:
+    """Return the files of the partition, or of all partitions; reads only the snapshot in memory."""
+    adds = pa.table(table.get_add_actions(flatten=True))
+    columns = table.metadata().partition_columns
+    assert len(columns) <= 1, "a table has at most one partition column"
+    keys = adds[f"partition.{columns[0]}"].to_pylist() if columns else [None] * len(adds)
+    values = (adds[name].to_pylist() for name in ("path", "size_bytes", "num_records"))
+    files = [DataFile(unquote(p), b, r or 0, k) for p, b, r, k in zip(*values, keys, strict=True)]
+    return [file for file in files if partition is None or file.partition == partition]
+
+
+def _next_group(files: Sequence[DataFile], min_files: int) -> list[DataFile]:
+    """Return small files of one partition to merge next; empty if no partition has enough of them."""
+    by_partition: dict[str | None, list[DataFile]] = {}
+    for file in files:
+        if file.small:
+            by_partition.setdefault(file.partition, []).append(file)
+    for small in by_partition.values():
+        if len(small) < min_files:
+            continue
+        sizes = accumulate(file.bytes for file in small)
+        rows = accumulate(file.rows for file in small)
+        fitting = [_parts(*sums) <= GROUP_LARGE_FILES for sums in zip(sizes, rows, strict=True)]
+        group = small[: max(1, sum(fitting))]
+        if len(group) > parts_of(group):
+            return group
+    return []
+
+
+def _parts(size_bytes: int, rows: int) -> int:
+    """Return the number of files for this size."""
+    return max(1, -(-size_bytes // TARGET_BYTES), -(-rows // TARGET_ROWS))
+
+
+def parts_of(group: Sequence[DataFile]) -> int:
+    """Return the number of files into which the rows of `group` are written."""
+    return _parts(sum(file.bytes for file in group), sum(file.rows for file in group))
+
+
+def _compact_group(tables: Tables, name: str, table: DeltaTable, group: Sequence[DataFile]) -> bool:
+    """Return whether the group was committed. The files of a rejected commit are left to `vacuum`."""
+    paths = {file.path for file in group}
+    adds = rewrite(table, name, paths, group[0].partition, parts_of(group))
+    _require_same_rows(table, group, adds)
+    now_ms = int(time.time() * 1000)
+    values = dict(adds[0].partition_values)
+    removes = [RemoveAction(f.path, False, now_ms, f.bytes, values) for f in group]
+    latest = table
+    for attempt in range(REFUSALS):
+        try:
+            latest.create_write_transaction(
+                [*removes, *adds],
+                "append",
+                latest.schema(),
+                latest.metadata().partition_columns,
+                commit_properties=properties_of(latest, MAINTENANCE),
+            )
+            return True
+        except (DeltaError, OSError):
+            time.sleep(0.1 * 2**attempt)
+            latest = tables.snapshot(name)
+            current = {file.path for file in data_files(latest, group[0].partition)}
+            if all(add.path in current for add in adds):
+                return True  # it was committed, and the acknowledgement was lost
+            if not paths <= current:
+                return False
+    return False
+
+
+def _require_same_rows(
+    table: DeltaTable, group: Sequence[DataFile], adds: Sequence[AddAction]
+) -> None:
+    read = sum(json.loads(add.stats)["numRecords"] for add in adds)
+    listed = sum(file.rows for file in group)
+    if read != listed and all(file.rows for file in group):
+        raise StorageUnreachable(
+            f"{len(group)} files of {table.table_uri} hold {read} rows, but the log lists {listed}; "
+            "nothing was changed"
+        )

@@ -1,0 +1,182 @@
+"""Open a Delta snapshot as a pyarrow dataset or a relation of DuckDB.
+
+dataset(snapshot, MEDIA) -> all rows, in the columns of the schema; scan(connection, "media", snapshot, MEDIA) -> a view
+recent_rows(snapshot, time column, since) -> the newest rows of a table of events, as dicts
+
+Files are described by their partition only. The dataset of delta-rs also lists the minimum and maximum of every column
+of every file, in Python: 4 ms per file, 12 s for 3,000 files. A filter on the partition skips files here too; other
+filters use the Parquet footers.
+"""
+
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow.compute defines its functions at run time)
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+from urllib.parse import unquote
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+from deltalake import DeltaTable
+from deltalake.fs import DeltaStorageHandler
+from pyarrow.dataset import FileSystemDataset, ParquetFileFormat, ParquetFragmentScanOptions
+from pyarrow.fs import LocalFileSystem, PyFileSystem
+
+from archive.delta.sql_literal import file_literal
+from archive.delta.tables import Tables, storage_options
+from archive.schemas import TABLES
+from model_store.storage import is_local, path_of
+
+_COLUMN = "inference_key"
+_KEY = f"partition.{_COLUMN}"
+
+
+def open_tables(tables: Tables, *names: str) -> duckdb.DuckDBPyConnection:
+    """Return a database with the rows of these tables as relations, none where a table does not exist; times are UTC.
+
+    Raises StorageUnreachable.
+    """
+    connection = duckdb.connect()
+    connection.execute("set timezone = 'UTC'")
+    for name in names:
+        connection.register(name, dataset(tables.existing(name), TABLES[name]))
+    return connection
+
+
+def dataset(table: DeltaTable | None, schema: pa.Schema) -> FileSystemDataset:
+    """Return all rows of the snapshot (none without one) in the columns of `schema`; null where a file lacks one."""
+    if table is None:
+        return FileSystemDataset([], schema, ParquetFileFormat(), LocalFileSystem())
+    adds = pa.table(table.get_add_actions(flatten=True))
+    columns = table.metadata().partition_columns
+    values = zip(*(adds[f"partition.{column}"].to_pylist() for column in columns), strict=True)
+    keys = [dict(zip(columns, key, strict=True)) for key in values] if columns else [{}] * len(adds)
+    sizes = adds["size_bytes"].to_pylist()
+    return _of_files(table, schema, zip(adds["path"].to_pylist(), sizes, keys, strict=True))
+
+
+def added_since(
+    table: DeltaTable, schema: pa.Schema, inference_key: str, version: int
+) -> FileSystemDataset:
+    """Return the rows that commits after `version`, up to that of the snapshot, added to one partition.
+
+    Reads one log file per commit, so rows are found even if their file was compacted since. A commit that only moves
+    rows, as compaction does, adds none: its log has `dataChange` false.
+    Raises OSError if the log or a file is no longer kept (30 and 7 days).
+    """
+    store = PyFileSystem(DeltaStorageHandler(table.table_uri, storage_options(table.table_uri)))
+    files: list[tuple[str, int, dict[str, str]]] = []
+    for commit in range(version + 1, table.version() + 1):
+        with store.open_input_file(f"_delta_log/{commit:020}.json") as log:
+            actions = [json.loads(line) for line in log.read().splitlines()]
+        adds = [action["add"] for action in actions if "add" in action]
+        files += [
+            (add["path"], add["size"], add["partitionValues"])
+            for add in adds
+            if add["dataChange"] and add["partitionValues"][_COLUMN] == inference_key
+        ]
+    return _of_files(table, schema, files)
+
+
+def _of_files(
+    table: DeltaTable, schema: pa.Schema, files: Iterable[tuple[str, int, dict[str, str]]]
+) -> FileSystemDataset:
+    """Return a dataset of `files`: paths as in the log, sizes in bytes, and values of the partition columns."""
+    unquoted = [(unquote(path), size, key) for path, size, key in files]
+    sizes = {path: size for path, size, _ in unquoted}
+    store = PyFileSystem(
+        DeltaStorageHandler(table.table_uri, storage_options(table.table_uri), sizes)
+    )
+    parquet = ParquetFileFormat(
+        default_fragment_scan_options=ParquetFragmentScanOptions(pre_buffer=True)
+    )
+    fragments = [parquet.make_fragment(path, store, _expression(key)) for path, _, key in unquoted]
+    return FileSystemDataset(fragments, schema, parquet, store)
+
+
+def file_paths(table: DeltaTable, inference_key: str | None = None) -> list[str]:
+    """Return the paths of the snapshot's files, or those of one partition, relative to the table."""
+    adds = pa.table(table.get_add_actions(flatten=True))
+    if inference_key is not None:
+        adds = adds.filter(pc.equal(adds[_KEY].cast(pa.string()), inference_key))
+    return [unquote(name) for name in adds["path"].to_pylist()]
+
+
+def partition_keys(table: DeltaTable | None) -> list[str]:
+    """Return the inference keys of the files of a partitioned table, sorted. Opens no file."""
+    if table is None:
+        return []
+    return sorted(set(pa.table(table.get_add_actions(flatten=True))[_KEY].to_pylist()))
+
+
+def _expression(partition: dict[str, str]) -> pc.Expression:
+    expression = pc.scalar(True)
+    for column, value in partition.items():
+        expression = expression & (pc.field(column) == value)
+    return expression
+
+
+def scan(
+    connection: duckdb.DuckDBPyConnection,
+    name: str,
+    table: DeltaTable | None,
+    schema: pa.Schema,
+    inference_key: str | None = None,
+) -> None:
+    """Create or replace the view `name`; with `inference_key`, only of that partition and without that column.
+
+    The view is empty if the table is None. Columns that a file or the whole table lacks are null. DuckDB reads local
+    files itself; on s3:// pyarrow reads them, with the same rows. The connection must not outlive Delta's retention
+    of the files.
+    """
+    columns = [field for field in schema.names if field != "inference_key" or inference_key is None]
+    files = file_paths(table, inference_key) if table is not None else []
+    empty = schema.empty_table().select(columns)
+    if table is None or not files:
+        connection.execute(f"drop view if exists {name}")  # else `register` refuses the name
+        connection.register(name, empty)
+        return
+    if is_local(table.table_uri):
+        folder = path_of(table.table_uri)
+        paths = ", ".join(file_literal(f"{folder}/{file}") for file in files)
+        partitions = "false" if inference_key is not None else str("inference_key" in schema.names)
+        options = (
+            f"hive_partitioning = {partitions}, hive_types_autocast = false, union_by_name = true"
+        )
+        rows = f"from read_parquet([{paths}], {options})"
+    else:
+        chosen = [("inference_key", "=", inference_key)] if inference_key is not None else None
+        connection.register(
+            f"{name}_files", table.to_pyarrow_dataset(file_pruning_predicate=chosen)
+        )
+        rows = f"from {name}_files"
+    if set(columns) - {field.name for field in table.schema().fields}:
+        connection.register(f"{name}_columns", empty)
+        rows = f"{rows} union all by name from {name}_columns"
+    connection.execute(f"create or replace temp view {name} as {rows}")
+
+
+def recent_rows(
+    table: DeltaTable | None, moment: str, since: datetime, columns: Sequence[str], **same: str
+) -> list[dict[str, Any]]:
+    """Return rows with a time in column `moment` after `since` (with a time zone) and the values of `same`.
+
+    Without a table there are none. Columns that the table lacks are left out. The statistics in the Delta log select
+    the files, so older files are not opened.
+    """
+    if table is None:
+        return []
+    newest = table.to_pyarrow_dataset(file_pruning_predicate=[(moment, ">", since)])
+    condition = ds.field(moment) > since
+    for column, value in same.items():
+        condition &= ds.field(column) == value
+    existing = [column for column in columns if column in newest.schema.names]
+    return list(newest.to_table(existing, filter=condition).to_pylist())

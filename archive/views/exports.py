@@ -1,0 +1,152 @@
+"""Export a relation to a Parquet or CSV file (by its extension), and record the export.
+
+relation --copy--> a hidden file and a row in `exports` --block a concurrent prune, rename--> NAME.
+The record protects the inference keys in the file from a prune. If the last steps fail, it is removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.dataset as ds
+from deltalake import DeltaTable
+
+from archive.annotations.corrections import EXPORTED_LABEL
+from archive.defaults import RELATIONS
+from archive.delta.replace import Replacement, replace_many
+from archive.delta.scratch_db import scratch
+from archive.delta.snapshot import dataset
+from archive.delta.sql_literal import literal
+from archive.delta.tables import Tables
+from archive.retention import lost
+from archive.schemas import EXPORTS
+from archive.views.query import connect, is_of_storage, out_of_memory
+from archive.views.views import View, Views
+from model_store.errors import BadRequest, Conflict, StorageError, StorageUnreachable
+
+_FORMATS = {".parquet": "format parquet, compression zstd", ".csv": "format csv, header"}
+_KEYS = "select distinct inference_key from {} order by all"
+OF_VIEW = ("results", "detections", "hidden", "events", "occurrences")
+OF_ALL = ("all_results", "all_detections")
+_EDITABLE = {
+    name: f"(select *, label as {EXPORTED_LABEL} from {name})"
+    for name in ("detections", "hidden", "all_detections")
+}
+"""Relations with labels that people correct (archive/annotations/corrections.py): a second column keeps the exported
+label."""
+_RECORD = ("exported_at", "file")
+BESIDE = ("snips", "classifications")
+"""Tables that depend on results, by inference key."""
+
+
+def export(
+    tables: Tables,
+    relation: str,
+    out: Path,
+    view: View | None = None,
+    memory_mib: int | None = None,
+) -> int:
+    """Export `relation` to `out` atomically; return the number of rows. `view` and `memory_mib` as in `query.connect`.
+
+    A process that is killed may leave the hidden file, and a record, which only keeps more results than needed. Raises
+    BadRequest, StorageUnreachable, TableConflict, and Conflict if a concurrent prune removed the rows.
+    """
+    if relation not in RELATIONS:
+        raise BadRequest(f"unknown relation '{relation}': use one of {', '.join(RELATIONS)}")
+    if out.suffix.lower() not in _FORMATS:
+        raise BadRequest(f"unknown file type {out}: use a name that ends in .parquet or .csv")
+    view = view or Views(tables.url).current()
+    part = out.with_name(f".resight-{secrets.token_hex(8)}.part")  # of this export alone
+    try:
+        with connect(tables, view, memory_mib=memory_mib) as sql:
+            rows = _copy(sql, relation, out, part)
+            keys = _keys(sql, relation, view) if rows else []
+        record = {
+            "exported_at": datetime.now(UTC),
+            "relation": relation,
+            "inference_keys": keys,
+            "view": _describe(view) if view and relation in OF_VIEW else None,
+            "rows": rows,
+            "file": str(out.resolve()),
+        }
+        recorded = pa.Table.from_pylist([record], schema=EXPORTS)
+        tables.append("exports", recorded, "exports", _not_recorded)
+        try:
+            _require_kept(tables, relation, keys, out)
+            part.replace(out)
+        except Exception as error:
+            _remove_record(tables, record)
+            if isinstance(error, OSError):
+                raise BadRequest(f"cannot write {out}: {error}") from error
+            raise
+        return rows
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def _require_kept(tables: Tables, relation: str, keys: list[str], out: Path) -> None:
+    pruned = lost(tables, keys, relation if relation in BESIDE else "results")
+    if pruned:
+        raise Conflict(
+            f"{out} was not written: its results were pruned concurrently (inference key "
+            f"{', '.join(key[:12] for key in pruned)}…): export again"
+        )
+
+
+def _remove_record(tables: Tables, record: dict[str, Any]) -> None:
+    """Remove the record of a file that was not written; if that fails, more results than needed are kept.
+
+    `DeltaTable.delete` would write the other records of the file as string_view, on which no reader can filter.
+    """
+    with contextlib.suppress(StorageError), scratch("export") as sql:
+        keys = pa.Table.from_pylist([record], schema=EXPORTS).select(_RECORD)
+        sql.register("record", keys)
+        sql.execute("create table removed as from record")
+        rest = f"from affected anti join due using ({', '.join(_RECORD)})"
+        replace_many(tables, "exports", "exports", Replacement(sql, "removed", _RECORD, rest))
+
+
+def _copy(sql: duckdb.DuckDBPyConnection, relation: str, out: Path, part: Path) -> int:
+    copy = f"copy {_EDITABLE.get(relation, relation)} to {literal(str(part))} ({_FORMATS[out.suffix.lower()]})"
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        written = sql.execute(copy).fetchall()
+    except OSError as error:
+        raise BadRequest(f"cannot write {out}: {error}") from error
+    except duckdb.OutOfMemoryException as error:
+        raise out_of_memory(error) from error
+    except duckdb.Error as error:
+        if part.name in str(error):
+            raise BadRequest(f"cannot write {out}: {error}") from error
+        if is_of_storage(error):
+            raise StorageUnreachable(f"cannot read {relation} for {out}: {error}") from error
+        raise
+    return int(written[0][0])
+
+
+def _keys(sql: duckdb.DuckDBPyConnection, relation: str, view: View | None) -> list[str]:
+    """Return the inference keys of the copied rows, from the same snapshots."""
+    if relation in OF_VIEW:
+        return [view.inference_key] if view else []
+    if relation not in (*OF_ALL, *BESIDE):
+        return []
+    table = f"{relation}_table" if relation in BESIDE else "results_table"
+    return [row[0] for row in sql.execute(_KEYS.format(table)).fetchall()]
+
+
+def _describe(view: View) -> str:
+    return f"{view.name} {view.serial}" if view.serial else f"run {view.run_id}"
+
+
+def _not_recorded(snapshot: DeltaTable, rows: pa.Table) -> pa.Table:
+    """Return the record, or nothing if an earlier commit of it lost its acknowledgement."""
+    (record,) = rows.select(_RECORD).to_pylist()
+    same = (ds.field("exported_at") == record["exported_at"]) & (ds.field("file") == record["file"])
+    return rows.slice(0, 0) if dataset(snapshot, EXPORTS).count_rows(filter=same) else rows

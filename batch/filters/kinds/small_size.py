@@ -1,0 +1,129 @@
+"""Suppress or relabel boxes that are too small to identify, by share of the image or in px, or too large.
+
+box --clipped to the image--> area_frac = its area / the image's, shorter side in px --limits of its camera--> `Said`
+
+The same share is a different size at another resolution (0.0008 of 4096 x 2160 is 84 x 84 px, of 640 x 480 it is
+16 x 16 px); use min_side_px or per_camera then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import AfterValidator, Field
+
+from batch.filters.contract import NO_RANK, Filter, FilterConfig, Rows, Said
+from batch.filters.support.boxes import Floats, area_px2, clipped, measurable
+from batch.filters.support.reasons import compared
+from model_store.frozen import Frozen
+
+NOT_IDENTIFIABLE = "not identifiable"
+
+
+class CameraSize(Frozen):
+    """Limits of one camera; a missing value means the general limit."""
+
+    min_area_frac: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="share of the image's area, 0 to 1: minimum; 0: no limit",
+    )
+    min_side_px: float | None = Field(
+        default=None, ge=0, description="px of the image: minimum shorter side; 0: no limit"
+    )
+    max_area_frac: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="share of the image's area, 0 to 1: maximum; 1: no limit",
+    )
+
+
+def _sorted(per_camera: dict[str, CameraSize]) -> dict[str, CameraSize]:
+    return dict(sorted(per_camera.items()))
+
+
+class SmallSizeConfig(FilterConfig):
+    kind: Literal["small-size"] = "small-size"
+    min_area_frac: float = Field(
+        default=0.0008,
+        gt=0,
+        lt=1,
+        description="share of the image's area, 0 to 1: a box is too small if its part within the image has less "
+        "(strict)",
+    )
+    min_side_px: float | None = Field(
+        default=None,
+        gt=0,
+        description="px of the image: a box is too small if the shorter side of its part within the image is less "
+        "(strict); none: no limit",
+    )
+    max_area_frac: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="share of the image's area, 0 to 1: a box is too large if its part within the image has more "
+        "(strict); none: no limit",
+    )
+    per_camera: Annotated[dict[str, CameraSize], AfterValidator(_sorted)] = Field(
+        default={},
+        description="min_area_frac, min_side_px and max_area_frac by camera_id; missing values are those above",
+    )
+    action: Literal["suppress", "relabel"] = Field(
+        default="suppress",
+        description=f"suppress: hide such boxes; relabel: label them '{NOT_IDENTIFIABLE}' and keep the detector's "
+        "score",
+    )
+
+
+def invalid(config: SmallSizeConfig, rows: Rows) -> NDArray[np.bool_]:
+    """Return (n,) bool: detections with an unmeasurable box, or in an image of unknown size."""
+    return (rows.rank != NO_RANK) & ~_measurable(rows)
+
+
+def say(config: SmallSizeConfig, rows: Rows) -> Iterator[Said]:
+    """Yield an action for each box outside a limit. Reasons such as "area_frac 0.00061 < 0.0008" are joined by "; "."""
+    rows = rows.take(_measurable(rows))
+    inside_px = clipped(rows.boxes_px, rows.width_px, rows.height_px)
+    area_frac = area_px2(inside_px) / (rows.width_px * rows.height_px)
+    side_px = np.min(inside_px[:, 2:] - inside_px[:, :2], axis=1)
+    min_frac, min_px, max_frac = _limits(config, rows.camera_id).T
+    small, thin, large = area_frac < min_frac, side_px < min_px, area_frac > max_frac
+    label = NOT_IDENTIFIABLE if config.action == "relabel" else None
+    for i in np.flatnonzero(small | thin | large).tolist():
+        frac = float(area_frac[i])
+        reasons = (
+            compared("area_frac", frac, "<", float(min_frac[i])) if small[i] else "",
+            compared("side", float(side_px[i]), "<", float(min_px[i]), "px") if thin[i] else "",
+            compared("area_frac", frac, ">", float(max_frac[i])) if large[i] else "",
+        )
+        reason = "; ".join(filter(None, reasons))
+        yield Said(rows.media_sha256[i], int(rows.rank[i]), config.action, reason, label=label)
+
+
+def _measurable(rows: Rows) -> NDArray[np.bool_]:
+    sized = np.isfinite(rows.width_px) & np.isfinite(rows.height_px)
+    sized &= (rows.width_px > 0) & (rows.height_px > 0)
+    return (rows.rank != NO_RANK) & sized & measurable(rows.boxes_px)
+
+
+def _limits(config: SmallSizeConfig, camera_id: NDArray[np.object_]) -> Floats:
+    """Return (n, 3): minimum area_frac, minimum side in px, maximum area_frac; infinite without a limit."""
+    min_px, max_frac = config.min_side_px or -np.inf, config.max_area_frac or np.inf
+    table = [(config.min_area_frac, min_px, max_frac)]
+    row_of: dict[object, int] = {}
+    for camera, size in config.per_camera.items():
+        row_of[camera] = len(table)
+        limits = (size.min_area_frac, size.min_side_px, size.max_area_frac)
+        table.append(
+            tuple(a if b is None else b for a, b in zip(table[0], limits, strict=True))  # type: ignore[arg-type]
+        )
+    index = np.fromiter((row_of.get(camera, 0) for camera in camera_id), np.intp, len(camera_id))
+    return np.array(table, np.float64)[index]
+
+
+FILTER = Filter(config=SmallSizeConfig, apply=say, context="image", order=20, invalid=invalid)

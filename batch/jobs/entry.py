@@ -1,0 +1,83 @@
+"""Start and end a job of the cluster, for every kind of run.
+
+python -m batch.… --run_job--> JSON lines and an exit code; begin(settings) -> a connected driver of low priority.
+Only `begin` imports Ray, so a plan or an invalid option does not load it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import structlog
+import typer
+
+from archive.delta.tables import Tables
+from batch.jobs.exit_codes import exit_code
+from batch.runs.options import require_model
+from batch.runs.spec import PassSpec
+from model_store.errors import ResightError
+from model_store.lazy_imports import lazy_imports
+from model_store.store import ModelStore
+from serve.cluster.head import join
+from serve.inference.os_priority import lower_process_priority
+from serve.log_config import configure_logs
+from serve.settings import Settings
+
+with lazy_imports():
+    from batch.planning.dry_run import dry_run_report
+
+LOGGER = "resight.run"
+DryRun = Annotated[bool, typer.Option("--dry-run", help="print the plan and write nothing")]
+SIGTERM_EXIT = 143
+"""128 + SIGTERM, as in a shell; before the exit, results are committed and the run is recorded."""
+
+
+def begin(settings: Settings) -> None:
+    """Connect to Ray, exit on SIGTERM, and lower the priority. Raises ClusterError."""
+    _connect(settings)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(SIGTERM_EXIT))  # after Ray has set its own
+    lower_process_priority()
+
+
+def carry_out(spec: PassSpec, dry_run: bool) -> None:
+    """Execute the run of a spec and log its report; with `dry_run`, print its plan. Raises ResightError."""
+    require_model(spec)
+    settings = Settings()
+    tables, store = Tables(settings.tables_url), ModelStore(settings.models_url)
+    if dry_run:
+        print(json.dumps(dry_run_report(spec, tables, store)), flush=True)
+        return
+    begin(settings)
+    from batch.runs.run import execute
+
+    log: Any = structlog.get_logger(LOGGER)
+    log.info("report", **execute(spec, tables, store).as_dict())
+
+
+def run_job(main: Callable[..., None], logger: str) -> None:
+    """Run the command line of a job; never returns. Deliberate errors are logged last, as `run_failed` of `logger`."""
+    configure_logs()
+    app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+    app.command()(main)
+    try:
+        app()
+    except ResightError as error:
+        log: Any = structlog.get_logger(logger)
+        log.error("run_failed", kind=type(error).__name__, error=str(error))
+        sys.exit(exit_code(error))
+
+
+def _connect(settings: Settings) -> None:
+    """Connect to the cluster of this Ray job or, from a shell, to the cluster of this home."""
+    if "RAY_ADDRESS" not in os.environ:
+        join(settings)  # before Ray is imported: it reads its authentication mode then
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS", "auto")
+    ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)

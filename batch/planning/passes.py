@@ -1,0 +1,206 @@
+"""Define a pass over the archive: what it wants, the table of its rows, its stage and its counts.
+
+Pass --plan_pass--> Plan --stage--> rows --Committer--> its table --read_back--> Counts
+
+There are three: DetectPass here, ClassifyPass in `batch/classify/plan.py`, SnipPass in `batch/crops/plan.py`. Planning,
+streaming, commits, accounting, dry runs and reports are the same for all and read what differs from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import duckdb
+
+from archive.delta.result_columns import shows_nothing
+from archive.delta.tables import Tables
+from model_store.store import ModelVersion
+
+if TYPE_CHECKING:
+    from batch.planning.plan import Plan
+    from batch.runs.accounting import Counts
+
+TRIED_AGAIN = ("access", "changed", "model", "differs")
+"""Error codes of failures that can have another cause than the image: every later run retries them."""
+_SEVERAL = """
+    several as (
+        select media_sha256, list({'source_root': source_root, 'path': path}
+                order by source_root, path) as places,
+            any_value(size_bytes) as size_bytes, any_value(quick_digest) as quick_digest,
+            any_value(replaces) as replaces
+        from scoped join due on id = md5_number(media_sha256) where files > 1 group by media_sha256)
+    select media_sha256, source_root, path, [] as elsewhere, size_bytes, quick_digest, replaces from alone
+    union all
+    select media_sha256, places[1].source_root, places[1].path, places[2:], size_bytes, quick_digest, replaces
+    from several
+"""
+PLACES_OF_DUE = f"""
+    alone as (
+        select media_sha256, source_root, path, size_bytes, quick_digest, replaces
+        from scoped join due on id = md5_number(media_sha256) where files = 1), {_SEVERAL}
+"""
+"""Places of the images of a relation `due` (id, files, replaces), one row per image; SQL to append to it."""
+_DUE = """
+    create table todo as
+    with due as (
+        select id, files, status is not null as replaces
+        from wanted left join done using (id) where {due}), {places}
+"""
+_ALL = f"""
+    create table todo as
+    with due as (select id, files, false as replaces from wanted where files > 1),
+    alone as (
+        select media_sha256, source_root, path, size_bytes, quick_digest, false as replaces from scoped
+        where md5_number(media_sha256) not in (select id from due)), {_SEVERAL}
+"""
+"""`_DUE` for an empty `done`, without a join of everything with itself."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A pass of one model. Subclasses define it; its units (images or detections) are what is counted.
+
+    table   table of its rows; `key` and the column `row` identify a row there
+    wanted  relation of the units of the scope; `ids`: its columns that identify one; `counted`: SQL that counts them
+    due     relation of the units without a finished row; `todo`: their images, with places; `done`: status of rows
+    figures fields of Counts, as SQL of a row of `table`; Counts has their sums over the rows of the run
+    line    accounting line, with the fields of Counts and `sign`
+    """
+
+    table: ClassVar[str]
+    units: ClassVar[str] = "images"
+    row: ClassVar[str] = "media_sha256"
+    wanted: ClassVar[str]
+    due: ClassVar[str]
+    done: ClassVar[str]
+    todo: ClassVar[str]
+    ids: ClassVar[str] = "id"
+    counted: ClassVar[str] = "count(*)"
+    line: ClassVar[str]
+    event: ClassVar[str] = "progress"
+    by_node: ClassVar[str] = "images_by_node"
+    needs_replica: ClassVar[bool] = True
+    compacted: ClassVar[tuple[str, ...]] = ()
+
+    model: ModelVersion
+
+    @property
+    def key(self) -> Mapping[str, str]:
+        """Return the columns that have one value in all rows of this pass, `inference_key` first."""
+        raise NotImplementedError
+
+    @property
+    def figures(self) -> Mapping[str, str]:
+        raise NotImplementedError
+
+    def want(self, sql: duckdb.DuckDBPyConnection, tables: Tables) -> None:
+        """Make `wanted` for the images of the relation `wanted`, if that is another relation."""
+
+    def is_due(self) -> str:
+        """Return the SQL condition on a unit with its `done` columns, unless the scope names a status."""
+        return "(status is null or again)"
+
+    def keep_images(self, sql: duckdb.DuckDBPyConnection) -> None:
+        """Remove images without a unit from the scope."""
+
+    def keep_units(self, sql: duckdb.DuckDBPyConnection) -> None:
+        """Remove units of images that are not in the scope."""
+
+    def make_todo(self, sql: duckdb.DuckDBPyConnection, due: str, whole: bool) -> None:
+        """Make `due` and `todo`. `whole`: no unit has a row yet."""
+        raise NotImplementedError
+
+    def prepare(self, tables: Tables) -> None:
+        """Write what rows refer to, before the first one."""
+
+    def stage(self, spec: Any, pool: str) -> tuple[type, tuple[Any, ...], int]:
+        """Return the class of the stage, its arguments, and the images of a chunk. Imports Ray."""
+        raise NotImplementedError
+
+    def facts(self, plan: Plan) -> dict[str, Any]:
+        """Return the inputs and counts of the plan, for its log event and the dry run."""
+        raise NotImplementedError
+
+    def metrics(self, plan: Plan) -> dict[str, Any]:
+        """Return the fields of `metrics` of a sealed run, in addition to its times."""
+        raise NotImplementedError
+
+    def reported(self, plan: Plan) -> dict[str, Any]:
+        """Return the fields that only reports of this pass have."""
+        return {}
+
+    def counts(self, counts: Counts, plan: Plan | None = None) -> dict[str, int]:
+        """Return the counts by the names that reports of this pass use; `plan` is None in progress events."""
+        return asdict(counts)
+
+    def nothing_worked(
+        self, plan: Plan, counts: Counts, failed_ever: int, external: int
+    ) -> tuple[int, str] | None:
+        """Return how many units failed, and which, if the run must not count as a success."""
+        if counts.failed and counts.failed == counts.inferred:
+            return counts.failed, "this run has tried failed"
+        return None
+
+
+@dataclass(frozen=True)
+class DetectPass(Pass):
+    """Detect in every image of a scope: a row of `results` for each image."""
+
+    table = "results"
+    wanted, due, done, todo = "wanted", "todo", "done", "todo"
+    line = (
+        "requested {requested} {sign} ok {ok} + empty {empty} + failed {failed} + reused {reused}"
+    )
+    compacted = ("results", "snips")
+
+    @property
+    def key(self) -> Mapping[str, str]:
+        return {"inference_key": self.model.info.inference_key}
+
+    @property
+    def figures(self) -> Mapping[str, str]:
+        """An image is `ok` if it shows a detection at the model's thresholds, else `empty`."""
+        shown = self.model.detector_config.thresholds
+        blank = shows_nothing(shown.default, shown.per_label)
+        return {
+            "ok": f"status = 'ok' and not ({blank})",
+            "empty": f"status = 'ok' and ({blank})",
+            "failed": "status = 'failed'",
+            "detections": "n_detections",
+        }
+
+    def make_todo(self, sql: duckdb.DuckDBPyConnection, due: str, whole: bool) -> None:
+        sql.execute(_ALL if whole else _DUE.format(due=due, places=PLACES_OF_DUE))
+
+    def stage(self, spec: Any, pool: str) -> tuple[type, tuple[Any, ...], int]:
+        from batch.pipeline import detect_stage
+        from batch.runs.spec import images_per_chunk
+
+        size = images_per_chunk(spec.chunk, self.model.config.preprocess)
+        return detect_stage.DetectStage, (spec, self.model, pool), size
+
+    def facts(self, plan: Plan) -> dict[str, Any]:
+        return {
+            "inference_key": self.model.info.inference_key,
+            "scope": plan.scope.words(),
+            "files": plan.files,
+            "requested": plan.requested,
+            "reused": plan.reused,
+            "to_infer": plan.todo,
+            "bytes": plan.todo_bytes,
+        }
+
+    def metrics(self, plan: Plan) -> dict[str, Any]:
+        return {"population": plan.population}
+
+    def nothing_worked(
+        self, plan: Plan, counts: Counts, failed_ever: int, external: int
+    ) -> tuple[int, str] | None:
+        """Return it also if every image of the scope has failed, in this run or before; not with scope status
+        `missing`, where a single new image may be damaged. The images that this run tried may all be damaged.
+        """
+        if counts.requested and failed_ever == counts.requested and plan.scope.status != "missing":
+            return failed_ever, "of this scope have failed"
+        return super().nothing_worked(plan, counts, failed_ever, external) if external else None

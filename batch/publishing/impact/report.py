@@ -1,0 +1,73 @@
+"""Write the report of a comparison: a folder with index.html, impact.json and pictures.
+
+Comparison, verdict --write_report--> <folder>/{samples/*.jpg, impact.json, index.html}; the page is written last
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from batch.publishing.impact.compare import Comparison
+from batch.publishing.impact.facts import Impact
+from batch.publishing.impact.html import Shown, page
+from batch.publishing.impact.pictures import Pictures, draw_sample
+from batch.publishing.impact.samples import Sample, choose
+from batch.publishing.impact.verdict import Verdict
+from model_store.errors import BadRequest, StorageError
+from model_store.storage import Folder, absolute
+
+
+def write_report(comparison: Comparison, verdict: Verdict, out: str, per_kind: int) -> list[Sample]:
+    """Write a report into a new or empty folder, local or s3://; return the samples that it shows.
+
+    Raises BadRequest if the folder is not empty or not writable. Raises StorageUnreachable.
+    """
+    folder = require_empty(out)
+    samples = choose(comparison.sql, per_kind)
+    shown = [_shown(folder, number, sample) for number, sample in enumerate(samples, 1)]
+    facts = as_json(comparison.impact, verdict) | {
+        "samples": [_sample_json(sample) for sample in shown]
+    }
+    write_file(folder, "impact.json", json.dumps(facts, indent=1))
+    write_file(folder, "index.html", page(comparison.impact, verdict, shown))
+    return samples
+
+
+def require_empty(out: str) -> Folder:
+    """Return the folder of a report. Raises BadRequest if it is not empty, before any work is done."""
+    folder = Folder(absolute(out))
+    if folder.names() or (folder.exists() and not folder.fs.isdir(folder.root)):
+        raise BadRequest(f"{out} is not empty: use a new folder for the report")
+    return folder
+
+
+def as_json(impact: Impact, verdict: Verdict) -> dict[str, Any]:
+    return {"verdict": verdict.model_dump(mode="json"), "impact": impact.model_dump(mode="json")}
+
+
+def _shown(folder: Folder, number: int, sample: Sample) -> Shown:
+    drawn = draw_sample(sample)
+    if not isinstance(drawn, Pictures):
+        return Shown(sample, why_not=drawn)
+    stem = f"samples/{number:03d}-{sample.kind}"
+    write_file(folder, f"{stem}-old.jpg", drawn.old)
+    write_file(folder, f"{stem}-new.jpg", drawn.new)
+    return Shown(sample, f"{stem}-old.jpg", f"{stem}-new.jpg")
+
+
+def _sample_json(shown: Shown) -> dict[str, Any]:
+    sample = shown.sample.model_dump(mode="json", exclude={"places"})
+    paths = [path for _, path in shown.sample.places]
+    pictures = {"old_picture": shown.old, "new_picture": shown.new, "why_not": shown.why_not}
+    return sample | {"paths": paths} | {name: value or None for name, value in pictures.items()}
+
+
+def write_file(folder: Folder, name: str, data: bytes | str) -> None:
+    """Write a file of a report. Raises BadRequest that names it."""
+    try:
+        folder.write(
+            name, data if isinstance(data, bytes) else data.encode(errors="backslashreplace")
+        )
+    except StorageError as error:
+        raise BadRequest(str(error)) from error

@@ -1,0 +1,189 @@
+"""Compute Prometheus metrics of runs, archive and stores from the tables, without a cluster.
+
+(tables, models, view, now) -> Collected(registry, what could not be read); cli/metrics.py prints it or writes it.
+docs/reference/metrics.md explains each name. Times are timestamps, not ages: an age in a file would not grow when
+the file is no longer written.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from deltalake import DeltaTable
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from archive.defaults import MAX_CAMERAS
+from archive.delta.tables import Tables
+from archive.schemas import TABLES
+from archive.views.health import Camera, Health, health
+from archive.views.views import PRODUCTION, View, Views
+from batch.runs.last_runs import LastRun, last_runs
+from model_store.errors import ResightError, StorageUnreachable
+from model_store.store import ModelStore
+
+STATES = ("running", "interrupted", "sealed", "failed", "cancelled")
+OUTCOMES = ("ok", "empty", "failed", "reused")
+RESULTS = ("ok", "failed", "none")
+NAMES = {
+    "resight_store_up": "1 for a store that can be read and is not empty",
+    "resight_table_version": "Delta version of a table",
+    "resight_table_files": "Parquet files of a table's newest version",
+    "resight_run_state": "1 for the state of the model's newest run",
+    "resight_run_stalled": "1 if the model's newest run is recorded as running, but silent",
+    "resight_run_requested_images": "Images in the scope of the newest run",
+    "resight_run_images": "Images of the newest run by outcome",
+    "resight_run_failed_ratio": "Share of failed images among those that the newest run tried",
+    "resight_run_last_event_timestamp_seconds": "Last event of the newest run",
+    "resight_run_last_sealed_timestamp_seconds": "When a run of the model was last sealed",
+    "resight_view_published_timestamp_seconds": "When what the view shows was published",
+    "resight_view_images": "Images in the archive by their result in the view",
+    "resight_archive_files": "Files in the archive",
+    "resight_archive_images": "Images in the archive, by content",
+    "resight_archive_ingested_timestamp_seconds": "When the newest file was ingested",
+    "resight_cameras_left_out": "Cameras that are reported together, as (others)",
+    "resight_camera_newest_image_timestamp_seconds": "Newest image, by the camera's clock or by ingest",
+    "resight_camera_images": "Images of the last 7 days and of the 28 before, by the camera's clock",
+    "resight_camera_seen_images": "Images of resight_camera_images with a result in the view",
+    "resight_camera_blank_ratio": "Share of resight_camera_seen_images without a detection at the view's thresholds",
+    "resight_camera_undated_files": "Files without a time",
+    "resight_camera_clock_fault_files": "Files of a clock that was not set, excluded from all periods",
+    "resight_metrics_duration_seconds": "Time that it took to compute the metrics",
+}
+
+
+@dataclass(frozen=True)
+class Collected:
+    """Metrics, and one error in `problems` for each store that could not be read: its `resight_store_up` is 0."""
+
+    registry: CollectorRegistry
+    problems: list[ResightError] = field(default_factory=list)
+
+
+def collect(
+    tables: Tables,
+    models: ModelStore,
+    now: datetime,
+    view_name: str = PRODUCTION,
+    max_cameras: int = MAX_CAMERAS,
+) -> Collected:
+    """Return the metrics; never raises if a store is unavailable. `now` has a time zone (archive/views/health.py)."""
+    began_s = time.monotonic()
+    problems: list[ResightError] = []
+    families = _Families()
+    with _store("tables", families, problems):
+        samples = _Families()
+        view = Views(tables.url).current(view_name)
+        _add_tables(samples, tables)
+        _add_health(samples, health(tables, view, now, max_cameras), view)
+        for run in last_runs(tables, now):
+            _add_run(samples, run)
+        families.take(samples)  # all of it, or nothing
+    with _store("models", families, problems):
+        if not any(models.versions(name) for name in models.names()):
+            raise StorageUnreachable(f"no model is in {models.url}; is it mounted?")
+    families.add("resight_metrics_duration_seconds", time.monotonic() - began_s)
+    registry = CollectorRegistry()
+    registry.register(families)
+    return Collected(registry, problems)
+
+
+class _Families(Collector):
+    """Gauges by name, with their samples."""
+
+    def __init__(self) -> None:
+        self._samples: dict[str, list[tuple[dict[str, str], float]]] = {}
+
+    def add(self, name: str, value: float, **labels: str) -> None:
+        self._samples.setdefault(name, []).append((labels, value))
+
+    def take(self, others: _Families) -> None:
+        self._samples.update(others._samples)
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        for name, samples in self._samples.items():
+            family = GaugeMetricFamily(name, NAMES[name])
+            for labels, value in samples:
+                family.add_sample(name, labels, value)
+            yield family
+
+
+@contextmanager
+def _store(what: str, families: _Families, problems: list[ResightError]) -> Iterator[None]:
+    try:
+        yield
+        up = 1
+    except ResightError as error:
+        problems.append(error)
+        up = 0
+    families.add("resight_store_up", up, what=what)
+
+
+def _add_run(families: _Families, run: LastRun) -> None:
+    labels = {"model": run.model, "version": run.version}
+    for state in dict.fromkeys((*STATES, run.state)):
+        families.add("resight_run_state", state == run.state, **labels, state=state)
+    families.add("resight_run_stalled", run.stalled, **labels)
+    families.add("resight_run_requested_images", run.counts.get("requested", 0), **labels)
+    for outcome in OUTCOMES:
+        families.add("resight_run_images", run.counts.get(outcome, 0), **labels, outcome=outcome)
+    failed = run.counts.get("failed", 0)
+    seen = failed + run.counts.get("ok", 0) + run.counts.get("empty", 0)
+    if seen:
+        families.add("resight_run_failed_ratio", failed / seen, **labels)
+    families.add("resight_run_last_event_timestamp_seconds", run.event_at.timestamp(), **labels)
+    if run.sealed_at:
+        name = "resight_run_last_sealed_timestamp_seconds"
+        families.add(name, run.sealed_at.timestamp(), model=run.model)
+
+
+def _add_tables(families: _Families, tables: Tables) -> None:
+    for name in TABLES:
+        table: DeltaTable | None = tables.existing(name)
+        if table is not None:
+            families.add("resight_table_version", table.version(), table=name)
+            families.add("resight_table_files", len(table.file_uris()), table=name)
+
+
+def _add_health(families: _Families, healthy: Health, view: View | None) -> None:
+    families.add("resight_archive_files", healthy.files)
+    families.add("resight_archive_images", healthy.images)
+    if healthy.cameras:
+        newest = max(camera.newest_ingested_at for camera in healthy.cameras)
+        families.add("resight_archive_ingested_timestamp_seconds", newest.timestamp())
+    families.add("resight_cameras_left_out", healthy.left_out)
+    if view is not None:
+        labels = {"view": view.name, "model": view.model_name, "version": view.model_version}
+        if view.published_at:
+            name = "resight_view_published_timestamp_seconds"
+            families.add(name, view.published_at.timestamp(), **labels)
+        for result in RESULTS:
+            families.add(
+                "resight_view_images", healthy.results.get(result, 0), **labels, result=result
+            )
+    for camera in healthy.cameras:
+        _add_camera(families, camera, view)
+
+
+def _add_camera(families: _Families, camera: Camera, view: View | None) -> None:
+    labels = {"camera": camera.name}
+    newest = {"clock": camera.newest_taken_at, "ingest": camera.newest_ingested_at}
+    for by, moment in newest.items():
+        if moment:
+            name = "resight_camera_newest_image_timestamp_seconds"
+            families.add(name, moment.timestamp(), **labels, by=by)
+    for period, counted in (("last_7d", camera.recent), ("28d_before", camera.before)):
+        families.add("resight_camera_images", counted.images, **labels, period=period)
+        if view is None:
+            continue
+        of_view = {**labels, "view": view.name, "period": period}
+        families.add("resight_camera_seen_images", counted.seen, **of_view)
+        if counted.seen:
+            families.add("resight_camera_blank_ratio", counted.blank / counted.seen, **of_view)
+    families.add("resight_camera_undated_files", camera.undated_files, **labels)
+    families.add("resight_camera_clock_fault_files", camera.clock_fault_files, **labels)

@@ -1,0 +1,166 @@
+"""Record a run in `runs`: append-only events; the last one is the state of the run.
+
+planned facts + state running | sealed | failed | cancelled + counts -> one row per event.
+All kinds of runs are recorded here (`archive/views/run_kinds.py`): anything with an id that can be written as JSON.
+A killed run stays `running`; after five minutes without an event the view `runs` reports it as interrupted.
+An error is found inside the wrappings of Ray, which is not imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any, Literal, Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import DeltaTable
+
+from archive.delta.tables import Tables
+from archive.retention import hold
+from archive.schemas import BY_KEY, RUNS
+from archive.views.run_kinds import RunKind
+from batch.runs.accounting import Counts
+from model_store.errors import ResightError, StorageError
+from model_store.libraries import library_versions, resight_version
+from model_store.store import ModelInfo
+
+
+def recorded(
+    run_log: RunLog,
+    counts: Counts,
+    error: BaseException,
+    stages: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+) -> BaseException:
+    """Write an error and what had happened until then to the record of the run; return the error to raise.
+
+    That is the deliberate error inside `error`, if there is one.
+    """
+    cause = ours(error) or error
+    state = "cancelled" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
+    with contextlib.suppress(StorageError):  # the first error is the one to raise
+        run_log.write(state, counts, in_words(cause), stages, metrics)
+    return cause
+
+
+def ours(error: BaseException | None) -> ResightError | None:
+    """Return the deliberate error inside the wrappings of Ray and Ray Data, or None.
+
+    Ray's wrapper of an error is an instance of that error's class too, but its message is a whole traceback.
+    """
+    while error is not None:
+        cause: BaseException | None = getattr(error, "cause", None)
+        if cause is None and isinstance(error, ResightError):
+            return error
+        error = cause or error.__cause__
+    return None
+
+
+def in_words(error: BaseException) -> str:
+    """Return the message of a deliberate error; for any other error, its class and message."""
+    return str(error) if isinstance(error, ResightError) else f"{type(error).__name__}: {error}"
+
+
+State = Literal["running", "sealed", "failed", "cancelled"]
+
+
+def report_of(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the job of a sealed run reported, from its last row in `runs`."""
+    metrics, stages = (json.loads(run[name] or "{}") for name in ("metrics", "stages"))
+    report = {"run_id": run["run_id"], "accounting": run["message"], **metrics}
+    report |= {"bottleneck": stages.get("bottleneck")} if stages else {}
+    return report | {"counts": run["counts"], "stages": stages}
+
+
+class RecordedSpec(Protocol):
+    """Spec of a run, as far as its record requires it: a frozen pydantic model with an id."""
+
+    @property
+    def run_id(self) -> str: ...
+
+    def model_dump_json(self) -> str: ...
+
+
+class RunLog:
+    """Events of one run, written by any of its threads. `model` is the one that it ran; for a filter run, the one that
+    made the detections.
+    """
+
+    def __init__(
+        self, tables: Tables, spec: RecordedSpec, model: ModelInfo, kind: RunKind = "detect"
+    ) -> None:
+        self._tables, self._spec, self._model, self._kind = tables, spec, model, kind
+        written = tables.snapshot("runs").transaction_version(f"run:{spec.run_id}")
+        self._events = written or 0  # a resumed run continues the numbering
+        self._lock = threading.Lock()
+
+    def begin(self, counts: Counts, metrics: Mapping[str, Any] | None = None) -> None:
+        """Append the first event; from then on no prune removes rows of the model's key. Plan the run afterwards.
+
+        A prune that checked before the event is rejected; one that has ended is visible to the plan.
+        Raises StorageUnreachable or TableConflict.
+        """
+        self.write("running", counts, metrics=metrics)
+        for name in BY_KEY:
+            if self._tables.existing(name) is not None:
+                hold(self._tables, name)
+
+    def write(
+        self,
+        state: State,
+        counts: Counts,
+        message: str = "",
+        stages: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Append one event. `metrics`: further numbers of this kind of run, JSON in the table."""
+        with self._lock:
+            self._write(state, counts, message, stages, metrics)
+
+    def _write(
+        self,
+        state: State,
+        counts: Counts,
+        message: str,
+        stages: Mapping[str, Any] | None,
+        metrics: Mapping[str, Any] | None,
+    ) -> None:
+        row = {
+            "run_id": self._spec.run_id,
+            "event": self._events,
+            "state": state,
+            "event_at": datetime.now(UTC),
+            "inference_key": self._model.inference_key,
+            "model_name": self._model.name,
+            "model_version": self._model.version,
+            "weights_sha256": self._model.weights_sha256,
+            "spec": self._spec.model_dump_json(),
+            "counts": asdict(counts),
+            "message": message[:2000],
+            "stages": json.dumps(stages) if stages is not None else None,
+            "resight_version": resight_version(),
+            "library_versions": json.dumps(library_versions()),
+            "kind": self._kind,
+            "metrics": json.dumps(metrics) if metrics is not None else None,
+        }
+        rows = pa.Table.from_pylist([row], schema=RUNS)
+        self._tables.append("runs", rows, f"run:{self._spec.run_id}", self._not_yet_there)
+        self._events += 1
+
+    def _not_yet_there(self, snapshot: DeltaTable, rows: pa.Table) -> pa.Table:
+        """Return no row if the event was committed, but the acknowledgement was late. Otherwise return the event,
+        numbered after those that another driver of this run has written.
+        """
+        own = (pc.field("run_id") == self._spec.run_id) & (
+            pc.field("event_at") == rows["event_at"][0]
+        )
+        if snapshot.to_pyarrow_dataset().count_rows(filter=own):
+            return rows.slice(0, 0)
+        self._events = snapshot.transaction_version(f"run:{self._spec.run_id}") or 0
+        column = rows.schema.get_field_index("event")
+        return rows.set_column(column, "event", pa.array([self._events], pa.int32()))

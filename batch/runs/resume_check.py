@@ -1,0 +1,130 @@
+"""Check that a run that is resumed by its id is still the same run.
+
+The last event of the run in `runs` is compared with the new spec: another model, scope, limit or kind of snips would
+mix two runs under one id. The pace (chunks, actors, threads, commits) may differ.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from archive.delta.snapshot import open_tables
+from archive.delta.tables import Tables
+from archive.views.past import PastTables, moment_of
+from archive.views.run_kinds import in_words
+from batch.runs.spec import PassSpec
+from batch.schedule.config_impact import Side, changes, numerics_of
+from model_store.errors import Conflict, ResightError
+from model_store.names import VersionId, version_id
+from model_store.store import ModelStore, ModelVersion
+
+_LAST = """
+    select model_name, model_version, inference_key, spec, coalesce(kind, 'detect') from runs
+    where run_id = $run order by event desc limit 1
+"""
+_BEGAN_ON = """
+    select metrics from runs where run_id = $run
+        and (select arg_max(state, event) from runs where run_id = $run) <> 'sealed'
+        and (metrics->'began_on') is not null
+    order by event desc limit 1
+"""
+MAX_CHARS = 40
+"""Characters of a value in an error: enough to distinguish digests and lists of labels."""
+
+
+def began_on(tables: Tables, run_id: str) -> PastTables | None:
+    """Return the tables as they were when an unsealed run began; None for a new or a sealed run.
+
+    Also None for a run of an older release, which did not record it.
+    """
+    with open_tables(tables, "runs") as sql:
+        rows = sql.execute(_BEGAN_ON, {"run": run_id}).fetchall()
+    return PastTables(tables.url, json.loads(rows[0][0])["began_on"]) if rows else None
+
+
+def begin_on(tables: Tables, run_id: str) -> PastTables:
+    """Return the tables that a run covers: as they were when it began, which is now for a new run.
+
+    Record its `moment` as `began_on` in the metrics of the run's next event.
+    """
+    return began_on(tables, run_id) or PastTables(tables.url, moment_of(tables))
+
+
+def require_same_run(
+    tables: Tables, spec: PassSpec, model: ModelVersion, store: ModelStore | None = None
+) -> None:
+    """Compare a spec with the record of its run, if there is one. Raises Conflict that names each field that differs.
+
+    `store`: may have the version that the run began with, to list the fields in which the model differs.
+    """
+    with open_tables(tables, "runs") as sql:
+        rows = sql.execute(_LAST, {"run": spec.run_id}).fetchall()
+    if not rows:
+        return
+    name, version, key, text, was = rows[0]
+    if was != spec.run_kind:
+        raise Conflict(
+            f"run {spec.run_id} is {in_words(was)} and cannot be resumed as {in_words(spec.run_kind)}: "
+            "leave out --run-id"
+        )
+    differs = list(_differences(json.loads(text), json.loads(spec.model_dump_json()), spec.same))
+    if key != model.info.inference_key:
+        words = f"model was {name}@{version} ({key[:12]}…), now {_named(model)}"
+        fields = ""
+        if store and was == "detect":
+            fields = _config_differences(store, version_id(name, version), key, model)
+        differs.insert(0, f"{words}{fields}")
+    if differs:
+        raise Conflict(
+            f"run {spec.run_id} cannot be resumed as another run: {'; '.join(differs)}. Use the same options, "
+            "or leave out --run-id for a new run: finished images are not repeated"
+        )
+
+
+def _differences(was: Mapping[str, Any], now: Mapping[str, Any], same: Sequence[str]) -> list[str]:
+    differences: list[str] = []
+    for field in same:
+        old, new = was.get(field), now.get(field)
+        if isinstance(new, Mapping):
+            old = old or {}
+            differences += [
+                f"{field}.{name} was {old.get(name)!r}, now {new.get(name)!r}"
+                for name in sorted(set(old) | set(new))
+                if old.get(name) != new.get(name)
+            ]
+        elif old != new:
+            differences.append(f"{field} was {old!r}, now {new!r}")
+    return differences
+
+
+def _config_differences(
+    store: ModelStore, began_with: VersionId, key: str, model: ModelVersion
+) -> str:
+    """Return the fields that differ, in brackets; empty if the store no longer has that version as it was."""
+    try:
+        was, now = store.describe(began_with), model.detector_config
+        config, weights = was.detector_config, was.info.weights_sha256
+    except ResightError:
+        return ""
+    numerics = numerics_of(config, weights, key)
+    if numerics is None:
+        return ""
+    old = Side(config, weights, config.thresholds, numerics)
+    new = Side(now, model.info.weights_sha256, now.thresholds)
+    fields = "; ".join(
+        f"{change.field} was {_short(change.old)}, now {_short(change.new)}"
+        for change in changes(old, new)
+        if change.needs == "inference"
+    )
+    return f" [{fields}]" if fields else ""
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= MAX_CHARS else f"{text[:MAX_CHARS]}…"
+
+
+def _named(model: ModelVersion) -> str:
+    return f"{model.id} ({model.info.inference_key[:12]}…)"

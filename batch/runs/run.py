@@ -1,0 +1,117 @@
+"""Execute one run, from plan to closed accounting; its steps are in this order.
+
+pin the inputs -> same run as before? -> record -> plan -> PassRun: make sure a replica can answer, stream and commit,
+read back -> a PassRun for snips, with --snips -> seal -> publish, if nothing is published yet
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import pyarrow as pa
+import structlog
+
+from archive.delta.tables import Tables
+from archive.retention import remember_store
+from batch.crops.plan import plan_snips
+from batch.pipeline.commit import Committer
+from batch.pipeline.drain import into_table
+from batch.pipeline.graph import stage_rows, stage_threads
+from batch.pipeline.read_image import require_present
+from batch.planning.id_list import keep_ids
+from batch.planning.pass_of import pass_of
+from batch.planning.passes import Pass
+from batch.planning.plan import Plan, plan_pass
+from batch.runs.accounting import Counts, Tally, planned_counts, read_back
+from batch.runs.lease import heartbeat, leased
+from batch.runs.post_run import afterwards
+from batch.runs.progress import Progress, Stages
+from batch.runs.record import RunLog, recorded
+from batch.runs.report import RunReport, rounded
+from batch.runs.resume_check import begin_on, require_same_run
+from batch.runs.spec import PassSpec, RunSpec
+from model_store.deployment import read_pool
+from model_store.storage import Folder
+from model_store.store import ModelStore
+
+log = structlog.get_logger("resight.run")
+
+
+def execute(spec: PassSpec, tables: Tables, store: ModelStore) -> RunReport:
+    """Execute the run. Raises ResightError (recorded in `runs`) if it fails."""
+    work = pass_of(spec, tables, store)
+    require_same_run(tables, spec, work.model, store)
+    keep_ids(tables.url, spec.scope.ids)
+    run_log = RunLog(tables, spec, work.model.info, spec.run_kind)
+    run = PassRun(spec, work, tables, store)
+    past = begin_on(tables, spec.run_id)
+    try:
+        run_log.begin(run.progress.counts, {"began_on": past.moment})
+        remember_store(tables.url, store.url)
+        with heartbeat(lambda: run_log.write("running", run.progress.counts)):
+            plan = plan_pass(tables, work, spec.scope, past=past)
+            log.info("planned", run_id=spec.run_id, model=str(work.model.id), **work.facts(plan))
+            final = run.carry_out(plan)
+            stages, lines, more = run.spent(), [final.line(work.line)], dict[str, Any]()
+            if isinstance(spec, RunSpec) and spec.snips:
+                snips = plan_snips(tables, plan, spec)
+                log.info("snips_planned", run_id=spec.run_id, wanted=snips.requested, todo=snips.todo)  # fmt: skip
+                made = PassRun(spec, snips.work, tables, store).carry_out(snips)
+                more["snips"] = snips.work.counts(made)
+                lines.append(made.line(snips.work.line))
+    except BaseException as error:
+        stages = run.spent() if run.stages.ms else None
+        cause = recorded(run_log, run.progress.counts, error, stages)
+        raise cause from cause.__cause__  # without the traceback of Ray's wrapper
+    seconds, rates = run.progress.elapsed_s(), run.progress.rates()
+    metrics = work.metrics(plan) | rounded({"seconds": seconds, **rates})
+    run_log.write("sealed", final, "; ".join(lines), stages | more, metrics)
+    more |= afterwards(spec, plan, tables, store, run.progress.steady_rate() or run.progress.rate())
+    return RunReport(spec.run_id, plan, final, seconds, rates, stages, more)
+
+
+class PassRun:
+    """Carry out the plan of one pass of a run: stream its rows into the table, and count them there."""
+
+    def __init__(self, spec: PassSpec, work: Pass, tables: Tables, store: ModelStore) -> None:
+        self.progress = Progress(spec.run_id, Counts(), spec.commit_s, work)
+        self._spec, self._work, self._tables, self._store = spec, work, tables, store
+        self.stages = Stages()
+        self._committer: Committer | None = None
+
+    def carry_out(self, plan: Plan) -> Counts:
+        """Return the final counts. Raises ResightError; rows committed before it are kept."""
+        self.progress.counts = planned_counts(plan)
+        if plan.todo:
+            for root in plan.roots():
+                require_present(Folder(root))
+            self._work.prepare(self._tables)
+            self._committer = Committer(self._tables, self._spec, plan)
+            with contextlib.ExitStack() as lease:
+                pool = ""
+                if self._work.needs_replica:
+                    pool = read_pool(self._store, self._work.model.id.name)
+                    lease.enter_context(leased(self._work.model, pool, self._spec.run_id))
+                self._stream(plan, pool, self._committer)
+        return read_back(self._tables, plan, self._spec.run_id)
+
+    def spent(self) -> dict[str, Any]:
+        """Return the times by stage."""
+        commit_s = self._committer.seconds if self._committer else 0.0
+        threads = self._spec.actors * stage_threads(self._spec)
+        return self.stages.report(self.progress.elapsed_s(), commit_s, threads, self._work.by_node)
+
+    def _stream(self, plan: Plan, pool: str, committer: Committer) -> None:
+        tally = Tally(self._work, self.progress.counts)
+
+        def arrived(rows: pa.Table) -> Counts:
+            if self._work.needs_replica:
+                self.stages.add(rows)
+            self.progress.arrived(tally.add(rows))
+            return tally.counts
+
+        self.progress.begin()
+        rows = stage_rows(self._spec, plan, pool)
+        into_table(rows, self._tables, committer, self._spec.stop, tally.counts, arrived)
+        self.progress.say()

@@ -1,0 +1,138 @@
+"""Read the facts for a decision from the tables, the views and the model store; nothing is written.
+
+(tables, store, wanted model version) -> Facts, and the published side for batch/schedule/config_impact.py.
+Counts take one pass over the digests of `media` and the results of one key.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from archive.delta.scratch_db import LARGE_MIB, Scratch
+from archive.delta.snapshot import recent_rows, scan
+from archive.delta.tables import Tables
+from archive.schemas import MEDIA, RESULTS
+from archive.views.run_kinds import kind_of
+from archive.views.views import View, Views, was_rolled_back
+from batch.planning.plan import TRIED_AGAIN, pinned
+from batch.schedule.config_impact import Side, numerics_of
+from batch.schedule.decide import Facts, Wanted, shown_by
+from batch.schedule.decision_log import started_run
+from model_store.errors import BadRequest, ModelError, ModelNotFound
+from model_store.inference_key import NUMERICS_VERSION
+from model_store.names import VersionId
+from model_store.store import ModelStore, ModelVersion, get_first_model
+
+SILENT = timedelta(minutes=5)
+"""A run without an event for this long counts as interrupted, as in the view `runs`."""
+_COUNTS = """
+    with present as (
+        select distinct md5_number(media_sha256) as id from media where missing_since is null),
+    done as (
+        select md5_number(media_sha256) as id, status, finished_at,
+            status = 'failed' and error_code in (select unnest($tried_again)) as again
+        from results)
+    select count(*), count(*) filter (status is null), count(*) filter (status = 'ok'),
+        count(*) filter (status = 'failed'), count(*) filter (again), epoch_us(min(finished_at) filter (again))
+    from present left join done using (id)
+"""
+
+
+def wanted_version(store: ModelStore, view: View | None, ref: str = "") -> ModelVersion:
+    """Return the version that `ref` refers to; default: the name of the published model, or of the only one.
+
+    Raises BadRequest if nothing is published and there are several models. Raises ModelNotFound or ModelRefused.
+    """
+    if not ref and view is None:
+        names = [name for name in store.names() if store.versions(name)]
+        if not names:
+            raise ModelNotFound(f"no model is in {store.url}; to begin with: {get_first_model()}")
+        if len(names) > 1:
+            raise BadRequest(
+                f"nothing is published yet: name a model with --model: {', '.join(names)}; see --help"
+            )
+        ref = names[0]
+    return pinned(store, ref or (view.model_name if view else ""))
+
+
+def gather(tables: Tables, model: ModelVersion, now: datetime) -> Facts:
+    """Return the facts. `now` has a time zone. Raises StorageUnreachable."""
+    history, key = Views(tables.url).history(), model.info.inference_key
+    view, shown = history[-1] if history else None, model.detector_config.thresholds
+    return Facts(
+        wanted=_wanted(model),
+        published=view,
+        published_numerics=_published_numerics(model, view),
+        taken_back=was_rolled_back(history, key, shown.default, shown.per_label),
+        running=running_run(tables, key, now) or started_run(tables, key, now),
+        **_counts(tables, key),
+    )
+
+
+def published_side(store: ModelStore, view: View) -> Side | None:
+    """Return the published model as it is in the store; None if it is missing or differs from the published one."""
+    try:
+        version = store.describe(VersionId(view.model_name, view.model_version))
+    except ModelError:
+        return None
+    config, weights = version.detector_config, version.info.weights_sha256
+    numerics = numerics_of(config, weights, view.inference_key)
+    if numerics is None:
+        return None
+    return Side(config, weights, shown_by(view), numerics, view.layers)
+
+
+def wanted_side(model: ModelVersion, layers: tuple[str, ...] = ()) -> Side:
+    config = model.detector_config
+    return Side(config, model.info.weights_sha256, config.thresholds, NUMERICS_VERSION, layers)
+
+
+def running_run(tables: Tables, key: str, now: datetime) -> str | None:
+    """Return a detection run of this inference key with an event within SILENT and no end, or None."""
+    columns = ("run_id", "event", "state", "kind")
+    events = recent_rows(
+        tables.existing("runs"), "event_at", now - SILENT, columns, inference_key=key
+    )
+    events.sort(key=lambda row: row["event"])
+    last = {row["run_id"]: row["state"] for row in events if kind_of(row) == "detect"}
+    return next((run for run, state in sorted(last.items()) if state == "running"), None)
+
+
+def _wanted(model: ModelVersion) -> Wanted:
+    return Wanted(
+        name=model.info.name,
+        version=model.info.version,
+        inference_key=model.info.inference_key,
+        numerics=NUMERICS_VERSION,
+        thresholds=model.detector_config.thresholds,
+    )
+
+
+def _published_numerics(model: ModelVersion, view: View | None) -> int | None:
+    if view is None:
+        return None
+    return numerics_of(model.detector_config, model.info.weights_sha256, view.inference_key)
+
+
+def _counts(tables: Tables, key: str) -> dict[str, Any]:
+    scratch = Scratch("facts", LARGE_MIB, in_order=False)
+    try:
+        scan(scratch.sql, "media", tables.existing("media"), MEDIA)
+        scan(scratch.sql, "results", tables.existing("results"), RESULTS, key)
+        rows = scratch.sql.execute(_COUNTS, {"tried_again": list(TRIED_AGAIN)}).fetchall()
+    finally:
+        scratch.close()
+    images, new, ok, failed, retryable, since = rows[0]
+    return {
+        "images": images,
+        "new_images": new,
+        "results": {"ok": ok, "failed": failed},
+        "retryable": retryable,
+        "retry_since": _local(since),
+    }
+
+
+def _local(epoch_us: int | None) -> datetime | None:
+    """Return the local time of this machine, without a zone."""
+    return None if epoch_us is None else datetime.fromtimestamp(epoch_us / 1e6)

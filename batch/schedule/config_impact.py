@@ -1,0 +1,210 @@
+"""Compare the published model and thresholds with the wanted ones: what differs, what it needs, and why.
+
+(published Side, wanted Side) -> Change(field, old, new, needs, why), one per field; FIELD_NEEDS lists them by the
+dotted name of a leaf of ModelConfig ("preprocess.tiling.tile_px").
+The most expensive change decides what is needed: nothing, the view published again, its layers computed again, or a
+run. The inference key differs exactly if a change needs inference (tests/batch/schedule/test_config_impact.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from model_store.config import ModelConfig, Thresholds
+from model_store.inference_key import NUMERICS_VERSION, canonical_json, inference_key
+
+Need = Literal["nothing", "view", "postprocess", "inference"]
+NEEDS: tuple[Need, ...] = ("nothing", "view", "postprocess", "inference")
+"""Cheapest first."""
+
+_PIXELS = "the network gets different pixels"
+_BOXES = "different boxes of the network's output are kept, and only those are stored"
+_TILES = "the image is cut into different tiles"
+_MERGED = "boxes of different tiles are merged differently before they are stored"
+_BLOBS = "a motion detector has these settings in place of weights"
+_WORDS = "text for people: no row depends on it"
+_PACE = "it decides how images are batched: rows are the same"
+
+FIELD_NEEDS: dict[str, tuple[Need, str]] = {
+    "kind": ("inference", "a classifier has no boxes, and a detector's rows are not its results"),
+    "runtime.kind": (
+        "nothing",
+        "the key has the digest of the weights, not the runtime that reads them",
+    ),
+    "runtime.weights": ("nothing", "a file name: the digest of the file decides"),
+    "runtime.min_contrast": ("inference", _BLOBS),
+    "runtime.min_area_frac": ("inference", _BLOBS),
+    "runtime.background_sigma_px": ("inference", _BLOBS),
+    "runtime.max_blobs": ("inference", _BLOBS),
+    "decoder": ("inference", "the network's output is decoded into different boxes"),
+    "preprocess.resize": ("inference", _PIXELS),
+    "preprocess.side_px": ("inference", _PIXELS),
+    "preprocess.height_px": ("inference", _PIXELS),
+    "preprocess.stride_px": ("inference", f"{_PIXELS} if resize is rect"),
+    "preprocess.interpolation": ("inference", _PIXELS),
+    "preprocess.pad_value": ("inference", _PIXELS),
+    "preprocess.channel_order": ("inference", _PIXELS),
+    "preprocess.divide_by": ("inference", _PIXELS),
+    "preprocess.mean": ("inference", _PIXELS),
+    "preprocess.std": ("inference", _PIXELS),
+    "preprocess.jpeg_shrink": ("inference", "JPEGs are decoded at a different size"),
+    "preprocess.damaged": (
+        "inference",
+        "damaged JPEGs get detections instead of failing, or the reverse",
+    ),
+    "preprocess.tiling": ("inference", "objects are detected in tiles, or no longer"),
+    "preprocess.tiling.tile_px": ("inference", _TILES),
+    "preprocess.tiling.overlap_frac": ("inference", _TILES),
+    "preprocess.tiling.whole": (
+        "inference",
+        "the whole image is searched in addition to its tiles, or no longer",
+    ),
+    "preprocess.tiling.merge.kind": ("inference", _MERGED),
+    "preprocess.tiling.merge.measure": ("inference", _MERGED),
+    "preprocess.tiling.merge.over": ("inference", _MERGED),
+    "nms.kind": ("inference", _BOXES),
+    "nms.iou": ("inference", _BOXES),
+    "nms.class_aware": ("inference", _BOXES),
+    "nms.inclusive_px": ("inference", _BOXES),
+    "nms.max_detections": ("inference", _BOXES),
+    "labels": (
+        "inference",
+        "rows contain the label, and the key the list: a renamed label would have two names in one result "
+        "(to rename what is shown without inference, keep the model and use a layer)",
+    ),
+    "score_floor": (
+        "inference",
+        "it decides what is stored; to show less or more of what is stored, change a threshold",
+    ),
+    "thresholds.default": ("view", "all scores down to score_floor are stored: publish again"),
+    "thresholds.per_label": ("view", "all scores down to score_floor are stored: publish again"),
+    "batch.max": ("nothing", _PACE),
+    "batch.wait_ms": ("nothing", _PACE),
+    "licence": ("nothing", _WORDS),
+    "source": ("nothing", _WORDS),
+    "description": ("nothing", _WORDS),
+}
+"""`preprocess.tiling` itself is a change between no tiling and some."""
+
+
+NUMERICS_AHEAD = 20
+"""Newer numerics versions that are recognised, for results made before a release was rolled back."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """A model version, the numerics version of its results, and how they are shown.
+
+    `shown` are the thresholds of the view, which may differ from the model's own.
+    """
+
+    config: ModelConfig
+    weights_sha256: str
+    shown: Thresholds
+    numerics: int = NUMERICS_VERSION
+    layers: tuple[str, ...] = ()
+
+    @property
+    def inference_key(self) -> str:
+        return inference_key(self.config, self.weights_sha256, self.numerics)
+
+
+@dataclass(frozen=True)
+class Change:
+    """A field that differs; a value is None if that side lacks the field."""
+
+    field: str
+    old: object
+    new: object
+    needs: Need
+    why: str
+
+
+def changes(old: Side, new: Side) -> list[Change]:
+    """Return the changes, most expensive first; empty if both sides are the same.
+
+    A field that only one kind of runtime has is compared only if both sides are of that kind.
+    """
+    changed = [*_config(old.config, new.config), *_weights(old, new)]
+    changed += [
+        *_numerics(old, new),
+        *_layers(old.layers, new.layers),
+        *threshold_changes(old.shown, new.shown, new.config.score_floor),
+    ]
+    return dearest_first(changed)
+
+
+def dearest_first(found: Sequence[Change]) -> list[Change]:
+    return sorted(found, key=lambda change: -NEEDS.index(change.needs))
+
+
+def overall(found: Sequence[Change]) -> Need:
+    """Return the most expensive need; "nothing" without changes."""
+    return NEEDS[max((NEEDS.index(change.needs) for change in found), default=0)]
+
+
+def threshold_changes(old: Thresholds, new: Thresholds, score_floor: float) -> Iterator[Change]:
+    """Yield the changed thresholds, by label if it has its own; a threshold written differently is not a change."""
+    if old.default != new.default:
+        yield _threshold("default", old.default, new.default, score_floor)
+    for label in sorted(old.per_label.keys() | new.per_label.keys()):
+        before = old.per_label.get(label, old.default)
+        after = new.per_label.get(label, new.default)
+        if before != after:
+            yield _threshold(f"per_label.{label}", before, after, score_floor)
+
+
+def numerics_of(config: ModelConfig, weights_sha256: str, key: str) -> int | None:
+    """Return the numerics version with which this config has this inference key, or None."""
+    versions = range(1, NUMERICS_VERSION + NUMERICS_AHEAD)
+    return next((n for n in versions if inference_key(config, weights_sha256, n) == key), None)
+
+
+def _config(old: ModelConfig, new: ModelConfig) -> Iterator[Change]:
+    """Yield changed fields of the config, without thresholds: `changes` compares the shown ones."""
+    before, after = (side.model_dump(mode="json", exclude={"thresholds"}) for side in (old, new))
+    for name, old_value, new_value in _differences("", before, after):
+        yield Change(name, old_value, new_value, *FIELD_NEEDS[name])
+
+
+def _differences(path: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yield dotted name and both values of each difference in the fields that both sides have."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in sorted(old.keys() & new.keys()):
+            yield from _differences(f"{path}.{name}".lstrip("."), old[name], new[name])
+    elif canonical_json(old) != canonical_json(new):
+        yield path, old, new
+
+
+def _weights(old: Side, new: Side) -> Iterator[Change]:
+    both_motion = old.config.runtime.kind == new.config.runtime.kind == "motion"
+    if old.weights_sha256 != new.weights_sha256 and not both_motion:  # its digest covers the fields
+        why = "different weights: every score and box may differ"
+        yield Change("weights_sha256", old.weights_sha256, new.weights_sha256, "inference", why)
+
+
+def _numerics(old: Side, new: Side) -> Iterator[Change]:
+    if old.numerics != new.numerics:
+        why = (
+            "the code computes the same model differently (model_store/inference_key.py lists how)"
+        )
+        yield Change("numerics_version", old.numerics, new.numerics, "inference", why)
+
+
+def _layers(old: tuple[str, ...], new: tuple[str, ...]) -> Iterator[Change]:
+    """Yield the change of layers. A layer is computed from those below it, so those above it can be removed."""
+    if old == new:
+        return
+    if old[: len(new)] == new:
+        yield Change("layers", old, new, "view", "the topmost layers are removed: those below stay")
+        return
+    yield Change("layers", old, new, "postprocess", "layers are computed from the stored rows")
+
+
+def _threshold(name: str, old: float, new: float, score_floor: float) -> Change:
+    needs, why = FIELD_NEEDS[f"thresholds.{name.partition('.')[0]}"]
+    if new < score_floor:
+        why += f"; no score below score_floor {score_floor:g} is stored, so none below it is shown"
+    return Change(f"thresholds.{name}", old, new, needs, why)

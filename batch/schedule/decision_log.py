@@ -1,0 +1,99 @@
+"""Record decisions in table `decisions`: one row per check whether a reprocess is due.
+
+(facts, decision) --keep_decision--> its id, or the run of an earlier claim if the decision starts a run.
+If several processes would start a run of one inference key at once, one does. Its row is the claim: the table accepts
+only one of two rows that were written on the same snapshot.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import pyarrow as pa
+from deltalake import DeltaTable
+
+from archive.delta.snapshot import recent_rows
+from archive.delta.tables import Tables
+from archive.schemas import DECISIONS
+from batch.schedule.decide import Decision, Facts
+from model_store.libraries import resight_version
+
+STARTING = timedelta(minutes=5)
+"""A decided run without an event for this long was never started: its claim is void."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Id of the decision. `claimed_by`: the run of an earlier decision; if set, nothing was recorded."""
+
+    decision_id: str
+    claimed_by: str | None = None
+
+
+def keep_decision(
+    tables: Tables, facts: Facts, decision: Decision, now: datetime, acted: bool, run_id: str = ""
+) -> Kept:
+    """Append one row. With the `run_id` of a run that it starts, the row is a claim.
+
+    `now` has a time zone. Raises StorageUnreachable or TableConflict.
+    """
+    new = _row(facts, decision, now, acted, run_id)
+    key, decision_id = facts.wanted.inference_key, str(new["decision_id"])
+    others: list[str | None] = []
+
+    def missing(snapshot: DeltaTable, rows: pa.Table) -> pa.Table:
+        recent = _recent(snapshot, key, now)
+        if any(row["decision_id"] == decision_id for row in recent):  # a lost acknowledgement
+            return rows.slice(0, 0)
+        others.append(_started(tables, recent, key, now) if run_id else None)
+        return rows.slice(0, 0) if others[-1] else rows
+
+    rows = pa.Table.from_pylist([new], schema=DECISIONS)
+    tables.append("decisions", rows, f"decisions:{key}", missing)
+    return Kept(decision_id, others[-1])
+
+
+def started_run(tables: Tables, key: str, now: datetime) -> str | None:
+    """Return a run of this inference key that was decided within STARTING and has no event yet, or None."""
+    return _started(tables, _recent(tables.existing("decisions"), key, now), key, now)
+
+
+def _recent(table: DeltaTable | None, key: str, now: datetime) -> list[dict[str, str]]:
+    """Return recent decisions on this key, with the runs that they started."""
+    return recent_rows(
+        table, "decided_at", now - STARTING, ("decision_id", "run_id"), inference_key=key
+    )
+
+
+def _started(tables: Tables, decided: list[dict[str, str]], key: str, now: datetime) -> str | None:
+    """Return the first of these runs without an event in `runs`, or None."""
+    runs = {row["run_id"] for row in decided if row["run_id"]}
+    if runs:
+        since = now - 2 * STARTING  # clocks of two machines may differ
+        events = recent_rows(
+            tables.existing("runs"), "event_at", since, ("run_id",), inference_key=key
+        )
+        runs -= {row["run_id"] for row in events}
+    return min(runs, default=None)
+
+
+def _row(
+    facts: Facts, decision: Decision, now: datetime, acted: bool, run_id: str
+) -> dict[str, object]:
+    wanted, view = facts.wanted, facts.published
+    return {
+        "decision_id": f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}",
+        "decided_at": now,
+        "action": decision.action,
+        "acted": acted,
+        "model_name": wanted.name,
+        "model_version": wanted.version,
+        "inference_key": wanted.inference_key,
+        "published_key": view.inference_key if view else None,
+        "reasons": list(decision.reasons),
+        "facts": facts.model_dump_json(),
+        "run_id": run_id or None,
+        "resight_version": resight_version(),
+    }

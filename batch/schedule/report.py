@@ -1,0 +1,124 @@
+"""`resight plan`: report what differs from the published view, what a run would do, and what the policy decides.
+
+(tables, store, policy, model, scope) -> PlanReport. Nothing is written, and no cluster is needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from archive.delta.tables import Tables
+from archive.views.views import View
+from batch.filters.layers import silent
+from batch.planning.plan import Plan, make_plan
+from batch.runs.scope import Scope
+from batch.schedule.archive_state import gather, published_side, wanted_side
+from batch.schedule.config_impact import (
+    Change,
+    Need,
+    changes,
+    dearest_first,
+    overall,
+    threshold_changes,
+)
+from batch.schedule.decide import Decision, Facts, decide, shown_by
+from batch.schedule.policy import Policy
+from batch.schedule.run_if_due import local_time
+from model_store.store import ModelStore, ModelVersion
+
+NEED_WORDS: dict[Need, str] = {
+    "nothing": "no-op",
+    "view": "view only",
+    "postprocess": "post-process only",
+    "inference": "full inference",
+}
+
+
+@dataclass(frozen=True)
+class PlanReport:
+    """The plan, the changes and the decision. `compared`: how the two sides were compared."""
+
+    facts: Facts
+    compared: str
+    changes: tuple[Change, ...]
+    decision: Decision
+    plan: Plan
+
+    @property
+    def needs(self) -> str:
+        """Return what the changes need for all images, even if some have results already."""
+        return NEED_WORDS[overall(self.changes)]
+
+    def as_dict(self) -> dict[str, Any]:
+        wanted, view = self.facts.wanted, self.facts.published
+        return {
+            "model": str(wanted),
+            "inference_key": wanted.inference_key,
+            "published": f"{view.model_name}@{view.model_version}" if view else None,
+            "published_key": view.inference_key if view else None,
+            "compared": self.compared,
+            "needs": self.needs,
+            "changes": [asdict(change) for change in self.changes],
+            "scope": self.plan.scope.words(),
+            "files": self.plan.files,
+            "requested": self.plan.requested,
+            "reused": self.plan.reused,
+            "to_infer": self.plan.todo,
+            "bytes": self.plan.todo_bytes,
+            "decision": self.decision.action,
+            "reasons": list(self.decision.reasons),
+            "until": self.decision.until,
+        }
+
+
+def plan_report(
+    tables: Tables, store: ModelStore, policy: Policy, version: ModelVersion, scope: Scope
+) -> PlanReport:
+    """Return the report. The policy's decision covers all images, not only the scope.
+
+    Raises BadRequest if the scope has no image. Raises StorageError.
+    """
+    now = datetime.now(UTC)
+    facts = gather(tables, version, now)
+    compared, changed = compare(store, facts.published, version)
+    changed += layers_to_make(tables, facts.published, version)
+    return PlanReport(
+        facts=facts,
+        compared=compared,
+        changes=tuple(dearest_first(changed)),
+        decision=decide(facts, policy, local_time(now)),
+        plan=make_plan(tables, version, scope, read_only=True),
+    )
+
+
+def layers_to_make(tables: Tables, view: View | None, model: ModelVersion) -> list[Change]:
+    """Return the published layers that have no rows for this model yet: they stay published with it."""
+    if view is None:
+        return []
+    fields = {"inference_key": model.info.inference_key, "run_id": None}
+    why = "the layer was not computed for this model's results yet: resight filters rerun, after its run"
+    return [
+        Change(f"layers.{layer.kind}", "made", "not made", "postprocess", why)
+        for layer in silent(tables, view.model_copy(update=fields))
+    ]
+
+
+def compare(store: ModelStore, view: View | None, model: ModelVersion) -> tuple[str, list[Change]]:
+    """Return how the published model and the wanted one were compared, and the changes."""
+    key = model.info.inference_key
+    if view is None:
+        why = "nothing is published"
+        return why, [Change("inference_key", None, key, "inference", why)]
+    side = published_side(store, view)
+    if side is not None:
+        return "field by field", changes(side, wanted_side(model, view.layers))
+    published = f"{view.model_name}@{view.model_version}"
+    how = f"by inference key and thresholds: {store.url} does not have {published} as it was published"
+    config = model.detector_config
+    changed = list(threshold_changes(shown_by(view), config.thresholds, config.score_floor))
+    if view.inference_key != key:
+        why = "a field that decides the rows differs"
+        changed.insert(0, Change("inference_key", view.inference_key, key, "inference", why))
+    return how, changed

@@ -1,0 +1,82 @@
+"""`resight reprocess --if-needed`: decide by the policy what to do now, and record it; safe to run from cron.
+
+(tables, store, policy, model, --publish) -> Needed(decision, scope and id of a run to start, what to publish).
+If several processes decide at once, one starts the run; the others return its id and do nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from archive.delta.tables import Tables
+from archive.views.views import View, Views, was_rolled_back
+from batch.runs.scope import Scope
+from batch.runs.spec import new_run_id
+from batch.schedule.archive_state import gather, wanted_version
+from batch.schedule.decide import Decision, Facts, decide
+from batch.schedule.decision_log import keep_decision
+from batch.schedule.policy import Policy
+from model_store.store import ModelStore, ModelVersion
+
+
+@dataclass(frozen=True)
+class Needed:
+    """A decision and what to do. `scope` and `run_id` are those of the run to start, or None. `publish` is the argument
+    for `resight runs publish`: that run after its end, or a name@version now; None: publish nothing.
+    """
+
+    model: ModelVersion
+    facts: Facts
+    decision: Decision
+    decision_id: str
+    scope: Scope | None = None
+    run_id: str | None = None
+    publish: str | None = None
+
+
+def if_needed(
+    tables: Tables,
+    store: ModelStore,
+    policy: Policy,
+    model: str = "",
+    publish: bool = False,
+    now: datetime | None = None,
+) -> Needed:
+    """Decide, and record the decision. `model` defaults to the name of the published one; `now` has a time zone.
+
+    Raises BadRequest if no model is given, none is published, and there are several. Raises ModelError or StorageError.
+    """
+    now = now or datetime.now(UTC)
+    version = wanted_version(store, Views(tables.url).current(), model)
+    facts = gather(tables, version, now)
+    decision = decide(facts, policy, local_time(now))
+    if decision.scope is not None:
+        run_id = new_run_id()
+        kept = keep_decision(tables, facts, decision, now, acted=True, run_id=run_id)
+        if kept.claimed_by is None:
+            shown = run_id if publish and decision.publish else None
+            return Needed(version, facts, decision, kept.decision_id, decision.scope, run_id, shown)
+        facts = facts.model_copy(update={"running": kept.claimed_by})
+        decision = decide(facts, policy, local_time(now))
+    publishes = publish and decision.action == "view"
+    if decision.action == "view" and not publish:
+        decision = replace(
+            decision, reasons=(*decision.reasons, "not done: --publish is not given")
+        )
+    kept = keep_decision(tables, facts, decision, now, acted=publishes)
+    shown = str(version.id) if publishes else None
+    return Needed(version, facts, decision, kept.decision_id, publish=shown)
+
+
+def rolled_back_since(tables: Tables, new: View) -> list[str]:
+    """Return the reason not to publish `new` if it was rolled back after the decision. Raises StorageUnreachable."""
+    history = Views(tables.url).history(new.name)
+    if not was_rolled_back(history, new.inference_key, new.threshold, new.label_thresholds):
+        return []
+    return ["it was rolled back after the decision to publish it"]
+
+
+def local_time(now: datetime) -> datetime:
+    """Return the local time of this machine, without a zone."""
+    return now.astimezone().replace(tzinfo=None)

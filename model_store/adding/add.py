@@ -1,0 +1,145 @@
+"""Add a version: recognise and load the weights, record and reproduce a golden probe, publish with READY last.
+
+weights file (or none, for runtime motion) + config overrides + probe images -> ModelVersion
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+
+from model_store.adding.probe_ties import mark_ties
+from model_store.adding.recognise import Recognised, recognise
+from model_store.config import AnyConfig, MotionRuntime, parse_config
+from model_store.errors import ModelError, ModelExists, ModelRefused
+from model_store.inference_key import inference_key, sha256_hex, weights_digest
+from model_store.load import Loaded, opened
+from model_store.names import VersionId, next_version, number_of
+from model_store.probe import first_difference, record_probe
+from model_store.ready import READY
+from model_store.runtimes.weights_file import ZIP_MAGIC
+from model_store.store import CONFIG, ModelInfo, ModelStore, ModelVersion
+
+
+def recognised(weights: bytes | None, overrides: dict[str, Any]) -> Recognised:
+    """Return the config that these weights are added with, and the reasons. Raises ModelRefused."""
+    if weights is None:
+        return Recognised(parse_config(json.dumps(overrides), "config of the new version"))
+    return recognise("torch" if weights.startswith(ZIP_MAGIC) else "onnx", weights, overrides)
+
+
+def already_there(
+    store: ModelStore, name: str, config: AnyConfig, weights: bytes | None
+) -> ModelVersion | None:
+    """Return a READY version with these weights and this config, the highest whole number first, or None."""
+    given = {} if isinstance(config.runtime, MotionRuntime) else {config.runtime.weights: weights}
+    digests = {file: sha256_hex(data) for file, data in given.items() if data is not None}
+    digest = weights_digest(config, digests)
+    for version in sorted(store.versions(name), key=number_of, reverse=True):
+        try:
+            described = store.describe(version)
+        except ModelError:  # a damaged version does not count
+            continue
+        if (described.info.weights_sha256, described.config) == (digest, config):
+            return described
+    return None
+
+
+def add_version(
+    store: ModelStore,
+    version: VersionId,
+    weights: bytes | None,
+    overrides: dict[str, Any],
+    extra_files: Mapping[str, bytes],
+    known: Recognised | None = None,
+) -> ModelVersion:
+    """Add exactly this version, otherwise like `add_next_version`. Raises ModelExists, ModelRefused."""
+    if store.folder.exists(f"{version.name}/{version.version}/{READY}"):
+        raise ModelExists(
+            f"{version} exists in {store.url} and versions never change; choose another version"
+        )
+    known = known or recognised(weights, overrides)
+    return store.publish(version, _with_probe(version, weights, extra_files, known))
+
+
+def add_next_version(
+    store: ModelStore,
+    name: str,
+    weights: bytes | None,
+    extra_files: Mapping[str, bytes],
+    known: Recognised,
+) -> ModelVersion:
+    """Add the next whole number of a model, with the config that `recognised` returned for these weights.
+
+    `extra_files` are README.md, LICENSE and probe/<image>. Without a probe image a synthetic one is used.
+    Raises ModelRefused.
+    """
+    expected = next_version(name, store.folder.names(name))
+    return store.publish_next(name, _with_probe(expected, weights, extra_files, known))
+
+
+def _with_probe(
+    version: VersionId, weights: bytes | None, extra_files: Mapping[str, bytes], known: Recognised
+) -> dict[str, bytes]:
+    """Return the files of a new version, including its probe. `version` only appears in errors.
+
+    Raises ModelRefused.
+    """
+    config = known.config
+    files = _files(known, weights, extra_files)
+    digests = {name: sha256_hex(data) for name, data in files.items()}
+    digest = weights_digest(config, digests)
+    info = ModelInfo(
+        version.name, version.version, digest, inference_key(config, digest), config.labels
+    )
+    model = opened(info, config, files)
+    probes = {
+        name.removeprefix("probe/"): data
+        for name, data in extra_files.items()
+        if name.startswith("probe/") and not name.endswith(".json")
+    }
+    files.update(record_probe(model, probes or {"synthetic.png": synthetic_scene()}))
+    _require_reproducible(model, files)
+    return files | mark_ties(model, files)
+
+
+def _require_reproducible(model: Loaded, files: Mapping[str, bytes]) -> None:
+    """Raise ModelRefused if the model does not reproduce its own probe: the version could never be loaded."""
+    difference = first_difference(model, files)
+    if difference:
+        raise ModelRefused(
+            f"{model.info.id} gives different results for the same image, {difference}: the graph is "
+            "random or keeps state between calls; export it for inference"
+        )
+
+
+def _files(
+    known: Recognised, weights: bytes | None, extra: Mapping[str, bytes]
+) -> dict[str, bytes]:
+    files, config = dict(extra), known.config
+    files[CONFIG] = json.dumps(
+        config.model_dump(mode="json"), indent=1, ensure_ascii=False
+    ).encode()
+    if weights is not None and not isinstance(config.runtime, MotionRuntime):
+        files[config.runtime.weights] = weights
+    files.setdefault("README.md", _readme(known))
+    return files
+
+
+def _readme(known: Recognised) -> bytes:
+    """Describe what was recognised, for later readers of the version's folder."""
+    lines = "".join(f"- {what}: {found} ({why})\n" for what, found, why in known.reasons)
+    return f"Added with 'resight models add'.\n{lines and chr(10)}{lines}".encode()
+
+
+def synthetic_scene() -> bytes:
+    """Return a PNG (480, 640) with shapes on noise: better than no probe, worse than a real photograph."""
+    scene = np.random.default_rng(0).integers(90, 140, (480, 640, 3), dtype=np.uint8)
+    cv2.ellipse(scene, (220, 260), (120, 70), 15, 0, 360, (60, 90, 150), -1)
+    cv2.circle(scene, (330, 190), 45, (70, 100, 165), -1)
+    cv2.rectangle(scene, (430, 300), (600, 420), (210, 205, 190), -1)
+    return cv2.imencode(".png", scene)[1].tobytes()

@@ -1,0 +1,251 @@
+"""Explain what was recognised in a weights file, and why a file is rejected.
+
+config, Evidence, why of the preparation, overrides --reasons_for--> each choice with its evidence, in printed order
+Evidence, decoders that fit --contradiction, near_misses--> text for an error: contradictory evidence, and formats that
+nearly fit
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.adding.decoder_candidates import (
+    MOST_QUERIES,
+    SHAPED,
+    TF_NAMES,
+    anchors,
+    names_rtdetr,
+    names_yolo,
+    pyramids,
+    rows_of_yolov5,
+    says_ranked,
+)
+from model_store.adding.evidence import Evidence
+from model_store.config import AnyConfig, ClassifierConfig, ModelConfig, Nms, Preprocess
+
+GIVEN = "the config file"
+FIELDS = {
+    "input": {"side_px", "height_px"},
+    "pixels": {"channel_order", "divide_by", "mean", "std"},
+    "resize": {"resize", "pad_value", "stride_px", "interpolation"},
+}
+"""Fields of `preprocess` by choice: if the config file sets one of them, it is the reason for the choice."""
+_OUTPUT_LAYOUTS = {
+    "yolov8": "4 + {classes} numbers for each anchor, without objectness",
+    "yolov8_seg": "4 + {classes} numbers and coefficients for each anchor, and prototypes",
+    "yolov5": "5 + {classes} numbers per row, three rows per cell of strides 8, 16, 32 (64)",
+    "yolov5_seg": "5 + {classes} numbers and coefficients per row, three rows per cell, and prototypes",
+    "yolox": "5 + {classes} numbers per row, one row per cell, centres all over the image",
+    "yolox_raw": "5 + {classes} numbers per row, one row per cell, centres within a few cells of it",
+    "end2end": "a list of corners, score and class",
+    "end2end_seg": "a list of corners, score, class and coefficients, and prototypes",
+    "rtdetr": "4 + {classes} numbers for each query",
+    "rtdetr_topk": "a list of centre, size, score and class",
+}
+SHOWN_LABELS = 5
+OUTPUTS = dict.fromkeys(SHAPED, 1) | {
+    "yolov5_seg": 2,
+    "yolov8_seg": 2,
+    "end2end_seg": 2,
+    "rfdetr": 2,
+    "ssd": 2,
+    "mmdet": 2,
+    "rtdetr_labels": 3,
+    "torchvision": 3,
+    "tf_detection": 4,
+}
+NAMED: dict[str, set[str]] = {
+    "tf_detection": TF_NAMES,
+    "torchvision or rtdetr_labels": {"boxes", "labels", "scores"},
+    "rfdetr or mmdet": {"dets", "labels"},
+    "ssd": {"boxes", "scores"},
+}
+_UNRANKED = {"yolov5", "yolov5_seg", "yolov8", "yolov8_seg", "yolox", "yolox_raw", "rtdetr"}
+"""Decoders for graphs that do not rank their detections."""
+_RTDETR = {"rtdetr", "rtdetr_topk", "rtdetr_labels"}
+
+
+class Reason(NamedTuple):
+    """A choice (`what`), its value (`found`), and its evidence (`why`)."""
+
+    what: str
+    found: str
+    why: str
+
+
+def reasons_for(
+    config: ModelConfig, evidence: Evidence, why: Mapping[str, str], overrides: Mapping[str, Any]
+) -> tuple[Reason, ...]:
+    return (
+        Reason("decoder", config.decoder, _decoder(config, evidence, "decoder" in overrides)),
+        *_prepared(config, why, overrides),
+        Reason(
+            "suppression", _nms(config.nms), GIVEN if "nms" in overrides else why["suppression"]
+        ),
+    )
+
+
+def reasons_for_classifier(
+    config: ClassifierConfig, why: Mapping[str, str], overrides: Mapping[str, Any]
+) -> tuple[Reason, ...]:
+    return (
+        Reason("kind", config.kind, why["kind"]),
+        *_prepared(config, why, overrides),
+        Reason("scores", config.scores, why["scores"]),
+    )
+
+
+def _prepared(
+    config: AnyConfig, why: Mapping[str, str], overrides: Mapping[str, Any]
+) -> tuple[Reason, ...]:
+    """Return the reasons for the labels and for preprocessing."""
+    spec, given = config.preprocess, overrides.get("preprocess")
+    fields = set(cast(Mapping[str, Any], given)) if isinstance(given, dict) else set[str]()
+    evidence = {what: GIVEN if fields & FIELDS[what] else why[what] for what in FIELDS}
+    across, down = spec.input_px
+    labels = ", ".join(config.labels[:SHOWN_LABELS])
+    more = len(config.labels) - SHOWN_LABELS
+    return (
+        Reason(
+            "labels",
+            f"{len(config.labels)}: {labels}{f' and {more} more' if more > 0 else ''}",
+            GIVEN if overrides.get("labels") else "'names' in the metadata",
+        ),
+        Reason("input", f"{across} x {down} px", evidence["input"]),
+        Reason("pixels", _pixels(spec), evidence["pixels"]),
+        Reason("resize", _resize(spec), evidence["resize"]),
+    )
+
+
+def _decoder(config: ModelConfig, evidence: Evidence, given: bool) -> str:
+    labels = evidence.outputs.get("labels")
+    beyond = labels.shape[-1] - len(config.labels) if labels is not None else 0
+    spare = config.decoder == "rfdetr" and beyond > 1
+    unused = f"; {beyond} logits beyond the labels are treated as background" if spare else ""
+    if given:
+        return GIVEN + unused
+    outputs = f"outputs {evidence.shapes}"
+    if config.decoder not in _OUTPUT_LAYOUTS:
+        return f"the names of {outputs}"
+    looks = f"{outputs}: {_OUTPUT_LAYOUTS[config.decoder].format(classes=len(config.labels))}"
+    if config.decoder.startswith("end2end") and says_ranked(evidence):
+        return f"{looks}; the metadata state that the graph ranks ('end2end', or 'nms' in 'args')"
+    if config.decoder == "end2end" and names_yolo(evidence):
+        return f"{looks}; the metadata name a YOLO ('head', 'description')"
+    if config.decoder.startswith("rtdetr") and names_rtdetr(evidence):
+        return f"{looks}; the metadata name RT-DETR ('head', 'description')"
+    return looks
+
+
+def _pixels(spec: Preprocess) -> str:
+    scaled = {255.0: "0 to 1", 1.0: "0 to 255"}.get(spec.divide_by, f"over {spec.divide_by:g}")
+    if spec.mean == (0, 0, 0) and spec.std == (1, 1, 1):
+        return f"{spec.channel_order}, {scaled}"
+    mean, std = (", ".join(f"{x:g}" for x in values) for values in (spec.mean, spec.std))
+    return f"{spec.channel_order}, {scaled}, minus ({mean}), over ({std})"
+
+
+def _resize(spec: Preprocess) -> str:
+    if spec.resize == "stretch":
+        return "stretch"
+    to = f" to {spec.stride_px} px" if spec.resize == "rect" else ""
+    return f"{spec.resize}{to}, padded with {spec.pad_value}"
+
+
+def _nms(spec: Nms) -> str:
+    if spec.kind == "none":
+        return f"none, at most {spec.max_detections}"
+    classes = "within a class" if spec.class_aware else "across classes"
+    inclusive = ", pixels inclusive" if spec.inclusive_px else ""
+    return f"over IoU {spec.iou:g}, {classes}{inclusive}, at most {spec.max_detections}"
+
+
+def possible(evidence: Evidence) -> list[str]:
+    """Return the decoders for this number of outputs, or those for one output if there are none."""
+    count = len(evidence.outputs)
+    return sorted(n for n, outputs in OUTPUTS.items() if outputs == count) or sorted(SHAPED)
+
+
+def contradiction(evidence: Evidence, fitting: Sequence[str]) -> tuple[str, list[str]] | None:
+    """Return a contradiction of metadata and outputs, or within the metadata, and the decoders to choose from."""
+    outputs = f"the outputs {evidence.shapes} are those of {', '.join(fitting)}"
+    decoders, ranked = set(fitting), says_ranked(evidence)
+    segments = any(name.endswith("_seg") for name in fitting)
+    task = evidence.metadata.get("task")
+    if not decoders:
+        return None
+    if task and segments != (task == "segment"):
+        return f"metadata 'task' is {task}, but {outputs}", [*fitting]
+    if ranked and names_rtdetr(evidence):
+        both = "name RT-DETR ('head', 'description') and state that the graph ranks its detections"
+        choice = sorted({*fitting, "end2end", "rtdetr_topk"})
+        return (
+            f"the metadata {both} ('end2end', or 'nms' in 'args'), which RT-DETR's do not",
+            choice,
+        )
+    if ranked and decoders <= _UNRANKED:
+        ranks = (
+            "the metadata ('end2end', or 'nms' in 'args') state that the graph ranks its detections"
+        )
+        return f"{ranks}, but {outputs}, which are not ranked", [*fitting]
+    if names_rtdetr(evidence) and not decoders & _RTDETR:
+        return f"the metadata ('head', 'description') name RT-DETR, but {outputs}", [*fitting]
+    if names_yolo(evidence) and decoders <= _RTDETR:
+        return f"the metadata ('head', 'description') name a YOLO, but {outputs}", [*fitting]
+    return None
+
+
+def near_misses(evidence: Evidence, classes: int) -> list[str]:
+    """Return decoders that would fit with another output, or another number of labels."""
+    return [*_by_name(evidence), *_by_shape(evidence, classes)]
+
+
+def _by_name(evidence: Evidence) -> Iterator[str]:
+    names = set(evidence.outputs)
+    for decoder, wanted in NAMED.items():
+        missing = sorted(wanted - names)
+        if missing and 2 * len(missing) <= len(wanted):
+            verb = "is" if len(missing) == 1 else "are"
+            yield f"{decoder}, but {' and '.join(missing)} {verb} missing"
+
+
+def _by_shape(evidence: Evidence, classes: int) -> Iterator[str]:
+    outputs = evidence.outputs
+    if outputs.keys() >= {"dets", "labels"}:
+        logits = outputs["labels"].shape[-1]
+        gaps = "; COCO's class numbers have gaps: name those too" if logits > classes else ""
+        yield f"rfdetr, with {logits - 1} or {logits} labels{gaps}"
+    elif outputs.keys() >= {"boxes", "scores"}:
+        yield f"ssd, with {outputs['scores'].shape[-1]} labels"
+    by_rank = {out.ndim: out for out in outputs.values()}
+    if len(outputs) == 2 and by_rank.keys() == {3, 4}:
+        yield from _of_rows(evidence, by_rank[3], by_rank[4].shape[1], "_seg")
+    elif len(outputs) == 1 and 3 in by_rank:
+        yield from _of_rows(evidence, by_rank[3], 0, "")
+
+
+def _of_rows(
+    evidence: Evidence, out: NDArray[np.float32], prototypes: int, suffix: str
+) -> Iterator[str]:
+    rows, columns = out.shape[1:]
+    several = pyramids(evidence.network_px, least=3)
+    boxes, objects = 4 + prototypes, 5 + prototypes
+    if columns in several and rows > boxes:
+        yield f"yolov8{suffix}, with {rows - boxes} labels"
+    if rows in rows_of_yolov5(evidence) and columns > objects:
+        yield f"yolov5{suffix}, with {columns - objects} labels"
+    if suffix:
+        return
+    if rows == anchors(evidence.network_px, 3, 1) and columns > objects:
+        yield f"yolox, with {columns - objects} labels"
+    if rows in several and columns > boxes:
+        yield (
+            f"yolov8, with {columns - boxes} labels, if its last two axes are transposed (export it without "
+            "the transposition)"
+        )
+    elif rows <= MOST_QUERIES and boxes < columns < rows:
+        yield f"rtdetr, with {columns - boxes} labels"

@@ -1,0 +1,46 @@
+"""Decode YOLOv8 and YOLOv5: anchors that are neither ranked nor suppressed.
+
+yolov8  output (n, 4 + classes, anchors): cx, cy, w, h in network px, then one score per class (sigmoid already
+        applied, no objectness). Each anchor has its best class; ties go to the lower index. Also YOLOv9, 11, 12 and
+        every head exported in this layout
+yolov5  output (n, anchors, 5 + classes): cx, cy, w, h in network px, objectness, one score per class. Also
+        MegaDetector v5, both P5 (640) and P6 (1280)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from model_store.decoders.layout import (
+    Array,
+    DecodeSpec,
+    Outputs,
+    best_class,
+    corners,
+    only,
+    with_objectness,
+)
+from model_store.detections import Detections
+from model_store.errors import ModelRefused
+
+
+def decode_yolov8(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
+    """Decode anchors without objectness. Raises ModelRefused if the first output is not (n, 4 + classes, anchors)."""
+    wanted = f"(n, {4 + spec.classes}, anchors)"
+    raw = only(outputs, "yolov8", wanted)
+    if raw.shape[1] != 4 + spec.classes:
+        raise ModelRefused(f"decoder yolov8 needs {wanted}; the model returned {raw.shape}")
+    return [_decode_one(image, spec) for image in raw]
+
+
+def _decode_one(raw: Array, spec: DecodeSpec) -> Detections:
+    scores = raw[4:]
+    anchors = np.flatnonzero(spec.passes(scores.max(axis=0)))  # few: only these are transposed
+    return best_class(corners(raw[:4, anchors].T), scores[:, anchors].T, spec)
+
+
+def decode_yolov5(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
+    """Decode anchors with objectness. Raises ModelRefused if the first output is not (n, anchors, 5 + classes)."""
+    columns = 5 + spec.classes
+    raw = only(outputs, "yolov5", f"(n, anchors, {columns})", columns)
+    return [with_objectness(image, spec) for image in raw]

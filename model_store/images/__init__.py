@@ -1,0 +1,1 @@
+"""Image files to upright pixels, and the parts of an image: crops and drawn boxes."""

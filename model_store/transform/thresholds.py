@@ -1,0 +1,25 @@
+"""Select the detections to show, by the same rule everywhere.
+
+least_scores(config, min_score) -> (labels,) --shown(detections, least)--> those at or above it
+
+Scores and thresholds are compared as float32: a threshold of 0.7 shows a float32 score of 0.7, which is slightly
+less than 0.7 in float64.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from model_store.config import ModelConfig
+from model_store.detections import Detections, FloatArray
+
+
+def least_scores(config: ModelConfig, min_score: float | None = None) -> FloatArray:
+    """Return the threshold of each class, (labels,) float32: `min_score`, or the model's thresholds."""
+    least = [config.threshold(label) if min_score is None else min_score for label in config.labels]
+    return np.array(least, np.float32)
+
+
+def shown(found: Detections, least: FloatArray) -> Detections:
+    """Return the detections with a score at or above the threshold of their class."""
+    return found.select(found.scores >= least[found.class_ids])

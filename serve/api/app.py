@@ -1,0 +1,96 @@
+"""HTTP API of a detector replica, without Ray. Documentation at /docs, schema at /openapi.json.
+
+/v1/detect  /v1/images  /v1/classify  /v1/models  /v2  /metrics  /healthz  /readyz
+
+Each group of routes is a module of this folder; authorisation is in `serve/auth/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+
+from serve.api import classify, detect, images, models, ops
+from serve.api.base import base_api
+from serve.api.bodies import MIB, PROBLEMS
+from serve.api.limits import MaxRequests, PacedAnswers
+from serve.api.v2 import routes as v2
+from serve.auth.guard import Access, Guard, scope_of
+from serve.inference.engine import Engine
+from serve.models.pool_proxy import PoolProxy, Pools
+from serve.observability.traces import CallerSpans
+from serve.rollout.client import Rollouts
+from serve.uploads.uploads import Uploads
+
+
+def build_http_api(
+    engine: Engine,
+    access: Access | None = None,
+    rollouts: Rollouts | None = None,
+    gather: ops.Gather | None = None,
+    cors_origins: Sequence[str] = (),
+    pools: Pools | None = None,
+    uploads: Uploads | None = None,
+) -> FastAPI:
+    """Return the application of an engine.
+
+    access        authorises requests; None allows all
+    gather        returns the metrics of all replicas; None: /metrics shows only this engine's
+    cors_origins  sites allowed to send requests from a browser, as scheme://host:port
+    pools         answer for models placed in other pools
+    uploads       stores images; None: /v1/images does not exist
+    """
+    api = base_api("Resight", "Versioned detectors and classifiers over HTTP")
+    api.include_router(detect.router(engine))
+    if uploads is not None:
+        api.include_router(images.router(engine, uploads))
+    api.include_router(classify.router(engine))
+    # before the read routes, so that `reload` is not taken for a name
+    api.include_router(models.control_router(engine, rollouts, pools))
+    api.include_router(models.read_router(engine, rollouts, pools))
+    api.include_router(ops.metrics_router(engine, rollouts, gather))
+    api.include_router(v2.router(engine, pools=pools))
+    api.include_router(ops.health_router(engine, pools))
+    if pools is not None:
+        api.add_middleware(PoolProxy, engine=engine, pools=pools)
+    if engine.traces is not None:
+        api.add_middleware(CallerSpans)
+    api.add_middleware(Guard, access=access or Access(), origins=cors_origins)
+    limits = engine.args.limits
+    api.add_middleware(PacedAnswers, max_bytes=limits.answers_mib * MIB, within_s=limits.answer_s)
+    api.add_middleware(MaxRequests, room=engine.admission.requests)
+    if cors_origins:  # in front of the guard: a browser's preflight request has no token
+        api.add_middleware(
+            CORSMiddleware,
+            allow_origins=cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["*"],
+        )
+    _describe_scopes(api)
+    return api
+
+
+def _describe_scopes(api: FastAPI) -> None:
+    """Add the scope of each route and the answer to an invalid parameter to the schema."""
+    original = api.openapi
+
+    def openapi() -> dict[str, Any]:
+        schema = original()
+        bearer = {"type": "http", "scheme": "bearer", "description": "see docs/operate/access.md"}
+        schema["components"]["securitySchemes"] = {"bearer": bearer}
+        for path, methods in schema["paths"].items():
+            for method, operation in methods.items():
+                scope = scope_of(method.upper(), path)
+                operation["security"] = [{"bearer": [scope]}] if scope else []
+                operation["responses"].pop("422", None)  # FastAPI's default; Resight answers 400
+                if scope:
+                    operation["responses"].setdefault("400", PROBLEMS[400])
+                for status in (401, 403) if scope and not path.startswith("/v2") else ():
+                    operation["responses"].setdefault(str(status), PROBLEMS[status])
+        return schema
+
+    api.openapi = openapi

@@ -1,0 +1,117 @@
+"""Base of every HTTP API of Resight: errors as problem JSON, strict query parameters, and a page of the schema.
+
+The valid query parameters of a route are those that its endpoint declares; others, and repeated ones, are answered 400.
+GET /openapi.json and GET /docs need no scripts and no external resources.
+"""
+
+from __future__ import annotations
+
+import base64
+import difflib
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.dependencies.utils import get_flat_params
+from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.routing import APIRoute
+
+from model_store.errors import BadRequest
+from model_store.names import MAX_QUOTED
+from serve.api import problems
+from serve.pages import render
+
+
+def base_api(title: str, summary: str) -> FastAPI:
+    """Return an application with those features and no other routes."""
+    api = FastAPI(
+        title=title,
+        summary=summary,
+        openapi_url=None,  # `serve.api.base` serves the schema and the page
+        docs_url=None,
+        dependencies=[Depends(require_known_parameters)],
+    )
+    problems.install(api)
+    api.include_router(docs_router())
+    return api
+
+
+E = TypeVar("E", bound=Callable[..., Any])
+_PARAMETERS: WeakKeyDictionary[Callable[..., Any], tuple[str, ...] | None] = WeakKeyDictionary()
+"""Valid parameters of each endpoint, read from its route at the first query; None: any parameter is ignored."""
+
+
+def any_query(endpoint: E) -> E:
+    """Let an endpoint ignore all query parameters: health checks, as load balancers add their own, and 404 and 405."""
+    _PARAMETERS[endpoint] = None
+    return endpoint
+
+
+async def require_known_parameters(request: Request) -> None:
+    """Raise BadRequest for a query parameter that is unknown or sent more than once."""
+    if not request.scope["query_string"]:
+        return
+    endpoint = request.scope["endpoint"]
+    if endpoint not in _PARAMETERS:
+        _PARAMETERS[endpoint] = _names(request.scope["route"])
+    valid = _PARAMETERS[endpoint]
+    if valid is None:
+        return
+    sent = [name for name, _ in request.query_params.multi_items()]
+    for name in sent:
+        if name not in valid:
+            raise BadRequest(_unknown(name[:MAX_QUOTED], valid))
+        if sent.count(name) > 1:
+            raise BadRequest(
+                f"query parameter '{name}' is sent {sent.count(name)} times: send it once"
+            )
+
+
+def _names(route: APIRoute) -> tuple[str, ...]:
+    """Return the names of a route's query parameters. Headers are not included: they are read in routes/headers.py."""
+    names = (field.alias for field in get_flat_params(route.dependant))
+    return tuple(name for name in names if name not in route.param_convertors)
+
+
+def _unknown(name: str, valid: tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(name, valid, 1)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    listed = f"valid parameters: {', '.join(valid)}" if valid else "this path takes none"
+    return f"unknown query parameter '{name}': {hint}{listed}"
+
+
+def docs_router() -> APIRouter:
+    routes = APIRouter(include_in_schema=False)
+
+    @routes.get("/openapi.json")
+    async def openapi(request: Request) -> JSONResponse:
+        return JSONResponse(_schema(request))
+
+    @routes.get("/docs")
+    async def docs(request: Request) -> HTMLResponse:
+        text = page(_schema(request))
+        return HTMLResponse(text, headers={"Content-Security-Policy": _policy(text)})
+
+    return routes
+
+
+def _schema(request: Request) -> dict[str, Any]:
+    return request.app.openapi() | {"servers": [{"url": request.scope["root_path"] or "/"}]}
+
+
+def page(schema: Mapping[str, Any]) -> str:
+    """Return the OpenAPI schema as HTML: its operations and its objects."""
+    root = schema["servers"][0]["url"].rstrip("/")
+    return render("serve/api/docs.html", title=schema["info"]["title"], root=root, schema=schema)
+
+
+def _policy(text: str) -> str:
+    """Return a policy that permits only the style sheet of this page."""
+    style = text.partition("<style>")[2].partition("</style>")[0]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return (
+        "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+        f"style-src 'sha256-{digest}'"
+    )

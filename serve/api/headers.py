@@ -1,0 +1,72 @@
+"""Request headers: a middleware that answers 400 to those that are not UTF-8, the id, and the time to wait.
+
+Ray decodes some headers, and would answer 500 to these. Ray calls `middlewares` in every process that serves HTTP, by
+its name in `serve/node_environment.py`.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+
+from fastapi import Request
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from model_store.errors import BadRequest
+from serve.api.problems import problem
+from serve.cluster.unavailable import Unavailable
+
+
+class PlainHeaders:
+    """Middleware that answers 400 to a request with a header that is not UTF-8."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        name = _undecodable(scope) if scope["type"] == "http" else None
+        if name is None:
+            await self.app(scope, receive, send)
+        else:
+            answer = problem(400, "BadRequest", f"the header '{name}' is not UTF-8")
+            await answer(scope, receive, send)
+
+
+def middlewares() -> list[Middleware]:
+    """Return the middlewares for Ray."""
+    return [Middleware(Unavailable), Middleware(PlainHeaders)]
+
+
+def _undecodable(scope: Scope) -> str | None:
+    """Return the name of the first header that is not UTF-8, or None."""
+    for name, value in scope["headers"]:
+        if not value.isascii():
+            try:
+                value.decode()
+            except UnicodeDecodeError:
+                return name.decode("latin-1")
+    return None
+
+
+REQUEST_ID, TIMEOUT = "x-request-id", "x-request-timeout-ms"
+_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_MILLISECONDS = re.compile(r"[0-9]{1,9}")
+MAX_TIMEOUT_MS = 600_000
+
+
+def request_id_of(request: Request) -> str:
+    """Return the sender's id if it is printable and short, else a new one. The log and the response contain it."""
+    given = request.headers.get(REQUEST_ID, "")
+    return given if _ID.fullmatch(given) else secrets.token_hex(8)
+
+
+def deadline_of(request: Request) -> float | None:
+    """Return the deadline on time.perf_counter's clock, or None without the header. Raises BadRequest."""
+    text = request.headers.get(TIMEOUT)
+    if text is None:
+        return None
+    if not _MILLISECONDS.fullmatch(text) or not 0 < int(text) <= MAX_TIMEOUT_MS:
+        raise BadRequest(f"{TIMEOUT} must be whole milliseconds from 1 to {MAX_TIMEOUT_MS}")
+    return time.perf_counter() + int(text) / 1e3

@@ -1,0 +1,129 @@
+"""POST /v1/images: detect in encoded images; store each image as a file and its detections as rows.
+
+GET /v1/images: search the images of the archive by the rows of the published view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, NamedTuple
+
+from fastapi import APIRouter, HTTPException, Query, Request
+from fastapi.responses import Response
+
+from archive.catalogue.uploads import CAMERA, require_camera
+from archive.views.search import Wanted
+from serve.api.base import any_query
+from serve.api.bodies import FULL, IMAGE_BODY, PROBLEMS
+from serve.api.detect import DetectorRef, MinScore
+from serve.api.headers import REQUEST_ID, deadline_of, request_id_of
+from serve.api.multipart import FileResult, answer_image, each_file, is_form
+from serve.api.schemas import (
+    DetectResponse,
+    FoundImages,
+    UploadAnswer,
+    UploadFormResponse,
+    UploadResponse,
+    to_found,
+    to_response,
+    to_upload,
+)
+from serve.inference.engine import Engine
+from serve.uploads.uploads import Recording, Uploads, recorded, wait_for_rows
+
+MAX_WAIT_S = 30.0
+OTHERS = ["HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
+
+
+def router(engine: Engine, uploads: Uploads) -> APIRouter:
+    routes = APIRouter()
+
+    @routes.post(
+        "/v1/images",
+        response_model=UploadAnswer,
+        status_code=201,
+        responses={200: {"model": UploadAnswer, "description": "the image was already stored"}}
+        | PROBLEMS
+        | FULL,
+        openapi_extra=IMAGE_BODY,
+    )
+    async def upload(
+        request: Request,
+        model: DetectorRef,
+        camera: Annotated[
+            str,
+            Query(
+                description="where the image is filed; also its camera, unless the image names one",
+                # for OpenAPI; require_camera validates
+                json_schema_extra={"pattern": f"^({CAMERA})?$"},
+            ),
+        ] = "",
+        min_score: MinScore = None,
+        wait_s: Annotated[
+            float,
+            Query(
+                ge=0,
+                le=MAX_WAIT_S,
+                description="maximum wait for the rows to be in the tables, in s",
+            ),
+        ] = 0.0,
+    ) -> Response:
+        """Detect in one image, sent as the raw body, or in each file of a form; store images and detections."""
+        require_camera(camera)
+        deadline_s, request_id = deadline_of(request), request_id_of(request)
+
+        async def store(body: bytes) -> StoredImage:
+            """Detect in one image and store it. An image that fails is not stored."""
+            answer = await engine.detect(body, model, deadline_s, request_id)
+            recording = await uploads.keep(body, camera, answer)
+            return StoredImage(to_response(answer, min_score), recording)
+
+        if is_form(request):
+            files = await each_file(engine, request, store)
+            await wait([file.answer.recording for file in files if file.answer], wait_s)
+            status, text = 200, _form_response(files).model_dump_json()
+        else:
+            stored = await answer_image(engine, request, store)
+            await wait([stored.recording], wait_s)  # the place among the images is free again
+            response = stored.response()
+            status, text = 201 if response.media.is_new else 200, response.model_dump_json()
+        headers = {REQUEST_ID: request_id}
+        return Response(text, status, headers=headers, media_type="application/json")
+
+    async def wait(recordings: Sequence[Recording], wait_s: float) -> None:
+        """Wait for rows, unless too many requests already wait; the response then reports the current state."""
+        room = engine.admission.uploads
+        if wait_s and not room.is_full:
+            with room.place():
+                await wait_for_rows(recordings, wait_s)
+
+    @routes.get("/v1/images", responses=PROBLEMS)
+    async def images(wanted: Annotated[Wanted, Query()]) -> FoundImages:
+        """Return the images that match all parameters: newest first, undated ones last."""
+        return to_found(await uploads.tables.find(wanted))
+
+    @routes.api_route("/v1/images", methods=OTHERS, include_in_schema=False)
+    @any_query
+    async def other() -> None:
+        """Raise 405 with the methods of both routes; Starlette would name those of the first route only."""
+        raise HTTPException(405, headers={"Allow": "GET, POST"})
+
+    return routes
+
+
+class StoredImage(NamedTuple):
+    """Detections of a stored image."""
+
+    detected: DetectResponse
+    recording: Recording
+
+    def response(self) -> UploadResponse:
+        return to_upload(self.detected, self.recording.kept, recorded(self.recording))
+
+
+def _form_response(files: Sequence[FileResult[StoredImage]]) -> UploadFormResponse:
+    results = [
+        file._asdict() | {"answer": file.answer.response() if file.answer else None}
+        for file in files
+    ]
+    return UploadFormResponse.model_validate({"results": results})

@@ -1,0 +1,135 @@
+"""Middlewares that bound an application: concurrent requests, and the bytes and seconds of large answers.
+
+A server buffers an answer of any size, so an answer that the client does not read would stay in memory. Here a piece is
+sent only after the client has received the pieces before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Iterator
+from itertools import chain
+from typing import Annotated
+
+import structlog
+from fastapi import Depends
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from model_store.errors import Overloaded
+from serve.api.v2.errors import refusal
+from serve.inference.admission import Room
+
+ALIVE = ("/healthz", "/v2/health/live")
+"""Paths that are answered without waiting, so never rejected."""
+
+
+class MaxRequests:
+    """Middleware that answers 429 to a request over the bound, without reading its body.
+
+    Ray would queue such requests, including the health checks of load balancers.
+    """
+
+    def __init__(self, app: ASGIApp, room: Room) -> None:
+        self.app, self._room = app, room
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in ALIVE:
+            await self.app(scope, receive, send)
+            return
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(self._room.place())
+            except Overloaded as error:
+                await refusal(error, scope["path"])(scope, receive, send)
+            else:
+                await self.app(scope, receive, send)
+
+
+PIECE_BYTES = 64 * 1024
+"""Maximum size of an answer that is sent as one piece: each connection has buffers of this size anyway."""
+log = structlog.get_logger("resight.serve")
+
+
+async def held() -> AsyncIterator[contextlib.ExitStack]:
+    """Provide a stack of contexts to a route (FastAPI dependency)."""
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+HeldUntilSent = Annotated[contextlib.ExitStack, Depends(held)]
+"""Stack of contexts that are exited once the answer has been sent, or sending has ended with an error."""
+
+
+class PacedAnswers:
+    """Middleware that limits answers over PIECE_BYTES to `max_bytes` in total; a single one may be larger.
+
+    An answer above that limit is replaced by 429. One that the client does not receive within `within_s` is cut off,
+    which closes its connection.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int, within_s: float) -> None:
+        self.app = app
+        self._max_bytes, self._within_s = max_bytes, within_s
+        self._under_way = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        start: list[Message] = []
+        ended = False
+
+        async def send_paced(message: Message) -> None:
+            nonlocal ended
+            if ended:
+                return
+            if message["type"] == "http.response.start":
+                start.append(message)  # sent with the body, which may be replaced by 429
+                return
+            try:
+                with self._room(len(message.get("body", b""))):
+                    await self._send(chain(start, _pieces(message)), send)
+                start.clear()
+            except Overloaded as error:
+                ended = True
+                await refusal(error, scope["path"])(scope, receive, send)
+            except TimeoutError:
+                ended = True
+                log.info("answer_not_read", path=scope["path"][:200], within_s=self._within_s)
+
+        await self.app(scope, receive, send_paced)
+
+    async def _send(self, messages: Iterable[Message], send: Send) -> None:
+        """Send messages. Raises TimeoutError."""
+        async with asyncio.timeout(self._within_s):
+            for message in messages:
+                await send(message)
+
+    @contextlib.contextmanager
+    def _room(self, size_bytes: int) -> Iterator[None]:
+        """Occupy memory for an answer in the block. Raises Overloaded."""
+        if size_bytes <= PIECE_BYTES:
+            yield
+            return
+        if self._under_way and self._under_way + size_bytes > self._max_bytes:
+            raise Overloaded(
+                f"{self._under_way >> 20} MiB of answers are being sent, the bound is {self._max_bytes >> 20} MiB"
+            )
+        self._under_way += size_bytes
+        try:
+            yield
+        finally:
+            self._under_way -= size_bytes
+
+
+def _pieces(message: Message) -> Iterator[Message]:
+    """Split a body. The last piece is empty, so that sending it waits until the client has received the others."""
+    body = memoryview(message.get("body", b""))
+    if len(body) <= PIECE_BYTES:
+        yield message
+        return
+    for at in range(0, len(body), PIECE_BYTES):
+        piece = bytes(body[at : at + PIECE_BYTES])
+        yield {"type": message["type"], "body": piece, "more_body": True}
+    yield {**message, "body": b""}

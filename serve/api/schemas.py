@@ -1,0 +1,350 @@
+"""Messages of the HTTP API /v1: frozen pydantic models, and their conversion from `Answer`.
+
+Boxes are x1, y1, x2, y2 in pixels of the image as displayed (after EXIF orientation), unrounded.
+"""
+
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# (libraries here have no complete types)
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import ConfigDict, Field, RootModel
+
+from archive.catalogue.uploads import Kept
+from archive.views.search import Found
+from model_store.classifier import best, softmax
+from model_store.detections import Detections, RunLengths
+from model_store.frozen import Frozen
+from model_store.images.decode import ImageFacts
+from model_store.store import ModelInfo
+from model_store.transform.thresholds import least_scores, shown
+from serve.inference.results import Answer, ClassAnswer, Timings
+
+
+class Wire(Frozen):
+    """Base of all messages."""
+
+
+class WireMask(Wire):
+    """COCO's compressed run lengths: `pycocotools.mask.decode({"size", "counts"})` reads them."""
+
+    size: tuple[int, int] = Field(description="height and width of the image, px")
+    counts: str
+    area_px: int
+
+
+class WireDetection(Wire):
+    label: str
+    class_id: int
+    score: float = Field(description="0..1, float32")
+    box_xyxy_px: tuple[float, float, float, float]
+    mask: WireMask | None = Field(default=None, description="only of segmentation models")
+
+
+class WireModel(Wire):
+    """The model that answered."""
+
+    name: str
+    version: str
+    alias: str | None = Field(description="the requested alias; null if a version was requested")
+    weights_sha256: str
+    inference_key: str
+
+
+class WireImage(Wire):
+    width_px: int
+    height_px: int
+    media_type: str
+    decode_note: str | None = Field(description="what was tolerated or converted while decoding")
+
+
+class WireTimings(Wire):
+    queue: float
+    preprocess: float
+    inference: float
+    postprocess: float
+
+
+class DetectResponse(Wire):
+    """Answer of POST /v1/detect; detections are ranked best first."""
+
+    model: WireModel
+    image: WireImage
+    detections: list[WireDetection]
+    saturated: bool = Field(description="max_detections was reached: there may be more")
+    timings_ms: WireTimings
+
+
+class WireMedia(Wire):
+    """A stored image: a row of the table `media`."""
+
+    media_sha256: str
+    source_root: str
+    path: str
+    camera_id: str | None = Field(description="from the image itself, else as it was sent")
+    captured_at_local: str | None = Field(description="local time of the camera's clock, ISO 8601")
+    is_new: bool = Field(description="false: the same image was already stored there")
+
+
+class UploadResponse(DetectResponse):
+    """Answer of POST /v1/images: that of POST /v1/detect, and the stored image."""
+
+    media: WireMedia
+    recorded: bool = Field(description="whether its rows are already in the tables")
+
+
+class WireClass(Wire):
+    label: str
+    class_id: int
+    score: float = Field(description="softmax over all labels, 0..1, float32")
+    logit: float = Field(description="float32; a logarithm where the graph gives probabilities")
+
+
+class ClassifyResponse(Wire):
+    """Answer of POST /v1/classify; classes are ranked best first."""
+
+    model: WireModel
+    image: WireImage
+    box_xyxy_px: tuple[float, float, float, float] | None = Field(
+        description="the requested crop; null: the whole image"
+    )
+    classes: list[WireClass]
+    timings_ms: WireTimings
+
+
+class WireVersion(Wire):
+    version: str
+    kind: Literal["detector", "classifier"]
+    aliases: list[str]
+    resident: bool = Field(description="loaded in the replica that answered")
+    weights_sha256: str
+    inference_key: str
+
+
+class WireModelStatus(Wire):
+    name: str
+    versions: list[WireVersion]
+    failures: dict[str, str] = Field(description="reason why an alias could not be loaded")
+
+
+class ModelsResponse(Wire):
+    store: str
+    models: list[WireModelStatus]
+
+
+class Problem(Wire):
+    """RFC 9457 problem details."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
+A = TypeVar("A", bound=Wire)
+
+
+class FileAnswer(Wire, Generic[A]):
+    name: str = Field(description="the file's name in the form")
+    status: int = Field(description="HTTP status it would have alone")
+    answer: A | None = None
+    problem: Problem | None = None
+
+
+class FormResult(FileAnswer[DetectResponse]):
+    """One file of a form: an answer, or a problem as it would be for that image alone."""
+
+
+class FormResponse(Wire):
+    """Answer of POST /v1/detect to multipart/form-data: a result for each file, in order."""
+
+    results: list[FormResult]
+
+
+def _one_of(schema: dict[str, Any]) -> None:
+    schema["oneOf"] = schema.pop("anyOf")
+
+
+class DetectAnswer(RootModel[DetectResponse | FormResponse]):
+    """A single answer for an image, a list of results for a form."""
+
+    model_config = ConfigDict(frozen=True, json_schema_extra=_one_of)
+
+
+class WireFoundImage(Wire):
+    """One file of the archive, and the result of its image in the view."""
+
+    media_sha256: str
+    source_root: str
+    path: str
+    camera_id: str | None
+    captured_at_local: str | None = Field(description="local time of the camera's clock, ISO 8601")
+    status: Literal["ok", "empty", "failed", "missing"] = Field(
+        description="ok: the view shows a detection; empty: none; missing: it has no result"
+    )
+    error_code: str | None
+    error_detail: str | None
+    labels: dict[str, int] = Field(description="number of shown detections of each label")
+
+
+class WireView(Wire):
+    name: str
+    serial: int
+    inference_key: str
+    model_name: str
+    model_version: str
+
+
+class FoundImages(Wire):
+    """Answer of GET /v1/images: newest images first, images without a date last."""
+
+    view: WireView | None = Field(description="null: no result is published, so all are missing")
+    images: list[WireFoundImage]
+    next: str = Field(description="value of `after` for the next page; empty at the end")
+
+
+class UploadFormResult(FileAnswer[UploadResponse]):
+    """One file of a form: an answer, or a problem as it would be for that image alone."""
+
+    status: int = Field(description="HTTP status it would have alone; 200 also if the image is new")
+
+
+class UploadFormResponse(Wire):
+    """Answer of POST /v1/images to multipart/form-data: a result for each file, in order."""
+
+    results: list[UploadFormResult]
+
+
+class UploadAnswer(RootModel[UploadResponse | UploadFormResponse]):
+    """A single answer for an image, a list of results for a form."""
+
+    model_config = ConfigDict(frozen=True, json_schema_extra=_one_of)
+
+
+class ClassifyFormResult(FileAnswer[ClassifyResponse]):
+    """One file of a form: an answer, or a problem as it would be for that image alone."""
+
+
+class ClassifyFormResponse(Wire):
+    """Answer of POST /v1/classify to multipart/form-data: a result for each file, in order."""
+
+    results: list[ClassifyFormResult]
+
+
+class ClassifyAnswer(RootModel[ClassifyResponse | ClassifyFormResponse]):
+    """A single answer for an image, a list of results for a form."""
+
+    model_config = ConfigDict(frozen=True, json_schema_extra=_one_of)
+
+
+def to_classes(answer: ClassAnswer, top: int) -> ClassifyResponse:
+    """Return the answer of a classifier with its `top` best classes, or all if there are fewer."""
+    labels, scores = answer.model.labels, softmax(answer.logits[None])[0]
+    return ClassifyResponse(
+        model=_model(answer.model, answer.alias),
+        image=_image(answer.image),
+        box_xyxy_px=answer.box_xyxy_px,
+        classes=[
+            WireClass(
+                label=labels[i],
+                class_id=i,
+                score=float(scores[i]),
+                logit=float(answer.logits[i]),
+            )
+            for i in best(answer.logits, top)
+        ],
+        timings_ms=_timings(answer.timings),
+    )
+
+
+def to_response(answer: Answer, min_score: float | None) -> DetectResponse:
+    """Return the answer of a detector, with scores from `min_score`, or if None from the model's display thresholds."""
+    labels, config = answer.model.labels, answer.detector.config
+    found = shown(answer.detections, least_scores(config, min_score))
+    size = (answer.image.height_px, answer.image.width_px)
+    detections = [
+        WireDetection(
+            label=labels[class_id],
+            class_id=class_id,
+            score=score,
+            box_xyxy_px=tuple(box),
+            mask=mask,
+        )
+        for box, score, class_id, mask in zip(
+            found.boxes_xyxy.tolist(),
+            found.scores.tolist(),
+            found.class_ids.tolist(),
+            _masks(found, size),
+            strict=True,
+        )
+    ]
+    return DetectResponse(
+        model=_model(answer.model, answer.alias),
+        image=_image(answer.image),
+        detections=detections,
+        saturated=found.saturated,
+        timings_ms=_timings(answer.timings),
+    )
+
+
+def to_upload(seen: DetectResponse, kept: Kept, recorded: bool) -> UploadResponse:
+    """Return the answer of a stored image: its detections and its place."""
+    row = {name: kept.row[name] for name in WireMedia.model_fields if name in kept.row}
+    media = WireMedia(**row, is_new=kept.is_new)
+    return UploadResponse(**dict(seen), media=media, recorded=recorded)
+
+
+def to_found(found: Found) -> FoundImages:
+    """Return the answer of a search."""
+    view = found.view
+    return FoundImages(
+        view=view and WireView(**{name: getattr(view, name) for name in WireView.model_fields}),
+        images=[_found_image(image) for image in found.images],
+        next=found.next,
+    )
+
+
+def _found_image(image: dict[str, Any]) -> WireFoundImage:
+    moment: datetime | None = image["captured_at_local"]
+    fields = image | {"captured_at_local": moment and moment.isoformat()}
+    return WireFoundImage.model_validate(fields)
+
+
+def _model(model: ModelInfo, alias: str | None) -> WireModel:
+    return WireModel(
+        name=model.name,
+        version=model.version,
+        alias=alias,
+        weights_sha256=model.weights_sha256,
+        inference_key=model.inference_key,
+    )
+
+
+def _image(image: ImageFacts) -> WireImage:
+    return WireImage(
+        width_px=image.width_px,
+        height_px=image.height_px,
+        media_type=image.media_type,
+        decode_note=image.note,
+    )
+
+
+def _timings(times: Timings) -> WireTimings:
+    return WireTimings(
+        queue=round(times.queue_ms, 3),
+        preprocess=round(times.preprocess_ms, 3),
+        inference=round(times.inference_ms, 3),
+        postprocess=round(times.postprocess_ms, 3),
+    )
+
+
+def _masks(found: Detections, size: tuple[int, int]) -> Sequence[WireMask | None]:
+    if not isinstance(found.masks, RunLengths):
+        return [None] * len(found)
+    columns = zip(found.masks.counts, found.masks.area_px.tolist(), strict=True)
+    return [WireMask(size=size, counts=counts, area_px=area) for counts, area in columns]

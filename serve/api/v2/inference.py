@@ -1,0 +1,192 @@
+"""Run an infer request: encoded images to padded detections, or a tensor to raw outputs.
+
+image  BYTES (n,) or (n, 1)  -> num_detections (n, 1), boxes (n, m, 4) xyxy px of the image as displayed,
+                                scores (n, m), class_ids (n, m); m is the largest number of detections
+                                in an image, padded with zeros and class -1
+images FP32 (n, 3, h, w)     -> the network's outputs by name
+One version answers the whole request; each image takes a slot of the engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.config import Preprocess
+from model_store.detections import Detections
+from model_store.errors import BadRequest, ImageError
+from model_store.transform.thresholds import least_scores, shown
+from serve.api.v2.bodies import LOOKED_THROUGH, off_loop
+from serve.api.v2.codec import ModelOutputs, ParsedRequest
+from serve.api.v2.metadata import RequestTimes, Statistics
+from serve.api.v2.tensors import IMAGE, TENSOR, byte_strings, floats
+from serve.inference.engine import Engine, sample_of
+from serve.inference.results import Answer
+from serve.models.resolver import ResolvedModel
+
+DETECTION_OUTPUTS = ("num_detections", "boxes", "scores", "class_ids")
+FILL_CLASS = -1
+
+
+class InferTarget(NamedTuple):
+    """Model reference, deadline (on time.perf_counter's clock), and the id of the request in the log."""
+
+    ref: str
+    deadline_s: float | None
+    request_id: str
+
+
+async def infer(
+    engine: Engine,
+    statistics: Statistics,
+    request: ParsedRequest,
+    target: InferTarget,
+    slots: contextlib.ExitStack,
+) -> ModelOutputs:
+    """Run a request. The caller has taken the slot of the first image; this function takes the others.
+
+    Raises BadRequest, ModelError, Overloaded, DeadlinePassed.
+    """
+    with engine.observer.failures(target.ref, target.request_id):
+        rows = _rows(request, engine.args.limits.online_queue)
+    for _ in range(rows - 1):
+        slots.enter_context(engine.admission.images.place())
+    began = time.perf_counter_ns()
+    with engine.observer.failures(target.ref, target.request_id):
+        if request.input.name == IMAGE:
+            request.outputs(list(DETECTION_OUTPUTS))
+            images = await off_loop(request.size_bytes, byte_strings, request.input, request.data)
+            sample = sample_of(images[0])
+            work = partial(_detect, engine, request, images, target)
+        else:
+            work_bytes = request.size_bytes * LOOKED_THROUGH
+            tensor = await off_loop(work_bytes, floats, request.input, request.data)
+            sample = sample_of(tensor.reshape(-1)[-1024:].tobytes())
+            work = partial(_run, engine, request, tensor, target)
+        resolved = await engine.resolver.get(target.ref, sample)
+    detector = resolved.detector
+    try:
+        outputs, spent = await work(resolved, began)
+    except Exception:
+        statistics.failed(detector.info.id, time.perf_counter_ns() - began)
+        raise
+    statistics.succeeded(detector.info.id, rows, spent)
+    return ModelOutputs(detector.info, outputs)
+
+
+async def _detect(
+    engine: Engine,
+    request: ParsedRequest,
+    images: Sequence[bytes],
+    target: InferTarget,
+    resolved: ResolvedModel,
+    began_ns: int,
+) -> tuple[dict[str, NDArray[Any]], RequestTimes]:
+    answers = await _answers(engine, images, resolved, target)
+    min_scores = least_scores(resolved.detector.config, request.header.parameters.min_score)
+    outputs = padded([shown(answer.detections, min_scores) for answer in answers])
+    times = [answer.timings for answer in answers]
+    return outputs, RequestTimes(
+        time.perf_counter_ns() - began_ns,
+        _ns(max(t.queue_ms for t in times)),
+        _ns(max(t.preprocess_ms for t in times)),
+        _ns(max(t.inference_ms for t in times)),
+        _ns(max(t.postprocess_ms for t in times)),
+    )
+
+
+async def _answers(
+    engine: Engine, images: Sequence[bytes], resolved: ResolvedModel, target: InferTarget
+) -> list[Answer]:
+    """Detect in all images concurrently. Raises BadRequest that names the first invalid image."""
+    results = await asyncio.gather(
+        *(engine.detect(i, resolved, target.deadline_s, target.request_id) for i in images),
+        return_exceptions=True,
+    )
+    answers: list[Answer] = []
+    for place, result in enumerate(results):
+        if isinstance(result, ImageError):
+            raise BadRequest(f"input '{IMAGE}', element {place}: {result}") from result
+        if isinstance(result, BaseException):
+            raise result
+        answers.append(result)
+    return answers
+
+
+async def _run(
+    engine: Engine,
+    request: ParsedRequest,
+    tensor: NDArray[np.float32],
+    target: InferTarget,
+    resolved: ResolvedModel,
+    began_ns: int,
+) -> tuple[dict[str, NDArray[Any]], RequestTimes]:
+    with engine.observer.failures(resolved, target.request_id):
+        _require_fits(tensor.shape, resolved.detector.config.preprocess)
+    started = time.perf_counter_ns()
+    answer = await engine.infer_tensor(tensor, resolved, target.deadline_s, target.request_id)
+    ended = time.perf_counter_ns()
+    request.outputs(list(answer.outputs))
+    queue = _ns(answer.queue_ms)
+    parts = {"queue": queue, "compute_input": started - began_ns}
+    parts["compute_infer"] = max(0, ended - started - queue)
+    return dict(answer.outputs), RequestTimes(ended - began_ns, **parts)
+
+
+def _rows(request: ParsedRequest, max_rows: int) -> int:
+    """Return the number of images or tensors, from the shape alone. Raises BadRequest."""
+    name, shape = request.input.name, request.input.shape
+    if name not in (IMAGE, TENSOR):
+        raise BadRequest(
+            f"unknown input '{name}': send '{IMAGE}' (BYTES, encoded images) or '{TENSOR}' (FP32, the "
+            "network's own input)"
+        )
+    if name == IMAGE and not (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)):
+        raise BadRequest(f"input '{IMAGE}' must have the shape [n] or [n, 1], not {shape}")
+    if name == TENSOR and len(shape) != 4:
+        raise BadRequest(f"input '{TENSOR}' must have the shape [n, 3, height, width], not {shape}")
+    if not 1 <= shape[0] <= max_rows:
+        raise BadRequest(
+            f"{shape[0]} images in one request: send 1 to {max_rows} (limits.online_queue)"
+        )
+    return shape[0]
+
+
+def _require_fits(shape: Sequence[int], spec: Preprocess) -> None:
+    """Raise BadRequest unless the model's preprocessing could produce the shape."""
+    _, channels, down, across = shape
+    wide, high = spec.input_px
+    if spec.resize == "rect":
+        step = spec.stride_px
+        fits = 0 < down <= high and 0 < across <= wide and not (down % step or across % step)
+        expected = f"[n, 3, height up to {high}, width up to {wide}], multiples of {step}"
+    else:
+        fits = (down, across) == (high, wide)
+        expected = f"[n, 3, {high}, {wide}]"
+    if not fits or channels != 3:
+        raise BadRequest(f"input '{TENSOR}' must have the shape {expected}, not {list(shape)}")
+
+
+def padded(images: Sequence[Detections]) -> dict[str, NDArray[Any]]:
+    """Return the detections of n images as arrays of n rows, padded to the largest count."""
+    longest = max(map(len, images))
+    boxes = np.zeros((len(images), longest, 4), np.float32)
+    scores = np.zeros((len(images), longest), np.float32)
+    class_ids = np.full((len(images), longest), FILL_CLASS, np.int32)
+    for row, detections in enumerate(images):
+        boxes[row, : len(detections)] = detections.boxes_xyxy
+        scores[row, : len(detections)] = detections.scores
+        class_ids[row, : len(detections)] = detections.class_ids
+    counts = np.array([[len(detections)] for detections in images], np.int32)
+    return dict(zip(DETECTION_OUTPUTS, (counts, boxes, scores, class_ids), strict=True))
+
+
+def _ns(ms: float) -> int:
+    return round(ms * 1e6)

@@ -1,0 +1,87 @@
+"""OpenAPI of /v2 that FastAPI cannot derive: bodies read by hand, and paths with an optional version."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from fastapi import APIRouter
+
+from model_store.names import NAME, REF
+from model_store.names import VERSION as VERSION_NAME
+from serve.api.v2.schemas import ErrorBody, RequestObject, schema_of
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorBody, "description": text}
+    for status, text in {
+        400: "the request cannot be understood, or an image in it is damaged",
+        401: "a bearer token is required",
+        403: "the token lacks the required scope",
+        404: "unknown model; the error lists what exists",
+        408: "the body did not arrive in time",
+        409: "the request conflicts with what serves now",
+        413: "too many bytes",
+        429: "the queue is full, see Retry-After",
+        503: "the model is unavailable",
+        504: "the deadline passed while the request was queued",
+    }.items()
+}
+BINARY: dict[str, Any] = {
+    "application/octet-stream": {"schema": {"type": "string", "format": "binary"}}
+}
+TENSOR_ANSWER: dict[int | str, dict[str, Any]] = {
+    200: {"description": "JSON, followed by the outputs requested in binary", "content": BINARY}
+}
+
+
+def _path(name: str, text: str, pattern: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": "path",
+        "required": True,
+        "description": text,
+        "schema": {"type": "string", "pattern": f"^{pattern}$"},
+    }
+
+
+MODEL = _path(
+    "model", "name, name:alias or name@version; a bare name selects its alias `production`", REF
+)
+ALONE = _path("model", "name, without an alias or a version", NAME.pattern)
+VERSION = _path("version", "an exact version", VERSION_NAME.pattern)
+
+
+def json_body(kind: type[RequestObject], required: bool = False) -> dict[str, Any]:
+    content: dict[str, Any] = {"application/json": {"schema": schema_of(kind)}}
+    return {"requestBody": {"required": required, "content": content}}
+
+
+def tensor_body(kind: type[RequestObject]) -> dict[str, Any]:
+    """Describe a JSON body that binary data may follow."""
+    body = json_body(kind, required=True)
+    body["requestBody"]["content"] |= BINARY
+    return body
+
+
+def each(
+    routes: APIRouter, method: str, tail: str, extra: dict[str, Any] | None = None, **options: Any
+) -> Callable[[F], F]:
+    """Register an endpoint at a model's path, with the version in it and without; the endpoint gets neither."""
+
+    def register(endpoint: F) -> F:
+        for path, parameters in (
+            ("/v2/models/{model}", [MODEL]),
+            ("/v2/models/{model}/versions/{version}", [ALONE, VERSION]),
+        ):
+            routes.add_api_route(
+                path + tail,
+                endpoint,
+                methods=[method],
+                openapi_extra={"parameters": parameters, **(extra or {})},
+                **options,
+            )
+        return endpoint
+
+    return register

@@ -1,0 +1,144 @@
+"""Index, load, unload and readiness of versions in the store and in this replica, in v2's terms.
+
+Load and unload affect only the replica that answers, and move no alias; promote does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from model_store.errors import BadRequest, Conflict, ModelNotReady
+from model_store.names import ModelRef, VersionId, parse_ref, version_id
+from model_store.store import ModelStore
+from serve.api.v2.schemas import IndexEntry
+from serve.inference.engine import Engine
+from serve.models.readiness import Serving
+
+_NOT_LOADED = "not loaded; a request for this version loads it, with a token of the scope admin"
+
+
+async def index(engine: Engine, serving: Serving, ready_only: bool) -> list[IndexEntry]:
+    """Return every version in the store or in memory, by name. Raises StorageUnreachable, Overloaded."""
+    stored = await engine.lookups.run(_in_store, engine.store)
+    loaded = serving.versions
+    entries: list[IndexEntry] = []
+    for version in sorted(stored | loaded):
+        reason = _failure(serving.failures, version) or _NOT_LOADED
+        if version in loaded:
+            entries.append(
+                IndexEntry(name=version.name, version=version.version, state="READY", reason="")
+            )
+        elif not ready_only:
+            entries.append(
+                IndexEntry(
+                    name=version.name, version=version.version, state="UNAVAILABLE", reason=reason
+                )
+            )
+    return entries
+
+
+async def loaded_version(engine: Engine, ref: str) -> VersionId:
+    """Return the loaded version that a reference selects; load nothing.
+
+    Raises BadRequest, ModelNotFound, and ModelNotReady with the reason, also if the alias files are damaged.
+    """
+    wanted = parse_ref(ref)
+    failures, table = engine.aliases.failures, engine.aliases.table
+    damaged = failures.get(wanted.name)
+    if wanted.alias is not None and damaged is not None:
+        raise ModelNotReady(f"{wanted.name}: {damaged}")
+    for version in _loaded(engine, wanted.name):
+        named = version.version == wanted.version or version == table.only_version(wanted)
+        if named or wanted.alias in table.aliases_of(version):
+            return version
+    version = await engine.lookups.run(engine.store.resolve, wanted)
+    reason = _failure(failures, version) or "load it first"
+    raise ModelNotReady(f"{version} is not loaded in this replica: {reason}")
+
+
+async def loaded_versions(engine: Engine, ref: str) -> list[VersionId]:
+    """Return all loaded versions of a bare name, else the selected one. Raises the errors of `loaded_version`."""
+    return _loaded(engine, ref) or [await loaded_version(engine, ref)]
+
+
+async def load(engine: Engine, ref: str, parameters: dict[str, Any]) -> None:
+    """Load the named version, or those that the aliases of a bare name refer to.
+
+    Raises BadRequest, ModelError.
+    """
+    wanted = _named(ref, parameters)
+    versions = await engine.lookups.run(_to_load, engine.store, ref, wanted)
+    for version in versions:
+        await engine.resolver.get(str(version))
+
+
+async def unload(engine: Engine, ref: str, parameters: dict[str, Any]) -> None:
+    """Release the named version, or all of a bare name: all of them or none.
+
+    Raises Conflict if an alias refers to one or a run holds it, ModelNotFound, BadRequest.
+    """
+    wanted = _named(ref, parameters)
+    versions = [
+        version
+        for version in _loaded(engine, parse_ref(ref).name)
+        if wanted is None or version == VersionId(wanted.name, wanted.version or "")
+    ]
+    if not versions:
+        versions = [await engine.lookups.run(engine.store.resolve, wanted or parse_ref(ref))]
+    for version in versions:
+        _require_free(engine, version)
+    for version in versions:
+        await engine.aliases.release(version)
+
+
+def _require_free(engine: Engine, version: VersionId) -> None:
+    """Raise Conflict if an alias refers to the version or a run holds it."""
+    aliases = engine.aliases.table.aliases_of(version)
+    if aliases:
+        raise Conflict(
+            f"{version} answers as {', '.join(aliases)}: move the alias first, with 'resight "
+            f"models promote {version.name}@OTHER --alias {aliases[0]}', or name another version"
+        )
+    holders = engine.models.holders(version)
+    if holders:
+        raise Conflict(f"{version} is held by {', '.join(holders)}; cancel or await them first")
+
+
+def _named(ref: str, parameters: dict[str, Any]) -> ModelRef | None:
+    """Return the version that a request names, or None for a bare name. Raises BadRequest."""
+    unknown = sorted(set(parameters) - {"version", "unload_dependents"})
+    if unknown:
+        raise BadRequest(
+            f"unknown parameter '{unknown[0][:64]}': `version` is the only one. Versions are immutable; add "
+            "another one with 'resight models add'"
+        )
+    wanted = parse_ref(ref)
+    version = parameters.get("version")
+    if version is None:
+        return None if ref == wanted.name else wanted
+    if ref != wanted.name:
+        raise BadRequest(f"'{ref}' already names a version or an alias; omit the parameter")
+    exact = version_id(ref, str(version))
+    return ModelRef(exact.name, exact.version, None)
+
+
+def _to_load(store: ModelStore, ref: str, wanted: ModelRef | None) -> list[VersionId]:
+    if wanted is not None:
+        return [store.resolve(wanted)]
+    versions = {store.resolve(ModelRef(ref, None, alias)) for alias in store.aliases(ref)}
+    return sorted(versions) or [store.resolve(parse_ref(ref))]
+
+
+def _in_store(store: ModelStore) -> set[VersionId]:
+    return {version for name in store.names() for version in store.versions(name)}
+
+
+def _loaded(engine: Engine, name: str) -> list[VersionId]:
+    return [version for version in engine.models.names if version.name == name]
+
+
+def _failure(failures: Mapping[str, str], version: VersionId) -> str:
+    """Return why a version could not be loaded; empty if no attempt failed."""
+    prefix = f"{version}:"
+    return next((text for text in failures.values() if text.startswith(prefix)), "")

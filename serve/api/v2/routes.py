@@ -1,0 +1,182 @@
+"""/v2: the Open Inference Protocol over HTTP, with Triton's extensions (`docs/reference/v2.md`).
+
+A path without a version selects the model's alias `production`; every path also accepts `name:alias` and
+`name@version` as the name.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.routing import Match
+
+from model_store.errors import ImageTooLarge
+from serve.api.base import any_query
+from serve.api.bodies import SMALL_BYTES
+from serve.api.headers import REQUEST_ID, deadline_of, request_id_of
+from serve.api.limits import HeldUntilSent
+from serve.api.v2 import repository, schemas
+from serve.api.v2.bodies import read_body
+from serve.api.v2.codec import HEADER_LENGTH, infer_response, read_request
+from serve.api.v2.errors import V2Route
+from serve.api.v2.inference import InferTarget
+from serve.api.v2.inference import infer as run_inference
+from serve.api.v2.metadata import (
+    RawOutputs,
+    Statistics,
+    model_config,
+    model_metadata,
+    server_metadata,
+)
+from serve.api.v2.openapi import ERRORS, MODEL, TENSOR_ANSWER, each, json_body, tensor_body
+from serve.inference.admission import Room
+from serve.inference.engine import Engine
+from serve.models.readiness import OtherPools, serving_everywhere
+
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
+SMALL_MIB = 1
+S = TypeVar("S", bound=schemas.RequestObject)
+
+
+async def model_ref(request: Request) -> str:
+    """Return the model that the path names, with its version if any. Async, since FastAPI runs a `def` in a thread."""
+    name, version = request.path_params["model"], request.path_params.get("version")
+    return name if version is None else f"{name}@{version}"
+
+
+Ref = Annotated[str, Depends(model_ref)]
+
+
+def router(engine: Engine, pools: OtherPools | None = None) -> APIRouter:
+    routes = APIRouter(route_class=V2Route, responses=ERRORS, tags=["v2"])
+    statistics = Statistics()
+    raw_outputs = RawOutputs(engine)
+    limits = engine.args.limits
+
+    @routes.get("/v2/health/live")
+    @any_query
+    async def live() -> schemas.Live:
+        """Report that the process answers."""
+        return schemas.Live()
+
+    @routes.get("/v2/health/ready")
+    @any_query
+    async def ready() -> schemas.Ready:
+        """Succeed if at least one model is loaded and each pool answers."""
+        serving = await serving_everywhere(engine.serving(), pools)
+        serving.require_ready(engine.store.url)
+        return schemas.Ready()
+
+    @routes.get("/v2/", include_in_schema=False)
+    @routes.get("/v2")
+    async def server() -> schemas.ServerMetadata:
+        """Return name, version and extensions."""
+        return server_metadata()
+
+    @routes.get("/v2/models/stats")
+    async def all_stats() -> dict[str, Any]:
+        """Return the counters of every version loaded in the replica that answers."""
+        return {"model_stats": [statistics.of(version) for version in engine.models.names]}
+
+    @each(routes, "GET", "")
+    async def metadata(ref: Ref) -> schemas.ModelMetadata:
+        """Return inputs, outputs and versions; load an exact version that is not loaded yet."""
+        detector = (await engine.resolver.get(ref)).detector
+        versions = await engine.lookups.run(engine.store.versions, detector.info.name)
+        return model_metadata(detector, versions, await raw_outputs.of(detector))
+
+    @each(routes, "GET", "/config")
+    async def config(ref: Ref) -> dict[str, Any]:
+        """Return Triton's model configuration."""
+        detector = (await engine.resolver.get(ref)).detector
+        described = model_metadata(detector, [], await raw_outputs.of(detector))
+        return model_config(detector, described, engine.args.limits.online_queue)
+
+    @each(routes, "GET", "/ready")
+    async def model_ready(ref: Ref) -> schemas.ModelReady:
+        """Report whether it is loaded in the replica that answers; load nothing."""
+        return schemas.ModelReady(name=(await repository.loaded_version(engine, ref)).name)
+
+    @each(routes, "GET", "/stats")
+    async def stats(ref: Ref) -> dict[str, Any]:
+        """Return counters of the replica that answers; without a version, of all loaded versions."""
+        versions = await repository.loaded_versions(engine, ref)
+        return {"model_stats": [statistics.of(version) for version in versions]}
+
+    @each(
+        routes,
+        "POST",
+        "/infer",
+        tensor_body(schemas.InferRequest),
+        response_model=schemas.InferResponse,
+        responses=TENSOR_ANSWER,
+    )
+    async def infer(request: Request, ref: Ref, slots: HeldUntilSent) -> Response:
+        """Convert encoded images to detections, or a tensor to the network's outputs; JSON or binary."""
+        target = InferTarget(ref, deadline_of(request), request_id_of(request))
+        slots.enter_context(engine.admission.images.place())
+        with engine.observer.errors():
+            body = await read_body(request, limits.body_mib, limits.body_s)
+        with engine.observer.failures(ref, target.request_id):
+            parsed = await read_request(body, request.headers.get(HEADER_LENGTH))
+        outcome = await run_inference(engine, statistics, parsed, target, slots)
+        coding = request.headers.get("accept-encoding", "")
+        answer = await infer_response(parsed, outcome, coding)
+        answer.headers[REQUEST_ID] = target.request_id
+        return answer
+
+    @routes.post("/v2/repository/index", openapi_extra=json_body(schemas.IndexRequest))
+    async def index(request: Request) -> list[schemas.IndexEntry]:
+        """Return every version, and whether it is loaded in the replica that answers or in one of its pool."""
+        body = await _optional(request, schemas.IndexRequest, limits.body_s, engine.admission.index)
+        serving = await serving_everywhere(engine.serving(), pools)
+        return await repository.index(engine, serving, body.ready)
+
+    about_model = {"parameters": [MODEL], **json_body(schemas.RepositoryRequest)}
+
+    @routes.post("/v2/repository/models/{model}/load", openapi_extra=about_model)
+    async def load(request: Request, ref: Ref) -> dict[str, Any]:
+        """Load the versions that the aliases refer to, or the parameter `version`, into the replica that answers."""
+        body = await _optional(
+            request, schemas.RepositoryRequest, limits.body_s, engine.admission.repository
+        )
+        await repository.load(engine, ref, body.parameters)
+        return {}
+
+    @routes.post("/v2/repository/models/{model}/unload", openapi_extra=about_model)
+    async def unload(request: Request, ref: Ref) -> dict[str, Any]:
+        """Release versions that no alias refers to from the replica that answers."""
+        body = await _optional(
+            request, schemas.RepositoryRequest, limits.body_s, engine.admission.repository
+        )
+        await repository.unload(engine, ref, body.parameters)
+        return {}
+
+    @routes.api_route("/v2", methods=METHODS, include_in_schema=False)
+    @routes.api_route("/v2/{rest:path}", methods=METHODS, include_in_schema=False)
+    @any_query
+    async def unknown(request: Request) -> Response:
+        """Raise HTTPException: 405 for another method of a route above, else 404."""
+        partly = [r for r in routes.routes if r.matches(request.scope)[0] is Match.PARTIAL]
+        allowed = sorted({m for r in partly for m in getattr(r, "methods", None) or ()})
+        if allowed:
+            headers = {"Allow": ", ".join(allowed)}
+            raise HTTPException(405, f"use {' or '.join(allowed)} here", headers)
+        raise HTTPException(404, f"unknown path {request.url.path[:200]}; see docs/reference/v2.md")
+
+    return routes
+
+
+async def _optional(request: Request, kind: type[S], within_s: float, room: Room) -> S:
+    """Return a small JSON body; an absent body counts as an empty object.
+
+    Raises BadRequest, ImageTooLarge, TooSlow, Overloaded.
+    """
+    with room.place():
+        body = await read_body(request, SMALL_MIB, within_s)
+    if len(body) > SMALL_BYTES:  # the decompressed JSON is parsed on the event loop
+        raise ImageTooLarge(f"the body is over the limit of {SMALL_BYTES >> 10} KiB")
+    return schemas.parsed(kind, body or b"{}")

@@ -1,0 +1,107 @@
+"""Deploy serve/app.yaml to a running cluster, declaratively: an unchanged application keeps running.
+
+app.yaml + settings -> Serve's REST API -> wait until every application runs
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from importlib import resources
+from pathlib import Path
+from typing import Any, cast
+
+import httpx2
+import yaml
+
+from model_store.errors import ClusterError
+from serve.cluster.head import ClusterState
+from serve.cluster.ports import LOOPBACK
+from serve.inference.os_priority import deprioritise_ray_processes
+from serve.settings import Settings
+
+DEPLOY_TIMEOUT_S = 180
+
+
+def serve_config(settings: Settings, host: str, port: int) -> dict[str, Any]:
+    """Return serve/app.yaml, or the file of RESIGHT_APP, with this host, port and model store.
+
+    Beyond loopback every application requires a token; on loopback only if its arguments set `require_token`.
+
+    Raises ClusterError if the file is missing or invalid.
+    """
+    source = Path(settings.app) if settings.app else resources.files("serve").joinpath("app.yaml")
+    try:
+        config: dict[str, Any] = yaml.safe_load(source.read_text(encoding="utf-8"))
+        config["http_options"].update(host=host, port=port)
+        for application in _applications(config):
+            args = {"require_token": False} | (application.get("args") or {})
+            args["require_token"] = args["require_token"] or host not in LOOPBACK
+            application["args"] = args | {"models": settings.models_url}
+    except (OSError, UnicodeError, yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
+        raise ClusterError(
+            f"{source} is not a Serve config like serve/app.yaml: {error!r}"[:1000]
+        ) from error
+    return config
+
+
+def _applications(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the applications of a config. Raises KeyError, TypeError."""
+    applications = config["applications"]
+    if not isinstance(applications, list):
+        raise TypeError("'applications' is not a list")
+    return cast(list[dict[str, Any]], applications)
+
+
+def deploy(settings: Settings, state: ClusterState) -> None:
+    """Deploy the applications and wait until they run. Raises ClusterError, with Serve's message, if one fails."""
+    config = serve_config(settings, state.host, state.http_port)
+    url = f"{state.dashboard_url}/api/serve/applications/"
+    answer = httpx2.put(url, json=config, headers=_headers(), timeout=60)
+    if answer.status_code >= 400:
+        raise ClusterError(f"Ray Serve rejected the applications: {answer.text[:2000]}")
+    names = [application["name"] for application in config["applications"]]
+    deadline = time.monotonic() + DEPLOY_TIMEOUT_S
+    status: dict[str, Any] = {}
+    while time.monotonic() < deadline:
+        status = application_status(state.dashboard_url)
+        states = {name: status.get(name, {}).get("status", "NOT_STARTED") for name in names}
+        if all(value == "RUNNING" for value in states.values()) and _answers(state):
+            deprioritise_ray_processes(state.pid)
+            return
+        failed = [name for name, value in states.items() if value == "DEPLOY_FAILED"]
+        if failed:
+            raise ClusterError(f"{failed[0]}: {status[failed[0]].get('message', '')[:3000]}")
+        time.sleep(0.3)
+    raise ClusterError(
+        f"the applications did not start within {DEPLOY_TIMEOUT_S} s: {status}"[:3000]
+    )
+
+
+def application_status(dashboard_url: str) -> dict[str, Any]:
+    """Return Serve's status of each application by name. Raises ClusterError if the dashboard does not answer."""
+    url = f"{dashboard_url}/api/serve/applications/"
+    try:
+        answer = httpx2.get(url, headers=_headers(), timeout=30)
+        answer.raise_for_status()
+    except httpx2.HTTPError as error:
+        raise ClusterError(
+            f"Ray's dashboard at {dashboard_url} does not answer: {error}"
+        ) from error
+    return dict(answer.json().get("applications", {}))
+
+
+def _answers(state: ClusterState) -> bool:
+    try:
+        return httpx2.get(f"{state.reachable_url}/healthz", timeout=5).status_code == 200
+    except httpx2.HTTPError:
+        return False
+
+
+def _headers() -> dict[str, str]:
+    """Return the header with Ray's token, read from the places where Ray's commands look for it."""
+    token = os.environ.get("RAY_AUTH_TOKEN")
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    if token is None and path.exists():
+        token = path.read_text().strip()
+    return {"Authorization": f"Bearer {token}"} if token else {}

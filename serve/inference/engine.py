@@ -1,0 +1,286 @@
+"""The engine of a replica, without HTTP and without Ray: queue, decode, prepare, infer.
+
+detect(body, ref)         online lane: encoded bytes -> Answer
+classify(body, ref, box)  online lane: encoded bytes and a box -> ClassAnswer
+detect_chunk(chunk)       bulk lane: prepared uint8 pixels of many images -> ChunkAnswer, in order
+classify_chunk(chunk)     bulk lane: prepared crops -> LogitsAnswer, in order
+
+Both lanes call the same `infer` of the model, so their results are equal bit for bit. Waiting items refer to their
+model, so a version that is released still answers them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.classifier import Classifier
+from model_store.detections import Detections
+from model_store.detector import LoadedDetector
+from model_store.errors import BadRequest
+from model_store.images.crops import Box
+from model_store.names import VersionId
+from model_store.runtimes.inputs import joined
+from model_store.store import ModelStore
+from serve.inference.admission import Admission
+from serve.inference.batcher import Lane
+from serve.inference.chunks import Chunk, ChunkAnswer, LogitsAnswer, pack_answers, pack_logits
+from serve.inference.results import (
+    Answer,
+    ClassAnswer,
+    ClassResult,
+    ImageResult,
+    TensorAnswer,
+    Timings,
+)
+from serve.inference.threads import Threads
+from serve.inference.workers import PendingImage, Workers
+from serve.models.alias_poller import AliasPoller
+from serve.models.loaded_models import LoadedModels, NoProver, Prover
+from serve.models.loader import Loader
+from serve.models.pools import Placement
+from serve.models.readiness import Serving
+from serve.models.resolver import ModelResolver, ResolvedModel
+from serve.models.shadow import Shadows
+from serve.observability.metrics import Metrics, exposition
+from serve.observability.observer import CLASSIFY, DETECT, INFER, Observer
+from serve.observability.traces import Traces
+from serve.settings import DetectArgs, Settings
+
+LOOKUPS, MAX_LOOKUPS = 4, 64
+"""Threads for look-ups of requests in the model store, and the maximum number of look-ups that run or wait."""
+
+
+class Engine:
+    """Models, lanes and metrics of a replica. Call `start` once on the event loop that serves requests.
+
+    A request calls `detect`, `classify` or `infer_tensor` with a place of `admission.images` for each image.
+    `prover` is the rollout, which permits each load; None: versions are loaded without a proof.
+    """
+
+    def __init__(
+        self, args: DetectArgs, traces: Traces | None = None, prover: Prover | None = None
+    ) -> None:
+        cv2.setNumThreads(1)
+        self.args, self.traces = args, traces
+        self.store = ModelStore(args.models or Settings().models_url)
+        self.placement = Placement(self.store, args.pool, args.pools)
+        self.lookups = Threads(LOOKUPS, "look-ups in the model store", MAX_LOOKUPS)
+        loader = Loader(self.store, args.threads)
+        self.models = LoadedModels(
+            loader.load,
+            prover or NoProver(self.store),
+            args.idle_versions,
+            args.retain_s,
+            low_priority=args.threads == 1,  # threads started by a session inherit the priority
+        )
+        self.aliases = AliasPoller(
+            self.store,
+            self.models,
+            self.placement,
+            loader.tuned,
+            args.poll_s,
+            args.retain_s,
+            has_rollout=prover is not None,
+        )
+        self.resolver = ModelResolver(self.store, self.models, self.aliases, self.lookups)
+        self.metrics = Metrics()
+        self.observer = Observer(self.metrics, traces)
+        self.workers = Workers(args, lambda key, size: self.metrics.batch(key.version, size))
+        self.batcher = self.workers.batcher
+        self.admission = Admission(
+            args.limits,
+            lambda: self.batcher.wait_s(Lane.ONLINE),
+            lambda: self.metrics.failed(None, "Overloaded"),
+        )
+        self.shadows = Shadows(self._detect_in_bulk)
+        self._max_pixels = args.limits.megapixels * 1_000_000
+
+    async def start(self) -> None:
+        """Load every aliased version, then follow the alias files. Raises StorageUnreachable."""
+        await self.aliases.start()
+
+    def serving(self) -> Serving:
+        """Return the loaded versions and failures of this replica."""
+        return Serving(tuple(map(str, self.models.names)), dict(self.aliases.failures))
+
+    async def ensure(self, version: VersionId, digest: str | None = None) -> str:
+        """Prove and load a version unless it is loaded; return its inference key. Raises as `AliasPoller.ensure`."""
+        await self.aliases.ensure(version, digest)
+        return self.models.use(version).info.inference_key
+
+    def exposition(self) -> str:
+        """Return this replica's metrics in Prometheus' text format."""
+        return exposition(self.metrics, self)
+
+    def stop(self) -> None:
+        """Stop all background work and the threads."""
+        self.aliases.stop()
+        self.shadows.stop()
+        self.workers.stop()
+        if self.traces:
+            self.traces.stop()
+
+    async def detect_chunk(self, chunk: Chunk) -> ChunkAnswer:
+        """Detect in the images of a chunk. A bad image is an error inside the answer.
+
+        Raises BadRequest for a classifier, ModelError, Overloaded.
+        """
+        detector = (await self.resolver.get(chunk.model)).detector
+        outcomes = await self.workers.images(detector, chunk.items())
+        self.metrics.bulk(detector.info, len(outcomes))
+        return pack_answers(detector.info, outcomes)  # type: ignore[arg-type]
+
+    async def classify_chunk(self, chunk: Chunk) -> LogitsAnswer:
+        """Classify the crops of a chunk. A bad crop is an error inside the answer.
+
+        Raises BadRequest for a detector or for crops of a wrong size, ModelError, Overloaded.
+        """
+        classifier = (await self.resolver.get(chunk.model)).classifier
+        _require_crops(chunk, classifier)
+        outcomes = await self.workers.images(classifier, chunk.items())
+        self.metrics.bulk(classifier.info, len(outcomes))
+        return pack_logits(classifier.info, outcomes)  # type: ignore[arg-type]
+
+    async def detect(
+        self,
+        body: bytes,
+        ref: str | ResolvedModel,
+        deadline_s: float | None = None,
+        request_id: str = "",
+    ) -> Answer:
+        """Detect in one encoded image.
+
+        Pass a `ResolvedModel` to have several images answered by the same version. `deadline_s` is a time of
+        time.perf_counter. Every call is counted and logged, with its version or its error.
+
+        Raises ImageError, ModelError, BadRequest, Overloaded, DeadlinePassed.
+        """
+        name = ref if isinstance(ref, str) else ""
+        with self.observer.request(DETECT, name, request_id, bytes=len(body)) as request:
+            sample = sample_of(body)
+            model = await self.resolver.get(ref, sample) if isinstance(ref, str) else ref
+            request.model = model
+            request.answer = answer = await self._detect(body, model, sample, deadline_s)
+        return answer
+
+    async def classify(
+        self,
+        body: bytes,
+        ref: str,
+        box_xyxy_px: Box | None = None,
+        deadline_s: float | None = None,
+        request_id: str = "",
+    ) -> ClassAnswer:
+        """Classify one encoded image, or a box of it in px of the upright image.
+
+        Raises as `detect`, and BadRequest for a detector or for a box that lies outside the image.
+        """
+        with self.observer.request(CLASSIFY, ref, request_id, bytes=len(body)) as request:
+            request.model = model = await self.resolver.get(ref, sample_of(body))
+            request.answer = answer = await self._classify(body, model, box_xyxy_px, deadline_s)
+        return answer
+
+    async def _detect(
+        self, body: bytes, resolved: ResolvedModel, sample: float, deadline_s: float | None
+    ) -> Answer:
+        detector = resolved.detector
+        image = self._pending(body, detector, deadline_s)
+        result, queue_ms = await self.workers.image(Lane.ONLINE, detector, image)
+        assert isinstance(result, ImageResult)
+        # 1 - sample: images answered by the canary are not comparisons with the active version
+        candidate = self.resolver.shadow(detector.info.name, resolved.alias, 1 - sample)
+        if candidate is not None:
+            self.shadows.start(body, detector, result.detections, candidate)
+        times_ms = (image.preprocess_ms, result.inference_ms, result.postprocess_ms)
+        return Answer(
+            detector.info,
+            resolved.alias,
+            detector,
+            image.facts,
+            result.detections,
+            Timings(queue_ms, *times_ms),
+            image.waited_first,
+        )
+
+    async def _classify(
+        self,
+        body: bytes,
+        resolved: ResolvedModel,
+        box_xyxy_px: Box | None,
+        deadline_s: float | None,
+    ) -> ClassAnswer:
+        classifier, max_px = resolved.classifier, self._max_pixels
+        image = PendingImage(
+            lambda: classifier.read(body, box_xyxy_px, max_px), len(body), deadline_s
+        )
+        result, queue_ms = await self.workers.image(Lane.ONLINE, classifier, image)
+        assert isinstance(result, ClassResult)
+        return ClassAnswer(
+            classifier.info,
+            resolved.alias,
+            image.facts,
+            box_xyxy_px,
+            result.logits,
+            Timings(queue_ms, image.preprocess_ms, result.inference_ms, 0.0),
+            image.waited_first,
+        )
+
+    async def infer_tensor(
+        self,
+        tensor: NDArray[np.float32],
+        resolved: ResolvedModel,
+        deadline_s: float | None = None,
+        request_id: str = "",
+    ) -> TensorAnswer:
+        """Run the network on (n, 3, h, w) float32 in the online lane, without decoding boxes.
+
+        Outputs of different lengths are padded with zeros, as within a batch. Every call is counted and logged.
+
+        Raises ModelError, Overloaded, DeadlinePassed.
+        """
+        with self.observer.request(INFER, "", request_id, rows=len(tensor)) as request:
+            request.model = resolved
+            request.answer = answer = await self._infer_tensor(tensor, resolved, deadline_s)
+        return answer
+
+    async def _infer_tensor(
+        self, tensor: NDArray[np.float32], resolved: ResolvedModel, deadline_s: float | None
+    ) -> TensorAnswer:
+        rows, queue_ms = await self.workers.rows(resolved.detector, tensor, deadline_s)
+        outputs = {name: joined([row[name][np.newaxis] for row in rows]) for name in rows[0]}
+        return TensorAnswer(resolved.detector.info, resolved.alias, outputs, queue_ms)
+
+    async def _detect_in_bulk(self, body: bytes, detector: LoadedDetector) -> Detections:
+        image = self._pending(body, detector)
+        result, _ = await self.workers.image(Lane.BULK, detector, image)
+        assert isinstance(result, ImageResult)
+        return result.detections
+
+    def _pending(
+        self, body: bytes, detector: LoadedDetector, deadline_s: float | None = None
+    ) -> PendingImage:
+        max_px = self._max_pixels
+        return PendingImage(lambda: detector.read(body, max_px), len(body), deadline_s)
+
+
+def _require_crops(chunk: Chunk, classifier: Classifier) -> None:
+    """Raise BadRequest unless each image is one tile of the network's input size."""
+    width, height = classifier.config.preprocess.input_px
+    if not (chunk.shapes[:, :3] == (1, height, width)).all():
+        tiles, sent_height, sent_width = chunk.shapes[0, :3].tolist()
+        raise BadRequest(
+            f"{classifier.info.id} requires one crop of {width} x {height} px at a time, not {tiles} of "
+            f"{sent_width} x {sent_height} px: prepare them with this version"
+        )
+
+
+def sample_of(body: bytes) -> float:
+    """Return a number from 0 to 1 by an image's bytes, so that a canary always gets the same images."""
+    digest = hashlib.blake2b(
+        body[-4096:], digest_size=8
+    ).digest()  # a checksum would not spread similar images
+    return int.from_bytes(digest) / 2**64

@@ -1,0 +1,107 @@
+"""Results of a replica: of one image in a batch, and of a whole request."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.detections import Detections
+from model_store.detector import LoadedDetector
+from model_store.images.crops import Box
+from model_store.images.decode import ImageFacts
+from model_store.store import ModelInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Times of one image in ms; `inference_ms` and `postprocess_ms` are those of its batch."""
+
+    queue_ms: float
+    preprocess_ms: float
+    inference_ms: float
+    postprocess_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class ImageResult:
+    """Output of a detector for one image of a batch; times in ms are those of the batch."""
+
+    detections: Detections
+    inference_ms: float
+    postprocess_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClassResult:
+    """Output of a classifier for one image of a batch; `inference_ms` is that of the batch."""
+
+    logits: NDArray[np.float32]  # (labels,)
+    inference_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Content of a detector's HTTP response for one image."""
+
+    model: ModelInfo
+    alias: str | None
+    detector: LoadedDetector
+    image: ImageFacts
+    detections: Detections
+    timings: Timings
+    waited_first: bool = False
+    """True if the image waited in the lane before it was decoded, not after."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return the fields of its log event."""
+        counts = {"detections": len(self.detections)}
+        return _model_facts(self.model, self.alias) | counts | _times(self.timings)
+
+
+@dataclass(frozen=True, slots=True)
+class ClassAnswer:
+    """Content of a classifier's HTTP response for one image; `box_xyxy_px` is the requested crop."""
+
+    model: ModelInfo
+    alias: str | None
+    image: ImageFacts
+    box_xyxy_px: Box | None
+    logits: NDArray[np.float32]  # (labels,)
+    timings: Timings
+    waited_first: bool = False
+    """See `Answer.waited_first`."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return the fields of its log event."""
+        best = self.model.labels[int(self.logits.argmax())]
+        return _model_facts(self.model, self.alias) | {"label": best, **_times(self.timings)}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorAnswer:
+    """Raw outputs of a network by name, each of shape (n, …)."""
+
+    model: ModelInfo
+    alias: str | None
+    outputs: dict[str, NDArray[np.float32]]
+    queue_ms: float
+
+    @property
+    def rows(self) -> int:
+        return len(next(iter(self.outputs.values())))
+
+    def facts(self) -> dict[str, Any]:
+        """Return the fields of its log event."""
+        return _model_facts(self.model, self.alias) | {"queue_ms": round(self.queue_ms, 2)}
+
+
+def _model_facts(model: ModelInfo, alias: str | None) -> dict[str, Any]:
+    digest = model.weights_sha256[:12]
+    return {"version": str(model.id), "weights_sha256": digest, "alias": alias}
+
+
+def _times(timings: Timings) -> dict[str, float]:
+    return {name: round(value, 2) for name, value in asdict(timings).items()}

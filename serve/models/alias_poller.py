@@ -1,0 +1,277 @@
+"""Keep the alias table of a replica current.
+
+state files --refresh--> prove, load off the event loop, verify, probe --> switch in one assignment
+the rollout  --activate--> the same, rejected unless everything is loaded
+
+A version that fails to load is recorded with its reason, and its alias keeps the version that it has. Nothing changes
+either if the store cannot be read or lists no model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import structlog
+
+from model_store.errors import Conflict, ModelError, ResightError, StorageError, StorageUnreachable
+from model_store.load import Loaded
+from model_store.names import DEFAULT_ALIAS, VersionId
+from model_store.store import ModelStore
+from serve.inference.threads import Threads
+from serve.models.alias_table import AliasTable
+from serve.models.loaded_models import LoadedModels
+from serve.models.pools import Placement
+from serve.models.readiness import PENDING
+from serve.rollout.state import AliasState, ModelState, read_state
+
+log = structlog.get_logger("resight.serve")
+
+START_PATIENCE_S, PATIENCE_S = 60.0, 1.0
+"""Maximum wait of `refresh` for a proof and a load: at the start or without a rollout, and otherwise.
+
+They continue after that, and a later `refresh` uses the loaded version.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreReading:
+    """The state and the only version, if any, of each readable model of this pool, and the errors of others."""
+
+    names: list[str]
+    states: dict[str, ModelState] = field(default_factory=dict[str, ModelState])
+    only_versions: dict[str, VersionId | None] = field(default_factory=dict[str, VersionId | None])
+    failures: dict[str, str] = field(default_factory=dict[str, str])
+
+
+class AliasPoller:
+    """Reads the alias files every `poll_s`; `failures` has why aliases or models do not serve.
+
+    With `has_rollout`, aliases that were never rolled out are adopted only until `start` has returned; after that the
+    rollout proves their versions first. `tune` applies deployment.json to a model. Use it on one event loop.
+    """
+
+    def __init__(
+        self,
+        store: ModelStore,
+        models: LoadedModels,
+        placement: Placement,
+        tune: Callable[[Loaded], Loaded],
+        poll_s: float = 2.0,
+        retain_s: float = 600.0,
+        retry_s: float = 10.0,
+        has_rollout: bool = False,
+    ) -> None:
+        self.table = AliasTable()
+        self.failures: dict[str, str] = {}
+        self._store, self._models, self._placement, self._tune = store, models, placement, tune
+        self._poll_s, self._retain_s, self._retry_s = poll_s, retain_s, retry_s
+        self._has_rollout, self._follows_rollout = has_rollout, False
+        # a thread that no request uses, so that reading alias files never waits for a request
+        self._files = Threads(1, "readings of alias files", 64)
+        self._left_s: dict[VersionId, float] = {}
+        self._failed: dict[VersionId, tuple[float, str]] = {}
+        self._refreshing = asyncio.Lock()
+        self._next_refresh: asyncio.Task[bool] | None = None
+        self._polling: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Load every aliased version, then follow the files in the background.
+
+        Raises StorageUnreachable: a replica that cannot read the store must not receive traffic.
+        """
+        if not await self.refresh():
+            url = self._store.url
+            raise StorageUnreachable(f"the model store {url} cannot be read; see the log")
+        self._follows_rollout = self._has_rollout
+        self._polling = asyncio.create_task(self._poll())
+
+    def stop(self) -> None:
+        if self._polling:
+            self._polling.cancel()
+
+    async def refresh(self) -> bool:
+        """Apply the state files, read after this call; return False if the store could not be read.
+
+        Calls that arrive while another runs share one. Content of the store never raises.
+        """
+        if self._next_refresh is None:
+            self._next_refresh = asyncio.create_task(self._refresh())
+        return await asyncio.shield(self._next_refresh)
+
+    async def activate(self, name: str, state: ModelState) -> None:
+        """Load the versions of a state that are not loaded here, and answer by this state from now on.
+
+        A replica that started after the rollout's first step has not loaded them before.
+
+        Raises ModelError, or Conflict if this replica already has a newer state.
+        """
+        for version in sorted(state.versions(name)):
+            await self.ensure(version, state.digests.get(version.version))
+        current = self.table.state(name)
+        if state.generation < current.generation:
+            raise Conflict(
+                f"{name}: this replica has state {current.generation}, which is newer than {state.generation}"
+            )
+        self._switch(name, state)
+
+    async def ensure(self, version: VersionId, digest: str | None = None) -> None:
+        """Prove and load a version, unless it is loaded here.
+
+        Its files must have this digest, or that with which it was rolled out. Raises ModelError, Overloaded.
+        """
+        await self._models.ensure(version, digest or self.table.digest(version))
+
+    async def release(self, version: VersionId) -> bool:
+        """Release a version; return False if it was not loaded. Raises Conflict if an alias or a run needs it."""
+        if self.table.needs(version):
+            raise Conflict(f"{version} serves; promote another version first")
+        return await self._models.release(version)
+
+    async def release_idle(self) -> None:
+        """Release the versions that no alias or run needs, except those kept for a rollback."""
+        now = time.monotonic()
+        self._left_s = {v: s for v, s in self._left_s.items() if now - s < self._retain_s}
+        await self._models.release_idle(self.table.needed(), set(self._left_s))
+
+    async def retune(self) -> None:
+        """Apply the current deployment.json to the loaded versions."""
+        for version in self._models.names:
+            if version not in self._models:
+                continue  # released since the list was made
+            current = self._models.model(version)
+            tuned = await self._files.run(self._tune, current)
+            if tuned.batch != current.batch:
+                self._models.exchange(version, tuned)
+                log.info("retuned", version=str(version), **tuned.batch.model_dump())
+
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(self._poll_s)
+            try:
+                await self.refresh()
+                await self.retune()
+            except Exception:  # try again at the next interval
+                log.exception("poll_failed")
+
+    async def _refresh(self) -> bool:
+        async with self._refreshing:
+            self._next_refresh = None
+            try:
+                reading = await self._files.run(self._read)
+            except ResightError as error:
+                log.warning("store_unreadable", store=self._store.url, error=str(error))
+                return False
+            self._note(reading)
+            aliased = (n for n, s in reading.states.items() if s.aliases or n in self.table.states)
+            await asyncio.gather(*(self._follow(name, reading.states[name]) for name in aliased))
+            for name in set(self.table.states) - set(reading.states):
+                if self._placement.pool_of(name) != self._placement.own:
+                    self._forget(name)
+            await self.release_idle()
+            return True
+
+    def _read(self) -> StoreReading:
+        """Read the states of all models. A damaged file is a failure of its model only."""
+        reading = StoreReading(self._store.names())
+        for name in reading.names:
+            try:
+                self._placement.read(name)
+                if not self._placement.serves(name):
+                    continue
+                state = read_state(self._store, name)
+                unset = DEFAULT_ALIAS not in state.aliases
+                reading.only_versions[name] = self._store.only_version(name) if unset else None
+                reading.states[name] = state
+            except ModelError as error:
+                reading.failures[name] = str(error)
+            except StorageError as error:  # files of other models may be readable
+                log.warning("model_unreadable", model=name, error=str(error))
+                if name not in self.table.states:
+                    reading.failures[name] = str(error)
+        return reading
+
+    def _note(self, reading: StoreReading) -> None:
+        """Record the failures and the only versions; drop the failures of models that were removed."""
+        existing = {*reading.names, *self.table.states}
+        for label in list(self.failures):
+            removed = label.partition(":")[0] not in existing
+            if label in reading.states or (removed and reading.names):
+                del self.failures[label]
+        self.failures |= reading.failures
+        only_versions = {**self.table.only_versions, **reading.only_versions}
+        self.table = replace(
+            self.table, only_versions={n: only for n, only in only_versions.items() if only}
+        )
+
+    def _forget(self, name: str) -> None:
+        """Drop a model that has moved to another pool: its versions become idle here."""
+        self.table = self.table.without(name)
+        for label in [key for key in self.failures if key.partition(":")[0] == name]:
+            del self.failures[label]
+
+    async def _follow(self, name: str, state: ModelState) -> None:
+        """Load the versions of a state and switch to it; an alias with a version that fails to load is unchanged."""
+        current = self.table.state(name)
+        if state.generation < current.generation:
+            return
+        aliases: dict[str, AliasState] = {}
+        for alias, target in state.aliases.items():
+            if await self._can_follow(name, alias, target, state.digests):
+                aliases[alias] = target
+            elif alias in current.aliases:
+                aliases[alias] = current.aliases[alias]
+        for removed in set(current.aliases) - set(state.aliases):
+            self.failures.pop(f"{name}:{removed}", None)
+        if self.table.state(name).generation <= state.generation:
+            self._switch(name, state.model_copy(update={"aliases": aliases}))
+
+    async def _can_follow(
+        self, name: str, alias: str, target: AliasState, digests: Mapping[str, str]
+    ) -> bool:
+        """Load the versions of an alias; return False, and record the reason, if one fails to load. Never raises."""
+        if target.since is None and self._follows_rollout:
+            return False
+        label, reason = f"{name}:{alias}", await self._load(name, target, digests)
+        if reason is None:
+            self.failures.pop(label, None)
+            return True
+        if self.failures.get(label) != reason:
+            log.error("model_not_loaded", alias=label, error=reason)
+        self.failures[label] = reason
+        return False
+
+    async def _load(self, name: str, state: AliasState, digests: Mapping[str, str]) -> str | None:
+        """Load the versions of an alias; return None, or the reason if one fails to load."""
+        for version in sorted(VersionId(name, v) for v in state.versions()):
+            failed_s, reason = self._failed.get(version, (float("-inf"), ""))
+            if time.monotonic() - failed_s < self._retry_s:
+                return reason
+            patience_s = PATIENCE_S if self._follows_rollout else START_PATIENCE_S
+            try:
+                loading = self.ensure(version, digests.get(version.version))
+                await asyncio.wait_for(loading, patience_s)
+                self._failed.pop(version, None)
+            except TimeoutError:
+                return f"{version}: {PENDING}"
+            except Exception as error:
+                self._failed[version] = (time.monotonic(), f"{version}: {error}")
+                return f"{version}: {error}"
+        return None
+
+    def _switch(self, name: str, state: ModelState) -> None:
+        current = self.table.state(name)
+        if state.generation < current.generation or state == current:
+            return
+        self.table = self.table.with_state(name, state)
+        left = current.versions(name) - state.versions(name)
+        # kept loaded for a while, so that a rollback is immediate
+        self._left_s |= dict.fromkeys(left, time.monotonic())
+        for alias, now in state.aliases.items():
+            before = current.aliases.get(alias)
+            previous = before.active if before else None
+            if previous != now.active:
+                label = f"{name}:{alias}"
+                log.info("alias_switched", alias=label, version=now.active, previous=previous)

@@ -1,0 +1,205 @@
+"""Prometheus metrics of a replica, by model and version.
+
+Metrics.answered / failed / batch -> registry of this replica -> exposition(): its text
+texts of all replicas -> merged(): one text, with the label `replica` on each sample
+
+Times are in seconds, as is usual for Prometheus.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+
+from model_store.names import VersionId
+from model_store.store import ModelInfo
+from model_store.transform.thresholds import least_scores, shown
+from serve.inference.batcher import Lane
+from serve.inference.results import Answer, ClassAnswer, TensorAnswer
+
+if TYPE_CHECKING:
+    from serve.inference.engine import Engine
+
+STAGES = ("queue", "preprocess", "inference", "postprocess")
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+SCORES = tuple(i / 10 for i in range(1, 11))
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+MODEL = ("model", "version")
+
+
+class Metrics:
+    """Metrics of one replica. Methods may be called from any thread."""
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "resight_requests", "Online images, by outcome", (*MODEL, "outcome"), registry=registry
+        )
+        self._stages = Histogram(
+            "resight_stage_seconds",
+            "Time of an online image in each stage; inference and postprocess are of its batch",
+            (*MODEL, "stage"),
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._batches = Histogram(
+            "resight_batch_size",
+            "Images of a batch that have a result",
+            MODEL,
+            buckets=SIZES,
+            registry=registry,
+        )
+        self._bulk = Counter(
+            "resight_bulk_images", "Images of archive runs", MODEL, registry=registry
+        )
+        self._uploads = Counter(
+            "resight_uploads",
+            "Uploaded images: kept, and whether their rows were recorded",
+            ("outcome",),
+            registry=registry,
+        )
+        for outcome in ("kept", "recorded", "unrecorded"):
+            self._uploads.labels(outcome)  # create the series at the start: an alert compares them
+        self._detections = Counter(
+            "resight_detections",
+            "Detections in online answers, at the model's own thresholds",
+            (*MODEL, "label"),
+            registry=registry,
+        )
+        self._scores = Histogram(
+            "resight_detection_score",
+            "Scores of all detections of online images, from the model's floor up",
+            MODEL,
+            buckets=SCORES,
+            registry=registry,
+        )
+
+    def answered(self, answer: Answer | ClassAnswer | TensorAnswer) -> None:
+        """Count the online images, or the rows of a raw tensor, that a model has answered."""
+        who = (answer.model.name, answer.model.version)
+        if isinstance(answer, TensorAnswer):
+            self._requests.labels(*who, "ok").inc(answer.rows)
+            return
+        self._requests.labels(*who, "ok").inc()
+        for stage in STAGES:
+            took_ms = getattr(answer.timings, f"{stage}_ms")
+            self._stages.labels(*who, stage).observe(took_ms / 1e3)
+        if isinstance(answer, Answer):
+            self._detected(who, answer)
+
+    def _detected(self, who: tuple[str, str], answer: Answer) -> None:
+        config, labels = answer.detector.config, answer.model.labels
+        scores = self._scores.labels(*who)
+        found = answer.detections
+        for score in found.scores.tolist():
+            scores.observe(score)
+        for class_id in shown(found, least_scores(config)).class_ids.tolist():
+            self._detections.labels(*who, labels[class_id]).inc()
+
+    def failed(self, model: ModelInfo | None, outcome: str) -> None:
+        """Count an online image that was not answered; `model` is None if the request did not resolve to one."""
+        who = (model.name, model.version) if model else ("", "")
+        self._requests.labels(*who, outcome).inc()
+
+    def bulk(self, model: ModelInfo, images: int) -> None:
+        """Count images of a run."""
+        self._bulk.labels(model.name, model.version).inc(images)
+
+    def uploaded(self, outcome: str) -> None:
+        """Count an upload as kept, and some seconds later as recorded or unrecorded."""
+        self._uploads.labels(outcome).inc()
+
+    def batch(self, version: VersionId, images: int) -> None:
+        """Record the size of a batch."""
+        self._batches.labels(version.name, version.version).observe(images)
+
+
+class _Families(Collector):
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = list(families)
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def engine_state(engine: Engine) -> Iterator[Metric]:
+    """Yield the current state of an engine."""
+    depth = Metric("resight_lane_depth", "Images waiting", "gauge")
+    for lane in Lane:
+        depth.add_sample(depth.name, {"lane": lane.value}, engine.batcher.depth(lane))
+    loaded = Metric("resight_loaded_versions", "1 for a version in memory", "gauge")
+    for version in engine.models.names:
+        aliases = ",".join(engine.aliases.table.aliases_of(version))
+        labels = {"model": version.name, "version": version.version, "aliases": aliases}
+        loaded.add_sample(loaded.name, labels, 1)
+    failing = Metric(
+        "resight_failing_aliases", "Aliases that do not serve the version that is set", "gauge"
+    )
+    failing.add_sample(failing.name, {}, len(engine.aliases.failures))
+    yield from (depth, loaded, failing, *_shadows(engine))
+
+
+def _shadows(engine: Engine) -> Iterator[Metric]:
+    images = Metric(
+        "resight_shadow_images", "Images for a shadow: compared, dropped or failed", "counter"
+    )
+    boxes = Metric("resight_shadow_boxes", "Boxes of active version and shadow", "counter")
+    shift = Metric(
+        "resight_shadow_score_shift",
+        "Sum of absolute score differences over matched boxes",
+        "counter",
+    )
+    for (active, candidate), counts in engine.shadows.tallies.items():
+        who = {"model": active.name, "version": active.version, "shadow": candidate.version}
+        agreement = counts.agreement
+        for outcome, count in {
+            "compared": agreement.images,
+            "dropped": counts.dropped,
+            "failed": counts.failed,
+        }.items():
+            images.add_sample(f"{images.name}_total", who | {"outcome": outcome}, count)
+        for kind in ("matched", "label_flips", "only_active", "only_candidate"):
+            count = getattr(agreement, kind)
+            boxes.add_sample(f"{boxes.name}_total", who | {"kind": kind}, count)
+        shift.add_sample(f"{shift.name}_total", who, agreement.score_shift_abs)
+    yield from (images, boxes, shift)
+
+
+def exposition(metrics: Metrics, engine: Engine) -> str:
+    """Return the metrics of this replica in Prometheus' text format."""
+    registry = CollectorRegistry()
+    registry.register(_Families(engine_state(engine)))
+    return (generate_latest(metrics.registry) + generate_latest(registry)).decode()
+
+
+def merged(texts: Mapping[str, str], swaps: Mapping[tuple[str, str], int], refused: int = 0) -> str:
+    """Merge the metrics of all replicas, `texts` by replica name, into one text.
+
+    `swaps` counts operations by kind and outcome; `refused` is the number of aliases with a file that the rollout does
+    not follow.
+    """
+    families: dict[str, Metric] = {}
+    for replica, text in sorted(texts.items()):
+        for family in text_string_to_metric_families(text):
+            target = families.setdefault(
+                family.name, Metric(family.name, family.documentation, family.type)
+            )
+            for sample in family.samples:
+                if not sample.name.endswith("_created"):
+                    labels = {**sample.labels, "replica": replica}
+                    target.add_sample(sample.name, labels, sample.value)
+    rollouts = Metric("resight_rollouts", "Operations, by kind and outcome", "counter")
+    for (kind, outcome), count in sorted(swaps.items()):
+        rollouts.add_sample("resight_rollouts_total", {"kind": kind, "outcome": outcome}, count)
+    registry = CollectorRegistry()
+    failing = Metric(
+        "resight_refused_aliases", "Aliases with a file that the rollout does not follow", "gauge"
+    )
+    failing.add_sample(failing.name, {}, refused)
+    registry.register(_Families([*families.values(), rollouts, failing]))
+    return generate_latest(registry).decode()

@@ -1,0 +1,108 @@
+"""Actors that access the tables for the detectors: a recorder and a finder, detached and restarted by Ray.
+
+Each is created on first use. The recorder returns once rows are committed. If it dies, Ray repeats its open calls, and
+rows that it had committed before are not written twice. The finder runs searches; a search that ends its process is
+not repeated and affects no rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+import ray
+from ray.exceptions import ActorDiedError, RayError, RayTaskError
+
+from archive.delta.tables import Tables
+from archive.retention import remember_store
+from archive.views.search import Found, Wanted, find
+from model_store.errors import ResightError, StorageError, StorageUnreachable
+from serve.inference.admission import Room
+from serve.inference.os_priority import lower_process_priority
+from serve.log_config import configure_logs
+from serve.settings import Settings
+from serve.uploads.recorder import Recorder
+from serve.uploads.uploads import MAX_WAITING, Upload
+
+NAMESPACE = "resight"
+MAX_SEARCHES, FIND_S, ANSWER_S = 4, 20.0, 40.0
+
+
+class RecorderActor:
+    """Actor around `Recorder`."""
+
+    def __init__(self, tables_url: str) -> None:
+        configure_logs()
+        lower_process_priority()
+        with contextlib.suppress(StorageError):  # the first `record` raises it
+            remember_store(tables_url, Settings().models_url)
+        self._recorder = Recorder(Tables(tables_url))
+
+    async def record(self, packed: tuple[bytes, bytes]) -> None:
+        """Wait until the rows of `Upload.packed()` are in the tables. Raises as `Recorder.record`."""
+        await self._recorder.record(Upload.unpacked(packed))
+
+
+class FinderActor:
+    """Actor around `archive.views.search.find`."""
+
+    def __init__(self, tables_url: str) -> None:
+        configure_logs()
+        lower_process_priority()
+        self._tables = Tables(tables_url)
+        self._room = Room(MAX_SEARCHES, "searches are running")
+
+    async def find(self, wanted: Wanted) -> Found | ResightError:
+        """Search images. Returns a ResightError instead of raising it, as Ray would wrap it."""
+        try:
+            with self._room.place():
+                return await asyncio.to_thread(find, self._tables, wanted, FIND_S)
+        except ResightError as error:
+            return error
+
+
+class RayTables:
+    """Implements `serve.uploads.uploads.ArchiveTables` on a cluster."""
+
+    def __init__(self) -> None:
+        self._actors: dict[str, Any] = {}
+
+    async def record(self, upload: Upload) -> None:
+        """Wait until the rows are in the tables. Raises Overloaded, RayError."""
+        recorder = await self._actor("recorder")
+        try:
+            await recorder.record.remote(await asyncio.to_thread(upload.packed))
+        except ActorDiedError:
+            self._actors.clear()  # it is not restarted: the next upload creates another one
+            raise
+
+    async def find(self, wanted: Wanted) -> Found:
+        """Search images. Raises BadRequest, DeadlinePassed, Overloaded, StorageUnreachable."""
+        try:
+            finder = await self._actor("finder")
+            pending: Any = finder.find.options(max_task_retries=0).remote(wanted)
+            result: Found | ResightError = await asyncio.wait_for(pending, ANSWER_S)
+        except RayTaskError:  # raised by the search, so the process is alive
+            raise
+        except (RayError, TimeoutError) as error:
+            self._actors.clear()
+            message = f"the process that reads the tables does not answer: {error!r}"
+            raise StorageUnreachable(message[:500]) from error
+        if isinstance(result, ResightError):
+            raise result
+        return result
+
+    async def _actor(self, kind: str) -> Any:
+        if kind not in self._actors:
+            self._actors[kind] = await asyncio.to_thread(_get_or_create, kind)
+        return self._actors[kind]
+
+
+def _get_or_create(kind: str) -> Any:
+    """Return the cluster's actor of this kind, created if there is none."""
+    actor_class = {"recorder": RecorderActor, "finder": FinderActor}[kind]
+    actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(actor_class)
+    options = {"name": f"resight-{kind}", "namespace": NAMESPACE, "lifetime": "detached"}
+    options |= {"get_if_exists": True, "max_concurrency": 2 * MAX_WAITING}
+    return actor.options(**options).remote(Settings().tables_url)

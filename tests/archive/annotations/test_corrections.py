@@ -1,0 +1,272 @@
+"""Corrected labels in an exported table, as saved by spreadsheets."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from archive.annotations.assertions import append
+from archive.annotations.import_file import Read, read_assertions, remarks
+from archive.delta.tables import Tables
+from archive.schemas import MEDIA
+from archive.views.exports import export
+from archive.views.query import query
+from archive.views.views import View, Views
+from model_store.errors import BadRequest
+from tests.fixtures_local import put_results, result_rows, rows_of
+
+A, B = "a" * 64, "b" * 64
+KEY, NEXT = "1" * 64, "2" * 64
+Row = dict[str, Any]
+ADDED = {"x1_px": 5.5, "y1_px": 5.0, "x2_px": 9.0, "y2_px": 9.0}
+
+
+def box(rank: int, label: str, left: float) -> Row:
+    corners = {"x1_px": left, "y1_px": 1.0, "x2_px": left + 10.1, "y2_px": 12.0}
+    return {"rank": rank, "label": label, "class_id": 0, "score": 0.9, **corners}
+
+
+def show(tables: Tables, key: str) -> None:
+    names = {"model_name": "m", "model_version": "1", "weights_sha256": "w"}
+    view = View.model_validate({"inference_key": key, **names})
+    views = Views(tables.url)
+    views.publish(view, after=len(views.history()))
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Tables:
+    """Return two images: a fox and a boar, and a fox; the next model moves all boxes by a pixel."""
+    tables = Tables(str(tmp_path / "tables"))
+    media = [
+        {"media_sha256": sha, "source_root": "/x", "path": name, "width_px": 60, "height_px": 30}
+        for sha, name in ((A, "a.jpg"), (B, "b.jpg"))
+    ]
+    rows = pa.Table.from_pylist(media, schema=MEDIA)
+    tables.append("media", rows, "test", lambda _, wanted: wanted)
+    for key, by in ((KEY, 0.0), (NEXT, 1.0)):
+        both = [box(0, "fox", by), box(1, "boar", 30 + by)]
+        put_results(tables, result_rows([A], key, detections=both, width_px=60, height_px=30))
+        put_results(tables, result_rows([B], key, detections=both[:1], width_px=60, height_px=30))
+    show(tables, KEY)
+    return tables
+
+
+def exported(tables: Tables) -> list[Row]:
+    """Return the exported table as text, by image and rank."""
+    file = Path(tables.url).parent / "out.csv"
+    export(tables, "detections", file)
+    rows = list(csv.DictReader(file.open(newline="")))
+    return sorted(rows, key=lambda row: (row["media_sha256"], row["rank"]))
+
+
+def written(tables: Tables, rows: list[Row], name: str = "edited.csv", **dialect: Any) -> Path:
+    file = Path(tables.url).parent / name
+    with file.open("w", newline="", encoding="utf-8") as text:
+        writer = csv.DictWriter(text, list(rows[0]), **dialect)
+        writer.writeheader()
+        writer.writerows(rows)
+    return file
+
+
+def labelled(rows: list[Row], *labels: str) -> list[Row]:
+    return [row | {"label": label} for row, label in zip(rows, labels, strict=True)]
+
+
+def add(tables: Tables, file: Path, by: str = "Ana") -> int:
+    return append(tables, read_assertions(tables, file, by).rows)
+
+
+def shown(tables: Tables) -> list[str]:
+    """Return labels by image and rank, with a mark if a person set them."""
+    sql = "select label, said_by from detections order by media_sha256, rank nulls last"
+    return [row["label"] + "!" * bool(row["said_by"]) for row in query(tables, sql).to_pylist()]
+
+
+def counts(read: Read) -> tuple[int, int, list[str]]:
+    return read.unchanged, read.repeated, sorted(read.rows["action"].to_pylist())
+
+
+def test_a_changed_label_is_a_relabel_and_a_cleared_one_is_nothing(tables: Tables) -> None:
+    file = written(tables, labelled(exported(tables), "badger", "boar", ""))
+    read = read_assertions(tables, file, "Ana")
+    assert counts(read) == (1, 0, ["relabel", "suppress"])
+    assert append(tables, read.rows) == 2
+    assert shown(tables) == ["badger!", "boar"]
+    said = {row["action"]: row for row in rows_of(tables, "assertions")}
+    assert (said["relabel"]["actor"], said["relabel"]["rank"]) == ("Ana", 0)
+    assert said["relabel"]["reason"].startswith("edited.csv ")
+    assert counts(read_assertions(tables, file, "Ana")) == (1, 2, [])
+    file = written(tables, labelled(exported(tables), "badger", "-"))
+    assert add(tables, file) == 1
+    assert shown(tables) == ["badger!"]
+
+
+def semicolons(tables: Tables, rows: list[Row]) -> Path:
+    """Return the CSV UTF-8 of Excel with decimal commas, and empty columns and rows at the end."""
+    file = written(tables, rows, delimiter=";", quoting=csv.QUOTE_ALL)
+    lines = file.read_text().split("\n")
+    text = "\r\n".join(line.rstrip("\r") + ";;" for line in lines if line) + "\r\n;;;\r\n"
+    file.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    return file
+
+
+def reordered(tables: Tables, rows: list[Row]) -> Path:
+    names = ("label", "rank", "exported_label", "inference_key", "media_sha256")
+    return written(tables, [{name: row[name] for name in names} for row in reversed(rows)])
+
+
+def tabs(tables: Tables, rows: list[Row]) -> Path:
+    """Write rows separated by tabs, with fractional ranks and reformatted times."""
+    odd = {"captured_at_local": "14.05.2026 9:30"}
+    return written(
+        tables, [row | odd | {"rank": row["rank"] + ".0"} for row in rows], delimiter="\t"
+    )
+
+
+def parquet(tables: Tables, rows: list[Row]) -> Path:
+    out = Path(tables.url).parent / "out.parquet"
+    export(tables, "detections", out)
+    labels = {(row["media_sha256"], row["rank"]): row["label"] or None for row in rows}
+    made = pq.read_table(out).to_pylist()
+    for row in made:
+        row["label"] = labels[row["media_sha256"], str(row["rank"])]
+    pq.write_table(pa.Table.from_pylist(made), out)
+    return out
+
+
+def without_what_it_was(tables: Tables, rows: list[Row]) -> Path:
+    """Rows from `resight sql`: the label is compared with the current one."""
+    return written(
+        tables, [{k: v for k, v in row.items() if k != "exported_label"} for row in rows]
+    )
+
+
+@pytest.mark.parametrize("save", [semicolons, reordered, tabs, parquet, without_what_it_was])
+def test_a_table_is_read_as_it_was_saved(
+    tables: Tables, save: Callable[[Tables, list[Row]], Path]
+) -> None:
+    file = save(tables, labelled(exported(tables), "badger ", "", "fox"))
+    read = read_assertions(tables, file, "Ana")
+    assert counts(read) == (1, 0, ["relabel", "suppress"])
+    labels = dict(zip(read.rows["action"].to_pylist(), read.rows["label"].to_pylist(), strict=True))
+    assert labels == {"relabel": "badger", "suppress": "boar"}
+    assert append(tables, read.rows) == 2
+    assert add(tables, file) == 0
+
+
+def test_rows_that_were_not_edited_leave_what_others_said_meanwhile(tables: Tables) -> None:
+    """Importing an old file again does not revert later corrections."""
+    rows = exported(tables)
+    ana = written(tables, labelled(rows, "badger", "boar", "fox"), "ana.csv")
+    ben = written(tables, labelled(rows, "fox", "wild boar", "fox"), "ben.csv")
+    assert (add(tables, ana), add(tables, ben, "Ben")) == (1, 1)
+    later = labelled(exported(tables), "dog", "wild boar", "fox")
+    assert add(tables, written(tables, later, "later.csv")) == 1
+    assert add(tables, ana) == 0
+    assert shown(tables) == ["dog!", "wild boar!", "fox"]
+    back = labelled(exported(tables), "badger", "wild boar", "fox")
+    assert add(tables, written(tables, back, "back.csv")) == 1, (
+        "Ana may come back to her first word"
+    )
+    assert shown(tables)[0] == "badger!"
+
+
+def test_corrections_of_what_another_model_saw_hold_for_what_covers_its_boxes(
+    tables: Tables,
+) -> None:
+    file = written(tables, labelled(exported(tables), "badger", "boar", ""))
+    show(tables, NEXT)
+    read = read_assertions(tables, file, "Ana")
+    (words,) = [words for words in remarks(tables, read.rows) if "published" in words]
+    assert words.startswith("inference key 111111111111 is not published")
+    append(tables, read.rows)
+    assert shown(tables) == ["badger!", "boar"]
+
+
+def test_an_animal_that_was_added_is_renamed_and_taken_back(tables: Tables) -> None:
+    moment = {"actor": "kim", "asserted_at": "2026-05-14T12:00:00Z"}
+    hare = {"action": "add", "media_sha256": A, "label": "hare", **ADDED, **moment}
+    assert add(tables, written(tables, [hare])) == 1
+    for label, action, now in (("dog", "add", ["dog!"]), ("", "withdraw", [])):
+        rows = [row | {"label": label} if not row["rank"] else row for row in exported(tables)]
+        file = written(tables, rows)
+        read = read_assertions(tables, file, "Ana")
+        assert counts(read) == (3, 0, [action])
+        assert (append(tables, read.rows), add(tables, file)) == (1, 0)
+        assert shown(tables) == ["fox", "boar", *now, "fox"]
+
+
+def test_new_labels_are_listed_with_those_they_are_like(tables: Tables) -> None:
+    rows = labelled(exported(tables), "fix", "wombat", "fix")
+    file = written(tables, rows)
+    assert remarks(tables, read_assertions(tables, file, "Ana").rows) == [
+        "new label 'fix' (rows: 2); did you mean fox?",
+        "new label 'wombat' (rows: 1)",
+    ]
+    add(tables, file)
+    again = written(tables, labelled(exported(tables), "wombat", "wombat", "fix"))
+    assert remarks(tables, read_assertions(tables, again, "Ana").rows) == [], "people know it now"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"media_sha256": "1,00E+63"}, "row 2: media_sha256 '1,00E+63': not 64 hex digits"),
+        ({"inference_key": KEY[:-1]}, f"row 2: inference_key '{KEY[:-1]}': not 64 hex digits"),
+        ({"media_sha256": "c" * 64}, f"row 2: image {'c' * 64} has no detection 1"),
+        ({"inference_key": "3" * 64}, f"no detection 1 under inference key {'3' * 64}"),
+        ({"rank": "7"}, "has no detection 7"),
+        ({"rank": "1,5"}, "row 2: rank '1,5': Input should be a valid integer"),
+        ({"rank": ""}, "row 2: inference_key and rank must be given together"),
+        ({"rank": "", "inference_key": "", "x1_px": "5,5"}, "row 2: x1_px '5,5': Input should"),
+        ({"rank": "0"}, "row 2: label 'boar', but row 1 has 'cat'"),
+    ],
+)
+def test_a_table_with_a_damaged_row_is_refused_as_a_whole(
+    tables: Tables, change: Row, message: str
+) -> None:
+    """Damaged rows are rejected even if their label is unchanged."""
+    rows = labelled(exported(tables), "cat", "boar", "cat")
+    with pytest.raises(BadRequest) as error:
+        add(tables, written(tables, [rows[0], rows[1] | change, rows[2]]))
+    assert message in str(error.value)
+    assert "import its columns as text" in str(error.value)
+    assert tables.existing("assertions") is None
+
+
+@pytest.mark.parametrize("at", [0, 1])
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+def test_a_row_that_is_not_an_object_is_named(tables: Tables, suffix: str, at: int) -> None:
+    rows: list[Any] = exported(tables)
+    rows.insert(at, 5)
+    file = Path(tables.url).parent / f"corrected{suffix}"
+    lines = [json.dumps(row, default=str) for row in rows]
+    file.write_text("\n".join(lines) if suffix == ".jsonl" else f"[{','.join(lines)}]")
+    with pytest.raises(BadRequest, match=f"row {at + 1} is not an object"):
+        read_assertions(tables, file, "Ana")
+
+
+def test_what_lacks_is_named_once(tables: Tables) -> None:
+    rows = exported(tables)
+    few = [{name: row[name] for name in ("media_sha256", "label")} for row in rows]
+    with pytest.raises(
+        BadRequest, match=r"missing column 'inference_key'; nothing was added\ncolumns: "
+    ):
+        add(tables, written(tables, few))
+    with pytest.raises(BadRequest, match='--by "Ana"'):
+        read_assertions(tables, written(tables, rows))
+    with pytest.raises(BadRequest) as error:
+        add(tables, written(tables, [row | {"rank": "x"} for row in rows]))
+    lines = str(error.value).splitlines()
+    assert [line.split(":")[0] for line in lines[1:4]] == ["row 1", "row 2", "and 1 more"]
+    assert len(lines) <= 6
+    (Path(tables.url).parent / "old.csv").write_bytes("label\nKätzchen".encode("cp1252"))
+    with pytest.raises(BadRequest, match="not UTF-8; save it as 'CSV UTF-8'"):
+        add(tables, Path(tables.url).parent / "old.csv")

@@ -1,0 +1,256 @@
+"""Catalogued files that a listing lacks: a few are gone, or a whole disk is not mounted."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import boto3
+import pytest
+
+from archive.catalogue.absences import GONE_FILES, GONE_FRAC
+from archive.catalogue.ingest import IngestReport, ingest
+from archive.delta.tables import Tables
+from model_store.errors import StorageUnreachable
+from tests.fixtures_local import jpeg, rows_of, write_files
+
+SERIAL = 0xA431
+
+
+def camera(name: str, files: int) -> dict[str, bytes]:
+    return {f"{name}/{i}.jpg": jpeg(shade=i % 256) for i in range(files)}
+
+
+def marked(tables: Tables) -> set[str]:
+    return {row["path"] for row in rows_of(tables, "media") if row["missing_since"]}
+
+
+def nothing_is_read(root: Path, tables: Tables) -> IngestReport:
+    report = ingest(tables, str(root))
+    assert report.bytes_read == 0
+    return report
+
+
+@pytest.fixture
+def two_disks(tmp_path: Path, tables: Tables) -> Path:
+    """Return an archive in which `south` is the mount point of a disk."""
+    root = write_files(tmp_path / "archive", camera("north", 12) | camera("south", 30))
+    ingest(tables, str(root))
+    return root
+
+
+@pytest.mark.parametrize("how", ["emptied", "removed"])
+def test_files_of_a_disk_that_is_away_keep_their_rows_and_are_not_hashed_again(
+    two_disks: Path, tmp_path: Path, tables: Tables, how: str
+) -> None:
+    shutil.move(two_disks / "south", tmp_path / "disk")
+    if how == "emptied":
+        (two_disks / "south").mkdir()
+    write_files(two_disks, {"north/new.jpg": jpeg(shade=99)})
+    (two_disks / "north/1.jpg").unlink()
+    report = ingest(tables, str(two_disks))
+    (place,) = report.withheld
+    assert place.startswith("south/")
+    assert report.withheld[place] == 30
+    assert (report.new, report.missing) == (1, 1)
+    assert marked(tables) == {"north/1.jpg"}
+    shutil.rmtree(two_disks / "south", ignore_errors=True)
+    shutil.move(tmp_path / "disk", two_disks / "south")
+    assert nothing_is_read(two_disks, tables).withheld == {}
+
+
+def test_a_folder_that_was_renamed_is_not_a_disk_that_is_away(
+    two_disks: Path, tables: Tables
+) -> None:
+    """Unmount and mount the disk: the second time, all its files have rows."""
+    for old, new in (("south", "west"), ("west", "south")):
+        (two_disks / old).rename(two_disks / new)
+        report = ingest(tables, str(two_disks))
+        assert (report.missing, report.withheld) == (30, {})
+        assert marked(tables) == set(camera(old, 30))
+
+
+def test_only_what_arrived_at_another_place_was_moved(two_disks: Path, tables: Tables) -> None:
+    """Older copies, and copies that `verify` reads again, are not moved files of an unmounted disk."""
+    (two_disks / "copy.jpg").write_bytes((two_disks / "south/20.jpg").read_bytes())
+    shutil.rmtree(two_disks / "south")
+    report = ingest(tables, str(two_disks), verify=True)
+    assert (report.missing, report.withheld) == (1, {"south/": 29})
+    assert marked(tables) == {"south/20.jpg"}
+
+
+def test_files_that_are_gone_for_good_are_marked_when_that_is_said(
+    two_disks: Path, tables: Tables
+) -> None:
+    shutil.rmtree(two_disks / "south")
+    assert ingest(tables, str(two_disks)).withheld
+    report = ingest(tables, str(two_disks), believe=True)
+    assert (report.missing, report.withheld) == (30, {})
+    assert marked(tables) == set(camera("south", 30))
+    assert ingest(tables, str(two_disks)).withheld == {}
+
+
+def test_a_few_files_are_removed_without_a_question(tmp_path: Path, tables: Tables) -> None:
+    """Files may go missing: all three of a small camera, and up to the allowed share of a large one."""
+    files = 10 * GONE_FILES
+    names = camera("small", 3) | camera("large", files) | camera("other", files)
+    root = write_files(tmp_path / "archive", names)
+    ingest(tables, str(root))
+    shutil.rmtree(root / "small")
+    most = int(files * GONE_FRAC)
+    for i in range(most):
+        (root / f"large/{i}.jpg").unlink()
+    report = ingest(tables, str(root))
+    assert (report.missing, report.withheld) == (3 + most, {})
+
+
+def test_one_more_than_the_share_is_a_question(tmp_path: Path, tables: Tables) -> None:
+    files = 10 * GONE_FILES
+    root = write_files(tmp_path / "archive", camera("large", files))
+    ingest(tables, str(root))
+    for i in range(int(files * GONE_FRAC) + 1):
+        (root / f"large/{i}.jpg").unlink()
+    report = ingest(tables, str(root))
+    assert report.withheld == {"large/": int(files * GONE_FRAC) + 1}
+    assert report.missing == 0
+
+
+def test_a_mount_point_deep_in_a_large_folder_is_found_by_being_empty(
+    tmp_path: Path, tables: Tables
+) -> None:
+    """The empty folder had a small part of the files of its top-level folder."""
+    root = write_files(tmp_path / "archive", camera("2025/cam", 150) | camera("2025/card", 12))
+    ingest(tables, str(root))
+    shutil.rmtree(root / "2025/card")
+    (root / "2025/card").mkdir()
+    (place,) = ingest(tables, str(root)).withheld
+    assert place.startswith("2025/card/")
+    assert marked(tables) == set()
+
+
+def test_a_linked_folder_whose_disk_is_away_keeps_its_rows(tmp_path: Path, tables: Tables) -> None:
+    disk = write_files(tmp_path / "disk", camera("a", 12))
+    root = write_files(tmp_path / "archive", camera("north", 200))
+    (root / "north/card").symlink_to(disk)
+    ingest(tables, str(root))
+    shutil.move(disk, tmp_path / "unplugged")
+    assert sum(ingest(tables, str(root)).withheld.values()) == 12
+    shutil.move(tmp_path / "unplugged", disk)
+    assert nothing_is_read(root, tables).withheld == {}
+
+
+def test_a_camera_that_is_spread_over_folders_is_asked_for_as_one(
+    tmp_path: Path, tables: Tables
+) -> None:
+    """Folders by month, each of which lacks a small share."""
+    months = [f"2025-{month:02}" for month in range(1, 13)]
+    files = {f"{m}/{i}.jpg": jpeg(shade=i) for m in months for i in range(10)}
+    files |= {f"{month}/cam.jpg": jpeg(detail={SERIAL: "H42"}, shade=7) for month in months}
+    root = write_files(tmp_path / "archive", files)
+    ingest(tables, str(root), template="{rest}/{camera}.none")
+    for month in months:
+        (root / month / "cam.jpg").unlink()
+    report = ingest(tables, str(root))
+    assert report.withheld == {"camera H42": 12}
+    assert marked(tables) == set()
+
+
+def test_many_small_folders_that_are_gone_together_are_a_question_too(
+    tmp_path: Path, tables: Tables
+) -> None:
+    files = {path: data for i in range(20) for path, data in camera(f"cam{i}", 2).items()}
+    root = write_files(tmp_path / "archive", files)
+    ingest(tables, str(root))
+    for i in range(8):
+        shutil.rmtree(root / f"cam{i}")
+    assert ingest(tables, str(root)).withheld == {"the archive": 16}
+    assert marked(tables) == set()
+
+
+def test_on_s3_a_prefix_that_lists_nothing_keeps_its_rows(tables: Tables, s3_endpoint: str) -> None:
+    client = boto3.client("s3", endpoint_url=s3_endpoint)
+    client.create_bucket(Bucket="half-away")
+    files = camera("north", 12) | camera("south", 15)
+    for path, data in files.items():
+        client.put_object(Bucket="half-away", Key=f"field/{path}", Body=data)
+    ingest(tables, "s3://half-away/field")
+    for path in camera("south", 15):
+        client.delete_object(Bucket="half-away", Key=f"field/{path}")
+    report = ingest(tables, "s3://half-away/field")
+    assert (report.withheld, report.missing) == ({"south/": 15}, 0)
+    assert ingest(tables, "s3://half-away/field", believe=True).missing == 15
+
+
+@pytest.fixture
+def forbidden(monkeypatch: pytest.MonkeyPatch) -> set[Path]:
+    """Make folders unreadable, also for a user who may open everything."""
+    folders: set[Path] = set()
+    scan = os.scandir
+
+    def refusing(path: str) -> object:
+        if isinstance(path, str) and Path(path) in folders:
+            raise PermissionError(13, "not yours", path)
+        return scan(path)
+
+    monkeypatch.setattr("os.scandir", refusing)
+    return folders
+
+
+@pytest.mark.parametrize("believe", [False, True])
+def test_files_in_a_folder_that_cannot_be_read_keep_their_rows_and_the_others_are_ingested(
+    tmp_path: Path, tables: Tables, forbidden: set[Path], believe: bool
+) -> None:
+    """Neighbours of the folder share its prefix, and sort before and after its files."""
+    beside = ["a", "a b/1", "a-/1", "a.b/1", "a0/1", "ab/1", "a/x/1"]
+    root = write_files(tmp_path / "archive", {f"{name}.jpg": jpeg() for name in [*beside, "z/1"]})
+    ingest(tables, str(root))
+    for name in beside[:-1]:
+        (root / f"{name}.jpg").unlink()
+    write_files(root, {"new/1.jpg": jpeg(shade=3)})
+    forbidden.add(root / "a")
+    report = ingest(tables, str(root), believe=believe)
+    assert list(report.unlisted) == ["a"]
+    assert "not yours" in report.unlisted["a"]
+    assert (report.new, report.missing) == (1, 6)
+    assert marked(tables) == {f"{name}.jpg" for name in beside[:-1]}
+    forbidden.clear()
+    report = nothing_is_read(root, tables)
+    assert (report.unlisted, report.missing) == ({}, 6)
+
+
+def test_an_archive_of_which_no_folder_can_be_read_says_why(
+    tmp_path: Path, tables: Tables, forbidden: set[Path]
+) -> None:
+    root = write_files(tmp_path / "archive", camera("a", 2))
+    forbidden.add(root / "a")
+    with pytest.raises(StorageUnreachable, match=r"no images .* cannot read a: .*not yours"):
+        ingest(tables, str(root))
+
+
+def test_a_folder_name_that_is_not_utf8_may_be_a_gap(tmp_path: Path, tables: Tables) -> None:
+    root = write_files(tmp_path / "archive", camera("a", 2))
+    Path(os.fsdecode(os.fsencode(root) + b"/B\xe4r")).mkdir()
+    assert ingest(tables, str(root)).new == 2
+
+
+def test_folders_whose_names_hold_wildcards_and_quotes_are_places(
+    tmp_path: Path, tables: Tables
+) -> None:
+    root = write_files(tmp_path / "archive", camera("it's 100%_*", 12) | camera("it's 100x", 300))
+    ingest(tables, str(root))
+    shutil.rmtree(root / "it's 100%_*")
+    assert ingest(tables, str(root)).withheld == {"it's 100%_*/": 12}
+
+
+def test_reading_counts_only_what_is_new_while_a_disk_is_away(
+    two_disks: Path, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Repeat an ingest: each report names the withheld files, and nothing changes."""
+    shutil.rmtree(two_disks / "south")
+    ingest(tables, str(two_disks))
+    version = tables.snapshot("media").version()
+    monkeypatch.setattr("archive.catalogue.ingest.media_row", lambda *_: pytest.fail("read again"))
+    for _ in range(2):
+        assert ingest(tables, str(two_disks)).withheld == {"south/": 30}
+    assert tables.snapshot("media").version() == version

@@ -1,0 +1,34 @@
+"""Local camera times: valid values, and errors for invalid ones."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+import pytest
+
+from archive.catalogue.local_time import parse_local_time
+
+NOON = datetime(2026, 5, 1, 12)
+
+
+@pytest.mark.parametrize("value", ["2026-05-01T12:00", "2026-05-01 12:00:00", "20260501T12", NOON])
+def test_a_time_is_read(value: object) -> None:
+    assert parse_local_time(value) == NOON
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("noon", "invalid time 'noon': use 2026-05-01 or 2026-05-01T12:00"),
+        ("", "invalid time '': use"),
+        ("2026-02-30", "invalid time '2026-02-30': use"),
+        (20260501, "invalid time '20260501': use"),
+        (None, "invalid time 'None': use"),
+        ("2026-05-01T12:00Z", "'2026-05-01T12:00Z': leave out the time zone"),
+        (NOON.replace(tzinfo=UTC), "leave out the time zone"),
+    ],
+)
+def test_what_is_no_local_time_is_refused(value: object, words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        parse_local_time(value)

@@ -1,0 +1,61 @@
+"""The dataset, compared with that of delta-rs, which has the same rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pytest
+
+from archive.delta.snapshot import dataset, partition_keys
+from archive.delta.tables import Tables
+from archive.schemas import MEDIA, RESULTS
+from tests.fixtures_local import put_results, result_rows
+
+KEYS = ("k", "a b", "it's", "c%20/ü=", "0" * 64)
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Tables:
+    return Tables(str(tmp_path / "with a space"))
+
+
+@pytest.mark.parametrize("keys", [(), KEYS])
+def test_it_has_the_rows_of_delta_rs(tables: Tables, keys: tuple[str, ...]) -> None:
+    for i, key in enumerate(keys):
+        put_results(tables, result_rows([f"{i}-a", f"{i}-b"], key=key, max_score=i / 10))
+    table = tables.snapshot("results")
+    ours = dataset(table, RESULTS).to_table().sort_by("media_sha256")
+    assert ours.schema == RESULTS
+    assert ours == table.to_pyarrow_dataset(schema=RESULTS).to_table().sort_by("media_sha256")
+    assert partition_keys(table) == sorted(keys)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_filter_on_the_partition_opens_no_other_file(tables: Tables, key: str) -> None:
+    for one in KEYS:
+        put_results(tables, result_rows([one], key=one))
+    files = dataset(tables.snapshot("results"), RESULTS)
+    opened = list(files.get_fragments(filter=ds.field("inference_key") == key))
+    assert len(opened) == 1
+    found = files.to_table(filter=ds.field("inference_key") == key)
+    assert found["media_sha256"].to_pylist() == [key]
+
+
+def test_filters_on_other_columns_find_their_rows(tables: Tables) -> None:
+    put_results(tables, result_rows(["a", "b"], status="ok"))
+    put_results(tables, result_rows(["c"], status="failed"))
+    files = dataset(tables.snapshot("results"), RESULTS)
+    assert files.count_rows(filter=ds.field("status") == "failed") == 1
+    assert files.count_rows(filter=ds.field("error_code").is_null()) == 3
+
+
+def test_a_table_without_partitions(tables: Tables) -> None:
+    rows = pa.Table.from_pylist([{"media_sha256": "a", "path": "x"}], schema=MEDIA)
+    tables.append("media", rows, "w", lambda _, wanted: wanted)
+    assert dataset(tables.snapshot("media"), MEDIA).to_table() == rows
+
+
+def test_a_table_that_is_not_there_has_no_keys() -> None:
+    assert partition_keys(None) == []

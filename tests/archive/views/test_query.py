@@ -1,0 +1,457 @@
+"""The relations, compared with counts made without SQL."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import boto3
+import pyarrow as pa
+import pytest
+from deltalake import write_deltalake
+from s3fs import S3FileSystem
+
+from archive.catalogue.ingest import IngestReport
+from archive.defaults import RELATIONS
+from archive.delta.tables import Tables
+from archive.schemas import MEDIA, RUNS
+from archive.views.query import archives, connect, query
+from archive.views.views import View, Views
+from examples.sample_archive import Summary
+from model_store.errors import BadRequest, StorageUnreachable
+from model_store.storage import Folder
+from tests.fixtures_local import put_results, result_rows, rows_of
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Tables:
+    """Return tables with an archive without files."""
+    tables = Tables(str(tmp_path / "tables"))
+    tables.snapshot("media")
+    return tables
+
+
+def published(key: str = "k", **more: Any) -> View:
+    fields = {"inference_key": key, "model_name": "m", "model_version": "1", "weights_sha256": "w"}
+    return View.model_validate({**fields, **more})
+
+
+def detection(rank: int) -> dict[str, Any]:
+    return {
+        "rank": rank,
+        "label": ("cat", "dog")[rank % 2],
+        "class_id": rank % 2,
+        "score": 0.9 - rank / 10,
+        "x1_px": 10.0,
+        "y1_px": 20.0,
+        "x2_px": 60.0,
+        "y2_px": 40.0,
+    }
+
+
+@pytest.fixture
+def detected(sample: tuple[Path, Summary], ingested: IngestReport, tables: Tables) -> Tables:
+    """Return images with 0 to 3 detections (copied images have 3); all are 200 x 100 px."""
+    shas = list(dict.fromkeys(row["media_sha256"] for row in rows_of(tables, "media")))
+    copied = {row["media_sha256"] for row in rows_of(tables, "media") if "_copy" in row["path"]}
+    parts: list[pa.Table] = []
+    for i, sha in enumerate(shas):
+        found = [detection(rank) for rank in range(3 if sha in copied else i % 4)]
+        size: dict[str, Any] = {"width_px": 200, "height_px": 100}
+        parts.append(result_rows([sha], **size, n_detections=len(found), detections=found))
+    put_results(tables, pa.concat_tables(parts))
+    Views(tables.url).publish(published(), after=0)
+    return tables
+
+
+def count(tables: Tables, relation: str, view: View | None = None) -> int:
+    return query(tables, f"select count(*) as n from {relation}", view).to_pylist()[0]["n"]
+
+
+@pytest.mark.parametrize("relation", RELATIONS)
+def test_relations_of_tables_that_do_not_exist_are_empty_and_make_none(
+    tables: Tables, relation: str
+) -> None:
+    assert count(tables, relation) == 0
+    assert count(tables, relation, published()) == 0
+    assert [folder.name for folder in Path(tables.url).iterdir()] == ["media"]
+
+
+def test_a_place_without_a_table_is_not_an_empty_archive(tmp_path: Path) -> None:
+    away = Tables(str(tmp_path / "away"))
+    with pytest.raises(
+        StorageUnreachable,
+        match="no tables found in .*away; is it mounted. 'resight ingest' creates them",
+    ):
+        query(away, "select count(*) from media")
+    assert archives(away) == {}
+    assert not (tmp_path / "away").exists()
+
+
+def test_a_table_that_commands_make_which_only_look_is_no_archive(tmp_path: Path) -> None:
+    away = Tables(str(tmp_path / "away"))
+    away.snapshot("exports")
+    with pytest.raises(StorageUnreachable, match="is it mounted"):
+        query(away, "select count(*) from exports")
+
+
+@pytest.fixture
+def two_keys(tables: Tables) -> Tables:
+    """Return three images; key `old` has results of all, `new` of two, one of which failed."""
+    put_results(tables, result_rows(["a", "b", "c"], key="old"))
+    put_results(tables, result_rows(["a"], key="new"))
+    put_results(tables, result_rows(["b"], key="new", status="failed"))
+    return tables
+
+
+def shown(tables: Tables, view: View | None = None) -> list[str]:
+    rows = query(tables, "select media_sha256 from results order by 1", view).to_pylist()
+    return [row["media_sha256"] for row in rows]
+
+
+def test_what_is_not_published_is_in_all_results_only(two_keys: Tables) -> None:
+    assert shown(two_keys) == []
+    assert count(two_keys, "all_results") == 5
+    types = "select column_name, column_type from (describe {})"
+    described = [
+        query(two_keys, types.format(name)).to_pylist() for name in ("results", "all_results")
+    ]
+    assert described[0] == described[1]
+
+
+def test_what_is_published_is_in_results_until_another_is(two_keys: Tables) -> None:
+    views = Views(two_keys.url)
+    views.publish(published("old"), after=0)
+    assert shown(two_keys) == ["a", "b", "c"]
+    views.publish(published("new"), after=1)
+    assert shown(two_keys) == ["a", "b"]
+    views.rollback(views.history())
+    assert shown(two_keys) == ["a", "b", "c"]
+    views.publish(published("pruned"), after=3)
+    assert shown(two_keys) == []
+    assert count(two_keys, "all_results") == 5
+
+
+def test_a_view_that_is_given_is_shown_in_place_of_the_published_one(two_keys: Tables) -> None:
+    Views(two_keys.url).publish(published("old"), after=0)
+    assert shown(two_keys, published("new")) == ["a", "b"]
+    assert shown(two_keys, published("it's")) == []
+
+
+def test_files_of_other_keys_are_not_opened(two_keys: Tables) -> None:
+    for folder in Path(two_keys.url, "results").glob("inference_key=*"):
+        if folder.name != "inference_key=new":
+            shutil.rmtree(folder)
+    for relation in ("results", "detections"):
+        query(two_keys, f"select * from {relation}", published("new"))
+    assert shown(two_keys, published("new")) == ["a", "b"]
+    assert count(two_keys, "all_results where inference_key = 'new'") == 2
+    with pytest.raises(StorageUnreachable, match="cannot read from"):
+        query(two_keys, "select * from all_results")
+
+
+def test_a_damaged_file_is_no_fault_of_the_statement(two_keys: Tables) -> None:
+    for file in Path(two_keys.url, "results").glob("*/*.parquet"):
+        file.write_bytes(b"x" * 100)
+    with pytest.raises(StorageUnreachable, match="cannot read from"):
+        query(two_keys, "select * from all_results")
+
+
+SCORES = {"cat": 0.9, "dog": 0.8, "it's": 0.7}
+
+
+@pytest.mark.parametrize(
+    ("threshold", "labels", "want"),
+    [
+        (0.0, {}, {"cat", "dog", "it's"}),
+        (0.75, {}, {"cat", "dog"}),
+        (0.95, {}, set()),
+        (0.95, {"dog": 0.1}, {"dog"}),
+        (0.1, {"dog": 0.95, "moose": 0.0}, {"cat", "it's"}),
+        (0.95, {"it's": 0.5}, {"it's"}),
+        (0.1, {"it's": 0.95}, {"cat", "dog"}),
+        (0.7999, {}, {"cat", "dog"}),
+        (1e-9, {}, {"cat", "dog", "it's"}),
+    ],
+)
+def test_detections_are_shown_from_the_threshold_of_their_label(
+    tables: Tables, threshold: float, labels: dict[str, float], want: set[str]
+) -> None:
+    media = [{"media_sha256": "a", "source_root": "/r", "path": "a.jpg"}]
+    tables.append("media", pa.Table.from_pylist(media, schema=MEDIA), "w", lambda _, rows: rows)
+    found = [detection(i) | {"label": k, "score": v} for i, (k, v) in enumerate(SCORES.items())]
+    put_results(tables, result_rows(["a"], detections=found, n_detections=3))
+    view = published(threshold=threshold, label_thresholds=labels)
+    seen = query(tables, "select label from detections", view).to_pylist()
+    assert {row["label"] for row in seen} == want
+    assert len(seen) == len(want)
+    assert count(tables, "all_detections", view) == 3
+    assert query(tables, "select n_detections as n from results", view).to_pylist() == [{"n": 3}]
+
+
+@pytest.mark.parametrize("labels", [{}, {"cat": None}])
+@pytest.mark.parametrize("score", [0.1, 0.3, 0.5, 0.7, 0.9])
+def test_a_score_that_is_exactly_the_threshold_is_shown(
+    tables: Tables, score: float, labels: dict[str, None]
+) -> None:
+    """Compare as 32-bit numbers: the 0.699999988 of the column reaches a threshold of 0.7."""
+    media = [{"media_sha256": "a", "source_root": "/r", "path": "a.jpg"}]
+    tables.append("media", pa.Table.from_pylist(media, schema=MEDIA), "w", lambda _, rows: rows)
+    put_results(tables, result_rows(["a"], detections=[detection(0) | {"score": score}]))
+    for least, seen in ((score, 1), (score + 1e-6, 0)):
+        view = published(threshold=least)
+        if labels:
+            view = published(threshold=0.99, label_thresholds=dict.fromkeys(labels, least))
+        assert count(tables, "detections", view) == seen
+
+
+@pytest.fixture(params=["local", "s3"])
+def many_publications(request: pytest.FixtureRequest, tmp_path: Path) -> Tables:
+    url = str(tmp_path)
+    if request.param == "s3":
+        endpoint, bucket = request.getfixturevalue("s3_endpoint"), f"views-{uuid4().hex}"
+        boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket=bucket)
+        url = f"s3://{bucket}/tables"
+    tables = Tables(url)
+    tables.snapshot("media")
+    for serial in range(8):
+        Views(url).publish(published(f"k{serial}"), after=serial)
+    return tables
+
+
+def test_earlier_publications_are_read_only_by_queries_of_views(
+    many_publications: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    real = Folder.read
+
+    def counted(folder: Folder, relative: str, *more: Any) -> bytes:
+        read.append(relative)
+        return real(folder, relative, *more)
+
+    asked: list[str] = []
+    call = S3FileSystem._call_s3
+
+    async def request(fs: S3FileSystem, method: str, *more: Any, **words: Any) -> Any:
+        if "/views" in str((more, words)):
+            asked.append(method)
+        return await call(fs, method, *more, **words)
+
+    monkeypatch.setattr(Folder, "read", counted)
+    monkeypatch.setattr(S3FileSystem, "_call_s3", request)
+    assert count(many_publications, "results") == 0
+    assert read == ["production/00000008.json"]
+    assert len(asked) <= 3, "a listing, and the newest"
+    joined = "views a join views b using (serial)"
+    assert count(many_publications, joined) == 8
+    assert len(read) == 1 + 1 + 8, "one scan of the relation is enough for a query"
+
+
+def test_a_damaged_publication_is_an_error_of_the_storage_where_it_is_read(
+    many_publications: Tables,
+) -> None:
+    Folder(f"{many_publications.url}/views").write("production/00000003.json", b"?")
+    assert count(many_publications, "results") == 0
+    with pytest.raises(StorageUnreachable, match=r"cannot read .*production/00000003\.json"):
+        count(many_publications, "views")
+
+
+def test_views_are_publications_one_row_each(tables: Tables) -> None:
+    views = Views(tables.url)
+    views.publish(published("a", label_thresholds={"cat": 0.5}), after=0)
+    views.publish(published("b", name="trial", layers=("stones",)), after=0)
+    views.publish(published("b", run_id="r", reason="better"), after=1)
+    views.rollback(views.history())
+    found = query(tables, "select * from views order by name, serial").to_pylist()
+    seen = [(r["name"], r["serial"], r["inference_key"], r["current"]) for r in found]
+    assert seen == [
+        ("production", 1, "a", False),
+        ("production", 2, "b", False),
+        ("production", 3, "a", True),
+        ("trial", 1, "b", True),
+    ]
+    assert [r["rolled_back_to"] for r in found] == [None, None, 1, None]
+    assert (found[1]["reason"], found[1]["run_id"]) == ("better", "r")
+    assert json.loads(found[0]["label_thresholds"]) == {"cat": 0.5}
+    assert found[3]["layers"] == ["stones"]
+
+
+def test_a_table_that_is_older_than_a_column_has_null_there(tables: Tables) -> None:
+    old = result_rows(["a"]).drop_columns(["read_ms", "saturated"])
+    write_deltalake(f"{tables.url}/results", old, partition_by=["inference_key"])
+    put_results(tables, result_rows(["b"], read_ms=2.0))
+    rows = query(tables, "select media_sha256, read_ms from all_results order by 1").to_pylist()
+    assert rows == [{"media_sha256": "a", "read_ms": None}, {"media_sha256": "b", "read_ms": 2.0}]
+
+
+def test_detections_are_one_row_an_image_and_detection(
+    detected: Tables, sample: tuple[Path, Summary]
+) -> None:
+    found_by_sha = {r["media_sha256"]: r["n_detections"] for r in rows_of(detected, "results")}
+    want = {sha: n for sha, n in found_by_sha.items() if n}
+    sql = "select media_sha256 as sha, count(*) as n from detections group by all"
+    assert {row["sha"]: row["n"] for row in query(detected, sql).to_pylist()} == want
+    assert sample[1].duplicates
+    assert count(detected, "(select distinct path from detections)") == len(want)
+
+
+def test_boxes_are_also_fractions_of_the_image(detected: Tables) -> None:
+    sql = "select distinct x_frac, y_frac, w_frac, h_frac from detections"
+    (row,) = query(detected, sql).to_pylist()
+    assert row == pytest.approx({"x_frac": 0.05, "y_frac": 0.2, "w_frac": 0.25, "h_frac": 0.2})
+
+
+def test_local_times_can_be_reckoned_with(detected: Tables) -> None:
+    sql = "select typeof(captured_at_local) as t from media where captured_at_local is not null"
+    assert {row["t"] for row in query(detected, sql).to_pylist()} == {"TIMESTAMP"}
+
+
+@pytest.mark.parametrize(
+    ("events", "want"),
+    [
+        ([], []),
+        ([("a", 0, "running", 0)], [("a", "running", "running")]),
+        ([("a", 0, "running", 9)], [("a", "running", "interrupted")]),
+        ([("a", 0, "running", 9), ("a", 1, "sealed", 9)], [("a", "sealed", "sealed")]),
+        (
+            [("a", 1, "failed", 9), ("a", 0, "running", 0), ("b", 0, "running", 4)],
+            [("a", "failed", "failed"), ("b", "running", "running")],
+        ),
+    ],
+)
+def test_a_run_is_in_the_state_of_its_last_event(
+    tables: Tables, events: list[tuple[str, int, str, int]], want: list[tuple[str, str, str]]
+) -> None:
+    for run_id, event, state, minutes_ago in events:
+        at = datetime.now(UTC) - timedelta(minutes=minutes_ago)
+        row = {"run_id": run_id, "event": event, "state": state, "event_at": at}
+        rows = pa.Table.from_pylist([row], schema=RUNS)
+        tables.append("runs", rows, "test", lambda _, wanted: wanted)
+    found = query(tables, "select run_id, state, state_now from runs order by run_id").to_pylist()
+    assert [tuple(row.values()) for row in found] == want
+
+
+@pytest.mark.parametrize(
+    ("sql", "words"),
+    [
+        ("", "returns no rows"),
+        ("-- nothing", "returns no rows"),
+        ("selec 1", "syntax error"),
+        ("select * from deer", "deer does not exist"),
+        ("select no_column from media", "no_column"),
+        ("select cast(path as integer) from (select 'x' as path)", "Could not convert"),
+    ],
+)
+def test_a_wrong_statement_is_a_bad_request_in_duckdbs_words(
+    tables: Tables, sql: str, words: str
+) -> None:
+    with pytest.raises(BadRequest, match=words):
+        query(tables, sql)
+
+
+def test_a_name_that_a_join_repeats_gets_a_number_and_its_column_is_kept(tables: Tables) -> None:
+    sql = "select 1 as a, 2 as b, 3 as a, 4 as a, 5 as a_1"
+    assert query(tables, sql).to_pylist() == [{"a": 1, "b": 2, "a_1": 3, "a_2": 4, "a_1_1": 5}]
+
+
+ESCAPES = (
+    "copy (select 1) to '{0}/new.csv'",
+    "copy all_results to '{0}/new.parquet'",
+    "copy (select 1) to '{1}/media/_delta_log/00000000000000000000.json'",
+    "select 1; copy (select 1) to '{0}/new.csv'",
+    "from read_text('{0}/secret.csv')",
+    "from read_blob('{0}/secret.csv')",
+    "from read_csv('{0}/secret.csv')",
+    "from '{0}/secret.csv'",
+    "from glob('{0}/*')",
+    "create view v as from '{0}/secret.csv'",
+    "from sniff_csv('{0}/secret.csv')",
+    "from parquet_metadata('{1}/media/*.parquet')",
+    "from read_parquet('https://127.0.0.1:9/x')",
+    "attach '{0}/new.db'",
+    "export database '{0}/new'",
+    "import database '{0}'",
+    "install httpfs",
+    "load httpfs",
+    "load '{0}/x.duckdb_extension'",
+    "create persistent secret s (type s3)",
+    "set enable_external_access = true",
+    "reset lock_configuration",
+    "set temp_directory = '{0}'",
+    "set memory_limit = '1TB'",
+    "set python_enable_replacements = true",
+    "set profiling_output = '{0}/new'",
+    "call enable_logging(storage = 'file', storage_path = '{0}/new')",
+    "select getenv('HOME')",
+    "from statement",
+    "from tables",
+    "from rows",
+)
+
+
+@pytest.mark.parametrize("statement", ESCAPES)
+def test_a_statement_reaches_nothing_but_the_relations(
+    tables: Tables, tmp_path: Path, statement: str
+) -> None:
+    (tmp_path / "secret.csv").write_text("secret\n")
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    with pytest.raises(BadRequest):
+        query(tables, statement.format(tmp_path, tables.url))
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+def test_files_are_reached_where_that_is_asked_for(tables: Tables, tmp_path: Path) -> None:
+    out = tmp_path / "cameras.csv"
+    out.write_text("camera\nnorth\n")
+    with pytest.raises(BadRequest, match="--allow-files"):
+        query(tables, f"from '{out}'")
+    found = query(tables, f"from '{out}'", allow_files=True)
+    assert found.to_pylist() == [{"camera": "north"}]
+
+
+BIG = """
+    select max(s) as s from (
+        select sha256(i::varchar) as s from range(1_000_000) r(i) order by hash(i) limit 999_999)
+"""
+
+
+def test_what_does_not_fit_into_memory_is_on_disk_below_tmpdir_until_the_end(
+    tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room, elsewhere = tmp_path / "it's room", tmp_path / "elsewhere"
+    room.mkdir()
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setattr(tempfile, "tempdir", str(room))
+    with connect(tables, memory_mib=64) as sql:
+        (folder,) = room.iterdir()
+        assert folder.stat().st_mode & 0o077 == 0
+        rows = sql.sql(BIG).fetchall()
+        assert (folder / "spill").is_dir()
+    assert len(rows) == 1
+    assert query(tables, BIG, memory_mib=64).num_rows == 1  # also without access to files
+    assert list(room.iterdir()) == list(elsewhere.iterdir()) == []
+
+
+def test_a_query_that_fits_nowhere_names_the_way_out(tables: Tables) -> None:
+    with pytest.raises(BadRequest, match=r"(?s)Out of Memory.*TMPDIR.*--memory-mib"):
+        query(tables, BIG, memory_mib=1)
+
+
+def test_statements_cannot_change_the_tables(detected: Tables) -> None:
+    before = rows_of(detected, "results")
+    for sql in (
+        "delete from results",
+        "delete from all_results",
+        "drop table results_table",
+        "update media set path = ''",
+        "insert into views select * from views",
+    ):
+        with pytest.raises(BadRequest):
+            query(detected, sql)
+    assert rows_of(detected, "results") == before

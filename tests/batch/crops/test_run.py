@@ -1,0 +1,240 @@
+"""The pass over snips in the driver: files, rows and accounts, without a cluster."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import boto3
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+import batch.crops.write
+import batch.pipeline.read_image
+import batch.runs.run
+from archive.delta.tables import Tables
+from archive.schemas import TABLES
+from batch.crops.plan import SnipPass
+from batch.runs.accounting import Counts
+from batch.runs.resume_check import require_same_run
+from batch.runs.run import execute
+from batch.runs.scope import Scope
+from batch.schedule.policy import Snips
+from model_store.errors import (
+    Conflict,
+    NothingWorked,
+    StorageUnreachable,
+)
+from model_store.store import ModelStore, ModelVersion
+from tests.batch.box_bench import BOX, picture
+from tests.batch.crops.bench import SnipBench, spec_of
+from tests.fixtures_local import MODELS, encoded, rows_of
+
+pytestmark = pytest.mark.usefixtures("without_ray")
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    for asked in (batch.pipeline.read_image._read, batch.crops.write._create):
+        monkeypatch.setattr(asked.retry, "sleep", lambda _: None)
+
+
+def states(bench: SnipBench) -> dict[str, tuple[str, str | None, str]]:
+    return {
+        row["media_sha256"]: (row["status"], row["error_code"], row["run_id"]) for row in bench.rows
+    }
+
+
+def test_every_detection_that_is_shown_has_a_file_and_a_row_names_it(
+    bench: SnipBench, three: Mapping[str, str]
+) -> None:
+    counts = bench.counts()
+    sizes = [len(data) for data in bench.files.values()]
+    assert counts == Counts(requested=2, ok=2, detections=3, bytes=sum(sizes))
+    assert {row["media_sha256"] for row in bench.rows} == {three["both"], three["one"]}
+    named = [name for row in bench.rows for name in row["names"]]
+    assert sorted(named) == sorted(bench.files)
+    one = next(data for name, data in bench.files.items() if f"{three['one']}-1.jpg" in name)
+    wanted = picture(1)[8:22, 8:32].astype(int)  # a margin of a tenth of 20 px
+    snip = np.asarray(Image.open(io.BytesIO(one))).astype(int)
+    assert snip.shape == wanted.shape
+    assert np.abs(snip - wanted).mean() < 8
+
+
+def test_a_second_run_writes_nothing(bench: SnipBench, three: Mapping[str, str]) -> None:
+    first = bench.counts()
+    before, version = bench.files, bench.tables.snapshot("snips").version()
+    stamps = {path: path.stat().st_mtime_ns for path in Path(bench.url).rglob("*")}
+    second = bench.counts("r2")
+    assert second == Counts(requested=2, reused=2)
+    assert first.requested == second.requested
+    assert bench.files == before
+    assert {path: path.stat().st_mtime_ns for path in Path(bench.url).rglob("*")} == stamps
+    assert bench.tables.snapshot("snips").version() == version
+
+
+def test_another_order_and_other_commits_give_the_same_names_and_bytes(
+    bench: SnipBench, three: Mapping[str, str], without_ray: Callable[[], None]
+) -> None:
+    bench.counts()
+    files, rows = bench.files, bench.rows
+    for place in ("tables/snips", "snips"):
+        shutil.rmtree(bench.root.parent / place)
+    without_ray()
+    bench.counts("r2", commit_s=1e-9)
+    assert bench.files == files
+    keep = ("media_sha256", "settings_key", "inference_key", "names", "bytes", "status")
+    assert [[row[k] for k in keep] for row in bench.rows] == [[row[k] for k in keep] for row in rows]  # fmt: skip
+    assert bench.tables.snapshot("snips").version() == 2  # a commit for each of two chunks
+
+
+def test_files_whose_rows_were_lost_are_taken_as_they_are(
+    bench: SnipBench, three: Mapping[str, str]
+) -> None:
+    first = bench.counts()
+    stamps = {path: path.stat().st_mtime_ns for path in Path(bench.url).rglob("*.jpg")}
+    shutil.rmtree(f"{bench.tables.url}/snips")
+    assert bench.counts("r2") == first
+    assert {path: path.stat().st_mtime_ns for path in Path(bench.url).rglob("*.jpg")} == stamps
+
+
+def test_other_settings_have_files_and_rows_of_their_own(
+    bench: SnipBench, three: Mapping[str, str]
+) -> None:
+    bench.counts()
+    before = bench.files
+    counts = bench.counts("r2", snips=Snips(margin_frac=0.5, min_score=0.65))
+    assert (counts.requested, counts.ok, counts.detections) == (2, 2, 3)
+    assert before.items() <= bench.files.items()
+    assert len(bench.files) == 6
+    assert len({row["settings_key"] for row in bench.rows}) == 2
+    assert bench.counts("r3") == Counts(requested=2, reused=2)
+
+
+def test_a_failure_is_a_row_which_a_later_run_replaces(
+    bench: SnipBench, three: Mapping[str, str]
+) -> None:
+    file = bench.root / "one" / "a.png"
+    data = file.read_bytes()
+    file.unlink()
+    assert bench.counts("r1") == Counts(
+        2, 1, failed=1, detections=2, bytes=sum(map(len, bench.files.values()))
+    )
+    assert states(bench)[three["one"]] == ("failed", "access", "r1")
+    file.write_bytes(b"another picture")
+    with pytest.raises(NothingWorked, match="all 1 images this run has tried failed.*from snips"):
+        bench.counts("r2")
+    assert states(bench)[three["one"]] == ("failed", "changed", "r2")
+    file.write_bytes(data)
+    assert (
+        bench.counts("r3")
+        .line(SnipPass.line)
+        .startswith("snips of 2 images = done 1 + failed 0 + reused 1: 1 ")
+    )
+    assert states(bench) == {
+        three["both"]: ("ok", None, "r1"),
+        three["one"]: ("ok", None, "r3"),
+    }
+
+
+def test_a_foreign_file_is_said_and_once_removed_made(
+    bench: SnipBench, three: Mapping[str, str]
+) -> None:
+    bench.counts()
+    name = next(name for name in bench.files if three["one"] in name)
+    shutil.rmtree(f"{bench.tables.url}/snips")
+    (Path(bench.url) / name).write_bytes(b"mine")
+    assert bench.counts("r2").failed == 1
+    assert states(bench)[three["one"]][:2] == ("failed", "differs")
+    (Path(bench.url) / name).unlink()
+    assert bench.counts("r3").ok == 1
+
+
+def test_a_folder_that_cannot_be_is_an_error_and_no_failed_image(
+    bench: SnipBench, three: Mapping[str, str]
+) -> None:
+    Path(bench.url).write_bytes(b"a file")
+    with pytest.raises(StorageUnreachable, match="cannot write"):
+        bench.counts()
+    assert bench.rows == []
+
+
+def test_snips_and_tables_on_s3(
+    bench: SnipBench, three: Mapping[str, str], s3_endpoint: str
+) -> None:
+    here = bench.counts()
+    s3 = boto3.client("s3", endpoint_url=s3_endpoint)
+    s3.create_bucket(Bucket="crops")
+    there = SnipBench(bench.root, Tables("s3://crops/tables"), url="s3://crops/snips")
+    for name in ("media", "results"):
+        rows = pa.Table.from_pylist(rows_of(bench.tables, name), TABLES[name])
+        there.tables.append(name, rows, "test", lambda _, wanted: wanted)
+    assert there.counts() == here
+    listed = s3.list_objects_v2(Bucket="crops", Prefix="snips/")["Contents"]
+    written = {
+        item["Key"].removeprefix("snips/"): s3.get_object(Bucket="crops", Key=item["Key"])[
+            "Body"
+        ].read()
+        for item in listed
+    }
+    assert written == bench.files  # and no probe is left behind
+    assert there.counts("r2") == Counts(requested=2, reused=2)
+
+
+@pytest.fixture
+def seen(bench: SnipBench, motion: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> SnipBench:
+    """Everything was seen by a model of the shipped store: a run has nothing but snips to make."""
+    bench.model = motion
+    for seed in (1, 2):
+        bench.add(f"{seed}/a.png", encoded(picture(seed), "PNG"), [(0.9, "cat", BOX)])
+    monkeypatch.setenv("RESIGHT_SNIPS", bench.url)
+    return bench
+
+
+def test_a_run_with_nothing_to_see_makes_snips_and_says_so_in_its_record(seen: SnipBench) -> None:
+    spec = spec_of(model="motion", snips=Snips(), scope=Scope(camera=("1",)))
+    report = execute(spec, seen.tables, ModelStore(str(MODELS)))
+    snips = {"wanted": 1, "done": 1, "failed": 0, "reused": 0, "files": 1}
+    assert snips.items() <= report.more["snips"].items()
+    assert (report.counts.reused, report.counts.inferred) == (1, 0)
+    last = max(rows_of(seen.tables, "runs"), key=lambda row: row["event"])
+    assert last["state"] == "sealed"
+    seen_line, snips_line = last["message"].split("; ")[:2]
+    assert seen_line == "requested 1 = ok 0 + empty 0 + failed 0 + reused 1"
+    assert snips_line.startswith("snips of 1 images = done 1 + failed 0 + reused 0: 1 files, ")
+    assert json.loads(last["stages"])["snips"] == report.more["snips"]
+    assert json.loads(last["metrics"])["population"] == 1, "for estimates, where it is a sample"
+    assert len(seen.files) == 1
+
+
+def test_a_run_without_snips_makes_none(seen: SnipBench) -> None:
+    report = execute(spec_of(model="motion"), seen.tables, ModelStore(str(MODELS)))
+    assert "snips" not in report.more
+    assert seen.files == {}
+    assert seen.tables.existing("snips") is None
+
+
+def test_a_pass_that_fails_is_a_run_that_has_failed(seen: SnipBench) -> None:
+    for seed in (1, 2):
+        (seen.root / f"{seed}/a.png").unlink()
+    with pytest.raises(NothingWorked):
+        execute(spec_of(model="motion", snips=Snips()), seen.tables, ModelStore(str(MODELS)))
+    last = max(rows_of(seen.tables, "runs"), key=lambda row: row["event"])
+    assert last["state"] == "failed"
+    assert last["message"].startswith("all 2 images this run has tried failed")
+
+
+def test_a_run_is_not_resumed_with_other_snips(seen: SnipBench) -> None:
+    spec = spec_of(model="motion", snips=Snips())
+    execute(spec, seen.tables, ModelStore(str(MODELS)))
+    require_same_run(seen.tables, spec, seen.model)
+    other = spec_of(model="motion", snips=Snips(quality=80))
+    with pytest.raises(Conflict, match="snips.quality was 90, now 80"):
+        require_same_run(seen.tables, other, seen.model)
+    with pytest.raises(Conflict, match="snips was .*now None"):
+        require_same_run(seen.tables, spec_of(model="motion"), seen.model)

@@ -1,0 +1,298 @@
+"""Compare events with loops over lists: at the exact gap, at changes of summer time, and on a real archive."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from batch.filters.contract import Rows, Said
+from batch.filters.kinds.events import FILTER, EventsConfig, say
+from tests.batch.filters.make import NOTHING, detection, image, rows
+from tests.shared_data import shared
+
+START = datetime(2024, 10, 27, 2, 0, 0)
+
+
+def taken(number: int, seconds: float | None, offset_min: int | None = None, **more: Any) -> Any:
+    """An image without detections, `seconds` after START by the camera's clock."""
+    local = None if seconds is None else START + timedelta(seconds=seconds)
+    utc = None if local is None or offset_min is None else local - timedelta(minutes=offset_min)
+    given = {
+        "media_sha256": image(number),
+        "path": f"north/{number:04}.jpg",
+        "taken_local": local,
+        "taken_utc": utc,
+    }
+    return detection(**(NOTHING | given | more))
+
+
+def said(table: Rows, **config: Any) -> dict[str, Said]:
+    found = list(FILTER.apply(EventsConfig(**config), table))
+    assert all(one.rank is None and one.action == "group" for one in found)
+    assert len({one.media_sha256 for one in found}) == len(found)
+    return {one.media_sha256: one for one in found}
+
+
+def groups(table: Rows, **config: Any) -> list[list[int]]:
+    """Return the image numbers of each event."""
+    events = defaultdict(list)
+    for digest, one in said(table, **config).items():
+        events[one.group_id].append(int(digest, 16))
+    return sorted(sorted(event) for event in events.values())
+
+
+def reasons(table: Rows, **config: Any) -> list[str]:
+    return [one.reason for _, one in sorted(said(table, **config).items())]
+
+
+def test_no_rows_no_events() -> None:
+    assert groups(rows()) == []
+
+
+def test_one_image_is_an_event() -> None:
+    assert groups(rows(taken(1, 0))) == [[1]]
+    assert reasons(rows(taken(1, 0))) == [""]
+
+
+def test_an_image_with_three_detections_gets_one_action() -> None:
+    one = [detection(media_sha256=image(1), rank=rank, taken_local=START) for rank in range(3)]
+    assert groups(rows(*one)) == [[1]]
+
+
+def test_a_gap_of_exactly_60_s_splits_nothing_and_a_microsecond_more_does() -> None:
+    assert groups(rows(taken(1, 0), taken(2, 60))) == [[1, 2]]
+    assert groups(rows(taken(1, 0), taken(2, 60.000001))) == [[1], [2]]
+
+
+def test_the_gap_is_to_the_image_before_and_not_to_the_first() -> None:
+    table = rows(*(taken(number, 60 * number) for number in range(20)))
+    assert groups(table) == [list(range(20))]
+
+
+def test_a_gap_of_zero_keeps_what_was_taken_at_once() -> None:
+    assert groups(rows(taken(1, 0), taken(2, 0), taken(3, 1)), gap_s=0) == [[1, 2], [3]]
+
+
+def test_an_undated_image_is_alone_and_neither_starts_nor_ends_others() -> None:
+    table = rows(taken(1, 0), taken(2, None), taken(3, 30), taken(4, None))
+    assert groups(table) == [[1, 3], [2], [4]]
+    assert reasons(table) == ["", "undated", "", "undated"]
+
+
+def test_all_undated() -> None:
+    table = rows(*(taken(number, None) for number in range(5)))
+    assert groups(table) == [[0], [1], [2], [3], [4]]
+
+
+def test_never_across_cameras() -> None:
+    table = rows(taken(1, 0, camera_id="a"), taken(2, 1, camera_id="b"), taken(3, 2, camera_id="a"))
+    assert groups(table) == [[1, 3], [2]]
+
+
+def test_images_of_unknown_camera_are_those_of_their_folder() -> None:
+    table = rows(
+        taken(1, 0, camera_id=None, path="x/1.jpg"),
+        taken(2, 1, camera_id=None, path="y/2.jpg"),
+        taken(3, 2, camera_id=None, path="x/3.jpg"),
+        taken(4, 3, camera_id=None, path="x/deeper/4.jpg"),
+        taken(5, 4, camera_id=None, path="5.jpg"),
+        taken(6, 5, camera_id="x", path="x/6.jpg"),
+    )
+    assert groups(table) == [[1, 3], [2], [4], [5], [6]]
+
+
+def test_the_end_of_summer_time_does_not_split() -> None:
+    table = rows(taken(1, 3590, 120), taken(2, 10, 60))
+    assert groups(table) == [[1, 2]]
+    assert reasons(table) == ["", ""]
+
+
+def test_the_end_of_summer_time_does_not_merge() -> None:
+    summer, winter = taken(1, 5, 120), taken(2, 10, 60)
+    assert groups(rows(summer, winter)) == [[1], [2]]
+
+
+def test_the_begin_of_summer_time_does_not_split() -> None:
+    assert groups(rows(taken(1, -10, 60), taken(2, 3610, 120))) == [[1, 2]]
+
+
+def test_one_image_without_offset_leaves_the_order_to_the_clock_and_the_gap_to_utc() -> None:
+    table = rows(taken(1, 0, 120), taken(2, 50, None), taken(3, 100, 120), taken(4, 110, 60))
+    assert groups(table) == [[1, 2, 3], [4]]
+
+
+def test_a_clock_that_goes_back_starts_an_event_with_a_reason() -> None:
+    table = rows(taken(1, 0, 60), taken(2, 10, 120), taken(3, 20, None))
+    assert groups(table) == [[1], [2, 3]]
+    assert reasons(table) == ["", "clock went back 3590 s", ""]
+
+
+def test_doubts_about_the_clock_are_in_the_reason() -> None:
+    table = rows(taken(1, 0, clock_flags="before_2001,reset_default"), taken(2, 10))
+    assert groups(table) == [[1, 2]]
+    assert reasons(table) == ["clock: before_2001, reset_default", ""]
+
+
+def test_an_event_is_cut_after_its_longest_time() -> None:
+    table = rows(*(taken(number, 30 * number) for number in range(8)))
+    assert groups(table, max_event_s=60) == [[0, 1, 2], [3, 4, 5], [6, 7]]
+    assert reasons(table, max_event_s=60)[3] == "cut after 60 s"
+    assert groups(table, max_event_s=59.9) == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert groups(table, max_event_s=210) == [list(range(8))]
+
+
+def test_an_event_of_exactly_its_longest_time_is_whole_and_a_microsecond_more_is_cut() -> None:
+    options = {"gap_s": 120, "max_event_s": 60}
+    assert groups(rows(taken(1, 0), taken(2, 60)), **options) == [[1, 2]]
+    assert groups(rows(taken(1, 0), taken(2, 60.000001)), **options) == [[1], [2]]
+
+
+def test_ids_stay_when_later_images_are_added() -> None:
+    old = [taken(1, 0), taken(2, 10), taken(3, 500)]
+    new = [taken(4, 540), taken(5, 9000)]
+    before, after = said(rows(*old)), said(rows(*old, *new))
+    assert all(before[digest].group_id == after[digest].group_id for digest in before)
+    assert after[image(4)].group_id == after[image(3)].group_id
+
+
+def test_ids_depend_on_kind_camera_and_first_image() -> None:
+    def name(**more: Any) -> str | None:
+        return said(rows(taken(1, 0, **more)))[image(1)].group_id
+
+    names = [
+        name(),
+        name(camera_id="south"),
+        name(camera_id=None, path="north/1.jpg"),
+        name(media_sha256=image(1), camera_id=None, path="south/1.jpg"),
+    ]
+    assert len(set(names)) == 4
+    assert all(one and len(one) >= 16 and int(one, 16) for one in names)
+    assert name() == name(clock_flags="after_now", taken_local=START + timedelta(days=1))
+
+
+@pytest.mark.parametrize("wrong", [{"gap_s": -1}, {"max_event_s": 0}, {"gap": 60}])
+def test_an_invalid_config_is_rejected(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        EventsConfig(**wrong)
+
+
+def test_a_burst_is_one_event() -> None:
+    with shared("burst/media.csv", "test_it_matches_loops_over_images").open() as lines:
+        frames = [row for row in csv.DictReader(lines) if row["filePath"].startswith("media/")]
+    assert len(frames) == 10
+    table = rows(*(_of_csv(number, row) for number, row in enumerate(frames)))
+    assert groups(table) == [list(range(10))]
+    assert groups(table, gap_s=0.5) != [list(range(10))]
+
+
+def test_events_of_a_real_archive_match_its_sequences() -> None:
+    """The example's tables contain the sequences of four deployments, which Agouti cut at two minutes."""
+    with shared("burst/media.csv", "test_it_matches_loops_over_images").open() as lines:
+        media = list(csv.DictReader(lines))
+    with shared("burst/observations.csv", "test_it_matches_loops_over_images").open() as lines:
+        theirs = {row["mediaID"]: row["eventID"] for row in csv.DictReader(lines)}
+    numbers = [number for number, row in enumerate(media) if row["mediaID"] in theirs]
+    table = rows(*(_of_csv(number, media[number]) for number in numbers))
+    expected = defaultdict(list)
+    for number in numbers:
+        expected[theirs[media[number]["mediaID"]]].append(number)
+    assert groups(table, gap_s=120) == sorted(expected.values())
+
+
+def _of_csv(number: int, row: dict[str, str]) -> dict[str, Any]:
+    at = datetime.fromisoformat(row["timestamp"])
+    offset = at.utcoffset()
+    assert offset is not None
+    return taken(
+        number,
+        (at.replace(tzinfo=None) - START).total_seconds(),
+        int(offset.total_seconds() / 60),
+        path=row["fileName"],
+        camera_id=row["deploymentID"],
+    )
+
+
+@st.composite
+def images(draw: st.DrawFn) -> dict[str, Any]:
+    number = draw(st.integers(0, 10**6))
+    return taken(
+        number,
+        draw(st.none() | st.integers(0, 400).map(float) | st.integers(3500, 3900).map(float)),
+        draw(st.sampled_from([None, 60, 120, 120, 120])),
+        camera_id=draw(st.sampled_from([None, "a", "b"])),
+        path=f"{draw(st.sampled_from('xy'))}/{number:07}.jpg",
+        clock_flags=draw(st.sampled_from(["", "", "before_2001,after_now"])),
+    )
+
+
+def walked(table: Sequence[dict[str, Any]], gap_s: float, cap_s: float | None) -> Any:
+    """Return the image numbers of each event, and the reasons by image."""
+    places = defaultdict(list)
+    for row in table:
+        places[row["camera_id"], None if row["camera_id"] else row["path"][0]].append(row)
+    events, why = [], {}
+    for place in places.values():
+        dated = [row for row in place if row["taken_local"]]
+        utc = all(row["taken_utc"] for row in dated)
+        dated.sort(key=lambda row: (row["taken_local"], row["path"], row["media_sha256"]))
+        if utc:
+            dated.sort(key=lambda row: row["taken_utc"])
+        event, elapsed = [], 0.0
+        for before, row in zip([None, *dated], dated, strict=False):
+            reason = (
+                [f"clock: {row['clock_flags'].replace(',', ', ')}"] if row["clock_flags"] else []
+            )
+            if before is not None:
+                both = before["taken_utc"] and row["taken_utc"]
+                clock = "taken_utc" if both else "taken_local"
+                gap = (row[clock] - before[clock]).total_seconds()
+                elapsed += gap
+                cut = 0 <= gap <= gap_s and cap_s is not None and elapsed > cap_s
+                if gap < 0:
+                    reason.append(f"clock went back {-gap:.0f} s")
+                if cut:
+                    reason.append(f"cut after {cap_s:.0f} s")
+                if gap < 0 or gap > gap_s or cut:
+                    events.append(event)
+                    event, elapsed = [], 0.0
+            event.append(int(row["media_sha256"], 16))
+            why[row["media_sha256"]] = "; ".join(reason)
+        events.append(event)
+        for row in place:
+            if not row["taken_local"]:
+                events.append([int(row["media_sha256"], 16)])
+                flags = row["clock_flags"].replace(",", ", ")
+                why[row["media_sha256"]] = "undated" + (f"; clock: {flags}" if flags else "")
+    return sorted(sorted(event) for event in events if event), why
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.lists(images(), max_size=14, unique_by=lambda row: row["media_sha256"]),
+    st.sampled_from([0.0, 20.0, 60.0]),
+    st.sampled_from([None, 25.0, 100.0]),
+)
+def test_it_matches_loops_over_images(
+    table: list[dict[str, Any]], gap_s: float, cap_s: float | None
+) -> None:
+    expected, why = walked(table, gap_s, cap_s)
+    given = rows(*table)
+    assert groups(given, gap_s=gap_s, max_event_s=cap_s) == expected
+    found = said(given, gap_s=gap_s, max_event_s=cap_s)
+    assert {digest: one.reason for digest, one in found.items()} == why
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(images(), max_size=10, unique_by=lambda row: row["media_sha256"]), st.randoms())
+def test_the_order_of_the_rows_changes_nothing(table: list[dict[str, Any]], random: Any) -> None:
+    once = list(say(EventsConfig(), rows(*table)))
+    random.shuffle(table)
+    assert list(say(EventsConfig(), rows(*table))) == once

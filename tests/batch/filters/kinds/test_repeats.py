@@ -1,0 +1,330 @@
+"""Compare repeat detections with quadratic loops, at each limit: IoU, images, span, days, score, area; stable ids."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from batch.filters.contract import Said
+from batch.filters.kinds.repeats import FILTER, RepeatsConfig
+from tests.batch.filters.make import NOTHING, detection, image, rows
+from tests.batch.filters.repeats_oracle import IMAGE, START, Row, image_rows, oracle
+
+DAY = timedelta(days=1)
+
+
+def seen(number: int, taken: datetime | None = START, **more: Any) -> Row:
+    """Return a detection in image `number`, with the default box unless given."""
+    plain = {
+        "media_sha256": image(number),
+        "path": f"north/{number:05}.jpg",
+        "taken_local": taken,
+    }
+    return detection(**(plain | more))
+
+
+def branch(images: int, days: float = 5.0, **more: Any) -> list[Row]:
+    """Return the same box in `images` images, spread evenly over the days, with one at each end."""
+    return [
+        seen(n, START + timedelta(days=days) * n / max(images - 1, 1), **more)
+        for n in range(images)
+    ]
+
+
+def say(*given: Row, **config: Any) -> list[Said]:
+    table = rows(*given)
+    found = list(FILTER.apply(RepeatsConfig(**config), table))
+    assert found == list(FILTER.apply(RepeatsConfig(**config), table)), (
+        "the same is said of the same"
+    )
+    assert len({(one.media_sha256, one.rank) for one in found}) == len(found)
+    return found
+
+
+def slots(*given: Row, **config: Any) -> list[list[tuple[int, int | None]]]:
+    """Return (image, rank) of the boxes of each suspicious slot."""
+    found = defaultdict(list)
+    for one in say(*given, **config):
+        found[one.group_id].append((int(one.media_sha256, 16), one.rank))
+    return sorted(sorted(slot) for slot in found.values())
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(IMAGE, max_size=25),
+    st.sampled_from([0.7, 0.8, 0.9]),
+    st.integers(2, 4),
+    st.sampled_from([0.0, 0.5, 2.0]),
+    st.integers(0, 3),
+    st.sampled_from([(), ("fox",)]),
+)
+def test_it_matches_quadratic_loops(
+    images: list[Any],
+    min_iou: float,
+    min_images: int,
+    min_span_days: float,
+    min_days: int,
+    exclude_labels: tuple[str, ...],
+) -> None:
+    given = [row for number, one in enumerate(images) for row in image_rows(number, *one)]
+    config = RepeatsConfig(
+        min_iou=min_iou,
+        min_images=min_images,
+        min_span_days=min_span_days,
+        min_days=min_days,
+        exclude_labels=exclude_labels,
+        max_area_frac=0.03,
+    )
+    wanted = oracle(given, config)
+    found = list(FILTER.apply(config, rows(*given)))
+    assert {(one.media_sha256, one.rank) for one in found} == wanted.keys()
+    firsts = defaultdict(set)
+    for one in found:
+        assert one.rank is not None
+        firsts[one.group_id].add(wanted[one.media_sha256, one.rank])
+    assert all(len(slot) == 1 for slot in firsts.values()), "a slot has one first box"
+    assert len(firsts) == len(set(wanted.values())), "and a first box one slot"
+
+
+@pytest.mark.parametrize("given", [[], [seen(0, **NOTHING)]], ids=["no rows", "no detections"])
+def test_no_rows_give_no_actions(given: list[Row]) -> None:
+    assert say(*given) == []
+
+
+@pytest.mark.parametrize(("images", "slot"), [(19, False), (20, True)])
+def test_twenty_images_are_enough(images: int, slot: bool) -> None:
+    assert [len(one) for one in slots(*branch(images))] == ([images] if slot else [])
+
+
+def test_twenty_boxes_in_ten_images_are_not_twenty_images() -> None:
+    twice = [*branch(10, rank=0), *branch(10, rank=1)]
+    assert say(*twice) == []
+    assert [len(one) for one in slots(*twice, min_images=10)] == [20], "both boxes belong to it"
+
+
+def test_two_files_with_the_same_bytes_are_one_image() -> None:
+    """A table holds each content once; if it does not, the content still counts once."""
+    assert say(*branch(19), seen(18, START + 5 * DAY, rank=1)) == []
+
+
+@pytest.mark.parametrize(
+    ("last", "slot"),
+    [(2 * DAY, True), (2 * DAY - timedelta(microseconds=1), False)],
+    ids=["two days", "a microsecond less"],
+)
+def test_the_span_is_inclusive(last: timedelta, slot: bool) -> None:
+    given = [seen(n, START + DAY) for n in range(18)]
+    given += [seen(98, START), seen(99, START + last)]
+    assert bool(say(*given)) is slot
+
+
+def test_a_sleeping_deer_is_not_a_branch() -> None:
+    asleep = [seen(n, START + timedelta(seconds=15 * n)) for n in range(40)]
+    assert say(*asleep) == []
+    assert len(say(*asleep, min_span_days=0, min_days=0)) == 40
+
+
+@pytest.mark.parametrize(("days", "slot"), [({0, 1, 4}, True), ({0, 4}, False)])
+def test_three_days_must_have_an_image(days: set[int], slot: bool) -> None:
+    """A long span alone can be a visit and, days later, a similar box by chance."""
+    given = [seen(n, START) for n in range(20)]
+    given += [seen(100 + day, START + day * DAY) for day in days - {0}]
+    assert bool(say(*given)) is slot
+
+
+def test_undated_images_count_but_have_no_day() -> None:
+    undated = [seen(1000 + n, None) for n in range(17)]
+    three = [seen(n, START + n * DAY) for n in range(3)]
+    assert len(say(*three, *undated)) == 20
+    assert say(*three[:2], *undated, seen(2000, None)) == []
+    assert say(*undated, *(seen(2000 + n, None) for n in range(20))) == []
+    assert len(say(*undated, min_images=17, min_span_days=0, min_days=0)) == 17
+
+
+def test_a_clock_in_doubt_gives_no_span() -> None:
+    """A change of batteries resets the clock to 2000, so the images only seem years apart."""
+    day = [seen(n, START) for n in range(19)]
+    reset = [seen(50 + n, datetime(2000, 1, 1 + n), clock_flags="before_2001") for n in range(3)]
+    assert say(*day, *reset) == []
+    assert len(say(*day, *(row | {"clock_flags": ""} for row in reset))) == 22
+
+
+def test_an_iou_of_exactly_the_limit_is_a_match() -> None:
+    narrow, narrower = {"x2_px": 280.0}, {"x2_px": 279.0}  # of 200 px: 0.9, 0.895
+    assert len(say(seen(0), *(row | narrow for row in branch(19)[1:]), *branch(20)[19:])) == 20
+    found = slots(*(row | ({} if n % 2 else narrower) for n, row in enumerate(branch(40))))
+    assert [len(one) for one in found] == [20, 20]
+
+
+def test_the_first_box_counts_and_no_average() -> None:
+    """A box that moves slowly leaves the slot once it no longer overlaps the first box enough."""
+    creeping = [
+        row | {"x1_px": 100.0 + 2 * n, "x2_px": 300.0 + 2 * n} for n, row in enumerate(branch(40))
+    ]
+    found = slots(*creeping, min_images=2, min_span_days=0, min_days=0)
+    assert found[0] == [(n, 0) for n in range(6)], (
+        "10 px of 200: IoU 190 / 210 = 0.905; 12 px: 0.887"
+    )
+
+
+def test_a_box_between_two_slots_belongs_to_the_nearer_and_of_equals_to_the_older() -> None:
+    def at(number: int, x: float) -> Row:
+        return seen(number, START + number * DAY, x1_px=x, x2_px=x + 200)
+
+    apart = {"min_images": 2, "min_span_days": 0, "min_days": 0, "min_iou": 0.9}
+    assert slots(at(0, 100), at(1, 112), at(2, 107), at(3, 100), **apart)[0] == [(0, 0), (3, 0)]
+    assert slots(at(0, 100), at(1, 112), at(2, 106), **apart) == [[(0, 0), (2, 0)]]
+    assert slots(at(0, 112), at(1, 100), at(2, 106), **apart) == [[(0, 0), (2, 0)]]
+
+
+@pytest.mark.parametrize(
+    ("more", "config", "looked_at"),
+    [
+        ({"score": 0.1}, {}, True),
+        ({"score": 0.0999}, {}, False),
+        ({"score": 1.0}, {}, True),
+        ({"score": 0.7}, {"max_score": 0.7}, True),
+        ({"score": 0.7}, {"min_score": 0.7}, True),
+        ({"score": 0.7001}, {"max_score": 0.7}, False),
+        ({"x1_px": 0.0, "x2_px": 200.0, "y1_px": 0.0, "y2_px": 1000.0}, {}, True),
+        ({"x1_px": 0.0, "x2_px": 200.5, "y1_px": 0.0, "y2_px": 1000.0}, {}, False),
+        ({"x1_px": -99.0, "x2_px": 200.0, "y1_px": -9.0, "y2_px": 1009.0}, {}, True),
+        ({}, {"min_area_frac": 0.04}, True),
+        ({}, {"min_area_frac": 0.0401}, False),
+        ({}, {"exclude_labels": ["deer"]}, False),
+        ({}, {"exclude_labels": ["fox"]}, True),
+        ({"x2_px": 100.0}, {}, False),
+        ({"x1_px": 1000.0, "x2_px": 1200.0}, {}, False),
+        ({"x1_px": float("nan")}, {}, False),
+        ({"width_px": None}, {}, False),
+        ({"height_px": 0.0}, {}, False),
+    ],
+)
+def test_limits_select_boxes(more: Row, config: dict[str, Any], looked_at: bool) -> None:
+    assert len(say(*branch(20, **more), **config)) == (20 if looked_at else 0)
+
+
+def test_unmeasurable_boxes_are_counted_and_skipped() -> None:
+    given = [
+        *branch(20),
+        seen(99, START + 9 * DAY, x2_px=float("nan")),
+        seen(100, None, width_px=None),
+    ]
+    given += [seen(101, None, **NOTHING)]
+    assert len(say(*given)) == 20
+    assert FILTER.invalid is not None
+    assert FILTER.invalid(RepeatsConfig(), rows(*given)).tolist() == [False] * 20 + [
+        True,
+        True,
+        False,
+    ]
+
+
+def test_labels_and_cameras_are_apart() -> None:
+    half = [row | ({"label": "fox"} if n % 2 else {}) for n, row in enumerate(branch(38))]
+    assert say(*half) == []
+    half = [row | ({"camera_id": "south"} if n % 2 else {}) for n, row in enumerate(branch(38))]
+    assert say(*half) == []
+
+
+def test_images_of_unknown_camera_are_of_their_folder() -> None:
+    def of(folder: str) -> list[Row]:
+        return [
+            row | {"camera_id": None, "path": f"{folder}/{n}.jpg"}
+            for n, row in enumerate(branch(38))
+        ]
+
+    assert len(say(*of("card 1/100"))) == 38
+    apart = [
+        one if n % 2 else two for n, (one, two) in enumerate(zip(of("x/a"), of("x/b"), strict=True))
+    ]
+    assert say(*apart) == []
+    named = [row | {"camera_id": "x/a"} for row in branch(20)]
+    assert {one.group_id for one in say(*named)} != {one.group_id for one in say(*of("x/a"))}
+
+
+def test_images_of_another_size_are_compared_by_their_shares() -> None:
+    size = {"width_px": 2000.0, "height_px": 500.0}
+    box = {"x1_px": 200.0, "x2_px": 600.0, "y1_px": 50.0, "y2_px": 150.0}
+    given = [row | (size | box if n % 2 else {}) for n, row in enumerate(branch(20))]
+    assert len(say(*given)) == 20
+    assert say(*(row | (size if n % 2 else {}) for n, row in enumerate(branch(20)))) == []
+
+
+def test_nothing_is_hidden_unless_it_is_accepted() -> None:
+    other = branch(20, rank=1, x1_px=600.0, x2_px=800.0)
+    found = say(*branch(20), *other)
+    assert {one.action for one in found} == {"group"}
+    first, second = sorted({str(one.group_id) for one in found})
+    hidden = say(*branch(20), *other, accepted=[second])
+    assert {(one.group_id, one.action) for one in hidden} == {
+        (first, "group"),
+        (second, "suppress"),
+    }
+    automatic = say(*branch(20), *other, auto=True)
+    assert {(one.group_id, one.action) for one in automatic} == {
+        (first, "suppress"),
+        (second, "suppress"),
+    }
+    assert say(*branch(19), accepted=[first]) == [], "what is no slot is not hidden by its id"
+
+
+def test_ids_and_reasons_stay_when_images_are_added() -> None:
+    """Otherwise each new card would invalidate the review and repeat all assertions."""
+    before = say(*branch(20))
+    later = [seen(500 + n, START + timedelta(days=30 + n)) for n in range(5)]
+    undated = [seen(600 + n, None) for n in range(5)]
+    elsewhere = [
+        row | {"camera_id": "a", "media_sha256": image(900 + n)} for n, row in enumerate(branch(30))
+    ]
+    after = {(one.media_sha256, one.rank): one for one in say(*branch(20), *later, *undated)}
+    assert len(after) == 30
+    assert all(after[one.media_sha256, one.rank] == one for one in before)
+    ids = {one.group_id for one in say(*elsewhere, *branch(20))}
+    assert len(ids) == 2
+    assert {one.group_id for one in before} < ids
+
+
+def test_an_id_is_that_of_the_first_box() -> None:
+    assert {one.group_id for one in say(*branch(20))} == {one.group_id for one in say(*branch(25))}
+    assert {one.group_id for one in say(*branch(20))} != {
+        one.group_id for one in say(*branch(21)[1:])
+    }
+    second = [row | {"rank": 1} for row in branch(20)]
+    assert {one.group_id for one in say(*branch(20))} != {one.group_id for one in say(*second)}
+
+
+def test_the_reason_has_the_limits() -> None:
+    given = [row | {"x2_px": 285.0} for row in branch(20)]
+    given[0] |= {"x2_px": 300.0}
+    reasons = {one.media_sha256: one.reason for one in say(*given)}
+    rule = "with the first box, in >= 20 images over >= 2 days, >= 3 of them with images"
+    assert reasons[image(7)] == f"IoU 0.93 >= 0.9 {rule}"
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"min_score": 0.5, "max_score": 0.4}, "min_score 0.5 is above max_score 0.4"),
+        ({"min_area_frac": 0.5}, "min_area_frac 0.5 is above max_area_frac 0.2"),
+        ({"accepted": ["nonsense"]}, "accepted.0"),
+        ({"min_iou": 0.5}, "min_iou"),
+        ({"min_images": 1}, "min_images"),
+        ({"min_span_days": float("nan")}, "min_span_days"),
+    ],
+)
+def test_an_invalid_config_is_rejected(config: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        RepeatsConfig(**config)
+
+
+def test_the_order_of_lists_makes_no_other_config() -> None:
+    one, other = "a" * 32, "b" * 32
+    a = RepeatsConfig(accepted=(other, one, one), exclude_labels=("fox", "deer"))
+    assert a == RepeatsConfig(accepted=(one, other), exclude_labels=("deer", "fox", "fox"))

@@ -1,0 +1,155 @@
+"""Test the log of a job, from its file or through the dashboard, to its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray.exceptions import AuthenticationError
+
+from batch.jobs import log_tail as job_log
+from batch.jobs.log_tail import JobState
+from model_store.errors import ClusterError
+
+NAME = "job-driver-job-1.log"
+
+
+class Client:
+    """A client of a dashboard that reports the end of the job after `alive` requests."""
+
+    def __init__(self, alive: int) -> None:
+        self.asked, self._alive = 0, alive
+
+    def get_job_info(self, job: str) -> Any:
+        assert job == "job-1"
+        self.asked += 1
+        return SimpleNamespace(status=SimpleNamespace(is_terminal=lambda: self.asked > self._alive))
+
+    async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
+        yield f"{job} by the dashboard\n"
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_log, "LOOK_S", 0.001)
+    monkeypatch.setattr(job_log, "ASK_S", 0.005)
+
+
+async def all_of(client: Client, folder: Path | None) -> str:
+    return "".join([text async for text in job_log.job_log(JobState(client, "job-1"), folder)])
+
+
+async def test_lines_come_from_the_file_as_they_are_written(tmp_path: Path) -> None:
+    file, seen = tmp_path / NAME, list[str]()
+    client = Client(alive=10**9)
+
+    async def follow() -> None:
+        async for text in job_log.job_log(JobState(client, "job-1"), tmp_path):
+            seen.append(text)
+
+    following = asyncio.create_task(follow())
+    await asyncio.sleep(0.02)
+    for line in ("one\n", "two\n"):
+        with file.open("a") as log:
+            log.write(line)
+        await asyncio.sleep(0.05)
+        assert seen[-1] == line
+    following.cancel()
+
+
+async def test_what_was_written_before_the_end_is_read_to_the_last_byte(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_bytes("a\nmäh\nno line end".encode())
+    assert await all_of(Client(alive=0), tmp_path) == "a\nmäh\nno line end\n"
+
+
+async def test_a_line_that_is_half_written_waits_for_its_end(tmp_path: Path) -> None:
+    file, seen = tmp_path / NAME, list[str]()
+    file.write_bytes(
+        "whole\nm\N{LATIN SMALL LETTER A WITH DIAERESIS}".encode()[:-1]
+    )  # half a character
+
+    async def follow() -> None:
+        async for text in job_log.job_log(JobState(Client(alive=10**9), "job-1"), tmp_path):
+            seen.append(text)
+
+    following = asyncio.create_task(follow())
+    await asyncio.sleep(0.05)
+    assert seen == ["whole\n"]
+    with file.open("ab") as log:
+        log.write("ä".encode()[1:] + b"h\n")
+    await asyncio.sleep(0.05)
+    assert seen == ["whole\n", "mäh\n"]
+    following.cancel()
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_without_a_file_the_dashboard_tells(tmp_path: Path, known: bool) -> None:
+    folder = tmp_path if known else None  # with a folder: a job that ended before it began
+    assert await all_of(Client(alive=0), folder) == "job-1 by the dashboard\n"
+
+
+async def test_a_dashboard_that_is_busy_for_a_while_does_not_end_the_following(
+    tmp_path: Path,
+) -> None:
+    client = Busy(answers_from=4)
+    (tmp_path / NAME).write_bytes(b"line\n")
+    assert await all_of(client, tmp_path) == "line\n"
+    assert client.asked == 4
+
+
+async def test_a_dashboard_that_is_gone_is_an_error_that_names_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_log, "SILENT_S", 0.02)
+    (tmp_path / NAME).write_bytes(b"line\n")
+    with pytest.raises(ClusterError, match="job job-1 may still run"):
+        await all_of(Busy(answers_from=10**9), tmp_path)
+
+
+class Busy(Client):
+    """A client that fails at first, and then reports the end of the job."""
+
+    def __init__(self, answers_from: int) -> None:
+        super().__init__(alive=0)
+        self._from = answers_from
+
+    def get_job_info(self, job: str) -> Any:
+        found = super().get_job_info(job)
+        if self.asked < self._from:
+            raise RuntimeError("500")
+        return found
+
+
+async def test_a_poll_that_meets_an_unknown_error_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray raises AuthenticationError, which is neither RuntimeError nor OSError."""
+    client = Client(alive=0)
+    answer, errors = client.get_job_info, [AuthenticationError("expired"), KeyError("status")]
+
+    def get_job_info(job: str) -> Any:
+        if errors:
+            raise errors.pop()
+        return answer(job)
+
+    monkeypatch.setattr(client, "get_job_info", get_job_info)
+    job = JobState(client, "job-1")
+    async with asyncio.timeout(60):
+        while job.end() is None:
+            await asyncio.sleep(0.005)
+    assert not errors
+
+
+async def test_a_dashboard_that_closes_the_log_is_an_error_of_the_cluster(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def closed(_: str) -> AsyncIterator[str]:
+        yield "one\n"
+        raise RuntimeError("WebSocket connection closed unexpectedly")
+
+    client = Client(alive=10**9)
+    monkeypatch.setattr(client, "tail_job_logs", closed)
+    with pytest.raises(ClusterError, match="log of job job-1, which may still run: WebSocket"):
+        await all_of(client, None)

@@ -1,0 +1,181 @@
+"""Test the ids of a run's Ray jobs."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+import pytest
+import ray.job_submission
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobStatus
+
+import batch.jobs.submit
+from batch.jobs.submit import free_submission_id, is_job_of, require_answer, stop
+from model_store.errors import BadRequest, ClusterError
+from serve.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("known", "wanted"),
+    [
+        ({}, "resight-r"),
+        ({"resight-r2": JobStatus.RUNNING, None: JobStatus.RUNNING}, "resight-r"),
+        ({"resight-r": JobStatus.FAILED}, "resight-r-2"),
+        ({"resight-r": JobStatus.STOPPED, "resight-r-2": JobStatus.SUCCEEDED}, "resight-r-3"),
+    ],
+)
+def test_a_run_that_ended_is_resumed_under_the_next_id(
+    known: dict[str | None, JobStatus], wanted: str
+) -> None:
+    assert free_submission_id("r", known) == wanted
+
+
+@pytest.mark.parametrize("status", [JobStatus.PENDING, JobStatus.RUNNING])
+def test_a_run_at_work_is_not_started_again(status: JobStatus) -> None:
+    with pytest.raises(BadRequest, match="resight runs cancel r"):
+        free_submission_id("r", {"resight-r": JobStatus.FAILED, "resight-r-2": status})
+
+
+COMMAND = "python -m batch.reprocess --model m --run-id {} --chunk 0"
+
+
+@pytest.mark.parametrize(
+    ("entrypoint", "is_ours"),
+    [
+        (COMMAND.format("r"), True),
+        (COMMAND.format("'r'"), True),
+        ("python -m batch.reprocess --run-id=r --model m", True),
+        ("python -m batch.classify --model m --run-id r --view production", True),
+        ("python -m batch.classify --model m --run-id r2 --view production", False),
+        ("python -m batch.filters --run-id q --run-id r --spec {}", True),
+        ("python -m other --run-id r --model batch.reprocess", False),
+        (COMMAND.format("r-2"), False),
+        (COMMAND.format("r2"), False),
+        ("python -m batch.reprocess --model r", False),
+        ("python -m batch.reprocess --model --run-id --camera r", False),
+        ("python train.py --run-id r", False),
+        ("echo 'batch.reprocess", False),
+        ("", False),
+    ],
+)
+def test_a_job_is_of_the_run_that_its_command_names(entrypoint: str, is_ours: bool) -> None:
+    assert is_job_of("r", entrypoint) is is_ours
+
+
+@dataclass
+class Job:
+    submission_id: str | None
+    entrypoint: str
+    status: JobStatus
+
+
+@dataclass
+class Jobs:
+    """Ray's client: stopped jobs end at the second query."""
+
+    jobs: list[Job]
+    stopped: list[str] = field(default_factory=list)
+    looks: int = 0
+
+    def list_jobs(self) -> list[Job]:
+        return self.jobs
+
+    def stop_job(self, submission_id: str) -> None:
+        self.stopped.append(submission_id)
+
+    def get_job_status(self, submission_id: str) -> JobStatus:
+        self.looks += 1
+        ended = submission_id in self.stopped and self.looks > 1
+        return JobStatus.STOPPED if ended else JobStatus.RUNNING
+
+
+def cluster(monkeypatch: pytest.MonkeyPatch, *jobs: Job) -> Jobs:
+    client = Jobs(list(jobs))
+    monkeypatch.setattr(batch.jobs.submit, "_client", lambda: client)
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    return client
+
+
+def test_the_job_of_a_run_that_is_alive_is_stopped_and_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = cluster(
+        monkeypatch,
+        Job("resight-r", COMMAND.format("r"), JobStatus.FAILED),
+        Job("resight-r-2", COMMAND.format("r"), JobStatus.RUNNING),
+        Job("resight-r-2-2", COMMAND.format("r-2"), JobStatus.RUNNING),
+        Job(None, COMMAND.format("r"), JobStatus.RUNNING),
+    )
+    assert stop("r") == "resight-r-2"
+    assert client.stopped == ["resight-r-2"]
+    assert client.looks == 2
+
+
+def test_where_no_job_is_alive_none_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = cluster(monkeypatch, Job("resight-r", COMMAND.format("r"), JobStatus.SUCCEEDED))
+    assert stop("r") is None
+    assert client.stopped == []
+
+
+def test_a_job_that_does_not_stop_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = cluster(monkeypatch, Job("resight-r", COMMAND.format("r"), JobStatus.PENDING))
+    monkeypatch.setattr(client, "get_job_status", lambda _: JobStatus.RUNNING)
+    monkeypatch.setattr(batch.jobs.submit, "STOP_S", -1)
+    with pytest.raises(ClusterError, match="job resight-r is still running"):
+        stop("r")
+
+
+def test_a_cluster_that_does_not_answer_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = cluster(monkeypatch)
+
+    def away() -> list[Job]:
+        raise ConnectionError("refused")
+
+    monkeypatch.setattr(client, "list_jobs", away)
+    with pytest.raises(ClusterError, match="did not stop the job: refused"):
+        stop("r")
+    with pytest.raises(ClusterError, match="does not answer: refused"):
+        require_answer()
+
+
+@pytest.mark.parametrize("error", [AuthenticationError("no token"), OSError("no route")])
+def test_what_ray_s_client_raises_is_an_error_of_the_cluster(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def away() -> Jobs:
+        raise error
+
+    monkeypatch.setattr(batch.jobs.submit, "_client", away)
+    for act in (require_answer, lambda: stop("r")):
+        with pytest.raises(ClusterError, match=r"no token|no route"):
+            act()
+
+
+def test_a_job_gets_the_place_and_never_the_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, str] = {}
+
+    class Client(Jobs):
+        def submit_job(self, runtime_env: dict[str, dict[str, str]], **_: object) -> str:
+            told.update(runtime_env["env_vars"])
+            return "resight-r"
+
+    monkeypatch.setattr(batch.jobs.submit, "_client", lambda: Client([]))
+    settings = Settings(home="/h", models="s3://b/models", tables="s3://b/tables")
+    passed = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
+    for name in (*passed, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, f"of {name}")
+    batch.jobs.submit.submit_job("batch.reprocess", "r", ["--run-id", "r"], settings)
+    assert {n: v for n, v in told.items() if n.startswith("AWS_")} == {n: f"of {n}" for n in passed}
+    assert told["RESIGHT_TABLES"] == "s3://b/tables"
+
+
+def test_a_client_silences_the_packing_of_files_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:1")
+    monkeypatch.setattr(ray.job_submission, "JobSubmissionClient", lambda address: address)
+    batch.jobs.submit._client()
+    names = (*batch.jobs.submit.PACKING, "ray.serve", "uvicorn.access")
+    heard = [name for name in names if logging.getLogger(name).isEnabledFor(logging.WARNING)]
+    assert heard == ["ray.serve", "uvicorn.access"]

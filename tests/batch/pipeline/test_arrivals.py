@@ -1,0 +1,125 @@
+"""Test the order of items, errors, None for a wait without an item, and the end of the thread."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from batch.pipeline.drain import AHEAD, arrivals
+
+NEVER_S, AT_ONCE_S, WAIT_S = 60.0, 0.001, 30.0
+
+
+def threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "arrivals"]
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    yield
+    for thread in threads():
+        thread.join(WAIT_S)
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("n", [0, 1, AHEAD, 3 * AHEAD + 1, 500])
+def test_items_come_in_their_order(n: int) -> None:
+    assert list(arrivals(range(n), NEVER_S)) == list(range(n))
+
+
+def test_none_comes_while_no_item_does() -> None:
+    asked = threading.Event()
+
+    def late() -> Iterator[str]:
+        yield "first"
+        assert asked.wait(WAIT_S)
+        yield "second"
+
+    arrived = arrivals(late(), AT_ONCE_S)
+    seen: list[str | None] = []
+    for item in arrived:
+        seen.append(item)
+        if seen.count(None) >= 3:
+            asked.set()
+    assert [item for item in seen if item] == ["first", "second"]
+    assert seen.count(None) >= 3
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), KeyboardInterrupt(), SystemExit(3)])
+def test_an_error_comes_after_the_items_before_it_and_is_itself(error: BaseException) -> None:
+    def failing() -> Iterator[int]:
+        yield from range(AHEAD * 2)
+        raise error
+
+    arrived = arrivals(failing(), WAIT_S)
+    assert list(itertools.islice(arrived, AHEAD * 2)) == list(range(AHEAD * 2))
+    with pytest.raises(type(error)) as raised:
+        next(arrived)
+    assert raised.value is error
+
+
+def test_an_iterator_that_cannot_even_begin_says_so() -> None:
+    with pytest.raises(TypeError, match="not iterable"):
+        list(arrivals(3, NEVER_S))  # type: ignore[arg-type]
+
+
+def test_only_a_few_items_are_made_ahead() -> None:
+    made: list[int] = []
+    more = threading.Event()
+
+    def items() -> Iterator[int]:
+        for i in range(100):
+            made.append(i)
+            if i == AHEAD + 1:
+                more.set()
+            yield i
+
+    arrived = arrivals(items(), NEVER_S)
+    assert next(arrived) == 0
+    assert more.wait(WAIT_S), "it is to work ahead"
+    assert len(made) == AHEAD + 2  # one taken, AHEAD in the queue, and one that waits for room
+    assert list(arrived) == list(range(1, 100))
+
+
+def test_closed_early_the_thread_ends_and_the_rest_is_not_made() -> None:
+    made: list[int] = []
+    closed = threading.Event()
+
+    def endless() -> Iterator[int]:
+        try:
+            for i in itertools.count():
+                made.append(i)
+                yield i
+        finally:
+            closed.set()
+
+    arrived = arrivals(endless(), NEVER_S)
+    assert next(arrived) == 0
+    arrived.close()  # type: ignore[attr-defined]  # a generator
+    for thread in threads():
+        thread.join(WAIT_S)
+        assert not thread.is_alive()
+    assert len(made) <= AHEAD + 2
+    assert closed.wait(WAIT_S), "its own clean-up is done too"
+
+
+def test_closed_while_it_waits_it_ends_with_the_next_item() -> None:
+    go = threading.Event()
+
+    def waiting() -> Iterator[int]:
+        yield 1
+        assert go.wait(WAIT_S)
+        yield 2
+        raise AssertionError("no consumer")
+
+    arrived = arrivals(waiting(), AT_ONCE_S)
+    assert next(arrived) == 1
+    assert next(arrived) is None
+    arrived.close()  # type: ignore[attr-defined]
+    go.set()
+    for thread in threads():
+        thread.join(WAIT_S)
+        assert not thread.is_alive()

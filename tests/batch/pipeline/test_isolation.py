@@ -1,0 +1,78 @@
+"""Test calls in a child process: a function that kills its process does not kill the caller."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import batch.pipeline.stage
+from batch.pipeline.read_image import ProcessDied, isolated
+from batch.runs.spec import RunSpec
+from model_store.store import ModelVersion
+from tests.batch.lethal import die_of
+from tests.cluster.lethal import LethalStage
+from tests.fixtures_local import photo, write_files
+
+
+@pytest.mark.parametrize(("value", "words"), [("bad", "SIGSEGV"), ("exit", "exit code 3")])
+def test_the_death_of_the_process_is_an_error_that_says_how(value: str, words: str) -> None:
+    call = isolated(die_of)
+    with pytest.raises(ProcessDied, match=words):
+        call(value)
+    assert int(call("good")) != os.getpid()
+
+
+def test_a_process_serves_many_calls_and_what_the_function_raises_is_raised() -> None:
+    call = isolated(die_of)
+    first = call("good")
+    with pytest.raises(FileNotFoundError, match="error"):
+        call("error")
+    assert call("good") == first
+
+
+def test_a_single_death_is_not_the_argument_s_fault(tmp_path: Path) -> None:
+    """The second attempt raises for another reason: the file has been removed."""
+    (tmp_path / "once").touch()
+    with pytest.raises(FileNotFoundError):
+        isolated(die_of)(str(tmp_path / "once"))
+
+
+def test_threads_do_not_share_a_process() -> None:
+    """The argument that kills a process is identified, regardless of what other threads do."""
+    call = isolated(die_of)
+
+    def outcome(value: str) -> str:
+        try:
+            return call(value) and "alive"
+        except ProcessDied as died:
+            return str(died)
+
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(outcome, ["good", "bad"] * 3))
+    assert found == ["alive", "SIGSEGV"] * 3
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_an_actor_that_was_restarted_makes_a_failed_row_of_what_kills_its_reader(
+    tmp_path: Path, motion: ModelVersion, monkeypatch: pytest.MonkeyPatch, restarted: bool
+) -> None:
+    """An actor that was not restarted reads in its own process."""
+    context = SimpleNamespace(was_current_actor_reconstructed=restarted, get_node_id=lambda: "node")
+    monkeypatch.setattr(batch.pipeline.stage.ray, "get_runtime_context", lambda: context)
+    monkeypatch.setattr(batch.pipeline.stage.ray_serve, "get_deployment_handle", lambda *_: None)
+    monkeypatch.setattr(batch.pipeline.stage, "lower_process_priority", lambda: None)
+    cat = photo("cat")
+    write_files(tmp_path, {"1.jpg": cat, "lethal.jpg": cat, "2.jpg": cat})
+    names = ["1.jpg", "lethal.jpg", "2.jpg"] if restarted else ["1.jpg", "2.jpg"]
+    digest = hashlib.sha256(cat).hexdigest()
+    rows = [{"media_sha256": digest, "source_root": str(tmp_path), "path": name} for name in names]
+    stage = LethalStage(RunSpec(run_id="r", model="motion@1"), motion, "default", [])
+    images = [image for group in stage._groups(rows) for image in group]
+    codes = [image.error_code for image in images]
+    assert codes == ([None, "crashed_reader", None] if restarted else [None, None])
+    assert all("SIGSEGV" in str(image.error_detail) for image in images if image.error_code)

@@ -1,0 +1,203 @@
+"""Test which rows are dropped because other writers have committed them since the plan."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import boto3
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from archive.delta.compact import compact
+from archive.delta.tables import Tables
+from batch.pipeline.commit import Rivals
+from tests.fixtures_local import put_results, result_rows
+
+NOW = datetime(2026, 5, 1, tzinfo=UTC)
+KEY = {"inference_key": "k"}
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Tables:
+    return Tables(str(tmp_path))
+
+
+def rows(images: str, status: str = "ok", run_id: str = "r1", **more: Any) -> pa.Table:
+    return result_rows(list(images), status=status, run_id=run_id, **({"finished_at": NOW} | more))
+
+
+def put(tables: Tables, images: str, status: str = "ok", run_id: str = "r2", **more: Any) -> None:
+    put_results(tables, rows(images, status, run_id, **more))
+
+
+def names(found: pa.Table) -> str:
+    return "".join(sorted(found["media_sha256"].to_pylist()))
+
+
+def rivals(tables: Tables, run_id: str = "r1") -> Rivals:
+    return Rivals(tables.snapshot("results"), KEY, run_id)
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_without_rivals_all_rows_are_left(tables: Tables, replace: bool) -> None:
+    asked = rivals(tables)
+    assert names(asked.without(tables.snapshot("results"), rows("abc"), replace)) == "abc"
+
+
+def test_rows_of_the_plan_s_own_snapshot_are_not_looked_at(tables: Tables) -> None:
+    """The plan has left them out, except a failed one that is replaced."""
+    put(tables, "ab", "failed", "r0")
+    asked = rivals(tables)
+    assert names(asked.without(tables.snapshot("results"), rows("abc"), True)) == "abc"
+
+
+def test_rows_that_came_after_it_are_dropped(tables: Tables) -> None:
+    asked = rivals(tables)
+    put(tables, "b")
+    put(tables, "d")
+    assert names(asked.without(tables.snapshot("results"), rows("abcd"), False)) == "ac"
+
+
+def test_rows_of_an_earlier_look_still_count(tables: Tables) -> None:
+    """Two runs process the same images, each in its own order."""
+    asked = rivals(tables)
+    put(tables, "xy")
+    assert names(asked.without(tables.snapshot("results"), rows("ab"), False)) == "ab"
+    put(tables, "z")
+    assert names(asked.without(tables.snapshot("results"), rows("xc"), False)) == "c"
+    assert names(asked.without(tables.snapshot("results"), rows("yzd"), True)) == "d"
+
+
+def test_each_file_is_read_once(tables: Tables) -> None:
+    asked = rivals(tables)
+    put(tables, "b")
+    asked.without(tables.snapshot("results"), rows("ab"), False)
+    (first,) = Path(tables.url).rglob("*.parquet")
+    put(tables, "c")
+    first.unlink()  # who reads it again does not find it
+    assert names(asked.without(tables.snapshot("results"), rows("abcd"), False)) == "ad"
+
+
+def test_rows_of_another_key_are_no_rivals(tables: Tables) -> None:
+    asked = rivals(tables)
+    put_results(tables, result_rows(["a"], key="another"))
+    assert names(asked.without(tables.snapshot("results"), rows("a"), False)) == "a"
+
+
+@pytest.mark.parametrize(
+    ("status", "replace", "left"),
+    [
+        ("ok", True, ""),
+        ("failed", True, "a"),
+        ("ok", False, ""),
+        ("failed", False, ""),
+    ],
+)
+def test_to_who_replaces_failed_rows_a_failed_one_is_none(
+    tables: Tables, status: str, replace: bool, left: str
+) -> None:
+    asked = rivals(tables)
+    put(tables, "a", status, "r2")
+    assert names(asked.without(tables.snapshot("results"), rows("a"), replace)) == left
+
+
+def test_a_failed_row_of_its_own_whose_answer_was_lost_is_there(tables: Tables) -> None:
+    asked = rivals(tables)
+    own = rows("ab", "failed")
+    put_results(tables, own)
+    assert names(asked.without(tables.snapshot("results"), own, True)) == ""
+
+
+def test_an_older_failed_row_of_the_same_run_is_replaced(tables: Tables) -> None:
+    """The run was resumed by its id; another writer's commit has moved its old row to a new file."""
+    asked = rivals(tables)
+    put(tables, "a", "failed", "r1", finished_at=NOW - timedelta(hours=1))
+    put(tables, "b", "failed", "r2")
+    now = rows("ab", "failed")
+    assert names(asked.without(tables.snapshot("results"), now, True)) == "ab"
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.text("abcdef", max_size=4), st.sampled_from(["ok", "failed"])),
+        max_size=4,
+    ),
+    st.booleans(),
+)
+def test_left_is_what_no_rival_has(theirs: Sequence[tuple[str, str]], replace: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        tables = Tables(folder)
+        asked = rivals(tables)
+        for images, status in theirs:
+            put(tables, images, status)
+        found = asked.without(tables.snapshot("results"), rows("abcdef"), replace)
+    there = {
+        image for images, status in theirs for image in images if not replace or status != "failed"
+    }
+    assert names(found) == "".join(sorted(set("abcdef") - there))
+
+
+def test_what_a_run_has_committed_itself_is_neither_read_nor_held(tables: Tables) -> None:
+    asked = rivals(tables)
+    put(tables, "ab", run_id="r1")
+    asked.know(tables.snapshot("results"))
+    for file in Path(tables.url).rglob("*.parquet"):
+        file.unlink()
+    put(tables, "c")
+    assert names(asked.without(tables.snapshot("results"), rows("cd"), False)) == "d"
+
+
+def test_a_compaction_brings_no_row_of_its_own_back(tables: Tables) -> None:
+    """Another writer's row was read, then this run commits, and any process compacts the files."""
+    asked = rivals(tables)
+    put(tables, "a")
+    assert names(asked.without(tables.snapshot("results"), rows("ab"), False)) == "b"
+    for own in "bcd":
+        put(tables, own, run_id="r1")
+        asked.know(tables.snapshot("results"))
+    compact(tables, "results", "k", 2)
+    assert names(asked.without(tables.snapshot("results"), rows("ae"), False)) == "e"
+    assert asked.held == 1
+
+
+def test_a_rival_s_row_is_seen_also_where_its_file_was_compacted_at_once(tables: Tables) -> None:
+    asked = rivals(tables)
+    put(tables, "b", run_id="r1")
+    asked.know(tables.snapshot("results"))
+    put(tables, "c")
+    compact(tables, "results", "k", 2)
+    put(tables, "d")
+    compact(tables, "results", "k", 2)
+    assert names(asked.without(tables.snapshot("results"), rows("cde"), False)) == "e"
+    assert asked.held == 2
+
+
+def test_rows_of_rivals_are_seen_on_s3(s3_endpoint: str) -> None:
+    bucket = f"rivals-{uuid4().hex}"
+    boto3.client("s3", endpoint_url=s3_endpoint).create_bucket(Bucket=bucket)
+    tables = Tables(f"s3://{bucket}/tables")
+    asked = rivals(tables)
+    put(tables, "b")
+    assert names(asked.without(tables.snapshot("results"), rows("ab"), False)) == "a"
+
+
+def test_rows_that_a_rival_replaces_are_seen(tables: Tables) -> None:
+    put(tables, "ab", "failed", "r0")
+    asked = rivals(tables)
+    done = rows("a", "ok", "r2")
+    tables.append(
+        "results",
+        done,
+        "results:k",
+        lambda _, wanted: wanted,
+        replace=("inference_key", "media_sha256"),
+    )
+    assert names(asked.without(tables.snapshot("results"), rows("ab"), True)) == "b"

@@ -1,0 +1,252 @@
+"""Test plans of every scope, against rows of `media` that are counted by hand."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from archive.delta.tables import Tables
+from archive.schemas import MEDIA
+from batch.planning.plan import Plan, make_plan, pinned
+from batch.runs.scope import Scope
+from model_store.errors import BadRequest, ModelNotFound
+from model_store.store import ModelStore, ModelVersion
+from tests.batch.conftest import Catalogue
+from tests.fixtures_local import MODELS, put_results, result_rows
+
+ALL = Scope()
+FAILED = Scope(status="failed")
+MISSING = Scope(status="missing")
+
+
+def rows(plan: Plan) -> list[dict[str, Any]]:
+    """Return all that is to be done, by digest."""
+    found = [row for window in plan.windows(1000) for row in window.to_pylist()]
+    assert len(found) == plan.todo
+    return sorted(found, key=lambda row: str(row["media_sha256"]))
+
+
+def todo(plan: Plan) -> list[str]:
+    return [row["media_sha256"] for row in rows(plan)]
+
+
+def requested(plan: Plan) -> list[str]:
+    found: list[str] = plan.requested_ids().to_pylist()
+    assert len(found) == plan.requested
+    return found
+
+
+def put_media(tables: Tables, *rows: dict[str, Any]) -> None:
+    """Add rows with defaults: name, digest and place from `path`."""
+    common = {"source_root": "/a", "size_bytes": 10, "camera_id": "c", "missing_since": None}
+    full = [{**common, "media_sha256": row["path"], **row} for row in rows]
+    table = pa.Table.from_pylist(full, schema=MEDIA)
+    tables.append("media", table, "test", lambda _, wanted: wanted)
+
+
+@pytest.mark.parametrize("scope", [ALL, FAILED, MISSING, Scope(camera=("c",))])
+def test_an_empty_catalogue_is_no_run_with_nothing_to_do(
+    tmp_path: Path, motion: ModelVersion, scope: Scope
+) -> None:
+    with pytest.raises(BadRequest, match="no image is catalogued in .*run 'resight ingest URL'"):
+        make_plan(Tables(str(tmp_path)), motion, scope, read_only=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_content_at_several_places_is_asked_for_once_with_all_of_them(
+    tmp_path: Path, motion: ModelVersion
+) -> None:
+    tables = Tables(str(tmp_path))
+    put_media(
+        tables,
+        {"path": "b/1", "media_sha256": "twice"},
+        {"path": "a/1", "media_sha256": "twice"},
+        {"path": "c/1", "media_sha256": "once"},
+    )
+    once, twice = rows(make_plan(tables, motion, ALL))
+    assert (twice["source_root"], twice["path"]) == ("/a", "a/1")
+    assert twice["elsewhere"] == [{"source_root": "/a", "path": "b/1"}]
+    assert once["elsewhere"] == []
+
+
+@pytest.mark.parametrize(
+    ("code", "again"),
+    [("access", True), ("changed", True), ("model", True), ("decode", False), (None, False)],
+)
+def test_failures_that_are_not_the_images_own_are_due_again(
+    tmp_path: Path, motion: ModelVersion, code: str | None, again: bool
+) -> None:
+    tables = Tables(str(tmp_path))
+    put_media(tables, {"path": "f"}, {"path": "n"})
+    key = motion.info.inference_key
+    put_results(tables, result_rows(["f"], key=key, status="failed", error_code=code))
+    plan = make_plan(tables, motion, ALL)
+    assert todo(plan) == (["f", "n"] if again else ["n"])
+    assert [r["media_sha256"] for r in rows(plan) if r["replaces"]] == (["f"] if again else [])
+    assert plan.reused == (0 if again else 1)
+    assert todo(make_plan(tables, motion, MISSING)) == ["n"]
+
+
+def test_all_is_every_content_once(catalogue: Catalogue, motion: ModelVersion) -> None:
+    plan = make_plan(catalogue.tables, motion, ALL)
+    summary = catalogue.summary
+    assert requested(plan) == todo(plan) == sorted(catalogue.images)
+    assert (plan.requested, plan.files) == (summary.unique_files, summary.files)
+    sizes = {row["media_sha256"]: row["size_bytes"] for row in catalogue.media}
+    assert plan.todo_bytes == sum(sizes.values())
+
+
+def test_every_image_of_the_plan_is_where_the_plan_says(
+    catalogue: Catalogue, motion: ModelVersion
+) -> None:
+    places = {(r["media_sha256"], r["source_root"], r["path"]) for r in catalogue.media}
+    for row in rows(make_plan(catalogue.tables, motion, ALL)):
+        assert (row["media_sha256"], row["source_root"], row["path"]) in places
+
+
+def test_after_a_result_for_every_image_nothing_is_left_to_do(
+    catalogue: Catalogue, motion: ModelVersion
+) -> None:
+    first = make_plan(catalogue.tables, motion, ALL)
+    put_results(catalogue.tables, result_rows(todo(first), key=motion.info.inference_key))
+    second = make_plan(catalogue.tables, motion, ALL)
+    assert (todo(second), second.reused) == ([], first.requested)
+    assert requested(second) == requested(first)
+
+
+def test_results_of_another_model_do_not_count(catalogue: Catalogue, motion: ModelVersion) -> None:
+    put_results(catalogue.tables, result_rows(list(catalogue.images), key="another"))
+    assert make_plan(catalogue.tables, motion, ALL).todo == len(catalogue.images)
+
+
+def test_an_interrupted_run_goes_on_with_what_is_left(
+    catalogue: Catalogue, motion: ModelVersion
+) -> None:
+    done = sorted(catalogue.images)[:5]
+    put_results(catalogue.tables, result_rows(done, key=motion.info.inference_key))
+    plan = make_plan(catalogue.tables, motion, ALL)
+    assert plan.reused == 5
+    assert todo(plan) == sorted(set(catalogue.images) - set(done))
+
+
+def test_latest_per_camera_is_the_newest_by_local_time(
+    tmp_path: Path, motion: ModelVersion
+) -> None:
+    tables = Tables(str(tmp_path))
+    put_media(
+        tables,
+        {"path": "n/1", "camera_id": "north", "captured_at_local": "2026-05-14T07:00:00"},
+        {"path": "n/2", "camera_id": "north", "captured_at_local": "2026-05-14T07:00:00.5"},
+        {"path": "n/3", "camera_id": "north", "captured_at_local": None},
+        {"path": "s/1", "camera_id": "south", "captured_at_local": None},
+        {"path": "s/2", "camera_id": "south", "captured_at_local": None},
+        {"path": "x/1", "camera_id": None, "captured_at_local": "2026-01-01T00:00:00"},
+        {"path": "x/2", "camera_id": None, "captured_at_local": "2025-01-01T00:00:00"},
+        {
+            "path": "n/4",
+            "camera_id": "north",
+            "captured_at_local": "2027-01-01T00:00:00",
+            "missing_since": datetime.now(UTC),
+        },
+    )
+    plan = make_plan(tables, motion, Scope(latest_per_camera=True))
+    assert todo(plan) == ["n/2", "s/2", "x/1"]
+
+
+def test_latest_per_camera_ignores_broken_clocks_unless_a_camera_has_no_other(
+    tmp_path: Path, motion: ModelVersion
+) -> None:
+    tables = Tables(str(tmp_path))
+    now, later, never = "2026-05-14T07:00:00", "2036-01-01T00:00:00", "1970-01-01T00:00:00"
+    after, reset = {"timestamp_flags": ["after_now"]}, {"timestamp_flags": ["before_2001"]}
+    put_media(
+        tables,
+        {"path": "n/1", "camera_id": "north", "captured_at_local": now, "timestamp_flags": []},
+        {"path": "n/2", "camera_id": "north", "captured_at_local": later} | after,
+        {"path": "o/1", "camera_id": "old", "captured_at_local": now},
+        {"path": "o/2", "camera_id": "old", "captured_at_local": later} | after,
+        {"path": "s/1", "camera_id": "south", "captured_at_local": never} | reset,
+        {"path": "s/2", "camera_id": "south", "captured_at_local": later} | after,
+        {"path": "u/1", "camera_id": "undated", "captured_at_local": None},
+        {"path": "u/2", "camera_id": "undated", "captured_at_local": later} | after,
+    )
+    plan = make_plan(tables, motion, Scope(latest_per_camera=True))
+    assert todo(plan) == ["n/1", "o/1", "s/2", "u/1"]
+
+
+def test_latest_per_camera_of_the_sample_is_one_a_camera(
+    catalogue: Catalogue, motion: ModelVersion
+) -> None:
+    plan = make_plan(catalogue.tables, motion, Scope(latest_per_camera=True))
+    assert plan.files == len({row["camera_id"] for row in catalogue.media})
+
+
+@pytest.mark.parametrize(
+    ("scope", "left"),
+    [(ALL, ["d"]), (FAILED, ["b"]), (MISSING, ["d"])],
+    ids=["all", "failed", "missing"],
+)
+def test_status_scopes_ask_for_failed_or_missing_images_only(
+    tmp_path: Path, motion: ModelVersion, scope: Scope, left: list[str]
+) -> None:
+    tables = Tables(str(tmp_path))
+    put_media(tables, *({"path": name} for name in "abcd"))
+    key = motion.info.inference_key
+    for sha, status in (("a", "ok"), ("b", "failed"), ("c", "ok")):
+        put_results(tables, result_rows([sha], key=key, status=status))
+    plan = make_plan(tables, motion, scope)
+    assert todo(plan) == left
+    assert requested(plan) == (["a", "b", "c", "d"] if scope == ALL else left)
+
+
+def test_files_that_are_gone_are_not_asked_for_unless_a_copy_is_there(
+    tmp_path: Path, motion: ModelVersion
+) -> None:
+    tables, gone = Tables(str(tmp_path)), datetime.now(UTC)
+    put_media(
+        tables,
+        {"path": "a", "missing_since": gone},
+        {"path": "b", "media_sha256": "same", "missing_since": gone},
+        {"path": "c", "media_sha256": "same"},
+    )
+    (row,) = rows(make_plan(tables, motion, ALL))
+    assert (row["media_sha256"], row["path"]) == ("same", "c")
+
+
+def test_copies_in_two_archives_are_one_image_at_one_of_its_places(
+    tmp_path: Path, motion: ModelVersion
+) -> None:
+    tables = Tables(str(tmp_path))
+    places = [("/b", "a.jpg"), ("/a", "z.jpg"), ("/a", "y with\ttab.jpg")]
+    put_media(tables, *({"source_root": r, "path": p, "media_sha256": "same"} for r, p in places))
+    plan = make_plan(tables, motion, ALL)
+    (row,) = rows(plan)
+    assert (row["source_root"], row["path"]) in places
+    assert plan.files == 3
+
+
+def test_read_only_plans_the_same(catalogue: Catalogue, motion: ModelVersion) -> None:
+    before = catalogue.tables.snapshot("media").version()
+    dry, real = (make_plan(catalogue.tables, motion, ALL, read_only=b) for b in (True, False))
+    assert rows(dry) == rows(real)
+    assert catalogue.tables.snapshot("media").version() == before
+
+
+@pytest.mark.parametrize(
+    ("ref", "version"),
+    [("motion", "motion@1"), ("motion:production", "motion@1"), ("motion@1", "motion@1")],
+)
+def test_a_reference_is_pinned_to_an_exact_version(ref: str, version: str) -> None:
+    assert str(pinned(ModelStore(str(MODELS)), ref).id) == version
+
+
+@pytest.mark.parametrize(
+    ("ref", "error"), [("", BadRequest), ("deer", ModelNotFound), ("motion@9", ModelNotFound)]
+)
+def test_a_reference_to_nothing_is_an_error(ref: str, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        pinned(ModelStore(str(MODELS)), ref)

@@ -1,0 +1,180 @@
+"""Labels, side and decoder are recognised in a weights file; its metadata are never evaluated."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model_store.adding.evidence import MAX_NAMES_CHARS
+from model_store.errors import ModelRefused
+from tests.graphs import constant_graph
+from tests.model_store.adding.recognised import recognised
+from tests.model_store.tiny_graphs import SIDE_PX, averaging, passing_on, same_answer
+from tests.shared_data import MODELS, photo
+
+
+def refusal(weights: bytes, overrides: dict[str, Any] | None = None) -> str:
+    with pytest.raises(ModelRefused) as refused:
+        recognised(weights, overrides or {})
+    return str(refused.value)
+
+
+def named(names: str) -> bytes:
+    return averaging(metadata={"names": names})
+
+
+@pytest.mark.parametrize(
+    ("weights", "what"),
+    [
+        (b"", ": it is empty"),
+        (b"\0", ", or only a part of one"),
+        (b"not onnx", ", or only a part of one"),
+        (averaging()[:-20], ", or only a part of one"),
+        (b"\x89PNG\r\n\x1a\n", " but a PNG image"),
+        (photo("cat"), " but a JPEG image"),
+        (b"<!DOCTYPE html>", " but a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "run 'git lfs pull'"),
+        (b"\x1c\0\0\0TFL3", "TensorFlow Lite"),
+        (b"\x80\x02}q", " but a pickle"),
+    ],
+)
+def test_what_is_no_onnx_file_is_refused_in_plain_words(weights: bytes, what: str) -> None:
+    said = refusal(weights)
+    assert said.startswith("this is not an ONNX file")
+    assert what in said
+    assert "proto" not in said.lower()
+
+
+@pytest.mark.parametrize(
+    "names", ["{0: 'deer'}", '["deer"]', "('deer',)", " {0: 'deer'}".strip(), '{0: "deer"}']
+)
+def test_names_are_a_python_literal(names: str) -> None:
+    config = recognised(named(names), {})
+    assert config.labels == ("deer",)
+    assert config.decoder == "yolov8"
+    assert config.preprocess.side_px == SIDE_PX
+
+
+def test_numbered_names_come_in_the_order_of_their_numbers() -> None:
+    names = {"names": "{1: 'fox', 0: 'deer'}"}
+    graph = constant_graph({"output0": np.zeros((1, 6, 20), np.float32)}, SIDE_PX, names)
+    config = recognised(graph, {})
+    assert config.labels == ("deer", "fox")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "",
+        "[]",
+        "{}",
+        "deer",
+        "'deer'",
+        "{'deer'}",
+        "{'deer', 'fox'}",
+        "[1]",
+        "{1: 'deer'}",
+        "{0: 'deer', 2: 'fox'}",
+        "{0: 7}",
+        "{[]: 1}",
+        "None",
+        "[",
+        "(" * 10_000,
+        "\0",
+        "__import__('os').system('x')",
+        "[__import__('os').system('touch {file}')]",
+        "open('{file}', 'w')",
+        "[c for c in ().__class__.__base__.__subclasses__()]",
+        "'deer' * 10**10",
+        "['" + "a" * MAX_NAMES_CHARS + "']",
+    ],
+)
+def test_other_names_are_refused_and_never_evaluated(names: str, tmp_path: Path) -> None:
+    file = tmp_path / "evaluated"
+    said = refusal(named(names.replace("{file}", str(file))))
+    assert '{"labels": ["deer", …]}' in said
+    assert len(said) < 1000
+    assert not file.exists()
+
+
+def test_missing_names_are_refused_with_the_line_to_write() -> None:
+    assert '{"labels": ["deer", …]}' in refusal(averaging())
+    assert recognised(averaging(), {"labels": ["deer"]}).labels == ("deer",)
+
+
+def test_half_a_character_in_a_name_is_refused() -> None:
+    assert "half a character" in refusal(named(r"{0: '\ud800'}"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"labels": 2}, 'labels: 2 is not a list of names: use {"labels": ["deer", …]}'),
+        ({"labels": "deer"}, "labels: 'deer' is not a list of names"),
+        ({"labels": {"0": "deer"}}, "is not a list of names"),
+        ({"labels": ["deer", 7]}, "labels: ['deer', 7] is not a list of names"),
+        ({"decoder": ["yolov8"]}, "decoder: ['yolov8'] is not a name: use"),
+        ({"decoder": {}}, "decoder: {} is not a name"),
+        ({"labels": []}, "labels: "),
+        ({"decoder": ""}, "decoder: "),
+        ({"preprocess": [1]}, "preprocess: "),
+    ],
+)
+def test_an_override_of_another_kind_is_refused_by_name(
+    overrides: dict[str, Any], said: str
+) -> None:
+    assert said in refusal(named("['deer']"), overrides)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        averaging(metadata={"names": "['deer']"}, written=1),
+        same_answer([1, 5, 20], {"names": "['deer']"}),
+    ],
+    ids=["fails", "answers for one"],
+)
+def test_a_free_batch_with_another_one_written_inside_is_refused(weights: bytes) -> None:
+    assert "a batch" in (said := refusal(weights))
+    assert re.search(r"again, with .*fixed to 1", said)
+
+
+def test_a_fixed_batch_is_run_with_no_other() -> None:
+    graph = averaging(1, {"names": "['deer']"})
+    assert recognised(graph, {}).decoder == "yolov8"
+
+
+def test_overrides_win_field_by_field() -> None:
+    metadata = {"names": "['deer']", "license": "MIT", "source": "here", "description": "small"}
+    config = recognised(
+        averaging(metadata=metadata),
+        {"preprocess": {"resize": "stretch"}, "licence": "CC0", "labels": ["elk"]},
+    )
+    assert (config.preprocess.resize, config.preprocess.side_px) == ("stretch", SIDE_PX)
+    assert (config.licence, config.source, config.description) == ("CC0", "here", "small")
+    assert config.labels == ("elk",)
+
+
+def test_a_wrong_override_is_refused_by_name() -> None:
+    assert "preprocess.crop" in refusal(named("['deer']"), {"preprocess": {"crop": 1}})
+
+
+def test_outputs_that_fit_no_decoder_are_refused_with_the_line_to_write() -> None:
+    said = refusal(averaging(metadata={"names": "['deer', 'fox']"}))
+    assert '{"decoder": "yolov8"}' in said
+    assert "output0" in said
+
+
+@pytest.mark.parametrize("shape", [[1, 5], [], None], ids=["two dimensions", "none", "unknown"])
+def test_an_input_that_is_no_image_is_refused(shape: list[int] | None) -> None:
+    assert "an image of rank 4" in refusal(passing_on(shape, {"names": "['deer']"}))
+
+
+def test_the_shipped_weights_are_recognised() -> None:
+    shipped = json.loads((MODELS / "ssdlite-coco" / "1" / "config.json").read_bytes())
+    config = recognised((MODELS / "ssdlite-coco" / "1" / "model.onnx").read_bytes(), {})
+    assert list(config.labels) == shipped["labels"]
+    assert (config.decoder, config.preprocess.side_px) == ("yolov8", 300)

@@ -1,0 +1,402 @@
+"""Classifiers in a replica: the two lanes of the engine, /v1/classify, and the errors for the wrong kind of model."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+
+from model_store.classifier import Classifier
+from model_store.decoders.layout import OutputNonsense
+from model_store.errors import BadRequest, ImageUnreadable, ModelNotReady
+from model_store.images.crops import crop
+from model_store.images.decode import decode
+from model_store.names import VersionId
+from serve.api.app import build_http_api
+from serve.auth.guard import Access, scope_of
+from serve.auth.scopes import TokenScope
+from serve.inference.chunks import Chunk, LogitsAnswer, pack_logits
+from serve.inference.engine import Engine
+from serve.inference.results import ClassResult
+from serve.settings import DetectArgs, Limits
+from tests.fixtures_local import encoded, model_info, motion_store, photo
+from tests.model_store.classifiers import LABELS, SIDE_PX, WEIGHT, colour_store
+from tests.serve.api.v2.test_inference import of_images, of_tensor
+
+CAT, MOOSE = photo("cat"), photo("moose")
+RED = encoded(np.full((30, 40, 3), (250, 10, 10), np.uint8), "PNG")
+ONE = VersionId("colours", "1")
+
+
+def half_and_half() -> bytes:
+    """60 x 20 px: red on the left, blue on the right."""
+    pixels = np.zeros((20, 60, 3), np.uint8)
+    pixels[:, :30, 0] = pixels[:, 30:, 2] = 255
+    return encoded(pixels, "PNG")
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    """`colours`, a classifier, versions 1 and 2, and `blobs`, a detector; both in production."""
+    colour_store(tmp_path, "1", "2").set_alias("colours", "production", "1")
+    motion_store(tmp_path, "1")
+    engine = Engine(DetectArgs(models=str(tmp_path), workers=1, limits=Limits(body_mib=1)))
+    asyncio.run(engine.aliases.refresh())
+    yield engine
+    engine.stop()
+
+
+def client(engine: Engine, token: str = "") -> httpx2.AsyncClient:
+    transport = httpx2.ASGITransport(build_http_api(engine, Access(token)))
+    return httpx2.AsyncClient(transport=transport, base_url="http://resight")
+
+
+async def classify(
+    engine: Engine, body: Any, model: str = "colours", **query: Any
+) -> httpx2.Response:
+    async with client(engine) as api:
+        return await api.post("/v1/classify", content=body, params={"model": model, **query})
+
+
+def problem_of(answer: httpx2.Response, status: int) -> str:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    return str(answer.json()["detail"])
+
+
+async def chunk_of(engine: Engine, model: str, *bodies: bytes) -> Chunk:
+    classifier = (await engine.resolver.get(model)).classifier
+    return Chunk.of_inputs(model, np.stack([classifier.prepare(decode(b).pixels) for b in bodies]))
+
+
+# --- engine
+
+
+async def test_both_lanes_give_the_same_logits_bit_for_bit(engine: Engine) -> None:
+    answer = await engine.classify_chunk(await chunk_of(engine, "colours@1", CAT, MOOSE, RED))
+    assert (answer.model.id, answer.labels) == (ONE, LABELS)
+    assert answer.errors == (None,) * 3
+    assert (answer.logits.shape, answer.logits.dtype) == ((3, 4), np.float32)
+    assert answer.queue_ms.shape == answer.inference_ms.shape == (3,)
+    assert (answer.inference_ms > 0).all()
+    online = [await engine.classify(body, "colours@1") for body in (CAT, MOOSE, RED)]
+    for row, one in zip(answer.logits, online, strict=True):
+        np.testing.assert_array_equal(row, one.logits)
+
+
+async def test_a_chunk_by_an_alias_names_the_version_that_answered(engine: Engine) -> None:
+    assert (await engine.classify_chunk(await chunk_of(engine, "colours", RED))).model.id == ONE
+
+
+async def test_a_crop_is_what_a_run_cuts_out(engine: Engine) -> None:
+    box = (20.5, 31.0, 200.2, 177.9)
+    classifier = (await engine.resolver.get("colours@1")).classifier
+    inputs = classifier.prepare(crop(decode(CAT).pixels, box))[None]
+    answer = await engine.classify_chunk(Chunk.of_inputs("colours@1", inputs))
+    online = await engine.classify(CAT, "colours@1", box)
+    np.testing.assert_array_equal(answer.logits[0], online.logits)
+    assert online.box_xyxy_px == box
+    assert not np.array_equal(online.logits, (await engine.classify(CAT, "colours@1")).logits)
+
+
+async def test_the_other_kind_is_refused_by_its_name(engine: Engine) -> None:
+    crops = await chunk_of(engine, "colours@1", RED)
+    for wrong in (
+        engine.classify(RED, "blobs"),
+        engine.classify_chunk(replace(crops, model="blobs@1")),
+    ):
+        with pytest.raises(BadRequest, match="blobs@1 is a detector: use POST /v1/detect"):
+            await wrong
+    for wrong in (engine.detect(RED, "colours"), engine.detect_chunk(crops)):
+        with pytest.raises(BadRequest, match="colours@1 is a classifier: use POST /v1/classify"):
+            await wrong
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 8, 3), (1, SIDE_PX, 8, 3), (3, 8, SIDE_PX, 3)])
+async def test_crops_of_another_size_are_refused(engine: Engine, shape: tuple[int, ...]) -> None:
+    chunk = Chunk.of_inputs("colours@1", np.zeros(shape, np.uint8))
+    with pytest.raises(BadRequest, match="16 x 16 px at a time"):
+        await engine.classify_chunk(chunk)
+
+
+async def test_a_bad_crop_fails_alone(engine: Engine) -> None:
+    chunk = await chunk_of(engine, "colours@1", RED, CAT, MOOSE)
+    alone = await engine.classify_chunk(await chunk_of(engine, "colours@1", RED, MOOSE))
+    classifier = engine.models.model(ONE)
+    assert isinstance(classifier, Classifier)
+    cat = classifier.prepare(decode(CAT).pixels)
+    engine.models.exchange(ONE, replace(classifier, session=Sour(classifier.session, cat)))
+    answer = await engine.classify_chunk(chunk)
+    assert answer.errors[0] is answer.errors[2] is None
+    assert answer.errors[1] == "model: the network's output holds NaN or infinity"
+    assert np.isnan(answer.logits[1]).all()
+    np.testing.assert_array_equal(answer.logits[[0, 2]], alone.logits)
+
+
+class Sour:
+    """A session that returns NaN for a batch with a certain picture."""
+
+    device = "cpu"
+
+    def __init__(self, session: Any, picture: np.ndarray) -> None:
+        self._session = session
+        self._mean = float(np.float32(picture[..., 0]).mean() / 255)
+
+    def run(self, tensor: np.ndarray) -> dict[str, np.ndarray]:
+        found = self._session.run(tensor)
+        hit = np.isclose(tensor[:, 0].mean(axis=(1, 2)), self._mean, atol=1e-4)
+        return {name: np.where(hit[:, None], np.nan, values) for name, values in found.items()}
+
+
+async def test_a_lease_holds_a_classifier_as_it_holds_a_detector(engine: Engine) -> None:
+    two = VersionId("colours", "2")
+    key = await engine.ensure(two)
+    assert key == engine.store.describe(two).info.inference_key
+    engine.models.lease(two, "a run", 60)
+    assert engine.models.holders(two) == ["a run"]
+    with pytest.raises(Exception, match="held by a run"):
+        await engine.aliases.release(two)
+    engine.models.lease(two, "a run", 0)
+    assert await engine.aliases.release(two)
+
+
+async def test_an_alias_moves_between_versions_of_a_classifier(engine: Engine) -> None:
+    assert (await engine.classify(RED, "colours")).model.version == "1"
+    engine.store.set_alias("colours", "production", "2")
+    await engine.aliases.refresh()
+    assert (await engine.classify(RED, "colours")).model.version == "2"
+
+
+async def test_batches_are_measured_and_follow_the_deployment_file(engine: Engine) -> None:
+    assert 1 <= engine.models.model(ONE).batch.max <= 8
+    engine.store.folder.write("colours/deployment.json", b'{"*": {"batch": {"max": 3}}}')
+    await engine.aliases.retune()
+    assert engine.models.model(ONE).batch.max == 3
+
+
+async def test_what_was_answered_is_counted(engine: Engine) -> None:
+    await engine.classify(RED, "colours")
+    await engine.classify_chunk(await chunk_of(engine, "colours@1", RED, CAT))
+    with pytest.raises(BadRequest):
+        await engine.classify(RED, "blobs")
+    text = engine.exposition()
+    for line in (
+        'resight_requests_total{model="colours",outcome="ok",version="1"} 1.0',
+        'resight_requests_total{model="blobs",outcome="BadRequest",version="1"} 1.0',
+        'resight_bulk_images_total{model="colours",version="1"} 2.0',
+        'resight_stage_seconds_count{model="colours",stage="inference",version="1"} 1.0',
+    ):
+        assert line in text, line
+
+
+# --- chunks
+
+
+def test_outcomes_are_packed_in_order_with_their_reasons() -> None:
+    info = model_info()
+    results = [ClassResult(np.array([i, -i], np.float32), 3.0) for i in (1, 2)]
+    outcomes = [(results[0], 7.0), ImageUnreadable("cut"), OutputNonsense("odd"), (results[1], 8.0)]
+    answer = pack_logits(info, outcomes)
+    assert isinstance(answer, LogitsAnswer)
+    assert answer.logits[[0, 3]].tolist() == [[1, -1], [2, -2]]
+    assert np.isnan(answer.logits[1:3]).all()
+    assert answer.errors == (None, "decode: cut", "model: odd", None)
+    assert answer.queue_ms.tolist() == [7, 0, 0, 8]
+    assert answer.inference_ms.tolist() == [3, 0, 0, 3]
+    with pytest.raises(ModelNotReady):
+        pack_logits(info, [*outcomes, ModelNotReady("released")])
+    assert pack_logits(info, []).logits.shape == (0, 2)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_a_chunk_of_inputs_gives_them_back(count: int) -> None:
+    inputs = np.random.default_rng(0).integers(0, 256, (count, 8, 12, 3), np.uint8)
+    items = Chunk.of_inputs("colours@1", inputs).items()
+    np.testing.assert_array_equal(np.concatenate([one.pixels for one in items]), inputs)
+    assert [one.size_px for one in items] == [(12, 8)] * count
+
+
+# --- HTTP
+
+
+async def test_the_answer_says_what_it_is_and_who_says_so(engine: Engine) -> None:
+    answer = await classify(engine, RED)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["x-request-id"]
+    body = answer.json()
+    info = engine.store.describe(ONE).info
+    assert body["model"] == {
+        "name": "colours",
+        "version": "1",
+        "alias": "production",
+        "weights_sha256": info.weights_sha256,
+        "inference_key": info.inference_key,
+    }
+    assert body["image"] == {
+        "width_px": 40,
+        "height_px": 30,
+        "media_type": "image/png",
+        "decode_note": None,
+    }
+    assert body["box_xyxy_px"] is None
+    assert set(body["timings_ms"]) == {"queue", "preprocess", "inference", "postprocess"}
+    logits = [(250 * WEIGHT[0, k] + 10 * WEIGHT[1, k] + 10 * WEIGHT[2, k]) / 255 for k in range(4)]
+    total = math.fsum(math.exp(x) for x in logits)
+    order = sorted(range(4), key=lambda k: -logits[k])
+    assert body["classes"] == [
+        {
+            "label": LABELS[k],
+            "class_id": k,
+            "score": pytest.approx(math.exp(logits[k]) / total, rel=1e-4),
+            "logit": pytest.approx(logits[k], rel=1e-4),
+        }
+        for k in order
+    ]
+    assert body["classes"][0]["label"] == "red"
+    for one in body["classes"]:
+        assert float(np.float32(one["score"])) == one["score"]
+
+
+@pytest.mark.parametrize(("query", "count"), [({}, 4), ({"top": 1}, 1), ({"top": 1000}, 4)])
+async def test_top_is_how_many_classes_at_most(
+    engine: Engine, query: dict[str, int], count: int
+) -> None:
+    found = (await classify(engine, RED, **query)).json()["classes"]
+    assert len(found) == count
+    assert [one["score"] for one in found] == sorted((o["score"] for o in found), reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("box", "label"),
+    [("0,0,30,20", "red"), ("30,0,60,20", "blue"), ("29.5,0,600,20", "blue"), ("-5,-5,3,3", "red")],
+)
+async def test_a_box_is_classified_alone(engine: Engine, box: str, label: str) -> None:
+    body = (await classify(engine, half_and_half(), box=box)).json()
+    assert body["classes"][0]["label"] == label
+    assert body["box_xyxy_px"] == [float(side) for side in box.split(",")]
+    assert (body["image"]["width_px"], body["image"]["height_px"]) == (60, 20)
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "words"),
+    [
+        ({"box": "0,0,10"}, 400, "invalid box '0,0,10': use x1,y1,x2,y2"),
+        ({"box": "a,b,c,d"}, 400, "invalid box"),
+        ({"box": "0,0,nan,10"}, 400, "invalid box"),
+        ({"box": "0,0,1e9,10"}, 400, "invalid box"),
+        ({"box": "10,0,0,10"}, 400, "invalid box"),
+        ({"box": "0,0,0,0"}, 400, "invalid box"),
+        ({"box": ""}, 400, "invalid box"),
+        ({"box": "40,0,50,10"}, 400, "does not overlap the image of 40 x 30 px"),
+        ({"top": 0}, 400, "top"),
+        ({"top": 1001}, 400, "top"),
+        ({"model": "blobs"}, 400, "blobs@1 is a detector: use POST /v1/detect"),
+        ({"model": "Colours"}, 400, "is not a model"),
+        ({"model": "nothing"}, 404, "available: blobs, colours"),
+    ],
+)
+async def test_what_cannot_be_answered_is_a_problem(
+    engine: Engine, query: dict[str, Any], status: int, words: str
+) -> None:
+    assert words in problem_of(await classify(engine, RED, **query), status)
+
+
+async def test_bodies_are_bounded_and_checked_as_for_detections(engine: Engine) -> None:
+    assert "empty" in problem_of(await classify(engine, b""), 400)
+    problem_of(await classify(engine, b"GIF89a" + bytes(99)), 415)
+    problem_of(await classify(engine, bytes((1 << 20) + 1)), 413)
+    async with client(engine) as api:
+        late = await api.post(
+            "/v1/classify?model=colours", content=RED, headers={"x-request-timeout-ms": "0"}
+        )
+    assert "x-request-timeout-ms" in problem_of(late, 400)
+    with engine.admission.images.place():
+        pass  # no place was kept
+
+
+async def test_each_file_of_a_form_has_its_own_result(engine: Engine) -> None:
+    files = [
+        ("image", ("red.png", RED)),
+        ("image", ("no.png", b"none")),
+        ("b", ("two.png", half_and_half())),
+    ]
+    async with client(engine) as api:
+        answer = await api.post("/v1/classify?model=colours&box=30,0,60,20&top=1", files=files)
+    assert answer.status_code == 200, answer.text
+    results = answer.json()["results"]
+    assert [(one["name"], one["status"]) for one in results] == [
+        ("red.png", 200),
+        ("no.png", 415),
+        ("two.png", 200),
+    ]
+    assert [one["answer"]["classes"][0]["label"] for one in results[::2]] == ["red", "blue"]
+    assert results[1]["answer"] is None
+    assert results[1]["problem"]["status"] == 415
+
+
+async def test_detections_of_a_classifier_are_refused(engine: Engine) -> None:
+    async with client(engine) as api:
+        refused = await api.post("/v1/detect?model=colours", content=RED)
+    assert "colours@1 is a classifier: use POST /v1/classify" in problem_of(refused, 400)
+
+
+async def test_it_needs_the_scope_of_detections(engine: Engine) -> None:
+    assert scope_of("POST", "/v1/classify") is TokenScope.detect
+    async with client(engine, "a-token") as api:
+        refused = await api.post("/v1/classify?model=colours", content=RED)
+        assert refused.status_code == 401
+        allowed = {"authorization": "Bearer a-token"}
+        answer = await api.post("/v1/classify?model=colours", content=RED, headers=allowed)
+    assert answer.status_code == 200
+
+
+async def test_lists_name_the_kind(engine: Engine) -> None:
+    async with client(engine) as api:
+        models = (await api.get("/v1/models")).json()["models"]
+        one = (await api.get("/v1/models/colours")).json()
+    kinds = {m["name"]: {v["kind"] for v in m["versions"]} for m in models}
+    assert kinds == {"blobs": {"detector"}, "colours": {"classifier"}}
+    assert {version["kind"] for version in one["versions"]} == {"classifier"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v2/models/colours"),
+        ("GET", "/v2/models/colours/versions/1/config"),
+        ("POST", "/v2/models/colours/infer"),
+        ("POST", "/v2/models/colours/versions/2/infer"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["image", "images"])
+async def test_v2_refuses_a_classifier_in_words(
+    engine: Engine, method: str, path: str, kind: str
+) -> None:
+    sent = of_images(RED) if kind == "image" else of_tensor()
+    content, headers = sent if method == "POST" else (None, {})
+    async with client(engine) as api:
+        refused = await api.request(method, path, content=content, headers=headers)
+    assert refused.status_code == 400, refused.text
+    assert "is a classifier: use POST /v1/classify" in refused.json()["error"]
+
+
+async def test_v2_lists_loads_and_unloads_a_classifier(engine: Engine) -> None:
+    async with client(engine) as api:
+        loaded = await api.post(
+            "/v2/repository/models/colours/load", json={"parameters": {"version": "2"}}
+        )
+        assert loaded.status_code == 200, loaded.text
+        index = (await api.post("/v2/repository/index", json={})).json()
+        ready = await api.get("/v2/models/colours/versions/2/ready")
+        gone = await api.post(
+            "/v2/repository/models/colours/unload", json={"parameters": {"version": "2"}}
+        )
+    assert {"name": "colours", "version": "2", "state": "READY", "reason": ""} in index
+    assert (ready.status_code, gone.status_code) == (200, 200)

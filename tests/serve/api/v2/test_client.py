@@ -1,0 +1,404 @@
+"""Every call of NVIDIA's own client, `tritonclient.http`, against a server on a separate port.
+
+The results are compared with ONNX Runtime, the oracles and POST /v1/detect.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import numpy as np
+import onnxruntime as ort
+import pytest
+import tritonclient.http as triton
+
+from model_store.config import parse_config
+from model_store.images.decode import decode
+from model_store.names import version_id
+from tests.fixtures_local import ROOT, photo
+from tests.oracles.yolov8 import detect as oracle
+from tests.serve.api.v2.server import (
+    SSD_FILE,
+    Server,
+    images,
+    labelled,
+    network_input,
+    refused,
+    rows_of,
+    serving,
+    ssd_outputs,
+    stocked,
+    tensor_input,
+)
+
+NAMES = ("cat", "moose", "person")
+CODINGS = (None, "gzip", "deflate")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    store = stocked(tmp_path_factory.mktemp("v2"))
+    with serving(store.url) as address, triton.InferenceServerClient(address, concurrency=4) as one:
+        yield Server(address, one, store)
+
+
+def test_the_server_is_live_and_ready_and_says_what_it_can(server: Server) -> None:
+    assert server.client.is_server_live()
+    assert server.client.is_server_ready()
+    found = server.client.get_server_metadata()
+    assert found["name"] == "resight"
+    assert {"binary_tensor_data", "model_repository", "statistics"} <= set(found["extensions"])
+
+
+@pytest.mark.parametrize(
+    ("model", "version", "ready"),
+    [
+        ("ssdlite-coco", "", True),
+        ("ssdlite-coco", "1", True),
+        ("ssdlite-coco:production", "", True),
+        ("labelled:canary", "", True),
+        ("labelled", "2026-11+a", True),
+        ("labelled@2026-11+a", "", True),
+        ("labelled", "", True),  # its only version
+        ("motion", "7", False),
+        ("motion:canary", "", False),
+        ("deer", "", False),
+        ("No Model", "", False),
+    ],
+)
+def test_a_model_is_ready_when_it_is_loaded(
+    server: Server, model: str, version: str, ready: bool
+) -> None:
+    assert server.client.is_model_ready(model, version) is ready
+
+
+def test_metadata_names_inputs_and_outputs_with_their_shapes(server: Server) -> None:
+    found = server.client.get_model_metadata("ssdlite-coco")
+    assert (found["name"], found["versions"]) == ("ssdlite-coco", ["1"])
+    session = ort.InferenceSession(str(SSD_FILE), providers=["CPUExecutionProvider"])
+    (raw,) = session.get_outputs()
+    inputs = {one["name"]: (one["datatype"], one["shape"]) for one in found["inputs"]}
+    assert inputs == {"image": ("BYTES", [-1, 1]), "images": ("FP32", [-1, 3, 300, 300])}
+    outputs = {one["name"]: (one["datatype"], one["shape"]) for one in found["outputs"]}
+    assert outputs == {
+        "num_detections": ("INT32", [-1, 1]),
+        "boxes": ("FP32", [-1, -1, 4]),
+        "scores": ("FP32", [-1, -1]),
+        "class_ids": ("INT32", [-1, -1]),
+        raw.name: ("FP32", [-1, *raw.shape[1:]]),
+    }
+    assert server.client.get_model_metadata("ssdlite-coco", "1") == found
+
+
+def test_metadata_of_an_unknown_model_lists_what_there_is(server: Server) -> None:
+    refused(404, "ssdlite-coco", server.client.get_model_metadata, "deer")
+
+
+def test_the_config_is_tritons_and_carries_ours(server: Server) -> None:
+    found = server.client.get_model_config("ssdlite-coco", "1")
+    assert found["name"] == "ssdlite-coco"
+    assert found["max_batch_size"] == 64
+    assert found["input"][1] == {
+        "name": "images",
+        "data_type": "TYPE_FP32",
+        "dims": [3, 300, 300],
+        "optional": True,
+    }
+    own = {key: value["string_value"] for key, value in found["parameters"].items()}
+    config = parse_config(own["config"], "config")
+    assert config == server.store.describe(version_id("ssdlite-coco", "1")).config
+    assert json.loads(own["labels"])[0] == "person"
+
+
+def test_the_index_lists_every_version_and_whether_it_is_loaded(server: Server) -> None:
+    found = {
+        (one["name"], one["version"]): one for one in server.client.get_model_repository_index()
+    }
+    assert set(found) == {
+        ("blobs", "1"),
+        ("blobs", "2"),
+        ("labelled", "2026-11+a"),
+        ("motion", "1"),
+        ("ssdlite-coco", "1"),
+    }
+    assert found["blobs", "1"]["state"] == "READY"
+
+
+def test_a_version_is_loaded_and_unloaded_by_name(server: Server) -> None:
+    assert not server.client.is_model_ready("blobs", "2")
+    server.client.load_model("blobs@2")
+    assert server.client.is_model_ready("blobs", "2")
+    server.client.unload_model("blobs@2")
+    assert not server.client.is_model_ready("blobs", "2")
+    server.client.load_model("blobs")
+    assert server.client.is_model_ready("blobs")
+    assert not server.client.is_model_ready("blobs", "2")
+
+
+def test_what_an_alias_means_is_not_unloaded(server: Server) -> None:
+    for ref in ("blobs", "blobs@1", "blobs:production"):
+        refused(409, "resight models promote", server.client.unload_model, ref)
+    assert server.client.is_model_ready("blobs", "1")
+
+
+def test_a_version_cannot_be_overridden_on_loading(server: Server) -> None:
+    load = server.client.load_model
+    refused(400, "immutable", load, "blobs", config="{}")
+    refused(400, "immutable", load, "blobs", config="{}", files={"file:1/model.onnx": b"x"})
+
+
+@pytest.mark.parametrize("column", [False, True])
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("names", [("cat",), NAMES])
+def test_images_are_answered_as_v1_answers_them(
+    server: Server, names: tuple[str, ...], binary: bool, column: bool
+) -> None:
+    outputs = [
+        triton.InferRequestedOutput(name, binary_data=binary)
+        for name in ("num_detections", "boxes", "scores", "class_ids")
+    ]
+    result = server.client.infer(
+        "ssdlite-coco", [images(*names, column=column)], outputs=outputs, request_id="seven"
+    )
+    for place, name in enumerate(names):
+        wanted = [
+            (one["class_id"], one["score"], list(one["box_xyxy_px"])) for one in server.v1(name)
+        ]
+        assert wanted
+        assert rows_of(result, place) == wanted
+    body = result.get_response()
+    info = server.store.describe(version_id("ssdlite-coco", "1")).info
+    assert (body["id"], body["model_name"], body["model_version"]) == ("seven", info.name, "1")
+    assert body["parameters"] == {
+        "weights_sha256": info.weights_sha256,
+        "inference_key": info.inference_key,
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_boxes_are_the_oracles(server: Server, name: str) -> None:
+    config = server.store.describe(version_id("ssdlite-coco", "1")).config
+    wanted = oracle(
+        ort.InferenceSession(str(SSD_FILE), providers=["CPUExecutionProvider"]),
+        decode(photo(name)).pixels,
+        side=300,
+        geometry="stretch",
+        score_floor=0.3,
+        iou=config.nms.iou,
+        class_aware=True,
+        max_detections=config.nms.max_detections,
+    )
+    result = server.client.infer("ssdlite-coco", [images(name)], parameters={"min_score": 0.3})
+    found = rows_of(result, 0)
+    assert len(found) == len(wanted) > 0
+    for (class_id, score, box), (wanted_id, wanted_score, *corners) in zip(
+        found, wanted, strict=True
+    ):
+        assert class_id == wanted_id
+        assert score == pytest.approx(wanted_score, abs=1e-5)
+        assert box == pytest.approx(corners, abs=0.05)
+
+
+@pytest.mark.parametrize("least", [0.0, 0.05, 0.7, 1.0])
+def test_min_score_is_that_of_v1(server: Server, least: float) -> None:
+    result = server.client.infer("ssdlite-coco", [images("cat")], parameters={"min_score": least})
+    assert [score for _, score, _ in rows_of(result, 0)] == [
+        one["score"] for one in server.v1("cat", min_score=least)
+    ]
+
+
+def test_images_without_detections_have_no_columns(server: Server) -> None:
+    result = server.client.infer("ssdlite-coco", [images("cat")], parameters={"min_score": 1.0})
+    assert result.as_numpy("num_detections").tolist() == [[0]]
+    assert result.as_numpy("boxes").shape == (1, 0, 4)
+    assert result.as_numpy("class_ids").shape == (1, 0)
+
+
+def test_images_as_base64_in_json(server: Server) -> None:
+    text = np.array([base64.b64encode(photo("cat"))], np.object_)
+    tensor = triton.InferInput("image", [1], "BYTES").set_data_from_numpy(text, binary_data=False)
+    found = rows_of(server.client.infer("ssdlite-coco", [tensor]), 0)
+    assert found == rows_of(server.client.infer("ssdlite-coco", [images("cat")]), 0)
+
+
+@pytest.mark.parametrize("binary_out", [False, True])
+@pytest.mark.parametrize("binary_in", [False, True])
+def test_a_tensor_gives_what_onnx_runtime_gives(
+    server: Server, binary_in: bool, binary_out: bool
+) -> None:
+    names = NAMES if binary_in and binary_out else NAMES[:1]  # more is too much for JSON
+    values = np.stack([network_input(name) for name in names])
+    wanted = ssd_outputs(values)
+    output = triton.InferRequestedOutput("output0", binary_data=binary_out)
+    result = server.client.infer(
+        "ssdlite-coco", [tensor_input(values, binary_in)], "1", outputs=[output]
+    )
+    found = result.as_numpy("output0")
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+    assert result.get_response()["model_version"] == "1"
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_outputs_keep_their_types_and_rows(server: Server, binary: bool) -> None:
+    wanted = labelled(4)
+    values = np.zeros((3, 3, 64, 64), np.float32)
+    values[:, 0, 0, 0] = np.array([2, 0, 3]) / 255  # which row each image gets
+    outputs = [triton.InferRequestedOutput(name, binary_data=binary) for name in reversed(wanted)]
+    result = server.client.infer("labelled:canary", [tensor_input(values)], outputs=outputs)
+    assert [one["name"] for one in result.get_response()["outputs"]] == list(reversed(wanted))
+    assert {array.dtype for array in wanted.values()} == {np.dtype("i8"), np.dtype("f4")}
+    for name, rows in wanted.items():
+        found = result.as_numpy(name)
+        assert found.dtype == rows.dtype
+        np.testing.assert_array_equal(found, rows[[2, 0, 3]])
+
+
+def test_some_outputs_in_binary_and_some_in_json(server: Server) -> None:
+    outputs = [
+        triton.InferRequestedOutput("scores", binary_data=True),
+        triton.InferRequestedOutput("num_detections", binary_data=False),
+        triton.InferRequestedOutput("boxes", binary_data=True),
+    ]
+    result = server.client.infer("ssdlite-coco", [images(*NAMES)], outputs=outputs)
+    whole = server.client.infer("ssdlite-coco", [images(*NAMES)])
+    for name in ("scores", "num_detections", "boxes"):
+        np.testing.assert_array_equal(result.as_numpy(name), whole.as_numpy(name))
+    assert result.as_numpy("class_ids") is None
+
+
+@pytest.mark.parametrize("coding_out", CODINGS)
+@pytest.mark.parametrize("coding_in", CODINGS)
+def test_both_ways_compressed(
+    server: Server, coding_in: str | None, coding_out: str | None
+) -> None:
+    values = network_input("cat")[np.newaxis]
+    result = server.client.infer(
+        "ssdlite-coco",
+        [tensor_input(values)],
+        request_compression_algorithm=coding_in,
+        response_compression_algorithm=coding_out,
+    )
+    np.testing.assert_allclose(
+        result.as_numpy("output0"), ssd_outputs(values), rtol=1e-4, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+def test_an_answer_is_compressed_when_that_is_asked_for(server: Server, coding: str) -> None:
+    body, length = triton.InferenceServerClient.generate_request_body([images("cat")])
+    url = f"http://{server.address}/v2/models/ssdlite-coco/infer"
+    headers = {"Inference-Header-Content-Length": str(length), "Accept-Encoding": coding}
+    with httpx2.stream(
+        "POST", url, content=gzip.compress(body), headers={**headers, "Content-Encoding": "gzip"}
+    ) as answer:
+        raw = b"".join(answer.iter_raw())
+    assert answer.headers["content-encoding"] == coding
+    result = triton.InferenceServerClient.parse_response_body(
+        raw,
+        header_length=int(answer.headers["inference-header-content-length"]),
+        content_encoding=coding,
+    )
+    assert rows_of(result, 0) == rows_of(server.client.infer("ssdlite-coco", [images("cat")]), 0)
+
+
+def test_many_at_once_get_their_own_answers(server: Server) -> None:
+    alone = {
+        name: rows_of(server.client.infer("ssdlite-coco", [images(name)]), 0) for name in NAMES
+    }
+    asked = [NAMES[i % 3] for i in range(12)]
+    waiting = [
+        server.client.async_infer("ssdlite-coco", [images(name)], request_id=f"{i}-{name}")
+        for i, name in enumerate(asked)
+    ]
+    for i, (name, one) in enumerate(zip(asked, waiting, strict=True)):
+        result = one.get_result(timeout=60)
+        assert result.get_response()["id"] == f"{i}-{name}"
+        assert rows_of(result, 0) == alone[name]
+
+
+def test_async_errors_reach_the_client(server: Server) -> None:
+    sent = np.array([b"no image"], np.object_)
+    tensor = triton.InferInput("image", [1], "BYTES").set_data_from_numpy(sent)
+    waiting = server.client.async_infer("ssdlite-coco", [tensor])
+    refused(400, "element 0", waiting.get_result)
+
+
+def test_statistics_count_images_requests_and_time(server: Server) -> None:
+    def stats() -> dict[str, Any]:
+        (found,) = server.client.get_inference_statistics("motion")["model_stats"]
+        return found
+
+    before = stats()
+    server.client.infer("motion", [images(*NAMES)])
+    server.client.infer("motion", [tensor_input(np.zeros((2, 3, 320, 320), np.float32))])
+    refused(400, "element 1", server.client.infer, "motion", [_damaged()])
+    after = stats()
+    assert (after["name"], after["version"]) == ("motion", "1")
+    assert after["inference_count"] - before["inference_count"] == 5
+    assert after["execution_count"] - before["execution_count"] == 2
+    assert abs(after["last_inference"] / 1000 - time.time()) < 60
+    ns = {key: after["inference_stats"][key]["ns"] for key in after["inference_stats"]}
+    counts = {key: after["inference_stats"][key]["count"] for key in ns}
+    for key in ("success", "queue", "compute_input", "compute_infer", "compute_output"):
+        assert counts[key] - before["inference_stats"][key]["count"] == 2
+        assert 0 < ns[key] <= ns["success"]
+    assert counts["fail"] - before["inference_stats"]["fail"]["count"] == 1
+    everything = server.client.get_inference_statistics()["model_stats"]
+    assert {one["name"] for one in everything} >= {"motion", "ssdlite-coco", "blobs"}
+    assert server.client.get_inference_statistics("motion", "1")["model_stats"] == [after]
+    refused(404, "deer", server.client.get_inference_statistics, "deer")
+
+
+def _damaged() -> triton.InferInput:
+    sent = np.array([photo("cat"), photo("cat")[:300]], np.object_)
+    return triton.InferInput("image", [2], "BYTES").set_data_from_numpy(sent)
+
+
+def test_triton_parameters_of_scheduling_change_nothing(server: Server) -> None:
+    result = server.client.infer(
+        "ssdlite-coco",
+        [images("cat")],
+        sequence_id=3,
+        sequence_start=True,
+        priority=1,
+        timeout=10_000_000,
+    )
+    assert rows_of(result, 0) == rows_of(server.client.infer("ssdlite-coco", [images("cat")]), 0)
+
+
+@pytest.mark.parametrize("language", ["python", "sh"])
+def test_the_examples_of_the_page_work(server: Server, language: str) -> None:
+    page = (ROOT / "docs/reference" / "v2.md").read_text()
+    (example_of,) = re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
+    command = {"python": [sys.executable, "-c"], "sh": ["sh", "-c"]}[language]
+    text = example_of.replace("127.0.0.1:8000", server.address)
+    done = subprocess.run([*command, text], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    best = server.v1("cat")[0]
+    if language == "sh":
+        outputs = {one["name"]: one["data"] for one in json.loads(done.stdout)["outputs"]}
+        assert outputs["boxes"][:4] == pytest.approx(best["box_xyxy_px"], rel=1e-6)
+    else:
+        assert done.stdout.startswith("1 [[[")
+
+
+def test_what_is_not_offered_is_refused(server: Server) -> None:
+    client = server.client
+    shared = triton.InferInput("images", [1, 3, 300, 300], "FP32")
+    shared.set_shared_memory("region", 3 * 300 * 300 * 4)
+    refused(400, "shared memory", client.infer, "ssdlite-coco", [shared])
+    output = triton.InferRequestedOutput("scores", class_count=2)
+    refused(400, "classification", client.infer, "ssdlite-coco", [images("cat")], outputs=[output])
+    refused(404, "unknown path", client.get_trace_settings)
+    refused(404, "unknown path", client.get_log_settings)
+    refused(404, "unknown path", client.get_system_shared_memory_status)

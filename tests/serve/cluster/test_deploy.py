@@ -1,0 +1,98 @@
+"""What is deployed: the application file with this machine's host, port and models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from model_store.errors import ClusterError
+from serve.cluster.deploy import serve_config
+from serve.settings import DetectArgs, Settings
+
+
+def config_of(text: str, host: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    path = tmp_path / "app.yaml"
+    path.write_text(text)
+    monkeypatch.setenv("RESIGHT_APP", str(path))
+    monkeypatch.setenv("RESIGHT_MODELS", "s3://deer/models")
+    return serve_config(Settings(), host, 8123)
+
+
+def with_args(args: Any) -> str:
+    application = {"name": "detect", "import_path": "serve.app:build", "args": args}
+    return yaml.safe_dump({"http_options": {}, "applications": [application]})
+
+
+@pytest.mark.parametrize(("host", "required"), [("127.0.0.1", False), ("0.0.0.0", True)])
+def test_the_installed_file_gets_this_host_port_and_store(
+    host: str, required: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESIGHT_MODELS", "s3://deer/models")
+    config = serve_config(Settings(), host, 8123)
+    assert (config["http_options"]["host"], config["http_options"]["port"]) == (host, 8123)
+    for application in config["applications"]:
+        args = DetectArgs.model_validate(application["args"])
+        assert (args.models, args.require_token) == ("s3://deer/models", required)
+
+
+@pytest.mark.parametrize(
+    ("asked", "host", "required"),
+    [
+        (True, "127.0.0.1", True),
+        (True, "localhost", True),
+        (True, "0.0.0.0", True),
+        (False, "127.0.0.1", False),
+        (False, "::1", False),
+        (False, "0.0.0.0", True),
+        (None, "127.0.0.1", False),
+        (None, "192.168.1.7", True),
+    ],
+)
+def test_a_file_may_require_tokens_on_loopback_and_cannot_do_without_beyond_it(
+    asked: bool | None, host: str, required: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    text = with_args({"require_token": asked, "workers": 3})
+    (application,) = config_of(text, host, monkeypatch, tmp_path)["applications"]
+    assert application["args"] == {
+        "models": "s3://deer/models",
+        "require_token": required,
+        "workers": 3,
+    }
+
+
+@pytest.mark.parametrize("application", ["{name: detect}", "{name: detect, args: }"])
+def test_an_application_without_arguments_gets_ours(
+    application: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    text = f"http_options: {{}}\napplications:\n- {application}\n"
+    config = config_of(text, "0.0.0.0", monkeypatch, tmp_path)
+    ours = {"models": "s3://deer/models", "require_token": True}
+    assert config["applications"] == [{"name": "detect", "args": ours}]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "deer",
+        "{",
+        "applications: []",
+        "http_options: {}",
+        "{http_options: {}, applications: }",
+        "{http_options: {}, applications: {}}",
+        "{http_options: {}, applications: detect}",
+        "{http_options: {}, applications: [detect]}",
+        "{http_options: {}, applications: [{args: 7}]}",
+        "{http_options: {}, applications: [{args: [workers, 3]}]}",
+        "{http_options: [], applications: []}",
+    ],
+)
+def test_a_file_that_is_something_else_is_refused_by_name(
+    text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(ClusterError, match=r"app\.yaml is not a Serve config"):
+        config_of(text, "127.0.0.1", monkeypatch, tmp_path)

@@ -1,0 +1,184 @@
+"""A change of aliases.json outside the rollout is followed, and not tried for ever."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from model_store.errors import StorageUnreachable
+from model_store.store import ModelStore
+from serve.rollout import alias_watcher
+from serve.rollout.alias_watcher import AliasWatcher
+from serve.rollout.client import apply_offline
+from serve.rollout.events import events, record
+from serve.rollout.operations import Operation, Outcome, new_outcome
+from serve.rollout.state import AliasState, read_state, update_state
+from tests.fixtures_local import motion_store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ModelStore:
+    store = motion_store(tmp_path, "1", "2")
+    store.set_alias("blobs", "production", "1")
+    state = AliasState(active="1", since=datetime.now(UTC))
+    update_state(store, "blobs", lambda now: now.with_alias("production", state))
+    return store
+
+
+def refused(operation: Operation, why: str = "it does not load") -> Outcome:
+    return new_outcome(operation).model_copy(update={"state": "refused", "detail": why})
+
+
+def refuse(follower: AliasWatcher, operation: Operation) -> None:
+    follower.ended(refused(operation))
+
+
+def test_nothing_is_due_when_the_file_says_what_serves(store: ModelStore) -> None:
+    assert AliasWatcher(store).due() == []
+
+
+def test_an_edited_alias_is_due(store: ModelStore) -> None:
+    store.set_alias("blobs", "production", "2")
+    store.set_alias("blobs", "staging", "1")
+    due = AliasWatcher(store).due()
+    assert [(one.kind, one.alias, one.version) for one in due] == [
+        ("follow", "production", "2"),
+        ("follow", "staging", "1"),
+    ]
+
+
+def test_what_was_refused_waits_until_something_changes(
+    store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.set_alias("blobs", "production", "2")
+    follower = AliasWatcher(store)
+    (operation,) = follower.due()
+    refuse(follower, operation)
+    assert follower.due() == []
+    assert follower.failures("blobs") == {"production": "it does not load"}
+    ready = store.folder.read("blobs/2/READY")
+    store.folder.write("blobs/2/READY", ready + b"\n")  # its files were copied again
+    assert len(follower.due()) == 1
+    refuse(follower, operation)
+    monkeypatch.setattr(alias_watcher, "RETRY_S", -1.0)
+    assert len(follower.due()) == 1
+    store.set_alias("blobs", "production", "1")
+    assert follower.due() == []
+    assert follower.failures("blobs") == {}
+
+
+def test_a_version_is_due_again_when_it_becomes_ready(store: ModelStore) -> None:
+    store.folder.write("blobs/aliases.json", b'{"production": "3"}')
+    follower = AliasWatcher(store)
+    (operation,) = follower.due()
+    refuse(follower, operation)
+    assert follower.due() == []
+    store.folder.write("blobs/3/READY", b"{}")
+    assert [one.version for one in follower.due()] == ["3"]
+
+
+def test_a_damaged_model_does_not_keep_others_from_being_followed(store: ModelStore) -> None:
+    store.folder.write("aaa/aliases.json", b"not JSON")
+    store.set_alias("blobs", "production", "2")
+    assert [one.name for one in AliasWatcher(store).due()] == ["blobs"]
+
+
+@pytest.mark.parametrize("place", ["aaa/aliases.json", "aaa/.rollout/state.json"])
+def test_nor_does_one_whose_files_cannot_be_read(
+    store: ModelStore, tmp_path: Path, place: str
+) -> None:
+    store.folder.write("aaa/aliases.json", b'{"production": "1"}')
+    (tmp_path / place).unlink(missing_ok=True)
+    (tmp_path / place).mkdir(parents=True)
+    with pytest.raises(StorageUnreachable):
+        read_state(store, "aaa")
+    store.set_alias("blobs", "production", "2")
+    assert [one.name for one in AliasWatcher(store).due()] == ["blobs"]
+
+
+def test_nor_does_a_stray_file(store: ModelStore) -> None:
+    store.folder.write("aaa.txt", b"do not forget")
+    store.set_alias("blobs", "production", "2")
+    assert [one.name for one in AliasWatcher(store).due()] == ["blobs"]
+
+
+def test_a_refusal_is_news_once(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alias_watcher, "RETRY_S", -1.0)
+    store.set_alias("blobs", "production", "2")
+    follower = AliasWatcher(store)
+    for is_new in (True, False, False):
+        (operation,) = follower.due()
+        assert follower.is_new(refused(operation)) is is_new
+        follower.ended(refused(operation))
+
+
+def test_a_refusal_is_news_again_when_anything_about_it_has_changed(store: ModelStore) -> None:
+    store.set_alias("blobs", "production", "2")
+    follower = AliasWatcher(store)
+    (operation,) = follower.due()
+    follower.ended(refused(operation))
+    assert not follower.is_new(refused(operation))
+    assert follower.is_new(refused(operation, "its probe fails"))
+    assert follower.is_new(refused(operation.model_copy(update={"version": "1"})))
+    assert follower.is_new(refused(operation.model_copy(update={"alias": "staging"})))
+    ready = store.folder.read("blobs/2/READY")
+    store.folder.write("blobs/2/READY", ready + b"\n")
+    assert follower.is_new(refused(operation))
+
+
+def test_what_was_asked_for_or_was_done_is_always_news(store: ModelStore) -> None:
+    follower = AliasWatcher(store)
+    operation = Operation(kind="follow", name="blobs", version="2")
+    follower.ended(refused(operation))
+    promoted = refused(operation.model_copy(update={"kind": "promote"}))
+    done = new_outcome(operation).model_copy(update={"state": "done"})
+    assert follower.is_new(promoted)
+    assert follower.is_new(done)
+    follower.ended(done)
+    assert follower.is_new(refused(operation))
+
+
+def test_a_refusal_is_noted_though_the_store_is_away(
+    store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(store.folder.fs, "cat_file", away)
+    follower = AliasWatcher(store)
+    operation = Operation(kind="follow", name="blobs", version="2")
+    assert follower.is_new(refused(operation))
+    follower.ended(refused(operation))
+    assert follower.failures("blobs") == {"production": "it does not load"}
+
+
+def test_without_a_cluster_a_version_is_proved_here_and_recorded(store: ModelStore) -> None:
+    done = apply_offline(store, Operation(kind="promote", name="blobs", version="2"))
+    assert (done.state, store.aliases("blobs")) == ("done", {"production": "2"})
+    assert read_state(store, "blobs").aliases["production"].previous == ("1",)
+    (event,) = events(store, "blobs")
+    assert (event.outcome.detail, event.before and event.before.active) == (done.detail, "1")
+    assert event.after is not None
+    assert event.after.active == "2"
+
+
+def test_a_refusal_is_recorded_too(store: ModelStore) -> None:
+    store.folder.write("blobs/2/config.json", b"{}")
+    with pytest.raises(Exception, match="sha256"):
+        apply_offline(store, Operation(kind="promote", name="blobs", version="2"))
+    (event,) = events(store, "blobs")
+    assert (event.outcome.state, event.outcome.error) == ("refused", "DigestMismatch")
+    assert store.aliases("blobs") == {"production": "1"}
+
+
+def test_events_come_newest_first_and_a_damaged_one_is_left_out(store: ModelStore) -> None:
+    for version in ("1", "2", "1"):
+        operation = Operation(kind="promote", name="blobs", version=version)
+        record(store, new_outcome(operation), None, AliasState(active=version))
+    newest = sorted(store.folder.names("blobs/.rollout/events"))[-1]
+    assert [e.after and e.after.active for e in events(store, "blobs")] == ["1", "2", "1"]
+    assert len(events(store, "blobs", max_events=2)) == 2
+    store.folder.write(f"blobs/.rollout/events/{newest}", b"{")
+    assert [e.after and e.after.active for e in events(store, "blobs")] == ["2", "1"]

@@ -1,0 +1,418 @@
+"""Accepted operations outlive their process: the next one completes them, or records why not."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from model_store.errors import Overloaded, ResightError, StorageUnreachable
+from model_store.names import VersionId
+from model_store.storage import Folder
+from model_store.store import ModelStore
+from serve.rollout import actor
+from serve.rollout.actor import RolloutActor
+from serve.rollout.events import (
+    Accepted,
+    events,
+    open_operations,
+    outcome_of,
+    record,
+    remove_operation,
+    save_operation,
+)
+from serve.rollout.operations import Operation, Outcome, new_outcome
+from serve.rollout.proof import Proof
+from serve.rollout.state import AliasState, read_state
+from serve.rollout.steps import PreparedOperation
+from serve.settings import DetectArgs
+from tests.fixtures_local import motion_store
+from tests.serve.rollout.test_steps import FakeReplicas
+
+NAME = "blobs"
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelStore:
+    monkeypatch.setenv("RESIGHT_HOME", str(tmp_path / "home"))
+    return motion_store(tmp_path / "models", "1", "2", "3")
+
+
+def operation(kind: str = "promote", **fields: Any) -> Operation:
+    return Operation.model_validate({"kind": kind, "name": NAME, **fields})
+
+
+def accepted(kind: str = "promote", age_s: float = 0, **fields: Any) -> Accepted:
+    begun = operation(kind, **fields)
+    asked_at = datetime.now(UTC) - timedelta(seconds=age_s)
+    outcome = new_outcome(begun).model_copy(update={"asked_at": asked_at})
+    return Accepted(
+        outcome=outcome,
+        begun=PreparedOperation(operation=begun, before=AliasState(active="1"), wanted="1"),
+    )
+
+
+def test_what_is_kept_is_found_by_its_id_until_it_ended_and_then_by_its_event(
+    store: ModelStore,
+) -> None:
+    one = accepted(version="2")
+    assert save_operation(store, one) == one
+    moved = one.begun.model_copy(update={"before": AliasState(active="3")})
+    assert save_operation(store, one.model_copy(update={"begun": moved})) == one
+    assert list(open_operations(store)) == [one]
+    assert outcome_of(store, one.outcome.id) == one.outcome
+    done = one.outcome.model_copy(update={"state": "done"})
+    record(store, done, None, None)
+    assert outcome_of(store, done.id) == done
+    remove_operation(store, done)
+    assert list(open_operations(store)) == []
+    assert outcome_of(store, done.id) == done
+
+
+@pytest.mark.parametrize("text", ["", "x", "../../etc-0", "blobs-", "blobs-00", "no-such-00"])
+def test_an_id_that_was_never_given_is_of_no_operation(store: ModelStore, text: str) -> None:
+    save_operation(store, accepted(version="2"))
+    assert outcome_of(store, text) is None
+
+
+def test_a_model_that_is_not_there_gets_no_folder(store: ModelStore) -> None:
+    one = accepted(version="2")
+    elsewhere = one.outcome.operation.model_copy(update={"name": "other"})
+    save_operation(store, one.model_copy(update={"outcome": new_outcome(elsewhere)}))
+    assert store.names() == [NAME]
+
+
+def test_a_damaged_file_is_left_out(store: ModelStore) -> None:
+    one = accepted(version="2")
+    save_operation(store, one)
+    store.folder.write(f"{NAME}/.rollout/operations/{NAME}-00.json", b"{")
+    assert list(open_operations(store)) == [one]
+    assert outcome_of(store, f"{NAME}-00") is None
+
+
+class Process:
+    """A process of the rollout, with replicas that hold version 1. Proofs wait for `gate`."""
+
+    def __init__(self, store: ModelStore) -> None:
+        self.store, self.replicas = store, FakeReplicas(store, {"1"})
+        self.gate = threading.Event()
+        self.gate.set()
+        self.actor = RolloutActor(DetectArgs(models=store.url, poll_s=0.05))
+        self.actor._rollout.replicas = self.replicas
+        self.actor._rollout.prove = self._prove
+
+    def _prove(self, version: VersionId) -> Proof:
+        assert self.gate.wait(60)
+        return Proof(1, 0.1)
+
+    async def ask(self, outcome: Outcome) -> Outcome:
+        found = await self.actor.ask(outcome)
+        assert isinstance(found, Outcome), found
+        return found
+
+    async def ended(self, outcome_id: str) -> Outcome:
+        while True:
+            found = await self.actor.wait(outcome_id, 60)
+            if found is not None and found.state in ("done", "refused"):
+                return found
+            await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+def process(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Process]:
+    context = SimpleNamespace(was_current_actor_reconstructed=False)
+    monkeypatch.setattr(actor.ray, "get_runtime_context", lambda: context)
+    monkeypatch.setattr(actor, "lower_process_priority", lambda: None)
+    return lambda: Process(store)
+
+
+async def test_what_was_accepted_is_in_the_store_before_it_is_answered(
+    store: ModelStore, process: Callable[[], Process]
+) -> None:
+    one = process()
+    one.gate.clear()
+    outcome = await one.ask(new_outcome(operation(version="2")))
+    assert [a.outcome.id for a in open_operations(store)] == [outcome.id]
+    one.gate.set()
+    done = await one.ended(outcome.id)
+    assert (done.state, read_state(store, NAME).aliases["production"].active) == ("done", "2")
+    assert list(open_operations(store)) == []
+    assert events(store, NAME)[0].outcome == done
+
+
+async def test_a_successor_does_what_was_accepted_and_answers_for_it(
+    store: ModelStore, process: Callable[[], Process]
+) -> None:
+    save_operation(store, accepted(version="2"))
+    (left,) = open_operations(store)
+    successor = process()
+    early = await successor.actor.wait(left.outcome.id, 0)
+    assert early is not None
+    assert early.state == "waiting"
+    await successor.actor.work()
+    done = await successor.ended(left.outcome.id)
+    assert (done.state, store.aliases(NAME)) == ("done", {"production": "2"})
+    ids = [event.outcome.id for event in events(store, NAME)]
+    assert ids.count(left.outcome.id) == 1
+    third = process()
+    assert await third.actor.wait(left.outcome.id, 0) == done
+
+
+async def test_a_roll_back_that_was_done_but_not_recorded_is_not_done_again(
+    store: ModelStore, process: Callable[[], Process]
+) -> None:
+    one = process()
+    await one.ended((await one.ask(new_outcome(operation(version="2")))).id)
+    begun = one.actor._rollout.begin(operation("rollback"))
+    outcome = new_outcome(operation("rollback"))
+    save_operation(store, Accepted(outcome=outcome, begun=begun))
+    one.actor._rollout.apply(begun)  # and then the process ends
+    two = process()
+    await two.actor.work()
+    done = await two.ended(outcome.id)
+    assert (done.state, store.aliases(NAME)) == ("done", {"production": "1"})
+    assert "is unchanged" in done.detail
+
+
+async def test_what_was_recorded_already_is_not_done_again(
+    store: ModelStore, process: Callable[[], Process]
+) -> None:
+    left = accepted(version="2")
+    save_operation(store, left)
+    record(store, left.outcome.model_copy(update={"state": "done"}), None, None)
+    successor = process()
+    await successor.actor.work()
+    while list(open_operations(store)):
+        await asyncio.sleep(0.02)
+    await asyncio.gather(*successor.actor._tasks.values())
+    assert store.aliases(NAME) == {"production": "1"}
+
+
+async def test_what_contradicts_what_happened_since_is_refused_by_the_successor(
+    store: ModelStore, process: Callable[[], Process]
+) -> None:
+    one = process()
+    begun = one.actor._rollout.begin(operation(version="2"))
+    outcome = new_outcome(operation(version="2"))
+    save_operation(store, Accepted(outcome=outcome, begun=begun))
+    await one.ended((await one.ask(new_outcome(operation(version="3")))).id)
+    two = process()
+    await two.actor.work()
+    done = await two.ended(outcome.id)
+    assert (done.state, done.error) == ("refused", "Conflict")
+    assert store.aliases(NAME) == {"production": "3"}
+
+
+async def test_what_is_too_old_is_recorded_as_not_done(
+    store: ModelStore, process: Callable[[], Process]
+) -> None:
+    left = accepted(age_s=actor.RESUME_S + 60, version="2")
+    save_operation(store, left)
+    successor = process()
+    await successor.actor.work()
+    done = await successor.ended(left.outcome.id)
+    assert (done.state, store.aliases(NAME)) == ("refused", {"production": "1"})
+    assert "ended before this was done" in done.detail
+    while list(open_operations(store)):
+        await asyncio.sleep(0.02)
+    assert done in [event.outcome for event in events(store, NAME)]
+
+
+async def test_a_call_that_is_repeated_begins_one_operation(
+    store: ModelStore, process: Callable[[], Process]
+) -> None:
+    one, outcome = process(), new_outcome(operation("rollback", alias="production"))
+    await one.ended((await one.ask(new_outcome(operation(version="2")))).id)
+    await one.ask(outcome)
+    await one.ask(outcome)
+    await one.ended(outcome.id)
+    two = process()
+    await two.ask(new_outcome(operation("pin")))
+    assert len([e for e in events(store, NAME) if e.outcome.id == outcome.id]) == 1
+    assert store.aliases(NAME) == {"production": "1"}
+
+
+async def test_calls_that_are_repeated_while_it_is_written_begin_one_operation(
+    store: ModelStore, process: Callable[[], Process]
+) -> None:
+    one, outcome = process(), new_outcome(operation("rollback"))
+    await one.ended((await one.ask(new_outcome(operation(version="2")))).id)
+    one.actor._start(one.actor._resume())
+    await asyncio.gather(*(one.ask(outcome) for _ in range(5)))
+    await one.ended(outcome.id)
+    await asyncio.gather(*one.actor._background, *one.actor._tasks.values())
+    assert len([e for e in events(store, NAME) if e.outcome.id == outcome.id]) == 1
+    assert store.aliases(NAME) == {"production": "1"}
+
+
+async def test_an_operation_is_done_where_the_store_loses_its_acknowledgement(
+    store: ModelStore, process: Callable[[], Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = Folder.create
+
+    def written_twice(folder: Folder, relative: str, data: bytes) -> None:
+        create(folder, relative, data)
+        create(folder, relative, data)
+
+    one = process()
+    monkeypatch.setattr(Folder, "create", written_twice)
+    outcome = await one.ask(new_outcome(operation(version="2")))
+    done = await one.actor.wait(outcome.id, 60)
+    assert done is not None
+    assert done.state == "done"
+    assert store.aliases(NAME) == {"production": "2"}
+
+
+async def test_what_cannot_be_written_is_not_accepted(
+    store: ModelStore, process: Callable[[], Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise StorageUnreachable("no route to the store")
+
+    one = process()
+    monkeypatch.setattr(Folder, "create", away)
+    assert isinstance(await one.actor.ask(new_outcome(operation(version="2"))), StorageUnreachable)
+    assert store.aliases(NAME) == {"production": "1"}
+
+
+async def test_an_event_that_cannot_be_written_at_once_is_written_later(
+    store: ModelStore, process: Callable[[], Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, real, failures = process(), actor.record, [1, 2, 3]
+
+    def sometimes(*arguments: Any) -> Any:
+        if failures:
+            failures.pop()
+            raise StorageUnreachable("no route to the store")
+        return real(*arguments)
+
+    monkeypatch.setattr(actor, "record", sometimes)
+    done = await one.ended((await one.ask(new_outcome(operation(version="2")))).id)
+    while list(open_operations(store)):
+        await asyncio.sleep(0.02)
+    assert done in [event.outcome for event in events(store, NAME)]
+
+
+async def test_a_store_that_lets_nothing_be_removed_gets_one_event_for_each_operation(
+    store: ModelStore, process: Callable[[], Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(*_: object) -> None:
+        raise PermissionError("no DeleteObject")
+
+    monkeypatch.setattr(Folder, "remove", denied)
+    one = process()
+    done = await one.ended((await one.ask(new_outcome(operation(version="2")))).id)
+    assert not one.actor._background
+    assert process().actor._left_open() == []
+    assert [event.outcome for event in events(store, NAME)] == [done]
+
+
+async def test_the_events_of_a_model_are_listed_once_for_all_its_operations(
+    store: ModelStore, process: Callable[[], Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = [save_operation(store, accepted(version="2", age_s=3 - n)) for n in range(3)]
+    record(store, kept[0].outcome, None, None)
+    list_names, listed = Folder.names, list[str]()
+
+    def names(folder: Folder, relative: str = "") -> list[str]:
+        listed.append(relative)
+        return list_names(folder, relative)
+
+    one = process()
+    monkeypatch.setattr(Folder, "names", names)
+    assert one.actor._left_open() == kept[1:]
+    assert listed.count(f"{NAME}/.rollout/events") == 1
+    assert list(open_operations(store)) == kept[1:]
+
+
+@pytest.mark.parametrize("how", ["fails", "is cancelled"])
+async def test_an_operation_whose_task_fails_or_is_cancelled_takes_no_place(
+    store: ModelStore, process: Callable[[], Process], monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """The operation stays in the store, and a repeated request begins it again."""
+    one = process()
+    with monkeypatch.context() as patch:
+
+        async def broken(*_: object) -> None:
+            raise RuntimeError("broken")
+
+        patch.setattr(one.actor, "_end", broken)
+        outcome = await one.ask(new_outcome(operation(version="2")))
+        task = one.actor._tasks[outcome.id]
+        if how == "is cancelled":
+            task.cancel()
+        await asyncio.wait([task])
+        found = await one.actor.wait(outcome.id, 60)
+    assert not one.actor._tasks
+    assert found is not None
+    assert found.state == "waiting"
+    done = await one.ended((await one.ask(outcome)).id)
+    assert done.state == "done"
+    assert not one.actor._tasks
+
+
+async def test_a_roll_back_does_not_wait_for_a_promotion_that_hangs(
+    store: ModelStore, process: Callable[[], Process]
+) -> None:
+    one = process()
+    await one.ended((await one.ask(new_outcome(operation(version="2")))).id)
+    one.gate.clear()
+    hanging = await one.ask(new_outcome(operation(version="3")))
+    done = await one.ended((await one.ask(new_outcome(operation("rollback")))).id)
+    assert (done.state, store.aliases(NAME)) == ("done", {"production": "1"})
+    one.gate.set()
+    assert (await one.ended(hanging.id)).error == "Conflict"
+
+
+async def test_operations_under_way_are_bounded(
+    store: ModelStore, process: Callable[[], Process]
+) -> None:
+    one = process()
+    one.gate.clear()
+    aliases = [f"a{i}" for i in range(actor.MAX_OPERATIONS)]
+    outcomes = [
+        await one.ask(new_outcome(operation(version="2", alias=alias))) for alias in aliases
+    ]
+    refused = await one.actor.ask(new_outcome(operation("pin")))
+    assert isinstance(refused, Overloaded)
+    assert isinstance(refused, ResightError)
+    one.gate.set()
+    assert {(await one.ended(outcome.id)).state for outcome in outcomes} == {"done"}
+
+
+async def test_an_alias_file_that_names_a_version_that_hangs_is_asked_for_once(
+    store: ModelStore, process: Callable[[], Process]
+) -> None:
+    one = process()
+    one.gate.clear()
+    store.set_alias(NAME, "staging", "2")
+    store.set_alias(NAME, "nightly", "3")
+    for _ in range(3):
+        await one.actor._follow()
+    open_ = [(o.operation.kind, o.operation.alias) for o in one.actor._open()]
+    assert sorted(open_).count(("follow", "staging")) == 1
+    one.gate.set()
+    done = await one.actor.sync()
+    assert {outcome.state for outcome in done} == {"done"}
+
+
+async def test_alias_files_that_name_versions_that_hang_leave_room_for_requests(
+    store: ModelStore, process: Callable[[], Process]
+) -> None:
+    one = process()
+    await one.ended((await one.ask(new_outcome(operation(version="1")))).id)
+    one.gate.clear()
+    for i in range(2 * actor.MAX_OPERATIONS):
+        store.set_alias(NAME, f"a{i}", "2")
+    for _ in range(3):
+        await one.actor._follow()
+    assert len(one.actor._open()) == actor.MAX_OPERATIONS // 2
+    assert (await one.ended((await one.ask(new_outcome(operation("pin")))).id)).state == "done"
+    one.gate.set()
+    await one.actor.sync()
