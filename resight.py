@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
-import contextlib
-import os
 import sys
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import NoReturn
 
 INTERRUPTED = 130
 """Exit code at Ctrl-C: 128 + SIGINT, as in a shell."""
@@ -38,32 +34,18 @@ def main() -> None:
         require_own_packages()
     except ImportError as error:
         sys.exit(f"resight: {error}")
-    try:
-        from cli.main import main as command_line
-    except KeyboardInterrupt:
-        print("interrupted: nothing was started", file=sys.stderr)
-        _end_now(INTERRUPTED)
-    try:
-        command_line()
-    except KeyboardInterrupt:
-        _end_now(INTERRUPTED)
-    except SystemExit as end:
-        if isinstance(end.code, int):
-            _end_now(end.code)
-        raise
+    from model_store.process_exit import final_exit
 
-
-def _end_now(code: int) -> NoReturn:
-    """Exit without unloading modules.
-
-    Unloading takes seconds on a busy machine, and threads of Arrow or Delta that still run may abort the process
-    ("terminate called without an active exception", exit code 134).
-    """
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):
-            stream.flush()
-    os._exit(code)
+    with final_exit():
+        try:
+            from cli.main import main as command_line
+        except KeyboardInterrupt:
+            print("interrupted: nothing was started", file=sys.stderr)
+            sys.exit(INTERRUPTED)
+        try:
+            command_line()
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from batch.runs.options import require_model
 from batch.runs.spec import PassSpec
 from model_store.errors import ResightError
 from model_store.lazy_imports import lazy_imports
+from model_store.process_exit import final_exit
 from model_store.store import ModelStore
 from serve.cluster.head import join
 from serve.inference.os_priority import lower_process_priority
@@ -65,12 +66,13 @@ def run_job(main: Callable[..., None], logger: str) -> None:
     configure_logs()
     app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
     app.command()(main)
-    try:
-        app()
-    except ResightError as error:
-        log: Any = structlog.get_logger(logger)
-        log.error("run_failed", kind=type(error).__name__, error=str(error))
-        sys.exit(exit_code(error))
+    with final_exit():
+        try:
+            app()
+        except ResightError as error:
+            log: Any = structlog.get_logger(logger)
+            log.error("run_failed", kind=type(error).__name__, error=str(error))
+            sys.exit(exit_code(error))
 
 
 def _connect(settings: Settings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -29,6 +30,7 @@ def run(
 
     def run_one(main: Callable[..., None], *words: str) -> tuple[Any, list[dict[str, Any]]]:
         monkeypatch.setattr(sys, "argv", ["job", *words])
+        monkeypatch.setattr(batch.jobs.entry, "final_exit", contextlib.nullcontext)
         with pytest.raises(SystemExit) as ended:
             run_job(main, "resight.test")
         return ended.value.code, [json.loads(line) for line in capsys.readouterr().out.splitlines()]
