@@ -12,25 +12,18 @@ the drivers. Prints the table; the last line of standard output is its JSON.
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx2
 from harness import arguments_of, facts, keep, table, verdicts
 
-from serve.cluster.ports import preferred_or_free
 from tests.batch.crash import places
 from tests.batch.crash.cases import cases
 from tests.batch.crash.driver import INTERVAL_IMAGES
 from tests.batch.crash.matrix import Case, Place, expected_exits, play
-
-START_S = 60
+from tests.support.s3_server import CREDENTIALS, s3_server
 
 
 def main() -> None:
@@ -41,8 +34,10 @@ def main() -> None:
         local.mkdir()
         remote.mkdir()
         rows = played(places.local(local), arguments.quick)
-        with s3_server() as endpoint, places.s3(remote, endpoint) as place:
-            rows += played(place, arguments.quick)
+        with s3_server() as endpoint:
+            os.environ.update(CREDENTIALS, AWS_ENDPOINT_URL=endpoint)
+            with places.s3(remote, endpoint) as place:
+                rows += played(place, arguments.quick)
     table(rows)
     result["rows"] = rows
     total = {name: sum(row[name] for row in rows) for name in ("duplicates", "lost", "wrong")}
@@ -84,27 +79,6 @@ def row(case: Case, place: Place) -> dict[str, Any]:
         "seconds": round(found.seconds, 2),
         "held": held,
     }
-
-
-@contextmanager
-def s3_server() -> Iterator[str]:
-    """Run moto's S3 server in a separate process, with AWS_ENDPOINT_URL set to it."""
-    port = preferred_or_free(0)
-    words = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    endpoint = f"http://127.0.0.1:{port}"
-    os.environ.update(places.KEYS, AWS_ENDPOINT_URL=endpoint)
-    try:
-        for _ in range(START_S * 5):
-            try:
-                httpx2.get(endpoint, timeout=2)
-                break
-            except httpx2.HTTPError:
-                time.sleep(0.2)
-        yield endpoint
-    finally:
-        server.terminate()
-        server.wait(10)
 
 
 if __name__ == "__main__":

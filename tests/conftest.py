@@ -11,7 +11,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from serve.cluster.deploy import deploy
 from serve.cluster.head import ClusterState, join, start, stop
 from serve.cluster.ports import Ports, preferred_or_free
 from serve.settings import Settings
+from tests.support.s3_server import CREDENTIALS, s3_server
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine must fail no test
 hypothesis.settings.load_profile("untimed")
@@ -104,30 +104,11 @@ def s3_endpoint() -> Iterator[str]:
             patch.setenv("AWS_ENDPOINT_URL", real)
             yield real
         return
-    port = preferred_or_free(0)
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    endpoint = f"http://127.0.0.1:{port}"
-    wanted = {
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_REGION": "us-east-1",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in wanted.items():
+    with s3_server() as endpoint, pytest.MonkeyPatch.context() as patch:
+        for name, value in {"AWS_ENDPOINT_URL": endpoint, **CREDENTIALS}.items():
             patch.setenv(name, value)
-        try:
-            _wait_for(endpoint)
-            S3FileSystem.clear_instance_cache()  # one that was made before has no credentials
-            yield endpoint
-        finally:
-            server.terminate()
-            server.wait(10)
+        S3FileSystem.clear_instance_cache()  # one that was made before has no credentials
+        yield endpoint
 
 
 @pytest.fixture(scope="session")
@@ -171,14 +152,3 @@ def logs_as_before() -> Iterator[None]:
 def photo() -> Any:
     """photo("cat") -> bytes of the shipped photograph."""
     return lambda name: (PHOTOS / f"{name}.jpg").read_bytes()
-
-
-def _wait_for(url: str) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            httpx2.get(url, timeout=2)
-            return
-        except httpx2.HTTPError:
-            time.sleep(0.2)
-    raise RuntimeError(f"{url} did not come up")

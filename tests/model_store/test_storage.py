@@ -2,13 +2,12 @@
 
 import asyncio
 import errno
-import multiprocessing
 import os
 import pickle
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from model_store.errors import (
 from model_store.storage import Folder, absolute, is_local, path_of, require_create
 from tests.model_store.racing_creator import WRITERS, count, win
 from tests.s3_proxy import s3_proxy
+from tests.support.processes import PROCESSES, pool
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -333,9 +333,8 @@ def test_of_many_that_create_at_once_one_succeeds_and_its_bytes_stay(place: str,
         barrier, executor = threading.Barrier(WRITERS), ThreadPoolExecutor(WRITERS)
         shared = nullcontext()
     else:
-        spawn = multiprocessing.get_context("spawn")
-        shared = spawn.Manager()
-        barrier, executor = shared.Barrier(WRITERS), ProcessPoolExecutor(WRITERS, spawn)
+        shared = PROCESSES.Manager()
+        barrier, executor = shared.Barrier(WRITERS), pool(WRITERS)
     with shared, executor:
         writers = [executor.submit(win, place, files, str(i), barrier) for i in range(WRITERS)]
         won = [(file, i) for i, writer in enumerate(writers) for file in writer.result(120)]
@@ -408,8 +407,8 @@ def test_a_file_that_is_changed_all_the_time_is_a_conflict(place: str) -> None:
 
 
 def test_updates_of_many_processes_are_all_kept(place: str) -> None:
-    spawn, times = multiprocessing.get_context("spawn"), 5
-    with spawn.Manager() as shared, ProcessPoolExecutor(WRITERS, spawn) as executor:
+    times = 5
+    with PROCESSES.Manager() as shared, pool(WRITERS) as executor:
         barrier = shared.Barrier(WRITERS)
         writers = [executor.submit(count, place, "sum", times, barrier) for _ in range(WRITERS)]
         for writer in writers:

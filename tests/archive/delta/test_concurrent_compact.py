@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +25,7 @@ from tests.archive.racing_writer import (
     write_commits,
 )
 from tests.fixtures_local import result_rows, rows_of
+from tests.support.processes import process
 
 
 @pytest.fixture(autouse=True)
@@ -162,22 +162,21 @@ def test_racing_processes_lose_nothing_and_double_nothing(
     put_each(tables, *replaced)
     stop = str(tmp_path / "stop")
     commits, rounds = (3, 1) if place == "s3" else (8, 4)
-    context = multiprocessing.get_context("spawn")
     writers = [
-        context.Process(target=write_commits, args=(url, WRITER, "w0", commits)),
-        context.Process(target=write_commits, args=(url, WRITER, "w1", commits)),
-        context.Process(target=append_rows, args=(url, "recorder", "w2", commits)),
-        context.Process(target=replace_rows, args=(url, WRITER, replaced, rounds)),
+        process(write_commits, url, WRITER, "w0", commits),
+        process(write_commits, url, WRITER, "w1", commits),
+        process(append_rows, url, "recorder", "w2", commits),
+        process(replace_rows, url, WRITER, replaced, rounds),
     ]
-    compactors = [context.Process(target=compact_until, args=(url, stop)) for _ in range(2)]
-    for process in [*writers, *compactors]:
-        process.start()
-    for process in writers:
-        process.join(120)
+    compactors = [process(compact_until, url, stop) for _ in range(2)]
+    for one in [*writers, *compactors]:
+        one.start()
+    for one in writers:
+        one.join(120)
     Path(stop).touch()
-    for process in compactors:
-        process.join(60)
-    assert [process.exitcode for process in [*writers, *compactors]] == [0] * 6
+    for one in compactors:
+        one.join(60)
+    assert [one.exitcode for one in [*writers, *compactors]] == [0] * 6
     rows = rows_of(tables, "results")
     assert Counter(row["media_sha256"] for row in rows) == Counter(
         [f"w{i}-{j}" for i in range(3) for j in range(commits)]

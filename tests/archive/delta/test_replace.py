@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -33,6 +32,7 @@ from tests.archive.media_rows import (
 )
 from tests.archive.racing_writer import compact_until
 from tests.fixtures_local import rows_of
+from tests.support.processes import process
 
 
 @pytest.fixture(autouse=True)
@@ -276,8 +276,7 @@ def test_killed_it_leaves_the_old_rows_or_the_new_and_can_be_done_again(
 ) -> None:
     for path in "abc":
         put_media(tables, media_rows({path: "old"}))
-    context = multiprocessing.get_context("spawn")
-    killed = context.Process(target=replace_and_die, args=(tables.url, "ab", after_commit))
+    killed = process(replace_and_die, tables.url, "ab", after_commit)
     killed.start()
     killed.join(90)
     assert killed.exitcode == -signal.SIGKILL
@@ -294,19 +293,18 @@ def test_racing_processes_lose_nothing_and_double_nothing(tables: Tables, tmp_pa
     for path in paths:
         put_media(tables, media_rows({path: "old"}))
     stop = str(tmp_path / "stop")
-    context = multiprocessing.get_context("spawn")
     racing = [
-        context.Process(target=replace_each_round, args=(tables.url, mine, name, 4))
+        process(replace_each_round, tables.url, mine, name, 4)
         for name, mine in (("first", paths[:15]), ("second", paths[5:]))
     ]
-    compacting = context.Process(target=compact_until, args=(tables.url, stop, "media"))
-    for process in (*racing, compacting):
-        process.start()
-    for process in racing:
-        process.join(120)
+    compacting = process(compact_until, tables.url, stop, "media")
+    for one in (*racing, compacting):
+        one.start()
+    for one in racing:
+        one.join(120)
     Path(stop).touch()
     compacting.join(60)
-    assert [process.exitcode for process in (*racing, compacting)] == [0, 0, 0]
+    assert [one.exitcode for one in (*racing, compacting)] == [0, 0, 0]
     found = short(tables)
     assert sorted(found) == sorted(paths)
     assert {found[path] for path in paths[:5]} == {"first-3"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from archive.views.query import query
 from model_store.errors import StorageUnreachable, TableConflict
 from tests.archive.racing_writer import absent, write_commits
 from tests.fixtures_local import result_rows, rows_of
+from tests.support.processes import process
 
 WRITER = "results:k"
 
@@ -320,16 +320,12 @@ def test_a_snapshot_that_is_opened_anew_is_still_the_one_that_was_vouched_for(
 def test_racing_processes_lose_nothing_and_double_nothing(tables: Tables) -> None:
     writers, commits = 4, 10
     tables.snapshot("results")
-    context = multiprocessing.get_context("spawn")
-    racing = [
-        context.Process(target=write_commits, args=(tables.url, WRITER, f"w{i}", commits))
-        for i in range(writers)
-    ]
-    for process in racing:
-        process.start()
-    for process in racing:
-        process.join(90)
-    assert [process.exitcode for process in racing] == [0] * writers
+    racing = [process(write_commits, tables.url, WRITER, f"w{i}", commits) for i in range(writers)]
+    for one in racing:
+        one.start()
+    for one in racing:
+        one.join(90)
+    assert [one.exitcode for one in racing] == [0] * writers
     assert Counter(images(tables)) == Counter(
         [f"w{i}-{j}" for i in range(writers) for j in range(commits)]
         + [f"shared-{j}" for j in range(commits)]

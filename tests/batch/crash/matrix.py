@@ -8,7 +8,6 @@ an undisturbed run leaves.
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -35,14 +34,13 @@ from tests.batch.crash.driver import (
 )
 from tests.batch.crash.faults import Fault
 from tests.fixtures_local import MODELS, put_results, result_rows, rows_of
+from tests.support.processes import PROCESSES
 
 ALL = [hashlib.sha256(b"image %d" % i).hexdigest() for i in range(100)]
 DRIVER_S = 90
 MODEL = "motion@1"
 KILLED, STOPPED, UNSAFE = -9, 143, 7
 Work = Literal["new", "retry", "mixed"]
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["tests.batch.crash.driver", "s3fs"])
 
 
 @dataclass(frozen=True)

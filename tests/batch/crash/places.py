@@ -12,13 +12,7 @@ import boto3
 
 from tests.batch.crash.matrix import Place
 from tests.batch.crash.s3_faults import faulty_s3
-
-KEYS = {
-    "AWS_ACCESS_KEY_ID": "testing",
-    "AWS_SECRET_ACCESS_KEY": "testing",
-    "AWS_REGION": "us-east-1",
-    "AWS_DEFAULT_REGION": "us-east-1",
-}
+from tests.support.s3_server import CREDENTIALS
 
 
 def local(scratch: Path) -> Place:
@@ -31,7 +25,7 @@ def s3(scratch: Path, endpoint: str) -> Iterator[Place]:
     bucket = f"crash-{uuid4().hex}"
     boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket=bucket)
     orders = scratch / "orders.json"
-    keys = {name: os.environ.get(name, value) for name, value in KEYS.items()}
+    keys = {name: os.environ.get(name, value) for name, value in CREDENTIALS.items()}
     with faulty_s3(endpoint, orders) as url, faulty_s3(endpoint, orders, careless=True) as careless:
         yield Place(
             "s3",
