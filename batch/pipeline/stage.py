@@ -6,6 +6,7 @@ Threads of the actor process chunks concurrently: while one waits for its respon
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,7 +42,7 @@ patiently = tenacity.retry(
 )
 
 
-class Stage:
+class Stage(ABC):
     """A callable class for `map_batches`; built once per actor.
 
     `parts` are tables of the plan in the object store; a chunk is a range of rows of one of them.
@@ -56,9 +57,9 @@ class Stage:
     def __call__(self, chunks: pa.Table) -> pa.Table:
         return pa.concat_tables([self._chunk(**chunk) for chunk in chunks.to_pylist()])
 
+    @abstractmethod
     def rows(self, planned: pa.Table) -> pa.Table:
         """Return the rows of these images, with `replaces`, and the columns of `Stages` if a replica made them."""
-        raise NotImplementedError
 
     def _chunk(self, part: int, first: int, rows: int) -> pa.Table:
         return self.rows(ray.get(self._parts_of_plan[part]).slice(first, rows))

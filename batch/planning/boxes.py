@@ -5,6 +5,7 @@ results --want--> boxes (id, rank, corners) anti-join rows of the pass --make_to
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -59,11 +60,11 @@ class BoxPass(Pass):
     """Images that failed as larger are due again if they are not larger than this."""
 
     @property
+    @abstractmethod
     def limits(self) -> Mapping[str, object]:
         """Return the conditions on boxes: minimum `scores` by `labels`, `threshold` for other labels, `least_score`
         for all, labels (`only`; empty: all), and the minimum shorter side (`min_side_px`).
         """
-        raise NotImplementedError
 
     def want(self, sql: duckdb.DuckDBPyConnection, tables: Tables) -> None:
         scan(sql, "detected", tables.existing("results"), RESULTS, self.key["inference_key"])

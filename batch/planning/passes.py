@@ -8,6 +8,7 @@ streaming, commits, accounting, dry runs and reports are the same for all and re
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -59,7 +60,7 @@ _ALL = f"""
 
 
 @dataclass(frozen=True)
-class Pass:
+class Pass(ABC):
     """A pass of one model. Subclasses define it; its units (images or detections) are what is counted.
 
     table   table of its rows; `key` and the column `row` identify a row there
@@ -87,45 +88,46 @@ class Pass:
     model: ModelVersion
 
     @property
+    @abstractmethod
     def key(self) -> Mapping[str, str]:
         """Return the columns that have one value in all rows of this pass, `inference_key` first."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def figures(self) -> Mapping[str, str]:
-        raise NotImplementedError
+        """Return SQL of a row of `table` for each field of Counts; see `figures` above."""
 
-    def want(self, sql: duckdb.DuckDBPyConnection, tables: Tables) -> None:
+    def want(self, sql: duckdb.DuckDBPyConnection, tables: Tables) -> None:  # noqa: B027
         """Make `wanted` for the images of the relation `wanted`, if that is another relation."""
 
     def is_due(self) -> str:
         """Return the SQL condition on a unit with its `done` columns, unless the scope names a status."""
         return "(status is null or again)"
 
-    def keep_images(self, sql: duckdb.DuckDBPyConnection) -> None:
+    def keep_images(self, sql: duckdb.DuckDBPyConnection) -> None:  # noqa: B027
         """Remove images without a unit from the scope."""
 
-    def keep_units(self, sql: duckdb.DuckDBPyConnection) -> None:
+    def keep_units(self, sql: duckdb.DuckDBPyConnection) -> None:  # noqa: B027
         """Remove units of images that are not in the scope."""
 
+    @abstractmethod
     def make_todo(self, sql: duckdb.DuckDBPyConnection, due: str, whole: bool) -> None:
         """Make `due` and `todo`. `whole`: no unit has a row yet."""
-        raise NotImplementedError
 
-    def prepare(self, tables: Tables) -> None:
+    def prepare(self, tables: Tables) -> None:  # noqa: B027
         """Write what rows refer to, before the first one."""
 
+    @abstractmethod
     def stage(self, spec: Any, pool: str) -> tuple[type, tuple[Any, ...], int]:
         """Return the class of the stage, its arguments, and the images of a chunk. Imports Ray."""
-        raise NotImplementedError
 
     def facts(self, plan: Plan) -> dict[str, Any]:
         """Return the inputs and counts of the plan, for its log event and the dry run."""
-        raise NotImplementedError
+        return {}
 
     def metrics(self, plan: Plan) -> dict[str, Any]:
         """Return the fields of `metrics` of a sealed run, in addition to its times."""
-        raise NotImplementedError
+        return {}
 
     def reported(self, plan: Plan) -> dict[str, Any]:
         """Return the fields that only reports of this pass have."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,7 @@ def png(seed: int) -> bytes:
 
 
 @dataclass
-class BoxBench:
+class BoxBench(ABC):
     """Files below `root`, catalogued and detected. `labels` are those of the detector."""
 
     table: ClassVar[str]
@@ -120,24 +121,25 @@ class BoxBench:
     def stored(self) -> list[dict[str, Any]]:
         return rows_of(self.tables, self.table)
 
+    @abstractmethod
     def plan(self, read_only: bool = True, **fields: Any) -> Plan:
-        raise NotImplementedError
+        """Return the plan of a run; `fields` are those of its spec."""
 
+    @abstractmethod
     def without_ray(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         """Execute stages in this process; see `without_ray`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def counts(self, run_id: str = "r1", **fields: Any) -> Counts:
         """Execute the pass of one run; needs `without_ray`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def put(self, of: Sequence[tuple[str, int]], status: str = "ok", **more: Any) -> None:
         """Add rows of the table for these detections, as made by another run."""
-        raise NotImplementedError
 
+    @abstractmethod
     def chunks(self, plan: Plan, spec: Any, window: pa.Table) -> Iterator[pa.Table]:
         """Yield what the stage returns for a window of one image."""
-        raise NotImplementedError
 
 
 def without_ray(bench: BoxBench, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
