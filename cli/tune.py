@@ -111,12 +111,19 @@ def tune(
     store = ModelStore(settings.models_url)
     if earlier is not None:
         _require_no_measuring_options(context)
-    if take_back:
-        _undo(store, model, earlier, apply, fmt)
-        return
+    if take_back and (earlier is None or apply):
+        raise BadRequest("--undo goes with --from FOLDER, the applied report, and not with --apply")
     if earlier is not None:
         folder = absolute(earlier)
         result = _earlier(store, model, folder, objective_p99)
+        if take_back:
+            undo(store, result)
+            facts = {"model": result.model, "deployment": result.entry}
+            print_facts(facts, fmt)
+            note(
+                f"{result.model} has its former settings again; replicas follow at their next poll"
+            )
+            return
         todo = advice(result, store.describe(parse_version(result.model)), store.url, folder)
         _print(result, fmt)
     else:
@@ -159,17 +166,6 @@ def _require_no_measuring_options(context: typer.Context) -> None:
         raise BadRequest(
             f"--from measures nothing: {', '.join(f'--{name}' for name in given)} cannot go with it"
         )
-
-
-def _undo(
-    store: ModelStore, model: str, earlier: str | None, also_apply: bool, fmt: Format
-) -> None:
-    if earlier is None or also_apply:
-        raise BadRequest("--undo goes with --from FOLDER, the applied report, and not with --apply")
-    version = store.resolve(parse_ref(model))
-    applied = undo(store, str(version), earlier)
-    print_facts({"model": applied.model, "deployment": applied.before, "was": applied.after}, fmt)
-    note(f"{version} has its former settings again; replicas follow at their next poll")
 
 
 def _earlier(store: ModelStore, model: str, folder: str, objective: float | None) -> TuningResult:
@@ -218,13 +214,13 @@ def _print(result: TuningResult, fmt: Format) -> None:
 
 def _apply(settings: Settings, store: ModelStore, result: TuningResult, folder: str) -> None:
     version = parse_version(result.model)
-    applied = apply_best(store, result, pool_of(settings, store, version.name), folder)
+    applied = apply_best(store, result, pool_of(settings, store, version.name))
     if applied is None:
         note(f"nothing was written: {version} already has these settings")
         return
     note(
-        f"{version} now has {applied.after} in {store.url}/{version.name}/deployment.json; before, it had "
-        f"{applied.before or 'no entry'}. To undo:\n  resight tune {version} --from {folder} --undo"
+        f"{version} now has {applied} in {store.url}/{version.name}/deployment.json; before, it had "
+        f"{result.entry or 'no entry'}. To undo:\n  resight tune {version} --from {folder} --undo"
     )
 
 

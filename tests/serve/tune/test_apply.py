@@ -21,10 +21,9 @@ from model_store.errors import (
     StorageUnreachable,
 )
 from model_store.names import version_id
-from model_store.storage import Folder
 from model_store.store import ModelStore
 from serve.settings import DetectArgs
-from serve.tune.apply import APPLIED, apply_best, undo
+from serve.tune.apply import apply_best, undo
 from serve.tune.results import TuningResult
 from tests.fixtures_local import MOTION, motion_store
 from tests.serve.tune.performance import NOW, at, measured, result
@@ -78,118 +77,99 @@ def everything_else(store: ModelStore) -> dict[str, bytes]:
 
 
 def test_only_the_version_s_entry_changes_and_is_restored(place: str, tmp_path: Path) -> None:
-    store, out = store_of(place), str(tmp_path / "report")
+    store = store_of(place)
     store.folder.write("blobs/deployment.json", json.dumps(OTHERS).encode())
     before, key = everything_else(store), store.describe(ONE).info.inference_key
-    applied = apply_best(store, tuned(store), POOL, out)
-    assert applied is not None
-    assert (applied.before, applied.after) == (None, {"batch": {"max": 4, "wait_ms": 2.0}})
+    facts = tuned(store)
+    applied = apply_best(store, facts, POOL)
+    assert applied == {"batch": {"max": 4, "wait_ms": 2.0}}
     assert entries(store) == OTHERS | {"1": {"batch": {"max": 4, "wait_ms": 2.0}}}
     assert read_deployment(store, ONE).batch == Batch(max=4, wait_ms=2.0)
     assert store.describe(ONE).info.inference_key == key, "rows of before are not due again"
     assert everything_else(store) == before, "config.json, weights, READY, aliases"
-    undo(store, "blobs@1", out)
+    undo(store, facts)
     assert entries(store) == OTHERS
     assert everything_else(store) == before
 
 
 def test_a_file_that_did_not_exist_is_removed_by_undo(tmp_path: Path) -> None:
-    store, out = motion_store(tmp_path / "m", "1"), str(tmp_path / "report")
-    apply_best(store, tuned(store), POOL, out)
+    store = motion_store(tmp_path / "m", "1")
+    facts = tuned(store)
+    apply_best(store, facts, POOL)
     assert entries(store) == {"1": {"batch": {"max": 4, "wait_ms": 2.0}}}
-    undo(store, "blobs@1", out)
+    undo(store, facts)
     assert not store.folder.exists("blobs/deployment.json")
 
 
 def test_the_former_entry_is_restored(tmp_path: Path) -> None:
-    store, out = motion_store(tmp_path / "m", "1"), str(tmp_path / "report")
+    store = motion_store(tmp_path / "m", "1")
     mine = {"1": {"batch": {"max": 2}}}
     store.folder.write("blobs/deployment.json", json.dumps(mine).encode())
-    apply_best(store, tuned(store), POOL, out)
+    facts = tuned(store)
+    apply_best(store, facts, POOL)
     assert entries(store)["1"]["batch"]["max"] == 4
-    undo(store, "blobs@1", out)
+    undo(store, facts)
     assert entries(store) == mine
 
 
 def test_a_report_is_applied_once_and_again_after_undo(tmp_path: Path) -> None:
-    store, out = motion_store(tmp_path / "m", "1"), str(tmp_path / "report")
-    apply_best(store, tuned(store), POOL, out)
-    with pytest.raises(Conflict, match="undo it first"):
-        apply_best(store, tuned(store), POOL, out)
-    undo(store, "blobs@1", out)
+    store = motion_store(tmp_path / "m", "1")
+    facts = tuned(store)
+    apply_best(store, facts, POOL)
+    with pytest.raises(Conflict, match="undo them first"):
+        apply_best(store, facts, POOL)
+    undo(store, facts)
     with pytest.raises(BadRequest, match="nothing to undo"):
-        undo(store, "blobs@1", out)
-    assert apply_best(store, tuned(store), POOL, out) is not None
+        undo(store, facts)
+    assert apply_best(store, facts, POOL) is not None
 
 
 def test_later_changes_are_not_undone(tmp_path: Path) -> None:
-    store, out = motion_store(tmp_path / "m", "1"), str(tmp_path / "report")
-    apply_best(store, tuned(store), POOL, out)
+    store = motion_store(tmp_path / "m", "1")
+    facts = tuned(store)
+    apply_best(store, facts, POOL)
     theirs = {"1": {"batch": {"max": 9}}}
     store.folder.write("blobs/deployment.json", json.dumps(theirs).encode())
     with pytest.raises(Conflict, match="by hand"):
-        undo(store, "blobs@1", out)
+        undo(store, facts)
     assert entries(store) == theirs
 
 
-def test_an_interrupted_write_can_be_undone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store, out = motion_store(tmp_path / "m", "1"), str(tmp_path / "report")
-
-    def crash(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr("serve.tune.apply.write_entry", crash)
-        with pytest.raises(KeyboardInterrupt):
-            apply_best(store, tuned(store), POOL, out)
-    undo(store, "blobs@1", out)
-    assert not store.folder.exists("blobs/deployment.json")
-
-
 def test_nothing_is_written_if_the_current_settings_are_best(tmp_path: Path) -> None:
-    store, out = motion_store(tmp_path / "m", "1"), tmp_path / "report"
-    assert apply_best(store, tuned(store, applies=NOW, best=NOW), POOL, str(out)) is None
+    store = motion_store(tmp_path / "m", "1")
+    assert apply_best(store, tuned(store, applies=NOW, best=NOW), POOL) is None
     assert not store.folder.exists("blobs/deployment.json")
-    assert not out.exists()
 
 
 @pytest.mark.parametrize("best", [None, at(threads=2)])
 def test_nothing_is_written_if_no_batch_meets_the_objective(tmp_path: Path, best: object) -> None:
-    store, out = motion_store(tmp_path / "m", "1"), tmp_path / "report"
+    store = motion_store(tmp_path / "m", "1")
     with pytest.raises(ObjectiveMissed, match="no batch is fast enough"):
-        apply_best(store, tuned(store, applies=None, best=best), POOL, str(out))
+        apply_best(store, tuned(store, applies=None, best=best), POOL)
     assert not store.folder.exists("blobs/deployment.json")
 
 
 def test_the_choice_of_an_unsteady_machine_is_not_written(tmp_path: Path) -> None:
-    store, out = motion_store(tmp_path / "m", "1"), tmp_path / "report"
+    store = motion_store(tmp_path / "m", "1")
     with pytest.raises(Conflict, match="quiet machine"):
-        apply_best(store, tuned(store, unsteady=0.31), POOL, str(out))
+        apply_best(store, tuned(store, unsteady=0.31), POOL)
     assert not store.folder.exists("blobs/deployment.json")
-    assert apply_best(store, tuned(store, unsteady=0.29), POOL, str(out)) is not None
+    assert apply_best(store, tuned(store, unsteady=0.29), POOL) is not None
 
 
 def test_another_model_of_the_same_name_is_rejected(tmp_path: Path) -> None:
     store = motion_store(tmp_path / "m", "1")
     with pytest.raises(BadRequest, match="not the measured version"):
-        apply_best(
-            store, tuned(store).model_copy(update={"inference_key": "1" * 64}), POOL, "unused"
-        )
-    apply_best(store, tuned(store), POOL, str(tmp_path / "report"))
-    with pytest.raises(BadRequest, match="is a report of blobs@1"):
-        undo(store, "blobs@2", str(tmp_path / "report"))
+        apply_best(store, tuned(store).model_copy(update={"inference_key": "1" * 64}), POOL)
 
 
 def test_an_invalid_deployment_json_is_not_changed(tmp_path: Path) -> None:
-    store, out = motion_store(tmp_path / "m", "1"), tmp_path / "report"
+    store = motion_store(tmp_path / "m", "1")
     before = tuned(store)
     store.folder.write("blobs/deployment.json", b"{")
     with pytest.raises(ModelRefused, match="is not JSON"):
-        apply_best(store, before, POOL, str(out))
+        apply_best(store, before, POOL)
     assert store.folder.read("blobs/deployment.json") == b"{"
-    assert not out.exists()
 
 
 @pytest.mark.parametrize(
@@ -203,13 +183,12 @@ def test_an_invalid_deployment_json_is_not_changed(tmp_path: Path) -> None:
 def test_a_report_of_another_pool_is_not_applied(
     tmp_path: Path, pool: dict[str, int], said: str
 ) -> None:
-    store, out = motion_store(tmp_path / "m", "1"), tmp_path / "report"
+    store = motion_store(tmp_path / "m", "1")
     with pytest.raises(Conflict, match=said):
-        apply_best(store, tuned(store), POOL.model_copy(update=pool), str(out))
+        apply_best(store, tuned(store), POOL.model_copy(update=pool))
     with pytest.raises(Conflict, match="pool was small, now default"):
-        apply_best(store, tuned(store, pool="small"), POOL, str(out))
+        apply_best(store, tuned(store, pool="small"), POOL)
     assert not store.folder.exists("blobs/deployment.json")
-    assert not out.exists()
 
 
 @pytest.mark.parametrize("fields", [{}, {"applies": NOW}])
@@ -217,13 +196,12 @@ def test_a_report_of_former_settings_is_not_applied(
     tmp_path: Path, fields: dict[str, object]
 ) -> None:
     """Even if the best settings were the current ones."""
-    store, out = motion_store(tmp_path / "m", "1"), tmp_path / "report"
+    store = motion_store(tmp_path / "m", "1")
     stale, theirs = tuned(store, **fields), {"1": {"batch": {"max": 9}}}
     store.folder.write("blobs/deployment.json", json.dumps(theirs).encode())
     with pytest.raises(Conflict, match="own entry was None, now .*9"):
-        apply_best(store, stale, POOL, str(out))
+        apply_best(store, stale, POOL)
     assert entries(store) == theirs
-    assert not out.exists()
 
 
 def changed(store: ModelStore, batch: dict[str, float]) -> Any:
@@ -237,38 +215,25 @@ def changed(store: ModelStore, batch: dict[str, float]) -> Any:
     return run
 
 
-@pytest.mark.parametrize("batch", [{"max": 9}, {"max": 4, "wait_ms": 2.0}])
-def test_a_concurrent_change_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: dict[str, float]
-) -> None:
-    """Even if it equals what would have been written: this report must not undo it."""
-    store, out = motion_store(tmp_path / "m", "1"), str(tmp_path / "report")
-    with monkeypatch.context() as patch:
-        patch.setattr("serve.tune.apply.write_entry", changed(store, batch))
-        with pytest.raises(Conflict, match="have changed"):
-            apply_best(store, tuned(store), POOL, out)
-    assert entries(store) == {"1": {"batch": batch}}
-    assert not Folder(out).exists(APPLIED), "nothing was applied"
-    with pytest.raises(BadRequest, match="nothing to undo"):
-        undo(store, "blobs@1", out)
-
-
-def test_a_change_during_undo_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store, out = motion_store(tmp_path / "m", "1"), str(tmp_path / "report")
-    apply_best(store, tuned(store), POOL, out)
+def test_a_concurrent_change_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = motion_store(tmp_path / "m", "1")
+    facts = tuned(store)
     with monkeypatch.context() as patch:
         patch.setattr("serve.tune.apply.write_entry", changed(store, {"max": 9}))
         with pytest.raises(Conflict, match="have changed"):
-            undo(store, "blobs@1", out)
+            apply_best(store, facts, POOL)
     assert entries(store) == {"1": {"batch": {"max": 9}}}
+    with pytest.raises(Conflict, match="by hand"):
+        undo(store, facts)
 
 
 @pytest.mark.parametrize("written", [False, True])
-def test_after_a_failed_write_the_record_is_right(
+def test_after_a_failed_write_undo_restores_what_was_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: bool
 ) -> None:
     """The entry may have been written if the acknowledgement was lost."""
-    store, out = motion_store(tmp_path / "m", "1"), str(tmp_path / "report")
+    store = motion_store(tmp_path / "m", "1")
+    facts = tuned(store)
 
     def fails(*given: Any, **known: Any) -> None:
         if written:
@@ -278,23 +243,18 @@ def test_after_a_failed_write_the_record_is_right(
     with monkeypatch.context() as patch:
         patch.setattr("serve.tune.apply.write_entry", fails)
         with pytest.raises(StorageUnreachable, match="timed out"):
-            apply_best(store, tuned(store), POOL, out)
-    assert Folder(out).exists(APPLIED) == written
+            apply_best(store, facts, POOL)
     if written:
-        undo(store, "blobs@1", out)
+        undo(store, facts)
     assert not store.folder.exists("blobs/deployment.json")
 
 
-def test_of_two_concurrent_applications_one_succeeds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store, out = motion_store(tmp_path / "m", "1"), str(tmp_path / "report")
+def test_a_change_during_undo_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = motion_store(tmp_path / "m", "1")
     facts = tuned(store)
-    first = apply_best(store, facts, POOL, out)
-    store.folder.remove("blobs/deployment.json")  # as another process read it
+    apply_best(store, facts, POOL)
     with monkeypatch.context() as patch:
-        patch.setattr(Folder, "exists", lambda *_: False)
-        with pytest.raises(Conflict, match="undo it first"):
-            apply_best(store, facts, POOL, out)
-    assert first is not None
-    assert json.loads(Folder(out).read(APPLIED)) == first.model_dump()
+        patch.setattr("serve.tune.apply.write_entry", changed(store, {"max": 9}))
+        with pytest.raises(Conflict, match="have changed"):
+            undo(store, facts)
+    assert entries(store) == {"1": {"batch": {"max": 9}}}
