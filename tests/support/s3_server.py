@@ -71,14 +71,11 @@ def one_write_at_a_time(app: Callable[..., Iterable[bytes]]) -> Callable[..., It
 
 
 def serve(port: int) -> None:
-    from moto.moto_server.werkzeug_app import (
-        DomainDispatcherApplication,
-        MotoRequestHandler,
-        create_backend_app,
-    )
+    from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
     from werkzeug.serving import run_simple
 
-    app = one_write_at_a_time(DomainDispatcherApplication(create_backend_app))
+    # without the dispatcher to all services of AWS: it lists the folder of their modules at each request
+    app = one_write_at_a_time(create_backend_app("s3"))
     run_simple("127.0.0.1", port, app, threaded=True, request_handler=MotoRequestHandler)
 
 

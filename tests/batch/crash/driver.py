@@ -1,4 +1,5 @@
-"""One driver of a run in a process of its own. All of it is real but the replicas: there are none.
+"""One driver of a run in a process of its own. All of it is real except the replicas, which do not exist, and the
+first publication, which is left out.
 
 Task -> drive(task) -> exit code as of `python -m batch.reprocess`; what was inferred is in `task.inferred`.
 What an image shows is made of its digest. The stage works on one chunk at a time, so that all that is inferred
@@ -20,6 +21,7 @@ import pyarrow as pa
 
 import archive.delta.tables
 import batch.pipeline.commit
+import batch.runs.post_run
 import batch.runs.run
 from archive.delta.tables import Tables
 from batch.jobs.exit_codes import exit_code
@@ -120,6 +122,9 @@ def drive(task: Task) -> None:
     batch.runs.run.stage_rows = stage.stage_rows
     batch.runs.run.Committer = stage.committer
     batch.runs.run.leased = lambda *_: contextlib.nullcontext()  # type: ignore[assignment]
+    batch.runs.post_run.publish_if_first = (
+        lambda *_: {}
+    )  # half of a run's work, and it changes no row
     batch.pipeline.commit.time = stage
     if task.fault:
         archive.delta.tables._commit = Faulty(task.fault, archive.delta.tables._commit, task.orders)
