@@ -10,7 +10,7 @@ import typer
 from cli import model_add, rollout
 from cli.model_add import how_to_serve, identity_of, store
 from cli.output import Format, FormatOption, note, print_facts, print_rows
-from model_store.errors import BadRequest, ModelError, ModelNotFound
+from model_store.errors import BadRequest, ModelNotFound
 from model_store.lazy_imports import lazy_imports
 from model_store.names import parse_ref, version_id
 
@@ -19,6 +19,7 @@ with lazy_imports():
     from batch.remove_model import require_unneeded
     from model_store.load import load_model
     from model_store.names import VersionId, parse_version
+    from model_store.repair import repair
     from model_store.storage import absolute
     from model_store.store import ModelStore, versions_at
     from serve.api.models import model_statuses, rollout_words
@@ -52,18 +53,17 @@ def pull(
     ] = "",
     fmt: FormatOption = Format.table,
 ) -> None:
-    """Copy a version from another store and verify every file. A version that is already here is not copied.
+    """Copy a version from another store and verify every file. Of a version that is here, damaged files are replaced.
 
     Example: resight models pull examples/models/ssdlite-coco
     """
     other, wanted = _version_in(source, model)
-    described, ours = other.describe(wanted), store()
+    files, ours = other.read_files(other.describe(wanted)), store()
     if wanted in ours.versions(wanted.name):
-        if ours.describe(wanted).digests != described.digests:
-            raise ModelError(f"{wanted} is already in {ours.url}, with other files")
-        note(f"{wanted} is already in {ours.url}")
+        repaired = ", ".join(repair(ours, wanted, files))
+        note(f"{wanted} is already in {ours.url}{repaired and f'; repaired: {repaired}'}")
     else:
-        ours.publish(wanted, other.read_files(described))
+        ours.publish(wanted, files)
         note(f"{wanted} copied to {ours.url}; {how_to_serve(ours, wanted)}")
     print_facts(_identity(wanted.name, wanted.version), fmt)
 

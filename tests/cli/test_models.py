@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -317,6 +318,26 @@ def test_pull_copies_a_version_file_by_file_and_is_safe_to_repeat(
     assert ours.digests == theirs.digests(VersionId("motion", "1"))
     assert store.aliases("motion") == {}
     assert "already in" in resight("models", "pull", MODELS, "motion@1").err
+
+
+@pytest.mark.parametrize(
+    ("damage", "repaired"),
+    [
+        (lambda place: (place / "config.json").write_text("{}"), "config.json"),
+        (lambda place: (place / "README.md").unlink(), "README.md"),
+        (lambda place: (place / "READY").write_text("torn"), "READY"),
+        (lambda place: (place / "CLAIM").unlink(), ""),
+    ],
+)
+def test_pull_repairs_a_damaged_version(
+    resight: Resight, store: ModelStore, home: Path, damage: Callable[[Path], object], repaired: str
+) -> None:
+    resight("models", "pull", MODELS, "motion@1").ok()
+    damage(home / "models" / "motion" / "1")
+    done = resight("models", "pull", MODELS, "motion@1")
+    done.ok()
+    assert done.err.rstrip().endswith(f"; repaired: {repaired}") is bool(repaired)
+    store.verify(VersionId("motion", "1"))
 
 
 @pytest.mark.parametrize("words", [["models/motion"], ["models/motion/1"], ["models", "motion"]])

@@ -1,0 +1,35 @@
+"""Repair a damaged version from a copy of it: bytes are replaced only by those that its READY or CLAIM lists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from model_store.errors import ModelExists, StorageUnsafe
+from model_store.inference_key import sha256_hex
+from model_store.names import VersionId
+from model_store.ready import CLAIM, MAX_READY_BYTES, READY, format_ready
+from model_store.store import MAX_VERSION_BYTES, ModelStore
+
+
+def repair(store: ModelStore, version: VersionId, files: Mapping[str, bytes]) -> list[str]:
+    """Replace the damaged and missing files of a READY version by `files`, all of its files; return their names.
+
+    Raises ModelExists, and writes nothing, if the version consists of other files.
+    """
+    ready = format_ready({name: sha256_hex(data) for name, data in files.items()}, str(version))
+    if ready not in (_found(store, version, READY), _found(store, version, CLAIM)):
+        raise ModelExists(f"{version} is already in {store.url}, with other files")
+    wanted = {**files, READY: ready}
+    damaged = [name for name, data in wanted.items() if _found(store, version, name) != data]
+    for name in damaged:
+        store.folder.write(f"{version.name}/{version.version}/{name}", wanted[name])
+    return damaged
+
+
+def _found(store: ModelStore, version: VersionId, name: str) -> bytes | None:
+    """Return the bytes of a file of a version; None if it is missing, too large or not a regular file."""
+    limit = MAX_READY_BYTES if name in (READY, CLAIM) else MAX_VERSION_BYTES
+    try:
+        return store.folder.read_inside(f"{version.name}/{version.version}", name, limit)
+    except (FileNotFoundError, StorageUnsafe):
+        return None
