@@ -102,7 +102,7 @@ def to_end(
     if done.outcome.never_began:
         job = submitted(start, run_ids)
         done = follow(job, run_ids, quiet)
-    return reports_of(job, run_ids, done)
+    return reports_of(run_ids, done)
 
 
 def submitted(start: Callable[[], str], run_ids: Sequence[str]) -> str:
@@ -111,15 +111,23 @@ def submitted(start: Callable[[], str], run_ids: Sequence[str]) -> str:
         return start()
 
 
-def reports_of(job: str, run_ids: Sequence[str], done: Followed) -> Mapping[str, dict[str, Any]]:
+def reports_of(run_ids: Sequence[str], done: Followed) -> Mapping[str, dict[str, Any]]:
     """Return the reports of a successful job and note missing ones. If the job failed, exits with its code."""
+    if (signal := done.outcome.killed_by) is not None:
+        note(
+            f"the job of run {run_ids[0]} was killed by {signal}; its log: resight logs --run {run_ids[0]}"
+        )
+        note("committed results are kept: to continue, run the same command again")
+        raise typer.Exit(5)
     if done.outcome.status != "SUCCEEDED":
         words = done.failed.get("error") or done.outcome.message
         note(f"the job ended with status {done.outcome.status}: {words}")
         raise typer.Exit(done.outcome.exit_code or 5)
     for run_id in run_ids:
         if run_id not in done.reports:
-            note(f"run {run_id} succeeded, but its report is missing; see: ray job logs {job}")
+            note(
+                f"run {run_id} succeeded, but its report is missing; see: resight logs --run {run_id}"
+            )
     return done.reports
 
 

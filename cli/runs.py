@@ -123,7 +123,7 @@ def attach(
     if job is not None:
         run_id, submission_id = job
         done = follow(submission_id, [run_id], fmt is not Format.table)
-        report = reports_of(submission_id, [run_id], done).get(run_id, {"run_id": run_id})
+        report = reports_of([run_id], done).get(run_id, {"run_id": run_id})
     elif run is None:
         words = f"unknown run '{run_id}'" if run_id else "no run has started"
         raise BadRequest(f"{words}: see resight runs list")

@@ -14,6 +14,7 @@ import itertools
 import logging
 import os
 import shlex
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,6 +49,15 @@ class JobOutcome:
     status: str  # Ray's: SUCCEEDED, FAILED, STOPPED
     exit_code: int | None
     message: str
+
+    @property
+    def killed_by(self) -> str | None:
+        """Return the signal that killed the job, such as "SIGKILL"; None if it ended by itself or was stopped."""
+        code = self.exit_code or 0
+        number = -code if code < 0 else code - 128  # of Python, or of a shell
+        stops = (signal.SIGINT, signal.SIGTERM)
+        names = {each.value: each.name for each in signal.Signals if each not in stops}
+        return names.get(number)
 
     @property
     def never_began(self) -> bool:

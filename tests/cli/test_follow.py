@@ -80,13 +80,34 @@ def test_a_job_that_failed_ends_with_its_code_and_words(
     assert "the job ended with status FAILED: the tables are away" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("code", "name"), [(137, "SIGKILL"), (-9, "SIGKILL"), (139, "SIGSEGV")])
+def test_a_killed_job_ends_with_code_5_and_how_to_continue(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], code: int, name: str
+) -> None:
+    jobs = Jobs(monkeypatch, Followed(JobOutcome("FAILED", code, "dump " * 1000), {}, {}))
+    with pytest.raises(typer.Exit) as ended:
+        to_end(jobs.start, ["r"])
+    assert ended.value.exit_code == 5
+    said = capsys.readouterr().err
+    assert f"the job of run r was killed by {name}; its log: resight logs --run r" in said
+    assert "to continue, run the same command again" in said
+    assert "dump" not in said
+
+
+def test_a_stopped_job_ends_with_its_own_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = Jobs(monkeypatch, Followed(JobOutcome("STOPPED", 143, "stopped"), {}, {}))
+    with pytest.raises(typer.Exit) as ended:
+        to_end(jobs.start, ["r"])
+    assert ended.value.exit_code == 143
+
+
 def test_a_report_that_did_not_come_is_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     jobs = Jobs(monkeypatch, Followed(WELL, {"one": {}}, {}))
     assert to_end(jobs.start, ["one", "two"]) == {"one": {}}
     said = capsys.readouterr().err
-    assert "run two succeeded, but its report is missing; see: ray job logs job-1" in said
+    assert "run two succeeded, but its report is missing; see: resight logs --run two" in said
     assert "run one" not in said
 
 
