@@ -5,6 +5,7 @@ app.yaml + settings -> Serve's REST API -> wait until every application runs
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from importlib import resources
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import httpx2
+import tenacity
 import yaml
 
 from model_store.errors import ClusterError
@@ -54,17 +56,23 @@ def _applications(config: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def deploy(settings: Settings, state: ClusterState) -> None:
-    """Deploy the applications and wait until they run. Raises ClusterError, with Serve's message, if one fails."""
+    """Deploy the applications and wait until they run. Raises ClusterError, with Serve's message, if one fails.
+
+    A dashboard that does not answer, as on a busy machine, gets the request again for DEPLOY_TIMEOUT_S.
+    """
     config = serve_config(settings, state.host, state.http_port)
-    url = f"{state.dashboard_url}/api/serve/applications/"
-    answer = httpx2.put(url, json=config, headers=_headers(), timeout=60)
+    try:
+        answer = _put(f"{state.dashboard_url}/api/serve/applications/", config)
+    except httpx2.TransportError as error:
+        raise _no_answer(state.dashboard_url, error) from error
     if answer.status_code >= 400:
         raise ClusterError(f"Ray Serve rejected the applications: {answer.text[:2000]}")
     names = [application["name"] for application in config["applications"]]
     deadline = time.monotonic() + DEPLOY_TIMEOUT_S
     status: dict[str, Any] = {}
     while time.monotonic() < deadline:
-        status = application_status(state.dashboard_url)
+        with contextlib.suppress(ClusterError):
+            status = application_status(state.dashboard_url)
         states = {name: status.get(name, {}).get("status", "NOT_STARTED") for name in names}
         if all(value == "RUNNING" for value in states.values()) and _answers(state):
             deprioritise_ray_processes(state.pid)
@@ -85,10 +93,25 @@ def application_status(dashboard_url: str) -> dict[str, Any]:
         answer = httpx2.get(url, headers=_headers(), timeout=30)
         answer.raise_for_status()
     except httpx2.HTTPError as error:
-        raise ClusterError(
-            f"Ray's dashboard at {dashboard_url} does not answer: {error}"
-        ) from error
+        raise _no_answer(dashboard_url, error) from error
     return dict(answer.json().get("applications", {}))
+
+
+@tenacity.retry(
+    retry=tenacity.retry_if_exception_type(httpx2.TransportError),
+    stop=tenacity.stop_after_delay(DEPLOY_TIMEOUT_S),
+    wait=tenacity.wait_random_exponential(multiplier=0.2, max=5),
+    reraise=True,
+)
+def _put(url: str, config: dict[str, Any]) -> httpx2.Response:
+    """Send the applications; sending them again changes nothing."""
+    return httpx2.put(url, json=config, headers=_headers(), timeout=60)
+
+
+def _no_answer(dashboard_url: str, error: httpx2.HTTPError) -> ClusterError:
+    return ClusterError(
+        f"Ray's dashboard at {dashboard_url} does not answer: {error}; if the machine is busy, try again"
+    )
 
 
 def _answers(state: ClusterState) -> bool:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
+import tenacity
 import yaml
 
 from model_store.errors import ClusterError
+from serve.cluster import deploy
 from serve.cluster.deploy import serve_config
+from serve.cluster.head import ClusterState
 from serve.settings import DetectArgs, Settings
 
 
@@ -96,3 +100,46 @@ def test_a_file_that_is_something_else_is_refused_by_name(
 ) -> None:
     with pytest.raises(ClusterError, match=r"app\.yaml is not a Serve config"):
         config_of(text, "127.0.0.1", monkeypatch, tmp_path)
+
+
+STATE = ClusterState(1, "127.0.0.1", 1, "127.0.0.1:1", "http://127.0.0.1:2", "/tmp")
+RUNNING = {"applications": {name: {"status": "RUNNING"} for name in ("detect", "runs")}}
+
+
+@pytest.fixture
+def dashboard(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A dashboard that drops the first two requests of each method; the methods that it got."""
+    asked: list[str] = []
+
+    def answer(method: str, url: str) -> httpx2.Response:
+        asked.append(method)
+        if asked.count(method) < 3:
+            raise (
+                httpx2.ReadTimeout("timed out")
+                if method == "put"
+                else httpx2.RemoteProtocolError(url)
+            )
+        return httpx2.Response(200, json=RUNNING, request=httpx2.Request(method, url))
+
+    monkeypatch.setattr(httpx2, "put", lambda url, **_: answer("put", url))
+    monkeypatch.setattr(httpx2, "get", lambda url, **_: answer("get", url))
+    monkeypatch.setattr(deploy, "_answers", lambda _: True)
+    monkeypatch.setattr(deploy, "deprioritise_ray_processes", lambda _: None)
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    return asked
+
+
+def test_a_busy_dashboard_is_asked_again(dashboard: list[str]) -> None:
+    deploy.deploy(Settings(), STATE)
+    assert dashboard == ["put"] * 3 + ["get"] * 3
+
+
+def test_a_dashboard_that_never_answers_is_an_error_in_words(
+    dashboard: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put: Any = deploy._put
+    monkeypatch.setattr(put.retry, "stop", tenacity.stop_after_attempt(2))
+    with pytest.raises(
+        ClusterError, match="dashboard at http://127.0.0.1:2 does not answer: timed out"
+    ):
+        deploy.deploy(Settings(), STATE)
