@@ -37,9 +37,14 @@ def register(app: typer.Typer) -> None:
 
 def up(
     host: Annotated[
-        str, typer.Option(help="address to listen on; 0.0.0.0 is every interface and needs a token")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=MAX_PORT, help="HTTP port")] = 8000,
+        str | None,
+        typer.Option(
+            help="address to listen on; 0.0.0.0 is every interface and needs a token; default: 127.0.0.1"
+        ),
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=MAX_PORT, help="HTTP port; default: 8000")
+    ] = None,
     ray_port: Annotated[
         int,
         typer.Option(min=0, max=MAX_PORT, help="port of Ray; if it is taken, another free port"),
@@ -63,6 +68,8 @@ def up(
 ) -> None:
     """Start Ray on this machine and serve the models of the store. Safe to repeat.
 
+    If a cluster of this home is up, another --host or --port than its own is an error.
+
     The field `ready` lists the models that answer, and why others do not. Exit code 6 if a model fails; the cluster
     keeps running.
 
@@ -70,19 +77,24 @@ def up(
     """
     settings = Settings()
     Tables(settings.new_tables_url)  # raises if uploads and runs could not use the path
+    host = "127.0.0.1" if host == "localhost" else host
+    state = read_state(settings)
+    place = (state.host, state.http_port) if state else ("127.0.0.1", 8000)
+    host, port = place[0] if host is None else host, place[1] if port is None else port
+    if state and (host, port) != place:
+        raise BadRequest(
+            f"a cluster of {settings.home_path} is up at {state.endpoint}; to move it: resight down, then resight up "
+            "again. For a second one, set RESIGHT_HOME to another folder"
+        )
     if host not in LOOPBACK and not (settings.token.strip() or TokenFile.of(settings).read()):
         raise BadRequest(
             f"listening on {host} needs a token: export RESIGHT_TOKEN=$(openssl rand -hex 32), or run "
             "resight tokens add NAME --scope detect"
         )
-    host = "127.0.0.1" if host == "localhost" else host
-    state = read_state(settings)
     started = state is None
     if state is None:
         note("starting Ray …")
         state = start(settings, Ports(port, ray_port, dashboard_port), host, object_store_mib)
-    elif (state.host, state.http_port) != (host, port):
-        note(f"already up at {state.endpoint}; to move it: resight down, then resight up")
     join(settings)
     note("deploying serve/app.yaml …")
     try:

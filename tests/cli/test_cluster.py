@@ -36,6 +36,37 @@ def test_up_beyond_loopback_without_a_token_is_refused_before_anything_starts(
     assert not home.exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "refused"),
+    [
+        (["--port", "8100"], False),
+        (["--host", "localhost"], False),
+        ([], False),
+        (["--port", "8000"], True),
+        (["--host", "::1"], True),
+    ],
+)
+def test_up_moves_no_running_cluster(
+    resight: Resight,
+    started: list[Any],
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    refused: bool,
+) -> None:
+    state = ClusterState(1, "127.0.0.1", 8100, "127.0.0.1:1", "http://127.0.0.1:1", "/tmp")
+    monkeypatch.setattr("cli.cluster.read_state", lambda _: state)
+    monkeypatch.setattr("cli.cluster.join", lambda _: None)
+    monkeypatch.setattr("cli.cluster._ready", lambda _: (True, "yes: motion@1", ""))
+    done = resight("up", *words)
+    if refused:
+        assert f"a cluster of {home} is up at http://127.0.0.1:8100; to move" in done.refused(2)
+        assert started == []
+    else:
+        assert "http://127.0.0.1:8100/docs" in done.ok()
+        assert len(started) == 1
+
+
 def test_status_without_a_cluster_says_where_everything_is_and_ends_with_1(
     resight: Resight, home: Path
 ) -> None:
