@@ -33,6 +33,7 @@ from archive.views.run_kinds import DETECTS
 from archive.views.views import View, Views, standing
 from model_store.errors import StorageUnreachable
 from model_store.storage import Folder, absolute, is_local, require_create
+from model_store.storage_errors import storage_error
 
 RECENT = timedelta(days=1)
 """A run with an event in this time may still be active, so its key is kept for any `keep_days`."""
@@ -145,7 +146,7 @@ def prune(tables: Tables, aliased: Mapping[str, str], keep_days: float = KEEP_DA
         except CommitFailedError as error:  # another process called `hold`, or compacted
             retries.wait(error)
         except (OSError, DeltaError) as error:
-            raise StorageUnreachable(f"cannot prune {tables.url}: {error}") from error
+            raise storage_error(f"prune {tables.url}", error) from error
 
 
 def lost(tables: Tables, keys: Collection[str], name: str = "results") -> list[str]:

@@ -27,7 +27,7 @@ from cli import (
     tune,
 )
 from cli.output import errors
-from model_store.errors import Forbidden, ResightError, StorageUnreachable, Unauthorized
+from model_store.errors import Forbidden, ResightError, Unauthorized
 from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
@@ -35,6 +35,7 @@ with lazy_imports():
 
     from archive.views.query import is_of_storage, out_of_memory
     from model_store.libraries import installed_version, resight_version
+    from model_store.storage_errors import is_full, storage_error
 
 LIBRARIES = ("ray", "onnxruntime", "onnxruntime-gpu", "torch")
 
@@ -81,7 +82,7 @@ def resight(
 def main() -> None:
     """Run the command line. Exit codes are in batch/jobs/exit_codes.py and docs/reference/exit-codes.md.
 
-    Errors of DuckDB, Delta and Arrow about missing or damaged files are reported as StorageUnreachable.
+    Errors of libraries about full disks, and about missing or damaged files, are reported as StorageError.
     """
     try:
         app(prog_name="resight")  # also for `python -m resight`: shell completion needs this name
@@ -90,9 +91,9 @@ def main() -> None:
     except Exception as error:
         if isinstance(error, duckdb.OutOfMemoryException):
             _end(out_of_memory(error))
-        if not is_of_storage(error):
+        if not (is_of_storage(error) or is_full(error)):
             raise
-        _end(StorageUnreachable(" ".join(str(error).split())))
+        _end(storage_error("read or write a file", error))
 
 
 def _end(error: ResightError) -> NoReturn:

@@ -26,6 +26,7 @@ from archive.delta.rewrite import rewrite
 from archive.delta.tables import MAINTENANCE, Tables, properties_of
 from model_store.errors import StorageUnreachable
 from model_store.storage import require_create
+from model_store.storage_errors import storage_error
 
 TARGET_BYTES = 128 * 2**20
 TARGET_ROWS = 1_000_000
@@ -98,7 +99,7 @@ def compact(
         try:
             done = _compact_group(tables, name, table, group)
         except (OSError, DeltaError, duckdb.Error, pa.ArrowException) as error:
-            raise StorageUnreachable(f"cannot compact {tables.url}/{name}: {error}") from error
+            raise storage_error(f"compact {tables.url}/{name}", error) from error
         commits, refused = commits + done, refused + (not done)
         rows += sum(file.rows for file in group) * done
         table = tables.existing(name)
@@ -131,7 +132,7 @@ def tidy(tables: Tables, name: str, vacuum: bool = False) -> int:
         table.cleanup_metadata()
         return len(table.vacuum(dry_run=False, full=True)) if vacuum else 0
     except (OSError, DeltaError) as error:
-        raise StorageUnreachable(f"cannot tidy {tables.url}/{name}: {error}") from error
+        raise storage_error(f"tidy {tables.url}/{name}", error) from error
 
 
 def data_files(table: DeltaTable, partition: str | None = None) -> list[DataFile]:

@@ -27,6 +27,7 @@ from archive.delta.sql_literal import literal
 from archive.schemas import PARTITIONS, TABLES
 from model_store.errors import BadRequest, StorageUnreachable, TableConflict
 from model_store.storage import is_local, require_create
+from model_store.storage_errors import in_one_line, is_full, storage_error
 
 COMMIT_ATTEMPTS, LOST_RACES = 20, 100
 """A writer raises TableConflict after this number of failures, or of races lost to other writers.
@@ -60,13 +61,13 @@ class CommitRetries:
         self._table, self._tries = table, Counter[bool]()
 
     def wait(self, error: Exception) -> None:
-        """Raise TableConflict after COMMIT_ATTEMPTS failures or LOST_RACES lost races."""
+        """Raise TableConflict after COMMIT_ATTEMPTS failures or LOST_RACES lost races, StorageFull at once."""
+        if is_full(error):
+            raise storage_error(f"write to {self._table}", error) from error
         lost = isinstance(error, CommitFailedError)
         self._tries[lost] += 1
         if self._tries[lost] >= (LOST_RACES if lost else COMMIT_ATTEMPTS):
-            message = (
-                f"{self._table}: {self._tries.total()} commits rejected, try again later: {error}"
-            )
+            message = f"{self._table}: {self._tries.total()} commits rejected, try again later: {in_one_line(error)}"
             raise TableConflict(message) from error
         max_s = 1.0 if lost else 5.0
         time.sleep(random.uniform(0.5, 1.5) * min(max_s, 0.05 * 2 ** (self._tries[lost] - 1)))
@@ -88,7 +89,7 @@ class Tables:
     def snapshot(self, name: str) -> DeltaTable:
         """Return the newest snapshot; create an empty table if there is none.
 
-        Raises StorageUnreachable, StorageUnsafe.
+        Raises StorageUnreachable, StorageFull, StorageUnsafe.
         """
         table = self.existing(name)
         if table is not None:
@@ -109,7 +110,7 @@ class Tables:
             table = self.existing(name)  # created concurrently by another process
             if table is not None:
                 return table
-            raise StorageUnreachable(f"cannot create table {self._path(name)}: {error}") from error
+            raise storage_error(f"create table {self._path(name)}", error) from error
 
     def existing(self, name: str) -> DeltaTable | None:
         """Return the newest snapshot, or None. Raises StorageUnreachable."""
@@ -118,7 +119,7 @@ class Tables:
         except TableNotFoundError:
             return None
         except (OSError, DeltaError) as error:
-            raise StorageUnreachable(f"cannot open table {self._path(name)}: {error}") from error
+            raise storage_error(f"open table {self._path(name)}", error) from error
 
     def append(
         self,
@@ -137,7 +138,7 @@ class Tables:
         which every attempt checks.
         `replace` names key columns: the same commit deletes the stored rows with these keys. There is one commit per
         KEYS_PER_COMMIT rows, which rewrites the files of its rows; for many rows `archive/delta/replace.py` is cheaper.
-        Raises TableConflict after COMMIT_ATTEMPTS failures or LOST_RACES lost races, StorageUnsafe.
+        Raises TableConflict after COMMIT_ATTEMPTS failures or LOST_RACES lost races, StorageFull, StorageUnsafe.
         """
         require_create(self.url)
         parts = _parts(rows, KEYS_PER_COMMIT) if replace else [rows]

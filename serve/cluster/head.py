@@ -142,6 +142,8 @@ def token_path(settings: Settings) -> Path:
     return path
 
 
+FIRST_LOG_BYTES = 2**16
+"""Space in the home without which Ray is not started: its log would not show why it ended."""
 START_TIMEOUT_S = 120
 RUN_STOP_S = 30
 GRACE_S = 5
@@ -358,11 +360,12 @@ def _state_file(settings: Settings) -> Path:
 
 
 def _make_home(settings: Settings) -> None:
-    """Create the folders to which a cluster writes. Raises StorageUnreachable."""
+    """Create the folders to which a cluster writes. Raises StorageUnreachable, also for a full disk."""
     for folder in (settings.home_path, settings.logs_path):
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=folder).close()
+            with tempfile.TemporaryFile(dir=folder) as file:
+                file.write(bytes(FIRST_LOG_BYTES))
         except OSError as error:
             raise _unusable(settings, error) from error
 

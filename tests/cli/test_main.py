@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -212,6 +213,25 @@ def test_what_a_library_says_of_files_is_one_line_and_exit_code_7(
     monkeypatch.setattr("cli.archive.query", fail)
     text = resight("sql", "select 1").refused(7)
     assert text.endswith("no file\n")
+    assert text.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        duckdb.TransactionException('Could not write file "x.wal": No space left on device'),
+        OSError(errno.ENOSPC, "No space left on device"),
+    ],
+)
+def test_a_full_disk_is_one_line_with_the_way_out(
+    resight: Resight, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("cli.archive.query", fail)
+    text = resight("sql", "select 1").refused(7)
+    assert "No space left on device; free some space there" in text
     assert text.count("\n") == 1
 
 

@@ -11,13 +11,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
-from deltalake.exceptions import CommitFailedError
+from deltalake.exceptions import CommitFailedError, DeltaError
 
 import archive.delta.tables
 from archive.delta.tables import COMMIT_ATTEMPTS, LOST_RACES, MAINTENANCE, Tables, storage_options
 from archive.schemas import TABLES
 from archive.views.query import query
-from model_store.errors import StorageUnreachable, TableConflict
+from model_store.errors import StorageFull, StorageUnreachable, TableConflict
 from tests.archive.racing_writer import absent, write_commits
 from tests.fixtures_local import result_rows, rows_of
 from tests.support.processes import process
@@ -189,6 +189,39 @@ def test_a_writer_loses_more_often_than_it_fails_before_it_gives_up(
     with pytest.raises(TableConflict, match=f"{times + 1} commits rejected"):
         append(tables, "b")
     assert images(tables) == ["a"]
+
+
+FULL = "Generic LocalFileSystem error\n\x1b[31m↳\x1b[0m No space left on device (os error 28)\n"
+AWAY = "Generic S3 error\n \x1b[31m↳\x1b[0m error sending request\n"
+
+
+def test_a_full_disk_is_an_error_at_the_first_attempt(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts: list[Any] = []
+
+    def full(*args: Any) -> None:
+        attempts.append(args)
+        raise DeltaError(FULL)
+
+    append(tables, "a")
+    monkeypatch.setattr("archive.delta.tables._commit", full)
+    words = r"results: Generic LocalFileSystem error No space left on device \(os error 28\); free"
+    with pytest.raises(StorageFull, match=f"cannot write to .*{words} some space there"):
+        append(tables, "b")
+    assert len(attempts) == 1
+
+
+def test_a_store_that_is_away_is_an_error_of_one_line(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any, **__: Any) -> None:
+        raise DeltaError(AWAY)
+
+    monkeypatch.setattr("archive.delta.tables.DeltaTable", away)
+    words = "Generic S3 error error sending request; check that the server is running"
+    with pytest.raises(StorageUnreachable, match=f"cannot open table .*results: {words}"):
+        tables.existing("results")
 
 
 def test_replace_overwrites_what_matches_and_adds_the_rest_in_one_commit(tables: Tables) -> None:

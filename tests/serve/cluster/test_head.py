@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib.util
+import io
 import json
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from model_store.errors import StorageFull
+from model_store.errors import StorageFull, StorageUnreachable
 from serve.cluster import head as cluster
 from serve.cluster.head import LIGHT
 from serve.node_environment import LOGS
@@ -119,3 +120,15 @@ def test_a_full_disk_leaves_no_token(settings: Settings, monkeypatch: pytest.Mon
         with pytest.raises(StorageFull, match=r"ray_token: .*free some space"):
             cluster.token_path(settings)
     assert not settings.ray_token_path.exists()
+
+
+def test_a_full_disk_of_logs_is_an_error_before_ray_starts(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(io.BytesIO):
+        def write(self, _: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: Full())
+    with pytest.raises(StorageUnreachable, match="No space left on device; set RESIGHT_HOME"):
+        cluster._make_home(settings)
