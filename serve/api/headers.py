@@ -12,7 +12,7 @@ import time
 
 from fastapi import Request
 from starlette.middleware import Middleware
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from model_store.errors import BadRequest
 from serve.api.problems import problem
@@ -20,7 +20,10 @@ from serve.cluster.unavailable import Unavailable
 
 
 class PlainHeaders:
-    """Middleware that answers 400 to a request with a header that is not UTF-8."""
+    """Middleware that answers 400 to a request with a header that is not UTF-8, and sends one id with a response.
+
+    Ray adds the header x-request-id also to a response that has it.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -28,7 +31,7 @@ class PlainHeaders:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         name = _undecodable(scope) if scope["type"] == "http" else None
         if name is None:
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, _with_one_id(send))
         else:
             answer = problem(400, "BadRequest", f"the header '{name}' is not UTF-8")
             await answer(scope, receive, send)
@@ -37,6 +40,18 @@ class PlainHeaders:
 def middlewares() -> list[Middleware]:
     """Return the middlewares for Ray."""
     return [Middleware(Unavailable), Middleware(PlainHeaders)]
+
+
+def _with_one_id(send: Send) -> Send:
+    async def send_one_id(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = list(message.get("headers", ()))
+            ids = [header for header in headers if header[0].lower() == REQUEST_ID.encode()]
+            kept = [header for header in headers if header not in ids]
+            message = {**message, "headers": kept + ids[:1]}
+        await send(message)
+
+    return send_one_id
 
 
 def _undecodable(scope: Scope) -> str | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 
 from serve.api.headers import middlewares
 
@@ -32,6 +32,20 @@ async def test_a_header_that_is_no_utf_8_is_refused_by_name(value: bytes, status
     assert answer.status_code == status
     if status == 400:
         assert "'x-session-id' is not UTF-8" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("ids", [["ours", "of ray"], ["of ray"], []])
+async def test_an_answer_has_one_request_id_which_is_the_first(ids: list[str]) -> None:
+    answer = Response()
+    answer.raw_headers += [(b"X-Request-ID", each.encode()) for each in ids]
+    answer.raw_headers += [(b"vary", b"a"), (b"vary", b"b")]
+    api = FastAPI(middleware=middlewares())
+    api.get("/")(lambda: answer)
+    transport = httpx2.ASGITransport(api)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://resight") as client:
+        got = (await client.get("/")).headers
+    assert got.get_list("x-request-id") == ids[:1]
+    assert got.get_list("vary") == ["a", "b"]
 
 
 def test_ray_finds_them_by_the_name_the_cluster_is_given() -> None:
