@@ -24,7 +24,7 @@ with lazy_imports():
     from batch.runs.scope import Scope
     from batch.schedule.archive_state import wanted_version
     from batch.schedule.policy import read_policy
-    from batch.schedule.run_if_due import Needed, if_needed, rolled_back_since
+    from batch.schedule.run_if_due import Needed, if_needed, recorded_publication, rolled_back_since
     from model_store.store import ModelStore
     from serve.settings import Settings
 
@@ -97,17 +97,18 @@ def _if_needed(
         changed = {"model": model, "scope": due.scope, "run_id": due.run_id}
         facts |= run_to_end(spec.model_copy(update=changed), settings, tables, store, follow, fmt)
     if due.publish:
-        view = publish(
-            tables,
-            store,
-            str(due.model.id),
-            reason=f"--if-needed, decision {due.decision_id}",
-            complete=due.scope is None,
-            check=lambda old, new: [
-                *rolled_back_since(tables, new),
-                *failed_gates(tables, old, new, policy.gates),
-            ],
-        )
+        with recorded_publication(tables, due):
+            view = publish(
+                tables,
+                store,
+                str(due.model.id),
+                reason=f"--if-needed, decision {due.decision_id}",
+                complete=due.scope is None,
+                check=lambda old, new: [
+                    *rolled_back_since(tables, new),
+                    *failed_gates(tables, old, new, policy.gates),
+                ],
+            )
         facts["published"] = f"{view.name} {view.serial}"
         tell_silent(tables, view)
     print_facts(facts, fmt)

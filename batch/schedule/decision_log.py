@@ -33,14 +33,21 @@ class Kept:
 
 
 def keep_decision(
-    tables: Tables, facts: Facts, decision: Decision, now: datetime, acted: bool, run_id: str = ""
+    tables: Tables,
+    facts: Facts,
+    decision: Decision,
+    now: datetime,
+    acted: bool,
+    run_id: str = "",
+    decision_id: str = "",
 ) -> Kept:
-    """Append one row. With the `run_id` of a run that it starts, the row is a claim.
+    """Append one row, by default with a new id. With the `run_id` of a run that it starts, the row is a claim.
 
     `now` has a time zone. Raises StorageUnreachable or TableConflict.
     """
-    new = _row(facts, decision, now, acted, run_id)
-    key, decision_id = facts.wanted.inference_key, str(new["decision_id"])
+    decision_id = decision_id or new_decision_id(now)
+    new = _row(facts, decision, now, acted, run_id) | {"decision_id": decision_id}
+    key = facts.wanted.inference_key
     others: list[str | None] = []
 
     def missing(snapshot: DeltaTable, rows: pa.Table) -> pa.Table:
@@ -53,6 +60,10 @@ def keep_decision(
     rows = pa.Table.from_pylist([new], schema=DECISIONS)
     tables.append("decisions", rows, f"decisions:{key}", missing)
     return Kept(decision_id, others[-1])
+
+
+def new_decision_id(now: datetime) -> str:
+    return f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
 
 
 def started_run(tables: Tables, key: str, now: datetime) -> str | None:
@@ -84,7 +95,6 @@ def _row(
 ) -> dict[str, object]:
     wanted, view = facts.wanted, facts.published
     return {
-        "decision_id": f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}",
         "decided_at": now,
         "action": decision.action,
         "acted": acted,

@@ -6,6 +6,8 @@ If several processes decide at once, one starts the run; the others return its i
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -15,8 +17,9 @@ from batch.runs.scope import Scope
 from batch.runs.spec import new_run_id
 from batch.schedule.archive_state import gather, wanted_version
 from batch.schedule.decide import Decision, Facts, decide
-from batch.schedule.decision_log import keep_decision
+from batch.schedule.decision_log import keep_decision, new_decision_id
 from batch.schedule.policy import Policy
+from model_store.errors import ResightError
 from model_store.store import ModelStore, ModelVersion
 
 
@@ -43,8 +46,9 @@ def if_needed(
     publish: bool = False,
     now: datetime | None = None,
 ) -> Needed:
-    """Decide, and record the decision. `model` defaults to the name of the published one; `now` has a time zone.
+    """Decide, and record the decision, except one to publish: see `recorded_publication`.
 
+    `model` defaults to the name of the published one; `now` has a time zone.
     Raises BadRequest if no model is given, none is published, and there are several. Raises ModelError or StorageError.
     """
     now = now or datetime.now(UTC)
@@ -64,9 +68,31 @@ def if_needed(
         decision = replace(
             decision, reasons=(*decision.reasons, "not done: --publish is not given")
         )
-    kept = keep_decision(tables, facts, decision, now, acted=publishes)
-    shown = str(version.id) if publishes else None
-    return Needed(version, facts, decision, kept.decision_id, publish=shown)
+    if publishes:  # `recorded_publication` keeps the decision
+        shown = str(version.id)
+        return Needed(version, facts, decision, new_decision_id(now), publish=shown)
+    kept = keep_decision(tables, facts, decision, now, acted=False)
+    return Needed(version, facts, decision, kept.decision_id)
+
+
+@contextlib.contextmanager
+def recorded_publication(tables: Tables, due: Needed) -> Generator[None]:
+    """Record a decision to publish existing results after the publication, or with the reason why it failed.
+
+    The decision to start a run is already recorded, as the claim of that run.
+    """
+    now = datetime.now(UTC)
+    if due.run_id is not None:
+        yield
+        return
+    try:
+        yield
+    except ResightError as error:
+        reasons = (*due.decision.reasons, f"not done: {error}")
+        failed = replace(due.decision, reasons=reasons)
+        keep_decision(tables, due.facts, failed, now, False, decision_id=due.decision_id)
+        raise
+    keep_decision(tables, due.facts, due.decision, now, True, decision_id=due.decision_id)
 
 
 def rolled_back_since(tables: Tables, new: View) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -20,7 +21,13 @@ from batch.publishing.publish import rollback
 from batch.runs.scope import Scope
 from batch.schedule.archive_state import gather
 from batch.schedule.policy import Due, Policy
-from batch.schedule.run_if_due import Needed, if_needed, local_time, rolled_back_since
+from batch.schedule.run_if_due import (
+    Needed,
+    if_needed,
+    local_time,
+    recorded_publication,
+    rolled_back_since,
+)
 from model_store.errors import GateClosed
 from model_store.store import ModelStore, ModelVersion
 from tests.batch.schedule.test_archive_state import publish, put_media
@@ -95,8 +102,31 @@ def test_a_threshold_that_moved_is_published_only_where_that_is_asked_for(
     assert (needed.scope, needed.run_id) == (None, None)
     assert needed.publish == ("blobs@1" if wanted else None)
     assert ("--publish is not given" in needed.decision.reasons[-1]) is not wanted
+    assert decisions(tables) == ([] if wanted else [("view", False, None)])
+    with recorded_publication(tables, needed) if wanted else contextlib.nullcontext():
+        pass
     assert decisions(tables) == [("view", wanted, None)]
     assert len(Views(tables.url).history()) == 1
+
+
+def test_a_publication_that_a_gate_refused_was_not_carried_out(
+    tables: Tables, store: ModelStore, model: ModelVersion
+) -> None:
+    see(tables, model, "a", "b", "c")
+    publish(tables, model, threshold=0.9)
+    needed = ask(tables, store, publish=True)
+    with pytest.raises(GateClosed), recorded_publication(tables, needed):
+        raise GateClosed("too many images are lost")
+    (row,) = rows_of(tables, "decisions")
+    assert (row["acted"], row["decision_id"]) == (False, needed.decision_id)
+    assert row["reasons"][-1] == "not done: too many images are lost"
+
+
+def test_a_run_s_decision_is_not_recorded_again(tables: Tables, store: ModelStore) -> None:
+    needed = ask(tables, store, model="blobs", publish=True)
+    with pytest.raises(GateClosed), recorded_publication(tables, needed):
+        raise GateClosed("closed")
+    assert decisions(tables) == [("full", True, needed.run_id)]
 
 
 def test_where_nothing_is_due_nothing_is_done_and_that_is_kept(
