@@ -143,7 +143,7 @@ def sql(
 
     Example: resight sql "select label, count(*) from detections group by label" --format csv
     """
-    tables = Tables(Settings().tables_url)
+    tables = Tables(Settings().mounted_tables_url)
     chosen = _chosen(tables, view, run)
     found = query(tables, statement, chosen, allow_files, memory_mib)
     print_rows(found.to_pylist(), fmt, found.column_names)
@@ -165,7 +165,7 @@ def export_command(
 
     Example: resight export detections deer.parquet
     """
-    tables = Tables(Settings().tables_url)
+    tables = Tables(Settings().mounted_tables_url)
     chosen = _chosen(tables, view, run)
     rows = export(tables, relation, out, chosen, memory_mib)
     print_facts({"relation": relation, "rows": rows, "file": str(out)}, fmt)
@@ -194,7 +194,7 @@ def compact_command(
     unknown = sorted(set(names or ()) - set(TABLE_NAMES))
     if unknown:
         raise BadRequest(f"unknown table '{unknown[0]}': use one of {', '.join(TABLE_NAMES)}")
-    tables = Tables(Settings().tables_url)
+    tables = Tables(Settings().mounted_tables_url)
     rows = []
     for name in names or TABLE_NAMES:
         report = asdict(compact(tables, name, min_files=min_files))

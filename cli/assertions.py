@@ -53,7 +53,7 @@ def add(
     In a table of detections, a changed label is a relabel; an empty label or - marks a false detection. Adding a
     file again adds nothing. Example: resight assertions add checked.csv --by "Ana" --dry-run
     """
-    tables = Tables(Settings().tables_url)
+    tables = Tables(Settings().mounted_tables_url)
     read = read_assertions(tables, file, by, at)
     for remark in remarks(tables, read.rows):
         note(remark)
@@ -81,5 +81,5 @@ def list_assertions(
 
     Example: resight assertions list --label deer --format csv
     """
-    found = human_assertions(Tables(Settings().tables_url), media, label, history)
+    found = human_assertions(Tables(Settings().mounted_tables_url), media, label, history)
     print_rows(found.to_pylist(), fmt, found.column_names)

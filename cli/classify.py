@@ -41,7 +41,7 @@ def classify(
     """
     require_model(spec)
     settings = Settings()
-    tables, store = Tables(settings.tables_url), ModelStore(settings.models_url)
+    tables, store = Tables(settings.mounted_tables_url), ModelStore(settings.models_url)
     if dry_run:
         print_facts(dry_run_report(spec, tables, store), fmt)
         return

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from cli.model_add import next_step
 from cli.output import Format, FormatOption, note, print_facts
-from model_store.errors import BadRequest, ClusterError, ModelNotReady, ResightError
+from model_store.errors import BadRequest, ClusterError, ModelNotReady, ResightError, StorageError
 from model_store.lazy_imports import lazy_imports
 from serve.cluster.ports import LOOPBACK, MAX_PORT, Ports
 
@@ -107,6 +108,8 @@ def up(
     facts = {"endpoint": state.endpoint, "docs": f"{state.endpoint}/docs"}
     _, words, fails = _ready(state)
     print_facts(facts | {"ready": words}, fmt)
+    if readiness.NO_MODEL in words:
+        note(f"next: {next_step(ModelStore(settings.models_url))}")
     if block:
         _stay(settings, state)
     elif fails:
@@ -149,6 +152,7 @@ def down(fmt: FormatOption = Format.table) -> None:
 def status(fmt: FormatOption = Format.table) -> None:
     """Show folders, addresses and what is running. Exit code 1 if the detectors do not answer.
 
+    Exit code 7, after the same output, if the tables cannot be read.
     Example: resight status --format json
     """
     settings = Settings()
@@ -160,9 +164,14 @@ def status(fmt: FormatOption = Format.table) -> None:
         "logs": str(settings.logs_path),
         "tokens": TokenFile.of(settings).words(),
         "rollout": _rollout(settings),
-        "archives": archives(Tables(settings.tables_url)),
+        "archives": None,
         "cluster": "down",
     }
+    unreadable: StorageError | None = None
+    try:
+        facts["archives"] = archives(Tables(settings.mounted_tables_url))
+    except StorageError as error:
+        unreadable = error
     state = read_state(settings)
     ready = False
     if state or settings.address:
@@ -180,6 +189,8 @@ def status(fmt: FormatOption = Format.table) -> None:
                 app.get("status") == "RUNNING" for app in applications.values()
             )
     print_facts(facts, fmt)
+    if unreadable:
+        raise unreadable
     if not ready:
         raise typer.Exit(1)
 

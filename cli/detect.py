@@ -60,7 +60,7 @@ def detect(
     drawings = _drawings(files, draw) if draw is not None else {}
     settings = Settings()
     store = ModelStore(settings.models_url)
-    view = None if model else Views(settings.tables_url).current()
+    view = None if model else Views(settings.mounted_tables_url).current()
     version = wanted_version(store, view, model).id
     if not model:
         note(f"model: {version}")

@@ -94,7 +94,7 @@ def run(
     Example: resight filters run small-size --set min_area_frac=0.001 --camera deer-north --dry-run
     """
     settings = Settings()
-    tables = Tables(settings.tables_url)
+    tables = Tables(settings.mounted_tables_url)
     fields = dict(_value(kind, text) for text in values or ())
     if show_it and (dry_run or not follow):
         raise BadRequest("--show waits for the end of the run: leave out --dry-run and --no-follow")
@@ -122,7 +122,7 @@ def rerun(
     and so do the layers above it. Example: resight filters rerun --run 20260514T031500-9f2c1a
     """
     settings = Settings()
-    tables = Tables(settings.tables_url)
+    tables = Tables(settings.mounted_tables_url)
     shown = [layer.layer_id for layer in layers_of(tables, Views(tables.url).current(view))]
     specs = prepare_again(tables, scope, view)
     rows = _run(specs, settings, tables, False, True)
@@ -159,7 +159,7 @@ def review(
     from batch.filters.candidates import candidates
     from batch.filters.review import write_review
 
-    tables = Tables(Settings().tables_url)
+    tables = Tables(Settings().mounted_tables_url)
     shown = view_of_run(tables, run_id) if run_id else view_named(tables, view)
     layers = read_layers(tables)
     chosen = layer_named(layers, layer, shown.layers or layers)

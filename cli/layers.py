@@ -29,7 +29,7 @@ Layers = Annotated[
 @app.command("list")
 def list_layers(view: ViewName = PRODUCTION, fmt: FormatOption = Format.table) -> None:
     """List all layers and their places in a view. Example: resight layers list"""
-    tables = Tables(Settings().tables_url)
+    tables = Tables(Settings().mounted_tables_url)
     current = Views(tables.url).current(view)
     shown = current.layers if current else ()
     counts = _counts(tables)
@@ -82,7 +82,7 @@ def tell_silent(tables: Tables, view: View) -> None:
 
 
 def _switched(view: str, *, reason: str, fmt: Format, **which: list[str]) -> None:
-    tables = Tables(Settings().tables_url)
+    tables = Tables(Settings().mounted_tables_url)
     shown = switch(tables, view, reason=reason, **which)
     by_id = read_layers(tables)
     layers = [f"{by_id[layer_id].kind} {layer_id[:12]}" for layer_id in shown.layers]

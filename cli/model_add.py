@@ -23,7 +23,7 @@ with lazy_imports():
     from model_store.names import VersionId
     from model_store.runtimes.weights_file import read_weights
     from model_store.storage import absolute
-    from model_store.store import ModelInfo, ModelStore, ModelVersion, versions_at
+    from model_store.store import ModelInfo, ModelStore, ModelVersion, get_first_model, versions_at
     from serve.settings import Settings
 
 
@@ -151,6 +151,12 @@ def how_to_serve(models: ModelStore, version: VersionId) -> str:
         return words
     choices = ", ".join(map(str, versions))
     return f"{words}; until one is promoted, '{version.name}' refers to none of {choices}"
+
+
+def next_step(models: ModelStore) -> str:
+    """Return the command after which a first model is served: add one, or promote one of the store."""
+    versions = [version for name in models.names() for version in models.versions(name)]
+    return f"resight models promote {versions[0]}" if versions else get_first_model()
 
 
 def _folder(path: Path) -> str:

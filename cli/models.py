@@ -170,7 +170,7 @@ def remove(
     Example: resight models remove deer@2 --yes
     """
     unwanted, models, settings = parse_version(version), store(), Settings()
-    tables = Tables(settings.tables_url)
+    tables = Tables(settings.mounted_tables_url)
 
     def require() -> None:
         require_unneeded(models, tables, unwanted)

@@ -51,7 +51,7 @@ def plan(
     Example: resight plan --model ssdlite-coco --camera north --since 2026-05-01
     """
     settings = Settings()
-    tables, store = Tables(settings.tables_url), ModelStore(settings.models_url)
+    tables, store = Tables(settings.mounted_tables_url), ModelStore(settings.models_url)
     policy = read_policy(settings.policy_path, required=bool(settings.policy))
     version = wanted_version(store, Views(tables.url).current(), model)
     report = plan_report(tables, store, policy, version, scope)

@@ -50,7 +50,7 @@ def publish(
     Example: resight runs publish 20260514T031500-9f2c1a --reason "new moths"
     """
     settings = Settings()
-    tables, store = Tables(settings.tables_url), ModelStore(settings.models_url)
+    tables, store = Tables(settings.mounted_tables_url), ModelStore(settings.models_url)
     gates = read_policy(settings.policy_path, required=bool(settings.policy)).gates
     before = Views(tables.url).current(view)
     current = publishing.publish(
@@ -76,7 +76,7 @@ def rollback(
 
     Example: resight runs rollback
     """
-    tables = Tables(Settings().tables_url)
+    tables = Tables(Settings().mounted_tables_url)
     current = publishing.rollback(tables, view, reason)
     for text in publishing.rollback_words(tables, current):
         note(text)
@@ -106,7 +106,7 @@ def prune_command(
     Example: resight runs prune --keep-days 30
     """
     settings = Settings()
-    tables, own = Tables(settings.tables_url), settings.models_url
+    tables, own = Tables(settings.mounted_tables_url), settings.models_url
     aliased: dict[str, str] = {}
     for url in [own, *(other_stores(tables.url, own) if store is None else store)]:
         aliased |= _aliased(ModelStore(url), "" if url == own else f" of {url}")

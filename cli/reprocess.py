@@ -57,7 +57,7 @@ def reprocess(
     Example: resight reprocess --model ssdlite-coco --camera north --since 2026-05-01 --dry-run
     """
     settings = Settings()
-    tables, store = Tables(settings.tables_url), ModelStore(settings.models_url)
+    tables, store = Tables(settings.mounted_tables_url), ModelStore(settings.models_url)
     if needed:
         _require_alone(spec, dry_run, publishes, follow)
         _if_needed(spec, settings, tables, store, publishes, follow, fmt)

@@ -60,7 +60,7 @@ def list_runs(
 
     Example: resight runs list --format json
     """
-    tables = Tables(Settings().tables_url)
+    tables = Tables(Settings().mounted_tables_url)
     shown = _shown(tables)
     runs = _rows(tables, f"{_RUNS} limit $max_rows", run_id=None, max_rows=most)
     print_rows([_row(run, shown) for run in runs], fmt, COLUMNS)
@@ -72,7 +72,7 @@ def show(run_id: RunId, fmt: FormatOption = Format.table) -> None:
 
     Example: resight runs show 20260514T031500-9f2c1a
     """
-    tables = Tables(Settings().tables_url)
+    tables = Tables(Settings().mounted_tables_url)
     run = _run(tables, run_id)
     events = _rows(tables, _EVENTS, run_id=run_id, max_rows=SHOWN_EVENTS)
     last = [_event(event) for event in events]
@@ -98,7 +98,7 @@ def log(
 
     Example: resight runs log 20260514T031500-9f2c1a
     """
-    tables = Tables(Settings().tables_url)
+    tables = Tables(Settings().mounted_tables_url)
     _run(tables, run_id)
     print_rows([_event(e) for e in _rows(tables, _EVENTS, run_id=run_id, max_rows=most)], fmt)
 
@@ -116,7 +116,7 @@ def attach(
     Example: resight runs attach 20260514T031500-9f2c1a
     """
     settings = Settings()
-    tables = Tables(settings.tables_url)
+    tables = Tables(settings.mounted_tables_url)
     run = next(iter(_rows(tables, f"{_RUNS} limit 1", run_id=run_id or None)), None)
     has_ended = bool(run_id and run and run["state_now"] in ENDED)
     job = None if has_ended else _job(settings, run_id)
@@ -158,7 +158,7 @@ def cancel(run_id: RunId, fmt: FormatOption = Format.table) -> None:
     """
     settings = Settings()
     job = None
-    tables = Tables(settings.tables_url)
+    tables = Tables(settings.mounted_tables_url)
     if (read_state(settings) or settings.address) and _answers(settings, tables, run_id):
         from batch.jobs.submit import stop
 

@@ -44,7 +44,7 @@ def diff(
     Example: resight runs diff published 20260514T031500-9f2c1a --out impact/
     """
     settings = Settings()
-    tables, models = Tables(settings.tables_url), ModelStore(settings.models_url)
+    tables, models = Tables(settings.mounted_tables_url), ModelStore(settings.models_url)
     gates = read_policy(settings.policy_path, required=bool(settings.policy)).gates
     old_side, new_side = side(tables, models, old), side(tables, models, new)
     if out is not None:

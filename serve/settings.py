@@ -80,6 +80,14 @@ class Settings(BaseSettings):
         return self.tables_url
 
     @property
+    def mounted_tables_url(self) -> str:
+        """`tables_url`, for a command that reads the tables. Raises as `new_tables_url`.
+
+        With RESIGHT_ADDRESS, maybe only the nodes of that cluster have the folder, and nothing is raised.
+        """
+        return self.tables_url if self.address else self.new_tables_url
+
+    @property
     def tokens_url(self) -> str:
         return absolute(self.tokens or str(self.home_path / "tokens.json"))
 

@@ -112,6 +112,13 @@ class Tables:
                 return table
             raise storage_error(f"create table {self._path(name)}", error) from error
 
+    def nothing_here(self) -> StorageUnreachable:
+        """Return the error for a command that needs tables where there are none."""
+        return StorageUnreachable(
+            f"no tables in {self.url}: begin with 'resight ingest FOLDER', which creates them. If they were created "
+            "before, is it mounted?"
+        )
+
     def existing(self, name: str) -> DeltaTable | None:
         """Return the newest snapshot, or None. Raises StorageUnreachable."""
         try:

@@ -86,9 +86,7 @@ def health(
     """
     media = tables.existing("media")
     if media is None:
-        raise StorageUnreachable(
-            f"no tables found in {tables.url}; is it mounted? 'resight ingest' creates them"
-        )
+        raise tables.nothing_here()
     results = tables.existing("results") if view else None
     try:
         with contextlib.closing(Scratch("health", MEMORY_MIB, in_order=False)) as database:

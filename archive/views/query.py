@@ -222,9 +222,7 @@ def _opened(tables: Tables) -> dict[str, DeltaTable | None]:
     with ThreadPoolExecutor(len(TABLES)) as opening:
         opened = dict(zip(TABLES, opening.map(tables.existing, TABLES), strict=True))
     if all(opened[name] is None for name in _FIRST):
-        raise StorageUnreachable(
-            f"no tables found in {tables.url}; is it mounted? 'resight ingest' creates them"
-        )
+        raise tables.nothing_here()
     return opened
 
 

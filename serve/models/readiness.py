@@ -7,7 +7,6 @@ from typing import Protocol
 
 from model_store.errors import ModelNotReady
 from model_store.names import VersionId, parse_version
-from model_store.store import get_first_model
 
 POOL = "pool "
 """Prefix of the key in `failures` for a pool that does not answer."""
@@ -40,8 +39,7 @@ class Serving:
             raise ModelNotReady("; ".join(reasons))
         if not self.loaded:
             raise ModelNotReady(
-                f"{NO_MODEL}: serve one of {store} with 'resight models promote NAME@VERSION'; to begin with: "
-                f"{get_first_model()}"
+                f"{NO_MODEL}: serve one of {store} with 'resight models promote NAME@VERSION'"
             )
 
     @property

@@ -202,7 +202,13 @@ def test_no_second_catalogue_is_made_where_a_disk_is_not_mounted(
     disk = tmp_path / "disk"
     write_files(tmp_path / "archive", {"north/a.jpg": jpeg()})
     monkeypatch.setenv(name, str(disk / below))
-    for words in (["ingest", tmp_path / "archive"], ["up"]):
+    reading = (
+        ["sql", "select 1"],
+        ["reprocess", "--model", "x"],
+        ["runs", "list"],
+        ["layers", "list"],
+    )
+    for words in (["ingest", tmp_path / "archive"], ["up"], *reading):
         assert f"{disk} does not exist; is it mounted?" in resight(*words).refused(7)
     assert not disk.exists()
     disk.mkdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from cli import cluster
 from serve.cluster.head import ClusterState
 from serve.cluster.ports import preferred_or_free
-from serve.models.readiness import PENDING
+from serve.models.readiness import NO_MODEL, PENDING
 from tests.cli.conftest import Resight
 from tests.fixtures_local import MODELS, PHOTOS, jpeg, write_files
 
@@ -84,6 +85,38 @@ def test_status_without_a_cluster_says_where_everything_is_and_ends_with_1(
         "cluster": "down",
     }
     assert resight("status").out.splitlines()[-1] == "cluster   down"
+
+
+def test_status_with_unmounted_tables_shows_the_rest_and_ends_with_7(
+    resight: Resight, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESIGHT_TABLES", str(tmp_path / "disk" / "tables"))
+    done = resight("status", "--format", "json")
+    facts = json.loads(done.out)
+    assert (done.code, facts["home"], facts["archives"]) == (7, str(home), None)
+    assert f"{tmp_path / 'disk'} does not exist; is it mounted?" in done.err
+    monkeypatch.setenv("RESIGHT_ADDRESS", "http://127.0.0.1:1")  # its nodes may have the folder
+    assert resight("runs", "list").code == 0
+
+
+@pytest.mark.parametrize("pulled", [True, False])
+def test_up_names_the_next_step_where_no_model_is_served(
+    resight: Resight,
+    started: list[Any],
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    pulled: bool,
+) -> None:
+    state = ClusterState(1, "127.0.0.1", 8000, "127.0.0.1:1", "http://127.0.0.1:1", "/tmp")
+    monkeypatch.setattr("cli.cluster.read_state", lambda _: state)
+    monkeypatch.setattr("cli.cluster.join", lambda _: None)
+    monkeypatch.setattr("cli.cluster._ready", lambda _: (False, f"no: {NO_MODEL}: serve one", ""))
+    if pulled:
+        shutil.copytree(MODELS / "motion", home / "models" / "motion")
+    done = resight("up")
+    done.ok()
+    step = "models promote motion@1" if pulled else "models pull .*ssdlite-coco"
+    assert re.search(f"^next: resight {step}$", done.err, re.MULTILINE)
 
 
 def test_places_follow_their_variables(

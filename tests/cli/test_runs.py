@@ -161,7 +161,7 @@ def test_where_no_table_is_queries_and_exports_are_refused(
     out = tmp_path / "x.csv"
     out.write_text("old")
     for words in (("sql", LABELS), ("export", "detections", out)):
-        assert "is it mounted? 'resight ingest' creates them" in resight(*words).refused(7)
+        assert "begin with 'resight ingest FOLDER'" in resight(*words).refused(7)
     assert out.read_text() == "old"
 
 

@@ -86,7 +86,7 @@ def test_a_place_without_a_table_is_not_an_empty_archive(tmp_path: Path) -> None
     away = Tables(str(tmp_path / "away"))
     with pytest.raises(
         StorageUnreachable,
-        match="no tables found in .*away; is it mounted. 'resight ingest' creates them",
+        match="no tables in .*away: begin with 'resight ingest FOLDER', .*, is it mounted",
     ):
         query(away, "select count(*) from media")
     assert archives(away) == {}
