@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from serve.cluster.deploy import deploy
 from serve.cluster.head import ClusterState, join, start, stop
 from serve.cluster.ports import Ports, preferred_or_free
 from serve.settings import Settings
+from tests.support.processes import command, forget_environment
 from tests.support.s3_server import CREDENTIALS, s3_server
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine must fail no test
@@ -57,15 +57,7 @@ class Cluster:
     ) -> subprocess.CompletedProcess[str]:
         """Run `resight …` in its own process, from the repository root."""
         places = environment | ({"RESIGHT_TABLES": tables} if tables else {})
-        return subprocess.run(
-            [sys.executable, "-m", "resight", *arguments],
-            cwd=ROOT,
-            env=os.environ | places,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        return command(*arguments, environment=places)
 
     def reprocess(self, *arguments: str, tables: str | None = None) -> dict[str, Any]:
         """A run that must succeed; its JSON report."""
@@ -126,6 +118,7 @@ def cluster(s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
         )
         try:
             join(settings)
+            forget_environment()
             deploy(settings, state)
             yield Cluster(settings, state)
         finally:

@@ -58,7 +58,9 @@ def store(cluster: Any) -> ModelStore:
 @pytest.fixture(autouse=True)
 def back_to_1(cluster: Any, store: ModelStore) -> Iterator[None]:
     yield
-    assert cluster.resight("models", "promote", f"{NAME}@1").returncode == 0
+    url = f"{cluster.url}/v1/models/{NAME}/promote"
+    done = httpx2.post(url, json={"version": "1"}, timeout=120)
+    assert done.json()["state"] == "done", done.text
 
 
 def wait_until(

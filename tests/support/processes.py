@@ -7,17 +7,27 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
+import resight
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+COMMAND_S = 300
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
     [
         "tests.archive.racing_writer",
         "tests.batch.crash.driver",
         "tests.model_store.racing_creator",
+        "cli.main",
         "s3fs",
     ]
 )
@@ -31,6 +41,36 @@ def process(target: Callable[..., object], *args: object) -> BaseProcess:
 def pool(workers: int) -> ProcessPoolExecutor:
     """Return a pool whose processes have the environment of now."""
     return ProcessPoolExecutor(workers, PROCESSES, _take_environment, (dict(os.environ),))
+
+
+def command(*arguments: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run `resight ARGUMENTS` from the repository root, with these variables besides those of now."""
+    with tempfile.TemporaryDirectory() as folder:
+        streams = f"{folder}/out", f"{folder}/err"
+        child = PROCESSES.Process(
+            target=_command, args=({**os.environ, **environment}, arguments, *streams)
+        )
+        child.start()
+        child.join(COMMAND_S)
+        if child.exitcode is None:
+            child.kill()
+            raise subprocess.TimeoutExpired(arguments, COMMAND_S)
+        out, err = (Path(stream).read_text() for stream in streams)
+        return subprocess.CompletedProcess(arguments, child.exitcode, out, err)
+
+
+def _command(environment: dict[str, str], arguments: tuple[str, ...], out: str, err: str) -> None:
+    _take_environment(environment)
+    os.chdir(ROOT)
+    for stream, path in ((sys.stdout, out), (sys.stderr, err)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), stream.fileno())
+    sys.argv = ["resight", *arguments]
+    resight.main()
+
+
+def forget_environment() -> None:
+    """Let the next process be forked from a new server: Ray reads its variables when it is imported."""
+    forkserver._forkserver._stop()
 
 
 def _take_environment(environment: dict[str, str]) -> None:
