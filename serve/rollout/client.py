@@ -1,10 +1,11 @@
-"""Clients of the rollout: `RayRollouts` for the HTTP routes of a replica, `apply_offline` without a cluster."""
+"""Clients of the rollout: `RolloutClient` for the routes and loads of a replica, `apply_offline` without a host."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
 from model_store.errors import ModelNotReady, ResightError
@@ -37,51 +38,55 @@ class Rollouts(Protocol):
     async def refused(self) -> int: ...
 
 
-class RayRollouts:
-    """Calls the cluster's `Rollout` actor. `holder` is the name of the calling actor, if it loads models."""
+class RolloutClient:
+    """Calls the operator of its host by `call(method, *arguments)`. `holder` is the name of the calling process."""
 
-    def __init__(self, actor: Any, holder: str = "") -> None:
-        self._actor, self._holder = actor, holder
+    def __init__(self, call: Callable[..., Awaitable[Any]], holder: str = "") -> None:
+        self._call, self._holder = call, holder
+        self._loads: set[asyncio.Future[Any]] = set()
 
     async def apply(self, operation: Operation, wait_s: float) -> Outcome:
         """Begin an operation; return its outcome or state. Raises Overloaded, StorageUnreachable."""
         new = new_outcome(operation)  # the id is created here, since Ray may repeat the call
-        accepted = _raise_or_return(await self._actor.ask.remote(new))
-        ended: Outcome | None = await self._actor.wait.remote(new.id, wait_s)
+        accepted = _raise_or_return(await self._call("ask", new))
+        ended: Outcome | None = await self._call("wait", new.id, wait_s)
         return ended or accepted
 
     async def outcome(self, outcome_id: str) -> Outcome | None:
-        return await self._actor.wait.remote(outcome_id, 0.0)
+        return await self._call("wait", outcome_id, 0.0)
 
     async def about(self, name: str) -> dict[str, Any]:
-        return await self._actor.about.remote(name)
+        return await self._call("about", name)
 
     async def sync(self) -> list[Outcome]:
-        return await self._actor.sync.remote()
+        return await self._call("sync")
 
     async def counts(self) -> dict[tuple[str, str], int]:
-        return await self._actor.counts.remote()
+        return await self._call("counts")
 
     async def refused(self) -> int:
-        return await self._actor.refused.remote()
+        return await self._call("refused")
 
     async def prove(self, version: VersionId) -> Proof:
         """Return the proof of a version; make it if there is none. Raises ModelError, Overloaded."""
-        return _raise_or_return(await self._call(version, "prove", version))
+        return _raise_or_return(await self._of_version("prove", version))
 
     @contextlib.asynccontextmanager
     async def loading(self, version: VersionId) -> AsyncGenerator[None]:
         """Report the start and the end of a load in this process. Raises ModelError on entering."""
-        _raise_or_return(await self._call(version, "loading", version, self._holder))
+        _raise_or_return(await self._of_version("loading", version, self._holder))
         try:
             yield
         finally:
-            self._actor.loaded.remote(version, self._holder)
+            told = asyncio.ensure_future(self._call("loaded", version, self._holder))
+            self._loads.add(told)
+            told.add_done_callback(self._loads.discard)
+            told.add_done_callback(lambda done: done.cancelled() or done.exception())
 
-    async def _call(self, version: VersionId, method: str, *arguments: Any) -> Any:
+    async def _of_version(self, method: str, version: VersionId, *arguments: Any) -> Any:
         try:
-            return await getattr(self._actor, method).remote(*arguments)
-        except Exception as error:  # the actor is unavailable
+            return await self._call(method, version, *arguments)
+        except Exception as error:  # the operator is unavailable
             raise ModelNotReady(f"{version} cannot be proved now: {error}"[:500]) from error
 
 

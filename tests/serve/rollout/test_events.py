@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,8 +15,7 @@ from model_store.errors import Overloaded, ResightError, StorageUnreachable
 from model_store.names import VersionId
 from model_store.storage import Folder
 from model_store.store import ModelStore
-from serve.rollout import actor
-from serve.rollout.actor import RolloutActor
+from serve.rollout import operator
 from serve.rollout.events import (
     Accepted,
     events,
@@ -28,10 +26,11 @@ from serve.rollout.events import (
     save_operation,
 )
 from serve.rollout.operations import Operation, Outcome, new_outcome
+from serve.rollout.operator import RolloutOperator
 from serve.rollout.proof import Proof
 from serve.rollout.state import AliasState, read_state
 from serve.rollout.steps import PreparedOperation
-from serve.settings import DetectArgs
+from serve.settings import DetectArgs, Pool
 from tests.fixtures_local import motion_store
 from tests.serve.rollout.test_steps import FakeReplicas
 
@@ -100,35 +99,36 @@ class Process:
     """A process of the rollout, with replicas that hold version 1. Proofs wait for `gate`."""
 
     def __init__(self, store: ModelStore) -> None:
-        self.store, self.replicas = store, FakeReplicas(store, {"1"})
+        self.store, self.fakes = store, FakeReplicas(store, {"1"})
         self.gate = threading.Event()
         self.gate.set()
-        self.actor = RolloutActor(DetectArgs(models=store.url, poll_s=0.05))
-        self.actor._rollout.replicas = self.replicas
-        self.actor._rollout.prove = self._prove
+        self.operator = RolloutOperator(DetectArgs(models=store.url, poll_s=0.05), self)
 
-    def _prove(self, version: VersionId) -> Proof:
+    def replicas(self, store: ModelStore, args: DetectArgs) -> FakeReplicas:
+        return self.fakes
+
+    def is_alive(self, holder: str) -> bool:
+        return True
+
+    def prove(self, url: str, version: VersionId, pool: Pool, limit_s: float, digest: str) -> Proof:
         assert self.gate.wait(60)
-        return Proof(1, 0.1)
+        return Proof(1, 0.1, digest)
 
     async def ask(self, outcome: Outcome) -> Outcome:
-        found = await self.actor.ask(outcome)
+        found = await self.operator.ask(outcome)
         assert isinstance(found, Outcome), found
         return found
 
     async def ended(self, outcome_id: str) -> Outcome:
         while True:
-            found = await self.actor.wait(outcome_id, 60)
+            found = await self.operator.wait(outcome_id, 60)
             if found is not None and found.state in ("done", "refused"):
                 return found
             await asyncio.sleep(0.02)
 
 
 @pytest.fixture
-def process(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Process]:
-    context = SimpleNamespace(was_current_actor_reconstructed=False)
-    monkeypatch.setattr(actor.ray, "get_runtime_context", lambda: context)
-    monkeypatch.setattr(actor, "lower_process_priority", lambda: None)
+def process(store: ModelStore) -> Callable[[], Process]:
     return lambda: Process(store)
 
 
@@ -152,16 +152,16 @@ async def test_a_successor_does_what_was_accepted_and_answers_for_it(
     save_operation(store, accepted(version="2"))
     (left,) = open_operations(store)
     successor = process()
-    early = await successor.actor.wait(left.outcome.id, 0)
+    early = await successor.operator.wait(left.outcome.id, 0)
     assert early is not None
     assert early.state == "waiting"
-    await successor.actor.work()
+    await successor.operator.work()
     done = await successor.ended(left.outcome.id)
     assert (done.state, store.aliases(NAME)) == ("done", {"production": "2"})
     ids = [event.outcome.id for event in events(store, NAME)]
     assert ids.count(left.outcome.id) == 1
     third = process()
-    assert await third.actor.wait(left.outcome.id, 0) == done
+    assert await third.operator.wait(left.outcome.id, 0) == done
 
 
 async def test_a_roll_back_that_was_done_but_not_recorded_is_not_done_again(
@@ -169,12 +169,12 @@ async def test_a_roll_back_that_was_done_but_not_recorded_is_not_done_again(
 ) -> None:
     one = process()
     await one.ended((await one.ask(new_outcome(operation(version="2")))).id)
-    begun = one.actor._rollout.begin(operation("rollback"))
+    begun = one.operator._rollout.begin(operation("rollback"))
     outcome = new_outcome(operation("rollback"))
     save_operation(store, Accepted(outcome=outcome, begun=begun))
-    one.actor._rollout.apply(begun)  # and then the process ends
+    one.operator._rollout.apply(begun)  # and then the process ends
     two = process()
-    await two.actor.work()
+    await two.operator.work()
     done = await two.ended(outcome.id)
     assert (done.state, store.aliases(NAME)) == ("done", {"production": "1"})
     assert "is unchanged" in done.detail
@@ -187,10 +187,10 @@ async def test_what_was_recorded_already_is_not_done_again(
     save_operation(store, left)
     record(store, left.outcome.model_copy(update={"state": "done"}), None, None)
     successor = process()
-    await successor.actor.work()
+    await successor.operator.work()
     while list(open_operations(store)):
         await asyncio.sleep(0.02)
-    await asyncio.gather(*successor.actor._tasks.values())
+    await asyncio.gather(*successor.operator._tasks.values())
     assert store.aliases(NAME) == {"production": "1"}
 
 
@@ -198,12 +198,12 @@ async def test_what_contradicts_what_happened_since_is_refused_by_the_successor(
     store: ModelStore, process: Callable[[], Process]
 ) -> None:
     one = process()
-    begun = one.actor._rollout.begin(operation(version="2"))
+    begun = one.operator._rollout.begin(operation(version="2"))
     outcome = new_outcome(operation(version="2"))
     save_operation(store, Accepted(outcome=outcome, begun=begun))
     await one.ended((await one.ask(new_outcome(operation(version="3")))).id)
     two = process()
-    await two.actor.work()
+    await two.operator.work()
     done = await two.ended(outcome.id)
     assert (done.state, done.error) == ("refused", "Conflict")
     assert store.aliases(NAME) == {"production": "3"}
@@ -212,10 +212,10 @@ async def test_what_contradicts_what_happened_since_is_refused_by_the_successor(
 async def test_what_is_too_old_is_recorded_as_not_done(
     store: ModelStore, process: Callable[[], Process]
 ) -> None:
-    left = accepted(age_s=actor.RESUME_S + 60, version="2")
+    left = accepted(age_s=operator.RESUME_S + 60, version="2")
     save_operation(store, left)
     successor = process()
-    await successor.actor.work()
+    await successor.operator.work()
     done = await successor.ended(left.outcome.id)
     assert (done.state, store.aliases(NAME)) == ("refused", {"production": "1"})
     assert "ended before this was done" in done.detail
@@ -243,10 +243,10 @@ async def test_calls_that_are_repeated_while_it_is_written_begin_one_operation(
 ) -> None:
     one, outcome = process(), new_outcome(operation("rollback"))
     await one.ended((await one.ask(new_outcome(operation(version="2")))).id)
-    one.actor._start(one.actor._resume())
+    one.operator._start(one.operator._resume())
     await asyncio.gather(*(one.ask(outcome) for _ in range(5)))
     await one.ended(outcome.id)
-    await asyncio.gather(*one.actor._background, *one.actor._tasks.values())
+    await asyncio.gather(*one.operator._background, *one.operator._tasks.values())
     assert len([e for e in events(store, NAME) if e.outcome.id == outcome.id]) == 1
     assert store.aliases(NAME) == {"production": "1"}
 
@@ -263,7 +263,7 @@ async def test_an_operation_is_done_where_the_store_loses_its_acknowledgement(
     one = process()
     monkeypatch.setattr(Folder, "create", written_twice)
     outcome = await one.ask(new_outcome(operation(version="2")))
-    done = await one.actor.wait(outcome.id, 60)
+    done = await one.operator.wait(outcome.id, 60)
     assert done is not None
     assert done.state == "done"
     assert store.aliases(NAME) == {"production": "2"}
@@ -277,14 +277,16 @@ async def test_what_cannot_be_written_is_not_accepted(
 
     one = process()
     monkeypatch.setattr(Folder, "create", away)
-    assert isinstance(await one.actor.ask(new_outcome(operation(version="2"))), StorageUnreachable)
+    assert isinstance(
+        await one.operator.ask(new_outcome(operation(version="2"))), StorageUnreachable
+    )
     assert store.aliases(NAME) == {"production": "1"}
 
 
 async def test_an_event_that_cannot_be_written_at_once_is_written_later(
     store: ModelStore, process: Callable[[], Process], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, real, failures = process(), actor.record, [1, 2, 3]
+    one, real, failures = process(), operator.record, [1, 2, 3]
 
     def sometimes(*arguments: Any) -> Any:
         if failures:
@@ -292,7 +294,7 @@ async def test_an_event_that_cannot_be_written_at_once_is_written_later(
             raise StorageUnreachable("no route to the store")
         return real(*arguments)
 
-    monkeypatch.setattr(actor, "record", sometimes)
+    monkeypatch.setattr(operator, "record", sometimes)
     done = await one.ended((await one.ask(new_outcome(operation(version="2")))).id)
     while list(open_operations(store)):
         await asyncio.sleep(0.02)
@@ -308,8 +310,8 @@ async def test_a_store_that_lets_nothing_be_removed_gets_one_event_for_each_oper
     monkeypatch.setattr(Folder, "remove", denied)
     one = process()
     done = await one.ended((await one.ask(new_outcome(operation(version="2")))).id)
-    assert not one.actor._background
-    assert process().actor._left_open() == []
+    assert not one.operator._background
+    assert process().operator._left_open() == []
     assert [event.outcome for event in events(store, NAME)] == [done]
 
 
@@ -326,7 +328,7 @@ async def test_the_events_of_a_model_are_listed_once_for_all_its_operations(
 
     one = process()
     monkeypatch.setattr(Folder, "names", names)
-    assert one.actor._left_open() == kept[1:]
+    assert one.operator._left_open() == kept[1:]
     assert listed.count(f"{NAME}/.rollout/events") == 1
     assert list(open_operations(store)) == kept[1:]
 
@@ -342,19 +344,19 @@ async def test_an_operation_whose_task_fails_or_is_cancelled_takes_no_place(
         async def broken(*_: object) -> None:
             raise RuntimeError("broken")
 
-        patch.setattr(one.actor, "_end", broken)
+        patch.setattr(one.operator, "_end", broken)
         outcome = await one.ask(new_outcome(operation(version="2")))
-        task = one.actor._tasks[outcome.id]
+        task = one.operator._tasks[outcome.id]
         if how == "is cancelled":
             task.cancel()
         await asyncio.wait([task])
-        found = await one.actor.wait(outcome.id, 60)
-    assert not one.actor._tasks
+        found = await one.operator.wait(outcome.id, 60)
+    assert not one.operator._tasks
     assert found is not None
     assert found.state == "waiting"
     done = await one.ended((await one.ask(outcome)).id)
     assert done.state == "done"
-    assert not one.actor._tasks
+    assert not one.operator._tasks
 
 
 async def test_a_roll_back_does_not_wait_for_a_promotion_that_hangs(
@@ -375,11 +377,11 @@ async def test_operations_under_way_are_bounded(
 ) -> None:
     one = process()
     one.gate.clear()
-    aliases = [f"a{i}" for i in range(actor.MAX_OPERATIONS)]
+    aliases = [f"a{i}" for i in range(operator.MAX_OPERATIONS)]
     outcomes = [
         await one.ask(new_outcome(operation(version="2", alias=alias))) for alias in aliases
     ]
-    refused = await one.actor.ask(new_outcome(operation("pin")))
+    refused = await one.operator.ask(new_outcome(operation("pin")))
     assert isinstance(refused, Overloaded)
     assert isinstance(refused, ResightError)
     one.gate.set()
@@ -394,11 +396,11 @@ async def test_an_alias_file_that_names_a_version_that_hangs_is_asked_for_once(
     store.set_alias(NAME, "staging", "2")
     store.set_alias(NAME, "nightly", "3")
     for _ in range(3):
-        await one.actor._follow()
-    open_ = [(o.operation.kind, o.operation.alias) for o in one.actor._open()]
+        await one.operator._follow()
+    open_ = [(o.operation.kind, o.operation.alias) for o in one.operator._open()]
     assert sorted(open_).count(("follow", "staging")) == 1
     one.gate.set()
-    done = await one.actor.sync()
+    done = await one.operator.sync()
     assert {outcome.state for outcome in done} == {"done"}
 
 
@@ -408,11 +410,11 @@ async def test_alias_files_that_name_versions_that_hang_leave_room_for_requests(
     one = process()
     await one.ended((await one.ask(new_outcome(operation(version="1")))).id)
     one.gate.clear()
-    for i in range(2 * actor.MAX_OPERATIONS):
+    for i in range(2 * operator.MAX_OPERATIONS):
         store.set_alias(NAME, f"a{i}", "2")
     for _ in range(3):
-        await one.actor._follow()
-    assert len(one.actor._open()) == actor.MAX_OPERATIONS // 2
+        await one.operator._follow()
+    assert len(one.operator._open()) == operator.MAX_OPERATIONS // 2
     assert (await one.ended((await one.ask(new_outcome(operation("pin")))).id)).state == "done"
     one.gate.set()
-    await one.actor.sync()
+    await one.operator.sync()

@@ -1,8 +1,8 @@
-"""The `Rollout` actor, which moves every alias: one in a cluster, detached, restarted by Ray.
+"""Move the aliases of a host: one `RolloutOperator` in a cluster (`serve/cluster/rollout_actor.py`) or in a process.
 
-`ask(outcome)` accepts an operation and returns at once; `wait(id)` returns its outcome. The actor polls the store and
-follows aliases that were changed there. Accepted operations are in the store (`events.py`): after a restart, the
-actor completes them or records why not. It proves the versions that replicas load (`validation.py`).
+`ask(outcome)` accepts an operation and returns at once; `wait(id)` returns its outcome. The operator polls the store
+and follows aliases that were changed there. Accepted operations are in the store (`events.py`): after a restart, they
+are completed, or it is recorded why not. It proves the versions that replicas load (`validation.py`). No Ray.
 """
 
 from __future__ import annotations
@@ -15,22 +15,15 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 from itertools import groupby
-from typing import Any
+from typing import Any, Protocol
 
-import ray
 import structlog
-from ray import serve as ray_serve
-from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 
 from model_store.deployment import read_pool
-from model_store.errors import ModelNotReady, ModelRefused, Overloaded, ResightError
+from model_store.errors import ModelNotReady, Overloaded, ResightError
 from model_store.names import VersionId
 from model_store.storage import Folder
 from model_store.store import ModelStore
-from serve.app_names import APP, DEPLOYMENT
-from serve.cluster.handles import RayReplicas, is_alive
-from serve.inference.os_priority import lower_process_priority
-from serve.log_config import configure_logs
 from serve.rollout.alias_watcher import AliasWatcher
 from serve.rollout.events import (
     Accepted,
@@ -42,14 +35,12 @@ from serve.rollout.events import (
     save_operation,
 )
 from serve.rollout.operations import Operation, Outcome, new_outcome
-from serve.rollout.proof import Proof, prove
-from serve.rollout.sandbox import SandboxPool
+from serve.rollout.proof import Proof
 from serve.rollout.state import AliasState, read_state
-from serve.rollout.steps import PreparedOperation, Rollout
+from serve.rollout.steps import PreparedOperation, Replicas, Rollout
 from serve.rollout.validation import Proofs
 from serve.settings import DetectArgs, Pool, Settings
 
-NAME, NAMESPACE = "resight-rollout", "resight"
 OUTCOMES_KEPT = 500
 MAX_OPERATIONS = 32
 """Maximum concurrent operations, one thread each: none waits for the proof of another."""
@@ -58,30 +49,35 @@ RESUME_S = 600.0
 log = structlog.get_logger("resight.rollout")
 
 
-@ray.remote(num_cpus=0, max_calls=1, max_retries=0)
-def _prove(url: str, version: VersionId, threads: int, digest: str) -> Proof:
-    """Prove a version in a process that ends with the call, on a node of a pool's hardware."""
-    lower_process_priority()
-    return prove(url, version, threads, digest)
+class RolloutHost(Protocol):
+    """What runs the replicas: a cluster, or one process."""
+
+    def replicas(self, store: ModelStore, args: DetectArgs) -> Replicas: ...
+
+    def is_alive(self, holder: str) -> bool:
+        """Return whether the process of a replica, given by its name, still runs."""
+        ...
+
+    def prove(self, url: str, version: VersionId, pool: Pool, limit_s: float, digest: str) -> Proof:
+        """Prove a version in a throw-away process on a machine of its pool.
+
+        Raises ModelError with the error of the process, or how it ended.
+        """
+        ...
 
 
-class RolloutActor:
-    """Async actor: calls interleave, and so do operations (`Rollout`)."""
+class RolloutOperator:
+    """Use it on one event loop: calls interleave, and so do operations (`Rollout`)."""
 
-    def __init__(self, args: DetectArgs) -> None:
-        configure_logs()
-        lower_process_priority()
-        self._loop = asyncio.get_running_loop()
+    def __init__(self, args: DetectArgs, host: RolloutHost) -> None:
+        self._loop, self._host = asyncio.get_running_loop(), host
         self._threads = ThreadPoolExecutor(MAX_OPERATIONS, "operation")
-        self._sandboxes = SandboxPool()
         self._outcomes: OrderedDict[str, Outcome] = OrderedDict()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._counts: Counter[tuple[str, str]] = Counter()
         self._background: set[asyncio.Task[None]] = set()
         self._polls = False
         self._follow_arguments(args)
-        if ray.get_runtime_context().was_current_actor_reconstructed:  # `args` may be outdated
-            self._start(self._catch_up())
 
     async def reconfigure(self, args: DetectArgs) -> None:
         """Apply the arguments of a new deployment: the actor outlives the replicas."""
@@ -113,26 +109,15 @@ class RolloutActor:
         with contextlib.suppress(ResightError):  # at worst, it is proved again when the holder ends
             await self._proofs.loaded(version, holder)
 
-    async def _catch_up(self) -> None:
-        """Get the current arguments from a replica."""
-        detectors = ray_serve.get_deployment_handle(DEPLOYMENT, APP)
-        while True:
-            try:
-                await self.reconfigure(await detectors.arguments.remote())
-                await self.work()
-                return
-            except Exception as error:  # no replica runs yet, for example
-                log.warning("arguments_unknown", error=str(error)[:300])
-                await asyncio.sleep(self._args.poll_s)
-
     def _follow_arguments(self, args: DetectArgs) -> None:
         self._args = args
         store = self._store = ModelStore(args.models or Settings().models_url)
-        replicas = RayReplicas(lambda name: read_pool(store, name), args.pools, args.load_timeout_s)
-        self._rollout = Rollout(store, replicas, self._proved)
+        self._rollout = Rollout(store, self._host.replicas(store, args), self._proved)
         self._watcher = AliasWatcher(store)
         home = Folder(str(Settings().home_path / "proofs"))
-        self._proofs = Proofs(store, home, self._prove_isolated, self._hardware, is_alive)
+        self._proofs = Proofs(
+            store, home, self._prove_isolated, self._hardware, self._host.is_alive
+        )
 
     async def ask(self, outcome: Outcome) -> Outcome | ResightError:
         """Begin an operation, once for each id. It is in the store before this returns.
@@ -180,7 +165,7 @@ class RolloutActor:
         }
 
     async def counts(self) -> dict[tuple[str, str], int]:
-        """Return the number of operations by (kind, outcome) since this actor started."""
+        """Return the number of operations by (kind, outcome) since the start."""
         return dict(self._counts)
 
     async def refused(self) -> int:
@@ -225,7 +210,7 @@ class RolloutActor:
         try:
             detail = await self._loop.run_in_executor(self._threads, self._rollout.apply, begun)
             change: dict[str, Any] = {"state": "done", "detail": detail}
-        except Exception as error:  # the operation is refused; the actor must survive
+        except Exception as error:  # the operation is refused; the operator must survive
             kind = type(error).__name__
             detail = str(error) if isinstance(error, ResightError) else f"{kind}: {error}"
             change = {"state": "refused", "detail": detail[:2000], "error": kind}
@@ -317,27 +302,8 @@ class RolloutActor:
         return {"resources": pool.resources, "gpus": pool.num_gpus, "threads": pool.threads}
 
     def _prove_isolated(self, version: VersionId, digest: str) -> Proof:
-        """Prove a version in a throw-away process, on a node with its pool's `resources`, else on this node.
-
-        Raises ModelError with the error of the process, or how it ended.
-        """
-        hardware, limit_s = self._pool(version.name), self._args.load_timeout_s
-        if not hardware.resources:
-            url = self._store.url
-            return self._sandboxes.prove(url, version, hardware.threads, limit_s, digest)
-        task = _prove.options(resources=hardware.resources)  # GPUs belong to the replicas
-        pending: Any = task.remote(self._store.url, version, hardware.threads, digest)
-        try:
-            return ray.get(pending, timeout=limit_s)
-        except GetTimeoutError:
-            ray.cancel(pending, force=True)
-            raise ModelNotReady(f"{version} did not load and probe within {limit_s:g} s") from None
-        except (WorkerCrashedError, OutOfMemoryError) as error:
-            raise ModelRefused(f"{version} ended the process that loaded it: {error}") from error
-        except RayTaskError as error:
-            if isinstance(error.cause, ResightError):
-                raise error.cause from None
-            raise ModelRefused(f"{version} cannot be loaded: {error.cause!r}"[:1000]) from error
+        pool, limit_s = self._pool(version.name), self._args.load_timeout_s
+        return self._host.prove(self._store.url, version, pool, limit_s, digest)
 
     async def _follow(self) -> None:
         """Begin the operations that the alias files require and that are not running. Raises StorageUnreachable."""
@@ -356,10 +322,3 @@ class RolloutActor:
                 await self._follow()
             except Exception as error:  # the store is unavailable, for example; serving continues
                 log.warning("store_unreadable", store=self._store.url, error=str(error))
-
-
-def start_rollout(args: DetectArgs) -> Any:
-    """Return the actor of the cluster; create it if there is none."""
-    actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(RolloutActor)
-    options = {"name": NAME, "namespace": NAMESPACE, "lifetime": "detached", "get_if_exists": True}
-    return actor.options(**options).remote(args)
