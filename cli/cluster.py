@@ -25,6 +25,7 @@ with lazy_imports():
     from serve.client import Client
     from serve.cluster.deploy import application_status, deploy
     from serve.cluster.head import ClusterState, client_environment, join, read_state, start, stop
+    from serve.embedded.home_lock import served_at
     from serve.models import readiness
     from serve.settings import Settings
 
@@ -87,11 +88,7 @@ def up(
             f"a cluster of {settings.home_path} is up at {state.endpoint}; to move it: resight down, then resight up "
             "again. For a second one, set RESIGHT_HOME to another folder"
         )
-    if host not in LOOPBACK and not (settings.token.strip() or TokenFile.of(settings).read()):
-        raise BadRequest(
-            f"listening on {host} needs a token: export RESIGHT_TOKEN=$(openssl rand -hex 32), or run "
-            "resight tokens add NAME --scope detect"
-        )
+    require_token_beyond_loopback(settings, host)
     started = state is None
     if state is None:
         note("starting Ray …")
@@ -106,7 +103,7 @@ def up(
             stop(settings)
         raise
     facts = {"endpoint": state.endpoint, "docs": f"{state.endpoint}/docs"}
-    _, words, fails = _ready(state)
+    _, words, fails = _ready(state.reachable_url)
     print_facts(facts | {"ready": words}, fmt)
     if readiness.NO_MODEL in words:
         note(f"next: {next_step(ModelStore(settings.models_url))}")
@@ -114,6 +111,15 @@ def up(
         _stay(settings, state)
     elif fails:
         raise ModelNotReady(f"the cluster is up, but a model fails: {fails}")
+
+
+def require_token_beyond_loopback(settings: Settings, host: str) -> None:
+    """Raise BadRequest if no token exists and other machines could send requests."""
+    if host not in LOOPBACK and not (settings.token.strip() or TokenFile.of(settings).read()):
+        raise BadRequest(
+            f"listening on {host} needs a token: export RESIGHT_TOKEN=$(openssl rand -hex 32), or run "
+            "resight tokens add NAME --scope detect"
+        )
 
 
 def _stay(settings: Settings, state: ClusterState) -> None:
@@ -174,14 +180,17 @@ def status(fmt: FormatOption = Format.table) -> None:
         unreadable = error
     state = read_state(settings)
     ready = False
-    if state or settings.address:
+    if endpoint := served_at(settings):
+        ready, words, _ = _ready(endpoint)
+        facts |= {"served_by": "resight serve", "endpoint": endpoint, "ready": words}
+    elif state or settings.address:
         join(settings)
         dashboard = state.dashboard_url if state else settings.address
         applications = application_status(dashboard)
         facts |= {"cluster": "up", "ray_dashboard": dashboard}
         facts |= {f"app_{name}": app.get("status") for name, app in applications.items()}
         if state:
-            ready, words, _ = _ready(state)
+            ready, words, _ = _ready(state.reachable_url)
             facts |= {"endpoint": state.endpoint, "ray_address": state.gcs_address}
             facts |= {"ray_logs": state.logs, "ready": words}
         else:
@@ -218,10 +227,10 @@ def _rollout(settings: Settings) -> str:
     return "; ".join(f"{version}: {roles}" for version, roles in words.items())
 
 
-def _ready(state: ClusterState) -> tuple[bool, str, str]:
+def _ready(url: str) -> tuple[bool, str, str]:
     """Return whether the detectors answer, a text that explains it, and the failing models or an empty text."""
     try:
-        answer = httpx2.get(f"{state.reachable_url}/readyz", timeout=10)
+        answer = httpx2.get(f"{url}/readyz", timeout=10)
     except httpx2.HTTPError as error:
         return False, f"no: {error}", ""
     try:

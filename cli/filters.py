@@ -178,7 +178,7 @@ def _run(
 ) -> list[dict[str, Any]]:
     if dry_run:
         from batch.filters import run as runs
-        from batch.filters.stage import here
+        from batch.filters.run import here
 
         return [_row(spec, runs.dry_run(spec, tables, here).metrics()) for spec in specs]
     join(settings)

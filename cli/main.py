@@ -23,6 +23,7 @@ from cli import (
     plan,
     reprocess,
     runs,
+    serve,
     tokens,
     tune,
 )
@@ -41,6 +42,7 @@ LIBRARIES = ("ray", "onnxruntime", "onnxruntime-gpu", "torch")
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
 cluster.register(app)
+serve.register(app)
 logs.register(app)
 app.add_typer(models.app, name="models")
 app.add_typer(runs.app, name="runs")

@@ -27,15 +27,20 @@ def main(
             "--run-id", help="id of a submitted run; repeat it to execute several in this order"
         ),
     ],
+    own: Annotated[bool, typer.Option("--here", help="in this process, without a cluster")] = False,
 ) -> None:
     """Execute submitted filter runs in order. To submit one: resight filters run small-size"""
     settings = Settings()
     specs = [read_spec(settings.tables_url, name) for name in run_id]
-    begin(settings)
-    from batch.filters.run import execute_all
-    from batch.filters.stage import on_cluster
+    begin(settings, on_cluster=not own)
+    from batch.filters.run import execute_all, here
 
-    for report in execute_all(specs, Tables(settings.tables_url), on_cluster):
+    judge = here
+    if not own:
+        from batch.filters.stage import on_cluster
+
+        judge = on_cluster
+    for report in execute_all(specs, Tables(settings.tables_url), judge):
         seconds = round(report.seconds, 2)
         log.info("report", run_id=report.run_id, seconds=seconds, **report.metrics())
 

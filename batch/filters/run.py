@@ -24,7 +24,7 @@ from archive.delta.snapshot import dataset
 from archive.delta.tables import Tables
 from archive.schemas import ASSERTIONS
 from batch.filters.contract import ClassFilterConfig
-from batch.filters.evaluate import Evaluated, Question, Tally
+from batch.filters.evaluate import Evaluated, Question, Tally, evaluate
 from batch.filters.kinds.classifier import classes_of
 from batch.filters.load import Loaded, load
 from batch.filters.registry import config_of, filter_of
@@ -87,6 +87,12 @@ def dry_run(spec: FilterSpec, tables: Tables, judge: Judge) -> FilterReport:
         for evaluated in judge(loaded.parts(), question, spec.actors):
             tally = tally.plus(evaluated.tally)
     return _report(spec, layer, loaded, tally, None, started)
+
+
+def here(parts: Iterable[pa.Table], question: Question, actors: int) -> Iterator[Evaluated]:
+    """Evaluate the parts one by one in this process; `actors` is ignored."""
+    del actors
+    return (evaluate(part, question) for part in parts)
 
 
 def execute_all(

@@ -1,4 +1,4 @@
-"""Evaluate a filter run in processes of the cluster with Ray Data, or in this process for dry runs.
+"""Evaluate a filter run in processes of the cluster with Ray Data.
 
 parts (pa.Table) -> object store, WINDOW at a time -> JudgeStage actors -> Evaluated, in any order
 """
@@ -17,13 +17,6 @@ from ray.data import ActorPoolStrategy, DataContext
 from batch.filters.evaluate import Evaluated, Question, Tally, evaluate
 from model_store.machine import usable_cores
 from serve.inference.os_priority import lower_process_priority
-
-
-def here(parts: Iterable[pa.Table], question: Question, actors: int) -> Iterator[Evaluated]:
-    """Evaluate the parts one by one; `actors` is ignored."""
-    del actors
-    return (evaluate(part, question) for part in parts)
-
 
 JUDGE_CPUS = 0.5  # logical: a fraction, so that a small cluster cannot deadlock
 WINDOW = 64

@@ -6,6 +6,9 @@ FilterSpecs -> <tables>/filter_runs/<run_id>.json, because lists can be long -> 
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
+import threading
 from collections.abc import Sequence
 
 from pydantic import ValidationError
@@ -13,7 +16,7 @@ from pydantic import ValidationError
 from batch.filters.spec import FilterSpec
 from batch.jobs.submit import submit_job
 from batch.planning.id_list import keep_ids
-from model_store.errors import BadRequest
+from model_store.errors import BadRequest, StorageUnreachable
 from model_store.storage import Folder
 from serve.settings import Settings
 
@@ -28,6 +31,31 @@ def submit_filters(specs: Sequence[FilterSpec], settings: Settings) -> str:
         keep_spec(settings.tables_url, spec)
     arguments = [word for spec in specs for word in ("--run-id", spec.run_id)]
     return submit_job(MODULE, specs[0].run_id, arguments, settings)
+
+
+def start_here(specs: Sequence[FilterSpec], settings: Settings) -> str:
+    """Start the runs in one process of this machine, without a cluster; return its name. Raises StorageError.
+
+    It goes on if this process ends. Its log is HOME/logs/filters-RUN_ID.log.
+    """
+    for spec in specs:
+        keep_ids(settings.tables_url, spec.scope.ids)
+        keep_spec(settings.tables_url, spec)
+    words = [word for spec in specs for word in ("--run-id", spec.run_id)]
+    try:
+        settings.logs_path.mkdir(parents=True, exist_ok=True)
+        with (settings.logs_path / f"filters-{specs[0].run_id}.log").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", MODULE, "--here", *words],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise StorageUnreachable(f"cannot start the run: {error}") from error
+    threading.Thread(target=process.wait, daemon=True).start()  # otherwise it stays as a zombie
+    return f"process {process.pid}"
 
 
 def keep_spec(tables_url: str, spec: FilterSpec) -> None:

@@ -39,9 +39,10 @@ SIGTERM_EXIT = 143
 """128 + SIGTERM, as in a shell; before the exit, results are committed and the run is recorded."""
 
 
-def begin(settings: Settings) -> None:
-    """Connect to Ray, exit on SIGTERM, and lower the priority. Raises ClusterError."""
-    _connect(settings)
+def begin(settings: Settings, on_cluster: bool = True) -> None:
+    """Connect to Ray unless the run needs no cluster, exit on SIGTERM, lower the priority. Raises ClusterError."""
+    if on_cluster:
+        _connect(settings)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(SIGTERM_EXIT))  # after Ray has set its own
     lower_process_priority()
 

@@ -15,12 +15,15 @@ from typing import Any, cast
 import httpx2
 import tenacity
 import yaml
+from pydantic import ValidationError
 
 from model_store.errors import ClusterError
+from model_store.frozen import wrong_fields
+from serve.app_names import APP
 from serve.cluster.head import ClusterState
 from serve.cluster.ports import LOOPBACK
 from serve.inference.os_priority import deprioritise_ray_processes
-from serve.settings import Settings
+from serve.settings import DetectArgs, Settings
 
 DEPLOY_TIMEOUT_S = 180
 
@@ -45,6 +48,22 @@ def serve_config(settings: Settings, host: str, port: int) -> dict[str, Any]:
             f"{source} is not a Serve config like serve/app.yaml: {error!r}"[:1000]
         ) from error
     return config
+
+
+def detect_args(settings: Settings, host: str = LOOPBACK[0]) -> DetectArgs:
+    """Return the arguments of the `detect` application in serve/app.yaml, or the file of RESIGHT_APP.
+
+    Raises ClusterError if they are missing or invalid.
+    """
+    applications = serve_config(settings, host, 8000)["applications"]
+    found = next((one["args"] for one in applications if one.get("name") == APP), None)
+    if found is None:
+        raise ClusterError(f"the application file has no application '{APP}': see serve/app.yaml")
+    try:
+        return DetectArgs.model_validate(found)
+    except ValidationError as error:
+        wrong = wrong_fields(error, DetectArgs, "args")
+        raise ClusterError(f"invalid args of the application '{APP}': {wrong}") from error
 
 
 def _applications(config: dict[str, Any]) -> list[dict[str, Any]]:

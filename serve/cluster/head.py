@@ -37,6 +37,7 @@ from serve.cluster.ports import (
     start_lock,
 )
 from serve.cluster.private_folder import private_folder, private_path
+from serve.embedded.home_lock import served_at
 from serve.node_environment import node_environment
 from serve.settings import Settings
 
@@ -212,6 +213,10 @@ def start(settings: Settings, ports: Ports, host: str, object_store_mib: int) ->
     with start_lock():
         if running := read_state(settings):  # another 'resight up' started it in the meantime
             return running
+        if endpoint := served_at(settings):
+            raise ClusterError(
+                f"'resight serve' serves {settings.home_path} at {endpoint}: stop it with Ctrl-C or SIGTERM"
+            )
         gcs, dashboard = preferred_or_free(ports.ray), preferred_or_free(ports.dashboard)
         inner = inner_ports()
         with log_path.open("wb") as log:

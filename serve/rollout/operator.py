@@ -109,6 +109,12 @@ class RolloutOperator:
         with contextlib.suppress(ResightError):  # at worst, it is proved again when the holder ends
             await self._proofs.loaded(version, holder)
 
+    def stop(self) -> None:
+        """Stop to follow the store. Operations that are not complete are completed by a successor."""
+        for task in (*self._background, *self._tasks.values()):
+            task.cancel()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
     def _follow_arguments(self, args: DetectArgs) -> None:
         self._args = args
         store = self._store = ModelStore(args.models or Settings().models_url)

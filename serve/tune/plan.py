@@ -14,13 +14,12 @@ from pathlib import Path
 from statistics import fmean
 
 import psutil
-from pydantic import ValidationError
 
 from archive.catalogue.listing import EXTENSIONS, list_files
 from model_store.config import Preprocess
 from model_store.deployment import DEFAULT_POOL, own_entry, read_deployment, read_pool
-from model_store.errors import BadRequest, ClusterError, ImageError
-from model_store.frozen import Frozen, wrong_fields
+from model_store.errors import BadRequest, ImageError
+from model_store.frozen import Frozen
 from model_store.images.decode import MAX_PIXELS
 from model_store.images.header import read_header
 from model_store.libraries import library_versions
@@ -29,8 +28,7 @@ from model_store.names import parse_ref
 from model_store.storage import Folder, absolute
 from model_store.store import ModelStore, ModelVersion
 from model_store.transform.preprocess import read_image, shrink_factor
-from serve.app_names import APP
-from serve.cluster.deploy import serve_config
+from serve.cluster.deploy import detect_args
 from serve.models.pools import require_pool
 from serve.settings import DetectArgs, Settings
 from serve.tune.results import Hardware, Machine, Photos, Point, TuningSetup
@@ -140,15 +138,7 @@ def pool_of(settings: Settings, store: ModelStore, name: str) -> DetectArgs:
 
     Raises ModelNotReady for an unknown pool, ClusterError for an invalid application file.
     """
-    applications = serve_config(settings, "127.0.0.1", 8000)["applications"]
-    found = next((one["args"] for one in applications if one.get("name") == APP), None)
-    if found is None:
-        raise ClusterError(f"the application file has no application '{APP}': see serve/app.yaml")
-    try:
-        args = DetectArgs.model_validate(found)
-    except ValidationError as error:
-        wrong = wrong_fields(error, DetectArgs, "args")
-        raise ClusterError(f"invalid args of the application '{APP}': {wrong}") from error
+    args = detect_args(settings)
     pool = read_pool(store, name)
     require_pool(name, pool, {DEFAULT_POOL, *args.pools})
     return args if pool == DEFAULT_POOL else args.of_pool(pool)

@@ -8,56 +8,48 @@ not repeated and affects no rows.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import Any
 
 import ray
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
-from archive.delta.tables import Tables
-from archive.retention import remember_store
-from archive.views.search import Found, Wanted, find
-from model_store.errors import ResightError, StorageError, StorageUnreachable
-from serve.inference.admission import Room
+from archive.views.search import Found, Wanted
+from model_store.errors import ResightError, StorageUnreachable
 from serve.inference.os_priority import lower_process_priority
 from serve.log_config import configure_logs
 from serve.settings import Settings
-from serve.uploads.recorder import Recorder
+from serve.uploads.own_tables import OwnTables
 from serve.uploads.uploads import MAX_WAITING, Upload
 
 NAMESPACE = "resight"
-MAX_SEARCHES, FIND_S, ANSWER_S = 4, 20.0, 40.0
+ANSWER_S = 40.0
 
 
 class RecorderActor:
-    """Actor around `Recorder`."""
+    """Actor around `OwnTables.record`."""
 
     def __init__(self, tables_url: str) -> None:
         configure_logs()
         lower_process_priority()
-        with contextlib.suppress(StorageError):  # the first `record` raises it
-            remember_store(tables_url, Settings().models_url)
-        self._recorder = Recorder(Tables(tables_url))
+        self._tables = OwnTables(tables_url, Settings().models_url)
 
     async def record(self, packed: tuple[bytes, bytes]) -> None:
         """Wait until the rows of `Upload.packed()` are in the tables. Raises as `Recorder.record`."""
-        await self._recorder.record(Upload.unpacked(packed))
+        await self._tables.record(Upload.unpacked(packed))
 
 
 class FinderActor:
-    """Actor around `archive.views.search.find`."""
+    """Actor around `OwnTables.find`."""
 
     def __init__(self, tables_url: str) -> None:
         configure_logs()
         lower_process_priority()
-        self._tables = Tables(tables_url)
-        self._room = Room(MAX_SEARCHES, "searches are running")
+        self._tables = OwnTables(tables_url, Settings().models_url)
 
     async def find(self, wanted: Wanted) -> Found | ResightError:
         """Search images. Returns a ResightError instead of raising it, as Ray would wrap it."""
         try:
-            with self._room.place():
-                return await asyncio.to_thread(find, self._tables, wanted, FIND_S)
+            return await self._tables.find(wanted)
         except ResightError as error:
             return error
 

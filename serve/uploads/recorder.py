@@ -19,7 +19,7 @@ from archive.catalogue.row_updates import add_files
 from archive.delta.append import add_results
 from archive.delta.compact import compact
 from archive.delta.tables import Tables
-from model_store.errors import Overloaded, StorageError
+from model_store.errors import Overloaded, StorageError, StorageUnreachable
 from serve.uploads.uploads import MAX_BYTES, MAX_WAITING, Upload
 
 FLUSH_S, MAX_WAIT_S, PATIENCE = 5.0, 60.0, 2
@@ -51,6 +51,17 @@ class Recorder:
         self._bytes += upload.nbytes
         self._has_rows.set()
         await done
+
+    async def close(self) -> None:
+        """Commit the rows that wait, without another attempt. Rows of a failed commit are missing rows."""
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        while self._waiting:
+            taken = self._waiting[:MAX_IN_COMMIT]
+            try:
+                await self._flush(taken)
+            except _UNRELATED as error:
+                self._end(taken, StorageUnreachable(f"the rows were not written: {error!r}"[:500]))
 
     async def _work(self) -> None:
         wait_s = self._flush_s

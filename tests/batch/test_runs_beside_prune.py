@@ -18,7 +18,7 @@ from archive.schemas import MEDIA, SNIPS
 from archive.views.views import View, Views
 from batch.filters.prepare import prepare
 from batch.filters.run import execute as execute_filter
-from batch.filters.stage import here
+from batch.filters.run import here
 from batch.planning.plan import make_plan, pinned
 from batch.runs.accounting import Counts, read_back
 from batch.runs.post_run import seal_what_is_there

@@ -19,9 +19,8 @@ from archive.annotations.layers import Layer, keep_layer, read_layers
 from archive.delta.tables import Tables
 from archive.views.views import Views
 from batch.filters.registry import FILTERS
-from batch.filters.run import execute
+from batch.filters.run import execute, here
 from batch.filters.spec import FilterSpec
-from batch.filters.stage import here
 from batch.jobs.submit import JobOutcome
 from cli.follow import Followed
 from tests.batch.filters.scene import box, publish, put, sha, shown, tables_at

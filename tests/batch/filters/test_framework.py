@@ -28,9 +28,8 @@ from batch.filters import load
 from batch.filters.columns import COLUMNS, rows_of_table
 from batch.filters.layers import of_silent, silent, switch, unfounded
 from batch.filters.prepare import prepare, prepare_again
-from batch.filters.run import FilterReport, dry_run, execute, execute_all
+from batch.filters.run import FilterReport, dry_run, execute, execute_all, here
 from batch.filters.scope import FilterScope
-from batch.filters.stage import here
 from batch.planning.select import select_scope
 from batch.runs.scope import Scope
 from cli import filters

@@ -16,9 +16,8 @@ from fastapi.testclient import TestClient
 from archive.delta.tables import Tables
 from batch.app import RunsArgs, build
 from batch.filters.http_api import MAX_REQUESTS, build_runs_api
-from batch.filters.run import execute
+from batch.filters.run import execute, here
 from batch.filters.spec import FilterSpec
-from batch.filters.stage import here
 from serve.auth.guard import Access
 from serve.inference.admission import SMALL_BODIES
 from serve.settings import Settings

@@ -20,8 +20,7 @@ from batch.filters.candidates import candidates
 from batch.filters.layers import switch
 from batch.filters.prepare import prepare
 from batch.filters.review import Candidate, read_accepted, write_review
-from batch.filters.run import execute
-from batch.filters.stage import here
+from batch.filters.run import execute, here
 from model_store.errors import BadRequest
 from tests.batch.filters.scene import KEY, box, publish, put, shown, tables_at
 from tests.fixtures_local import encoded, put_results, result_rows, rows_of, write_files

@@ -22,9 +22,8 @@ from batch.filters.contract import Filter, FilterConfig, Rows, Said
 from batch.filters.evaluate import Evaluated
 from batch.filters.layers import switch, unfounded
 from batch.filters.prepare import prepare
-from batch.filters.run import FilterReport, dry_run, execute
+from batch.filters.run import FilterReport, dry_run, execute, here
 from batch.filters.scope import FilterScope
-from batch.filters.stage import here
 from batch.planning.id_list import name_ids
 from batch.publishing.publish import rollback
 from batch.runs.accounting import Counts

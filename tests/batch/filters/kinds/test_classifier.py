@@ -14,8 +14,7 @@ from archive.delta.tables import Tables
 from archive.schemas import CLASSIFICATIONS
 from batch.filters.layers import switch
 from batch.filters.prepare import prepare
-from batch.filters.run import FilterReport, execute
-from batch.filters.stage import here
+from batch.filters.run import FilterReport, execute, here
 from model_store.errors import BadRequest
 from tests.batch.filters.scene import KEY, box, publish, put, sha, shown, tables_at
 from tests.fixtures_local import rows_of

@@ -1,0 +1,63 @@
+"""serve: answer images over HTTP from this process, without a cluster."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cli.cluster import require_token_beyond_loopback
+from cli.output import note
+from model_store.lazy_imports import lazy_imports
+from serve.cluster.ports import MAX_PORT
+
+with lazy_imports():
+    import asyncio
+
+    from archive.delta.tables import Tables
+    from batch.filters.http_api import build_runs_api
+    from batch.filters.submit import start_here
+    from serve.auth.guard import Access
+    from serve.cluster.deploy import detect_args
+    from serve.cluster.head import token_path
+    from serve.embedded.host import EmbeddedHost
+    from serve.embedded.server import serve as serve_until_signal
+    from serve.log_config import configure_logs
+    from serve.settings import Settings
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(serve)
+
+
+def serve(
+    host: Annotated[
+        str, typer.Option(help="address to listen on; 0.0.0.0 is every interface and needs a token")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=MAX_PORT, help="HTTP port")] = 8000,
+) -> None:
+    """Serve the models of the store from this process, without Ray: for one machine. Ctrl-C ends it.
+
+    The HTTP API is that of 'resight up', and the folders are the same; stop one to start the other. SIGHUP reads the
+    alias files again. It has no bounds on slow clients: beyond a trusted network put a proxy in front of it.
+
+    Example: resight serve --port 8000
+    """
+    settings = Settings()
+    Tables(settings.new_tables_url)  # raises if uploads and runs could not use the path
+    require_token_beyond_loopback(settings, host)
+    host = "127.0.0.1" if host == "localhost" else host
+    args = detect_args(settings, host).model_copy(update={"pools": {}})
+    configure_logs()
+    token_path(settings)  # as 'resight up' does: a home without it may lack its disk, and so its list of tokens
+    runs = build_runs_api(
+        settings, Access.of(settings, args.require_token), args.cors_origins, start_here
+    )
+
+    def ready(served: EmbeddedHost) -> None:
+        serving = served.engine.serving()
+        note(f"serving {', '.join(serving.loaded) or 'no model yet'} at http://{host}:{port}")
+        for label, why in serving.failures.items():
+            note(f"not {label}: {why}")
+
+    asyncio.run(serve_until_signal(settings, args, (host, port), runs, ready))

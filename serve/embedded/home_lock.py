@@ -1,0 +1,51 @@
+"""The lock of a home that `resight serve` holds, so that no cluster and no second process serves it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Generator
+
+from model_store.errors import ClusterError, StorageUnreachable
+from serve.settings import Settings
+
+LOCK = "server.lock"
+
+
+@contextlib.contextmanager
+def locked(settings: Settings, endpoint: str) -> Generator[None]:
+    """Hold the lock; the file has the address for others. Raises ClusterError if another process holds it."""
+    home = settings.home_path
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        file = (home / LOCK).open("a+")
+    except OSError as error:
+        raise StorageUnreachable(
+            f"cannot use {home} as the home: {error}; set RESIGHT_HOME to a folder that you can write to"
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ClusterError(
+                f"'resight serve' serves {home} already, at {served_at(settings)}: stop it with Ctrl-C or SIGTERM"
+            ) from None
+        file.truncate(0)
+        file.write(json.dumps({"pid": os.getpid(), "endpoint": endpoint}))
+        file.flush()
+        yield
+
+
+def served_at(settings: Settings) -> str:
+    """Return the address at which 'resight serve' serves this home, or an empty text."""
+    try:
+        with (settings.home_path / LOCK).open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return ""
+            except BlockingIOError:
+                return str(json.loads(file.read())["endpoint"])
+    except (OSError, ValueError, KeyError):
+        return ""

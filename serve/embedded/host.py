@@ -1,0 +1,121 @@
+"""One process in place of a cluster: an engine, the operator of its aliases and the writer of its uploads. No Ray.
+
+EmbeddedHost(args) --start()--> ready to answer by `application`; close() commits what waits
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from fastapi import FastAPI
+
+from model_store.deployment import DEFAULT_POOL, read_pool
+from model_store.errors import ModelNotReady
+from model_store.names import VersionId
+from model_store.store import ModelStore
+from serve.api.app import build_http_api
+from serve.auth.guard import Access
+from serve.inference.engine import Engine
+from serve.models.pools import require_pool
+from serve.models.replica import Replica
+from serve.observability.traces import Traces
+from serve.rollout.client import RolloutClient
+from serve.rollout.operator import RolloutOperator
+from serve.rollout.proof import Proof
+from serve.rollout.sandbox import SandboxPool
+from serve.rollout.state import ModelState
+from serve.settings import DetectArgs, Pool, Settings
+from serve.uploads.own_tables import OwnTables
+from serve.uploads.uploads import Uploads
+
+ACTIVATE_TIMEOUT_S = 30.0
+T = TypeVar("T")
+
+
+class EmbeddedHost:
+    """Implements `serve.rollout.operator.RolloutHost`. Make and use it on one event loop."""
+
+    def __init__(self, settings: Settings, args: DetectArgs) -> None:
+        self._settings, self._loop = settings, asyncio.get_running_loop()
+        self._holder = f"process {os.getpid()} of {time.time_ns()}"
+        self._sandboxes = SandboxPool()
+        self.replica = Replica()
+        self._operator = RolloutOperator(args, self)
+        self.rollouts = RolloutClient(
+            lambda method, *words: getattr(self._operator, method)(*words), self._holder
+        )
+        self.engine = self.replica.engine = Engine(args, Traces.of_environment(), self.rollouts)
+        self._tables = OwnTables(settings.tables_url, settings.models_url)
+
+    async def start(self) -> None:
+        """Load every aliased version, then follow the alias files. Raises StorageUnreachable."""
+        await self.engine.start()
+        await self._operator.work()
+
+    def application(self) -> FastAPI:
+        """Return the HTTP API, as a replica of a cluster has it."""
+        args, settings = self.engine.args, self._settings
+        counted = self.engine.metrics.uploaded
+        uploads = Uploads(settings.uploads_url, self._tables, counted, args.limits.free_mib)
+        access = Access.of(settings, args.require_token)
+        return build_http_api(
+            self.engine, access, self.rollouts, cors_origins=args.cors_origins, uploads=uploads
+        )
+
+    async def close(self) -> None:
+        """Commit the rows of uploads that wait, and stop all threads and processes."""
+        await self._tables.close()
+        self._operator.stop()
+        self.engine.stop()
+        await asyncio.to_thread(self._sandboxes.stop)
+
+    def replicas(self, store: ModelStore, args: DetectArgs) -> OwnReplica:
+        return OwnReplica(self.replica, self._loop, store, args.load_timeout_s)
+
+    def is_alive(self, holder: str) -> bool:
+        """Return whether this process is the holder: no other one serves this home."""
+        return holder == self._holder
+
+    def prove(self, url: str, version: VersionId, pool: Pool, limit_s: float, digest: str) -> Proof:
+        return self._sandboxes.prove(url, version, pool.threads, limit_s, digest)
+
+
+class OwnReplica:
+    """Implements `serve.rollout.steps.Replicas` with the replica of this process, for the operator's threads."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        loop: asyncio.AbstractEventLoop,
+        store: ModelStore,
+        load_timeout_s: float,
+    ) -> None:
+        self._replica, self._loop, self._store = replica, loop, store
+        self._load_timeout_s = load_timeout_s
+
+    def holds(self, version: VersionId, digest: str) -> bool:
+        return self._result(self._replica.holds(str(version), digest))
+
+    def ensure(self, version: VersionId, digest: str) -> None:
+        require_pool(version.name, read_pool(self._store, version.name), {DEFAULT_POOL})
+        self._result(self._replica.ensure(str(version), digest), self._load_timeout_s)
+
+    def activate(self, name: str, state: ModelState) -> None:
+        pool = read_pool(self._store, name)
+        self._result(self._replica.activate(name, state.model_dump(mode="json"), pool))
+
+    def release(self, version: VersionId) -> None:
+        self._result(self._replica.release(str(version)))
+
+    def _result(self, call: Coroutine[Any, Any, T], limit_s: float = ACTIVATE_TIMEOUT_S) -> T:
+        """Return the result of a call on the event loop. Raises its ResightError, and ModelNotReady if it is late."""
+        pending = asyncio.run_coroutine_threadsafe(call, self._loop)
+        try:
+            return pending.result(limit_s)
+        except TimeoutError:
+            pending.cancel()
+            raise ModelNotReady(f"the replica did not answer within {limit_s:g} s") from None

@@ -1,0 +1,111 @@
+"""Serve an application from this process until a signal; only one host at a time serves a home.
+
+SIGTERM and SIGINT end it after the requests that it has accepted, SIGHUP reads the alias files again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import signal
+from collections.abc import Awaitable, Callable, Generator, MutableMapping
+from typing import Any
+
+import uvicorn
+
+from model_store.errors import ClusterError
+from serve.cluster.head import read_state
+from serve.cluster.ports import is_free, start_lock
+from serve.embedded.home_lock import locked
+from serve.embedded.host import EmbeddedHost
+from serve.settings import DetectArgs, Settings
+
+END_S = 60
+"""Seconds for accepted requests to end, as in a cluster (`serve/app.py`)."""
+IDLE_S = 10
+"""Seconds for the next request of a connection to start."""
+
+Asgi = Callable[[MutableMapping[str, Any], Callable[..., Any], Callable[..., Any]], Awaitable[None]]
+
+
+async def serve(
+    settings: Settings,
+    args: DetectArgs,
+    address: tuple[str, int],
+    runs: Asgi,
+    ready: Callable[[EmbeddedHost], None],
+) -> None:
+    """Serve the detectors at /, and `runs` at /runs; call `ready` before the first request can be answered.
+
+    Raises ClusterError if the address is in use, or another host serves this home; StorageUnreachable.
+    """
+    if not is_free(*address):
+        raise ClusterError(
+            f"{address[0]}:{address[1]} is in use; stop the program that listens there, or choose another port with "
+            "'resight serve --port'"
+        )
+    with sole_host(settings, f"http://{address[0]}:{address[1]}"):
+        host = EmbeddedHost(settings, args)
+        try:
+            await host.start()
+            gc.freeze()  # as a replica of a cluster does
+            server = _Server(_config(_together(host.application(), runs), address))
+            loop = asyncio.get_running_loop()
+            for received in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(received, setattr, server, "should_exit", True)
+            loop.add_signal_handler(
+                signal.SIGHUP, lambda: asyncio.ensure_future(host.rollouts.sync())
+            )
+            ready(host)
+            await server.serve()
+        finally:
+            await host.close()
+
+
+@contextlib.contextmanager
+def sole_host(settings: Settings, endpoint: str) -> Generator[None]:
+    """Hold the home for this process. Raises ClusterError if a cluster or another process serves it."""
+    with contextlib.ExitStack() as held:
+        with start_lock():  # 'resight up' starts under it
+            if state := read_state(settings):
+                raise ClusterError(
+                    f"a cluster serves {settings.home_path} at {state.endpoint}: stop it with 'resight down'"
+                )
+            held.enter_context(locked(settings, endpoint))
+        yield
+
+
+class _Server(uvicorn.Server):
+    """A server without signal handlers of its own, which would end the process before the rows are committed."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+
+def _config(application: Asgi, address: tuple[str, int]) -> uvicorn.Config:
+    return uvicorn.Config(
+        application,  # pyright: ignore[reportArgumentType]
+        host=address[0],
+        port=address[1],
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        server_header=False,
+        timeout_keep_alive=IDLE_S,
+        timeout_graceful_shutdown=END_S,
+    )
+
+
+def _together(detect: Asgi, runs: Asgi) -> Asgi:
+    async def application(
+        scope: MutableMapping[str, Any], receive: Callable[..., Any], send: Callable[..., Any]
+    ) -> None:
+        if scope["type"] == "http" and scope["path"].startswith("/runs/"):
+            await runs({**scope, "root_path": "/runs"}, receive, send)
+        else:
+            await detect(scope, receive, send)
+
+    return application
