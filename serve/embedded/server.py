@@ -54,9 +54,7 @@ async def serve(
             loop = asyncio.get_running_loop()
             for received in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(received, setattr, server, "should_exit", True)
-            loop.add_signal_handler(
-                signal.SIGHUP, lambda: asyncio.ensure_future(host.rollouts.sync())
-            )
+            loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(host.reload()))
             ready(host)
             await server.serve()
         finally:

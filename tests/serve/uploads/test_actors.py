@@ -1,25 +1,11 @@
-"""The start of the recorder's process, before its first upload; the rest needs a cluster (tests/cluster)."""
+"""The bounds of the actors that the manual states; the rest needs a cluster (tests/cluster)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
-import serve.uploads.actors
-from archive.retention import other_stores
-from serve.uploads.actors import ANSWER_S, FIND_S, MAX_SEARCHES, RecorderActor
-
-
-async def test_uploads_leave_the_address_of_their_model_store_in_the_tables(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("configure_logs", "lower_process_priority"):
-        monkeypatch.setattr(serve.uploads.actors, name, lambda: None)
-    monkeypatch.setenv("RESIGHT_MODELS", str(tmp_path / "models"))
-    RecorderActor(str(tmp_path / "tables"))
-    found = other_stores(str(tmp_path / "tables"), "s3://another/store")
-    assert found == [str(tmp_path / "models")]
+from serve.uploads.actors import ANSWER_S
+from serve.uploads.own_tables import FIND_S, MAX_SEARCHES
 
 
 def test_the_manual_has_the_limits_of_a_page_of_images() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,11 @@ from archive.catalogue.row_updates import add_files
 from archive.catalogue.uploads import keep
 from archive.delta.append import add_results
 from archive.delta.tables import Tables
+from archive.retention import other_stores
 from model_store.errors import Overloaded, StorageUnreachable, TableConflict
 from model_store.storage import Folder
 from serve.inference.engine import Engine
+from serve.uploads.own_tables import OwnTables
 from serve.uploads.recorder import Recorder
 from serve.uploads.uploads import Upload
 from tests.fixtures_local import jpeg, photo, result_rows, rows_of
@@ -263,3 +267,62 @@ async def test_all_that_was_seen_is_recorded(engine: Engine, tmp_path: Path) -> 
     assert (row["model_name"], row["model_version"]) == ("ssdlite-coco", "1")
     assert (row["width_px"], row["height_px"]) == (answer.image.width_px, answer.image.height_px)
     assert row["inference_key"] == answer.model.inference_key
+
+
+async def test_rows_that_wait_at_the_end_are_committed_at_once(
+    tables: Tables, uploads: list[Upload]
+) -> None:
+    recorder = Recorder(tables, flush_s=60)
+    waiting = [asyncio.create_task(recorder.record(one)) for one in uploads]
+    await asyncio.sleep(SOON_S)
+    await recorder.close()
+    await asyncio.wait_for(asyncio.gather(*waiting), 10)
+    assert images(tables, "media") == images(tables, "results") == digests(uploads)
+
+
+async def test_an_end_during_a_commit_loses_and_doubles_nothing(
+    tables: Tables, uploads: list[Upload], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, real = threading.Event(), serve.uploads.recorder.commit
+
+    def slow(*given: Any) -> None:
+        begun.set()
+        time.sleep(0.3)
+        real(*given)
+
+    monkeypatch.setattr(serve.uploads.recorder, "commit", slow)
+    recorder = Recorder(tables, SOON_S)
+    waiting = [asyncio.create_task(recorder.record(one)) for one in uploads]
+    await asyncio.to_thread(begun.wait, 10)
+    await recorder.close()
+    await asyncio.wait_for(asyncio.gather(*waiting), 10)
+    await asyncio.sleep(0.5)  # the interrupted commit ends in its thread
+    assert images(tables, "media") == images(tables, "results") == digests(uploads)
+
+
+async def test_the_end_waits_for_no_tables_that_are_away(
+    tables: Tables, uploads: list[Upload], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any) -> None:
+        raise StorageUnreachable("away")
+
+    monkeypatch.setattr(serve.uploads.recorder, "commit", away)
+    recorder = Recorder(tables, flush_s=60)
+    waiting = asyncio.create_task(recorder.record(uploads[0]))
+    await asyncio.sleep(SOON_S)
+    await asyncio.wait_for(recorder.close(), 10)
+    with pytest.raises(StorageUnreachable, match="not written"):
+        await waiting
+
+
+async def test_uploads_leave_the_address_of_their_model_store_in_the_tables(
+    tmp_path: Path, uploads: list[Upload]
+) -> None:
+    place, store = str(tmp_path / "tables"), str(tmp_path / "models")
+    own = OwnTables(place, store)
+    waiting = asyncio.create_task(own.record(uploads[0]))
+    while not other_stores(place, "s3://another/store"):
+        await asyncio.sleep(SOON_S)
+    await own.close()
+    await waiting
+    assert other_stores(place, "s3://another/store") == [store]

@@ -1,0 +1,116 @@
+"""One process as host: its aliases, its uploads and its end, without a socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from archive.delta.tables import Tables
+from model_store.names import version_id
+from model_store.store import ModelStore
+from serve.embedded.host import EmbeddedHost
+from serve.rollout.client import apply_offline
+from serve.rollout.operations import Operation
+from serve.settings import DetectArgs, Settings
+from tests.fixtures_local import jpeg, motion_store, rows_of
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelStore:
+    monkeypatch.setenv("RESIGHT_HOME", str(tmp_path / "home"))
+    return motion_store(tmp_path / "home" / "models", "1", "2")
+
+
+@pytest.fixture
+async def host(store: ModelStore) -> AsyncIterator[EmbeddedHost]:
+    host = EmbeddedHost(Settings(), arguments(store))
+    await host.start()
+    yield host
+    await host.close()
+
+
+def arguments(store: ModelStore) -> DetectArgs:
+    return DetectArgs(models=store.url, workers=1, poll_s=0.05, require_token=False)
+
+
+def client(host: EmbeddedHost) -> httpx2.AsyncClient:
+    (Settings().ray_token_path).touch()  # otherwise a token is needed: the home was never used
+    transport = httpx2.ASGITransport(host.application())
+    return httpx2.AsyncClient(transport=transport, base_url="http://resight", timeout=60)
+
+
+async def version_of(api: httpx2.AsyncClient) -> str:
+    answer = await api.post("/v1/detect", params={"model": "blobs"}, content=jpeg())
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["model"]["version"])
+
+
+async def test_a_promotion_is_proved_apart_and_switches_the_next_request(
+    host: EmbeddedHost, store: ModelStore
+) -> None:
+    async with client(host) as api:
+        assert await version_of(api) == "1"
+        moved = await api.post("/v1/models/blobs/promote", json={"version": "2"})
+        assert moved.json()["state"] == "done", moved.text
+        assert await version_of(api) == "2"
+    assert store.aliases("blobs") == {"production": "2"}
+    proofs = (Path(Settings().home_path) / "proofs").glob("*.json")
+    assert len(list(proofs)) == 2, "each version was proved before it was loaded"
+
+
+async def test_a_promotion_by_the_command_line_is_followed(
+    host: EmbeddedHost, store: ModelStore
+) -> None:
+    await asyncio.to_thread(
+        apply_offline, store, Operation(kind="promote", name="blobs", version="2")
+    )
+    async with client(host) as api, asyncio.timeout(30):
+        while await version_of(api) != "2":
+            await asyncio.sleep(0.05)
+
+
+async def test_a_version_that_cannot_be_loaded_leaves_the_alias(
+    host: EmbeddedHost, store: ModelStore
+) -> None:
+    store.folder.write("blobs/2/config.json", b"{}")
+    async with client(host) as api:
+        moved = await api.post("/v1/models/blobs/promote", json={"version": "2"})
+        assert "the file was changed or truncated" in moved.text
+        assert await version_of(api) == "1"
+    assert store.aliases("blobs") == {"production": "1"}
+
+
+async def test_uploads_that_wait_at_the_end_are_in_the_tables_once(store: ModelStore) -> None:
+    host = EmbeddedHost(Settings(), arguments(store))
+    await host.start()
+    async with client(host) as api:
+        for shade in (40, 80, 80):
+            kept = await api.post(
+                "/v1/images",
+                params={"model": "blobs", "camera": "north"},
+                content=jpeg(shade=shade),
+            )
+            assert kept.status_code in (200, 201, 202), kept.text
+    await host.close()
+    tables = Tables(Settings().tables_url)
+    for name in ("media", "results"):
+        counted = Counter(row["media_sha256"] for row in rows_of(tables, name))
+        assert len(counted) == 2
+        assert set(counted.values()) == {1}
+
+
+async def test_a_second_host_on_the_same_home_finds_what_the_first_has_left(
+    store: ModelStore,
+) -> None:
+    for _ in range(2):
+        host = EmbeddedHost(Settings(), arguments(store))
+        await host.start()
+        assert host.engine.models.holds(
+            version_id("blobs", "1"), store.describe(version_id("blobs", "1")).digest
+        )
+        await host.close()

@@ -1,0 +1,122 @@
+"""`resight serve` as a process: signals, the lock of its home, and runs of filters without a cluster."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+import serve.embedded.server
+from archive.delta.tables import Tables
+from model_store.errors import ClusterError
+from serve.cluster.head import ClusterState, start
+from serve.cluster.ports import Ports, preferred_or_free
+from serve.embedded.home_lock import locked, served_at
+from serve.embedded.server import sole_host
+from serve.settings import Settings
+from tests.fixtures_local import ROOT, jpeg, motion_store, rows_of
+
+STATE = ClusterState(1, "127.0.0.1", 8000, "127.0.0.1:6379", "http://127.0.0.1:8265", "nowhere")
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("RESIGHT_HOME", str(tmp_path / "home"))
+    motion_store(tmp_path / "home" / "models", "1")
+    return Settings()
+
+
+class Server:
+    """A process of `resight serve`."""
+
+    def __init__(self) -> None:
+        self.port = preferred_or_free(0)
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "resight", "serve", "--port", str(self.port)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        deadline = time.monotonic() + 120
+        while not self._answers():
+            assert self.process.poll() is None, self.process.communicate()[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+    def _answers(self) -> bool:
+        try:
+            return httpx2.get(f"{self.url}/readyz", timeout=5).status_code == 200
+        except httpx2.HTTPError:
+            return False
+
+    def end(self, with_: signal.Signals) -> int:
+        self.process.send_signal(with_)
+        return self.process.wait(60)
+
+
+@pytest.fixture
+def server(settings: Settings) -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.process.kill()
+    server.process.communicate()
+
+
+def test_sigterm_ends_it_with_every_upload_recorded(server: Server, settings: Settings) -> None:
+    for shade in (40, 80):
+        kept = httpx2.post(
+            f"{server.url}/v1/images",
+            params={"model": "blobs", "camera": "north"},
+            content=jpeg(shade=shade),
+            timeout=60,
+        )
+        assert kept.is_success, kept.text
+    assert server.end(signal.SIGTERM) == 0
+    assert len(rows_of(Tables(settings.tables_url), "results")) == 2
+    assert served_at(settings) == ""
+
+
+def test_while_it_serves_no_other_host_starts_and_after_kill_9_one_does(
+    server: Server, settings: Settings
+) -> None:
+    assert served_at(settings) == server.url
+    with pytest.raises(ClusterError, match=f"already, at {server.url}"), locked(settings, "mine"):
+        pass
+    with pytest.raises(ClusterError, match=f"at {server.url}: stop it with Ctrl-C"):
+        start(settings, Ports(preferred_or_free(0), 0, 0), "127.0.0.1", 128)
+    assert server.end(signal.SIGKILL) == -signal.SIGKILL
+    with locked(settings, "mine"):
+        assert served_at(settings) == "mine"
+
+
+def test_beside_a_cluster_it_does_not_start(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve.embedded.server, "read_state", lambda _: STATE)
+    with pytest.raises(ClusterError, match="resight down"), sole_host(settings, "mine"):
+        pass
+    assert served_at(settings) == ""
+
+
+def test_runs_of_filters_are_at_runs(server: Server) -> None:
+    kinds = httpx2.get(f"{server.url}/runs/filters", timeout=60).json()
+    assert "small-size" in {kind["kind"] for kind in kinds}
+    assert httpx2.get(f"{server.url}/runs/unknown", timeout=60).status_code == 404
+
+
+def test_a_port_in_use_is_refused(settings: Settings, server: Server) -> None:
+    words = [sys.executable, "-m", "resight", "serve", "--port", str(server.port)]
+    done = subprocess.run(
+        words, cwd=ROOT, capture_output=True, text=True, timeout=120, env=dict(os.environ)
+    )
+    assert done.returncode == 8
+    assert "choose another port with 'resight serve --port'" in done.stderr
