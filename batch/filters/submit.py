@@ -36,7 +36,7 @@ def submit_filters(specs: Sequence[FilterSpec], settings: Settings) -> str:
 def start_here(specs: Sequence[FilterSpec], settings: Settings) -> str:
     """Start the runs in one process of this machine, without a cluster; return its name. Raises StorageError.
 
-    It goes on if this process ends. Its log is HOME/logs/filters-RUN_ID.log.
+    It continues if this process ends. Its log is HOME/logs/filters-RUN_ID.log.
     """
     for spec in specs:
         keep_ids(settings.tables_url, spec.scope.ids)

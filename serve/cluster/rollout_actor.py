@@ -28,7 +28,7 @@ log = structlog.get_logger("resight.rollout")
 
 
 class RolloutActor(RolloutOperator):
-    """Async actor. Replicas give it their arguments; after a restart it asks one of them."""
+    """Async actor. Replicas give it their arguments; after a restart it gets them from one."""
 
     def __init__(self, args: DetectArgs) -> None:
         configure_logs()

@@ -75,7 +75,7 @@ def sole_host(settings: Settings, endpoint: str) -> Generator[None]:
 
 
 class _Server(uvicorn.Server):
-    """A server without signal handlers of its own, which would end the process before the rows are committed."""
+    """A server without uvicorn's signal handlers, which would end the process before the rows are committed."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:

@@ -1,4 +1,4 @@
-"""What a host asks of a replica: answers to a run's chunks, and loads, switches and releases of versions. No Ray."""
+"""Calls of a host to a replica: the chunks of a run, and loads, switches and releases of versions. No Ray."""
 
 from __future__ import annotations
 

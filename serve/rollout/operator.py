@@ -50,7 +50,7 @@ log = structlog.get_logger("resight.rollout")
 
 
 class RolloutHost(Protocol):
-    """What runs the replicas: a cluster, or one process."""
+    """Interface of the host of the replicas: a cluster, or one process."""
 
     def replicas(self, store: ModelStore, args: DetectArgs) -> Replicas: ...
 

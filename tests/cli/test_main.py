@@ -103,6 +103,7 @@ def test_the_commands_are_these() -> None:
         "runs publish",
         "runs rollback",
         "runs show",
+        "serve",
         "sql",
         "status",
         "tokens add",
