@@ -148,7 +148,10 @@ def down(fmt: FormatOption = Format.table) -> None:
 
     Example: resight down
     """
-    stopped = stop(Settings())
+    settings = Settings()
+    stopped = stop(settings)
+    if endpoint := served_at(settings):
+        note(f"'resight serve' serves this home at {endpoint}: stop it with Ctrl-C or SIGTERM")
     if fmt is Format.table:
         note("stopped" if stopped else "nothing was running")
     else:

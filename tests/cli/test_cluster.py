@@ -14,7 +14,9 @@ import pytest
 from cli import cluster
 from serve.cluster.head import ClusterState
 from serve.cluster.ports import preferred_or_free
+from serve.embedded.home_lock import locked
 from serve.models.readiness import NO_MODEL, PENDING
+from serve.settings import Settings
 from tests.cli.conftest import Resight
 from tests.fixtures_local import MODELS, PHOTOS, jpeg, write_files
 
@@ -278,3 +280,22 @@ def test_up_fails_with_a_model_that_fails_and_leaves_the_cluster_up(
     assert "yes: a@1" in done.out
     assert done.code == (6 if failures else 0)
     assert ("error the cluster is up, but a model fails: b: damaged" in done.err) == bool(failures)
+
+
+def test_while_one_process_serves_status_and_down_name_it(
+    resight: Resight, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def ready(url: str) -> tuple[bool, str, str]:
+        asked.append(url)
+        return True, "yes: motion@1", ""
+
+    monkeypatch.setattr("cli.cluster._ready", ready)
+    with locked(Settings(), "http://127.0.0.1:8123"):
+        done = resight("status", "--format", "json")
+        assert (done.code, json.loads(done.out)["served_by"]) == (0, "resight serve")
+        assert asked == ["http://127.0.0.1:8123"]
+        assert "at http://127.0.0.1:8123: stop it with Ctrl-C" in resight("down").err
+    assert json.loads(resight("status", "--format", "json").out)["cluster"] == "down"
+    assert "resight serve" not in resight("down").err
