@@ -1,4 +1,4 @@
-"""An HTTP proxy in front of the S3 test server: one PUT at a time, as S3 decides conditions; or careless.
+"""An HTTP proxy in front of the S3 test server, in which two writers meet, or which is careless.
 
 Careless, it drops `If-None-Match`, as servers do that do not know it. It runs in its own process, because
 delta-rs may hold this one's interpreter while it waits for an answer.
@@ -20,7 +20,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 TOO_LATE_S = 30
-ONE_AT_A_TIME = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -74,12 +73,11 @@ def _handler(upstream: str, meet: str, careless: bool) -> type[BaseHTTPRequestHa
             if meet and self.command == "PUT" and self.path.partition("?")[0].endswith(meet):
                 with contextlib.suppress(threading.BrokenBarrierError):
                     both.wait(TOO_LATE_S)
-            with ONE_AT_A_TIME if self.command == "PUT" else contextlib.nullcontext():
-                connection = http.client.HTTPConnection(place.netloc, timeout=60)
-                connection.request(self.command, self.path, body, headers)
-                answer = connection.getresponse()
-                data = answer.read()
-                connection.close()
+            connection = http.client.HTTPConnection(place.netloc, timeout=60)
+            connection.request(self.command, self.path, body, headers)
+            answer = connection.getresponse()
+            data = answer.read()
+            connection.close()
             self.send_response_only(answer.status)
             for name, value in answer.getheaders():
                 if name.lower() not in ("transfer-encoding", "connection", "content-length"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +19,6 @@ from hypothesis import strategies as st
 from archive.views.views import View, Views, before, standing, was_rolled_back
 from model_store.errors import BadRequest, Conflict, StorageUnreachable
 from model_store.storage import Folder
-from tests.s3_proxy import s3_proxy
 
 
 def view(key: str = "a", **more: Any) -> View:
@@ -29,14 +27,12 @@ def view(key: str = "a", **more: Any) -> View:
 
 
 @pytest.fixture(params=["local", "s3"])
-def views(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Views]:
+def views(request: pytest.FixtureRequest, tmp_path: Path) -> Views:
     if request.param == "local":
-        yield Views(str(tmp_path))
-        return
-    with s3_proxy(request.getfixturevalue("s3_endpoint"), careless=False) as url:
-        name = f"b{uuid.uuid4().hex}"
-        boto3.client("s3", endpoint_url=url).create_bucket(Bucket=name)
-        yield Views(f"s3://{name}/tables")
+        return Views(str(tmp_path))
+    name, endpoint = f"b{uuid.uuid4().hex}", request.getfixturevalue("s3_endpoint")
+    boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket=name)
+    return Views(f"s3://{name}/tables")
 
 
 @pytest.fixture
