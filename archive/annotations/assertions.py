@@ -10,12 +10,14 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 from deltalake import DeltaTable
 
+from archive.delta.relations import Relations
 from archive.delta.snapshot import open_tables, scan
 from archive.delta.tables import Tables
 from archive.retention import lost
@@ -24,47 +26,10 @@ from model_store.errors import Conflict
 
 HUMAN = "human"
 """Method and layer of human statements; layers of filters have `method` machine and a digest as their id."""
-_HUMAN_COLUMNS = ", ".join(name for name in ASSERTIONS.names if name != "group_id")
-"""Columns of human rows. `group_id` was added later, and `scan` cannot read a column that a file lacks."""
-ATTACH_IOU = 0.5
-"""Minimum intersection over union of two boxes that refer to the same thing."""
-IOU = """
-    greatest(0, least({a}.x2_px::double, {b}.x2_px) - greatest({a}.x1_px::double, {b}.x1_px))
-        * greatest(0, least({a}.y2_px::double, {b}.y2_px) - greatest({a}.y1_px::double, {b}.y1_px)) as shared,
-    ({a}.x2_px::double - {a}.x1_px) * ({a}.y2_px::double - {a}.y1_px)
-        + ({b}.x2_px::double - {b}.x1_px) * ({b}.y2_px::double - {b}.y1_px) - shared as either,
-    shared / nullif(either, 0) as iou
-"""
-"""SQL columns for a join of relations {a} and {b}; boxes end at their corners, without an extra pixel."""
-_STANDING = f"""
-    create or replace temp table standing as
-    with human as (select {_HUMAN_COLUMNS} from assertion_rows where method = 'human'),
-    pairs as (
-        select old.assertion_id, old.asserted_at < new.asserted_at as is_later,
-            (old.x1_px, old.y1_px, old.x2_px, old.y2_px) = (new.x1_px, new.y1_px, new.x2_px, new.y2_px) as same_box,
-            coalesce(old.inference_key = new.inference_key, false) as same_key, old.rank = new.rank as same_rank,
-            {IOU.format(a="old", b="new")}
-        from human old join human new on old.media_sha256 = new.media_sha256
-            and (old.asserted_at, old.assertion_id) < (new.asserted_at, new.assertion_id)
-        where old.x1_px is not null and new.x1_px is not null),
-    replaced as (
-        select assertion_id from pairs
-        where (same_box or is_later)
-            and if(same_key, same_rank, same_box or (iou >= {ATTACH_IOU} and not isnan(iou)))),
-    latest as (
-        from human where assertion_id not in (select assertion_id from replaced)
-        qualify x1_px is not null or row_number() over (
-            partition by media_sha256, x1_px is null order by asserted_at desc, assertion_id desc) = 1),
-    moments as (
-        select media_sha256,
-            max((asserted_at, assertion_id)) filter (x1_px is null) as emptied,
-            max((asserted_at, assertion_id)) filter (
-                x1_px is not null and action not in ('suppress', 'withdraw')) as filled
-        from latest group by media_sha256)
-    select latest.* from latest join moments using (media_sha256)
-    where action <> 'withdraw' and case when x1_px is null then filled is null or (asserted_at, assertion_id) > filled
-        else emptied is null or (asserted_at, assertion_id) > emptied end
-"""
+_FOLDER = Path(__file__).parent
+NO_ANNOTATIONS = _FOLDER / "no_annotations.sql"
+ANNOTATIONS = Relations(_FOLDER / "annotations.sql")
+"""Relations of human assertions and layers, and macro `iou` over two rows with a box."""
 _LISTED = """
     with named as (select media_sha256, min(path) as path from media_rows group by media_sha256)
     select assertion_id, action, label, path, media_sha256, x1_px, y1_px, x2_px, y2_px, actor,
@@ -131,18 +96,24 @@ def make_standing(sql: duckdb.DuckDBPyConnection, tables: Tables) -> None:
 
     A later assertion replaces an earlier one about the same thing in the same image, for good.
     If both name detections of one inference key, these must be the same. Otherwise the IoU of their boxes must be at
-    least ATTACH_IOU. Assertions of the same time replace each other only if their corners are equal.
+    least 0.5 (`is_same_box`). Assertions of the same time replace each other only if their corners are equal.
     A suppress without a box (the image is empty) replaces everything before it, and is replaced by a later keep,
     relabel or add of any box. A withdraw replaces its target and is not valid itself; without a box it replaces
     everything before it.
     """
     scan(sql, "assertion_rows", tables.existing("assertions"), ASSERTIONS)
-    stand(sql)
+    ANNOTATIONS.create(sql, "standing")
 
 
-def stand(sql: duckdb.DuckDBPyConnection) -> None:
-    """Create relation `standing` (see `make_standing`) from relation `assertion_rows`."""
-    sql.execute(_STANDING)
+def match_annotations(sql: duckdb.DuckDBPyConnection, inference_key: str) -> None:
+    """Create the relations `annotated`, `added` and `orphaned` from `boxes` of one inference key and `assertion_rows`.
+
+    An annotation applies to the detection that it names. Otherwise it applies to the detection of any model that covers
+    its box best, with an IoU of at least 0.5. If two valid boxes match one detection, the one with the higher IoU
+    applies.
+    """
+    sql.execute("set variable inference_key = $key", {"key": inference_key})
+    ANNOTATIONS.create(sql, "annotated", "added", "orphaned")
 
 
 def human_assertions(

@@ -157,7 +157,7 @@ def _current(tables: Tables, rows: Sequence[_Row]) -> dict[Target, _Shown]:
         view = View(inference_key=key, model_name="", model_version="", weights_sha256="")
         if published and published.inference_key == key:
             view = published
-        with connect(tables, view, images) as sql:
+        with connect(tables, view, images, statement=_CURRENT) as sql:
             for sha, rank, label, by_person, hidden, *box in sql.sql(_CURRENT).fetchall():
                 target = (sha, *box) if rank is None else (sha, key, rank)
                 found[target] = _Shown(label.strip(), by_person, hidden)

@@ -28,6 +28,9 @@ from model_store.errors import BadRequest, StorageUnreachable
 MACHINE = "machine"
 WITHDRAW = "withdraw"
 FEWEST_DIGITS = 4
+_POSITIONS = pa.schema(
+    [("position", pa.int32()), ("layer_id", pa.string()), ("groups", pa.string())]
+)
 _HOLDS = "qualify row_number() over (partition by {target} order by asserted_at desc, assertion_id desc) = 1"
 _NEWEST = """
     select {columns} from {rows} where method = 'machine' and layer_id = $layer and inference_key = $key {only}
@@ -100,6 +103,15 @@ def layers_of(tables: Tables, view: View | None) -> list[Layer]:
             f"view {view.name} shows layer {lost[0][:12]}…, which is not in {tables.url}/layers"
         )
     return [stored[layer] for layer in view.layers]
+
+
+def layer_table(layers: Sequence[Layer]) -> pa.Table:
+    """Return relation `view_layers` of archive/annotations/annotations.sql."""
+    rows = [
+        {"position": position, "layer_id": layer.layer_id, "groups": layer.groups}
+        for position, layer in enumerate(layers)
+    ]
+    return pa.Table.from_pylist(rows, schema=_POSITIONS)
 
 
 def layer_named(layers: Mapping[str, Layer], name: str, among: Collection[str] = ()) -> Layer:

@@ -64,7 +64,7 @@ def export(
     view = view or Views(tables.url).current()
     part = out.with_name(f".resight-{secrets.token_hex(8)}.part")  # of this export alone
     try:
-        with connect(tables, view, memory_mib=memory_mib) as sql:
+        with connect(tables, view, memory_mib=memory_mib, statement=relation) as sql:
             rows = _copy(sql, relation, out, part)
             keys = _keys(sql, relation, view) if rows else []
         record = {

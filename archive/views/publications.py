@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
+from archive.delta.relations import Relations
 from archive.delta.snapshot import dataset, open_tables
 from archive.delta.tables import Tables
 from archive.schemas import RUNS, UTC
@@ -37,14 +39,7 @@ PUBLICATIONS = pa.schema(
         ("rolled_back_to", pa.int64()),
     ]
 )
-RUNS_NOW = """
-create view runs as
-    select * exclude (event),
-        min(event_at) over (partition by run_id) as started_at,
-        if(state = 'running' and event_at < now() - interval 5 minutes, 'interrupted', state) as state_now
-    from runs_table
-    qualify row_number() over (partition by run_id order by event desc) = 1;
-"""
+VIEWS_SQL = Path(__file__).with_name("views.sql")
 _LAST_EVENT = """
     select run_id, state, inference_key, model_name, model_version, weights_sha256, spec, metrics,
         counts.requested as requested, coalesce(kind, 'detect') as kind from runs_table
@@ -143,5 +138,5 @@ def connect_runs(tables: Tables) -> duckdb.DuckDBPyConnection:
     """Return a connection with `runs_table` (the events) and `runs`, and no other table."""
     connection = open_tables(tables)
     connection.register("runs_table", dataset(tables.existing("runs"), RUNS))
-    connection.execute(RUNS_NOW)
+    Relations(VIEWS_SQL).create(connection, "runs")
     return connection

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import duckdb
 import pyarrow as pa
 
+from archive.annotations.assertions import match_annotations
 from archive.annotations.layers import Layer, newest
-from archive.annotations.match_boxes import match_annotations
 from archive.catalogue.images import images_of
 from archive.delta.snapshot import dataset, scan
 from archive.delta.tables import Tables

@@ -1,7 +1,7 @@
 """Number the images of a filter run in order, and keep their data as narrow tables by number.
 
 relations chosen, contents, result_rows (batch/filters/load.py) --number--> images, numbers, boxes_n
-assertions, annotations, logits --number_layers, also_numbered--> below_n, heard_n, said_n, classified_n
+assertions, annotations, logits --number_layers, also_numbered--> below_n, annotated_n, said_n, classified_n
 --part--> rows of schema PART of a range of images, joined on demand, so that no wide table is sorted
 """
 
@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import duckdb
 import pyarrow as pa
 
-from archive.annotations.layers import Layer, holds
-from archive.annotations.resolve import OF_DETECTION, OF_IMAGE
+from archive.annotations.assertions import ANNOTATIONS
+from archive.annotations.layers import Layer
 from batch.filters.contract import Context
 from batch.filters.evaluate import PART
 
@@ -36,7 +36,7 @@ _IMAGES = """
     from boxes_n b join images i on i.rowid = b.n;
 """
 _NUMBERED = {
-    "heard_n": "select n, rank, action from heard join numbers using (media_sha256) order by n, rank",
+    "annotated_n": "select n, rank, action from annotated join numbers using (media_sha256) order by n, rank",
     "said_n": """select n, rank, assertion_id, action, label, score
         from said_by_layer join numbers using (media_sha256) where action <> 'withdraw' order by n, rank""",
     "classified_n": """select n, rank, logits
@@ -54,17 +54,25 @@ _INSERT_LAYER = """
     from assertion_rows join numbers using (media_sha256)
     where method = 'machine' and layer_id = $layer and inference_key = $key order by n
 """
+_LAYER_ROWS = """
+    create view layer_rows as
+    with newest as (
+        from below_n where n between getvariable('first') and getvariable('last')
+        qualify row_number() over (
+            partition by position, n, rank order by asserted_at desc, assertion_id desc) = 1)
+    select n as media_sha256, * from newest where action <> 'withdraw';
+"""
+"""Rows of a part for archive/annotations/annotations.sql, with numbers of images in place of digests."""
 _PART = """
-    with i as (select rowid as n, * from images where rowid between {first} and {last}),
-        b as (from boxes_n where n between {first} and {last}),
-        said as (
-            from (from below_n where n between {first} and {last} {holds})
-            where action <> 'withdraw'),
-        l as (select n, rank, {of_detection} from said where rank is not null group by n, rank),
-        g as (select n, {of_image} from said where rank is null and groups = 'event' group by n),
-        h as (from heard_n where n between {first} and {last}),
-        t as (from said_n where n between {first} and {last}),
-        a as (from classified_n where n between {first} and {last})
+    with i as (
+            select rowid as n, * from images
+            where rowid between getvariable('first') and getvariable('last')),
+        b as (from boxes_n where n between getvariable('first') and getvariable('last')),
+        l as (select media_sha256 as n, * from layered),
+        g as (select media_sha256 as n, event_id from image_groups),
+        h as (from annotated_n where n between getvariable('first') and getvariable('last')),
+        t as (from said_n where n between getvariable('first') and getvariable('last')),
+        a as (from classified_n where n between getvariable('first') and getvariable('last'))
     select i.* exclude (n, part_of), b.rank, coalesce(l.label, b.label) as label,
         coalesce(l.score, b.score)::float as score, b.x1_px::double as x1_px, b.y1_px::double as y1_px,
         b.x2_px::double as x2_px, b.y2_px::double as y2_px, h.action is not null as human, l.group_id, g.event_id,
@@ -103,15 +111,18 @@ def number(sql: duckdb.DuckDBPyConnection, context: Context) -> None:
 def number_layers(
     sql: duckdb.DuckDBPyConnection, inference_key: str, below: Sequence[Layer]
 ) -> None:
-    """Create below_n: every assertion of these layers on the images; `part` selects the current ones."""
+    """Create below_n: every assertion of these layers on the images; `layered` has the current ones of a part."""
     sql.execute(_BELOW)
     for position, layer in enumerate(below):
         values = {"layer": layer.layer_id, "groups": layer.groups, "key": inference_key}
         sql.execute(_INSERT_LAYER, values | {"position": position, "layers": len(below)})
+    sql.execute(_LAYER_ROWS)
+    for name in ("layered", "image_groups"):
+        sql.execute(ANNOTATIONS.statements[name])
 
 
 def also_numbered(sql: duckdb.DuckDBPyConnection) -> None:
-    """Create `heard_n`, `said_n` and `classified_n` from `heard`, `said_by_layer` and `classified`."""
+    """Create `annotated_n`, `said_n` and `classified_n` from `annotated`, `said_by_layer` and `classified`."""
     for name, query in _NUMBERED.items():
         sql.execute(f"create table {name} as {query}")
 
@@ -124,14 +135,8 @@ def cuts(sql: duckdb.DuckDBPyConnection, context: Context, rows: int) -> tuple[i
 
 def part(sql: duckdb.DuckDBPyConnection, first: int, last: int, with_logits: bool) -> pa.Table:
     """Return the rows of images `first` to `last`, both included, in schema PART; LOGITS is appended if requested."""
-    table = sql.sql(
-        _PART.format(
-            first=first,
-            last=last,
-            holds=holds("position, n, rank"),
-            of_detection=OF_DETECTION,
-            of_image=OF_IMAGE,
-        )
-    ).to_arrow_table()
+    sql.execute("set variable first = $first", {"first": first})
+    sql.execute("set variable last = $last", {"last": last})
+    table = sql.sql(_PART).to_arrow_table()
     schema = PART.append(LOGITS) if with_logits else PART
     return table.select(schema.names).cast(schema)

@@ -133,7 +133,7 @@ def _select_shown(
         "max_score": max_score if scope.max_score is None else scope.max_score,
     }
     if view.layers or tables.existing("assertions") is not None:  # these correct the model
-        with connect(tables, view) as resolved:
+        with connect(tables, view, statement=_RESOLVED) as resolved:
             sql.register("shown_now", resolved.sql(_RESOLVED, params=parameters).to_arrow_reader())
             sql.execute("create or replace temp table shown as from shown_now")
             sql.unregister("shown_now")
@@ -198,8 +198,9 @@ def _available(
         return f"paths are relative to their archive, as in '{example}'"
     if name != "label":
         return f"see: resight sql 'select * from {name}s'"
-    with connect(tables, view) as shown:
-        rows = shown.sql("select label, max(score) from detections group by all order by 1")
+    scores = "select label, max(score) from detections group by all order by 1"
+    with connect(tables, view, statement=scores) as shown:
+        rows = shown.sql(scores)
         best = {str(label): score for label, score in rows.fetchall()}
     label = given.get("label")
     if label is not None and label not in best:

@@ -1,4 +1,4 @@
-"""Random small worlds for archive/annotations/resolve.py, as Arrow tables in memory or as Delta tables.
+"""Random small worlds for archive/annotations/annotations.sql, as Arrow tables in memory or as Delta tables.
 
 Boxes are on a coarse grid, so that they overlap, tie, and reach an IoU of exactly 0.5. Times and labels are few, so
 that statements collide. Only statements that filters and people can write are drawn.

@@ -18,7 +18,7 @@ from __future__ import annotations
 import duckdb
 import pyarrow as pa
 
-from archive.annotations.assertions import IOU
+from archive.annotations.assertions import ANNOTATIONS
 from archive.catalogue.images import images_of
 from archive.delta.snapshot import scan
 from archive.delta.tables import Tables
@@ -33,7 +33,7 @@ _PAIRS = f"""
     with touching as (
         select id, o.rank as old_rank, n.rank as new_rank, o.label = n.label as same,
             round((n.score::double - o.score) / {SHIFT_STEP})::integer as shift,
-            {IOU.format(a="o", b="n")}
+            iou(o, n) as iou
         from old_boxes o join new_boxes n using (id)
         where id in (select id from images where compared))
     select id, old_rank, new_rank, same, shift, iou from touching where iou >= {MATCH_IOU};
@@ -69,6 +69,7 @@ _OUTCOMES = """
 
 def match(sql: duckdb.DuckDBPyConnection) -> None:
     """Create the relation `outcomes` of old_boxes and new_boxes."""
+    ANNOTATIONS.create(sql, "iou")
     sql.execute(_PAIRS)
     while sql.sql("select count(*) from pairs").fetchall()[0][0]:
         sql.execute(_BEST_FOR_BOTH)

@@ -18,7 +18,7 @@ from typing import Any
 
 import duckdb
 
-from archive.annotations.assertions import IOU, make_standing
+from archive.annotations.assertions import make_standing
 from archive.delta.tables import Tables
 from model_store.frozen import Frozen
 from serve.models.shadow import MATCH_IOU
@@ -33,7 +33,7 @@ _ON = f"""
     create table {{side}}_on as
     with touching as (
         select id, assertion_id, action, s.label = b.label as same, rank,
-            {IOU.format(a="s", b="b")}
+            iou(s, b) as iou
         from said s join {{side}}_boxes b using (id))
     select id, assertion_id, action, same, rank, iou from touching where iou >= {MATCH_IOU};
     create table {{side}}_verdicts as

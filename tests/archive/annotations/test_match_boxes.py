@@ -8,7 +8,7 @@ import duckdb
 import pyarrow as pa
 from hypothesis import HealthCheck, event, given, settings
 
-from archive.annotations.match_boxes import match_annotations
+from archive.annotations.assertions import match_annotations
 from archive.schemas import ASSERTIONS
 from tests.archive import resolve_oracle as oracle
 from tests.archive.resolve_oracle import Row, Seen, World
@@ -34,7 +34,7 @@ def heard(world: World, place: str = ":memory:") -> tuple[list[Heard], list[str]
         rows = pa.Table.from_pylist([*world.human, *world.machine], schema=ASSERTIONS)
         sql.register("assertion_rows", rows)
         match_annotations(sql, world.key)
-        told = "select media_sha256, rank, action, label, assertion_id from heard order by all"
+        told = "select media_sha256, rank, action, label, assertion_id from annotated order by all"
         lost = "select assertion_id from orphaned order by all"
         return sql.sql(told).fetchall(), [one for (one,) in sql.sql(lost).fetchall()]
 

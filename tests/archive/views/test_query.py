@@ -100,6 +100,27 @@ def test_a_table_that_commands_make_which_only_look_is_no_archive(tmp_path: Path
         query(away, "select count(*) from exports")
 
 
+def test_only_what_a_statement_names_is_created_and_opened(detected: Tables) -> None:
+    Path(detected.url, "results").rename(Path(detected.url, "elsewhere"))
+    created = "select view_name from duckdb_views() where not internal order by 1"
+    with connect(detected, statement='select count(*) from "MEDIA"') as sql:
+        assert sql.sql(created).fetchall() == [("label_thresholds",), ("media",), ("media_table",)]
+    with connect(detected, statement="from images") as sql:
+        assert ("images",) in sql.sql(created).fetchall()
+    with connect(detected) as sql:
+        assert {(name,) for name in RELATIONS} <= set(sql.sql(created).fetchall())
+
+
+def test_relations_have_the_same_columns_without_assertions(two_keys: Tables) -> None:
+    def columns() -> list[Any]:
+        with connect(two_keys, published("old")) as sql:
+            return [sql.sql(f"describe {name}").fetchall() for name in RELATIONS]
+
+    without = columns()
+    two_keys.snapshot("assertions")
+    assert columns() == without
+
+
 @pytest.fixture
 def two_keys(tables: Tables) -> Tables:
     """Return three images; key `old` has results of all, `new` of two, one of which failed."""

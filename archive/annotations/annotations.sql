@@ -1,0 +1,121 @@
+-- Annotations of the boxes of one inference key, by people and by layers.
+-- Reads `boxes` (media_sha256, rank, label, score, x1_px …), `assertion_rows`, `view_layers` (position, layer_id, groups),
+-- and the variable `inference_key`.
+
+-- Return the intersection over union of two rows with a box; boxes end at their corners, without an extra pixel.
+create or replace macro iou(a, b) as
+    greatest(0, least(a.x2_px::double, b.x2_px) - greatest(a.x1_px::double, b.x1_px))
+        * greatest(0, least(a.y2_px::double, b.y2_px) - greatest(a.y1_px::double, b.y1_px))
+    / nullif((a.x2_px::double - a.x1_px) * (a.y2_px::double - a.y1_px)
+        + (b.x2_px::double - b.x1_px) * (b.y2_px::double - b.y1_px)
+        - greatest(0, least(a.x2_px::double, b.x2_px) - greatest(a.x1_px::double, b.x1_px))
+            * greatest(0, least(a.y2_px::double, b.y2_px) - greatest(a.y1_px::double, b.y1_px)), 0);
+
+-- Minimum intersection over union of two boxes that refer to the same thing. No box with a value that is not finite has it.
+create or replace macro is_same_box(iou) as iou >= 0.5 and not isnan(iou);
+
+-- The valid human assertions (`make_standing` in archive/annotations/assertions.py).
+create or replace temp table standing as
+    with human as (
+        select * exclude (group_id) from assertion_rows where method = 'human'),
+    pairs as (
+        select old.assertion_id, old.asserted_at < new.asserted_at as is_later,
+            (old.x1_px, old.y1_px, old.x2_px, old.y2_px) = (new.x1_px, new.y1_px, new.x2_px, new.y2_px) as same_corners,
+            coalesce(old.inference_key = new.inference_key, false) as same_key, old.rank = new.rank as same_rank,
+            iou(old, new) as iou
+        from human old join human new on old.media_sha256 = new.media_sha256
+            and (old.asserted_at, old.assertion_id) < (new.asserted_at, new.assertion_id)
+        where old.x1_px is not null and new.x1_px is not null),
+    replaced as (
+        select assertion_id from pairs
+        where (same_corners or is_later) and if(same_key, same_rank, same_corners or is_same_box(iou))),
+    latest as (
+        from human where assertion_id not in (select assertion_id from replaced)
+        qualify x1_px is not null or row_number() over (
+            partition by media_sha256, x1_px is null order by asserted_at desc, assertion_id desc) = 1),
+    moments as (
+        select media_sha256,
+            max((asserted_at, assertion_id)) filter (x1_px is null) as emptied,
+            max((asserted_at, assertion_id)) filter (
+                x1_px is not null and action not in ('suppress', 'withdraw')) as filled
+        from latest group by media_sha256)
+    select latest.* from latest join moments using (media_sha256)
+    where action <> 'withdraw' and case when x1_px is null then filled is null or (asserted_at, assertion_id) > filled
+        else emptied is null or (asserted_at, assertion_id) > emptied end;
+
+-- The detection of each human assertion about a box (archive/annotations/match_boxes.py).
+create or replace view attached as
+    with touching as (
+        select s.assertion_id, s.action, s.label, s.actor, s.reason, s.asserted_at, b.media_sha256, b.rank,
+            coalesce(s.inference_key = getvariable('inference_key') and s.rank = b.rank, false) as named,
+            iou(s, b) as iou
+        from standing s join boxes b on b.media_sha256 = s.media_sha256 where s.x1_px is not null),
+    best as (
+        from touching where is_same_box(iou) or named
+        qualify row_number() over (
+            partition by assertion_id order by named desc, iou desc, rank) = 1)
+    from best qualify row_number() over (
+        partition by media_sha256, rank order by iou desc, asserted_at desc, assertion_id desc) = 1;
+
+-- One row per detection with a human annotation; an annotation that the image is empty applies to all others.
+create or replace view annotated as
+    select media_sha256, rank, action, label, actor, reason, assertion_id from attached
+    union all
+    select b.media_sha256, b.rank, 'suppress', null, s.actor, s.reason, s.assertion_id
+    from boxes b join standing s on s.media_sha256 = b.media_sha256 and s.x1_px is null
+        anti join attached a on a.media_sha256 = b.media_sha256 and a.rank = b.rank;
+
+-- Animals that people added and no detection covers.
+create or replace view added as
+    from standing where action = 'add' and assertion_id not in (select assertion_id from attached);
+
+-- Other annotations of a box that no detection covers.
+create or replace view orphaned as
+    select assertion_id, action, label, media_sha256, x1_px, y1_px, x2_px, y2_px, actor, asserted_at, reason,
+        media_sha256 in (select media_sha256 from boxes) as other_boxes
+    from standing where x1_px is not null and action <> 'add'
+        and assertion_id not in (select assertion_id from attached);
+
+-- The newest row of each layer of the view about each image or detection.
+create or replace view layer_rows as
+    with newest as (
+        select a.* from assertion_rows a where method = 'machine' and inference_key = getvariable('inference_key')
+            and layer_id in (select layer_id from view_layers)
+        qualify row_number() over (
+            partition by layer_id, media_sha256, rank order by asserted_at desc, assertion_id desc) = 1)
+    select newest.*, position, groups,
+        position + if(action = 'suppress', (select count(*) from view_layers), 0) as weight
+    from newest join view_layers using (layer_id) where action <> 'withdraw';
+
+-- What the layers together assert about each detection.
+create or replace view layered as
+    select media_sha256, rank,
+        bool_or(action = 'suppress') as hidden,
+        arg_max(label, position) filter (action = 'relabel') as label,
+        arg_max(score, position) filter (action in ('relabel', 'rescore')) as score,
+        arg_max(score_semantics, position) filter (action in ('relabel', 'rescore')) as score_semantics,
+        arg_max(layer_id, weight) filter (action <> 'group') as said_by,
+        arg_max(reason, weight) filter (action <> 'group') as reason,
+        arg_max(assertion_id, weight) filter (action <> 'group') as determined_by,
+        arg_max(group_id, position) as group_id,
+        arg_max(group_id, position) filter (groups = 'occurrence') as occurrence_id,
+        arg_max(group_id, position) filter (groups = 'slot') as slot_id
+    from layer_rows where rank is not null group by media_sha256, rank;
+
+-- The event of each image.
+create or replace view image_groups as
+    select media_sha256, arg_max(group_id, position) as event_id, arg_max(reason, position) as event_note
+    from layer_rows where rank is null and groups = 'event' group by media_sha256;
+
+-- One row per detection with an assertion: a person overrides all layers.
+create or replace view resolved as
+    select coalesce(l.media_sha256, h.media_sha256) as media_sha256, coalesce(l.rank, h.rank) as rank,
+        coalesce(h.action = 'suppress', l.hidden, false) as hidden,
+        coalesce(if(h.action <> 'suppress', h.label, null), l.label) as label,
+        l.score, if(h.action is not null, 'human', l.score_semantics) as score_semantics,
+        h.action is not null as human,
+        if(h.action is not null, 'human', l.said_by) as said_by,
+        if(h.action is not null, h.reason, l.reason) as reason,
+        coalesce(h.assertion_id, l.determined_by) as determined_by,
+        l.group_id, l.occurrence_id, l.slot_id
+    from layered l full join annotated h on l.media_sha256 = h.media_sha256 and l.rank = h.rank;

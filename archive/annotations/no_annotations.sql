@@ -1,0 +1,13 @@
+-- Relations of annotations.sql for an archive without assertions: statements over them take a third of the time to plan.
+
+create or replace view added as select * exclude (group_id) from assertions_table where false;
+
+create or replace view image_groups as
+    select null::varchar as media_sha256, null::varchar as event_id, null::varchar as event_note where false;
+
+create or replace view resolved as
+    select null::varchar as media_sha256, null::integer as rank, false as hidden, null::varchar as label,
+        null::float as score, null::varchar as score_semantics, false as human, null::varchar as said_by,
+        null::varchar as reason, null::varchar as determined_by, null::varchar as group_id,
+        null::varchar as occurrence_id, null::varchar as slot_id
+    where false;

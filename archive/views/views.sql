@@ -1,0 +1,130 @@
+-- Relations of `resight sql` over the tables, which are registered as `media_table`, `results_table` …
+-- Reads `label_thresholds` (label, score), the variables `inference_key` (null: nothing is published) and `threshold`,
+-- and `images` (archive/catalogue/images.py). archive/annotations/annotations.sql has the other relations.
+
+create or replace view media as
+    select * replace (captured_at_local::timestamp as captured_at_local) from media_table;
+
+create or replace view all_results as from results_table;
+create or replace view assertions as from assertions_table;
+create or replace view assertion_rows as from assertions_table;
+create or replace view decisions as from decisions_table;
+create or replace view exports as from exports_table;
+create or replace view snips as from snips_table;
+create or replace view layers as from layers_table;
+create or replace view classifications as from classifications_table;
+create or replace view views as from views_table;
+
+-- The last event of each run.
+create or replace view runs as
+    select * exclude (event),
+        min(event_at) over (partition by run_id) as started_at,
+        if(state = 'running' and event_at < now() - interval 5 minutes, 'interrupted', state) as state_now
+    from runs_table
+    qualify row_number() over (partition by run_id order by event desc) = 1;
+
+-- The results of the view, with the model's own status.
+create or replace view seen as from results_table where inference_key = getvariable('inference_key');
+
+create or replace view boxes as
+    with flat as (select media_sha256, unnest(detections) as d from seen)
+    select media_sha256, d.rank, d.label, d.score, d.x1_px, d.y1_px, d.x2_px, d.y2_px from flat;
+
+create or replace view all_detections as
+    with flat as (
+        select inference_key, media_sha256, run_id, model_name, model_version, weights_sha256,
+            width_px, height_px, unnest(detections) as d
+        from results_table
+    )
+    select m.source_root, m.path, m.camera_id, m.captured_at_local, m.captured_at_utc,
+        f.media_sha256, f.inference_key, f.model_name, f.model_version, f.weights_sha256, f.run_id,
+        f.d.rank, f.d.label, f.d.class_id, f.d.score,
+        f.d.x1_px, f.d.y1_px, f.d.x2_px, f.d.y2_px,
+        f.d.x1_px / f.width_px as x_frac, f.d.y1_px / f.height_px as y_frac,
+        (f.d.x2_px - f.d.x1_px) / f.width_px as w_frac,
+        (f.d.y2_px - f.d.y1_px) / f.height_px as h_frac,
+        f.d.mask_area_px, f.d.mask_rle
+    from flat f join images m using (media_sha256);
+
+-- The class of each label that people or layers give and the model knows.
+create or replace view class_ids as
+    with flat as (select unnest(detections) as d from seen)
+    select d.label as label, min(d.class_id) as class_id from flat
+    where d.label in (select label from assertion_rows where action in ('relabel', 'add')) group by d.label;
+
+-- The detections of the view after layers and people, also hidden ones and those below the thresholds.
+-- DuckDB omits joins without selected columns.
+create or replace view resolved_detections as
+    select d.* replace (
+            coalesce(r.label, d.label) as label,
+            if(coalesce(r.label, d.label) = d.label, d.class_id, c.class_id) as class_id,
+            coalesce(r.score, d.score) as score),
+        d.label as model_label, d.score as model_score, r.score_semantics, r.said_by, r.reason,
+        g.event_id, r.occurrence_id, r.slot_id,
+        coalesce(r.hidden, false) as is_hidden, coalesce(r.human, false) as is_human
+    from all_detections d
+        left join resolved r on r.media_sha256 = d.media_sha256 and r.rank = d.rank
+        left join image_groups g on g.media_sha256 = d.media_sha256
+        left join class_ids c on c.label = r.label
+    where d.inference_key = getvariable('inference_key');
+
+-- Scores and thresholds are compared as 32-bit numbers, as in model_store/transform/thresholds.py, so that a score of 0.7
+-- reaches a threshold of 0.7. A detection that a person keeps is shown with any score.
+create or replace macro is_shown(is_hidden, is_human, score, min_score) as
+    not is_hidden and (is_human or score >= coalesce(min_score, getvariable('threshold')::float));
+
+create or replace view detections as
+    select d.* exclude (is_hidden, is_human)
+    from resolved_detections d left join label_thresholds t using (label)
+    where is_shown(is_hidden, is_human, d.score, t.score)
+    union all by name
+    select m.source_root, m.path, m.camera_id, m.captured_at_local, m.captured_at_utc, a.media_sha256,
+        a.label, c.class_id, a.x1_px, a.y1_px, a.x2_px, a.y2_px,
+        a.x1_px / m.width_px as x_frac, a.y1_px / m.height_px as y_frac,
+        (a.x2_px - a.x1_px) / m.width_px as w_frac, (a.y2_px - a.y1_px) / m.height_px as h_frac,
+        'human' as score_semantics, 'human' as said_by, a.reason, g.event_id
+    from added a join images m using (media_sha256)
+    left join image_groups g on g.media_sha256 = a.media_sha256
+    left join class_ids c on c.label = a.label;
+
+create or replace view hidden as
+    select * exclude (is_hidden, is_human) from resolved_detections where is_hidden;
+
+create or replace view results as
+    with shown as (
+        select media_sha256 from boxes b left join resolved r using (media_sha256, rank)
+            left join label_thresholds t on t.label = coalesce(r.label, b.label)
+        where is_shown(
+            coalesce(r.hidden, false), coalesce(r.human, false), coalesce(r.score, b.score), t.score)
+        union all select media_sha256 from added),
+    counts as (select media_sha256, count(*) as n from shown group by media_sha256)
+    select s.* replace (
+        case when status = 'failed' then status when n > 0 then 'ok' else 'empty' end as status)
+    from seen s left join counts c on c.media_sha256 = s.media_sha256;
+
+create or replace view events as
+    with frames as (
+        select g.event_id, g.event_note, media_sha256, m.camera_id, m.captured_at_local
+        from image_groups g join images m using (media_sha256)),
+    counts as (
+        select event_id, label, media_sha256, count(*) as n from detections where event_id is not null group by all),
+    most as (select event_id, label, max(n) as n from counts group by all),
+    max_n as (select event_id, map_from_entries(list((label, n) order by label)) as max_n from most group by event_id)
+    select event_id, min(camera_id) as camera_id, min(captured_at_local) as start_local,
+        max(captured_at_local) as end_local, count(*) as n_images,
+        string_agg(distinct nullif(event_note, ''), '; ') as notes, any_value(max_n) as max_n
+    from frames left join max_n using (event_id) group by event_id;
+
+create or replace view occurrences as
+    with members as (from detections where occurrence_id is not null),
+    votes as (
+        select occurrence_id, label, sum(score) as weight, max(score) as best,
+            bool_or(coalesce(said_by = 'human', false)) as by_person
+        from members group by all)
+    select occurrence_id, min(event_id) as event_id, min(camera_id) as camera_id,
+        min(captured_at_local) as start_local, max(captured_at_local) as end_local,
+        count(*) as n_detections, any_value(v.label) as label, any_value(v.best) as score
+    from members join (
+        from votes qualify row_number() over (
+            partition by occurrence_id order by by_person desc, weight desc, label) = 1) v using (occurrence_id)
+    group by occurrence_id;

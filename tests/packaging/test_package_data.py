@@ -1,0 +1,25 @@
+"""Files beside the modules that a wheel must contain."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import resight
+
+ROOT = Path(resight.__file__).parent
+
+
+def test_each_file_beside_the_modules_is_package_data() -> None:
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    packaged, present = set[Path](), set[Path]()
+    for package in ("archive", "batch", "cli", "model_store", "serve"):
+        for pattern in setuptools["package-data"].get(package, []):
+            packaged |= set((ROOT / package).glob(pattern))
+        present |= {
+            file
+            for file in (ROOT / package).rglob("*")
+            if file.is_file() and file.suffix not in (".py", ".pyc")
+        }
+    assert packaged == present
+    assert ROOT / "archive" / "views" / "views.sql" in packaged
