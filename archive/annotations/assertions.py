@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from deltalake import DeltaTable
 from archive.delta.relations import Relations
 from archive.delta.snapshot import open_tables, scan
 from archive.delta.tables import Tables
+from archive.delta.writer import Writer
 from archive.retention import lost
 from archive.schemas import ASSERTIONS, MEDIA
 from model_store.errors import Conflict
@@ -67,17 +69,11 @@ def append(tables: Tables, rows: pa.Table) -> int:
         return 0
     (layer,) = set(rows["layer_id"].to_pylist())
     identified = _with_ids(rows)
-    new: list[int] = []
-
-    def missing(snapshot: DeltaTable, wanted: pa.Table) -> pa.Table:
-        todo = _missing_rows(snapshot, layer, wanted)
-        new.append(len(todo))
-        return todo
-
-    tables.append("assertions", identified, f"assertions:{layer}", missing)
-    if layer == HUMAN and max(new):
+    missing = partial(_missing_rows, layer)
+    added = Writer(tables, "assertions", layer).append_new(identified, missing)
+    if layer == HUMAN and added:
         _require_kept(tables, identified)
-    return max(new)  # after a lost acknowledgement, the second look finds none missing
+    return added
 
 
 def _require_kept(tables: Tables, rows: pa.Table) -> None:
@@ -146,7 +142,7 @@ def _by_batches(rows: pa.Table) -> Iterator[dict[str, Any]]:
         yield from batch.to_pylist()
 
 
-def _missing_rows(snapshot: DeltaTable, layer: str, wanted: pa.Table) -> pa.Table:
+def _missing_rows(layer: str, snapshot: DeltaTable, wanted: pa.Table) -> pa.Table:
     sql = duckdb.connect()
     scan(sql, "stored", snapshot, ASSERTIONS)
     sql.register("wanted", wanted)

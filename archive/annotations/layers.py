@@ -12,6 +12,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import duckdb
@@ -21,6 +22,7 @@ from deltalake import DeltaTable
 from archive.annotations.assertions import HUMAN
 from archive.delta.snapshot import dataset
 from archive.delta.tables import Tables
+from archive.delta.writer import Writer
 from archive.schemas import ASSERTIONS, LAYERS
 from archive.views.views import View
 from model_store.errors import BadRequest, StorageUnreachable
@@ -80,7 +82,7 @@ def keep_layer(tables: Tables, layer: Layer, resight_version: str) -> None:
         return rows.slice(0, 0) if layer.layer_id in ids else rows
 
     rows = pa.Table.from_pylist([row], schema=LAYERS)
-    tables.append("layers", rows, "layers", missing)
+    Writer(tables, "layers").append(rows, missing)
 
 
 def read_layers(tables: Tables) -> dict[str, Layer]:
@@ -160,18 +162,11 @@ def append_said(tables: Tables, layer: Layer, inference_key: str, rows: pa.Table
     assert layer.layer_id != HUMAN
     if not len(rows):
         return 0
-    new: list[int] = []
-
-    def missing(snapshot: DeltaTable, wanted: pa.Table) -> pa.Table:
-        todo = _missing_rows(snapshot, layer.layer_id, inference_key, wanted)
-        new.append(len(todo))
-        return todo
-
-    tables.append("assertions", rows, f"assertions:{layer.layer_id}", missing)
-    return max(new)
+    missing = partial(_missing_rows, layer.layer_id, inference_key)
+    return Writer(tables, "assertions", layer.layer_id).append_new(rows, missing)
 
 
-def _missing_rows(snapshot: DeltaTable, layer: str, key: str, wanted: pa.Table) -> pa.Table:
+def _missing_rows(layer: str, key: str, snapshot: DeltaTable, wanted: pa.Table) -> pa.Table:
     sql = duckdb.connect()
     sql.register("stored", dataset(snapshot, ASSERTIONS))
     sql.register("wanted", wanted)

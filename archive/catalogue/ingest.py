@@ -20,16 +20,16 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-from deltalake import DeltaTable
 
 from archive.catalogue.diff import Difference, Due, difference, mismatches
 from archive.catalogue.listing import Gap, list_files
 from archive.catalogue.media import compile_template, media_row
 from archive.catalogue.roots import keep_template, kept_template, require_apart
-from archive.catalogue.row_updates import Changes, add_files, replace_some, writer_of
+from archive.catalogue.row_updates import Changes, add_files, replace_some
 from archive.defaults import MAX_MIB
-from archive.delta.replace import MANY_ROWS, replace_many
+from archive.delta.replace import MANY_ROWS
 from archive.delta.tables import Tables
+from archive.delta.writer import Writer
 from archive.schemas import MEDIA
 from model_store.errors import BadRequest, ImageTooLarge, StorageUnreachable
 from model_store.storage import Folder, absolute
@@ -99,6 +99,7 @@ def ingest(
     pattern = compile_template(template or kept_template(tables.url, root.url))
     with difference(root.url) as diff:
         base = tables.snapshot("media")  # first, so that uploads during the listing are not gone
+        writer = Writer(tables, "media", root.url, base)
         archives = diff.archives(base)
         require_apart(root.url, archives)
         started = datetime.now(UTC)
@@ -115,7 +116,7 @@ def ingest(
         unreadable = dict(listed.unnamed)
         total = todo.files + len(unreadable)
         outcomes = _read_all(root, diff.todo(), pattern, max_mib << 20)
-        changes = Changes(tables, root.url, diff.sql)
+        changes = Changes(writer, diff.sql)
         written: Counter[str] = Counter()
         bytes_read = 0
         while part := list(islice(outcomes, COMMIT_ROWS)):
@@ -131,22 +132,21 @@ def ingest(
                 if has_row:
                     changes.add(pa.Table.from_pylist(rows, schema=MEDIA))
                 elif rows:
-                    new = pa.Table.from_pylist(rows, schema=MEDIA)
-                    base = add_files(tables, root.url, new, base)
+                    add_files(writer, pa.Table.from_pylist(rows, schema=MEDIA))
                 bytes_read += sum(row["size_bytes"] for row in rows)
             read = [(o.kind, o.row) for o in part if isinstance(o.row, dict)]
             written.update(kind for kind, _ in read)
             diff.arrive([row["media_sha256"] for kind, row in read if kind != "same"])
             if changes.due():
-                base = changes.commit(base)
+                changes.commit()
             progress(written.total() + len(unreadable), total)
         renamed = 0
-        for rows in diff.renamed_rows(base, pattern):
+        for rows in diff.renamed_rows(writer.newest(), pattern):
             changes.add(rows)
             renamed += len(rows)
-        base = changes.commit(base)
+        changes.commit()
         withheld = diff.withhold(listed.gaps, believe)
-        gone = _mark_missing(tables, root.url, diff, base, started)
+        gone = _mark_missing(writer, diff, started)
     return IngestReport(
         root=root.url,
         files=listed.files,
@@ -175,7 +175,7 @@ def retire(tables: Tables, url: str) -> int:
             raise BadRequest(
                 f"no file of {root_url} is catalogued: 'resight status' lists the archives"
             )
-        return _mark_missing(tables, root_url, diff, base, datetime.now(UTC))
+        return _mark_missing(Writer(tables, "media", root_url, base), diff, datetime.now(UTC))
 
 
 def _list(root: Folder, diff: Difference) -> _Listed:
@@ -249,13 +249,11 @@ def _printable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def _mark_missing(
-    tables: Tables, root_url: str, diff: Difference, base: DeltaTable, listed_at: datetime
-) -> int:
+def _mark_missing(writer: Writer, diff: Difference, listed_at: datetime) -> int:
     """Set missing_since on rows without a file, and keep their results. Return the number of all missing rows."""
     if diff.newly_gone(listed_at) > MANY_ROWS:
-        replace_many(tables, "media", writer_of(root_url), diff.gone_marks())
+        writer.replace(diff.gone_marks())
     else:
-        for rows in diff.gone_rows(base):
-            base = replace_some(tables, root_url, rows, base)
+        for rows in diff.gone_rows(writer.newest()):
+            replace_some(writer, rows)
     return diff.gone()

@@ -1,7 +1,6 @@
 """Add rows of new files, and collect updated rows until a commit pays; write each unless a newer one is stored.
 
-Ingest and uploads both add files. The writers of one archive root share an app transaction
-(`archive/delta/tables.py`), so no row is added twice.
+Ingest and uploads both add files.
 
 A commit of updates rewrites the files of `media` that contain those rows: all of them, if the updates are spread.
 The next commit therefore waits until reading has taken PATIENCE times as long as the last commit. Commits take at
@@ -24,9 +23,9 @@ from deltalake import DeltaTable
 
 from archive.catalogue.diff import SAME_FILE
 from archive.delta.append import with_values, without_values
-from archive.delta.replace import MANY_ROWS, Replacement, replace_many
+from archive.delta.replace import MANY_ROWS, Replacement
 from archive.delta.snapshot import dataset
-from archive.delta.tables import Tables
+from archive.delta.writer import Writer
 from archive.schemas import MEDIA
 
 PATIENCE = 10
@@ -54,8 +53,8 @@ _KEEP_FIRST = """
 class Changes:
     """Pending updates of one archive, in relation `changed` of `sql`; at most one row per file between two commits."""
 
-    def __init__(self, tables: Tables, root_url: str, sql: duckdb.DuckDBPyConnection) -> None:
-        self._tables, self._root, self._sql = tables, root_url, sql
+    def __init__(self, writer: Writer, sql: duckdb.DuckDBPyConnection) -> None:
+        self._writer, self._sql = writer, sql
         self._rows = 0
         self._read_since_s = time.monotonic()
         self._last_took_s = 0.0
@@ -73,22 +72,22 @@ class Changes:
         reading_s = time.monotonic() - self._read_since_s
         return bool(self._rows) and reading_s >= PATIENCE * self._last_took_s
 
-    def commit(self, base: DeltaTable) -> DeltaTable:
-        """Commit the rows added since the last commit. `base` and the result are as in `Tables.append`."""
+    def commit(self) -> None:
+        """Commit the rows added since the last commit."""
         if not self._rows:
-            return base
+            return
         started_s = time.monotonic()
         self._sql.execute(_KEEP_FIRST)
-        if self._rows > MANY_ROWS and set(MEDIA.names) <= {f.name for f in base.schema().fields}:
-            replacement = Replacement(self._sql, "changed", SAME_FILE, _STATE)
-            base = replace_many(self._tables, "media", writer_of(self._root), replacement)
+        if self._rows > MANY_ROWS and self._has_all_columns():
+            self._writer.replace(Replacement(self._sql, "changed", SAME_FILE, _STATE))
         else:  # few rows, or a table that lacks a column, which this adds
-            rows = self._sql.sql("from changed").to_arrow_table().cast(MEDIA)
-            base = replace_some(self._tables, self._root, rows, base)
+            replace_some(self._writer, self._sql.sql("from changed").to_arrow_table().cast(MEDIA))
         self._clear()
         self._read_since_s = time.monotonic()
         self._last_took_s = self._read_since_s - started_s
-        return base
+
+    def _has_all_columns(self) -> bool:
+        return set(MEDIA.names) <= {field.name for field in self._writer.newest().schema().fields}
 
     def _clear(self) -> None:
         self._sql.register("more", MEDIA.empty_table())
@@ -97,10 +96,8 @@ class Changes:
         self._rows = 0
 
 
-def add_files(
-    tables: Tables, root_url: str, rows: pa.Table, base: DeltaTable | None = None
-) -> DeltaTable:
-    """Add `rows` of `media`, of one archive root, each path once; with `base`, that snapshot must have none of them.
+def add_files(writer: Writer, rows: pa.Table) -> None:
+    """Add `rows` of `media`, of the archive root of the writer, each path once.
 
     An existing row is replaced if it is older, and either has another content tag or is marked as missing.
     Raises TableConflict, StorageUnreachable, StorageUnsafe.
@@ -109,24 +106,25 @@ def add_files(
 
     def missing(snapshot: DeltaTable, wanted: pa.Table) -> pa.Table:
         nonlocal newer
-        stored = files_there(snapshot, root_url, wanted)
+        stored = files_there(snapshot, writer.key, wanted)
         newer = _as_catalogued(without_older(_changed(wanted, stored), stored), stored)
         return without_values(wanted, "path", stored)
 
-    table = tables.append("media", rows, writer_of(root_url), missing, base)
-    return replace_some(tables, root_url, newer, table) if len(newer) else table
+    writer.append(rows, missing)
+    if len(newer):
+        replace_some(writer, newer)
 
 
-def replace_some(tables: Tables, root_url: str, rows: pa.Table, base: DeltaTable) -> DeltaTable:
-    """Replace the rows of one archive that have the same paths and are not newer; `base` as in `Tables.append`.
+def replace_some(writer: Writer, rows: pa.Table) -> None:
+    """Replace the rows of the writer's archive that have the same paths and are not newer.
 
     One commit takes a few thousand rows. Raises TableConflict, StorageUnreachable, StorageUnsafe.
     """
 
     def not_newer(snapshot: DeltaTable, wanted: pa.Table) -> pa.Table:
-        return without_older(wanted, files_there(snapshot, root_url, wanted))
+        return without_older(wanted, files_there(snapshot, writer.key, wanted))
 
-    return tables.append("media", rows, writer_of(root_url), not_newer, base, replace=SAME_FILE)
+    writer.append(rows, not_newer, replace=SAME_FILE)
 
 
 def files_there(snapshot: DeltaTable, root_url: str, wanted: pa.Table) -> pa.Table:
@@ -149,11 +147,6 @@ def _observed(rows: pa.Table) -> Sequence[int]:
     """Return the time at which each row was last true, in µs since 1970; 0 for a row without a time."""
     times = (rows[name].cast(pa.int64()) for name in OBSERVED)
     return pc.fill_null(pc.max_element_wise(*times), 0).to_pylist()
-
-
-def writer_of(root_url: str) -> str:
-    """Return the name of the app transaction that all writers of one archive's rows share."""
-    return f"media:{root_url}"
 
 
 def _changed(wanted: pa.Table, stored: pa.Table) -> pa.Table:

@@ -1,7 +1,4 @@
-"""Add results that another writer may have added already: uploads and runs both do.
-
-The writers of one inference key share an app transaction (`archive/delta/tables.py`), so no row is added twice.
-"""
+"""Add results that another writer may have added already: uploads and runs both do."""
 
 # pyarrow.compute defines its functions at run time:
 # pyright: reportAttributeAccessIssue=false
@@ -14,6 +11,7 @@ from deltalake import DeltaTable
 
 from archive.delta.snapshot import dataset
 from archive.delta.tables import Tables
+from archive.delta.writer import Writer
 from archive.schemas import RESULTS
 
 
@@ -22,7 +20,7 @@ def add_results(tables: Tables, inference_key: str, rows: pa.Table) -> DeltaTabl
 
     Raises TableConflict, StorageUnreachable, StorageUnsafe.
     """
-    writer, failed = writer_of_key("results", inference_key), rows.slice(0, 0)
+    writer, failed = Writer(tables, "results", inference_key), rows.slice(0, 0)
 
     def missing(snapshot: DeltaTable, wanted: pa.Table) -> pa.Table:
         nonlocal failed
@@ -38,16 +36,10 @@ def add_results(tables: Tables, inference_key: str, rows: pa.Table) -> DeltaTabl
             wanted, "media_sha256", stored.filter(pc.equal(stored["status"], "failed"))
         )
 
-    table = tables.append("results", rows, writer, missing)
+    table = writer.append(rows, missing)
     if not len(failed):
         return table
-    key = ("inference_key", "media_sha256")
-    return tables.append("results", failed, writer, still_failed, table, replace=key)
-
-
-def writer_of_key(table: str, inference_key: str) -> str:
-    """Return the name of the app transaction that all writers of this key's rows share."""
-    return f"{table}:{inference_key}"
+    return writer.append(failed, still_failed, replace=("inference_key", "media_sha256"))
 
 
 def with_values(rows: pa.Table, column: str, others: pa.Table) -> pa.Table:

@@ -19,11 +19,12 @@ from deltalake import DeltaTable
 
 from archive.annotations.corrections import EXPORTED_LABEL
 from archive.defaults import RELATIONS
-from archive.delta.replace import Replacement, replace_many
+from archive.delta.replace import Replacement
 from archive.delta.scratch_db import scratch
 from archive.delta.snapshot import dataset
 from archive.delta.sql_literal import literal
 from archive.delta.tables import Tables
+from archive.delta.writer import Writer
 from archive.retention import lost
 from archive.schemas import EXPORTS
 from archive.views.query import connect, is_of_storage, out_of_memory
@@ -76,7 +77,7 @@ def export(
             "file": str(out.resolve()),
         }
         recorded = pa.Table.from_pylist([record], schema=EXPORTS)
-        tables.append("exports", recorded, "exports", _not_recorded)
+        Writer(tables, "exports").append(recorded, _not_recorded)
         try:
             _require_kept(tables, relation, keys, out)
             part.replace(out)
@@ -110,7 +111,7 @@ def _remove_record(tables: Tables, record: dict[str, Any]) -> None:
         sql.register("record", keys)
         sql.execute("create table removed as from record")
         rest = f"from affected anti join due using ({', '.join(_RECORD)})"
-        replace_many(tables, "exports", "exports", Replacement(sql, "removed", _RECORD, rest))
+        Writer(tables, "exports").replace(Replacement(sql, "removed", _RECORD, rest))
 
 
 def _copy(sql: duckdb.DuckDBPyConnection, relation: str, out: Path, part: Path) -> int:

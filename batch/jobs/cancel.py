@@ -14,6 +14,7 @@ from deltalake import DeltaTable
 
 from archive.delta.snapshot import dataset
 from archive.delta.tables import Tables
+from archive.delta.writer import Writer
 from archive.schemas import RUNS
 from archive.views.query import query
 from model_store.errors import BadRequest, Conflict
@@ -41,7 +42,7 @@ def close(tables: Tables, run_id: str, job: str | None) -> str:
         )
     if state in OPEN:
         rows = pa.Table.from_pylist([{"run_id": run_id}], schema=RUNS)
-        tables.append("runs", rows, f"run:{run_id}", _cancelled)
+        Writer(tables, "runs", run_id).append(rows, _cancelled)
     return str(_state(tables, run_id))
 
 

@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
-from archive.delta.append import writer_of_key
 from archive.delta.snapshot import added_since
 from archive.delta.tables import Tables
+from archive.delta.writer import Writer
 from archive.schemas import RESULTS, TABLES
 from batch.planning.plan import Plan
 from batch.runs.spec import PassSpec
@@ -96,9 +96,9 @@ class Committer:
         """`plan.base` has none of the rows that are added, except failed ones to replace."""
         work = plan.work
         self.table, self.inference_key = work.table, work.key["inference_key"]
-        self._tables, self._spec = tables, spec
+        self._spec = spec
+        self._writer = Writer(tables, self.table, self.inference_key, plan.base)
         self._key = (*work.key, work.row)
-        self._base: DeltaTable | None = plan.base
         self._rivals = Rivals(plan.base, work.key, spec.run_id, work.row)
         self._buffer: list[pa.Table] = []
         self._last_s = time.monotonic()
@@ -138,20 +138,11 @@ class Committer:
         if not len(rows):
             self._buffer = rest
             return
-        base, self._base = self._base, None
 
         def missing(snapshot: DeltaTable, wanted: pa.Table) -> pa.Table:
             return self._rivals.without(snapshot, wanted, replace)
 
-        committed = self._tables.append(
-            self.table,
-            rows,
-            writer=writer_of_key(self.table, self.inference_key),
-            missing=missing,
-            base=base,
-            replace=self._key if replace else (),
-        )
+        committed = self._writer.append(rows, missing, self._key if replace else ())
         self._buffer = rest
         self._rivals.know(committed)
-        self._base = committed
         self.commits += 1

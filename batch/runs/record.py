@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from archive.delta.tables import Tables
+from archive.delta.writer import Writer
 from archive.retention import hold
 from archive.schemas import BY_KEY, RUNS
 from archive.views.run_kinds import RunKind
@@ -149,8 +150,11 @@ class RunLog:
             "metrics": json.dumps(metrics) if metrics is not None else None,
         }
         rows = pa.Table.from_pylist([row], schema=RUNS)
-        self._tables.append("runs", rows, f"run:{self._spec.run_id}", self._not_yet_there)
+        self._writer().append(rows, self._not_yet_there)
         self._events += 1
+
+    def _writer(self) -> Writer:
+        return Writer(self._tables, "runs", self._spec.run_id)
 
     def _not_yet_there(self, snapshot: DeltaTable, rows: pa.Table) -> pa.Table:
         """Return no row if the event was committed, but the acknowledgement was late. Otherwise return the event,
@@ -161,6 +165,6 @@ class RunLog:
         )
         if snapshot.to_pyarrow_dataset().count_rows(filter=own):
             return rows.slice(0, 0)
-        self._events = snapshot.transaction_version(f"run:{self._spec.run_id}") or 0
+        self._events = snapshot.transaction_version(self._writer().transaction) or 0
         column = rows.schema.get_field_index("event")
         return rows.set_column(column, "event", pa.array([self._events], pa.int32()))

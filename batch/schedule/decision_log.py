@@ -16,6 +16,7 @@ from deltalake import DeltaTable
 
 from archive.delta.snapshot import recent_rows
 from archive.delta.tables import Tables
+from archive.delta.writer import Writer
 from archive.schemas import DECISIONS
 from batch.schedule.decide import Decision, Facts
 from model_store.libraries import resight_version
@@ -58,7 +59,7 @@ def keep_decision(
         return rows.slice(0, 0) if others[-1] else rows
 
     rows = pa.Table.from_pylist([new], schema=DECISIONS)
-    tables.append("decisions", rows, f"decisions:{key}", missing)
+    Writer(tables, "decisions", key).append(rows, missing)
     return Kept(decision_id, others[-1])
 
 

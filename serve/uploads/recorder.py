@@ -19,6 +19,7 @@ from archive.catalogue.row_updates import add_files
 from archive.delta.append import add_results
 from archive.delta.compact import compact
 from archive.delta.tables import Tables
+from archive.delta.writer import Writer
 from model_store.errors import Overloaded, StorageError, StorageUnreachable
 from serve.uploads.uploads import MAX_BYTES, MAX_WAITING, Upload
 
@@ -134,7 +135,7 @@ def commit(tables: Tables, uploads: Sequence[Upload]) -> None:
     Raises TableConflict, StorageUnreachable, StorageUnsafe.
     """
     for root_url, rows in _parts(_joined([upload.media for upload in uploads]), "source_root"):
-        add_files(tables, root_url, _unique(rows, "path"))
+        add_files(Writer(tables, "media", root_url), _unique(rows, "path"))
     for key, rows in _parts(_joined([upload.result for upload in uploads]), "inference_key"):
         add_results(tables, key, _unique(rows, "media_sha256"))
 

@@ -16,6 +16,7 @@ import archive.catalogue.ingest
 from archive.catalogue.ingest import ingest
 from archive.catalogue.row_updates import add_files, replace_some
 from archive.delta.tables import Tables
+from archive.delta.writer import Writer
 from model_store.storage import Folder
 from tests.archive.media_rows import LONG_AGO, ROOT, media_rows, put_media
 from tests.fixtures_local import jpeg, rows_of, write_files
@@ -164,7 +165,7 @@ def test_of_two_rows_of_one_file_the_later_observation_stays(
     base = tables.snapshot("media")
     put_media(tables, at("b", "beside", None))
     tables._raced.add(("media", f"media:{ROOT}"))  # so that the writer checks the table again
-    replace_some(tables, ROOT, at("a", "given", *given), base)
+    replace_some(Writer(tables, "media", ROOT, base), at("a", "given", *given))
     assert media(tables)["a"]["content_tag"] == ("given" if wins else "there")
     assert len(media(tables)) == 2
 
@@ -179,7 +180,7 @@ def test_an_added_row_replaces_one_that_is_older_and_another(
     put_media(tables, at("a", "same", LONG_AGO))
     version = tables.snapshot("media").version()
     rows = pa.concat_tables([at("a", tag, when), at("b", "new", LATER)])
-    add_files(tables, ROOT, rows)
+    add_files(Writer(tables, "media", ROOT), rows)
     assert media(tables)["a"]["content_tag"] == (tag if replaced else "same")
     assert media(tables)["b"]["content_tag"] == "new"
     assert tables.snapshot("media").version() == version + 1 + replaced

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 import archive.catalogue.row_updates
+import archive.delta.writer
 from archive.catalogue.diff import difference
 from archive.catalogue.row_updates import PATIENCE, Changes, replace_some
 from archive.delta.replace import replace_many
 from archive.delta.tables import Tables
+from archive.delta.writer import Writer
 from archive.schemas import MEDIA, TABLES
 from tests.archive.media_rows import ROOT, media_rows, put_media
 from tests.fixtures_local import rows_of
@@ -31,7 +33,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def changes(tables: Tables, clock: Clock) -> Iterator[Changes]:
     put_media(tables, media_rows(dict.fromkeys("abcdef", "old")))
     with difference(ROOT) as found:
-        yield Changes(tables, ROOT, found.sql)
+        yield Changes(Writer(tables, "media", ROOT), found.sql)
 
 
 def taking(clock: Clock, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
@@ -54,7 +56,8 @@ def tags(tables: Tables) -> dict[str, str]:
 def test_nothing_is_due_where_nothing_has_changed(tables: Tables, changes: Changes) -> None:
     base = tables.snapshot("media")
     assert not changes.due()
-    assert changes.commit(base).version() == base.version() == tables.snapshot("media").version()
+    changes.commit()
+    assert tables.snapshot("media").version() == base.version()
 
 
 def test_the_first_rows_are_due_at_once_the_next_when_reading_has_taken_long_enough(
@@ -63,7 +66,7 @@ def test_the_first_rows_are_due_at_once_the_next_when_reading_has_taken_long_eno
     taking(clock, monkeypatch, 3.0)
     changes.add(media_rows({"a": "new"}))
     assert changes.due()
-    base = changes.commit(tables.snapshot("media"))
+    changes.commit()
     assert not changes.due()
     changes.add(media_rows({"b": "new"}))
     assert not changes.due()
@@ -73,7 +76,7 @@ def test_the_first_rows_are_due_at_once_the_next_when_reading_has_taken_long_eno
     clock.now_s += 0.2
     assert changes.due()
     assert tags(tables) == {**dict.fromkeys("bcdef", "old"), "a": "new"}
-    changes.commit(base)
+    changes.commit()
     assert tags(tables) == {**dict.fromkeys("def", "old"), **dict.fromkeys("abc", "new")}
 
 
@@ -84,15 +87,14 @@ def test_few_rows_and_many_are_replaced_alike(
     """Write six rows in one commit, or in commits of two."""
     monkeypatch.setattr("archive.delta.tables.KEYS_PER_COMMIT", 2)
     monkeypatch.setattr(archive.catalogue.row_updates, "MANY_ROWS", many)
-    base = tables.snapshot("media")
     changes.add(media_rows(dict.fromkeys("bacd", "new")))
     changes.add(media_rows(dict.fromkeys("fg", "new")))
-    after = changes.commit(base)
+    changes.commit()
     assert tags(tables) == {**dict.fromkeys("abcdfg", "new"), "e": "old"}
-    assert after.version() == tables.snapshot("media").version() == 1 + commits
-    replace_some(tables, ROOT, media_rows({"a": "another's"}), after)
+    assert tables.snapshot("media").version() == 1 + commits
+    replace_some(Writer(tables, "media", ROOT), media_rows({"a": "another's"}))
     changes.add(media_rows({"e": "newer"}))
-    changes.commit(tables.snapshot("media"))
+    changes.commit()
     assert tags(tables) == {**dict.fromkeys("bcdfg", "new"), "a": "another's", "e": "newer"}
 
 
@@ -106,16 +108,15 @@ def test_an_older_table_gains_the_columns_that_came_later(
     monkeypatch.setattr(archive.catalogue.row_updates, "MANY_ROWS", 0)
     called: list[str] = []
     monkeypatch.setattr(
-        archive.catalogue.row_updates,
+        archive.delta.writer,
         "replace_many",
         lambda *args: called.append("many") or replace_many(*args),
     )
     with difference(ROOT) as found:
-        changes = Changes(tables, ROOT, found.sql)
-        base = tables.snapshot("media")
+        changes = Changes(Writer(tables, "media", ROOT), found.sql)
         for turn in ("1", "2"):
             changes.add(media_rows({"a": turn}, camera_serial=turn))
-            base = changes.commit(base)
+            changes.commit()
     assert called == ["many"]
     rows = {row["path"]: row["camera_serial"] for row in rows_of(tables, "media")}
     assert rows == {"a": "2", "b": None}

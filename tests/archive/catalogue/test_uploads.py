@@ -21,6 +21,7 @@ from archive.catalogue.row_updates import add_files
 from archive.catalogue.uploads import CAMERA_BYTES, FREE_FILES, keep, require_free
 from archive.delta.append import add_results
 from archive.delta.tables import Tables
+from archive.delta.writer import Writer
 from archive.schemas import MEDIA
 from archive.views.query import query
 from model_store.errors import BadRequest, ImageUnsupported, StorageFull, StorageUnsafe
@@ -148,7 +149,7 @@ def test_what_is_no_image_is_not_kept(root: Folder) -> None:
 
 def put(tables: Tables, *rows: dict[str, Any]) -> None:
     table = pa.Table.from_pylist(list(rows), schema=MEDIA)
-    add_files(tables, rows[0]["source_root"], table)
+    add_files(Writer(tables, "media", rows[0]["source_root"]), table)
 
 
 def cameras(tables: Tables, row: dict[str, Any]) -> list[str]:
@@ -212,7 +213,9 @@ def test_a_file_that_was_missing_is_there_again(root: Folder, tables: Tables) ->
     assert {r["path"] for r in rows_of(tables, "media") if r["missing_since"]} == {first["path"]}
     again = keep(root, "north", photo("cat"))
     assert again.is_new
-    add_files(tables, root.url, pa.Table.from_pylist([again.row, other], schema=MEDIA))
+    add_files(
+        Writer(tables, "media", root.url), pa.Table.from_pylist([again.row, other], schema=MEDIA)
+    )
     rows = {row["path"]: row for row in rows_of(tables, "media")}
     assert len(rows_of(tables, "media")) == 2
     assert without_moment(rows[first["path"]]) == without_moment(again.row)

@@ -17,6 +17,7 @@ import archive.views.search
 from archive.catalogue.row_updates import add_files
 from archive.delta.append import add_results
 from archive.delta.tables import Tables
+from archive.delta.writer import Writer
 from archive.schemas import MEDIA
 from archive.views.search import MOST_MARK, Found, Wanted, _mark, _marked, find
 from archive.views.views import View, Views
@@ -82,7 +83,7 @@ def put(tables: Tables, images: list[dict[str, Any]]) -> None:
         }
         for image in images
     ]
-    add_files(tables, "/archive", pa.Table.from_pylist(media, schema=MEDIA))
+    add_files(Writer(tables, "media", "/archive"), pa.Table.from_pylist(media, schema=MEDIA))
     rows: list[pa.Table] = []
     for image in {one["media_sha256"]: one for one in images}.values():
         if image["status"] == "missing":

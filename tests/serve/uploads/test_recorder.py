@@ -17,6 +17,7 @@ from archive.catalogue.row_updates import add_files
 from archive.catalogue.uploads import keep
 from archive.delta.append import add_results
 from archive.delta.tables import Tables
+from archive.delta.writer import Writer
 from archive.retention import other_stores
 from model_store.errors import Overloaded, StorageUnreachable, TableConflict
 from model_store.storage import Folder
@@ -185,10 +186,10 @@ async def test_what_cannot_be_written_fails_alone(
 ) -> None:
     bad, real = uploads[1], add_files
 
-    def panics(tables: Tables, root_url: str, rows: pa.Table) -> Any:
+    def panics(writer: Writer, rows: pa.Table) -> Any:
         if bad.media["path"][0].as_py() in rows["path"].to_pylist():
             raise Panic("index out of bounds")
-        return real(tables, root_url, rows)
+        return real(writer, rows)
 
     monkeypatch.setattr(serve.uploads.recorder, "add_files", panics)
     recorder = Recorder(tables, SOON_S)
