@@ -20,10 +20,10 @@ with lazy_imports():
     from model_store.adding.add import add_next_version, add_version, already_there, recognised
     from model_store.adding.recognise import Recognised
     from model_store.inference_key import sha256_hex
-    from model_store.names import VersionId
+    from model_store.names import VersionId, get_first_model
     from model_store.runtimes.weights_file import read_weights
     from model_store.storage import absolute
-    from model_store.store import ModelInfo, ModelStore, ModelVersion, get_first_model, versions_at
+    from model_store.store import ModelInfo, ModelStore, ModelVersion, versions_at
     from serve.settings import Settings
 
 

@@ -1,4 +1,4 @@
-"""Parse and create names of models, versions and aliases.
+"""Parse and create names of models, versions and aliases; name the first model to add.
 
 ref     := name | name "@" version | name ":" alias      "ssdlite-coco", "ssdlite-coco@1", "…:canary"
 name    := [a-z0-9] [a-z0-9._-]*     version := [A-Za-z0-9] [A-Za-z0-9._+-]*     alias := as name
@@ -10,15 +10,19 @@ never ordered: aliases decide. By default, a new model gets the name of its file
 from __future__ import annotations
 
 import re
+import shlex
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from model_store.errors import BadRequest
 
 DEFAULT_ALIAS = "production"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+SHIPPED = Path(__file__).resolve().parent.parent / "examples" / "models" / "ssdlite-coco"
+"""The example model in a checkout."""
 MAX_QUOTED = 100
 """Maximum characters of a sender's text that an error or a log line quotes."""
 REF = rf"{NAME.pattern}(@{VERSION.pattern}|:{NAME.pattern})?"
@@ -98,3 +102,12 @@ def number_of(version: VersionId) -> int:
 def next_version(name: str, taken: Iterable[str]) -> VersionId:
     """Return the version after the highest whole number in `taken`, or 1 if there is none."""
     return VersionId(name, str(1 + max((number_of(VersionId(name, v)) for v in taken), default=0)))
+
+
+def get_first_model() -> str:
+    """Return the command that adds a first model: in a checkout, the example model."""
+    if not SHIPPED.is_dir():
+        return "resight models add FILE.onnx"
+    here = Path.cwd()
+    path = SHIPPED.relative_to(here) if SHIPPED.is_relative_to(here) else SHIPPED
+    return f"resight models pull {shlex.quote(str(path))}"

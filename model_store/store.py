@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import pydantic_core
 
@@ -37,6 +35,7 @@ from model_store.names import (
     VERSION,
     ModelRef,
     VersionId,
+    get_first_model,
     next_version,
     parse_ref,
 )
@@ -48,8 +47,6 @@ ALIASES = "aliases.json"
 MAX_VERSION_BYTES = 8 * 2**30
 """Maximum size of all files of a version together, which are read into memory."""
 PUBLISH_ATTEMPTS = 100
-SHIPPED = Path(__file__).resolve().parent.parent / "examples" / "models" / "ssdlite-coco"
-"""The example model in a checkout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +98,6 @@ class ModelVersion:
 def digest_of(digests: Mapping[str, str]) -> str:
     """Return the sha256 of the names and digests of a version's files: equal only for equal bytes."""
     return sha256_hex(canonical_json(dict(digests)))
-
-
-def get_first_model() -> str:
-    """Return the command that adds a first model: in a checkout, the example model."""
-    if not SHIPPED.is_dir():
-        return "resight models add FILE.onnx"
-    here = Path.cwd()
-    path = SHIPPED.relative_to(here) if SHIPPED.is_relative_to(here) else SHIPPED
-    return f"resight models pull {shlex.quote(str(path))}"
 
 
 def versions_at(url: str) -> tuple[ModelStore, list[VersionId]]:

@@ -21,8 +21,8 @@ from batch.schedule.decide import Facts, Wanted, shown_by
 from batch.schedule.decision_log import started_run
 from model_store.errors import BadRequest, ModelError, ModelNotFound
 from model_store.inference_key import NUMERICS_VERSION
-from model_store.names import VersionId
-from model_store.store import ModelStore, ModelVersion, get_first_model
+from model_store.names import VersionId, get_first_model
+from model_store.store import ModelStore, ModelVersion
 
 SILENT = timedelta(minutes=5)
 """A run without an event for this long counts as interrupted, as in the view `runs`."""

@@ -1,12 +1,17 @@
 """The grammar of model references has three forms, and none can leave its folder."""
 
+from pathlib import Path
+
 import pytest
 
+from model_store import names as names_module
 from model_store.errors import BadRequest
 from model_store.names import (
     DEFAULT_ALIAS,
+    SHIPPED,
     ModelRef,
     VersionId,
+    get_first_model,
     name_of_file,
     next_version,
     parse_ref,
@@ -124,3 +129,14 @@ def test_the_next_version_is_one_more_than_the_highest_number(
     taken: list[str], next_one: str
 ) -> None:
     assert next_version("deer", taken) == VersionId("deer", next_one)
+
+
+def test_the_model_to_begin_with_is_named_by_a_path_that_exists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(SHIPPED.parent.parent.parent)
+    assert get_first_model() == "resight models pull examples/models/ssdlite-coco"
+    monkeypatch.chdir(tmp_path)
+    assert get_first_model() == f"resight models pull {SHIPPED}"
+    monkeypatch.setattr(names_module, "SHIPPED", tmp_path / "not in a wheel")
+    assert get_first_model() == "resight models add FILE.onnx"

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from model_store import store as store_module
 from model_store.errors import (
     BadRequest,
     Conflict,
@@ -17,10 +16,10 @@ from model_store.errors import (
     ModelRefused,
 )
 from model_store.inference_key import sha256_hex
-from model_store.names import ModelRef, VersionId, parse_ref, version_id
+from model_store.names import ModelRef, VersionId, get_first_model, parse_ref, version_id
 from model_store.ready import CLAIM, READY
 from model_store.storage import Folder
-from model_store.store import CONFIG, SHIPPED, ModelStore, get_first_model
+from model_store.store import CONFIG, ModelStore
 from tests.fixtures_local import motion_store
 from tests.model_store.classifiers import colour_store
 from tests.shared_data import MODELS
@@ -182,17 +181,6 @@ def test_the_only_version_is_what_a_name_means_until_there_are_two(store: ModelS
     assert "(deer@1, deer@2), or set the alias: resight models promote deer@1" in said
     store.set_alias("deer", "production", "2")
     assert store.resolve(parse_ref("deer")) == DEER_2
-
-
-def test_the_model_to_begin_with_is_named_by_a_path_that_exists(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(SHIPPED.parent.parent.parent)
-    assert get_first_model() == "resight models pull examples/models/ssdlite-coco"
-    monkeypatch.chdir(tmp_path)
-    assert get_first_model() == f"resight models pull {SHIPPED}"
-    monkeypatch.setattr(store_module, "SHIPPED", tmp_path / "not in a wheel")
-    assert get_first_model() == "resight models add FILE.onnx"
 
 
 def test_an_alias_cannot_point_at_what_is_not_ready(store: ModelStore) -> None:

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model_store.names import VersionId
-from model_store.store import get_first_model
+from model_store.names import VersionId, get_first_model
 from serve.inference.engine import Engine
 from tests.fixtures_local import encoded, write_files, write_json
 from tests.serve.http_client import CAT, CAT_PIXELS, MakeEngine, client, post, problem_of
