@@ -111,6 +111,10 @@ class Rows:
     def __len__(self) -> int:
         return len(self.rank)
 
+    def target(self, row: int) -> tuple[str, int]:
+        """Return digest and rank of one detection."""
+        return self.media_sha256[row], int(self.rank[row])
+
     def take(self, index: NDArray[np.intp] | NDArray[np.bool_] | slice) -> Rows:
         """Return the rows at `index`, in that order."""
         columns = {name: getattr(self, name)[index] for name in _COLUMNS}

@@ -89,7 +89,7 @@ def say(config: ClassMaskConfig, rows: Rows) -> Iterator[Said]:
             if masked:
                 reason += f" kept of {len(rows.classes)}; of all: {rows.classes[best[i]]} {best_score[i]:.2f}"
             yield Said(
-                *(rows.media_sha256[row], int(rows.rank[row]), "relabel", reason),
+                *(*rows.target(row), "relabel", reason),
                 label=label,
                 score=float(score[i]),
                 score_semantics=semantics,

@@ -68,7 +68,7 @@ def say(config: DuplicatesConfig, rows: Rows) -> Iterator[Said]:
         reason += f" with rank {rows.rank[j]}"
         if rows.label[i] != rows.label[j]:
             reason += f"; alternative: {rows.label[j]}"
-        yield Said(rows.media_sha256[i], int(rows.rank[i]), "suppress", reason)
+        yield Said(*rows.target(i), "suppress", reason)
 
 
 def _keepers(config: DuplicatesConfig, rows: Rows) -> NDArray[np.intp]:

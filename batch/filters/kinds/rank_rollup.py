@@ -152,7 +152,7 @@ def say(config: RankRollupConfig, rows: Rows) -> Iterator[Said]:
                 f"{rows.classes[kept[top[i]]]} {shares[i, top[i]]:.2f}"
             )
             yield Said(
-                *(rows.media_sha256[row], int(rows.rank[row]), "relabel", reason),
+                *(*rows.target(row), "relabel", reason),
                 label=label,
                 score=total,
                 score_semantics="summed",

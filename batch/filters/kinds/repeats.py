@@ -124,16 +124,11 @@ def _of_view(config: RepeatsConfig, view: View) -> Iterator[Said]:
         f">= {config.min_days} of them with images"
     )
     accepted = set(config.accepted)
-    slot_ids: dict[int, str] = {}
     for i in np.flatnonzero(_suspicious(config, rows, image, exemplar)[exemplar]).tolist():
         first = int(exemplar[i])
-        slot = slot_ids.get(first) or slot_ids.setdefault(
-            first,
-            group_id(config.kind, *view.place, rows.media_sha256[first], int(rows.rank[first])),
-        )
+        slot = group_id(config.kind, *view.place, *rows.target(first))
         yield Said(
-            rows.media_sha256[i],
-            int(rows.rank[i]),
+            *rows.target(i),
             "suppress" if config.auto or slot in accepted else "group",
             compared("IoU", float(iou[i]), ">=", config.min_iou) + f" with the first box, {limits}",
             group_id=slot,

@@ -55,7 +55,7 @@ def say(config: ScoreThresholdConfig, rows: Rows) -> Iterator[Said]:
     almost = rows.score >= band
     for i in np.flatnonzero(below).tolist():
         reason = compared("score", float(rows.score[i]), "<", float(threshold[i]))
-        action = (rows.media_sha256[i], int(rows.rank[i]), "suppress")
+        action = (*rows.target(i), "suppress")
         if almost[i]:
             yield Said(*action, f"almost: {reason}", group_id=ALMOST)
         else:

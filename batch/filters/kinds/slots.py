@@ -110,15 +110,11 @@ def _of_view(config: SlotsConfig, view: View) -> Iterator[Said]:
     )
     followed = follow(rules, view.boxes_px[index], labels, image)
     is_slot = np.bincount(followed.first_row, minlength=len(index)) >= config.min_sightings
-    slot_ids: dict[int, str] = {}
     for i in np.flatnonzero(is_slot[followed.first_row]).tolist():
         first = int(followed.first_row[i])
-        slot = slot_ids.get(first) or slot_ids.setdefault(
-            first,
-            group_id(config.kind, *view.place, rows.media_sha256[first], int(rows.rank[first])),
-        )
+        slot = group_id(config.kind, *view.place, *rows.target(first))
         reason = _reason(config, followed, i)
-        yield Said(rows.media_sha256[i], int(rows.rank[i]), "group", reason, group_id=slot)
+        yield Said(*rows.target(i), "group", reason, group_id=slot)
 
 
 def _reason(config: SlotsConfig, followed: Found, i: int) -> str:

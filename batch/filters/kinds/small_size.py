@@ -102,7 +102,7 @@ def say(config: SmallSizeConfig, rows: Rows) -> Iterator[Said]:
             compared("area_frac", frac, ">", float(max_frac[i])) if large[i] else "",
         )
         reason = "; ".join(filter(None, reasons))
-        yield Said(rows.media_sha256[i], int(rows.rank[i]), config.action, reason, label=label)
+        yield Said(*rows.target(i), config.action, reason, label=label)
 
 
 def _measurable(rows: Rows) -> NDArray[np.bool_]:

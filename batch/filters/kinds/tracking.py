@@ -79,14 +79,12 @@ def say(config: TrackingConfig, rows: Rows) -> Iterator[Said]:
     for row, start in enumerate(first):
         if members[start] == 1 and not config.singletons:
             continue
-        occurrence = group_id("tracking", rows.media_sha256[start], int(rows.rank[start]))
+        occurrence = group_id("tracking", *rows.target(start))
         link = before[row]
         reason = ""
         if link >= 0:
             reason = f"cost {cost[row]:.3f} to rank {rows.rank[link]} of the image before"
-        yield Said(
-            rows.media_sha256[row], int(rows.rank[row]), "group", reason, group_id=occurrence
-        )
+        yield Said(*rows.target(row), "group", reason, group_id=occurrence)
 
 
 def _measurable(rows: Rows) -> NDArray[np.bool_]:
