@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.adding.decoder_candidates import (
+from model_store.adding.decoder_families import (
+    FAMILIES,
     MOST_QUERIES,
-    SHAPED,
     TF_NAMES,
     anchors,
     names_rtdetr,
@@ -34,38 +34,13 @@ FIELDS = {
     "resize": {"resize", "pad_value", "stride_px", "interpolation"},
 }
 """Fields of `preprocess` by choice: if the config file sets one of them, it is the reason for the choice."""
-_OUTPUT_LAYOUTS = {
-    "yolov8": "4 + {classes} numbers for each anchor, without objectness",
-    "yolov8_seg": "4 + {classes} numbers and coefficients for each anchor, and prototypes",
-    "yolov5": "5 + {classes} numbers per row, three rows per cell of strides 8, 16, 32 (64)",
-    "yolov5_seg": "5 + {classes} numbers and coefficients per row, three rows per cell, and prototypes",
-    "yolox": "5 + {classes} numbers per row, one row per cell, centres all over the image",
-    "yolox_raw": "5 + {classes} numbers per row, one row per cell, centres within a few cells of it",
-    "end2end": "a list of corners, score and class",
-    "end2end_seg": "a list of corners, score, class and coefficients, and prototypes",
-    "rtdetr": "4 + {classes} numbers for each query",
-    "rtdetr_topk": "a list of centre, size, score and class",
-}
 SHOWN_LABELS = 5
-OUTPUTS = dict.fromkeys(SHAPED, 1) | {
-    "yolov5_seg": 2,
-    "yolov8_seg": 2,
-    "end2end_seg": 2,
-    "rfdetr": 2,
-    "ssd": 2,
-    "mmdet": 2,
-    "rtdetr_labels": 3,
-    "torchvision": 3,
-    "tf_detection": 4,
-}
 NAMED: dict[str, set[str]] = {
     "tf_detection": TF_NAMES,
     "torchvision or rtdetr_labels": {"boxes", "labels", "scores"},
     "rfdetr or mmdet": {"dets", "labels"},
     "ssd": {"boxes", "scores"},
 }
-_UNRANKED = {"yolov5", "yolov5_seg", "yolov8", "yolov8_seg", "yolox", "yolox_raw", "rtdetr"}
-"""Decoders for graphs that do not rank their detections."""
 _RTDETR = {"rtdetr", "rtdetr_topk", "rtdetr_labels"}
 
 
@@ -129,9 +104,10 @@ def _decoder(config: ModelConfig, evidence: Evidence, given: bool) -> str:
     if given:
         return GIVEN + unused
     outputs = f"outputs {evidence.shapes}"
-    if config.decoder not in _OUTPUT_LAYOUTS:
+    family = FAMILIES.get(config.decoder)
+    if family is None or not family.layout:
         return f"the names of {outputs}"
-    looks = f"{outputs}: {_OUTPUT_LAYOUTS[config.decoder].format(classes=len(config.labels))}"
+    looks = f"{outputs}: {family.layout.format(classes=len(config.labels))}"
     if config.decoder.startswith("end2end") and says_ranked(evidence):
         return f"{looks}; the metadata state that the graph ranks ('end2end', or 'nms' in 'args')"
     if config.decoder == "end2end" and names_yolo(evidence):
@@ -167,7 +143,8 @@ def _nms(spec: Nms) -> str:
 def possible(evidence: Evidence) -> list[str]:
     """Return the decoders for this number of outputs, or those for one output if there are none."""
     count = len(evidence.outputs)
-    return sorted(n for n, outputs in OUTPUTS.items() if outputs == count) or sorted(SHAPED)
+    by_count = [name for name, family in FAMILIES.items() if family.outputs == count]
+    return sorted(by_count or (name for name, family in FAMILIES.items() if family.fits))
 
 
 def contradiction(evidence: Evidence, fitting: Sequence[str]) -> tuple[str, list[str]] | None:
@@ -187,7 +164,7 @@ def contradiction(evidence: Evidence, fitting: Sequence[str]) -> tuple[str, list
             f"the metadata {both} ('end2end', or 'nms' in 'args'), which RT-DETR's do not",
             choice,
         )
-    if ranked and decoders <= _UNRANKED:
+    if ranked and all(FAMILIES[name].unranked for name in decoders):
         ranks = (
             "the metadata ('end2end', or 'nms' in 'args') state that the graph ranks its detections"
         )

@@ -3,8 +3,7 @@
 Evidence, first steps of the graph, decoder -> Preparation(preprocess, nms, why)
 
 Evidence in this order: the type of the graph's input, its first steps (`input_scaling.py`), size and stride in the
-metadata, the number of anchors. All else follows the decoder's framework (`PRESETS`), and `why` calls it assumed.
-Sources of the presets: the exporters' inference code, as collected in the table of docs/reference/decoders.md.
+metadata, the number of anchors. All else follows the decoder's framework (`FAMILIES`), and `why` calls it assumed.
 """
 
 from __future__ import annotations
@@ -15,68 +14,19 @@ from typing import Any
 
 import numpy as np
 
-from model_store.adding.decoder_candidates import pyramids
+from model_store.adding.decoder_families import FAMILIES, pyramids
 from model_store.adding.evidence import P6_STRIDE_PX, Evidence
 from model_store.adding.input_scaling import Scaling
 
 AS_THEY_ARE = {"divide_by": 1.0, "mean": [0.0] * 3, "std": [1.0] * 3}
 AS_FRACTIONS = {**AS_THEY_ARE, "divide_by": 255.0}
 BLACK = 0
-LETTERBOX = {"resize": "letterbox", "pad_value": 114}
-STRETCH = {"resize": "stretch"}
-RANKED: dict[str, Any] = {"kind": "none", "max_detections": 300}
-"""Suppression for heads without need of it: rank and limit the number only."""
-
-IMAGENET: dict[str, Any] = {
-    "divide_by": 255.0,
-    "mean": [0.485, 0.456, 0.406],
-    "std": [0.229, 0.224, 0.225],
-}
-"""Scaling that torchvision's and timm's classifiers, and RF-DETR, are trained with."""
 CLASSIFIER_SIDE_PX = 224
 CLASSIFIER_FAMILIES: dict[str, dict[str, Any]] = {
     "efficientnet-lite": {"divide_by": 1.0, "mean": [127.0] * 3, "std": [128.0] * 3},
 }
 """Scaling by name in the metadata, lower case and with hyphens; tensorflow/tpu, efficientnet/lite (MEAN_RGB,
 STDDEV_RGB)."""
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "yolov5": {"preprocess": LETTERBOX, "nms": {"iou": 0.45}},
-    "yolov8": {"preprocess": LETTERBOX, "nms": {"iou": 0.7}},
-    "end2end": {"preprocess": LETTERBOX, "nms": RANKED},
-    "yolox": {
-        "preprocess": {
-            "resize": "fit_top_left",
-            "pad_value": 114,
-            "channel_order": "BGR",
-            "divide_by": 1.0,
-        },
-        "nms": {"iou": 0.45, "class_aware": False, "inclusive_px": True},
-    },
-    "rtdetr": {"preprocess": STRETCH, "nms": RANKED},
-    "rtdetr_topk": {"preprocess": STRETCH, "nms": RANKED},
-    "rtdetr_labels": {"preprocess": STRETCH, "nms": RANKED},
-    "rfdetr": {
-        "preprocess": {
-            **STRETCH,
-            "mean": [0.485, 0.456, 0.406],  # ImageNet, as in the training of RF-DETR
-            "std": [0.229, 0.224, 0.225],
-        },
-        "nms": RANKED,
-    },
-    "ssd": {"preprocess": STRETCH, "nms": {"iou": 0.6}},
-    "tf_detection": {"preprocess": STRETCH, "nms": RANKED},
-    "torchvision": {"preprocess": STRETCH, "nms": RANKED},
-    "mmdet": {"preprocess": STRETCH, "nms": RANKED},
-}
-PRESETS["yolox_raw"] = PRESETS["yolox"]
-PRESETS["yolov5_seg"] = PRESETS["yolov5"]
-PRESETS["yolov8_seg"] = PRESETS["yolov8"]
-PRESETS["end2end_seg"] = PRESETS["end2end"]
-
-RECT_WHERE_FREE = {"yolov8", "yolov8_seg", "end2end", "end2end_seg"}
-"""Decoders with exports of any size that Ultralytics pads only to the stride, not to the square (`auto` of its
-LetterBox); YOLOv5's own code pads to the square."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +41,13 @@ class Preparation:
 def preparation(evidence: Evidence, scaling: Scaling, decoder: str, tiled: bool) -> Preparation:
     """Infer preprocessing and suppression. `tiled` images are never padded only to the stride."""
     foreign = decoder == "yolov8" and not of_ultralytics(evidence) and not _cells(evidence)
-    usual = PRESETS.get("ssd" if foreign else decoder, {})
+    family = FAMILIES.get("ssd" if foreign else decoder)
+    preprocess: Mapping[str, Any] = family.preprocess if family else {}
+    nms: Mapping[str, Any] = family.nms if family else {}
     assumed = f"assumed: the usual for {decoder}"
-    pixels, why_pixels = _pixels(evidence, scaling, usual.get("preprocess", {}), assumed)
+    pixels, why_pixels = _pixels(evidence, scaling, preprocess, assumed)
     resize, why_resize, why_nms = {}, assumed, assumed
-    if usual.get("nms", {}).get("kind") == "none":
+    if nms.get("kind") == "none":
         why_nms = "the graph suppresses, or its head needs no suppression"
     if decoder == "mmdet":
         why_resize = "assumed, as MMDetection's files do not state it: set preprocess in --config"
@@ -103,7 +55,9 @@ def preparation(evidence: Evidence, scaling: Scaling, decoder: str, tiled: bool)
         why_nms = f"{_anchors(evidence):,} anchors are not the cells of strides 4 to 64: not an Ultralytics export"
         why_resize = f"{why_nms}, so stretched as for SSD and torchvision"
         why_nms += ", so as for SSD"
-    elif decoder in RECT_WHERE_FREE and evidence.any_size and evidence.stride_px and not tiled:
+    elif (
+        family and family.rect_where_free and evidence.any_size and evidence.stride_px and not tiled
+    ):
         resize = {"resize": "rect", "stride_px": evidence.stride_px}
         why_resize = "any size, and a stride in the metadata: padded to it as in Ultralytics"
     elif of_ultralytics(evidence):
@@ -116,8 +70,8 @@ def preparation(evidence: Evidence, scaling: Scaling, decoder: str, tiled: bool)
     across, down = evidence.network_px
     size = {"side_px": across} | ({"height_px": down} if down != across else {})
     return Preparation(
-        {**usual.get("preprocess", {}), **size, **pixels, **resize},
-        usual.get("nms", {}),
+        {**preprocess, **size, **pixels, **resize},
+        nms,
         {
             "input": why_size(evidence),
             "pixels": why_pixels,

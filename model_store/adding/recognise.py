@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from model_store.adding.decoder_candidates import candidates
+from model_store.adding.decoder_families import IMAGENET, candidates
 from model_store.adding.evidence import MAX_SIDE_PX, Evidence, labels_of, read_evidence
 from model_store.adding.explain import (
     Reason,
@@ -31,7 +31,6 @@ from model_store.adding.preprocess_defaults import (
     AS_THEY_ARE,
     CLASSIFIER_FAMILIES,
     CLASSIFIER_SIDE_PX,
-    IMAGENET,
     Preparation,
     of_ultralytics,
     preparation,

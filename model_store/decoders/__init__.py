@@ -2,7 +2,7 @@
 
 decode(outputs by name, DecodeSpec) -> list of Detections before NMS, one per image. Scores are above score_floor,
 or equal to it if the format's original code keeps those. DECODERS is the only list of formats: a new one needs a
-function, a line here, its evidence in `adding/decoder_candidates.py`, and a test against an oracle.
+function, a line here, its record in `adding/decoder_families.py`, and a test against an oracle.
 
 Formats with common arithmetic share a file: lists that are ranked already, the exports of one head, and the masks of
 three heads. Exports of one head are YOLOX with its grid decoded or not, and the three of RT-DETR.

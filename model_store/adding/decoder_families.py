@@ -1,13 +1,17 @@
-"""Find the decoders that fit the outputs of a graph.
+"""Describe the exports of each decoder (`FAMILIES`), and find the decoders that fit the outputs of a graph.
 
 Evidence, number of classes -> candidates. Output names decide if a format defines them; else shapes are compared
 with the number of anchors, and metadata with those of exporters.
+Sources of preprocessing and suppression: the exporters' inference code, as collected in the table of
+docs/reference/decoders.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +24,27 @@ PYRAMID_PX = (4, 8, 16, 32, 64)
 """Strides of the levels of heads without anchor boxes: consecutive ones are used, with one row per cell."""
 TF_NAMES = {"detection_boxes", "detection_scores", "detection_classes", "num_detections"}
 MOST_QUERIES = 1000
+Fits = Callable[[Evidence, NDArray[np.float32], int], bool]
+"""Return whether the one output, of rank 3, has the shape of a format for this number of classes."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderFamily:
+    """Exports of one decoder: number of `outputs`, and their usual preprocessing and suppression.
+
+    `fits` is the rule for a format with one output, which is recognised by its shape and not by its name; `layout`
+    describes the outputs that are recognised by shape. `unranked`: the graph does not rank its detections.
+    `rect_where_free`: Ultralytics pads exports of any size only to the stride, not to the square (`auto` of its
+    LetterBox); YOLOv5's own code pads to the square.
+    """
+
+    outputs: int
+    preprocess: Mapping[str, Any]
+    nms: Mapping[str, Any]
+    layout: str = ""
+    fits: Fits | None = None
+    unranked: bool = False
+    rect_where_free: bool = False
 
 
 def candidates(evidence: Evidence, classes: int) -> list[str]:
@@ -39,7 +64,8 @@ def candidates(evidence: Evidence, classes: int) -> list[str]:
         return _mask_decoders(evidence, by_rank[3], by_rank[4].shape[1], classes)
     if len(names) != 1 or 3 not in by_rank:
         return []
-    return [name for name, fits in SHAPED.items() if fits(evidence, by_rank[3], classes)]
+    out = by_rank[3]
+    return [name for name, fam in FAMILIES.items() if fam.fits and fam.fits(evidence, out, classes)]
 
 
 def anchors(network_px: SizePx, levels: int, per_cell: int) -> int:
@@ -167,13 +193,84 @@ def _rtdetr(evidence: Evidence, out: NDArray[np.float32], classes: int) -> bool:
     return fits and not (_is_ranked(evidence, out) and _identifies_yolo(evidence))
 
 
-SHAPED: dict[str, Callable[[Evidence, NDArray[np.float32], int], bool]] = {
-    "yolov8": _yolov8,
-    "yolov5": _yolov5,
-    "yolox": _yolox,
-    "yolox_raw": _yolox_raw,
-    "end2end": _end2end,
-    "rtdetr": _rtdetr,
-    "rtdetr_topk": _rtdetr_topk,
+IMAGENET: dict[str, Any] = {
+    "divide_by": 255.0,
+    "mean": [0.485, 0.456, 0.406],
+    "std": [0.229, 0.224, 0.225],
 }
-"""Formats with one output, which is recognised by its shape and not by its name."""
+"""Scaling that torchvision's and timm's classifiers, and RF-DETR, are trained with."""
+_LETTERBOX = {"resize": "letterbox", "pad_value": 114}
+_STRETCH = {"resize": "stretch"}
+_RANKED: dict[str, Any] = {"kind": "none", "max_detections": 300}
+"""Suppression for heads without need of it: rank and limit the number only."""
+_YOLOV5 = DecoderFamily(
+    *(1, _LETTERBOX, {"iou": 0.45}),
+    "5 + {classes} numbers per row, three rows per cell of strides 8, 16, 32 (64)",
+    _yolov5,
+    unranked=True,
+)
+_YOLOV8 = DecoderFamily(
+    *(1, _LETTERBOX, {"iou": 0.7}),
+    "4 + {classes} numbers for each anchor, without objectness",
+    _yolov8,
+    unranked=True,
+    rect_where_free=True,
+)
+_END2END = DecoderFamily(
+    *(1, _LETTERBOX, _RANKED),
+    "a list of corners, score and class",
+    _end2end,
+    rect_where_free=True,
+)
+_YOLOX = DecoderFamily(
+    1,
+    {"resize": "fit_top_left", "pad_value": 114, "channel_order": "BGR", "divide_by": 1.0},
+    {"iou": 0.45, "class_aware": False, "inclusive_px": True},
+    "5 + {classes} numbers per row, one row per cell, centres all over the image",
+    _yolox,
+    unranked=True,
+)
+_RTDETR = DecoderFamily(
+    *(1, _STRETCH, _RANKED), "4 + {classes} numbers for each query", _rtdetr, unranked=True
+)
+FAMILIES: Mapping[str, DecoderFamily] = {
+    "yolov8": _YOLOV8,
+    "yolov5": _YOLOV5,
+    "yolox": _YOLOX,
+    "yolox_raw": replace(
+        _YOLOX,
+        layout="5 + {classes} numbers per row, one row per cell, centres within a few cells of it",
+        fits=_yolox_raw,
+    ),
+    "end2end": _END2END,
+    "rtdetr": _RTDETR,
+    "rtdetr_topk": DecoderFamily(
+        *(1, _STRETCH, _RANKED), "a list of centre, size, score and class", _rtdetr_topk
+    ),
+    "yolov8_seg": replace(
+        _YOLOV8,
+        outputs=2,
+        layout="4 + {classes} numbers and coefficients for each anchor, and prototypes",
+        fits=None,
+    ),
+    "yolov5_seg": replace(
+        _YOLOV5,
+        outputs=2,
+        layout="5 + {classes} numbers and coefficients per row, three rows per cell, and prototypes",
+        fits=None,
+    ),
+    "end2end_seg": replace(
+        _END2END,
+        outputs=2,
+        layout="a list of corners, score, class and coefficients, and prototypes",
+        fits=None,
+    ),
+    "rfdetr": DecoderFamily(
+        2, {**_STRETCH, "mean": IMAGENET["mean"], "std": IMAGENET["std"]}, _RANKED
+    ),
+    "ssd": DecoderFamily(2, _STRETCH, {"iou": 0.6}),
+    "mmdet": DecoderFamily(2, _STRETCH, _RANKED),
+    "rtdetr_labels": DecoderFamily(3, _STRETCH, _RANKED),
+    "torchvision": DecoderFamily(3, _STRETCH, _RANKED),
+    "tf_detection": DecoderFamily(4, _STRETCH, _RANKED),
+}
