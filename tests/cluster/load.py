@@ -12,14 +12,25 @@ MOST = 20_000
 
 
 class Load:
-    """`answers`: when each was asked, when it came, and it; `errors`: what came of the others."""
+    """`answers`: when each was asked, when it came, and it; `errors`: what came of the others.
 
-    def __init__(self, url: str, body: bytes, model: str, clients: int = 3, **query: Any) -> None:
+    Each client waits `pause_s` after an answer, so that the machine has time for what is tested.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        body: bytes,
+        model: str,
+        clients: int = 3,
+        pause_s: float = 0.0,
+        **query: Any,
+    ) -> None:
         self.answers: list[tuple[float, float, httpx2.Response]] = []
         self.errors: list[Exception] = []
         self.token = ""
         self._url, self._body, self._query = url, body, {"model": model, **query}
-        self._stop = threading.Event()
+        self._pause_s, self._stop = pause_s, threading.Event()
         self._threads = [threading.Thread(target=self._ask) for _ in range(clients)]
 
     def __enter__(self) -> Load:
@@ -51,3 +62,4 @@ class Load:
                     self.errors.append(error)
                 else:
                     self.answers.append((asked_s, time.monotonic(), answer))
+                self._stop.wait(self._pause_s)

@@ -42,7 +42,7 @@ def pooled(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[A
     (models / NAME / "deployment.json").write_text(json.dumps({"*": {"pool": "small"}}))
     port = str(cluster.state.http_port)
     cat = (ROOT / "examples" / "photos" / "cat.jpg").read_bytes()
-    with Load(cluster.url, cat, "ssdlite-coco", clients=2) as load:
+    with Load(cluster.url, cat, "ssdlite-coco", clients=2, pause_s=0.05) as load:
         done = cluster.resight("up", "--port", port, RESIGHT_APP=str(app))
     assert done.returncode == 0, done.stderr
     assert set(load.statuses) == {200}, (
@@ -144,7 +144,7 @@ def test_a_form_is_answered_in_order_by_both_pools(pooled: Any, photo: Any) -> N
 
 def test_tokens_come_and_go_under_load(pooled: Any, photo: Any) -> None:
     """The last one here: from now on nobody gets in without a token."""
-    with Load(pooled.url, photo("cat"), NAME, clients=2) as load:
+    with Load(pooled.url, photo("cat"), NAME, clients=2, pause_s=0.05) as load:
         wait_until(lambda: len(load.statuses) > 5, 60)
         done = pooled.resight("tokens", "add", "camera", "--scope", "detect", "--format", "json")
         assert done.returncode == 0, done.stderr

@@ -153,25 +153,6 @@ def test_retrying_failed_images_replaces_their_rows_and_says_that_none_worked(
     assert states == [{"state": "failed"}]
 
 
-def test_the_newest_of_each_camera_with_another_model(
-    run: dict[str, Any], cluster: Any, archive: tuple[Path, Summary]
-) -> None:
-    planned = cluster.resight(
-        "reprocess",
-        "--model",
-        "motion",
-        "--latest-per-camera",
-        "--dry-run",
-        "--format",
-        "json",
-    )
-    plan = json.loads(planned.stdout)
-    cameras = rows(cluster, "select count(distinct coalesce(camera_id, '')) as n from media")
-    assert plan["to_infer"] == plan["requested"] == cameras[0]["n"]
-    report = cluster.reprocess("--model", "motion", "--latest-per-camera")
-    assert report["counts"]["requested"] == plan["requested"]
-
-
 def test_an_unknown_model_ends_the_run_before_it_starts(run: dict[str, Any], cluster: Any) -> None:
     done = cluster.resight("reprocess", "--model", "no-such-model")
     assert done.returncode == 6
@@ -181,6 +162,7 @@ def test_an_unknown_model_ends_the_run_before_it_starts(run: dict[str, Any], clu
 def test_from_another_home_an_address_is_enough_and_a_run_id_is_one_run(
     run: dict[str, Any], cluster: Any, tmp_path: Path
 ) -> None:
+    """The newest image of each camera, with another model."""
     elsewhere = {
         "RESIGHT_HOME": str(tmp_path),
         "RESIGHT_MODELS": cluster.settings.models_url,
@@ -190,17 +172,22 @@ def test_from_another_home_an_address_is_enough_and_a_run_id_is_one_run(
     status = cluster.resight("status", "--format", "json", **elsewhere)
     assert status.returncode == 0, status.stderr
     assert json.loads(status.stdout)["app_detect"] == "RUNNING"
-    words = ("reprocess", "--model", "motion", "--run-id", "from-afar", "--format", "json")
-    done = cluster.resight(*words, **elsewhere)
+    words = ("reprocess", "--model", "motion", "--format", "json")
+    newest = (*words, "--latest-per-camera")
+    plan = json.loads(cluster.resight(*newest, "--dry-run", **elsewhere).stdout)
+    cameras = rows(cluster, "select count(distinct coalesce(camera_id, '')) as n from media")
+    assert plan["to_infer"] == plan["requested"] == cameras[0]["n"]
+    named = ("--run-id", "from-afar")
+    done = cluster.resight(*newest, *named, **elsewhere)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["run_id"] == "from-afar"
-    assert report["counts"]["requested"] == run["counts"]["requested"]
+    assert report["counts"]["requested"] == plan["requested"]
     states = "select state from runs_table where run_id = 'from-afar' order by event"
     assert [row["state"] for row in rows(cluster, states)][-2:] == ["running", "sealed"]
 
-    again = cluster.resight(*words, **elsewhere)
+    again = cluster.resight(*newest, *named, **elsewhere)
     assert json.loads(again.stdout)["accounting"] == report["accounting"], "nothing is submitted"
-    other = cluster.resight(*words, "--latest-per-camera", **elsewhere)
+    other = cluster.resight(*words, *named, **elsewhere)
     assert other.returncode == 2
-    assert "scope.latest_per_camera was None, now True" in other.stderr
+    assert "scope.latest_per_camera was True, now None" in other.stderr

@@ -119,22 +119,23 @@ def test_a_killed_driver_is_gone_on_with_on_s3(
 
 
 @pytest.mark.parametrize("store", ["tables", "s3_tables"])
-@pytest.mark.parametrize("title", ["DetectStage", "ray::ServeReplica:detect:Detector"])
 def test_a_run_outlives_its_worker_and_a_replica(
     cluster: Any,
     request: pytest.FixtureRequest,
     undisturbed: list[dict[str, Any]],
-    title: str,
     store: str,
 ) -> None:
+    """One after the other: the replica dies once the run has gone on without its worker."""
     tables: str = request.getfixturevalue(store)
     driver = Driver(tables)
-    wait_for(lambda: committed(tables) >= KILLED_AT)
-    victims = processes(cluster, lambda words: title in " ".join(words))
-    assert victims
-    for process in victims:
-        os.kill(process.pid, signal.SIGKILL)
-    assert committed(tables) < len(undisturbed), "it was to die in its middle"
+    for title in ("DetectStage", "ray::ServeReplica:detect:Detector"):
+        least = committed(tables) + KILLED_AT
+        wait_for(lambda least=least: committed(tables) >= least)
+        victims = processes(cluster, lambda words, title=title: title in " ".join(words))
+        assert victims, title
+        for process in victims:
+            os.kill(process.pid, signal.SIGKILL)
+        assert committed(tables) < len(undisturbed), "it was to die in its middle"
     report = driver.report()
     assert report["counts"]["requested"] == len(undisturbed)
     assert seen(tables) == undisturbed
