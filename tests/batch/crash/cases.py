@@ -17,10 +17,7 @@ POINTS: dict[Point, str] = {
 }
 DONE: dict[Point, int] = {"ack": 0, "after": 0}
 """Images redone where the commit had been made; else the whole interval, which was lost with the driver."""
-ON_S3 = {
-    *(("new", "data"), ("new", "log"), ("new", "ack")),
-    *(("retry", "log"), ("retry", "ack"), ("mixed", "log")),
-}
+ON_S3 = {("new", "data"), ("new", "log"), ("new", "ack"), ("retry", "log")}
 """The others die there as they do here, and a case on S3 takes a few seconds."""
 AGAIN = (Driver("r2"),)
 BROKEN_OFF = [("r1", "running"), ("r2", "running"), ("r2", "sealed")]
@@ -44,7 +41,10 @@ def _killed(work: Work) -> Iterator[Case]:
 def _other_kills() -> Iterator[Case]:
     first = Fault("log", nth=1)
     yield Case(
-        "new: kill -9 in the first commit", [[Driver("r1", first, KILLED)], AGAIN], BROKEN_OFF
+        "new: kill -9 in the first commit",
+        [[Driver("r1", first, KILLED)], AGAIN],
+        BROKEN_OFF,
+        only="local",
     )
     yield Case(
         "new: kill -9 of a run and of its resumption",
@@ -54,6 +54,7 @@ def _other_kills() -> Iterator[Case]:
             [Driver("r1")],
         ],
         [("r1", "running"), ("r1", "running"), *SEALED],
+        only="local",
     )
     seal = Fault("before", table="runs", nth=2)
     yield Case(
@@ -69,6 +70,7 @@ def _other_kills() -> Iterator[Case]:
         [[Driver("r1", sealed, KILLED)], AGAIN],
         BOTH_SEALED,
         redone=0,
+        only="local",
     )
 
 
@@ -86,7 +88,7 @@ def _stopped() -> Iterator[Case]:
                 [("r1", "running"), ("r1", "cancelled"), ("r2", "running"), ("r2", "sealed")],
                 work,
                 redone=0,
-                only=None if point == "log" else "local",
+                only=None if (work, point) == ("new", "log") else "local",
             )
 
 
@@ -130,7 +132,7 @@ def _at_once() -> Iterator[Case]:
             BOTH_SEALED,
             work,
             None,
-            "local" if work == "retry" else None,
+            None if work == "new" else "local",
         )
         yield Case(
             f"{work}: two drivers of one run at once",
@@ -138,11 +140,15 @@ def _at_once() -> Iterator[Case]:
             [("r1", "running"), ("r1", "running"), ("r1", "sealed"), ("r1", "sealed")],
             work,
             None,
-            "local" if work == "retry" else None,
+            None if work == "new" else "local",
         )
     killed = Driver("r1", Fault("log", nth=1), KILLED)  # a second commit there may never be
     yield Case(
-        "new: two runs at once, kill -9 of one", [[killed, Driver("r2")]], BROKEN_OFF, redone=None
+        "new: two runs at once, kill -9 of one",
+        [[killed, Driver("r2")]],
+        BROKEN_OFF,
+        redone=None,
+        only="local",
     )
 
 
@@ -157,7 +163,7 @@ def _unsafe() -> Iterator[Case]:
 
 
 CASES = [
-    Case("new: undisturbed", [[Driver("r1")]], SEALED, redone=0),
+    Case("new: undisturbed", [[Driver("r1")]], SEALED, redone=0, only="local"),
     *_killed("new"),
     *_killed("retry"),
     *_killed("mixed"),
