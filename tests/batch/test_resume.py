@@ -98,16 +98,17 @@ def add_image(tables: Tables, name: str, place: str | None = None) -> None:
     tables.append("media", media, "test", lambda _, wanted: wanted)
 
 
-@pytest.mark.parametrize("images", [3, 8])
 @pytest.mark.parametrize(
-    ("scope", "statuses"),
+    ("scope", "statuses", "images"),
     [
-        (MISSING, "ffffffff"),
-        (MISSING, "oeofoeof"),
-        (FAILED, "ffffffff"),
-        (FAILED, "oeofoeof"),
-        (MISSING.model_copy(update={"sample": 5}), "oeofoeof"),
-        (Scope(), "oeofoeof"),
+        (MISSING, "ffffffff", 3),
+        (MISSING, "oeofoeof", 3),
+        (MISSING, "oeofoeof", 8),
+        (FAILED, "ffffffff", 8),
+        (FAILED, "oeofoeof", 3),
+        (FAILED, "oeofoeof", 8),
+        (MISSING.model_copy(update={"sample": 5}), "oeofoeof", 3),
+        (Scope(), "oeofoeof", 3),
     ],
 )
 def test_it_ends_as_an_undisturbed_run(

@@ -149,11 +149,12 @@ def test_tiled_images_of_any_size_give_the_same_rows_alone_and_together(tmp_path
 
 
 def test_tiling_changes_the_inference_key(tmp_path: Path) -> None:
+    outputs = example("yolox", np.random.default_rng(3), 1, 3, 64)
+    weights = constant_graph(outputs, 64, {"names": NAMES})
+    tilings = ({"tile_px": 200}, {"tile_px": 300}, {"tile_px": 200, "overlap_frac": 0.3})
     keys = {
-        ssdlite_tiled(tmp_path / str(i), tiling).info.inference_key
-        for i, tiling in enumerate(
-            ({"tile_px": 200}, {"tile_px": 300}, {"tile_px": 200, "overlap_frac": 0.3})
-        )
+        added(tmp_path / str(i), weights, {"preprocess": {"tiling": tiling}}).info.inference_key
+        for i, tiling in enumerate(tilings)
     }
     assert len(keys) == 3
 

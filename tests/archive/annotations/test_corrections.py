@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,10 +41,10 @@ def show(tables: Tables, key: str) -> None:
     views.publish(view, after=len(views.history()))
 
 
-@pytest.fixture
-def tables(tmp_path: Path) -> Tables:
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Tables:
     """Return two images: a fox and a boar, and a fox; the next model moves all boxes by a pixel."""
-    tables = Tables(str(tmp_path / "tables"))
+    tables = Tables(str(tmp_path_factory.mktemp("untouched") / "tables"))
     media = [
         {"media_sha256": sha, "source_root": "/x", "path": name, "width_px": 60, "height_px": 30}
         for sha, name in ((A, "a.jpg"), (B, "b.jpg"))
@@ -56,6 +57,18 @@ def tables(tmp_path: Path) -> Tables:
         put_results(tables, result_rows([B], key, detections=both[:1], width_px=60, height_px=30))
     show(tables, KEY)
     return tables
+
+
+@pytest.fixture
+def tables(untouched: Tables, tmp_path: Path) -> Tables:
+    """Return a copy of the images, for this test alone."""
+    return Tables(str(shutil.copytree(untouched.url, tmp_path / "tables")))
+
+
+@pytest.fixture(scope="module")
+def table(untouched: Tables) -> list[Row]:
+    """Return the rows of an export before any change."""
+    return exported(untouched)
 
 
 def exported(tables: Tables) -> list[Row]:
@@ -93,8 +106,10 @@ def counts(read: Read) -> tuple[int, int, list[str]]:
     return read.unchanged, read.repeated, sorted(read.rows["action"].to_pylist())
 
 
-def test_a_changed_label_is_a_relabel_and_a_cleared_one_is_nothing(tables: Tables) -> None:
-    file = written(tables, labelled(exported(tables), "badger", "boar", ""))
+def test_a_changed_label_is_a_relabel_and_a_cleared_one_is_nothing(
+    tables: Tables, table: list[Row]
+) -> None:
+    file = written(tables, labelled(table, "badger", "boar", ""))
     read = read_assertions(tables, file, "Ana")
     assert counts(read) == (1, 0, ["relabel", "suppress"])
     assert append(tables, read.rows) == 2
@@ -150,9 +165,9 @@ def without_what_it_was(tables: Tables, rows: list[Row]) -> Path:
 
 @pytest.mark.parametrize("save", [semicolons, reordered, tabs, parquet, without_what_it_was])
 def test_a_table_is_read_as_it_was_saved(
-    tables: Tables, save: Callable[[Tables, list[Row]], Path]
+    tables: Tables, table: list[Row], save: Callable[[Tables, list[Row]], Path]
 ) -> None:
-    file = save(tables, labelled(exported(tables), "badger ", "", "fox"))
+    file = save(tables, labelled(table, "badger ", "", "fox"))
     read = read_assertions(tables, file, "Ana")
     assert counts(read) == (1, 0, ["relabel", "suppress"])
     labels = dict(zip(read.rows["action"].to_pylist(), read.rows["label"].to_pylist(), strict=True))
@@ -161,11 +176,12 @@ def test_a_table_is_read_as_it_was_saved(
     assert add(tables, file) == 0
 
 
-def test_rows_that_were_not_edited_leave_what_others_said_meanwhile(tables: Tables) -> None:
+def test_rows_that_were_not_edited_leave_what_others_said_meanwhile(
+    tables: Tables, table: list[Row]
+) -> None:
     """Importing an old file again does not revert later corrections."""
-    rows = exported(tables)
-    ana = written(tables, labelled(rows, "badger", "boar", "fox"), "ana.csv")
-    ben = written(tables, labelled(rows, "fox", "wild boar", "fox"), "ben.csv")
+    ana = written(tables, labelled(table, "badger", "boar", "fox"), "ana.csv")
+    ben = written(tables, labelled(table, "fox", "wild boar", "fox"), "ben.csv")
     assert (add(tables, ana), add(tables, ben, "Ben")) == (1, 1)
     later = labelled(exported(tables), "dog", "wild boar", "fox")
     assert add(tables, written(tables, later, "later.csv")) == 1
@@ -179,9 +195,9 @@ def test_rows_that_were_not_edited_leave_what_others_said_meanwhile(tables: Tabl
 
 
 def test_corrections_of_what_another_model_saw_hold_for_what_covers_its_boxes(
-    tables: Tables,
+    tables: Tables, table: list[Row]
 ) -> None:
-    file = written(tables, labelled(exported(tables), "badger", "boar", ""))
+    file = written(tables, labelled(table, "badger", "boar", ""))
     show(tables, NEXT)
     read = read_assertions(tables, file, "Ana")
     (words,) = [words for words in remarks(tables, read.rows) if "published" in words]
@@ -203,15 +219,14 @@ def test_an_animal_that_was_added_is_renamed_and_taken_back(tables: Tables) -> N
         assert shown(tables) == ["fox", "boar", *now, "fox"]
 
 
-def test_new_labels_are_listed_with_those_they_are_like(tables: Tables) -> None:
-    rows = labelled(exported(tables), "fix", "wombat", "fix")
-    file = written(tables, rows)
+def test_new_labels_are_listed_with_those_they_are_like(tables: Tables, table: list[Row]) -> None:
+    file = written(tables, labelled(table, "fix", "wombat", "fix"))
     assert remarks(tables, read_assertions(tables, file, "Ana").rows) == [
         "new label 'fix' (rows: 2); did you mean fox?",
         "new label 'wombat' (rows: 1)",
     ]
     add(tables, file)
-    again = written(tables, labelled(exported(tables), "wombat", "wombat", "fix"))
+    again = written(tables, labelled(table, "wombat", "wombat", "fix"))
     assert remarks(tables, read_assertions(tables, again, "Ana").rows) == [], "people know it now"
 
 
@@ -230,10 +245,10 @@ def test_new_labels_are_listed_with_those_they_are_like(tables: Tables) -> None:
     ],
 )
 def test_a_table_with_a_damaged_row_is_refused_as_a_whole(
-    tables: Tables, change: Row, message: str
+    tables: Tables, table: list[Row], change: Row, message: str
 ) -> None:
     """Damaged rows are rejected even if their label is unchanged."""
-    rows = labelled(exported(tables), "cat", "boar", "cat")
+    rows = labelled(table, "cat", "boar", "cat")
     with pytest.raises(BadRequest) as error:
         add(tables, written(tables, [rows[0], rows[1] | change, rows[2]]))
     assert message in str(error.value)
@@ -243,8 +258,10 @@ def test_a_table_with_a_damaged_row_is_refused_as_a_whole(
 
 @pytest.mark.parametrize("at", [0, 1])
 @pytest.mark.parametrize("suffix", [".json", ".jsonl"])
-def test_a_row_that_is_not_an_object_is_named(tables: Tables, suffix: str, at: int) -> None:
-    rows: list[Any] = exported(tables)
+def test_a_row_that_is_not_an_object_is_named(
+    tables: Tables, table: list[Row], suffix: str, at: int
+) -> None:
+    rows: list[Any] = list(table)
     rows.insert(at, 5)
     file = Path(tables.url).parent / f"corrected{suffix}"
     lines = [json.dumps(row, default=str) for row in rows]
@@ -253,8 +270,8 @@ def test_a_row_that_is_not_an_object_is_named(tables: Tables, suffix: str, at: i
         read_assertions(tables, file, "Ana")
 
 
-def test_what_lacks_is_named_once(tables: Tables) -> None:
-    rows = exported(tables)
+def test_what_lacks_is_named_once(tables: Tables, table: list[Row]) -> None:
+    rows = table
     few = [{name: row[name] for name in ("media_sha256", "label")} for row in rows]
     with pytest.raises(
         BadRequest, match=r"missing column 'inference_key'; nothing was added\ncolumns: "

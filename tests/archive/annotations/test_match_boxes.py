@@ -57,7 +57,7 @@ def expected(world: World) -> tuple[list[Heard], list[str]]:
     ), [one for one, _ in oracle.orphaned(world)]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(world=worlds())
 def test_who_is_heard_is_what_the_rules_say(world: World) -> None:
     wanted = expected(world)

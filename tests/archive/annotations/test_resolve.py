@@ -63,7 +63,7 @@ def connected(world: World, patch: pytest.MonkeyPatch, **view: Any) -> duckdb.Du
     return connect(Memory("/nowhere/tables", as_tables(world)), view_of(world, **view))  # type: ignore[arg-type]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(world=worlds())
 def test_every_relation_is_what_the_rules_say(world: World) -> None:
     with pytest.MonkeyPatch.context() as patch, connected(world, patch) as sql:

@@ -161,7 +161,7 @@ def test_racing_processes_lose_nothing_and_double_nothing(
     replaced = [f"replaced-{i}" for i in range(3)]
     put_each(tables, *replaced)
     stop = str(tmp_path / "stop")
-    commits, rounds = (3, 1) if place == "s3" else (8, 4)
+    commits, rounds = (2, 1) if place == "s3" else (5, 2)
     writers = [
         process(write_commits, url, WRITER, "w0", commits),
         process(write_commits, url, WRITER, "w1", commits),

@@ -351,7 +351,7 @@ def test_a_snapshot_that_is_opened_anew_is_still_the_one_that_was_vouched_for(
 
 
 def test_racing_processes_lose_nothing_and_double_nothing(tables: Tables) -> None:
-    writers, commits = 4, 10
+    writers, commits = 3, 8
     tables.snapshot("results")
     racing = [process(write_commits, tables.url, WRITER, f"w{i}", commits) for i in range(writers)]
     for one in racing:

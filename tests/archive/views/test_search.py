@@ -302,7 +302,7 @@ ANY_JSON = strategies.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     strategies.text()
     | strategies.binary().map(lambda data: base64.urlsafe_b64encode(data).decode())

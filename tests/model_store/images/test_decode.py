@@ -275,7 +275,7 @@ def test_real_camera_files_decode() -> None:
     st.lists(st.tuples(st.integers(0, 30_000), st.integers(0, 255)), max_size=12),
     st.integers(0, 30_000),
 )
-@settings(deadline=2000, max_examples=250)
+@settings(deadline=2000, max_examples=150)
 def test_whatever_is_changed_it_decodes_or_raises_an_image_error(
     name: str, changes: list[tuple[int, int]], cut: int
 ) -> None:

@@ -23,7 +23,7 @@ fractions = st.tuples(*[st.floats(0, 1, width=32)] * 4)
 @example("fit_top_left", 2000, 1, 300)
 @example("letterbox", 10, 5, 5)
 @example("letterbox", 500, 700, 640)
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 def test_placement_is_the_oracles(kind: Resize, width: int, height: int, side: int) -> None:
     placed = fit(kind, (width, height), (side, side))
     new_w, new_h, left, top, scale_x, scale_y = PLACE[kind](width, height, side)
@@ -32,7 +32,7 @@ def test_placement_is_the_oracles(kind: Resize, width: int, height: int, side: i
 
 
 @given(kinds, lengths_px, lengths_px, sides_px, fractions)
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 def test_boxes_come_back_as_the_oracle_brings_them(
     kind: Resize, width: int, height: int, side: int, at: tuple[float, ...]
 ) -> None:
@@ -54,7 +54,7 @@ def test_boxes_come_back_as_the_oracle_brings_them(
 )
 @example("rect", 700, 500, (20, 12), 64, (0, 0, 1, 1))
 @example("rect", 1, 4000, (5, 20), 8, (0, 0, 1, 1))
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=150)
 def test_image_to_network_to_image_is_the_same_box(
     kind: Resize,
     width: int,
@@ -105,7 +105,7 @@ inputs_px = st.tuples(st.integers(1, 20), st.integers(1, 20))
 @given(all_kinds, lengths_px, lengths_px, inputs_px, strides, fractions)
 @example("rect", 700, 500, (20, 20), 64, (0, 0, 1, 1))
 @example("rect", 1111, 2000, (20, 20), 64, (0, 0, 1, 1))
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=150)
 def test_inputs_of_any_shape_are_the_oracles(
     kind: Resize,
     width: int,

@@ -42,7 +42,7 @@ def runs_of(image: NDArray[np.bool_]) -> Runs:
 
 
 @given(sizes_px, st.data(), st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.2, 0.8, 1.0]))
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=150)
 def test_run_lengths_are_cocos(
     size_px: tuple[int, int], data: st.DataObject, seed: int, share: float
 ) -> None:
@@ -60,7 +60,7 @@ def test_run_lengths_are_cocos(
 
 
 @given(st.lists(st.integers(0, 2**28) | st.integers(0, 9), min_size=1, max_size=30))
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=150)
 def test_any_counts_are_written_as_the_oracle_reads_them(counts: list[int]) -> None:
     text = compressed(np.array(counts, np.int64))
     assert oracle.expand(text) == counts

@@ -26,7 +26,7 @@ SAME = (0.0, 0.0, 4.0, 4.0)
 @example([], 0.5, True, 1)
 @example([(0.5, 0, SAME)] * 4, 0.5, True, 1)
 @example([(0.5, 0, (1.0, 1.0, 1.0, 5.0))] * 3, 0.0, False, 2)
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=150)
 def test_the_kept_boxes_are_the_oracles(
     candidates: list[tuple[float, int, tuple[float, ...]]], iou: float, aware: bool, most: int
 ) -> None:
@@ -46,7 +46,7 @@ def test_the_kept_boxes_are_the_oracles(
 
 
 @given(st.lists(rows, max_size=24), thresholds, st.booleans(), st.integers(1, 12))
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=150)
 def test_suppressing_twice_changes_nothing(
     candidates: list[tuple[float, int, tuple[float, ...]]], iou: float, aware: bool, most: int
 ) -> None:
@@ -99,7 +99,7 @@ def test_many_candidates_are_bounded_by_count() -> None:
 
 
 @given(st.lists(rows, max_size=24), thresholds, st.sampled_from([0.5, 1.0, 2.0]))
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=150)
 def test_inclusive_pixels_are_the_oracles(
     candidates: list[tuple[float, int, tuple[float, ...]]], iou: float, pixel: float
 ) -> None:
@@ -132,7 +132,7 @@ def shuffled(draw: st.DrawFn, distinct: bool) -> tuple[list[Row], list[Row]]:
 
 @pytest.mark.parametrize("distinct", [True, False], ids=["distinct scores", "ties in their order"])
 @given(data=st.data(), iou=thresholds, aware=st.booleans(), most=st.integers(1, 12))
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 def test_the_order_of_candidates_decides_nothing_but_ties(
     distinct: bool, data: st.DataObject, iou: float, aware: bool, most: int
 ) -> None:

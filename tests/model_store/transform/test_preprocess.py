@@ -26,7 +26,7 @@ specs = st.builds(
 @example(Preprocess(side_px=64), 1, 200, 0)
 @example(Preprocess(side_px=64, resize="fit_top_left"), 200, 1, 0)
 @example(Preprocess(side_px=64), 64, 64, 0)
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=150)
 def test_pixels_are_the_oracles_exactly(
     spec: Preprocess, width: int, height: int, seed: int
 ) -> None:

@@ -31,7 +31,7 @@ tilings = st.builds(
 
 
 @given(lengths_px, lengths_px, tilings)
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 def test_the_tiles_are_the_oracles(width: int, height: int, spec: Tiling) -> None:
     found = tiles(width, height, spec)
     assert found == oracle.tiles(width, height, spec.tile_px, spec.overlap_frac, spec.whole)
@@ -84,7 +84,7 @@ parts_of = st.lists(st.lists(rows, max_size=8), min_size=1, max_size=5)
     st.booleans(),
     st.integers(1, 30),
 )
-@settings(deadline=None, max_examples=600)
+@settings(deadline=None, max_examples=150)
 def test_merging_is_the_oracles(
     parts: list[list[tuple[float, int, tuple[float, ...]]]],
     kind: str,

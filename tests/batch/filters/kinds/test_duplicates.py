@@ -116,7 +116,7 @@ def table_of(images: list[list[Any]]) -> list[dict[str, Any]]:
     return out
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=150)
 @given(images=st.lists(of_image, max_size=4), config=configs)
 def test_it_matches_loops_over_fractions(images: list[list[Any]], config: dict[str, Any]) -> None:
     detections = table_of(images)

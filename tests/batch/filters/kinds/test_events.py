@@ -274,7 +274,7 @@ def walked(table: Sequence[dict[str, Any]], gap_s: float, cap_s: float | None) -
     return sorted(sorted(event) for event in events if event), why
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(
     st.lists(images(), max_size=14, unique_by=lambda row: row["media_sha256"]),
     st.sampled_from([0.0, 20.0, 60.0]),

@@ -136,7 +136,7 @@ def given_table(given_rows: list[Any]) -> list[dict[str, Any]]:
     ]
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=150)
 @given(given_rows=listed, config=configs)
 def test_it_matches_loops_over_decimals(given_rows: list[Any], config: dict[str, Any]) -> None:
     table = given_table(given_rows)

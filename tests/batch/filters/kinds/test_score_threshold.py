@@ -56,7 +56,7 @@ listed = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(given_rows=listed, config=configs)
 def test_it_matches_plain_comparisons(given_rows: list[Any], config: dict[str, Any]) -> None:
     table = [

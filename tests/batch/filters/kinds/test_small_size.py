@@ -100,7 +100,7 @@ configs = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(given_rows=detections, config=configs, action=st.sampled_from(["suppress", "relabel"]))
 def test_it_matches_loops_over_fractions(
     given_rows: list[dict[str, Any]], config: dict[str, Any], action: str

@@ -234,7 +234,7 @@ def counted(given: list[dict[str, Any]], rare: bool) -> dict[tuple[int, int], tu
     }
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=150)
 @given(detections(), st.booleans())
 def test_it_matches_counts_in_dictionaries(given: list[dict[str, Any]], rare: bool) -> None:
     found = said(given, lineage=LINEAGE, flip_rare=rare)

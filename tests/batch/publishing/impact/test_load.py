@@ -69,7 +69,7 @@ def counted(impact: Impact) -> dict[str, Any]:
 
 
 @settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
 @given(world=worlds(), old=thresholds, new=thresholds)
 def test_a_slow_count_finds_the_same(
