@@ -120,6 +120,11 @@ def _run(session: WeightsSession, images: int, size_px: SizePx) -> Mapping[str, 
 def labels_of(metadata: Mapping[str, str]) -> list[str]:
     """Return the labels in metadata `names`. Raises ModelRefused with the line to add if they are not usable."""
     text = metadata.get("names", "")
+    if not text:
+        raise ModelRefused(
+            "the weights contain no labels (metadata 'names'), one for each class; add them to the config file: "
+            '{"labels": ["deer", …]}'
+        )
     try:
         names: Any = literal(text)
         if isinstance(names, dict):

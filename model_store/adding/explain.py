@@ -35,6 +35,8 @@ FIELDS = {
 }
 """Fields of `preprocess` by choice: if the config file sets one of them, it is the reason for the choice."""
 SHOWN_LABELS = 5
+_EMBEDDING = ("embed", "feature", "hidden_state", "pooler")
+"""Parts of the names that exporters give to outputs of encoders."""
 NAMED: dict[str, set[str]] = {
     "tf_detection": TF_NAMES,
     "torchvision or rtdetr_labels": {"boxes", "labels", "scores"},
@@ -173,6 +175,21 @@ def contradiction(evidence: Evidence, fitting: Sequence[str]) -> tuple[str, list
         return f"the metadata ('head', 'description') name RT-DETR, but {outputs}", [*fitting]
     if names_yolo(evidence) and decoders <= _RTDETR:
         return f"the metadata ('head', 'description') name a YOLO, but {outputs}", [*fitting]
+    return None
+
+
+def other_task(evidence: Evidence, is_labelled: bool) -> str | None:
+    """Return which other task the outputs look like: a map of the whole image, or an embedding; else None.
+
+    The scores of a classifier have the shape of an embedding, so names of outputs count only without labels.
+    """
+    outputs = evidence.outputs
+    if all(out.ndim == 4 for out in outputs.values()):
+        sides = {out.shape[2:] for out in outputs.values()}
+        if len(sides) == 1 and min(sides.pop()) > 1:
+            return "semantic segmentation, depth or other values for each pixel"
+    if not is_labelled and any(part in name.lower() for name in outputs for part in _EMBEDDING):
+        return "an embedding of the image, which has no labels"
     return None
 
 

@@ -21,6 +21,7 @@ from model_store.adding.explain import (
     Reason,
     contradiction,
     near_misses,
+    other_task,
     possible,
     reasons_for,
     reasons_for_classifier,
@@ -66,6 +67,7 @@ def recognise(runtime: str, weights: bytes, overrides: dict[str, Any]) -> Recogn
     _require_types(overrides)
     session = open_weights(runtime, weights, threads=1)
     evidence = read_evidence(session, _given_px(overrides))
+    _require_supported_task(evidence, overrides)
     scaling = first_steps(weights, session.input.name) if runtime == "onnx" else Scaling()
     labels: list[str] = overrides.get("labels") or labels_of(evidence.metadata)
     _require_one_size(evidence, overrides)
@@ -190,12 +192,23 @@ def _require_decodable(
         raise ModelRefused(f"{error}{others}") from error
 
 
-def _decoder(evidence: Evidence, classes: int) -> str:
-    task = evidence.metadata.get("task", "detect")
+def _require_supported_task(evidence: Evidence, overrides: Mapping[str, Any]) -> None:
+    """Raise ModelRefused for a model that finds neither boxes nor classes, unless the config file declares it."""
+    if overrides.get("kind") or overrides.get("decoder"):
+        return
+    task = evidence.metadata.get("task", "")
     if task in OTHER_TASKS:
         raise ModelRefused(
             f"this is {OTHER_TASKS[task]} (metadata 'task': {task}); a detector is needed"
         )
+    is_labelled = bool(overrides.get("labels") or evidence.metadata.get("names"))
+    if found := other_task(evidence, is_labelled):
+        raise ModelRefused(
+            f"outputs {evidence.shapes} look like {found}; a detector or a classifier is needed"
+        )
+
+
+def _decoder(evidence: Evidence, classes: int) -> str:
     fitting = candidates(evidence, classes)
     contradicted = contradiction(evidence, fitting)
     if contradicted:

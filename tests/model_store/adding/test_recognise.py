@@ -105,6 +105,31 @@ def test_missing_names_are_refused_with_the_line_to_write() -> None:
     assert recognised(averaging(), {"labels": ["deer"]}).labels == ("deer",)
 
 
+@pytest.mark.parametrize(
+    ("outputs", "metadata", "words"),
+    [
+        ({"out": (21, 64, 64)}, {}, "out [1, 21, 64, 64] look like semantic segmentation"),
+        ({"out": (21, 16, 16), "aux": (21, 16, 16)}, {"names": "['a']"}, "segmentation, depth or"),
+        ({"image_embeds": (512,)}, {}, "look like an embedding of the image, which has no labels"),
+        ({"output0": (56, 84)}, {"task": "pose"}, "this is a pose model"),
+    ],
+)
+def test_a_model_of_another_task_is_refused_as_such_and_not_for_its_labels(
+    outputs: dict[str, tuple[int, ...]], metadata: dict[str, str], words: str
+) -> None:
+    rows = {name: np.zeros((1, *shape), np.float32) for name, shape in outputs.items()}
+    said = refusal(constant_graph(rows, SIDE_PX, metadata))
+    assert words in said
+    assert "config file" not in said
+
+
+def test_one_score_per_label_is_a_classifier_whatever_its_output_is_called() -> None:
+    rows = {"features": np.array([[-1, 2]], np.float32)}
+    graph = constant_graph(rows, SIDE_PX)
+    assert "an embedding" in refusal(graph)
+    assert recognised(graph, {"labels": ["deer", "fox"]}).kind == "classifier"
+
+
 def test_half_a_character_in_a_name_is_refused() -> None:
     assert "half a character" in refusal(named(r"{0: '\ud800'}"))
 

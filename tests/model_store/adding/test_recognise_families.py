@@ -269,7 +269,7 @@ def test_a_graph_that_is_said_to_rank_and_does_not_is_refused(
 )
 def test_the_hint_lists_what_has_as_many_outputs(outputs: list[str], fitting: set[str]) -> None:
     weights = constant_graph(
-        {name: np.zeros((1, 7, 7, 7), np.float32) for name in outputs}, 64, {"names": "['deer']"}
+        {name: np.zeros((1, 7, 7), np.float32) for name in outputs}, 64, {"names": "['deer']"}
     )
     said = refusal(weights)
     assert set(re.findall(r'{"decoder": "(\w+)"}', said)) == fitting
