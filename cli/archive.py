@@ -26,6 +26,7 @@ with lazy_imports():
     from archive.views.publications import unpublished, view_named, view_of_run
     from archive.views.query import query
     from archive.views.views import View
+    from model_store.leftovers import remove_leftovers
     from serve.settings import Settings
 
 _OF_VIEW = re.compile(r"\b(results|detections|hidden|events|occurrences)\b", re.IGNORECASE)
@@ -200,6 +201,8 @@ def compact_command(
         report = asdict(compact(tables, name, min_files=min_files))
         del report["partition"]
         rows.append(report | {"vacuumed": tidy(tables, name, vacuum)})
+    if vacuum:
+        remove_leftovers(tables.url)
     print_rows(rows, fmt)
 
 

@@ -29,6 +29,7 @@ from model_store.errors import (
     StorageUnsafe,
 )
 from model_store.inference_key import canonical_json, inference_key, sha256_hex, weights_digest
+from model_store.leftovers import remove_leftovers
 from model_store.names import (
     DEFAULT_ALIAS,
     NAME,
@@ -242,6 +243,7 @@ class ModelStore:
             )
         self._require_one_kind(version, files)
         require_create(self.url)
+        remove_leftovers(f"{self.url}/{version.name}")
         for name, data in {CLAIM: ready, **files, READY: ready}.items():
             self._create(version, name, data)
         return self.describe(version)

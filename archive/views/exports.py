@@ -30,6 +30,7 @@ from archive.schemas import EXPORTS
 from archive.views.query import connect, is_of_storage, out_of_memory
 from archive.views.views import View, Views
 from model_store.errors import BadRequest, Conflict, StorageError, StorageUnreachable
+from model_store.leftovers import remove_leftovers
 
 _FORMATS = {".parquet": "format parquet, compression zstd", ".csv": "format csv, header"}
 _KEYS = "select distinct inference_key from {} order by all"
@@ -55,14 +56,16 @@ def export(
 ) -> int:
     """Export `relation` to `out` atomically; return the number of rows. `view` and `memory_mib` as in `query.connect`.
 
-    A process that is killed may leave the hidden file, and a record, which only keeps more results than needed. Raises
-    BadRequest, StorageUnreachable, TableConflict, and Conflict if a concurrent prune removed the rows.
+    A process that is killed may leave the hidden file, which a later export removes, and a record, which only keeps
+    more results than needed. Raises BadRequest, StorageUnreachable, TableConflict, and Conflict if a concurrent prune
+    removed the rows.
     """
     if relation not in RELATIONS:
         raise BadRequest(f"unknown relation '{relation}': use one of {', '.join(RELATIONS)}")
     if out.suffix.lower() not in _FORMATS:
         raise BadRequest(f"unknown file type {out}: use a name that ends in .parquet or .csv")
     view = view or Views(tables.url).current()
+    remove_leftovers(str(out.parent), ".resight-*.part")
     part = out.with_name(f".resight-{secrets.token_hex(8)}.part")  # of this export alone
     try:
         with connect(tables, view, memory_mib=memory_mib, statement=relation) as sql:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from tests.cli.conftest import Resight
@@ -28,6 +29,22 @@ def test_small_files_are_put_together_where_there_are_enough(
     count = "select count(*) as n, count(distinct source_root) as roots from media"
     assert json.loads(resight("sql", count, "--format", "json").ok()) == [{"n": 3, "roots": 3}]
     assert "files_after" in resight("compact").ok()
+
+
+def test_vacuum_and_exports_remove_old_files_of_killed_processes(
+    resight: Resight, tmp_path: Path, home: Path
+) -> None:
+    resight("ingest", write_files(tmp_path / "archive", {"north/1.jpg": jpeg()})).ok()
+    half = write_files(home / "tables" / "views", {".writing-x": b"half"}) / ".writing-x"
+    part = write_files(tmp_path / "out", {".resight-x.part": b"half"}) / ".resight-x.part"
+    for path in (half, part):
+        os.utime(path, (0, 0))
+    resight("compact").ok()
+    assert half.exists()
+    resight("compact", "--vacuum").ok()
+    assert not half.exists()
+    resight("export", "media", tmp_path / "out" / "media.csv").ok()
+    assert not part.exists()
 
 
 def test_a_table_that_is_not_there_is_named(resight: Resight) -> None:
