@@ -191,6 +191,7 @@ class Folder:
             with self._attempt("write", relative, (FileExistsError,)):
                 if is_local(self.url):
                     return _compare_and_write_local(Path(self.path(relative)), old, new, mode)
+                require_create(self.url)
                 if old is None:
                     self.create(relative, new)
                     return True

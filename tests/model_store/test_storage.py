@@ -504,6 +504,8 @@ def test_a_place_with_conditional_writes_passes_the_probe_and_nothing_is_left(pl
 def test_a_store_that_ignores_conditions_is_refused_and_nothing_is_left(careless: str) -> None:
     with pytest.raises(StorageUnsafe, match="ignores conditional writes"):
         Folder(careless).require_create()
+    with pytest.raises(StorageUnsafe, match="ignores conditional writes"):
+        Folder(careless).update("aliases.json", lambda _: b"{}")
     assert Folder(careless).names() == []
 
 
