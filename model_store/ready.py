@@ -31,7 +31,7 @@ def parse_ready(data: bytes, where: str) -> dict[str, str]:
         digests = {str(name): str(digest) for name, digest in files.items()}
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise ModelRefused(
-            f"{where}: {READY} is damaged ({str(error)[:100]}); add it again"
+            f"{where}: {READY} is damaged ({str(error)[:100]}); pull the version again"
         ) from error
     _require_digests(digests, where)
     return digests

@@ -199,7 +199,7 @@ class ModelStore:
         """Return config and identity of a READY version; only the config is verified, not the other files."""
         digests = self.digests(version)
         if CONFIG not in digests:
-            raise ModelRefused(f"{version}: {READY} lists no {CONFIG}; add the version again")
+            raise ModelRefused(f"{version}: {READY} lists no {CONFIG}; pull the version again")
         config = parse_config(self._verified(version, CONFIG, digests), f"{version} {CONFIG}")
         weights = weights_digest(config, dict(digests))
         key = inference_key(config, weights)
@@ -379,12 +379,12 @@ class ModelStore:
         try:
             data = self._read(version, name, max_bytes)
         except FileNotFoundError:
-            raise DigestMismatch(f"{version}: {name} is missing; add the version again") from None
+            raise DigestMismatch(f"{version}: {name} is missing; pull the version again") from None
         found = sha256_hex(data)
         if found != wanted:
             raise DigestMismatch(
                 f"{version}: {name} has sha256 {found[:12]}…, but READY lists {str(wanted)[:12]}…; "
-                "the file was changed or truncated: copy it again"
+                "the file was changed or truncated: pull the version again, or copy the file"
             )
         return data
 

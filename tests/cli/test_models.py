@@ -334,6 +334,8 @@ def test_pull_repairs_a_damaged_version(
 ) -> None:
     resight("models", "pull", MODELS, "motion@1").ok()
     damage(home / "models" / "motion" / "1")
+    if repaired:
+        assert "pull the version again" in resight("models", "verify", "motion@1").refused(6)
     done = resight("models", "pull", MODELS, "motion@1")
     done.ok()
     assert done.err.rstrip().endswith(f"; repaired: {repaired}") is bool(repaired)
