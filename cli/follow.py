@@ -25,7 +25,7 @@ with lazy_imports():
     from batch.jobs.submit import JobOutcome, job_of, tail
     from batch.planning.id_list import keep_ids
     from batch.planning.nothing_to_do import report_of_nothing
-    from batch.runs.accounting import failures
+    from batch.runs.accounting import failures, partly_decoded
     from batch.runs.spec import PassSpec
     from model_store.store import ModelStore
     from serve.cluster.head import join
@@ -36,7 +36,7 @@ INTERRUPTED = 130
 NOTHING = "interrupted: nothing was started"
 ASK_S = 1.0
 """Maximum wait at Ctrl-C during a submission for the cluster to confirm the job."""
-NAMES = ("run_id", "accounting", "seconds", "images_per_s", "steady_images_per_s")
+NAMES = ("run_id", "accounting", "partly_decoded", "seconds", "images_per_s", "steady_images_per_s")
 NAMES += ("detections_per_s", "bottleneck", "view", "classifier_key")
 NAMES += ("snips", "published", "extrapolated", "left_undone")
 NAMES += ("filter", "layer_id", "images", "checked", "flagged", "grouped", "changed")
@@ -189,6 +189,8 @@ def facts_of(report: Mapping[str, Any], fmt: Format, tables: Tables) -> dict[str
         with contextlib.suppress(StorageError):  # only the cluster's nodes may reach the tables
             for line in failures(tables, report["run_id"]):
                 note(line)
+    if report["run_id"] and report.get("partly_decoded"):
+        note(partly_decoded(report["run_id"], report["partly_decoded"]))
     names = (*NAMES, "counts", "stages") if fmt is Format.json else NAMES
     return {name: report[name] for name in names if name in report}
 

@@ -65,7 +65,8 @@ _DETAILS = """
     labels as (
         select media_sha256, map_from_entries(list((label, n) order by n desc, label)) as labels
         from counts group by media_sha256)
-    select page.*, coalesce(status, 'missing') as status, error_code, error_detail, coalesce(labels, map {}) as labels
+    select page.*, coalesce(status, 'missing') as status, error_code, error_detail, decode_note,
+        coalesce(labels, map {}) as labels
     from page left join results using (media_sha256) left join labels using (media_sha256)
     order by captured_at_local desc nulls last, source_root, path
 """

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 TRIED_AGAIN = ("access", "changed", "model", "differs")
 """Error codes of failures that can have another cause than the image: every later run retries them."""
+DAMAGED = "damaged_tolerated"
+"""Decode note of a file of which only a part is readable (`model_store/images/decode.py`)."""
 _SEVERAL = """
     several as (
         select media_sha256, list({'source_root': source_root, 'path': path}
@@ -137,6 +139,10 @@ class Pass(ABC):
         """Return the counts by the names that reports of this pass use; `plan` is None in progress events."""
         return asdict(counts)
 
+    def noted(self, counts: Counts) -> dict[str, int]:
+        """Return counts apart from the accounts, for `metrics` of a sealed run and its report."""
+        return {}
+
     def nothing_worked(
         self, plan: Plan, counts: Counts, failed_ever: int, external: int
     ) -> tuple[int, str] | None:
@@ -171,6 +177,7 @@ class DetectPass(Pass):
             "empty": f"status = 'ok' and ({blank})",
             "failed": "status = 'failed'",
             "detections": "n_detections",
+            "partly_decoded": f"decode_note like '%{DAMAGED}%'",
         }
 
     def make_todo(self, sql: duckdb.DuckDBPyConnection, due: str, whole: bool) -> None:
@@ -196,6 +203,9 @@ class DetectPass(Pass):
 
     def metrics(self, plan: Plan) -> dict[str, Any]:
         return {"population": plan.population}
+
+    def noted(self, counts: Counts) -> dict[str, int]:
+        return {"partly_decoded": counts.partly_decoded}
 
     def nothing_worked(
         self, plan: Plan, counts: Counts, failed_ever: int, external: int

@@ -19,7 +19,7 @@ from archive.delta.tables import Tables
 from archive.schemas import TABLES
 from archive.views.publications import last_event
 from archive.views.query import query
-from batch.planning.passes import TRIED_AGAIN, DetectPass, Pass
+from batch.planning.passes import DAMAGED, TRIED_AGAIN, DetectPass, Pass
 from batch.planning.plan import Plan, same_key
 from model_store.errors import AccountingOpen, NothingWorked
 
@@ -28,6 +28,7 @@ from model_store.errors import AccountingOpen, NothingWorked
 class Counts:
     """Counts of images, or of the detections that are classified. `detections` is the sum over rows of this run;
     `bytes` is the size of the files to read, from the plan. For snips these are the files written and their size.
+    `partly_decoded` images are among `ok` and `empty`; the table `runs` has them in `metrics`.
     """
 
     requested: int = 0
@@ -37,6 +38,7 @@ class Counts:
     reused: int = 0
     detections: int = 0
     bytes: int = 0
+    partly_decoded: int = 0
 
     @property
     def inferred(self) -> int:
@@ -140,6 +142,18 @@ _ALL = (
     "select path, error_code, error_detail from {rows} join images using (media_sha256) "
     "where status = 'failed' and run_id = {run}"
 )
+
+
+_PARTLY = (
+    "select path, status, decode_note from all_results join images using (media_sha256) "
+    "where decode_note like '%{note}%' and run_id = {run}"
+)
+
+
+def partly_decoded(run_id: str, images: int) -> str:
+    """Return a line to print about images with damaged data, which are counted as ok or empty."""
+    statement = _PARTLY.format(note=DAMAGED, run=literal(run_id))
+    return f'partly decoded, counted as ok or empty: {images}; see: resight sql "{statement}"'
 
 
 def failures(tables: Tables, run_id: str) -> list[str]:

@@ -23,7 +23,8 @@ from model_store.errors import StorageUnreachable
 @dataclass(frozen=True, slots=True)
 class LastRun:
     """The newest run of a model. `state` is `interrupted` if it is recorded as running, but silent. `sealed_at` is when
-    any run of the model was last sealed. `counts` are those of schemas.COUNTS.
+    any run of the model was last sealed. `counts` are those of schemas.COUNTS; `partly_decoded` is None before the run
+    is sealed.
     """
 
     model: str
@@ -32,6 +33,7 @@ class LastRun:
     event_at: datetime
     sealed_at: datetime | None
     counts: Mapping[str, int]
+    partly_decoded: int | None
 
     @property
     def stalled(self) -> bool:
@@ -43,7 +45,8 @@ _LAST_RUNS = f"""
         select *, event_at::timestamp as moment, min(event_at) over (partition by run_id) as began,
             max(event_at::timestamp) filter (state = 'sealed') over (partition by model_name) as sealed_at
         from runs where {DETECTS})
-    select model_name, model_version, state, moment, sealed_at, counts from events
+    select model_name, model_version, state, moment, sealed_at, counts,
+        (metrics->>'partly_decoded')::bigint from events
     qualify row_number() over (partition by model_name order by began desc, run_id desc, event desc) = 1
     order by model_name
 """
@@ -59,7 +62,7 @@ def last_runs(tables: Tables, now: datetime) -> list[LastRun]:
 
 
 def _last_run(row: tuple[Any, ...], now: datetime) -> LastRun:
-    model, version, state, event_at, sealed_at, counts = row
+    model, version, state, event_at, sealed_at, counts, partly = row
     event_at = event_at.replace(tzinfo=UTC)
     silent = state == "running" and now - event_at > SILENT
     return LastRun(
@@ -69,4 +72,5 @@ def _last_run(row: tuple[Any, ...], now: datetime) -> LastRun:
         event_at=event_at,
         sealed_at=sealed_at and sealed_at.replace(tzinfo=UTC),
         counts={name: int(count or 0) for name, count in (counts or {}).items()},
+        partly_decoded=partly,
     )

@@ -38,6 +38,7 @@ NAMES = {
     "resight_run_stalled": "1 if the model's newest run is recorded as running, but silent",
     "resight_run_requested_images": "Images in the scope of the newest run",
     "resight_run_images": "Images of the newest run by outcome",
+    "resight_run_partly_decoded_images": "Images of the newest run of which only a part could be decoded",
     "resight_run_failed_ratio": "Share of failed images among those that the newest run tried",
     "resight_run_last_event_timestamp_seconds": "Last event of the newest run",
     "resight_run_last_sealed_timestamp_seconds": "When a run of the model was last sealed",
@@ -132,6 +133,8 @@ def _add_run(families: _Families, run: LastRun) -> None:
     families.add("resight_run_requested_images", run.counts.get("requested", 0), **labels)
     for outcome in OUTCOMES:
         families.add("resight_run_images", run.counts.get(outcome, 0), **labels, outcome=outcome)
+    if run.partly_decoded is not None:
+        families.add("resight_run_partly_decoded_images", run.partly_decoded, **labels)
     failed = run.counts.get("failed", 0)
     seen = failed + run.counts.get("ok", 0) + run.counts.get("empty", 0)
     if seen:

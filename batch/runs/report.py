@@ -33,6 +33,7 @@ class RunReport:
             "run_id": self.run_id,
             "accounting": self.counts.line(work.line),
             "counts": work.counts(self.counts, self.plan),
+            **work.noted(self.counts),
             "seconds": round(self.seconds, 2),
             **rounded(self.rates),
             "bottleneck": self.stages.get("bottleneck"),

@@ -65,7 +65,7 @@ def execute(spec: PassSpec, tables: Tables, store: ModelStore) -> RunReport:
         cause = recorded(run_log, run.progress.counts, error, stages)
         raise cause from cause.__cause__  # without the traceback of Ray's wrapper
     seconds, rates = run.progress.elapsed_s(), run.progress.rates()
-    metrics = work.metrics(plan) | rounded({"seconds": seconds, **rates})
+    metrics = work.metrics(plan) | rounded({"seconds": seconds, **rates}) | work.noted(final)
     run_log.write("sealed", final, "; ".join(lines), stages | more, metrics)
     more |= afterwards(spec, plan, tables, store, run.progress.steady_rate() or run.progress.rate())
     return RunReport(spec.run_id, plan, final, seconds, rates, stages, more)

@@ -189,6 +189,7 @@ class WireFoundImage(Wire):
     )
     error_code: str | None
     error_detail: str | None
+    decode_note: str | None = Field(description="what was tolerated or converted while decoding")
     labels: dict[str, int] = Field(description="number of shown detections of each label")
 
 

@@ -101,6 +101,7 @@ def test_unreadable_files_are_failed_rows_with_a_reason_and_cut_ones_have_a_note
     for path in summary.truncated:
         assert found[path]["status"] == "ok"
         assert "damaged_tolerated" in found[path]["decode_note"]
+    assert run["partly_decoded"] == len(summary.truncated)
     for path in summary.cmyk:
         assert "cmyk_converted" in found[path]["decode_note"]
     failed = {path for path, row in found.items() if row["status"] == "failed"}

@@ -18,10 +18,12 @@ from archive.views.views import View, Views
 from batch.planning.passes import DetectPass
 from batch.planning.plan import Plan, make_plan
 from batch.runs.accounting import Counts, Tally, read_back
+from batch.runs.report import report_of_plan
 from batch.runs.scope import Scope
 from model_store.errors import AccountingOpen, NothingWorked
+from model_store.images.decode import decode
 from model_store.store import ModelVersion
-from tests.fixtures_local import put_results, result_rows
+from tests.fixtures_local import ROOT, put_results, result_rows
 
 RUN = "this-run"
 
@@ -64,9 +66,11 @@ def done(
     status: str = "ok",
     run_id: str = RUN,
     error_code: str | None = None,
+    decode_note: str | None = None,
 ) -> None:
     key = plan.model.info.inference_key
-    more = {"run_id": run_id, "error_code": error_code, **OUTCOMES[status]}
+    more = {"run_id": run_id, "error_code": error_code, "decode_note": decode_note}
+    more |= OUTCOMES[status]
     put_results(tables, result_rows(list(images), key=key, **more))
 
 
@@ -198,6 +202,23 @@ def test_progress_adds_the_rows_of_a_chunk(
     counts = tally.add(rows)
     assert counts == want
     assert not counts.closed
+
+
+def test_images_with_damaged_data_are_counted_within_the_accounts(
+    tables: Tables, motion: ModelVersion
+) -> None:
+    """The note is that of the decoder, for a JPEG cut to 4 % of its bytes."""
+    whole = (ROOT / "examples/photos/moose.jpg").read_bytes()
+    note = decode(whole[: len(whole) // 25]).note
+    plan = plan_of(tables, motion, "abc")
+    rows = [result_rows(["a"], decode_note=note), result_rows(["b"], decode_note="alpha_dropped")]
+    assert Tally(DetectPass(motion), Counts(3)).add(pa.concat_tables(rows)).partly_decoded == 1
+    done(tables, plan, "a", decode_note=note)
+    done(tables, plan, "b", "empty", decode_note=f"{note}; cmyk_converted")
+    done(tables, plan, "c", decode_note="alpha_dropped")
+    counts = read_back(tables, plan, RUN)
+    assert (counts.ok, counts.empty, counts.partly_decoded) == (2, 1, 2)
+    assert report_of_plan(plan, counts, {}).as_dict()["partly_decoded"] == 2
 
 
 def test_an_image_is_empty_in_the_report_in_sql_and_over_http_alike(

@@ -233,8 +233,16 @@ def test_there_is_a_bounded_number_of_series(tables: Tables) -> None:
 
 def test_every_metric_is_named_with_its_unit_and_documented(tables: Tables) -> None:
     published(tables)
-    put_run(tables, "a", event(20, "running"), event(10, "sealed", ok=3, requested=3))
-    assert names(told(tables)) == set(NAMES)
+    put_run(
+        tables,
+        "a",
+        event(20, "running"),
+        event(10, "sealed", ok=3, requested=3),
+        metrics='{"partly_decoded": 2}',
+    )
+    found = told(tables)
+    assert names(found) == set(NAMES)
+    assert value(found, "resight_run_partly_decoded_images") == 2
     page = (ROOT / "docs/reference" / "metrics.md").read_text()
     for name, meaning in NAMES.items():
         assert re.search(r"_(up|version|files|state|stalled|images|ratio|seconds|left_out)$", name)
