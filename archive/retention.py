@@ -2,7 +2,7 @@
 
 tables --plan_prune--> every key with its contents and the reasons to keep it --prune--> the keys that were deleted.
 A prune deletes from the snapshot that was read before the reasons. A process that needs a key from then on commits
-with the same app transaction (`hold`); the delete is then rejected and planned again.
+with the same app transaction (`block_concurrent_prune`); the delete is then rejected and planned again.
 Reasons are views, rollbacks, exports, human assertions, runs, and the aliases of the model stores in
 <tables>/stores/<sha256 of the file>.json. Runs and the recorder of uploads write one such file for each store.
 """
@@ -30,7 +30,7 @@ from archive.delta.sql_literal import literal
 from archive.delta.tables import MAINTENANCE, CommitRetries, Tables, properties_of
 from archive.schemas import BY_KEY
 from archive.views.run_kinds import DETECTS
-from archive.views.views import View, Views, standing
+from archive.views.views import View, Views, not_rolled_back
 from model_store.errors import StorageUnreachable
 from model_store.storage import Folder, absolute, is_local, require_create
 from model_store.storage_errors import storage_error
@@ -143,13 +143,15 @@ def prune(tables: Tables, aliased: Mapping[str, str], keep_days: float = KEEP_DA
             for table in snapshots.values():
                 table.vacuum(dry_run=False)
             return list(removed.values())
-        except CommitFailedError as error:  # another process called `hold`, or compacted
+        except (
+            CommitFailedError
+        ) as error:  # `block_concurrent_prune` of another process, or compacted
             retries.wait(error)
         except (OSError, DeltaError) as error:
             raise storage_error(f"prune {tables.url}", error) from error
 
 
-def lost(tables: Tables, keys: Collection[str], name: str = "results") -> list[str]:
+def pruned_keys(tables: Tables, keys: Collection[str], name: str = "results") -> list[str]:
     """Return the keys without rows, after their need was recorded and concurrent prunes were blocked.
 
     The rows of the other keys stay. Raises TableConflict, StorageUnreachable.
@@ -157,11 +159,11 @@ def lost(tables: Tables, keys: Collection[str], name: str = "results") -> list[s
     if not keys:
         return []
     if tables.existing(name) is not None:
-        hold(tables, name)
+        block_concurrent_prune(tables, name)
     return sorted(set(keys).difference(partition_keys(tables.existing(name))))
 
 
-def hold(tables: Tables, name: str = "results") -> None:
+def block_concurrent_prune(tables: Tables, name: str = "results") -> None:
     """Reject prunes that were planned before this call. Call it after recording a new need for a key.
 
     Check afterwards that the rows of the key still exist. Raises TableConflict, StorageUnreachable.
@@ -248,7 +250,7 @@ def of_view(history: Sequence[View], keep_days: float, now: datetime) -> Iterato
         return
     current = history[-1]
     yield current.inference_key, f"view {current.name} shows it"
-    back = [*standing(history)[:-1][-1:], *history[:-1][-1:]]
+    back = [*not_rolled_back(history)[:-1][-1:], *history[:-1][-1:]]
     for view in {view.serial: view for view in back}.values():
         yield (
             view.inference_key,

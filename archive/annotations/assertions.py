@@ -22,7 +22,7 @@ from archive.delta.relations import Relations
 from archive.delta.snapshot import open_tables, scan
 from archive.delta.tables import Tables
 from archive.delta.writer import Writer
-from archive.retention import lost
+from archive.retention import pruned_keys
 from archive.schemas import ASSERTIONS, MEDIA
 from model_store.errors import Conflict
 
@@ -78,7 +78,7 @@ def append(tables: Tables, rows: pa.Table) -> int:
 
 def _require_kept(tables: Tables, rows: pa.Table) -> None:
     keys = set(rows["inference_key"].to_pylist()) - {None}
-    pruned = lost(tables, keys)
+    pruned = pruned_keys(tables, keys)
     if pruned:
         raise Conflict(
             "the statements are recorded with their boxes and labels, but the results they refer to were pruned "

@@ -13,7 +13,7 @@ from archive.delta.sql_literal import literal
 from model_store.detections import Detections, RunLengths
 
 
-def seen(found: Detections, labels: Sequence[str]) -> dict[str, Any]:
+def detection_columns(found: Detections, labels: Sequence[str]) -> dict[str, Any]:
     """Return the columns for `found`: all ranked detections above the model's minimum score. Views apply thresholds."""
     return {
         "status": "ok",

@@ -25,7 +25,7 @@ from archive.delta.snapshot import dataset
 from archive.delta.sql_literal import literal
 from archive.delta.tables import Tables
 from archive.delta.writer import Writer
-from archive.retention import lost
+from archive.retention import pruned_keys
 from archive.schemas import EXPORTS
 from archive.views.query import connect, is_of_storage, out_of_memory
 from archive.views.views import View, Views
@@ -96,7 +96,7 @@ def export(
 
 
 def _require_kept(tables: Tables, relation: str, keys: list[str], out: Path) -> None:
-    pruned = lost(tables, keys, relation if relation in BESIDE else "results")
+    pruned = pruned_keys(tables, keys, relation if relation in BESIDE else "results")
     if pruned:
         raise Conflict(
             f"{out} was not written: its results were pruned concurrently (inference key "

@@ -111,7 +111,7 @@ class Views:
 
         Raises BadRequest without an earlier view, Conflict if `past` is not the whole history any more.
         """
-        target = before(past)
+        target = rollback_target(past)
         newest = past[-1].serial
         update = {"reason": reason or f"back from {newest}"}
         return self.publish(target.model_copy(update=update), newest, rolled_back_to=target.serial)
@@ -133,7 +133,7 @@ class Views:
             ) from error
 
 
-def standing(history: Sequence[View]) -> list[View]:
+def not_rolled_back(history: Sequence[View]) -> list[View]:
     """Return the publications that were not rolled back, oldest first; the last is the current one."""
     remaining: list[View] = []
     for view in history:
@@ -141,9 +141,9 @@ def standing(history: Sequence[View]) -> list[View]:
     return remaining
 
 
-def before(history: Sequence[View]) -> View:
+def rollback_target(history: Sequence[View]) -> View:
     """Return the target of a rollback of the non-empty `history`. Raises BadRequest if there is none."""
-    remaining = standing(history)
+    remaining = not_rolled_back(history)
     if len(remaining) < 2:
         current = history[-1]
         raise BadRequest(

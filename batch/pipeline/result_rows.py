@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from archive.delta.result_columns import seen
+from archive.delta.result_columns import detection_columns
 from archive.schemas import RESULTS
 from batch.pipeline.read_image import MAX_DETAIL, ReadImage
 from model_store.detections import Detections
@@ -68,7 +68,7 @@ def _seen(
     queue_ms, inference_ms, postprocess_ms = times_ms
     return (
         size
-        | seen(found, labels)
+        | detection_columns(found, labels)
         | {
             "decode_note": image.facts.note,
             "queue_ms": queue_ms,

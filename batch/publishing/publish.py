@@ -12,10 +12,10 @@ from typing import Any
 from archive.annotations.layers import Layer, read_layers
 from archive.delta.snapshot import partition_keys
 from archive.delta.tables import Tables
-from archive.retention import hold
+from archive.retention import block_concurrent_prune
 from archive.views.publications import last_event, last_sealed
 from archive.views.run_kinds import in_words
-from archive.views.views import PRODUCTION, View, Views, before, standing
+from archive.views.views import PRODUCTION, View, Views, not_rolled_back, rollback_target
 from model_store.errors import BadRequest, Conflict, GateClosed, ModelError
 from model_store.names import parse_ref, version_id
 from model_store.store import ModelStore
@@ -114,7 +114,7 @@ def rollback(tables: Tables, name: str = PRODUCTION, reason: str = "") -> View:
     past = views.history(name)
     if not past:
         raise BadRequest(f"nothing is published as {name}")
-    target = before(past)
+    target = rollback_target(past)
     _require_rows(tables, target.inference_key, f"number {target.serial} of view {name}")
     return _held(tables, views.rollback(past, reason), past[-1])
 
@@ -122,7 +122,7 @@ def rollback(tables: Tables, name: str = PRODUCTION, reason: str = "") -> View:
 def rollback_words(tables: Tables, now: View) -> list[str]:
     """Describe a roll-back that was just published: what it undid, and what the next one would undo."""
     past = [view for view in Views(tables.url).history(now.name) if view.serial <= now.serial]
-    former, left = standing(past[:-1]), standing(past)
+    former, left = not_rolled_back(past[:-1]), not_rolled_back(past)
     layers = read_layers(tables)
     words = [f"undone: {_change(layers, *former[-2:])}"]
     if len(left) < 2:
@@ -216,7 +216,7 @@ def _held(tables: Tables, view: View, former: View | None) -> View:
 
     Raises Conflict if a prune removed the rows first; `former`, if any, is then published again.
     """
-    hold(tables)
+    block_concurrent_prune(tables)
     if view.inference_key in partition_keys(tables.existing("results")):
         return view
     after = "nothing was shown before" if former is None else _back(tables, view, former)

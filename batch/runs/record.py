@@ -22,7 +22,7 @@ from deltalake import DeltaTable
 
 from archive.delta.tables import Tables
 from archive.delta.writer import Writer
-from archive.retention import hold
+from archive.retention import block_concurrent_prune
 from archive.schemas import BY_KEY, RUNS
 from archive.views.run_kinds import RunKind
 from batch.runs.accounting import Counts
@@ -109,7 +109,7 @@ class RunLog:
         self.write("running", counts, metrics=metrics)
         for name in BY_KEY:
             if self._tables.existing(name) is not None:
-                hold(self._tables, name)
+                block_concurrent_prune(self._tables, name)
 
     def write(
         self,

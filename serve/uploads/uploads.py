@@ -16,7 +16,7 @@ import pyarrow as pa
 import structlog
 
 from archive.catalogue.uploads import Kept, keep, require_free
-from archive.delta.result_columns import seen
+from archive.delta.result_columns import detection_columns
 from archive.schemas import MEDIA, RESULTS
 from archive.views.search import Found, Wanted
 from model_store.errors import Overloaded
@@ -54,7 +54,7 @@ class Upload:
     def of(media_row: dict[str, Any], answer: Answer) -> Upload:
         """Return the rows of an answer, with all its detections, as a run would write them."""
         model, image, times = answer.model, answer.image, answer.timings
-        result = seen(answer.detections, model.labels) | {
+        result = detection_columns(answer.detections, model.labels) | {
             "inference_key": model.inference_key,
             "media_sha256": media_row["media_sha256"],
             "decode_note": image.note,

@@ -14,7 +14,7 @@ from deltalake import DeltaTable, write_deltalake
 import archive.delta.tables
 import archive.retention
 from archive.delta.tables import MAINTENANCE, Tables
-from archive.retention import KeyUse, hold, plan_prune, prune
+from archive.retention import KeyUse, block_concurrent_prune, plan_prune, prune
 from archive.schemas import RUNS, SNIPS
 from archive.views.exports import export
 from archive.views.query import query
@@ -131,7 +131,7 @@ def test_a_key_that_is_published_meanwhile_is_kept(
 ) -> None:
     def publish_and_hold() -> None:
         publish(four, "b")
-        hold(four)
+        block_concurrent_prune(four)
 
     during_delete(monkeypatch, publish_and_hold)
     assert {use.inference_key for use in prune(four, {})} == {"a", "c", "d"}
@@ -174,7 +174,7 @@ def test_a_prune_that_is_always_refused_gives_up(
     four: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(archive.delta.tables, "LOST_RACES", 3)
-    during_delete(monkeypatch, lambda: hold(four), times=100)
+    during_delete(monkeypatch, lambda: block_concurrent_prune(four), times=100)
     with pytest.raises(TableConflict, match="3 commits rejected, try again later"):
         prune(four, {})
     assert keys_of(four) == set(KEYS)
@@ -190,8 +190,8 @@ def test_in_doubt_nothing_goes(four: Tables) -> None:
 
 def test_a_hold_adds_no_row(four: Tables) -> None:
     before = len(rows_of(four, "results"))
-    hold(four)
-    hold(four)
+    block_concurrent_prune(four)
+    block_concurrent_prune(four)
     assert len(rows_of(four, "results")) == before
     assert four.snapshot("results").transaction_version(MAINTENANCE) == 2
 
@@ -200,7 +200,7 @@ def test_a_hold_leaves_an_older_table_as_it_is(tables: Tables) -> None:
     old = result_rows(["a"]).drop_columns(["read_ms", "saturated"])
     write_deltalake(f"{tables.url}/results", old, partition_by=["inference_key"])
     before = tables.snapshot("results").schema()
-    hold(tables)
+    block_concurrent_prune(tables)
     after = tables.snapshot("results")
     assert after.schema() == before
     assert after.version() == 1
@@ -220,7 +220,7 @@ def test_on_s3_it_is_the_same(s3_endpoint: str, old_files: None, tmp_path: Path)
     view_of_n = view("n", run_id="r")
     assert export(tables, "results", tmp_path / "n.csv", view_of_n) == 2
     assert [(use.inference_key, use.rows) for use in prune(tables, {})] == [("a b", 2)]
-    hold(tables)
+    block_concurrent_prune(tables)
     assert keys_of(tables) == {"k", "m", "n"}
     Views(tables.url).rollback(Views(tables.url).history())
     assert query(tables, "select distinct inference_key as k from results").to_pylist() == [

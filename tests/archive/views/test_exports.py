@@ -208,7 +208,7 @@ def test_a_record_is_taken_back_although_another_commit_comes_between(
         mine = properties(table, *writers)
         if not raced:
             raced.append(table.table_uri)
-            archive.retention.hold(filled, "exports")
+            archive.retention.block_concurrent_prune(filled, "exports")
         return mine
 
     monkeypatch.setattr(Path, "replace", full)
@@ -264,13 +264,13 @@ def test_an_export_that_loses_to_a_prune_is_told_so_and_leaves_nothing(
     box = {"rank": 0, "label": "deer", "score": 0.9}
     put_results(filled, result_rows(["a"], detections=[box]))
     (tmp_path / "out.csv").write_text("old")
-    hold = archive.retention.hold
+    hold = archive.retention.block_concurrent_prune
 
     def pruned_before(tables: Tables, name: str = "results") -> None:
         tables.snapshot(name).delete("inference_key in ('k', 's')")
         hold(tables, name)
 
-    monkeypatch.setattr(archive.retention, "hold", pruned_before)
+    monkeypatch.setattr(archive.retention, "block_concurrent_prune", pruned_before)
     with pytest.raises(Conflict, match="pruned concurrently"):
         export(filled, relation, tmp_path / "out.csv")
     assert (tmp_path / "out.csv").read_text() == "old"

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from archive.views.views import View, Views, before, standing, was_rolled_back
+from archive.views.views import View, Views, not_rolled_back, rollback_target, was_rolled_back
 from model_store.errors import BadRequest, Conflict, StorageUnreachable
 from model_store.storage import Folder
 
@@ -156,9 +156,11 @@ def test_publications_and_rollbacks_are_a_stack(steps: list[str]) -> None:
             history.append(view(str(serial), serial=serial))
         elif len(stack) > 1:
             stack.pop()
-            back = before(history).model_copy(update={"rolled_back_to": before(history).serial})
+            back = rollback_target(history).model_copy(
+                update={"rolled_back_to": rollback_target(history).serial}
+            )
             history.append(back.model_copy(update={"serial": serial}))
-        assert [v.serial for v in standing(history)] == stack
+        assert [v.serial for v in not_rolled_back(history)] == stack
         if history:
             assert history[-1].inference_key == str(stack[-1])
 
@@ -218,7 +220,7 @@ def test_a_publication_that_repeats_the_fields_of_a_rollback_is_none(here: Views
     back = here.rollback(here.history())
     switched = here.publish(back.model_copy(update={"layers": ("l",)}), after=3)
     assert switched.rolled_back_to is None
-    assert [one.serial for one in standing(here.history())] == [1, 4]
+    assert [one.serial for one in not_rolled_back(here.history())] == [1, 4]
 
 
 def test_a_rollback_that_another_came_before_is_refused(here: Views) -> None:
