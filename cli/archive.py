@@ -160,12 +160,18 @@ def export_command(
     view: ViewOption = None,
     run: RunOption = None,
     memory_mib: MemoryOption = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="replace the file if it exists, with all edits in it"),
+    ] = False,
     fmt: FormatOption = Format.table,
 ) -> None:
     """Write a relation to a Parquet or CSV file, and record the export in the table 'exports'.
 
     Example: resight export detections deer.parquet
     """
+    if out.exists() and not overwrite:  # a person may have edited it since its export
+        raise BadRequest(f"{out} exists: choose another name, or replace it with --overwrite")
     tables = Tables(Settings().mounted_tables_url)
     chosen = _chosen(tables, view, run)
     rows = export(tables, relation, out, chosen, memory_mib)

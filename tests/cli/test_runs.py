@@ -160,7 +160,7 @@ def test_where_no_table_is_queries_and_exports_are_refused(
 ) -> None:
     out = tmp_path / "x.csv"
     out.write_text("old")
-    for words in (("sql", LABELS), ("export", "detections", out)):
+    for words in (("sql", LABELS), ("export", "detections", out, "--overwrite")):
         assert "begin with 'resight ingest FOLDER'" in resight(*words).refused(7)
     assert out.read_text() == "old"
 
@@ -211,9 +211,11 @@ def test_an_export_is_of_a_view_or_a_run_and_is_recorded(
     assert json.loads(done.ok()) == {"relation": "detections", "rows": 0, "file": str(out)}
     assert "resight runs publish" in done.err
     resight("runs", "publish", "old").ok()
-    resight("export", "detections", out).ok()
+    assert f"{out} exists" in resight("export", "detections", out).refused(2)
+    assert pq.read_table(out).num_rows == 0
+    resight("export", "detections", out, "--overwrite").ok()
     assert pq.read_table(out).num_rows == 2
-    resight("export", "detections", out, "--run", "new").ok()
+    resight("export", "detections", out, "--run", "new", "--overwrite").ok()
     assert pq.read_table(out).num_rows == 4
     sql = "select view, rows, inference_keys from exports order by exported_at"
     assert rows(resight("sql", sql, "--format", "json").ok()) == [
