@@ -40,7 +40,7 @@ def add(
     at: Annotated[
         str | None,
         typer.Option(
-            help="time of rows without one, such as 2026-05-14T09:30:00+02:00; default for corrections: now"
+            help="time of rows without one, such as 2026-05-14T09:30:00+02:00; default: now"
         ),
     ] = None,
     dry_run: Annotated[
@@ -58,6 +58,8 @@ def add(
     for remark in remarks(tables, read.rows):
         note(remark)
     actions = Counter(read.rows["action"].to_pylist())
+    for image in read.idle:
+        note(f"nothing to withdraw: no earlier statement stands about that box or image: {image}")
     counts = {"unchanged": read.unchanged, "repeated": read.repeated}
     counts |= {action: actions[action] for action in ACTIONS}
     added = 0 if dry_run else append(tables, read.rows)

@@ -2,7 +2,8 @@
 
 .csv, .json (a list), .jsonl or .parquet --read_rows--> a list of dicts; from JSON, a list of any values
 rows --read_statements--> statements by row number, errors by row number. Nothing is looked up in the tables.
-CSV may have the variations of spreadsheets: a byte order mark, commas, semicolons or tabs, empty columns at the end.
+CSV may have the variations of spreadsheets: a byte order mark, commas, semicolons or tabs, empty columns at the end;
+except with commas between columns, boxes may have decimal commas.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -131,10 +133,7 @@ def words(error: ValidationError) -> str:
         if item["type"] == "string_pattern_mismatch":
             why = "not 64 hex digits"
         if item["type"] == "missing":
-            options = {"actor": "--by", "asserted_at": "--at"}
-            why = "missing" + (
-                f"; add the column, or give {options[where]}" if where in options else ""
-            )
+            why = "missing" + ("; add the column, or give --by" if where == "actor" else "")
         elif where:
             where = f"{where} {value!r}"
         parts.append(f"{where}: {why}" if where else why)
@@ -170,4 +169,15 @@ def _csv(text: str) -> Iterator[dict[str | None, Any]]:
     separator = max(_SEPARATORS, key=header.count)
     for row in csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=separator):
         unnamed = [name for name in row if not name and not any(row[name] or ())]
-        yield {name: value for name, value in row.items() if name not in unnamed}
+        commas = () if separator == "," else BOX
+        yield {
+            name: _with_point(value) if name in commas else value
+            for name, value in row.items()
+            if name not in unnamed
+        }
+
+
+def _with_point(value: Any) -> Any:
+    """Return a number with a decimal comma, as spreadsheets of many countries write it, with a point."""
+    is_decimal = isinstance(value, str) and re.fullmatch(r"\s*-?\d+,\d+\s*", value)
+    return value.replace(",", ".") if is_decimal else value

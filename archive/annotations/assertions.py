@@ -16,6 +16,7 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from archive.delta.relations import Relations
@@ -110,6 +111,27 @@ def match_annotations(sql: duckdb.DuckDBPyConnection, inference_key: str) -> Non
     """
     sql.execute("set variable inference_key = $key", {"key": inference_key})
     ANNOTATIONS.create(sql, "annotated", "added", "orphaned")
+
+
+def withdraw_nothing(tables: Tables, rows: pa.Table) -> set[str]:
+    """Return the images in which the withdrawals among new `rows` change nothing: no earlier statement stands there."""
+    actions = pc.field("action")
+    images = set(rows.filter(actions == "withdraw")["media_sha256"].to_pylist())
+    if not images:
+        return images
+    with open_tables(tables) as sql:
+        scan(sql, "recorded", tables.existing("assertions"), ASSERTIONS)
+        standing: list[set[tuple[str, str]]] = []
+        identified = _with_ids(rows)
+        for added in (identified, identified.filter(actions != "withdraw")):
+            sql.register("added", added)
+            sql.execute(
+                "create or replace temp view assertion_rows as from recorded union by name from added"
+            )
+            ANNOTATIONS.create(sql, "standing")
+            found = sql.execute("select media_sha256, assertion_id from standing").fetchall()
+            standing.append(set(found))
+    return images - {image for image, _ in standing[0] ^ standing[1]}
 
 
 def human_assertions(

@@ -108,8 +108,6 @@ def corrections(
             result.wrong[number] = words(error)
         except ValueError as error:
             result.wrong[number] = str(error)
-    if result.wrong:
-        return result
     current = _current(tables, list(edited.values()))
     for number, row in edited.items():
         shown = current.get(row.target)

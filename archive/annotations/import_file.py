@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from archive.annotations import corrections as corrected
 from archive.annotations.annotation_file import BOX, Statement, read_rows, read_statements
-from archive.annotations.assertions import HUMAN, human_assertions
+from archive.annotations.assertions import HUMAN, human_assertions, withdraw_nothing
 from archive.annotations.corrections import corrections, is_table
 from archive.delta.snapshot import dataset, scan
 from archive.delta.tables import Tables
@@ -30,7 +30,7 @@ from archive.schemas import ASSERTIONS, MEDIA, RESULTS
 from archive.views.views import Views
 from model_store.errors import BadRequest
 
-SHOWN_ERRORS = 2
+SHOWN_ERRORS = 100
 HELP = (
     f"columns: {', '.join(Statement.model_fields)}\n"
     "example: action,path,label,x1_px,y1_px,x2_px,y2_px,actor,asserted_at\n"
@@ -53,22 +53,24 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """New `rows` of `assertions`, without ids, and the number of corrections that add none.
+    """New `rows` of `assertions`, without ids, and the number of rows of the file that add none.
 
-    `unchanged` rows have the exported label; for `repeated` rows the same correction is recorded already.
+    `unchanged` rows have the exported label; for `repeated` rows the same correction is recorded already, or the same
+    statement stands. `idle` has the images with withdrawals that would change nothing.
     """
 
     rows: pa.Table
     unchanged: int = 0
     repeated: int = 0
+    idle: tuple[str, ...] = ()
 
 
 def read_assertions(
     tables: Tables, file: Path, by: str | None = None, at: str | None = None
 ) -> Read:
-    """Read statements or corrections; `by` and `at` apply to rows without actor and asserted_at.
+    """Read statements or corrections; `by` and `at` (default: now) apply to rows without actor and asserted_at.
 
-    Corrections without `at` are dated now. Raises BadRequest that lists the errors by row, from 1 without a header.
+    Raises BadRequest that lists the errors by row, from 1 without a header.
     """
     rows = read_rows(file)
     columns = {str(name) for row in rows if isinstance(row, dict) for name in row if name}
@@ -76,9 +78,29 @@ def read_assertions(
         return _corrected(tables, file, rows, by, at)
     unknown = sorted(columns - set(Statement.model_fields))
     if unknown:
-        raise BadRequest(f"{file}: unknown column '{unknown[0]}'; nothing was added\n{HELP}")
-    statements, errors = read_statements(rows, {"actor": by, "asserted_at": at})
-    return Read(_assertions(tables, file, statements, errors, HELP))
+        names = ", ".join(f"'{name}'" for name in unknown)
+        raise BadRequest(f"{file}: unknown column {names}; nothing was added\n{HELP}")
+    now = datetime.now(UTC)
+    statements, errors = read_statements(rows, {"actor": by, "asserted_at": at or now.isoformat()})
+    assertions = _assertions(tables, file, statements, errors, HELP)
+    new = _not_standing(tables, assertions, now)
+    idle = withdraw_nothing(tables, new)
+    withdraws = pc.field("action") == "withdraw"
+    of_idle = pc.field("media_sha256").isin(pa.array(sorted(idle), pa.string()))
+    kept = new.filter(~(withdraws & of_idle))
+    return Read(kept, repeated=len(assertions) - len(new), idle=tuple(sorted(idle)))
+
+
+def _not_standing(tables: Tables, rows: pa.Table, now: datetime) -> pa.Table:
+    """Return the rows without those of time `now` that stand already: a file without times is added once, too."""
+    found = human_assertions(tables)
+    names = [name for name in found.column_names if name in ASSERTIONS.names]
+    names = [name for name in names if name not in ("assertion_id", "asserted_at")]
+    stands = set(_tuples(found.select(names)))
+    pairs = zip(_tuples(rows.select(names)), rows["asserted_at"].to_pylist(), strict=True)
+    return rows.filter(
+        pa.array([not (at == now and row in stands) for row, at in pairs], pa.bool_())
+    )
 
 
 def _corrected(
@@ -90,10 +112,10 @@ def _corrected(
             raise BadRequest(
                 f"{file}: row {number} is not an object with a value for each column; nothing was added"
             )
-    lacking = [name for name in corrected.COLUMNS if name not in rows[0]]
+    lacking = [f"'{name}'" for name in corrected.COLUMNS if name not in rows[0]]
     if lacking:
         raise BadRequest(
-            f"{file}: missing column '{lacking[0]}'; nothing was added\n{corrected.HELP}"
+            f"{file}: missing column {', '.join(lacking)}; nothing was added\n{corrected.HELP}"
         )
     if not by:
         raise BadRequest(f'{file} is a table of corrections: name their author with --by "Ana"')

@@ -242,7 +242,6 @@ def test_a_detection_that_was_looked_at_brings_its_box_and_label(tables: Tables)
         ({"asserted_at": "2026-05-14T12:00:00"}, "add the offset from UTC"),
         ({"asserted_at": "1778760000"}, "asserted_at '1778760000': Invalid isoformat"),
         ({"asserted_at": 1778760000}, "asserted_at 1778760000: Invalid isoformat"),
-        ({"asserted_at": None}, "asserted_at: missing; add the column, or give --at"),
         ({"actor": None}, "actor: missing; add the column, or give --by"),
         (
             {"confidence": 1},
@@ -261,7 +260,7 @@ def test_one_wrong_row_keeps_all_out_and_every_wrong_row_is_named(tables: Tables
     assert words.splitlines()[0].endswith("nothing was added")
     assert [line.split(":")[0] for line in words.splitlines()[1:3]] == ["row 2", "row 4"]
     words = refused(tables, *[away] * (SHOWN_ERRORS + 3))
-    assert [line.split(":")[0] for line in words.splitlines()[3:]] == [
+    assert [line.split(":")[0] for line in words.splitlines()[SHOWN_ERRORS + 1 :]] == [
         "and 3 more",
         "columns",
         "example",
@@ -312,6 +311,20 @@ def test_every_kind_of_file_says_the_same(tables: Tables, tmp_path: Path) -> Non
     assert [append(tables, one) for one in read] == [2, 0, 0]
 
 
+@pytest.mark.parametrize("separator", [";", "\t", ","])
+def test_decimal_commas_are_read_unless_commas_separate_columns(
+    tables: Tables, tmp_path: Path, separator: str
+) -> None:
+    row = {name: str(value) for name, value in KEEP.items()} | {"x1_px": '"1,5"'}
+    file = tmp_path / "a.csv"
+    file.write_text("\n".join(map(separator.join, (row, row.values()))))
+    if separator == ",":
+        with pytest.raises(BadRequest, match="row 1: x1_px '1,5': Input should be a valid number"):
+            read_assertions(tables, file)
+    else:
+        assert read_assertions(tables, file).rows["x1_px"].to_pylist() == [1.5]
+
+
 LINE_ENDS = ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e"]
 
 
@@ -352,6 +365,36 @@ def test_rows_that_do_not_say_who_and_when_take_what_is_given(
     read = read_assertions(tables, tmp_path / "a.json", "lee", "2026-05-15T12:00:00Z").rows
     assert read["actor"].to_pylist() == ["lee", "kim"]
     assert read["asserted_at"].to_pylist() == [NOON + timedelta(days=1), NOON]
+
+
+def test_a_file_without_times_is_of_now_and_adds_nothing_again(tables: Tables) -> None:
+    row = {name: value for name, value in KEEP.items() if name != "asserted_at"}
+    before = datetime.now(UTC)
+    assert (said(tables, row), said(tables, row)) == (1, 0)
+    (moment,) = human_assertions(tables)["asserted_at"].to_pylist()
+    assert before <= moment <= datetime.now(UTC)
+    assert said(tables, row | {"label": "fox"}) == 1
+    assert said(tables, row) == 1, "it did not stand"
+    assert standing(tables) == [("keep", "deer", 1.0)]
+
+
+def test_a_withdrawal_without_effect_is_named_and_not_added(tables: Tables, tmp_path: Path) -> None:
+    def withdraw(*rows: dict[str, Any]) -> tuple[int, tuple[str, ...]]:
+        file = tmp_path / "w.json"
+        file.write_text(json.dumps(list(rows)))
+        read = read_assertions(tables, file)
+        return append(tables, read.rows), read.idle
+
+    box = {"media_sha256": A, "action": "withdraw", **CORNERS, **WHO, **at(5)}
+    image = {"media_sha256": A, "action": "withdraw", **WHO, **at(6)}
+    assert withdraw(box) == withdraw(image) == withdraw(box, image) == (0, (A,))
+    said(tables, KEEP, KEEP | {"media_sha256": B})
+    assert withdraw(box | APART) == (0, (A,))
+    assert withdraw(box | {"asserted_at": "2026-05-14T11:00:00Z"}) == (0, (A,))
+    assert withdraw(box, box | {"media_sha256": B} | APART) == (1, (B,))
+    assert withdraw(box | at(7)) == (0, (A,))
+    assert [row["media_sha256"] for row in human_assertions(tables).to_pylist()] == [B]
+    assert withdraw(KEEP | at(8), image | at(9)) == (2, ())
 
 
 def test_lists_are_by_image_and_by_label(tables: Tables) -> None:
