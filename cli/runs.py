@@ -211,17 +211,21 @@ def _shown(tables: Tables) -> dict[str, list[str]]:
 
 
 def _row(run: dict[str, Any], shown: dict[str, list[str]]) -> dict[str, Any]:
-    counts, detects = run["counts"] or {}, kind_of(run) == "detect"
+    counts, spec = run["counts"] or {}, json.loads(run["spec"] or "{}")
+    if run["state_now"] == "running" and not counts.get("requested"):
+        counts = {}  # the run is still being planned
+    scope = spec.get("scope", {})
+    shows = kind_of(run) == "detect" and not scope.get("sample")
     values = {
         "run_id": run["run_id"],
         "kind": kind_of(run),
         "state": run["state_now"],
         "model": f"{run['model_name']}@{run['model_version']}",
-        "scope": in_words(json.loads(run["spec"] or "{}").get("scope", {})),
+        "scope": in_words(scope),
         **{name: counts.get(name) for name in ("requested", "ok", "empty", "failed", "reused")},
         "started_at": _moment(run["started_at"]),
         "took_s": round((run["event_at"] - run["started_at"]).total_seconds(), 1),
-        "published": ", ".join(shown.get(run["inference_key"], [])) if detects else "",
+        "published": ", ".join(shown.get(run["inference_key"], [])) if shows else "",
     }
     return {column: values[column] for column in COLUMNS}
 
