@@ -109,7 +109,10 @@ def ingest_command(
             max_mib=max_mib,
             believe=yes,
         )
-    print_facts(asdict(report), fmt)
+    facts = asdict(report)
+    if fmt is Format.table:  # the files are named below
+        facts |= {name: len(facts[name]) for name in ("unreadable", "unlisted")}
+    print_facts(facts, fmt)
     _explain(report)
 
 

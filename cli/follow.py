@@ -70,14 +70,21 @@ def run_to_end(
     store: ModelStore,
     wait: bool,
     fmt: Format,
+    check: Callable[[Any, Tables, ModelStore], None] | None = None,
 ) -> dict[str, Any]:
-    """Plan a run, submit it unless the plan is empty, and `wait` for its end; return facts to print."""
+    """Plan a run, submit it unless the plan is empty, and `wait` for its end; return facts to print.
+
+    `check` may refuse a run that has something to do; it is called with the cluster joined.
+    """
     with interruptible():
         report = report_of_nothing(spec, settings, tables, store)
         if report is not None:
-            return facts_of(report, fmt, tables)
+            facts = facts_of(report, fmt, tables)
+            return facts if fmt is not Format.table else nothing_to_do(facts)
         keep_ids(settings.tables_url, spec.scope.ids)
         join(settings)
+        if check:
+            check(spec, tables, store)
     from batch.jobs.submit import submit
 
     def start() -> str:
@@ -193,6 +200,12 @@ def facts_of(report: Mapping[str, Any], fmt: Format, tables: Tables) -> dict[str
         note(partly_decoded(report["run_id"], report["partly_decoded"]))
     names = (*NAMES, "counts", "stages") if fmt is Format.json else NAMES
     return {name: report[name] for name in names if name in report}
+
+
+def nothing_to_do(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts of a run that was not necessary, for people: one line, and what followed from it."""
+    rest = {name: value for name, value in facts.items() if value and name != "accounting"}
+    return {"nothing to do": facts["accounting"], **rest}
 
 
 def _interrupted_submission(run_ids: Sequence[str]) -> str:

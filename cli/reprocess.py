@@ -17,6 +17,7 @@ from model_store.lazy_imports import lazy_imports
 with lazy_imports():
     from archive.delta.tables import Tables
     from archive.views.views import Views
+    from batch.jobs.submit import require_alone
     from batch.planning.dry_run import dry_run_report
     from batch.publishing.impact.verdict import failed_gates
     from batch.publishing.publish import publish
@@ -47,6 +48,13 @@ def reprocess(
         bool,
         typer.Option("--publish", help="with --if-needed: publish the results if all gates pass"),
     ] = False,
+    concurrent: Annotated[
+        bool,
+        typer.Option(
+            "--allow-concurrent",
+            help="start also while another run of the model is running; images of both are processed twice",
+        ),
+    ] = False,
     follow: Annotated[bool, typer.Option(help="wait until the run ends")] = True,
     fmt: FormatOption = Format.table,
 ) -> None:
@@ -75,7 +83,8 @@ def reprocess(
             report |= {"estimate_s": unknown}
         print_facts(report, fmt)
         return
-    print_facts(run_to_end(spec, settings, tables, store, follow, fmt), fmt)
+    check = None if concurrent else require_alone
+    print_facts(run_to_end(spec, settings, tables, store, follow, fmt, check), fmt)
 
 
 def _if_needed(

@@ -18,13 +18,18 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from archive.delta.tables import Tables
 from batch.jobs.log_tail import LOOK_S, JobState, job_log
+from batch.planning.plan import pinned
 from batch.runs.options import arguments
 from batch.runs.spec import PassSpec, RunSpec
-from model_store.errors import BadRequest, ClusterError
+from batch.schedule.archive_state import running_run
+from model_store.errors import BadRequest, ClusterError, Conflict, ModelError, StorageError
+from model_store.store import ModelStore
 from serve.cluster.head import read_state
 from serve.settings import Settings
 
@@ -179,6 +184,28 @@ def stop(run_id: str) -> str | None:
     except _ray_errors() as error:
         raise ClusterError(f"the cluster did not stop the job: {error}"[:1000]) from error
     return ", ".join(alive) or None
+
+
+def require_alone(spec: RunSpec, tables: Tables, store: ModelStore) -> None:
+    """Raise Conflict if another run of the same model version is running as a job of the cluster, or ClusterError.
+
+    A run that was killed has no such job, and does not keep another from its images. Without access to the tables or
+    the model, which only the cluster's nodes may have, nothing is checked.
+    """
+    try:
+        jobs = [job for job in _client().list_jobs() if not job.status.is_terminal()]
+    except _ray_errors() as error:
+        raise ClusterError(f"the cluster does not answer: {error}"[:1000]) from error
+    runs = {run for job in jobs for run in runs_of(job.entrypoint)} - {spec.run_id}
+    run = None
+    with contextlib.suppress(ModelError, StorageError):
+        model = pinned(store, spec.model)
+        run = running_run(tables, model.info.inference_key, datetime.now(UTC), runs)
+    if run:
+        raise Conflict(
+            f"run {run} of the same model is running, and images of both runs would be processed twice: follow it with "
+            f"'resight runs attach {run}', or start this one too with --allow-concurrent"
+        )
 
 
 def job_of(run_id: str = "") -> tuple[str, str] | None:

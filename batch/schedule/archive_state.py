@@ -6,6 +6,7 @@ Counts take one pass over the digests of `media` and the results of one key.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -88,15 +89,18 @@ def wanted_side(model: ModelVersion, layers: tuple[str, ...] = ()) -> Side:
     return Side(config, model.info.weights_sha256, config.thresholds, NUMERICS_VERSION, layers)
 
 
-def running_run(tables: Tables, key: str, now: datetime) -> str | None:
-    """Return a detection run of this inference key with an event within SILENT and no end, or None."""
+def running_run(
+    tables: Tables, key: str, now: datetime, among: Collection[str] | None = None
+) -> str | None:
+    """Return a detection run (`among` these) of this inference key with an event within SILENT and no end, or None."""
     columns = ("run_id", "event", "state", "kind")
     events = recent_rows(
         tables.existing("runs"), "event_at", now - SILENT, columns, inference_key=key
     )
     events.sort(key=lambda row: row["event"])
     last = {row["run_id"]: row["state"] for row in events if kind_of(row) == "detect"}
-    return next((run for run, state in sorted(last.items()) if state == "running"), None)
+    running = [run for run, state in sorted(last.items()) if state == "running"]
+    return next((run for run in running if among is None or run in among), None)
 
 
 def _wanted(model: ModelVersion) -> Wanted:

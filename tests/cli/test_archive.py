@@ -72,6 +72,7 @@ def test_ingest_ends_with_1_when_a_file_could_not_be_read(resight: Resight, arch
     assert done.code == 1
     assert json.loads(done.out)["new"] == 4
     assert "unreadable: south/B\\udce4r[b].jpg" in done.err
+    assert "unreadable  1\n" in resight("ingest", archive).out
 
 
 @pytest.mark.parametrize(

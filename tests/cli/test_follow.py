@@ -15,7 +15,7 @@ import typer
 import batch.jobs.submit
 import cli.follow
 from batch.jobs.submit import JobOutcome
-from cli.follow import Followed, follow, to_end
+from cli.follow import Followed, follow, nothing_to_do, to_end
 from model_store.errors import ClusterError
 
 WELL = JobOutcome("SUCCEEDED", 0, "")
@@ -43,6 +43,11 @@ class Jobs:
     def follow(self, job: str, run_ids: Sequence[str], quiet: bool) -> Followed:
         assert job == self.ids[-1]
         return self._ends[len(self.ids) - 1]
+
+
+def test_a_run_with_nothing_to_do_is_one_line() -> None:
+    facts = {"run_id": None, "accounting": "requested 3", "seconds": 0.0, "published": "v 1"}
+    assert nothing_to_do(facts) == {"nothing to do": "requested 3", "published": "v 1"}
 
 
 def test_a_job_that_ends_well_is_submitted_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ import ray.exceptions  # before the fixture forbids processes
 from ray.job_submission import JobStatus
 
 import batch.jobs.submit
+import cli.follow
 import cli.runs
 from archive.delta.tables import Tables
 from archive.schemas import CLASSIFICATIONS
@@ -284,6 +285,19 @@ def test_a_report_counts_the_images_that_are_partly_decoded(
     assert "metric partly_decoded  1" in resight("runs", "show", "cut").ok()
 
 
+def test_a_list_has_no_counts_before_a_plan_and_no_view_for_a_sample(
+    resight: Resight, two: Tables, store: ModelStore
+) -> None:
+    """The sample has the inference key of the published run."""
+    resight("runs", "publish", "old").ok()
+    ran(two, store, "sample", "1", "sealed", scope={"sample": 1})
+    info = store.describe(version_id("blobs", "1")).info
+    RunLog(two, RunSpec(run_id="young", model="blobs@1"), info).write("running", Counts())
+    listed = {row["run_id"]: row for row in rows(resight("runs", "list", "--format", "json").ok())}
+    assert (listed["young"]["state"], listed["young"]["requested"]) == ("running", None)
+    assert (listed["old"]["published"], listed["sample"]["published"]) == ("production", "")
+
+
 @pytest.mark.parametrize("words", [(), ("young",)])
 def test_a_run_that_is_running_is_followed_to_its_end(
     resight: Resight,
@@ -308,6 +322,34 @@ def test_a_run_that_is_running_is_followed_to_its_end(
     monkeypatch.setattr(cli.runs, "follow", followed)
     shown = json.loads(resight("runs", "attach", *words, "--format", "json").ok())
     assert shown == report
+
+
+def test_a_second_run_of_a_model_is_refused_while_the_first_is_running(
+    resight: Resight, two: Tables, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first is running by its record and as a job: one that was killed, and one of another model, are ignored."""
+    submitted: list[str] = []
+
+    def submit(spec: RunSpec, _: object) -> str:
+        submitted.append(spec.run_id)
+        return "job"
+
+    client = SimpleNamespace(list_jobs=lambda: [job("first", status, 1), job("2", alive, 2)])
+    alive = JobStatus.RUNNING
+    monkeypatch.setattr(cli.follow, "join", lambda _: None)
+    monkeypatch.setattr(batch.jobs.submit, "submit", submit)
+    monkeypatch.setattr(batch.jobs.submit, "_client", lambda: client)
+    for run_id, version in (("first", "1"), ("2", "2")):
+        ran(two, store, run_id, version, "running", start=datetime.now(UTC))
+    again = ("reprocess", "--model", "blobs@1", "--no-follow")
+    status = alive
+    assert "run first of the same model is running" in (words := resight(*again).refused(2))
+    assert "'resight runs attach first'" in words
+    resight(*again, "--allow-concurrent").ok()
+    resight(*again, "--run-id", "first").ok()
+    status = JobStatus.FAILED
+    resight(*again).ok()
+    assert (len(submitted), submitted[1]) == (3, "first")
 
 
 def job(run_id: str, status: JobStatus, start_time: int) -> SimpleNamespace:

@@ -131,7 +131,8 @@ def test_every_field_of_a_spec_is_an_option_of_both_commands(
         fields |= {f"snip_{name}" for name in Snips.model_fields}
     for command in commands:
         own = set(inspect.signature(command).parameters)
-        assert own - {"json_spec", "dry_run", "needed", "publishes", "follow", "fmt"} == fields
+        others = {"json_spec", "dry_run", "needed", "publishes", "concurrent", "follow", "fmt"}
+        assert own - others == fields
     for command in (cli.filters.run, cli.filters.rerun):
         assert set(FilterScope.model_fields) <= set(inspect.signature(command).parameters)
     assert "status" not in FilterScope.model_fields
