@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from model_store.errors import ModelNotReady
-from model_store.names import VersionId, parse_version
+from model_store.names import VersionId, get_first_model, parse_version
 
 POOL = "pool "
 """Prefix of the key in `failures` for a pool that does not answer."""
@@ -39,7 +39,8 @@ class Serving:
             raise ModelNotReady("; ".join(reasons))
         if not self.loaded:
             raise ModelNotReady(
-                f"{NO_MODEL}: serve one of {store} with 'resight models promote NAME@VERSION'"
+                f"{NO_MODEL}: serve one of {store} with 'resight models promote NAME@VERSION', or add a first one "
+                f"with '{get_first_model()}'"
             )
 
     @property

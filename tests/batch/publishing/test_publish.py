@@ -382,13 +382,13 @@ def test_a_prune_at_the_same_moment_either_keeps_the_results_or_is_told(
     assert query(tables, "select count(*) as n from results").to_pylist() == [{"n": 3}]
 
     ran(tables, store, "r3", "3", "running", "sealed")
-    hold = batch.publishing.publish.hold
+    block = batch.publishing.publish.block_concurrent_prune
 
     def pruned_before(tables: Tables) -> None:
         tables.snapshot("results").delete(f"inference_key = '{key(store, '3')}'")
-        hold(tables)
+        block(tables)
 
-    monkeypatch.setattr(batch.publishing.publish, "hold", pruned_before)
+    monkeypatch.setattr(batch.publishing.publish, "block_concurrent_prune", pruned_before)
     words = "were pruned concurrently, and what was shown before is shown again .number 3."
     with pytest.raises(Conflict, match=words):
         publish(tables, store, "r3")
@@ -399,13 +399,13 @@ def test_a_prune_at_the_same_moment_either_keeps_the_results_or_is_told(
 
 
 def pruned_first(tables: Tables, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    hold = batch.publishing.publish.hold
+    block = batch.publishing.publish.block_concurrent_prune
 
     def late(tables: Tables) -> None:
         tables.snapshot("results").delete(f"inference_key = '{key}'")
-        hold(tables)
+        block(tables)
 
-    monkeypatch.setattr(batch.publishing.publish, "hold", late)
+    monkeypatch.setattr(batch.publishing.publish, "block_concurrent_prune", late)
 
 
 def test_a_rollback_that_loses_to_a_prune_leaves_what_was_shown(
