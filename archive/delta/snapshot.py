@@ -3,6 +3,10 @@
 dataset(snapshot, MEDIA) -> all rows, in the columns of the schema; scan(connection, "media", snapshot, MEDIA) -> a view
 recent_rows(snapshot, time column, since) -> the newest rows of a table of events, as dicts
 
+DuckDB starts to read a dataset while it holds Python's lock, so datasets have a file system of Arrow's own
+(`read_only_files`). With that of delta-rs, which is written in Python, a thread of Arrow that opens a file waits for
+Python's lock, and DuckDB for a lock of Arrow's that this thread holds: both wait forever.
+
 Files are described by their partition only. The dataset of delta-rs also lists the minimum and maximum of every column
 of every file, in Python: 4 ms per file, 12 s for 3,000 files. A filter on the partition skips files here too; other
 filters use the Parquet footers.
@@ -15,7 +19,9 @@ filters use the Parquet footers.
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
@@ -28,14 +34,15 @@ import pyarrow.dataset as ds
 from deltalake import DeltaTable
 from deltalake.fs import DeltaStorageHandler
 from pyarrow.dataset import FileSystemDataset, ParquetFileFormat, ParquetFragmentScanOptions
-from pyarrow.fs import LocalFileSystem, PyFileSystem
+from pyarrow.fs import FileSystem, LocalFileSystem, PyFileSystem, S3FileSystem, SubTreeFileSystem
 
 from archive.delta.sql_literal import file_literal
-from archive.delta.tables import Tables, storage_options
+from archive.delta.tables import Tables, s3_endpoint, storage_options
 from archive.schemas import TABLES
 from model_store.storage import is_local, path_of
 
 _COLUMN = "inference_key"
+S3_CONNECT_S, S3_REQUEST_S = 10.0, 60.0
 _KEY = f"partition.{_COLUMN}"
 
 
@@ -90,16 +97,30 @@ def _of_files(
     table: DeltaTable, schema: pa.Schema, files: Iterable[tuple[str, int, dict[str, str]]]
 ) -> FileSystemDataset:
     """Return a dataset of `files`: paths as in the log, sizes in bytes, and values of the partition columns."""
-    unquoted = [(unquote(path), size, key) for path, size, key in files]
-    sizes = {path: size for path, size, _ in unquoted}
-    store = PyFileSystem(
-        DeltaStorageHandler(table.table_uri, storage_options(table.table_uri), sizes)
-    )
+    store = read_only_files(table.table_uri)
     parquet = ParquetFileFormat(
         default_fragment_scan_options=ParquetFragmentScanOptions(pre_buffer=True)
     )
-    fragments = [parquet.make_fragment(path, store, _expression(key)) for path, _, key in unquoted]
+    fragments = [
+        parquet.make_fragment(unquote(path), store, _expression(key), file_size=size)
+        for path, size, key in files
+    ]
     return FileSystemDataset(fragments, schema, parquet, store)
+
+
+def read_only_files(url: str) -> FileSystem:
+    """Return the files of a table, in Arrow's own implementation; see the top of this file."""
+    if is_local(url):
+        return SubTreeFileSystem(path_of(url), LocalFileSystem())
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION", "us-east-1")
+    return SubTreeFileSystem(url.removeprefix("s3://"), _s3(s3_endpoint(), region))
+
+
+@functools.lru_cache(maxsize=8)
+def _s3(endpoint: str, region: str) -> S3FileSystem:
+    """Return a client of S3; `endpoint` is empty for Amazon's. It keeps its connections."""
+    timeouts_s = {"connect_timeout": S3_CONNECT_S, "request_timeout": S3_REQUEST_S}
+    return S3FileSystem(endpoint_override=endpoint or None, region=region, **timeouts_s)
 
 
 def file_paths(table: DeltaTable, inference_key: str | None = None) -> list[str]:
@@ -154,9 +175,9 @@ def scan(
         rows = f"from read_parquet([{paths}], {options})"
     else:
         chosen = [("inference_key", "=", inference_key)] if inference_key is not None else None
-        connection.register(
-            f"{name}_files", table.to_pyarrow_dataset(file_pruning_predicate=chosen)
-        )
+        store = read_only_files(table.table_uri)
+        files_of_key = table.to_pyarrow_dataset(filesystem=store, file_pruning_predicate=chosen)
+        connection.register(f"{name}_files", files_of_key)
         rows = f"from {name}_files"
     if set(columns) - {field.name for field in table.schema().fields}:
         connection.register(f"{name}_columns", empty)

@@ -240,15 +240,20 @@ def _require_openable(url: str) -> None:
 
 
 def storage_options(url: str) -> dict[str, str]:
-    """Return the options that delta-rs needs in addition to the AWS_* variables, which it reads itself.
-
-    Of the two variables for an endpoint, the one for S3 has priority, as in s3fs.
-    """
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
+    """Return the options that delta-rs needs in addition to the AWS_* variables, which it reads itself."""
+    endpoint = s3_endpoint()
     if is_local(url) or not endpoint:
         return {}
     plain = {"AWS_ALLOW_HTTP": "true"} if endpoint.startswith("http://") else {}
     return plain | {"AWS_ENDPOINT_URL": endpoint}
+
+
+def s3_endpoint() -> str:
+    """Return the URL of an S3 server other than Amazon's, or an empty text.
+
+    Of the two variables for it, the one for S3 has priority, as in s3fs.
+    """
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
 
 
 def properties_of(table: DeltaTable, *writers: str) -> CommitProperties:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
+from pyarrow.fs import FileSystem, PyFileSystem, S3FileSystem, SubTreeFileSystem
 
-from archive.delta.snapshot import dataset, partition_keys
+from archive.delta.snapshot import dataset, partition_keys, read_only_files
 from archive.delta.tables import Tables
 from archive.schemas import MEDIA, RESULTS
 from tests.fixtures_local import put_results, result_rows
@@ -30,6 +31,20 @@ def test_it_has_the_rows_of_delta_rs(tables: Tables, keys: tuple[str, ...]) -> N
     assert ours.schema == RESULTS
     assert ours == table.to_pyarrow_dataset(schema=RESULTS).to_table().sort_by("media_sha256")
     assert partition_keys(table) == sorted(keys)
+
+
+def test_its_files_are_opened_without_python(tables: Tables) -> None:
+    """`Scanner.to_reader`, which DuckDB calls, keeps Python's lock, for which a file system in Python would wait."""
+    put_results(tables, result_rows(["a"]))
+    assert not isinstance(_base(dataset(tables.snapshot("results"), RESULTS)), PyFileSystem)
+    store = read_only_files("s3://bucket/tables/results")
+    assert isinstance(store, SubTreeFileSystem)
+    assert (store.base_path, type(store.base_fs)) == ("bucket/tables/results/", S3FileSystem)
+
+
+def _base(files: ds.FileSystemDataset) -> FileSystem:
+    store = files.filesystem
+    return store.base_fs if isinstance(store, SubTreeFileSystem) else store
 
 
 @pytest.mark.parametrize("key", KEYS)
