@@ -44,10 +44,12 @@ class RunsReplica:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         from batch.filters.http_api import build_runs_api
+        from batch.jobs.cluster_jobs import ClusterJobs
 
         os.environ["RAY_API_SERVER_ADDRESS"] = _dashboard_url()
         access = Access.of(Settings(), self._args.require_token)
-        return build_runs_api(Settings(), access, self._args.cors_origins)
+        jobs = ClusterJobs(Settings())
+        return build_runs_api(Settings(), jobs, access, self._args.cors_origins)
 
 
 def build(args: RunsArgs) -> Application:

@@ -9,7 +9,7 @@ import typer
 from batch.classify.spec import ClassifySpec
 from batch.runs.options import require_model, takes_spec
 from cli.follow import run_to_end
-from cli.output import Format, FormatOption, print_facts
+from cli.output import Format, FormatOption, HereOption, print_facts
 from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
@@ -29,13 +29,14 @@ def classify(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="print the plan and write nothing")
     ] = False,
+    here: HereOption = False,
     follow: Annotated[bool, typer.Option(help="wait until the run ends")] = True,
     fmt: FormatOption = Format.table,
 ) -> None:
     """Run a classifier on crops of the detections that the published view shows. To resume, run it again.
 
-    If the plan is empty, the command ends there. Otherwise it submits `python -m batch.classify` to the cluster
-    and ends with the exit code of that job.
+    If the plan is empty, the command ends there. Otherwise it starts `python -m batch.classify`
+    as a job of the cluster; on this machine if no cluster is up. It ends with the exit code of that job.
 
     Example: resight classify --model efficientnet-lite0@1 --labels animal --dry-run
     """
@@ -45,4 +46,4 @@ def classify(
     if dry_run:
         print_facts(dry_run_report(spec, tables, store), fmt)
         return
-    print_facts(run_to_end(spec, settings, tables, store, follow, fmt), fmt)
+    print_facts(run_to_end(spec, settings, tables, store, follow, fmt, here), fmt)

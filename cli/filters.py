@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from archive.defaults import PRODUCTION
-from cli.output import Format, FormatOption, ViewName, note, print_facts, print_rows
+from cli.output import Format, FormatOption, HereOption, ViewName, note, print_facts, print_rows
 from model_store.errors import BadRequest
 from model_store.lazy_imports import lazy_imports
 
@@ -24,8 +24,8 @@ with lazy_imports():
     from batch.filters.registry import filter_of
     from batch.filters.scope import FilterScope
     from batch.filters.spec import FilterSpec
+    from batch.jobs.control import jobs_of, submit_filters
     from batch.runs.options import takes_scope
-    from serve.cluster.head import join
     from serve.settings import Settings
 
 app = typer.Typer(
@@ -86,6 +86,7 @@ def run(
     show_it: Annotated[
         bool, typer.Option("--show", help="show the layer in the view afterwards")
     ] = False,
+    here: HereOption = False,
     follow: Annotated[bool, typer.Option(help="wait until the run ends")] = True,
     fmt: FormatOption = Format.table,
 ) -> None:
@@ -99,7 +100,7 @@ def run(
     if show_it and (dry_run or not follow):
         raise BadRequest("--show waits for the end of the run: leave out --dry-run and --no-follow")
     spec = prepare(tables, kind, fields, scope, view)
-    rows = _run([spec], settings, tables, dry_run, follow)
+    rows = _run([spec], settings, tables, dry_run, follow, here)
     if show_it:
         shown = switch(tables, view, on=[spec.layer().layer_id])
         note(f"{view} {shown.serial} shows the layer")
@@ -114,6 +115,7 @@ def rerun(
     show_it: Annotated[
         bool, typer.Option("--show", help="show the new layers in the view afterwards")
     ] = False,
+    here: HereOption = False,
     fmt: FormatOption = Format.table,
 ) -> None:
     """Run all layers of a view again, the lowest first: for new images, or for the run of another model.
@@ -125,7 +127,7 @@ def rerun(
     tables = Tables(settings.mounted_tables_url)
     shown = [layer.layer_id for layer in layers_of(tables, Views(tables.url).current(view))]
     specs = prepare_again(tables, scope, view)
-    rows = _run(specs, settings, tables, False, True)
+    rows = _run(specs, settings, tables, False, True, here)
     made = [spec.layer().layer_id for spec in specs]
     new = [layer_id for layer_id in made if layer_id not in shown]
     if new and show_it:
@@ -174,25 +176,31 @@ def review(
 
 
 def _run(
-    specs: list[FilterSpec], settings: Settings, tables: Tables, dry_run: bool, follow: bool
+    specs: list[FilterSpec],
+    settings: Settings,
+    tables: Tables,
+    dry_run: bool,
+    follow: bool,
+    on_this_machine: bool,
 ) -> list[dict[str, Any]]:
     if dry_run:
         from batch.filters import run as runs
         from batch.filters.run import here
 
         return [_row(spec, runs.dry_run(spec, tables, here).metrics()) for spec in specs]
-    join(settings)
-    from batch.filters.submit import submit_filters
     from cli.follow import submitted, to_end
 
+    jobs = jobs_of(settings, on_this_machine)
+    note(jobs.where)
+
     def start() -> str:
-        return submit_filters(specs, settings)
+        return submit_filters(specs, jobs, settings, attended=follow)
 
     run_ids = [spec.run_id for spec in specs]
     if not follow:
-        job = submitted(start, run_ids)
+        job = submitted(jobs, start, run_ids)
         return [{"run_id": run_id, "job": job} for run_id in run_ids]
-    reports = to_end(start, run_ids)
+    reports = to_end(jobs, start, run_ids)
     return [_row(spec, reports[spec.run_id]) for spec in specs if spec.run_id in reports]
 
 

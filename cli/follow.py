@@ -1,7 +1,7 @@
 """Submit the job of some runs and follow it to its end: progress bar, reports, exit code.
 
 start --to_end--> reports by run --facts_of--> facts for print_facts
-Ctrl-C ends the command within a second and never the run; `resight runs attach` follows it again.
+At Ctrl-C, runs on a cluster continue, and runs on this machine stop (`Jobs.interrupted`).
 """
 
 from __future__ import annotations
@@ -22,13 +22,12 @@ from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
     from archive.delta.tables import Tables
-    from batch.jobs.submit import JobOutcome, job_of, tail
+    from batch.jobs.control import JobOutcome, Jobs, goes_on, jobs_of, require_alone, submit
     from batch.planning.id_list import keep_ids
     from batch.planning.nothing_to_do import report_of_nothing
     from batch.runs.accounting import failures, partly_decoded
     from batch.runs.spec import PassSpec
     from model_store.store import ModelStore
-    from serve.cluster.head import join
     from serve.settings import Settings
 
 INTERRUPTED = 130
@@ -70,11 +69,13 @@ def run_to_end(
     store: ModelStore,
     wait: bool,
     fmt: Format,
-    check: Callable[[Any, Tables, ModelStore], None] | None = None,
+    here: bool = False,
+    alone: bool = False,
 ) -> dict[str, Any]:
     """Plan a run, submit it unless the plan is empty, and `wait` for its end; return facts to print.
 
-    `check` may refuse a run that has something to do; it is called with the cluster joined.
+    It runs on the cluster; on this machine if no cluster is up, or with `here`. With `alone`, a run is refused while
+    another one of its model is running.
     """
     with interruptible():
         report = report_of_nothing(spec, settings, tables, store)
@@ -82,39 +83,44 @@ def run_to_end(
             facts = facts_of(report, fmt, tables)
             return facts if fmt is not Format.table else nothing_to_do(facts)
         keep_ids(settings.tables_url, spec.scope.ids)
-        join(settings)
-        if check:
-            check(spec, tables, store)
-    from batch.jobs.submit import submit
+        jobs = jobs_of(settings, here)
+        if alone:
+            require_alone(spec, jobs, tables, store)
+        note(jobs.where)
 
     def start() -> str:
-        return submit(spec, settings)
+        return submit(spec, jobs, settings, attended=wait)
 
     if not wait:
-        return {"run_id": spec.run_id, "job": submitted(start, [spec.run_id])}
-    reports = to_end(start, [spec.run_id], fmt is not Format.table)
+        return {"run_id": spec.run_id, "job": submitted(jobs, start, [spec.run_id])}
+    reports = to_end(jobs, start, [spec.run_id], fmt is not Format.table)
     return facts_of(reports.get(spec.run_id, {"run_id": spec.run_id}), fmt, tables)
 
 
 def to_end(
-    start: Callable[[], str], run_ids: Sequence[str], quiet: bool = False
+    jobs: Jobs, start: Callable[[], str], run_ids: Sequence[str], quiet: bool = False
 ) -> Mapping[str, dict[str, Any]]:
     """Submit the job of these runs with `start` and follow it; return the received reports by run.
 
     A job that Ray could not begin is submitted once more. If the job fails, exits with its code. Raises the errors of
     `start` and `follow`.
     """
-    job = submitted(start, run_ids)
-    done = follow(job, run_ids, quiet)
+    done = _followed(jobs, start, run_ids, quiet)
     if done.outcome.never_began:
-        job = submitted(start, run_ids)
-        done = follow(job, run_ids, quiet)
+        done = _followed(jobs, start, run_ids, quiet)
     return reports_of(run_ids, done)
 
 
-def submitted(start: Callable[[], str], run_ids: Sequence[str]) -> str:
+def _followed(
+    jobs: Jobs, start: Callable[[], str], run_ids: Sequence[str], quiet: bool
+) -> Followed:
+    job = submitted(jobs, start, run_ids)
+    return follow(jobs, job, run_ids, quiet, lambda: jobs.interrupted(run_ids))
+
+
+def submitted(jobs: Jobs, start: Callable[[], str], run_ids: Sequence[str]) -> str:
     """Submit a job with `start` and return its id. Exits with 130 at Ctrl-C."""
-    with interruptible(lambda: _interrupted_submission(run_ids)):
+    with interruptible(lambda: _interrupted_submission(jobs, run_ids)):
         return start()
 
 
@@ -138,8 +144,17 @@ def reports_of(run_ids: Sequence[str], done: Followed) -> Mapping[str, dict[str,
     return done.reports
 
 
-def follow(submission_id: str, run_ids: Sequence[str], quiet: bool = False) -> Followed:
-    """Show the progress of a job until all reports of these runs are there or it ends. Exits with 130 at Ctrl-C."""
+def follow(
+    jobs: Jobs,
+    job: str,
+    run_ids: Sequence[str],
+    quiet: bool = False,
+    interrupted: Callable[[], str] | None = None,
+) -> Followed:
+    """Show the progress of a job until all reports of these runs are there or it ends.
+
+    At Ctrl-C, prints what `interrupted` returns, by default that the runs continue, and exits with 130.
+    """
     reports: dict[str, dict[str, Any]] = {}
     failed: dict[str, Any] = {}
     columns = (
@@ -150,7 +165,7 @@ def follow(submission_id: str, run_ids: Sequence[str], quiet: bool = False) -> F
         TimeRemainingColumn(),
     )
     with (
-        interruptible(lambda: goes_on(run_ids)),
+        interruptible(interrupted or (lambda: goes_on(run_ids))),
         Progress(*columns, console=errors, disable=quiet) as bar,
     ):
         task = bar.add_task("starting", total=None, words="")
@@ -176,18 +191,8 @@ def follow(submission_id: str, run_ids: Sequence[str], quiet: bool = False) -> F
                     failed.update(event)
 
         wanted = set(run_ids)
-        outcome = tail(submission_id, _events_to(on_event), lambda: wanted <= reports.keys())
+        outcome = jobs.tail(job, _events_to(on_event), lambda: wanted <= reports.keys())
     return Followed(outcome, reports, failed)
-
-
-def goes_on(run_ids: Sequence[str]) -> str:
-    """Return a text on how to follow and how to stop runs that continue."""
-    many, run = len(run_ids) > 1, run_ids[0]
-    them = "them" if many else "it"
-    return (
-        f"{'runs' if many else 'run'} {', '.join(run_ids)} {'continue' if many else 'continues'}; follow {them} with: "
-        f"resight runs attach {run}; stop {them} with: resight runs cancel {run}"
-    )
 
 
 def facts_of(report: Mapping[str, Any], fmt: Format, tables: Tables) -> dict[str, Any]:
@@ -208,20 +213,20 @@ def nothing_to_do(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {"nothing to do": facts["accounting"], **rest}
 
 
-def _interrupted_submission(run_ids: Sequence[str]) -> str:
-    """Return a text on whether the cluster has the job, if it answers within ASK_S."""
+def _interrupted_submission(jobs: Jobs, run_ids: Sequence[str]) -> str:
+    """Return a text on whether the job was submitted, if the host answers within ASK_S."""
     answers: list[object] = []
 
     def query() -> None:
         with contextlib.suppress(ClusterError):
-            answers.append(job_of(run_ids[0]))
+            answers.append(jobs.job_of(run_ids[0]))
 
     thread = threading.Thread(target=query, daemon=True)
     thread.start()
     thread.join(ASK_S)
     if not answers:
         return f"interrupted while submitting the job; if the cluster has it, {goes_on(run_ids)}"
-    return goes_on(run_ids) if answers[0] else NOTHING
+    return jobs.interrupted(run_ids) if answers[0] else NOTHING
 
 
 def _events_to(on_event: Callable[[dict[str, Any]], None]) -> Callable[[str], None]:

@@ -12,6 +12,7 @@ from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
     from batch.jobs import cluster_logs
+    from batch.jobs.own_jobs import OwnJobs
     from serve.settings import Settings
 
 POLL_S = 0.5
@@ -41,11 +42,12 @@ def logs(
     Times are UTC. Example: resight logs --follow
     """
     settings = Settings()
-    folder = cluster_logs.logs_folder(settings)
+    own = OwnJobs(settings, "").log_files(run) if run else []
+    folder = own[0].parent if own else cluster_logs.logs_folder(settings)
     if run is None:
         tail = cluster_logs.LogTail(lambda: cluster_logs.cluster_files(folder))
     else:
-        files = cluster_logs.run_files(settings, run)
+        files = own or cluster_logs.run_files(settings, run)
         tail = cluster_logs.LogTail(lambda: files)
     lines = tail.look()[-most:]
     while True:
@@ -55,4 +57,7 @@ def logs(
             break
         time.sleep(POLL_S)
         lines = tail.look()
+    if own:
+        note(f"log files of runs on this machine: {folder}")
+        return
     note(f"other log files of Ray: {folder}; log of its start: {settings.logs_path / 'ray.log'}")

@@ -26,6 +26,9 @@ ViewName = Annotated[str, typer.Option("--view", help="name of the view")]
 FormatOption = Annotated[
     Format, typer.Option("--format", help="output format; json and csv are for programs")
 ]
+HereOption = Annotated[
+    bool, typer.Option("--here", help="run on this machine, also if a cluster is up")
+]
 
 WIDEST = 100_000
 """Maximum width in characters of a table outside a terminal; no cell is cut or wrapped there."""

@@ -10,14 +10,13 @@ from batch.runs.options import takes_spec
 from batch.runs.spec import RunSpec
 from cli.follow import run_to_end
 from cli.layers import tell_silent
-from cli.output import Format, FormatOption, note, print_facts
+from cli.output import Format, FormatOption, HereOption, note, print_facts
 from model_store.errors import BadRequest
 from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
     from archive.delta.tables import Tables
     from archive.views.views import Views
-    from batch.jobs.submit import require_alone
     from batch.planning.dry_run import dry_run_report
     from batch.publishing.impact.verdict import failed_gates
     from batch.publishing.publish import publish
@@ -55,20 +54,22 @@ def reprocess(
             help="start also while another run of the model is running; images of both are processed twice",
         ),
     ] = False,
+    here: HereOption = False,
     follow: Annotated[bool, typer.Option(help="wait until the run ends")] = True,
     fmt: FormatOption = Format.table,
 ) -> None:
     """Run one model version on all images of the scope. To resume, run it again.
 
     Default of --model: the published model, or the only one in the store. If the plan is empty, the command ends
-    there. Otherwise it submits `python -m batch.reprocess` to the cluster and ends with the exit code of that job.
+    there. Otherwise it starts `python -m batch.reprocess`
+    as a job of the cluster; on this machine if no cluster is up. It ends with the exit code of that job.
     Example: resight reprocess --model ssdlite-coco --camera north --since 2026-05-01 --dry-run
     """
     settings = Settings()
     tables, store = Tables(settings.mounted_tables_url), ModelStore(settings.models_url)
     if needed:
         _require_alone(spec, dry_run, publishes, follow)
-        _if_needed(spec, settings, tables, store, publishes, follow, fmt)
+        _if_needed(spec, settings, tables, store, publishes, follow, fmt, here)
         return
     if publishes:
         raise BadRequest("--publish needs --if-needed; to publish a run: resight runs publish RUN")
@@ -83,8 +84,8 @@ def reprocess(
             report |= {"estimate_s": unknown}
         print_facts(report, fmt)
         return
-    check = None if concurrent else require_alone
-    print_facts(run_to_end(spec, settings, tables, store, follow, fmt, check), fmt)
+    alone = not concurrent
+    print_facts(run_to_end(spec, settings, tables, store, follow, fmt, here, alone), fmt)
 
 
 def _if_needed(
@@ -95,6 +96,7 @@ def _if_needed(
     publishes: bool,
     follow: bool,
     fmt: Format,
+    here: bool,
 ) -> None:
     policy = read_policy(settings.policy_path, required=bool(settings.policy))
     due = if_needed(tables, store, policy, spec.model, publishes)
@@ -104,7 +106,8 @@ def _if_needed(
     if due.scope is not None and due.run_id is not None:
         model = str(due.model.id)
         changed = {"model": model, "scope": due.scope, "run_id": due.run_id}
-        facts |= run_to_end(spec.model_copy(update=changed), settings, tables, store, follow, fmt)
+        spec = spec.model_copy(update=changed)
+        facts |= run_to_end(spec, settings, tables, store, follow, fmt, here)
     if due.publish:
         with recorded_publication(tables, due):
             view = publish(

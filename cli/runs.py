@@ -20,9 +20,9 @@ with lazy_imports():
     from archive.views.publications import connect_runs
     from archive.views.views import Views
     from batch.jobs.cancel import close, is_interrupted
+    from batch.jobs.control import Jobs, all_jobs, jobs_of, on_cluster
     from batch.runs.record import report_of
     from batch.runs.scope import in_words
-    from serve.cluster.head import join, read_state
     from serve.settings import Settings
 
 app = typer.Typer(
@@ -121,16 +121,16 @@ def attach(
     has_ended = bool(run_id and run and run["state_now"] in ENDED)
     job = None if has_ended else _job(settings, run_id)
     if job is not None:
-        run_id, submission_id = job
-        done = follow(submission_id, [run_id], fmt is not Format.table)
+        jobs, run_id, name = job
+        done = follow(jobs, name, [run_id], fmt is not Format.table)
         report = reports_of([run_id], done).get(run_id, {"run_id": run_id})
     elif run is None:
         words = f"unknown run '{run_id}'" if run_id else "no run has started"
         raise BadRequest(f"{words}: see resight runs list")
     elif run["state_now"] == "running":
         raise Conflict(
-            f"run {run['run_id']} is running, but not as a job of this cluster; see its state with: resight runs "
-            f"show {run['run_id']}"
+            f"run {run['run_id']} is running, but not as a job of this machine or its cluster; see its state "
+            f"with: resight runs show {run['run_id']}"
         )
     else:
         report = report_of(run)
@@ -140,14 +140,12 @@ def attach(
         raise typer.Exit(5)
 
 
-def _job(settings: Settings, run_id: str) -> tuple[str, str] | None:
-    """Return a run and its job; None without a cluster. Raises ClusterError."""
-    if read_state(settings) is None and not settings.address:
-        return None
-    join(settings)
-    from batch.jobs.submit import job_of
-
-    return job_of(run_id)
+def _job(settings: Settings, run_id: str) -> tuple[Jobs, str, str] | None:
+    """Return a run and its job, with the jobs that it is one of; None if there is none. Raises ClusterError."""
+    for jobs in all_jobs(settings):
+        if found := jobs.job_of(run_id):
+            return jobs, *found
+    return None
 
 
 @app.command()
@@ -157,12 +155,10 @@ def cancel(run_id: RunId, fmt: FormatOption = Format.table) -> None:
     To resume it, run it again. Example: resight runs cancel 20260514T031500-9f2c1a
     """
     settings = Settings()
-    job = None
     tables = Tables(settings.mounted_tables_url)
-    if (read_state(settings) or settings.address) and _answers(settings, tables, run_id):
-        from batch.jobs.submit import stop
-
-        job = stop(run_id)
+    job = jobs_of(settings, here=True).stop(run_id)
+    if job is None and on_cluster(settings) and _answers(settings, tables, run_id):
+        job = jobs_of(settings).stop(run_id)
     state = close(tables, run_id, job)
     print_facts({"run_id": run_id, "state": state, "job": job}, fmt)
 
@@ -172,11 +168,8 @@ def _answers(settings: Settings, tables: Tables, run_id: str) -> bool:
 
     Raises ClusterError if the cluster does not answer and the run is not interrupted.
     """
-    from batch.jobs.submit import require_answer
-
     try:
-        join(settings)
-        require_answer()
+        jobs_of(settings).running()
     except ClusterError as error:
         if not is_interrupted(tables, run_id):
             raise

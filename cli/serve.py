@@ -16,7 +16,7 @@ with lazy_imports():
 
     from archive.delta.tables import Tables
     from batch.filters.http_api import build_runs_api
-    from batch.filters.submit import start_here
+    from batch.jobs.control import jobs_of
     from serve.auth.guard import Access
     from serve.cluster.deploy import detect_args
     from serve.cluster.head import token_path
@@ -52,9 +52,8 @@ def serve(
     token_path(
         settings
     )  # as 'resight up' does: a home without it may lack its disk, and so its list of tokens
-    runs = build_runs_api(
-        settings, Access.of(settings, args.require_token), args.cors_origins, start_here
-    )
+    access = Access.of(settings, args.require_token)
+    runs = build_runs_api(settings, jobs_of(settings, here=True), access, args.cors_origins)
 
     def ready(served: EmbeddedHost) -> None:
         serving = served.engine.serving()

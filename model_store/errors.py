@@ -30,6 +30,7 @@ ResightError
 |   |-- NothingWorked          every image of the run failed
 |   |-- TooManyFailed          a run was stopped because too large a share of its images failed
 |   |-- RunStalled             no result arrived for too long
+|   |-- ProcessKilled          processes of a run without a cluster were killed too often
 |   |-- GateClosed             a publication was rejected by the policy's gates
 |   |-- ObjectiveMissed        no measured setting is fast enough
 |   `-- LineageMismatch        a replica answered with a different model than the run has pinned
@@ -173,6 +174,10 @@ class TooManyFailed(RunError):
 
 
 class RunStalled(RunError):
+    pass
+
+
+class ProcessKilled(RunError):
     pass
 
 

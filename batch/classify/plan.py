@@ -63,10 +63,10 @@ class ClassifyPass(BoxPass):
     def prepare(self, tables: Tables) -> None:
         write_classes(tables.url, self.target.names, self.target.lineage)
 
-    def stage(self, spec: ClassifySpec, pool: str) -> tuple[type, tuple[Any, ...], int]:
+    def stage(self, spec: ClassifySpec) -> tuple[type, tuple[Any, ...], int]:
         from batch.classify.stage import ClassifyStage
 
-        return ClassifyStage, (spec, self.model, self.target, pool), CHUNK
+        return ClassifyStage, (spec, self.model, self.target), CHUNK
 
     def facts(self, plan: Plan) -> dict[str, Any]:
         return {"scope": plan.scope.words(), **self.metrics(plan)}

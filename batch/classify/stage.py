@@ -1,6 +1,6 @@
 """Classify crops: rows of a plan in, rows of `classifications` out.
 
-row of an image -> read, decode once -> its crops, prepared -> uint8 chunks -> handle (bulk lane) -> rows
+row of an image -> read, decode once -> its crops, prepared -> uint8 chunks -> replica (bulk lane) -> rows
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
-import ray
 
 from batch.classify.crops import Crop, crops_of
 from batch.classify.rows import classification_table
 from batch.classify.spec import ClassifySpec
 from batch.classify.target import Target
-from batch.pipeline.stage import ReplicaStage
+from batch.pipeline.stage import ReplicaStage, StageProcess
 from batch.runs.spec import CHUNK_BYTES
 from model_store.store import ModelVersion
 from serve.inference.chunks import Chunk
@@ -29,14 +28,9 @@ class ClassifyStage(ReplicaStage):
     """The stage of a classify run."""
 
     def __init__(
-        self,
-        spec: ClassifySpec,
-        model: ModelVersion,
-        target: Target,
-        pool: str,
-        parts: Sequence[ray.ObjectRef[pa.Table]],
+        self, process: StageProcess, spec: ClassifySpec, model: ModelVersion, target: Target
     ) -> None:
-        super().__init__(model, pool, parts)
+        super().__init__(process, model)
         self._spec, self._target = spec, target
 
     def rows(self, planned: pa.Table) -> pa.Table:
@@ -55,7 +49,7 @@ class ClassifyStage(ReplicaStage):
         waited_ms = (time.perf_counter() - started) * 1e3
         run_id, info = self._spec.run_id, self._model.info
         return classification_table(
-            run_id, info, self._target, crops, answer, waited_ms, self._node
+            run_id, info, self._target, crops, answer, waited_ms, self._process.node
         )
 
 

@@ -62,7 +62,7 @@ class SnipPass(BoxPass):
     def prepare(self, tables: Tables) -> None:
         require_create(self.url)
 
-    def stage(self, spec: RunSpec, pool: str) -> tuple[type, tuple[Any, ...], int]:
+    def stage(self, spec: RunSpec) -> tuple[type, tuple[Any, ...], int]:
         from batch.crops.stage import SnipStage
 
         return SnipStage, (spec, self.model, self.cut, self.url), CHUNK

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pyarrow as pa
-import ray
 
 from batch.crops.settings import Cut
 from batch.crops.write import SnipWriter
-from batch.pipeline.stage import Stage
+from batch.pipeline.stage import Stage, StageProcess
 from batch.runs.spec import RunSpec
 from model_store.store import ModelVersion
 
@@ -18,14 +15,9 @@ class SnipStage(Stage):
     """The stage of the pass over snips, which needs no replica."""
 
     def __init__(
-        self,
-        spec: RunSpec,
-        model: ModelVersion,
-        cut: Cut,
-        url: str,
-        parts: Sequence[ray.ObjectRef[pa.Table]],
+        self, process: StageProcess, spec: RunSpec, model: ModelVersion, cut: Cut, url: str
     ) -> None:
-        super().__init__(parts)
+        super().__init__(process)
         self._run_id = spec.run_id
         self._writer = SnipWriter(model, cut, url, spec.megapixels * 1_000_000)
 

@@ -12,8 +12,8 @@ import structlog
 import typer
 
 from archive.delta.tables import Tables
-from batch.filters.submit import read_spec
-from batch.jobs.entry import begin, run_job
+from batch.filters.submitted import read_spec
+from batch.jobs.entry import Attended, Here, begin, run_job
 from serve.settings import Settings
 
 LOGGER = "resight.filter"
@@ -27,20 +27,21 @@ def main(
             "--run-id", help="id of a submitted run; repeat it to execute several in this order"
         ),
     ],
-    own: Annotated[bool, typer.Option("--here", help="in this process, without a cluster")] = False,
+    here: Here = False,
+    attended: Attended = False,
 ) -> None:
     """Execute submitted filter runs in order. To submit one: resight filters run small-size"""
     settings = Settings()
     specs = [read_spec(settings.tables_url, name) for name in run_id]
-    begin(settings, on_cluster=not own)
-    from batch.filters.run import execute_all, here
+    begin(settings, here, attended)
+    from batch.filters import run
 
-    judge = here
-    if not own:
+    judge = run.here
+    if not here:
         from batch.filters.stage import on_cluster
 
         judge = on_cluster
-    for report in execute_all(specs, Tables(settings.tables_url), judge):
+    for report in run.execute_all(specs, Tables(settings.tables_url), judge):
         seconds = round(report.seconds, 2)
         log.info("report", run_id=report.run_id, seconds=seconds, **report.metrics())
 

@@ -1,4 +1,4 @@
-"""HTTP API of filter runs, mounted at /runs by `batch/app.py`. Uses Ray only through `batch/filters/submit.py`.
+"""HTTP API of filter runs, mounted at /runs by `batch/app.py` and `resight serve`. The host starts the runs.
 
 A request is validated completely before anything starts.
 """
@@ -6,7 +6,7 @@ A request is validated completely before anything starts.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -21,8 +21,7 @@ from batch.filters.contract import Filter
 from batch.filters.prepare import EVERYTHING, prepare
 from batch.filters.registry import FILTERS, filter_of
 from batch.filters.scope import FilterScope
-from batch.filters.spec import FilterSpec
-from batch.filters.submit import submit_filters
+from batch.jobs.control import Jobs, submit_filters
 from model_store.errors import ModelNotFound
 from model_store.frozen import Frozen
 from serve.api.base import base_api
@@ -32,7 +31,6 @@ from serve.auth.guard import Access, Guard
 from serve.inference.admission import SMALL_BODIES, Room
 from serve.settings import Settings
 
-Submit = Callable[[Sequence[FilterSpec], Settings], str]
 MAX_REQUESTS = 2 * SMALL_BODIES
 """Maximum concurrent requests: twice the concurrent bodies, so that slow bodies leave room for other requests."""
 _RUN = """
@@ -80,11 +78,11 @@ class RunState(BaseModel):
 
 def build_runs_api(
     settings: Settings,
+    jobs: Jobs,
     access: Access | None = None,
     cors_origins: Sequence[str] = (),
-    submit: Submit = submit_filters,
 ) -> FastAPI:
-    """Return the application. `access` decides who may use it (None: everyone); `submit` starts the runs."""
+    """Return the application. `access` decides who may use it (None: everyone); the runs are jobs of `jobs`."""
     api = base_api("Resight runs", "Runs over the archive")
     api.router.route_class = FilterRoute
     tables = Tables(settings.tables_url)
@@ -105,7 +103,7 @@ def build_runs_api(
             run_id=spec.run_id,
             layer_id=spec.layer().layer_id,
             scope=spec.scope.words(),
-            job=None if request.dry_run else submit([spec], settings),
+            job=None if request.dry_run else submit_filters([spec], jobs, settings),
         )
 
     @api.get("/{run_id}")

@@ -30,7 +30,7 @@ from batch.filters.load import Loaded, load
 from batch.filters.registry import config_of, filter_of
 from batch.filters.spec import FilterSpec
 from batch.runs.accounting import Counts
-from batch.runs.lease import heartbeat
+from batch.runs.heartbeat import heartbeat
 from batch.runs.record import RunLog, recorded
 from model_store.errors import AccountingOpen, BadRequest, StorageError
 from model_store.libraries import resight_version

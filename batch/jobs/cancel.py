@@ -1,6 +1,6 @@
 """Cancel a run: record it as cancelled after its job was stopped, if the run cannot do so itself.
 
-run id --[Ray job stopped]--> `cancelled` in `runs`, written by the run itself or by `close`
+run id --[its job stopped]--> `cancelled` in `runs`, written by the run itself or by `close`
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def close(tables: Tables, run_id: str, job: str | None) -> str:
     """Record that a run is cancelled, unless it did so itself; return its state. `job`: the job that was stopped.
 
     Raises BadRequest if the run is unknown or has ended. Raises Conflict if it is running, but not as a job of this
-    cluster.
+    machine or its cluster.
     """
     state = _state(tables, run_id)
     if state is None and job is None:
@@ -37,7 +37,7 @@ def close(tables: Tables, run_id: str, job: str | None) -> str:
         raise BadRequest(f"run {run_id} has ended: it is {state}")
     if state == "running" and job is None:
         raise Conflict(
-            f"run {run_id} is running, but no job of this cluster belongs to it: stop it where it was "
+            f"run {run_id} is running, but no job of this machine or its cluster belongs to it: stop it where it was "
             "started; five minutes after its last event it counts as interrupted and can be cancelled"
         )
     if state in OPEN:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from batch.jobs.submit import is_job_of
+from batch.jobs.cluster_jobs import is_job_of
 from model_store.errors import BadRequest, ClusterError
 from serve.cluster.head import RAY_FOLDER, folder_of, read_state
 from serve.cluster.private_folder import private_folder

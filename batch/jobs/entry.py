@@ -1,7 +1,7 @@
-"""Start and end a job of the cluster, for every kind of run.
+"""Start and end a job, for every kind of run, on a cluster or on this machine.
 
-python -m batch.… --run_job--> JSON lines and an exit code; begin(settings) -> a connected driver of low priority.
-Only `begin` imports Ray, so a plan or an invalid option does not load it.
+python -m batch.… --run_job--> JSON lines and an exit code; begin(settings, place) -> a driver of low priority.
+Only a driver on a cluster imports Ray.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ import typer
 
 from archive.delta.tables import Tables
 from batch.jobs.exit_codes import exit_code
+from batch.jobs.own_jobs import end_with_parent
+from batch.pipeline.stage import RunHost
 from batch.runs.options import require_model
 from batch.runs.spec import PassSpec
 from model_store.errors import ResightError
 from model_store.lazy_imports import lazy_imports
 from model_store.process_exit import final_exit
 from model_store.store import ModelStore
+from serve.cluster.deploy import detect_args
 from serve.cluster.head import join
 from serve.inference.os_priority import lower_process_priority
 from serve.log_config import configure_logs
@@ -35,19 +38,41 @@ with lazy_imports():
 
 LOGGER = "resight.run"
 DryRun = Annotated[bool, typer.Option("--dry-run", help="print the plan and write nothing")]
+Here = Annotated[
+    bool, typer.Option("--here", help="run in processes of this machine, without a cluster")
+]
+Attended = Annotated[
+    bool, typer.Option("--attended", help="end with the process that has started this one")
+]
 SIGTERM_EXIT = 143
 """128 + SIGTERM, as in a shell; before the exit, results are committed and the run is recorded."""
 
 
-def begin(settings: Settings, on_cluster: bool = True) -> None:
-    """Connect to Ray unless the run needs no cluster, exit on SIGTERM, lower the priority. Raises ClusterError."""
-    if on_cluster:
+def begin(settings: Settings, here: bool, attended: bool) -> None:
+    """Connect to Ray unless the run is `here`, exit on SIGTERM, lower the priority. Raises ClusterError.
+
+    With `attended`, the process also ends once the one that has started it has ended.
+    """
+    if not here:
         _connect(settings)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(SIGTERM_EXIT))  # after Ray has set its own
+    if attended:
+        end_with_parent()
     lower_process_priority()
 
 
-def carry_out(spec: PassSpec, dry_run: bool) -> None:
+def host_of(settings: Settings, store: ModelStore, here: bool) -> RunHost:
+    """Return the host that executes the stages of a run. Raises ClusterError."""
+    if here:
+        from batch.pipeline.here import OwnProcesses
+
+        return OwnProcesses(store, detect_args(settings))
+    from batch.pipeline.on_cluster import ClusterHost
+
+    return ClusterHost(store)
+
+
+def carry_out(spec: PassSpec, dry_run: bool, here: bool, attended: bool) -> None:
     """Execute the run of a spec and log its report; with `dry_run`, print its plan. Raises ResightError."""
     require_model(spec)
     settings = Settings()
@@ -55,11 +80,11 @@ def carry_out(spec: PassSpec, dry_run: bool) -> None:
     if dry_run:
         print(json.dumps(dry_run_report(spec, tables, store)), flush=True)
         return
-    begin(settings)
+    begin(settings, here, attended)
     from batch.runs.run import execute
 
     log: Any = structlog.get_logger(LOGGER)
-    log.info("report", **execute(spec, tables, store).as_dict())
+    log.info("report", **execute(spec, tables, store, host_of(settings, store, here)).as_dict())
 
 
 def run_job(main: Callable[..., None], logger: str) -> None:

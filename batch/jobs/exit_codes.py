@@ -19,3 +19,9 @@ EXIT_CODES: dict[type[ResightError], int] = {
 
 def exit_code(error: ResightError) -> int:
     return next(EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES)
+
+
+def exit_code_of(name: str) -> int | None:
+    """Return the exit code of an error, given the name of its class; None if it is not an error of Resight."""
+    kind = getattr(errors, name, None) if name else None
+    return exit_code(kind("")) if isinstance(kind, type) else None

@@ -1,6 +1,6 @@
 """Detect in the images of a chunk: file names in, rows of `results` out.
 
-rows of a plan -> read, decode, prepare here -> uint8 chunk -> handle (bulk lane) -> result rows
+rows of a plan -> read, decode, prepare here -> uint8 chunk -> replica (bulk lane) -> result rows
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
-import ray
 
 from batch.pipeline.read_image import (
     ATTEMPTS,
@@ -21,7 +20,7 @@ from batch.pipeline.read_image import (
     prepare_image,
 )
 from batch.pipeline.result_rows import result_table
-from batch.pipeline.stage import ReplicaStage
+from batch.pipeline.stage import ReplicaStage, StageProcess
 from batch.runs.spec import CHUNK_BYTES, RunSpec
 from model_store.store import ModelVersion
 from serve.inference.chunks import Chunk
@@ -30,28 +29,21 @@ from serve.inference.chunks import Chunk
 class DetectStage(ReplicaStage):
     """The stage of a detection run. `read` makes a ReadImage of a row.
 
-    In a restarted actor it runs in child processes, so that Ray's retry of the chunk finds the image that kills its
+    In a careful process it runs in child processes, so that a second attempt at a chunk finds the image that kills its
     reader and makes a failed row of that image only.
     """
 
     read = staticmethod(prepare_image)
 
-    def __init__(
-        self,
-        spec: RunSpec,
-        model: ModelVersion,
-        pool: str,
-        parts: Sequence[ray.ObjectRef[pa.Table]],
-    ) -> None:
-        super().__init__(model, pool, parts)
+    def __init__(self, process: StageProcess, spec: RunSpec, model: ModelVersion) -> None:
+        super().__init__(process, model)
         self._spec = spec
-        restarted = ray.get_runtime_context().was_current_actor_reconstructed
-        self._read = isolated(self.read) if restarted else self.read
+        self._read = isolated(self.read) if process.careful else self.read
 
     def rows(self, planned: pa.Table) -> pa.Table:
         groups = self._groups(planned.to_pylist())
         results = pa.concat_tables([self._detect(images) for images in groups])
-        nodes = pa.array([self._node] * len(results), pa.string())
+        nodes = pa.array([self._process.node] * len(results), pa.string())
         replaces = planned["replaces"].combine_chunks()
         return results.append_column("replaces", replaces).append_column("node", nodes)
 

@@ -1,4 +1,4 @@
-"""Build the Ray Data graph of a run, as one chain, and yield its results as they arrive.
+"""Run the stage of a pass in Ray Data, as one chain, and yield its results as they arrive.
 
 windows of the plan -> parts in the object store -> chunks (part, first row, rows) -> actors of its stage
 -> tables of rows, in any order. Only numbers pass through Ray Data: a stage takes its rows from the
@@ -7,17 +7,30 @@ part, so that the memory of the driver does not grow with the archive.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
+import cv2
 import pyarrow as pa
 import ray
 import ray.data
+from ray import serve as ray_serve
 from ray.data import ActorPoolStrategy, DataContext
+from ray.exceptions import ActorDiedError, ActorUnavailableError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
+from batch.pipeline.stage import Stage, StageProcess
 from batch.planning.plan import Plan
+from batch.runs.heartbeat import heartbeat
 from batch.runs.spec import PassSpec
-from model_store.machine import usable_cores
+from model_store.deployment import read_pool
+from model_store.errors import ModelNotReady, ResightError
+from model_store.store import ModelStore, ModelVersion
+from serve.app_names import APP, deployment_of
+from serve.cluster.handles import RayReplicas, deployed_pools
+from serve.inference.chunks import Chunk
+from serve.inference.os_priority import lower_process_priority
 
 STAGE_CPUS = 0.5  # logical; a fraction, so that a small cluster never blocks itself
 DECODE_SHARE = 0.001
@@ -29,27 +42,97 @@ WINDOW_CHUNKS = 4096
 """Chunks of one execution of Ray Data, which starts and ends its actors: 260,000 images at 64 images per chunk."""
 PART_CHUNKS = 64
 """Chunks of one object: about a megabyte, so that a stage on another node fetches little that it does not need."""
+LEASE_S = 120
+"""Time that replicas keep the run's version after its last heartbeat."""
+CALL_TIMEOUT_S = 600
+GONE = (BackPressureError, ActorDiedError, ActorUnavailableError, DeploymentUnavailableError)
+"""Errors after which another replica can answer: inference is idempotent."""
 
 
-def stage_rows(spec: PassSpec, plan: Plan, pool: str) -> Iterator[pa.Table]:
-    """Yield what the stage of the pass returns, in any order. Raises unknown errors of the stage."""
-    stage, arguments, size = plan.work.stage(spec, pool)
-    for window in plan.windows(WINDOW_CHUNKS * size):
-        yield from through(stage, arguments, spec, window, size)
+class ClusterHost:
+    """Implements `batch.pipeline.stage.RunHost` with the cluster that this process is connected to."""
+
+    def __init__(self, store: ModelStore) -> None:
+        self._store = store
+
+    @contextlib.contextmanager
+    def leased(self, model: ModelVersion, run_id: str) -> Generator[None]:
+        """Load and probe the version in every replica of its pool, and keep it while the block runs, even if another
+        version is promoted.
+
+        Replicas that start later load it with the first chunk. Raises ModelError.
+        """
+        pool = read_pool(self._store, model.id.name)
+        replicas, version = RayReplicas(lambda _: pool, deployed_pools()), model.id
+        holder = f"run {run_id}"
+        replicas.lease(version, holder, LEASE_S)
+        try:
+            with heartbeat(lambda: replicas.lease(version, holder, LEASE_S)):
+                yield
+        finally:
+            with contextlib.suppress(ResightError):
+                replicas.lease(version, holder, 0.0)
+
+    def threads(self, spec: PassSpec) -> int:
+        return (spec.actors or 1) * spec.thread_count()
+
+    def rows(self, spec: PassSpec, plan: Plan) -> Iterator[pa.Table]:
+        stage, arguments, size = plan.work.stage(spec)
+        pool = read_pool(self._store, plan.model.id.name) if plan.work.needs_replica else ""
+        for window in plan.windows(WINDOW_CHUNKS * size):
+            yield from through((stage, arguments, pool), spec, window, size)
 
 
-def stage_threads(spec: PassSpec) -> int:
-    return spec.threads or usable_cores() + 1
+class PoolOfReplicas:
+    """Implements `batch.pipeline.stage.Answers` with the deployment handle of a pool."""
+
+    def __init__(self, pool: str) -> None:
+        self._handle: Any = ray_serve.get_deployment_handle(deployment_of(pool), APP)
+
+    def answer(self, method: str, chunk: Chunk) -> Any:
+        try:
+            return getattr(self._handle, method).remote(chunk).result(timeout_s=CALL_TIMEOUT_S)
+        except GONE as error:
+            raise ModelNotReady(f"no replica answered: {error}"[:1000]) from error
+
+
+class StageActor:
+    """A callable class for `map_batches`. `parts` are tables of the plan in the object store; a chunk is a range of
+    rows of one of them.
+    """
+
+    def __init__(
+        self,
+        stage: type[Stage],
+        arguments: tuple[Any, ...],
+        pool: str,
+        parts: Sequence[ray.ObjectRef[pa.Table]],
+    ) -> None:
+        cv2.setNumThreads(1)
+        lower_process_priority()  # like the bulk lane, so that uploads are served first
+        context = ray.get_runtime_context()
+        process = StageProcess(
+            context.get_node_id(),
+            bool(context.was_current_actor_reconstructed),
+            PoolOfReplicas(pool) if pool else None,
+        )
+        self._stage, self._parts = stage(process, *arguments), parts
+
+    def __call__(self, chunks: pa.Table) -> pa.Table:
+        return pa.concat_tables([self._rows(**chunk) for chunk in chunks.to_pylist()])
+
+    def _rows(self, part: int, first: int, rows: int) -> pa.Table:
+        return self._stage.rows(ray.get(self._parts[part]).slice(first, rows))
 
 
 def through(
-    stage: type, arguments: tuple[Any, ...], spec: PassSpec, window: pa.Table, size: int
+    made_of: tuple[type[Stage], tuple[Any, ...], str], spec: PassSpec, window: pa.Table, size: int
 ) -> Iterator[pa.Table]:
-    """Yield what a stage returns for the window, `size` rows at a time; it is made of `arguments` and the parts."""
+    """Yield what a stage returns for the window, `size` rows at a time. `made_of`: its class, arguments and pool."""
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
-    threads = stage_threads(spec)
+    threads = spec.thread_count()
     part_rows = PART_CHUNKS * size
     parts = [
         ray.put(window.slice(start, part_rows)) for start in range(0, window.num_rows, part_rows)
@@ -58,15 +141,15 @@ def through(
     # from_items makes its blocks here; from_arrow would start a worker per block to look at it
     todo = ray.data.from_items(chunks, override_num_blocks=len(chunks))
     done = todo.map_batches(
-        stage,
-        fn_constructor_args=(*arguments, parts),
+        StageActor,
+        fn_constructor_args=(*made_of, parts),
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=STAGE_CPUS,
         resources={spec.decode_on: DECODE_SHARE} if spec.decode_on else None,
         ray_remote_args_fn=_remote_args,
         compute=ActorPoolStrategy(
-            size=spec.actors,
+            size=spec.actors or 1,
             max_concurrent_calls_per_actor=threads,
             max_tasks_in_flight_per_actor=2 * threads,
             enable_true_multi_threading=True,

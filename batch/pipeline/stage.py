@@ -1,85 +1,97 @@
-"""Run a stage inside a Ray Data actor: a chunk of a plan in, rows of the table of the pass out.
+"""The stages of a pass: rows of a plan in, rows of its table out; the same on every host.
 
-chunk (part, first row, rows) -> rows of the plan --Stage.rows--> pa.Table; ReplicaStage.request(chunk) -> answer
-Threads of the actor process chunks concurrently: while one waits for its response, others decode.
+rows of the plan --Stage.rows--> pa.Table; ReplicaStage.request(chunk) -> answer of a replica
+
+There are two hosts. `on_cluster.py` runs stages in actors of Ray Data, and replicas of the cluster answer their chunks.
+`here.py` runs them in processes of this machine, which load the model themselves.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
-import cv2
 import pyarrow as pa
-import ray
 import tenacity
-from ray import serve as ray_serve
-from ray.exceptions import ActorDiedError, ActorUnavailableError
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
+from batch.runs.spec import PassSpec
 from model_store.errors import LineageMismatch, ModelNotReady, Overloaded
 from model_store.store import ModelInfo, ModelVersion
-from serve.app_names import APP, deployment_of
 from serve.inference.chunks import Chunk
-from serve.inference.os_priority import lower_process_priority
 
-RECOVERABLE = (
-    Overloaded,  # a replica's bulk lane is full
-    ModelNotReady,  # a replica is starting or stopping
-    BackPressureError,
-    ActorDiedError,  # inference is idempotent: try another replica
-    ActorUnavailableError,
-    DeploymentUnavailableError,
-)
+if TYPE_CHECKING:
+    from batch.planning.plan import Plan
+
 RETRY_FOR_S = 600
-CALL_TIMEOUT_S = 600
 patiently = tenacity.retry(
-    retry=tenacity.retry_if_exception_type(RECOVERABLE),
+    retry=tenacity.retry_if_exception_type(
+        (Overloaded, ModelNotReady)  # a bulk lane is full; a replica starts, stops or has died
+    ),
     stop=tenacity.stop_after_delay(RETRY_FOR_S),
     wait=tenacity.wait_random_exponential(multiplier=0.2, max=10),
     reraise=True,
 )
 
 
+class RunHost(Protocol):
+    """The machines that execute a run."""
+
+    def leased(self, model: ModelVersion, run_id: str) -> AbstractContextManager[None]:
+        """Keep the version answered while the block runs. Raises ModelError."""
+        ...
+
+    def threads(self, spec: PassSpec) -> int:
+        """Return the number of threads that read and decode, in all processes."""
+        ...
+
+    def rows(self, spec: PassSpec, plan: Plan) -> Iterator[pa.Table]:
+        """Yield what the stage of the pass returns, in any order. Raises unknown errors of the stage."""
+        ...
+
+
+class Answers(Protocol):
+    """Replicas, as a stage sees them."""
+
+    def answer(self, method: str, chunk: Chunk) -> Any:
+        """Return the answer of a replica to `detect_chunk` or `classify_chunk`. Raises ModelError, Overloaded."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StageProcess:
+    """The process that runs a stage. `careful`: it takes the place of one that was killed; `node` names its machine."""
+
+    node: str
+    careful: bool
+    replicas: Answers | None
+
+
 class Stage(ABC):
-    """A callable class for `map_batches`; built once per actor.
+    """Built once per process; its threads call `rows` at the same time, with different chunks of the plan."""
 
-    `parts` are tables of the plan in the object store; a chunk is a range of rows of one of them.
-    """
-
-    def __init__(self, parts: Sequence[ray.ObjectRef[pa.Table]]) -> None:
-        cv2.setNumThreads(1)
-        lower_process_priority()  # like the bulk lane, so that uploads are served first
-        self._parts_of_plan = parts
-        self._node = ray.get_runtime_context().get_node_id()
-
-    def __call__(self, chunks: pa.Table) -> pa.Table:
-        return pa.concat_tables([self._chunk(**chunk) for chunk in chunks.to_pylist()])
+    def __init__(self, process: StageProcess) -> None:
+        self._process = process
 
     @abstractmethod
     def rows(self, planned: pa.Table) -> pa.Table:
         """Return the rows of these images, with `replaces`, and the columns of `Stages` if a replica made them."""
 
-    def _chunk(self, part: int, first: int, rows: int) -> pa.Table:
-        return self.rows(ray.get(self._parts_of_plan[part]).slice(first, rows))
-
 
 class ReplicaStage(Stage):
-    """A stage that sends chunks to the replicas of a pool."""
+    """A stage that sends chunks to replicas."""
 
-    def __init__(
-        self, model: ModelVersion, pool: str, parts: Sequence[ray.ObjectRef[pa.Table]]
-    ) -> None:
-        super().__init__(parts)
+    def __init__(self, process: StageProcess, model: ModelVersion) -> None:
+        super().__init__(process)
         self._model = model
-        self._handle: Any = ray_serve.get_deployment_handle(deployment_of(pool), APP)
 
     @patiently
     def request(self, method: str, chunk: Chunk) -> Any:
         """Return the answer of a replica. Raises LineageMismatch, and what the replica raises, after retries."""
-        response = getattr(self._handle, method).remote(chunk)
-        answer = response.result(timeout_s=CALL_TIMEOUT_S)
+        assert self._process.replicas is not None
+        answer = self._process.replicas.answer(method, chunk)
         require_same_model(self._model, answer.model)
         return answer
 

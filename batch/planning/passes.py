@@ -120,8 +120,8 @@ class Pass(ABC):
         """Write what rows refer to, before the first one."""
 
     @abstractmethod
-    def stage(self, spec: Any, pool: str) -> tuple[type, tuple[Any, ...], int]:
-        """Return the class of the stage, its arguments, and the images of a chunk. Imports Ray."""
+    def stage(self, spec: Any) -> tuple[type, tuple[Any, ...], int]:
+        """Return the class of the stage, its arguments after the first, and the images of a chunk."""
 
     def facts(self, plan: Plan) -> dict[str, Any]:
         """Return the inputs and counts of the plan, for its log event and the dry run."""
@@ -183,12 +183,12 @@ class DetectPass(Pass):
     def make_todo(self, sql: duckdb.DuckDBPyConnection, due: str, whole: bool) -> None:
         sql.execute(_ALL if whole else _DUE.format(due=due, places=PLACES_OF_DUE))
 
-    def stage(self, spec: Any, pool: str) -> tuple[type, tuple[Any, ...], int]:
+    def stage(self, spec: Any) -> tuple[type, tuple[Any, ...], int]:
         from batch.pipeline import detect_stage
         from batch.runs.spec import images_per_chunk
 
         size = images_per_chunk(spec.chunk, self.model.config.preprocess)
-        return detect_stage.DetectStage, (spec, self.model, pool), size
+        return detect_stage.DetectStage, (spec, self.model), size
 
     def facts(self, plan: Plan) -> dict[str, Any]:
         return {

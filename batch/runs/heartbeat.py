@@ -1,4 +1,4 @@
-"""Keep the model version of a run loaded in the replicas, even if another version is promoted."""
+"""Call a function at intervals during a run, to record that it is alive and to renew its lease."""
 
 from __future__ import annotations
 
@@ -7,10 +7,6 @@ import threading
 from collections.abc import Callable, Generator
 
 import structlog
-
-from model_store.errors import ResightError
-from model_store.store import ModelVersion
-from serve.cluster.handles import RayReplicas, deployed_pools
 
 HEARTBEAT_S = 30
 """Interval at which a run records that it is alive and renews its lease."""
@@ -40,24 +36,3 @@ def heartbeat(beat: Callable[[], object]) -> Generator[None]:
     finally:
         ended.set()
         thread.join()
-
-
-LEASE_S = 120
-"""Time that replicas keep the run's version after its last heartbeat."""
-
-
-@contextlib.contextmanager
-def leased(model: ModelVersion, pool: str, run_id: str) -> Generator[None]:
-    """Load and probe the version in every replica of the pool, and keep it while the block runs.
-
-    Replicas that start later load it with the first chunk. Raises ModelError.
-    """
-    replicas, version = RayReplicas(lambda _: pool, deployed_pools()), model.id
-    holder = f"run {run_id}"
-    replicas.lease(version, holder, LEASE_S)
-    try:
-        with heartbeat(lambda: replicas.lease(version, holder, LEASE_S)):
-            yield
-    finally:
-        with contextlib.suppress(ResightError):
-            replicas.lease(version, holder, 0.0)

@@ -17,34 +17,33 @@ from archive.retention import remember_store
 from batch.crops.plan import plan_snips
 from batch.pipeline.commit import Committer
 from batch.pipeline.drain import into_table
-from batch.pipeline.graph import stage_rows, stage_threads
 from batch.pipeline.read_image import require_present
+from batch.pipeline.stage import RunHost
 from batch.planning.id_list import keep_ids
 from batch.planning.pass_of import pass_of
 from batch.planning.passes import Pass
 from batch.planning.plan import Plan, plan_pass
 from batch.runs.accounting import Counts, Tally, planned_counts, read_back
-from batch.runs.lease import heartbeat, leased
+from batch.runs.heartbeat import heartbeat
 from batch.runs.post_run import afterwards
 from batch.runs.progress import Progress, Stages
 from batch.runs.record import RunLog, recorded
 from batch.runs.report import RunReport, rounded
 from batch.runs.resume_check import begin_on, require_same_run
 from batch.runs.spec import PassSpec, RunSpec
-from model_store.deployment import read_pool
 from model_store.storage import Folder
 from model_store.store import ModelStore
 
 log = structlog.get_logger("resight.run")
 
 
-def execute(spec: PassSpec, tables: Tables, store: ModelStore) -> RunReport:
-    """Execute the run. Raises ResightError (recorded in `runs`) if it fails."""
+def execute(spec: PassSpec, tables: Tables, store: ModelStore, host: RunHost) -> RunReport:
+    """Execute the run on a host. Raises ResightError (recorded in `runs`) if it fails."""
     work = pass_of(spec, tables, store)
     require_same_run(tables, spec, work.model, store)
     keep_ids(tables.url, spec.scope.ids)
     run_log = RunLog(tables, spec, work.model.info, spec.run_kind)
-    run = PassRun(spec, work, tables, store)
+    run = PassRun(spec, work, tables, host)
     past = begin_on(tables, spec.run_id)
     try:
         run_log.begin(run.progress.counts, {"began_on": past.moment})
@@ -57,7 +56,7 @@ def execute(spec: PassSpec, tables: Tables, store: ModelStore) -> RunReport:
             if isinstance(spec, RunSpec) and spec.snips:
                 snips = plan_snips(tables, plan, spec)
                 log.info("snips_planned", run_id=spec.run_id, wanted=snips.requested, todo=snips.todo)  # fmt: skip
-                made = PassRun(spec, snips.work, tables, store).carry_out(snips)
+                made = PassRun(spec, snips.work, tables, host).carry_out(snips)
                 more["snips"] = snips.work.counts(made)
                 lines.append(made.line(snips.work.line))
     except BaseException as error:
@@ -74,9 +73,9 @@ def execute(spec: PassSpec, tables: Tables, store: ModelStore) -> RunReport:
 class PassRun:
     """Carry out the plan of one pass of a run: stream its rows into the table, and count them there."""
 
-    def __init__(self, spec: PassSpec, work: Pass, tables: Tables, store: ModelStore) -> None:
+    def __init__(self, spec: PassSpec, work: Pass, tables: Tables, host: RunHost) -> None:
         self.progress = Progress(spec.run_id, Counts(), spec.commit_s, work)
-        self._spec, self._work, self._tables, self._store = spec, work, tables, store
+        self._spec, self._work, self._tables, self._host = spec, work, tables, host
         self.stages = Stages()
         self._committer: Committer | None = None
 
@@ -89,20 +88,18 @@ class PassRun:
             self._work.prepare(self._tables)
             self._committer = Committer(self._tables, self._spec, plan)
             with contextlib.ExitStack() as lease:
-                pool = ""
                 if self._work.needs_replica:
-                    pool = read_pool(self._store, self._work.model.id.name)
-                    lease.enter_context(leased(self._work.model, pool, self._spec.run_id))
-                self._stream(plan, pool, self._committer)
+                    lease.enter_context(self._host.leased(self._work.model, self._spec.run_id))
+                self._stream(plan, self._committer)
         return read_back(self._tables, plan, self._spec.run_id)
 
     def spent(self) -> dict[str, Any]:
         """Return the times by stage."""
         commit_s = self._committer.seconds if self._committer else 0.0
-        threads = self._spec.actors * stage_threads(self._spec)
+        threads = self._host.threads(self._spec)
         return self.stages.report(self.progress.elapsed_s(), commit_s, threads, self._work.by_node)
 
-    def _stream(self, plan: Plan, pool: str, committer: Committer) -> None:
+    def _stream(self, plan: Plan, committer: Committer) -> None:
         tally = Tally(self._work, self.progress.counts)
 
         def arrived(rows: pa.Table) -> Counts:
@@ -112,6 +109,6 @@ class PassRun:
             return tally.counts
 
         self.progress.begin()
-        rows = stage_rows(self._spec, plan, pool)
+        rows = self._host.rows(self._spec, plan)
         into_table(rows, self._tables, committer, self._spec.stop, tally.counts, arrived)
         self.progress.say()

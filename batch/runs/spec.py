@@ -19,6 +19,7 @@ from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
     from model_store.config import Preprocess
+    from model_store.machine import usable_cores
 
 
 class PassSpec(Frozen):
@@ -36,7 +37,11 @@ class PassSpec(Frozen):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
         description="new, or of the run to resume; default: from the time",
     )
-    actors: int = Field(default=1, ge=1, description="processes that read and decode images")
+    actors: int = Field(
+        default=0,
+        ge=0,
+        description="processes that read and decode images; 0: one, or without a cluster one for every 8 cores",
+    )
     threads: int = Field(default=0, ge=0, description="threads per actor; 0: cores + 1")
     decode_on: str | None = Field(
         default=None,
@@ -53,6 +58,10 @@ class PassSpec(Frozen):
         default=100, ge=1, description="limit in megapixels; larger images fail as too_large"
     )
     stop: Stop = Stop()
+
+    def thread_count(self, processes: int = 1) -> int:
+        """Return the threads of each of these processes of a machine."""
+        return self.threads or -(-usable_cores() // processes) + 1
 
 
 class RunSpec(PassSpec):

@@ -5,7 +5,6 @@ ClassifyBench (`tests/batch/classify/bench.py`) and SnipBench (`tests/batch/crop
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -17,13 +16,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-import batch.runs.run
 from archive.delta.tables import Tables
 from archive.schemas import MEDIA
 from batch.planning.plan import Plan
 from batch.runs.accounting import Counts
 from model_store.store import ModelVersion
 from tests.fixtures_local import encoded, put_results, result_rows, rows_of, write_files
+from tests.support.hosts import HOST
 
 KEY = "0123456789abcdef" * 4
 Found = tuple[float, str, tuple[float, float, float, float]]
@@ -146,12 +145,10 @@ def without_ray(bench: BoxBench, monkeypatch: pytest.MonkeyPatch) -> Callable[[]
     """Cut one image at a time in this process, in order of digests; the returned function reverses the order."""
     backwards: list[bool] = []
 
-    def rows(spec: Any, plan: Plan, pool: str) -> Iterator[pa.Table]:
-        assert pool == ("default" if plan.work.needs_replica else "")
+    def rows(spec: Any, plan: Plan) -> Iterator[pa.Table]:
         windows = sorted(plan.windows(1), key=lambda w: str(w["media_sha256"][0]))
         for window in reversed(windows) if backwards else windows:
             yield from bench.chunks(plan, spec, window)
 
-    monkeypatch.setattr(batch.runs.run, "stage_rows", rows)
-    monkeypatch.setattr(batch.runs.run, "leased", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(HOST, "rows", rows)
     return lambda: backwards.append(True)

@@ -20,6 +20,7 @@ from tests.batch.box_bench import BOX, BoxBench, png
 from tests.batch.classify import bench as classify
 from tests.batch.crops import bench as crops
 from tests.fixtures_local import put_results, result_rows, rows_of
+from tests.support.hosts import HOST
 
 Turn = Callable[[], None]
 
@@ -234,15 +235,15 @@ def test_replacing_a_failure_leaves_the_rows_of_other_settings(
 def test_two_runs_at_once_leave_one_row_a_unit(
     bench: BoxBench, three: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inner, units = batch.runs.run.stage_rows, wanted(bench, 2, 3)
+    inner, units = HOST.rows, wanted(bench, 2, 3)
     turns: list[tuple[int, int, int, int]] = []
 
     def overtaken(*args: Any) -> Any:
-        monkeypatch.setattr(batch.runs.run, "stage_rows", inner)
+        monkeypatch.setattr(HOST, "rows", inner)
         turns.append(ran(bench, "r2"))
         yield from inner(*args)
 
-    monkeypatch.setattr(batch.runs.run, "stage_rows", overtaken)
+    monkeypatch.setattr(HOST, "rows", overtaken)
     assert ran(bench) == (units, 0, 0, units)
     assert turns == [(units, units, 0, 0)]
     assert [row["run_id"] for row in bench.stored] == ["r2"] * units
@@ -251,14 +252,14 @@ def test_two_runs_at_once_leave_one_row_a_unit(
 def test_a_concurrent_run_with_other_settings_does_not_conflict(
     bench: BoxBench, three: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inner, units = batch.runs.run.stage_rows, wanted(bench, 2, 3)
+    inner, units = HOST.rows, wanted(bench, 2, 3)
 
     def overtaken(*args: Any) -> Any:
-        monkeypatch.setattr(batch.runs.run, "stage_rows", inner)
+        monkeypatch.setattr(HOST, "rows", inner)
         bench.counts("r2", **bench.another)
         yield from inner(*args)
 
-    monkeypatch.setattr(batch.runs.run, "stage_rows", overtaken)
+    monkeypatch.setattr(HOST, "rows", overtaken)
     assert ran(bench) == (units, units, 0, 0)
     assert len(bench.stored) == 2 * units
 
@@ -284,16 +285,14 @@ def test_a_missing_or_doubled_row_leaves_the_accounts_open(
     bench: BoxBench, three: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A unit with three rows counts once, as one that has more than one row."""
-    inner, units = batch.runs.run.stage_rows, wanted(bench, 2, 3)
-    monkeypatch.setattr(
-        batch.runs.run, "stage_rows", lambda *a: (r.slice(0, 1) for r in list(inner(*a))[:1])
-    )
+    inner, units = HOST.rows, wanted(bench, 2, 3)
+    monkeypatch.setattr(HOST, "rows", lambda *a: (r.slice(0, 1) for r in list(inner(*a))[:1]))
     lacking = f"{units - 1} {bench.units} have no row in {bench.table}"
     with pytest.raises(AccountingOpen, match=rf"{units} .*!= .* 1 \+ failed 0 .*: {lacking}"):
         bench.counts("r1")
     if isinstance(bench, classify.ClassifyBench):  # snips are part of a detection run
         assert max(rows_of(bench.tables, "runs"), key=lambda row: row["event"])["state"] == "failed"
-    monkeypatch.setattr(batch.runs.run, "stage_rows", inner)
+    monkeypatch.setattr(HOST, "rows", inner)
     rows = bench.tables.snapshot(bench.table).to_pyarrow_table()
     for _ in range(2):
         bench.tables.append(bench.table, rows, "test", lambda _, wanted: wanted)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +32,7 @@ from tests.batch.pipeline.test_patience import MODELS, Pipeline
 from tests.batch.pipeline.test_patience import tables as tables
 from tests.batch.schedule.test_archive_state import publish
 from tests.fixtures_local import put_results, result_rows, rows_of
+from tests.support.hosts import HOST
 
 STORE = ModelStore(str(MODELS))
 MISSING, FAILED = (Scope(status=status) for status in ("missing", "failed"))
@@ -50,11 +50,11 @@ class Killer(Pipeline):
         self._of = dict(zip("abcdefgh", statuses, strict=True))
         self._images = images
 
-    def __call__(self, spec: RunSpec, plan: Plan, pool: str) -> Iterator[pa.Table]:
+    def __call__(self, spec: RunSpec, plan: Plan) -> Iterator[pa.Table]:
         todo = [row["media_sha256"] for window in plan.windows(99) for row in window.to_pylist()]
         self._statuses = "".join(self._of[image] for image in todo)
         self.left.set()
-        for number, rows in enumerate(super().__call__(spec, plan, pool)):
+        for number, rows in enumerate(super().__call__(spec, plan)):
             if number == self._images:
                 raise Killed
             yield rows
@@ -64,7 +64,6 @@ class Killer(Pipeline):
 
 @pytest.fixture(autouse=True)
 def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch.runs.run, "leased", lambda *_: contextlib.nullcontext())
     recorded = batch.runs.run.recorded
 
     def unless_killed(*words: Any) -> BaseException:
@@ -81,10 +80,10 @@ def run(
     images: int | None = None,
 ) -> str:
     """Return the accounting of the run, or its error; it is killed after `images`."""
-    monkeypatch.setattr(batch.runs.run, "stage_rows", Killer(statuses, images))
+    monkeypatch.setattr(HOST, "rows", Killer(statuses, images))
     spec = RunSpec(run_id="r", model="motion@1", scope=scope, commit_s=1e-6)
     try:
-        return batch.runs.run.execute(spec, tables, STORE).counts.line()
+        return batch.runs.run.execute(spec, tables, STORE, HOST).counts.line()
     except (ResightError, Killed) as error:
         return type(error).__name__
 

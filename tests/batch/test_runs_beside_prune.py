@@ -28,6 +28,7 @@ from batch.runs.spec import RunSpec
 from model_store.errors import AccountingOpen
 from model_store.store import ModelStore, ModelVersion
 from tests.fixtures_local import motion_store, put_results, result_rows, rows_of
+from tests.support.hosts import HOST
 
 IMAGES = ["a", "b", "c"]
 SPEC = RunSpec(run_id="r1", model="blobs@1")
@@ -85,7 +86,7 @@ def test_a_run_that_reuses_all_rows_keeps_them(
     tables: Tables, store: ModelStore, model: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reports: list[Counts] = []
-    before_delete(monkeypatch, lambda: reports.append(execute(SPEC, tables, store).counts))
+    before_delete(monkeypatch, lambda: reports.append(execute(SPEC, tables, store, HOST).counts))
     assert prune(tables, {}) == []
     assert reports[0].reused == rows_of_model(tables, model) == 3
     assert other_stores(tables.url, "s3://another/store") == [store.url]

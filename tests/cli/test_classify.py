@@ -10,13 +10,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-import batch.jobs.submit
 import cli.follow
 from archive.delta.tables import Tables
 from archive.schemas import CLASSIFICATIONS
 from archive.views.views import View, Views
 from batch.classify.target import detection_id, target_of
-from batch.jobs.submit import JobOutcome
+from batch.jobs.cluster_jobs import is_job_of
+from batch.jobs.control import JobOutcome
 from cli.follow import Followed
 from model_store.store import ModelStore
 from tests.cli.conftest import Resight
@@ -29,9 +29,9 @@ from tests.fixtures_local import (
     write_files,
     write_json,
 )
+from tests.support.jobs import FakeJobs
 
 RUN = ("classify", "--model", "colours@1")
-NO_CLUSTER = 8
 KEY = "k" * 64
 
 
@@ -101,19 +101,19 @@ def test_the_dry_run_counts_and_writes_nothing(resight: Resight, seen: Tables, h
     assert not (home / "tables" / "labels").exists()
 
 
-def test_classifying_needs_a_cluster(resight: Resight, seen: Tables) -> None:
-    resight(*RUN).refused(NO_CLUSTER)
-
-
-def test_with_nothing_to_do_it_ends_without_a_cluster(
-    resight: Resight, seen: Tables, home: Path
+def test_with_nothing_to_do_no_job_is_started(
+    resight: Resight, seen: Tables, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    jobs = FakeJobs()
+    monkeypatch.setattr(cli.follow, "jobs_of", lambda *_: jobs)
     done(seen, home)
     told = facts(resight(*RUN, "--format", "json").ok())
     assert told["accounting"] == "requested 3 = ok 0 + failed 0 + reused 3 detections"
     assert told["run_id"] is None
     assert seen.existing("runs") is None
-    resight(*RUN, "--margin-frac", "0.1").refused(NO_CLUSTER)
+    assert not jobs.submitted
+    assert "runs nowhere" in resight(*RUN, "--margin-frac", "0.1", "--no-follow").err
+    assert len(jobs.submitted) == 1
     none = facts(resight(*RUN, "--labels", "person", "--format", "json").ok())
     assert none["counts"]["requested"] == 0
 
@@ -121,29 +121,24 @@ def test_with_nothing_to_do_it_ends_without_a_cluster(
 def test_the_job_receives_the_spec_and_its_report_is_printed(
     resight: Resight, seen: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    started: list[tuple[str, str, list[str]]] = []
+    jobs = FakeJobs()
 
-    def submit_job(module: str, run_id: str, words: list[str], settings: object) -> str:
-        started.append((module, run_id, words))
-        return f"resight-{run_id}"
-
-    def follow(job: str, run_ids: list[str], quiet: bool) -> Followed:
+    def follow(_: object, job: str, run_ids: list[str], *more: object) -> Followed:
         assert run_ids == ["r"]
-        if len(started) == 1:
+        if len(jobs.submitted) == 1:
             return Followed(JobOutcome("FAILED", None, "runtime_env setup failed: gone"), {}, {})
         report = {"run_id": "r", "accounting": "line", "counts": {}, "stages": {}}
         return Followed(JobOutcome("SUCCEEDED", 0, ""), {"r": report}, {})
 
-    monkeypatch.setattr(cli.follow, "join", lambda _: None)
-    monkeypatch.setattr(batch.jobs.submit, "submit_job", submit_job)
+    monkeypatch.setattr(cli.follow, "jobs_of", lambda *_: jobs)
     monkeypatch.setattr(cli.follow, "follow", follow)
     told = facts(resight(*RUN, "--run-id", "r", "--labels", "animal", "--format", "json").ok())
     assert (told["run_id"], told["accounting"]) == ("r", "line")
-    assert len(started) == 2  # the first job never started
-    module, run_id, words = started[1]
-    assert (module, run_id) == ("batch.classify", "r")
+    assert len(jobs.submitted) == 2  # the first job never started
+    module, run_id, words, attended = jobs.submitted[1]
+    assert (module, run_id, attended) == ("batch.classify", "r", True)
     assert json.loads(words[words.index("--spec") + 1])["labels"] == ["animal"]
-    assert batch.jobs.submit.is_job_of("r", " ".join(["python", "-m", module, *words]))
+    assert is_job_of("r", " ".join(["python", "-m", module, *words]))
 
 
 @pytest.mark.parametrize(

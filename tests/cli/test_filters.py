@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-import batch.filters.submit
 import cli.filters
 import cli.follow
 from archive.annotations.layers import Layer, keep_layer, read_layers
@@ -21,14 +20,13 @@ from archive.views.views import Views
 from batch.filters.registry import FILTERS
 from batch.filters.run import execute, here
 from batch.filters.spec import FilterSpec
-from batch.jobs.submit import JobOutcome
+from batch.jobs.control import JobOutcome, Jobs
 from cli.follow import Followed
 from tests.batch.filters.scene import box, publish, put, sha, shown, tables_at
 from tests.cli.conftest import Done, Resight
 from tests.fixtures_local import rows_of
 
 JSON = ("--format", "json")
-NO_CLUSTER = 8
 DAY_S = timedelta(days=1).total_seconds()
 
 
@@ -48,17 +46,16 @@ def asked(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> list[FilterSpec]:
     """Specs of the last submitted job, which runs in this process and reports like a job."""
     specs: list[FilterSpec] = []
 
-    def submit(these: Sequence[FilterSpec], settings: object) -> str:
+    def submit(these: Sequence[FilterSpec], *more: object, attended: bool) -> str:
         specs[:] = these
         return "job-1"
 
-    def reports(job: str, run_ids: list[str], quiet: bool) -> Followed:
+    def reports(_: object, job: str, run_ids: list[str], *more: object) -> Followed:
         assert (job, run_ids) == ("job-1", [one.run_id for one in specs])
         found = {one.run_id: execute(one, tables, here).metrics() for one in specs}
         return Followed(JobOutcome("SUCCEEDED", 0, ""), found, {})
 
-    monkeypatch.setattr(cli.filters, "join", lambda _: None)
-    monkeypatch.setattr(batch.filters.submit, "submit_filters", submit)
+    monkeypatch.setattr(cli.filters, "submit_filters", submit)
     monkeypatch.setattr(cli.follow, "follow", reports)
     return specs
 
@@ -211,11 +208,6 @@ def test_invalid_requests_are_rejected_before_submission(
     assert tables.existing("runs") is None
 
 
-def test_a_run_that_writes_needs_a_cluster(resight: Resight, tables: Tables) -> None:
-    resight(*RUN).refused(NO_CLUSTER)
-    assert tables.existing("layers") is None
-
-
 def test_a_run_that_is_not_followed_prints_its_id(
     resight: Resight, asked: list[FilterSpec]
 ) -> None:
@@ -229,10 +221,10 @@ def test_a_job_that_never_started_is_submitted_again(
     began: list[str] = []
     whole = cli.follow.follow
 
-    def watch(job: str, run_ids: list[str], quiet: bool) -> Followed:
+    def watch(jobs: Jobs, job: str, run_ids: list[str], *more: Any) -> Followed:
         began.append(job)
         if len(began) > 1:
-            return whole(job, run_ids, quiet)
+            return whole(jobs, job, run_ids, *more)
         return Followed(JobOutcome("FAILED", None, "runtime_env setup failed: gone"), {}, {})
 
     monkeypatch.setattr(cli.follow, "follow", watch)

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 
-import batch.jobs.submit
+import batch.jobs.cluster_jobs
 import cli.follow
-from batch.jobs.submit import JobOutcome
+from batch.jobs.cluster_jobs import ClusterJobs
+from batch.jobs.control import JobOutcome
 from cli.follow import Followed, follow, nothing_to_do, to_end
 from model_store.errors import ClusterError
+from serve.settings import Settings
+from tests.support.jobs import FakeJobs
 
 WELL = JobOutcome("SUCCEEDED", 0, "")
 NEVER = JobOutcome("FAILED", None, "runtime_env setup failed: the package is gone")
@@ -28,7 +31,7 @@ CONTINUES = (
 )
 
 
-class Jobs:
+class Tries:
     """Ids in their order; each ends with the next of `ends`."""
 
     def __init__(self, patch: pytest.MonkeyPatch, *ends: Followed) -> None:
@@ -40,7 +43,7 @@ class Jobs:
         self.ids.append(f"job-{len(self.ids) + 1}")
         return self.ids[-1]
 
-    def follow(self, job: str, run_ids: Sequence[str], quiet: bool) -> Followed:
+    def follow(self, _: object, job: str, *more: object) -> Followed:
         assert job == self.ids[-1]
         return self._ends[len(self.ids) - 1]
 
@@ -51,25 +54,25 @@ def test_a_run_with_nothing_to_do_is_one_line() -> None:
 
 
 def test_a_job_that_ends_well_is_submitted_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    jobs = Jobs(monkeypatch, Followed(WELL, {"r": {"n": 1}}, {}))
-    assert to_end(jobs.start, ["r"]) == {"r": {"n": 1}}
-    assert jobs.ids == ["job-1"]
+    tries = Tries(monkeypatch, Followed(WELL, {"r": {"n": 1}}, {}))
+    assert to_end(FakeJobs(), tries.start, ["r"]) == {"r": {"n": 1}}
+    assert tries.ids == ["job-1"]
 
 
 def test_a_job_that_never_began_is_submitted_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    jobs = Jobs(monkeypatch, Followed(NEVER, {}, {}), Followed(WELL, {"r": {"n": 2}}, {}))
-    assert to_end(jobs.start, ["r"]) == {"r": {"n": 2}}
-    assert jobs.ids == ["job-1", "job-2"]
+    tries = Tries(monkeypatch, Followed(NEVER, {}, {}), Followed(WELL, {"r": {"n": 2}}, {}))
+    assert to_end(FakeJobs(), tries.start, ["r"]) == {"r": {"n": 2}}
+    assert tries.ids == ["job-1", "job-2"]
 
 
 def test_and_no_more_than_once(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    jobs = Jobs(monkeypatch, Followed(NEVER, {}, {}), Followed(NEVER, {}, {}))
+    tries = Tries(monkeypatch, Followed(NEVER, {}, {}), Followed(NEVER, {}, {}))
     with pytest.raises(typer.Exit) as ended:
-        to_end(jobs.start, ["r"])
+        to_end(FakeJobs(), tries.start, ["r"])
     assert ended.value.exit_code == 5
-    assert jobs.ids == ["job-1", "job-2"]
+    assert tries.ids == ["job-1", "job-2"]
     assert "the job ended with status FAILED: runtime_env setup failed" in capsys.readouterr().err
 
 
@@ -77,11 +80,11 @@ def test_a_job_that_failed_ends_with_its_code_and_words(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     outcome = JobOutcome("FAILED", 7, "Job entrypoint command failed with exit code 7")
-    jobs = Jobs(monkeypatch, Followed(outcome, {"one": {}}, {"error": "the tables are away"}))
+    tries = Tries(monkeypatch, Followed(outcome, {"one": {}}, {"error": "the tables are away"}))
     with pytest.raises(typer.Exit) as ended:
-        to_end(jobs.start, ["one", "two"])
+        to_end(FakeJobs(), tries.start, ["one", "two"])
     assert ended.value.exit_code == 7
-    assert jobs.ids == ["job-1"]
+    assert tries.ids == ["job-1"]
     assert "the job ended with status FAILED: the tables are away" in capsys.readouterr().err
 
 
@@ -89,9 +92,9 @@ def test_a_job_that_failed_ends_with_its_code_and_words(
 def test_a_killed_job_ends_with_code_5_and_how_to_continue(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], code: int, name: str
 ) -> None:
-    jobs = Jobs(monkeypatch, Followed(JobOutcome("FAILED", code, "dump " * 1000), {}, {}))
+    tries = Tries(monkeypatch, Followed(JobOutcome("FAILED", code, "dump " * 1000), {}, {}))
     with pytest.raises(typer.Exit) as ended:
-        to_end(jobs.start, ["r"])
+        to_end(FakeJobs(), tries.start, ["r"])
     assert ended.value.exit_code == 5
     said = capsys.readouterr().err
     assert f"the job of run r was killed by {name}; its log: resight logs --run r" in said
@@ -100,17 +103,17 @@ def test_a_killed_job_ends_with_code_5_and_how_to_continue(
 
 
 def test_a_stopped_job_ends_with_its_own_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    jobs = Jobs(monkeypatch, Followed(JobOutcome("STOPPED", 143, "stopped"), {}, {}))
+    tries = Tries(monkeypatch, Followed(JobOutcome("STOPPED", 143, "stopped"), {}, {}))
     with pytest.raises(typer.Exit) as ended:
-        to_end(jobs.start, ["r"])
+        to_end(FakeJobs(), tries.start, ["r"])
     assert ended.value.exit_code == 143
 
 
 def test_a_report_that_did_not_come_is_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    jobs = Jobs(monkeypatch, Followed(WELL, {"one": {}}, {}))
-    assert to_end(jobs.start, ["one", "two"]) == {"one": {}}
+    tries = Tries(monkeypatch, Followed(WELL, {"one": {}}, {}))
+    assert to_end(FakeJobs(), tries.start, ["one", "two"]) == {"one": {}}
     said = capsys.readouterr().err
     assert "run two succeeded, but its report is missing; see: resight logs --run two" in said
     assert "run one" not in said
@@ -120,21 +123,13 @@ def test_a_report_that_did_not_come_is_said(
     "events", [[{"event": "planned", "requested": 2}, PROGRESS], [ROWS, PARTS]]
 )
 def test_reports_and_failures_are_taken_from_the_lines_of_the_job(
-    monkeypatch: pytest.MonkeyPatch, events: list[dict[str, Any]]
+    events: list[dict[str, Any]],
 ) -> None:
     ends = [{"event": "report", "run_id": name, "n": n} for n, name in enumerate("ab")]
     failed = {"event": "run_failed", "error": "words"}
 
-    def tail(job: str, on_line: Callable[[str], None], enough: Callable[[], bool]) -> JobOutcome:
-        assert job == "job-1"
-        for event in (*events, *ends, failed):
-            on_line(json.dumps(event))
-        on_line("no event")
-        assert enough()
-        return WELL
-
-    monkeypatch.setattr(cli.follow, "tail", tail)
-    done = follow("job-1", "ab", quiet=True)
+    lines = [json.dumps(event) for event in (*events, *ends, failed)]
+    done = follow(FakeJobs(*lines, "no event"), "job-1", "ab", quiet=True)
     assert done == Followed(WELL, {"a": ends[0], "b": ends[1]}, failed)
 
 
@@ -154,9 +149,9 @@ def test_nobody_waits_for_a_job_to_take_itself_down_once_its_reports_are_there(
         def get_job_info(self, job: str) -> None:
             raise AssertionError("how it ended is not asked")
 
-    monkeypatch.setattr(batch.jobs.submit, "_client", Client)
-    monkeypatch.setattr(batch.jobs.submit, "read_state", lambda _: None)
-    done = follow("job-1", run_ids, quiet=True)
+    monkeypatch.setattr(batch.jobs.cluster_jobs, "_client", Client)
+    monkeypatch.setattr(batch.jobs.cluster_jobs, "read_state", lambda _: None)
+    done = follow(ClusterJobs(Settings()), "job-1", run_ids, quiet=True)
     assert (done.outcome, len(done.reports), Client.asked) == (WELL, len(run_ids), len(run_ids))
 
 
@@ -177,19 +172,21 @@ def test_ctrl_c_does_not_wait_for_a_cluster_that_is_slow_to_answer(
         if asked:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(batch.jobs.submit, "_client", Client)
-    monkeypatch.setattr(batch.jobs.submit, "read_state", lambda _: Here(str(tmp_path)))
+    monkeypatch.setattr(batch.jobs.cluster_jobs, "_client", Client)
+    monkeypatch.setattr(batch.jobs.cluster_jobs, "read_state", lambda _: Here(str(tmp_path)))
     monkeypatch.setattr("batch.jobs.log_tail.ASK_S", 0.001)
     monkeypatch.setattr("asyncio.sleep", interrupted)
     began_s = time.monotonic()
     with pytest.raises(typer.Exit) as ended:
-        follow("job-1", ["r"], quiet=True)
+        follow(ClusterJobs(Settings()), "job-1", ["r"], quiet=True)
     assert ended.value.exit_code == 130
     assert time.monotonic() - began_s < 1
     assert CONTINUES in capsys.readouterr().err
 
 
 class Here:
+    endpoint = "http://127.0.0.1:1"
+
     def __init__(self, logs: str) -> None:
         self.logs = logs
 
@@ -197,7 +194,7 @@ class Here:
 @pytest.mark.parametrize(
     ("known", "words"),
     [
-        (("resight-r", True), f"^{CONTINUES}$"),
+        (("r", "resight-r"), f"^{CONTINUES}$"),
         (None, "^interrupted: nothing was started$"),
         (
             ClusterError("away"),
@@ -211,7 +208,7 @@ def test_ctrl_c_during_the_submission_says_whether_the_cluster_has_the_job(
     known: object,
     words: str,
 ) -> None:
-    def job_of(run_id: str) -> object:
+    def job_of(_: object, run_id: str) -> object:
         assert run_id == "r"
         if isinstance(known, Exception):
             raise known
@@ -220,9 +217,9 @@ def test_ctrl_c_during_the_submission_says_whether_the_cluster_has_the_job(
     def start() -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli.follow, "job_of", job_of)
+    monkeypatch.setattr(ClusterJobs, "job_of", job_of)
     with pytest.raises(typer.Exit) as ended:
-        to_end(start, ["r"])
+        to_end(ClusterJobs(Settings()), start, ["r"])
     assert ended.value.exit_code == 130
     assert re.match(words, capsys.readouterr().err)
 
@@ -231,11 +228,12 @@ def test_a_cluster_that_does_not_answer_delays_ctrl_c_by_a_second_at_most(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(cli.follow, "ASK_S", 0.01)
-    monkeypatch.setattr(cli.follow, "job_of", lambda _: time.sleep(2))
+    jobs = ClusterJobs(Settings())
+    monkeypatch.setattr(jobs, "job_of", lambda _: time.sleep(2))
     began_s = time.monotonic()
     with (
         pytest.raises(typer.Exit),
-        cli.follow.interruptible(lambda: cli.follow._interrupted_submission(["r", "s"])),
+        cli.follow.interruptible(lambda: cli.follow._interrupted_submission(jobs, ["r", "s"])),
     ):
         raise KeyboardInterrupt
     assert time.monotonic() - began_s < 1

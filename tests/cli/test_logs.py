@@ -136,3 +136,11 @@ def test_the_command_prints_the_newest_lines_last(logs: Path, resight: Resight) 
 def test_a_home_without_a_cluster_has_no_logs(logs: Path, resight: Resight) -> None:
     logs.rmdir()
     assert "no logs of a cluster of" in resight("logs").refused(8)
+
+
+def test_the_log_of_a_run_on_this_machine_needs_no_cluster(resight: Resight, home: Path) -> None:
+    job = json.dumps({"event": "job", "pid": 1, "runs": ["r"], "module": "batch.reprocess"})
+    write(home / "logs" / "runs" / "r.log", job, ours(1, "planned", requested=3))
+    done = resight("logs", "--run", "r")
+    assert "r  info planned requested=3" in done.ok()
+    assert str(home / "logs" / "runs") in done.err

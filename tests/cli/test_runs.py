@@ -15,12 +15,13 @@ import pytest
 import ray.exceptions  # before the fixture forbids processes
 from ray.job_submission import JobStatus
 
-import batch.jobs.submit
+import batch.jobs.cluster_jobs
+import batch.jobs.control
 import cli.follow
 import cli.runs
 from archive.delta.tables import Tables
 from archive.schemas import CLASSIFICATIONS
-from batch.jobs.submit import JobOutcome
+from batch.jobs.control import JobOutcome
 from batch.runs.accounting import Counts
 from batch.runs.record import RunLog
 from batch.runs.spec import RunSpec
@@ -30,6 +31,7 @@ from model_store.store import ModelStore
 from tests.cli.conftest import Resight
 from tests.cli.ran import LABELS, START, key, ran, rows, scores
 from tests.fixtures_local import put_results, result_rows
+from tests.support.jobs import FakeJobs
 
 
 def test_nothing_was_run_yet(resight: Resight, home: Path) -> None:
@@ -239,7 +241,9 @@ def test_the_report_of_a_run_that_has_ended_is_printed_at_once(
     assert (done.code, "accounting  says [failed]" in done.out) == (5, True)
     assert "run broken is failed; to resume it, run it again" in done.err
     ran(two, store, "young", "1", "running", start=datetime.now(UTC))
-    assert "not as a job of this cluster" in resight("runs", "attach", "young").refused(2)
+    assert "not as a job of this machine or its cluster" in resight(
+        "runs", "attach", "young"
+    ).refused(2)
     assert "unknown run 'none'" in resight("runs", "attach", "none").refused(2)
 
 
@@ -310,15 +314,14 @@ def test_a_run_that_is_running_is_followed_to_its_end(
     report = {"run_id": "young", "accounting": "line", "seconds": 1.0, "counts": {}, "stages": {}}
     jobs = [job("old", JobStatus.SUCCEEDED, 1), job("young", JobStatus.RUNNING, 2)]
 
-    def followed(submission_id: str, run_ids: list[str], quiet: bool) -> Followed:
+    def followed(_: object, submission_id: str, run_ids: list[str], quiet: bool) -> Followed:
         assert (submission_id, run_ids, quiet) == ("resight-young", ["young"], True)
         return Followed(JobOutcome("SUCCEEDED", 0, ""), {"young": report}, {})
 
     monkeypatch.setenv("RESIGHT_ADDRESS", "http://127.0.0.1:9")
-    monkeypatch.setattr(cli.runs, "join", lambda _: None)
-    monkeypatch.setattr(
-        batch.jobs.submit, "_client", lambda: SimpleNamespace(list_jobs=lambda: jobs)
-    )
+    monkeypatch.setattr(batch.jobs.control, "join", lambda _: None)
+    client = SimpleNamespace(list_jobs=lambda: jobs)
+    monkeypatch.setattr(batch.jobs.cluster_jobs, "_client", lambda: client)
     monkeypatch.setattr(cli.runs, "follow", followed)
     shown = json.loads(resight("runs", "attach", *words, "--format", "json").ok())
     assert shown == report
@@ -328,28 +331,20 @@ def test_a_second_run_of_a_model_is_refused_while_the_first_is_running(
     resight: Resight, two: Tables, store: ModelStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first is running by its record and as a job: one that was killed, and one of another model, are ignored."""
-    submitted: list[str] = []
-
-    def submit(spec: RunSpec, _: object) -> str:
-        submitted.append(spec.run_id)
-        return "job"
-
-    client = SimpleNamespace(list_jobs=lambda: [job("first", status, 1), job("2", alive, 2)])
-    alive = JobStatus.RUNNING
-    monkeypatch.setattr(cli.follow, "join", lambda _: None)
-    monkeypatch.setattr(batch.jobs.submit, "submit", submit)
-    monkeypatch.setattr(batch.jobs.submit, "_client", lambda: client)
+    jobs = FakeJobs()
+    jobs.alive = {"first", "2"}
+    monkeypatch.setattr(cli.follow, "jobs_of", lambda *_: jobs)
     for run_id, version in (("first", "1"), ("2", "2")):
         ran(two, store, run_id, version, "running", start=datetime.now(UTC))
     again = ("reprocess", "--model", "blobs@1", "--no-follow")
-    status = alive
     assert "run first of the same model is running" in (words := resight(*again).refused(2))
     assert "'resight runs attach first'" in words
     resight(*again, "--allow-concurrent").ok()
     resight(*again, "--run-id", "first").ok()
-    status = JobStatus.FAILED
+    jobs.alive = {"2"}
     resight(*again).ok()
-    assert (len(submitted), submitted[1]) == (3, "first")
+    runs = [run_id for _, run_id, _, attended in jobs.submitted if not attended]
+    assert (len(runs), runs[1]) == (3, "first")
 
 
 def job(run_id: str, status: JobStatus, start_time: int) -> SimpleNamespace:
@@ -374,8 +369,8 @@ def test_where_no_cluster_answers_only_an_interrupted_run_is_cancelled(
     resight: Resight, two: Tables, store: ModelStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RESIGHT_ADDRESS", "http://127.0.0.1:9")
-    monkeypatch.setattr(cli.runs, "join", lambda _: None)
-    monkeypatch.setattr(batch.jobs.submit, "_client", no_cluster)
+    monkeypatch.setattr(batch.jobs.control, "join", lambda _: None)
+    monkeypatch.setattr(batch.jobs.cluster_jobs, "_client", no_cluster)
     ran(two, store, "young", "1", "running", start=datetime.now(UTC))
     ran(two, store, "killed", "1", "running")
     for run_id in ("young", "nobody", "old"):
@@ -392,12 +387,11 @@ def no_cluster() -> None:
 def test_with_a_cluster_its_job_is_stopped(
     resight: Resight, two: Tables, store: ModelStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    joined: list[object] = []
-    monkeypatch.setattr(cli.runs, "read_state", lambda _: object())
-    monkeypatch.setattr(cli.runs, "join", joined.append)
-    monkeypatch.setattr(batch.jobs.submit, "require_answer", lambda: None)
-    monkeypatch.setattr(batch.jobs.submit, "stop", lambda run_id: f"resight-{run_id}-2")
+    cluster, own = FakeJobs(), FakeJobs()
+    cluster.alive = {"alive"}
+    monkeypatch.setattr(cli.runs, "on_cluster", lambda _: True)
+    monkeypatch.setattr(cli.runs, "jobs_of", lambda _, here=False: own if here else cluster)
     ran(two, store, "alive", "1", "running", start=datetime.now(UTC))
     facts = json.loads(resight("runs", "cancel", "alive", "--format", "json").ok())
-    assert facts == {"run_id": "alive", "state": "cancelled", "job": "resight-alive-2"}
-    assert len(joined) == 1
+    assert facts == {"run_id": "alive", "state": "cancelled", "job": "job of alive"}
+    assert (own.stopped, cluster.stopped) == (["alive"], ["alive"])

@@ -1,4 +1,7 @@
-"""kill -9 of a run's driver, of its worker and of a detector replica: the table is that of an undisturbed run."""
+"""kill -9 of a run's driver, of its worker and of a detector replica: the table is that of an undisturbed run.
+
+The undisturbed run is one of the cluster, so runs on this machine (`--here`) are compared with it row by row.
+"""
 
 from __future__ import annotations
 
@@ -35,11 +38,11 @@ OF_THE_RUN = {"run_id", "finished_at", *(f"{n}_ms" for n in ("read", "decode", "
 
 
 class Driver:
-    """`python -m batch.reprocess`, or another module like it, from a shell of this machine."""
+    """`python -m batch.reprocess FLAGS`, or another module like it, from a shell of this machine."""
 
-    def __init__(self, tables: str, module: str = "batch.reprocess") -> None:
+    def __init__(self, tables: str, *flags: str, module: str = "batch.reprocess") -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *PACE],
+            [sys.executable, "-m", module, *PACE, *flags],
             cwd=ROOT,
             env=os.environ | {"RESIGHT_TABLES": tables},
             stdout=subprocess.PIPE,
@@ -50,6 +53,11 @@ class Driver:
     def kill(self) -> None:
         self._process.kill()
         self._process.communicate(timeout=WAIT_S)
+
+    def stages(self) -> list[psutil.Process]:
+        """The processes of its stage, of a run on this machine."""
+        children = psutil.Process(self._process.pid).children()
+        return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
 
     def report(self) -> dict[str, Any]:
         """Of a run that must succeed."""
@@ -109,13 +117,37 @@ def test_a_killed_job_is_gone_on_with(
     require_gone_on_with(tables, undisturbed)
 
 
-def test_a_killed_driver_is_gone_on_with_on_s3(
-    cluster: Any, s3_tables: str, undisturbed: list[dict[str, Any]]
+@pytest.mark.parametrize(("store", "flags"), [("s3_tables", ()), ("tables", ("--here",))])
+def test_a_killed_driver_is_gone_on_with(
+    cluster: Any,
+    request: pytest.FixtureRequest,
+    undisturbed: list[dict[str, Any]],
+    store: str,
+    flags: tuple[str, ...],
 ) -> None:
-    driver = Driver(s3_tables)
-    wait_for(lambda: committed(s3_tables) >= KILLED_AT)
+    """A run on this machine leaves no process behind."""
+    tables: str = request.getfixturevalue(store)
+    driver = Driver(tables, *flags)
+    wait_for(lambda: committed(tables) >= KILLED_AT)
+    stages = driver.stages()
     driver.kill()
-    require_gone_on_with(s3_tables, undisturbed)
+    assert not psutil.wait_procs(stages, WAIT_S)[1]
+    assert bool(stages) == bool(flags)
+    require_gone_on_with(tables, undisturbed, *flags)
+
+
+def test_a_run_on_this_machine_outlives_the_process_of_its_stage(
+    cluster: Any, tables: str, undisturbed: list[dict[str, Any]]
+) -> None:
+    driver = Driver(tables, "--here")
+    for _ in range(2):
+        least = committed(tables) + KILLED_AT
+        wait_for(lambda least=least: committed(tables) >= least)
+        (stage,) = driver.stages()
+        stage.kill()
+        assert committed(tables) < len(undisturbed), "it was to die in its middle"
+    assert driver.report()["counts"]["requested"] == len(undisturbed)
+    assert seen(tables) == undisturbed
 
 
 @pytest.mark.parametrize("store", ["tables", "s3_tables"])
@@ -128,7 +160,7 @@ def test_a_run_outlives_its_worker_and_a_replica(
     """One after the other: the replica dies once the run has gone on without its worker."""
     tables: str = request.getfixturevalue(store)
     driver = Driver(tables)
-    for title in ("DetectStage", "ray::ServeReplica:detect:Detector"):
+    for title in ("StageActor", "ray::ServeReplica:detect:Detector"):
         least = committed(tables) + KILLED_AT
         wait_for(lambda least=least: committed(tables) >= least)
         victims = processes(cluster, lambda words, title=title: title in " ".join(words))
@@ -143,8 +175,9 @@ def test_a_run_outlives_its_worker_and_a_replica(
     wait_for(lambda: cluster.detect(photo).status_code == 200)
 
 
+@pytest.mark.parametrize("flags", [(), ("--here",)])
 def test_images_that_kill_their_reader_are_failed_rows_and_no_other_image_is(
-    cluster: Any, tmp_path: Path
+    cluster: Any, tmp_path: Path, flags: tuple[str, ...]
 ) -> None:
     """Two of them, in two chunks, each read by a process that dies at once."""
     place = tmp_path / "lethal"
@@ -155,7 +188,7 @@ def test_images_that_kill_their_reader_are_failed_rows_and_no_other_image_is(
         (place / "cameras" / name / "1.jpg").write_bytes(cat + name.encode())
     tables = str(place / "tables")
     ingest(Tables(tables), str(place / "cameras"))
-    report = Driver(tables, "tests.cluster.lethal").report()
+    report = Driver(tables, *flags, module="tests.cluster.lethal").report()
     rows = rows_of(Tables(tables), "results")
     codes = [row["error_code"] for row in rows if row["error_code"] == "crashed_reader"]
     assert len(codes) == 2
@@ -184,10 +217,10 @@ def test_rays_helpers_wait_for_their_turn_and_replicas_do_not(cluster: Any) -> N
         assert os.sched_getscheduler(process.pid) == os.SCHED_BATCH, process.cmdline()
 
 
-def require_gone_on_with(tables: str, undisturbed: list[dict[str, Any]]) -> None:
+def require_gone_on_with(tables: str, undisturbed: list[dict[str, Any]], *flags: str) -> None:
     there = committed(tables)
     assert there < len(undisturbed), "it was to die in its middle"
-    counts = Driver(tables).report()["counts"]
+    counts = Driver(tables, *flags).report()["counts"]
     assert there <= counts["reused"] < counts["requested"] == len(undisturbed)
     assert seen(tables) == undisturbed
     states = sorted(row["state"] for row in rows_of(Tables(tables), "runs"))

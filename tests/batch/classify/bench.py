@@ -29,6 +29,7 @@ from model_store.store import ModelInfo, ModelStore, ModelVersion
 from serve.inference.chunks import LogitsAnswer
 from tests.batch.box_bench import KEY, BoxBench, without_ray
 from tests.fixtures_local import write_files
+from tests.support.hosts import HOST
 
 COLOURS = ("red", "green", "blue")
 
@@ -80,7 +81,7 @@ class ClassifyBench(BoxBench):
 
     def run(self, run_id: str = "r1", **fields: Any) -> RunReport:
         """Execute one run; needs `without_ray`."""
-        return execute(spec_of(run_id=run_id, **fields), self.tables, self.store)
+        return execute(spec_of(run_id=run_id, **fields), self.tables, self.store, HOST)
 
     def counts(self, run_id: str = "r1", **fields: Any) -> Counts:
         return self.run(run_id, **fields).counts

@@ -25,6 +25,7 @@ from model_store.errors import (
 from tests.batch.box_bench import BOX, KEY, picture, png
 from tests.batch.classify.bench import COLOURS, ClassifyBench, classifier
 from tests.fixtures_local import rows_of
+from tests.support.hosts import HOST
 
 pytestmark = pytest.mark.usefixtures("without_ray")
 
@@ -136,19 +137,19 @@ def test_a_failed_crop_fails_alone_and_is_replaced_alone(
 def test_what_was_done_before_a_kill_is_not_done_again(
     bench: ClassifyBench, three: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inner = batch.runs.run.stage_rows
+    inner = HOST.rows
 
     def killed(*args: Any) -> Any:
         yield next(inner(*args))
         raise SystemExit(143)
 
-    monkeypatch.setattr(batch.runs.run, "stage_rows", killed)
+    monkeypatch.setattr(HOST, "rows", killed)
     with pytest.raises(SystemExit):
         bench.run("r1")
     assert last_event(bench)["state"] == "cancelled"
     done = set(bench.rows)
     assert 0 < len(done) < 3
-    monkeypatch.setattr(batch.runs.run, "stage_rows", inner)
+    monkeypatch.setattr(HOST, "rows", inner)
     bench.asked.clear()
     report = bench.run("r1")
     assert counts(report) == (3, 3, 0, 0)  # counts of this run, over both attempts
@@ -164,16 +165,16 @@ def test_a_killed_run_of_a_status_ends_as_an_undisturbed_one(
         both, one = three["both"], three["one"]
         which = [(both, 0), (both, 1), (one, 1)]
         bench.put(which, "failed", error_code="decode", finished_at=datetime.now(UTC))
-    scope, inner = Scope(status=status), batch.runs.run.stage_rows  # type: ignore[arg-type]
+    scope, inner = Scope(status=status), HOST.rows  # type: ignore[arg-type]
 
     def killed(*args: Any) -> Any:
         yield next(inner(*args))
         raise SystemExit(143)
 
-    monkeypatch.setattr(batch.runs.run, "stage_rows", killed)
+    monkeypatch.setattr(HOST, "rows", killed)
     with pytest.raises(SystemExit):
         bench.run("r1", scope=scope)
-    monkeypatch.setattr(batch.runs.run, "stage_rows", inner)
+    monkeypatch.setattr(HOST, "rows", inner)
     assert counts(bench.run("r1", scope=scope)) == (3, 3, 0, 0)
 
 
@@ -184,7 +185,7 @@ def test_an_unknown_error_stops_the_run_and_is_recorded(
         raise RuntimeError("a bug")
         yield
 
-    monkeypatch.setattr(batch.runs.run, "stage_rows", broken)
+    monkeypatch.setattr(HOST, "rows", broken)
     with pytest.raises(RuntimeError):
         bench.run()
     event = last_event(bench)
@@ -228,15 +229,15 @@ def test_two_runs_at_once_leave_one_row_a_detection(
     bench: ClassifyBench, three: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other run classifies part of this run's plan, in the same images."""
-    inner = batch.runs.run.stage_rows
+    inner = HOST.rows
     turn: list[Any] = []
 
     def overtaken(*args: Any) -> Any:
-        monkeypatch.setattr(batch.runs.run, "stage_rows", inner)
+        monkeypatch.setattr(HOST, "rows", inner)
         turn.append(bench.run("r2", labels=("animal",)))
         yield from inner(*args)
 
-    monkeypatch.setattr(batch.runs.run, "stage_rows", overtaken)
+    monkeypatch.setattr(HOST, "rows", overtaken)
     assert counts(bench.run("r1")) == (3, 1, 0, 2)
     assert counts(turn[0]) == (2, 2, 0, 0)
     runs = {which: run for which, (_, _, run) in bench.states.items()}

@@ -8,7 +8,6 @@ and not committed is in the committer's hands; and the committer's clock goes by
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sys
@@ -32,6 +31,7 @@ from model_store.errors import ResightError
 from model_store.store import ModelStore
 from tests.batch.crash.faults import Fault, Faulty
 from tests.fixtures_local import MODELS, result_rows
+from tests.support.hosts import HOST
 
 CHUNK_IMAGES, COMMIT_CHUNKS = 4, 3
 INTERVAL_IMAGES = CHUNK_IMAGES * COMMIT_CHUNKS
@@ -70,7 +70,7 @@ def rows_seen(digests: list[str], key: str, run_id: str) -> pa.Table:
 
 
 class Stage:
-    """In place of `stage_rows`; and the clock of the committer, which it waits for."""
+    """In place of `HOST.rows`; and the clock of the committer, which it waits for."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
@@ -80,7 +80,7 @@ class Stage:
     def monotonic(self) -> float:
         return float(self._chunks)
 
-    def stage_rows(self, spec: RunSpec, plan: Plan, _pool: str) -> Iterator[pa.Table]:
+    def rows(self, spec: RunSpec, plan: Plan) -> Iterator[pa.Table]:
         if self._task.meet is not None:
             self._task.meet.wait(TURN_S)
         for window in plan.windows(5 * INTERVAL_IMAGES):
@@ -119,9 +119,8 @@ def drive(task: Task) -> None:
     os.dup2(said, 2)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     stage: Any = Stage(task)
-    batch.runs.run.stage_rows = stage.stage_rows
+    HOST.rows = stage.rows
     batch.runs.run.Committer = stage.committer
-    batch.runs.run.leased = lambda *_: contextlib.nullcontext()  # type: ignore[assignment]
     batch.runs.post_run.publish_if_first = (
         lambda *_: {}
     )  # half of a run's work, and it changes no row
@@ -129,7 +128,7 @@ def drive(task: Task) -> None:
     if task.fault:
         archive.delta.tables._commit = Faulty(task.fault, archive.delta.tables._commit, task.orders)
     try:
-        batch.runs.run.execute(task.spec, Tables(task.tables), ModelStore(str(MODELS)))
+        batch.runs.run.execute(task.spec, Tables(task.tables), ModelStore(str(MODELS)), HOST)
     except ResightError as error:
         print(f"{type(error).__name__}: {error}", flush=True)
         sys.exit(exit_code(error))

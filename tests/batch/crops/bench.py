@@ -22,9 +22,10 @@ from batch.runs.scope import Scope
 from batch.runs.spec import RunSpec
 from batch.schedule.policy import Snips
 from model_store.config import ModelConfig, OnnxRuntime, Thresholds
-from model_store.store import ModelInfo, ModelStore, ModelVersion
+from model_store.store import ModelInfo, ModelVersion
 from tests.batch.box_bench import KEY, BoxBench, without_ray
 from tests.fixtures_local import write_files
+from tests.support.hosts import HOST
 
 
 def model_of(thresholds: Thresholds | None = None) -> ModelVersion:
@@ -61,7 +62,7 @@ class SnipBench(BoxBench):
         spec = spec_of(**{"run_id": run_id, "snips": Snips()} | fields)
         plan = plan_snips(self.tables, self.detection_plan(spec.scope), spec)
         work = replace(plan.work, url=self.url)  # type: ignore[call-arg]  # a SnipPass
-        run = PassRun(spec, work, self.tables, ModelStore(self.url))
+        run = PassRun(spec, work, self.tables, HOST)
         return run.carry_out(replace(plan, work=work))
 
     def put(self, of: Sequence[tuple[str, int]], status: str = "ok", **more: Any) -> None:

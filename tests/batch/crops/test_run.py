@@ -34,6 +34,7 @@ from model_store.store import ModelStore, ModelVersion
 from tests.batch.box_bench import BOX, picture
 from tests.batch.crops.bench import SnipBench, spec_of
 from tests.fixtures_local import MODELS, encoded, rows_of
+from tests.support.hosts import HOST
 
 pytestmark = pytest.mark.usefixtures("without_ray")
 
@@ -198,7 +199,7 @@ def seen(bench: SnipBench, motion: ModelVersion, monkeypatch: pytest.MonkeyPatch
 
 def test_a_run_with_nothing_to_see_makes_snips_and_says_so_in_its_record(seen: SnipBench) -> None:
     spec = spec_of(model="motion", snips=Snips(), scope=Scope(camera=("1",)))
-    report = execute(spec, seen.tables, ModelStore(str(MODELS)))
+    report = execute(spec, seen.tables, ModelStore(str(MODELS)), HOST)
     snips = {"wanted": 1, "done": 1, "failed": 0, "reused": 0, "files": 1}
     assert snips.items() <= report.more["snips"].items()
     assert (report.counts.reused, report.counts.inferred) == (1, 0)
@@ -213,7 +214,7 @@ def test_a_run_with_nothing_to_see_makes_snips_and_says_so_in_its_record(seen: S
 
 
 def test_a_run_without_snips_makes_none(seen: SnipBench) -> None:
-    report = execute(spec_of(model="motion"), seen.tables, ModelStore(str(MODELS)))
+    report = execute(spec_of(model="motion"), seen.tables, ModelStore(str(MODELS)), HOST)
     assert "snips" not in report.more
     assert seen.files == {}
     assert seen.tables.existing("snips") is None
@@ -223,7 +224,7 @@ def test_a_pass_that_fails_is_a_run_that_has_failed(seen: SnipBench) -> None:
     for seed in (1, 2):
         (seen.root / f"{seed}/a.png").unlink()
     with pytest.raises(NothingWorked):
-        execute(spec_of(model="motion", snips=Snips()), seen.tables, ModelStore(str(MODELS)))
+        execute(spec_of(model="motion", snips=Snips()), seen.tables, ModelStore(str(MODELS)), HOST)
     last = max(rows_of(seen.tables, "runs"), key=lambda row: row["event"])
     assert last["state"] == "failed"
     assert last["message"].startswith("all 2 images this run has tried failed")
@@ -231,7 +232,7 @@ def test_a_pass_that_fails_is_a_run_that_has_failed(seen: SnipBench) -> None:
 
 def test_a_run_is_not_resumed_with_other_snips(seen: SnipBench) -> None:
     spec = spec_of(model="motion", snips=Snips())
-    execute(spec, seen.tables, ModelStore(str(MODELS)))
+    execute(spec, seen.tables, ModelStore(str(MODELS)), HOST)
     require_same_run(seen.tables, spec, seen.model)
     other = spec_of(model="motion", snips=Snips(quality=80))
     with pytest.raises(Conflict, match="snips.quality was 90, now 80"):

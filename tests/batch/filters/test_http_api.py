@@ -18,11 +18,13 @@ from batch.app import RunsArgs, build
 from batch.filters.http_api import MAX_REQUESTS, build_runs_api
 from batch.filters.run import execute, here
 from batch.filters.spec import FilterSpec
+from batch.filters.submitted import MODULE, read_spec
 from serve.auth.guard import Access
 from serve.inference.admission import SMALL_BODIES
 from serve.settings import Settings
 from tests.batch.filters.scene import box, publish, put, tables_at
 from tests.serve.http_client import requests_of
+from tests.support.jobs import FakeJobs
 
 MIB = 1024 * 1024
 
@@ -42,12 +44,13 @@ def started() -> list[FilterSpec]:
 
 @pytest.fixture
 def client(tables: Tables, started: list[FilterSpec]) -> TestClient:
-    def submit(specs: Sequence[FilterSpec], settings: Settings) -> str:
-        assert settings.tables_url == tables.url
-        started.extend(specs)
-        return "job-1"
+    class Jobs(FakeJobs):
+        def submit(self, module: str, run_id: str, words: Sequence[str], attended: bool) -> str:
+            assert (module, attended, list(words)) == (MODULE, False, ["--run-id", run_id])
+            started.append(read_spec(tables.url, run_id))
+            return super().submit(module, run_id, words, attended)
 
-    return TestClient(build_runs_api(Settings(tables=tables.url), submit=submit))
+    return TestClient(build_runs_api(Settings(tables=tables.url), Jobs()))
 
 
 def test_the_requested_run_is_started(
@@ -98,7 +101,7 @@ async def test_a_body_is_read_no_further_than_its_bound(
             sent += MIB // 4
             yield b" " * (MIB // 4)
 
-    api = build_runs_api(Settings(tables=tables.url), submit=lambda *_: "job-1")
+    api = build_runs_api(Settings(tables=tables.url), FakeJobs())
     transport = httpx2.ASGITransport(api)
     headers = {"content-type": "application/json"}
     if declared:
@@ -141,7 +144,7 @@ def test_a_body_within_the_bound_is_read(client: TestClient) -> None:
     ],
 )
 def test_invalid_json_is_rejected(tables: Tables, started: list[FilterSpec], body: str) -> None:
-    api = build_runs_api(Settings(tables=tables.url), submit=lambda *_: "job-1")
+    api = build_runs_api(Settings(tables=tables.url), FakeJobs())
     with TestClient(api, raise_server_exceptions=False) as asking:
         headers = {"content-type": "application/json"}
         answer = asking.post("/filters/small-size", content=body, headers=headers)
@@ -167,9 +170,8 @@ def test_kinds_are_described_with_their_schema(client: TestClient) -> None:
 
 
 def test_starting_and_reading_need_a_token(tables: Tables) -> None:
-    api = build_runs_api(
-        Settings(tables=tables.url), Access("secret", required=True), submit=lambda *_: "job"
-    )
+    access = Access("secret", required=True)
+    api = build_runs_api(Settings(tables=tables.url), FakeJobs(), access)
     client = TestClient(api)
     asked: dict[str, Any] = {}
     assert client.post("/filters/small-size", json=asked).status_code == 401
@@ -187,7 +189,7 @@ async def test_slow_bodies_leave_room_for_other_requests(tables: Tables) -> None
         yield b"{"
         await opened.wait()
 
-    api = build_runs_api(Settings(tables=tables.url), submit=lambda *_: "job-1")
+    api = build_runs_api(Settings(tables=tables.url), FakeJobs())
     async with httpx2.AsyncClient(
         transport=httpx2.ASGITransport(api), base_url="http://resight"
     ) as client:

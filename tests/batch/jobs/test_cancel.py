@@ -78,7 +78,11 @@ def test_a_job_that_was_stopped_before_its_run_began_is_enough(tables: Tables) -
         ((), BadRequest, "unknown run 'r'"),
         (("running", "sealed"), BadRequest, "run r has ended: it is sealed"),
         (("running", "cancelled"), BadRequest, "run r has ended: it is cancelled"),
-        (("running",), Conflict, "is running, but no job of this cluster belongs to it"),
+        (
+            ("running",),
+            Conflict,
+            "is running, but no job of this machine or its cluster belongs to it",
+        ),
     ],
 )
 def test_what_cannot_be_cancelled_is_refused_and_stays(

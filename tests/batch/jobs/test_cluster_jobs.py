@@ -10,8 +10,8 @@ import ray.job_submission
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus
 
-import batch.jobs.submit
-from batch.jobs.submit import free_submission_id, is_job_of, require_answer, stop
+import batch.jobs.cluster_jobs
+from batch.jobs.cluster_jobs import ClusterJobs, free_submission_id, is_job_of
 from model_store.errors import BadRequest, ClusterError
 from serve.settings import Settings
 
@@ -92,7 +92,7 @@ class Jobs:
 
 def cluster(monkeypatch: pytest.MonkeyPatch, *jobs: Job) -> Jobs:
     client = Jobs(list(jobs))
-    monkeypatch.setattr(batch.jobs.submit, "_client", lambda: client)
+    monkeypatch.setattr(batch.jobs.cluster_jobs, "_client", lambda: client)
     monkeypatch.setattr("time.sleep", lambda _: None)
     return client
 
@@ -107,23 +107,23 @@ def test_the_job_of_a_run_that_is_alive_is_stopped_and_no_other(
         Job("resight-r-2-2", COMMAND.format("r-2"), JobStatus.RUNNING),
         Job(None, COMMAND.format("r"), JobStatus.RUNNING),
     )
-    assert stop("r") == "resight-r-2"
+    assert ClusterJobs(Settings()).stop("r") == "resight-r-2"
     assert client.stopped == ["resight-r-2"]
     assert client.looks == 2
 
 
 def test_where_no_job_is_alive_none_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     client = cluster(monkeypatch, Job("resight-r", COMMAND.format("r"), JobStatus.SUCCEEDED))
-    assert stop("r") is None
+    assert ClusterJobs(Settings()).stop("r") is None
     assert client.stopped == []
 
 
 def test_a_job_that_does_not_stop_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     client = cluster(monkeypatch, Job("resight-r", COMMAND.format("r"), JobStatus.PENDING))
     monkeypatch.setattr(client, "get_job_status", lambda _: JobStatus.RUNNING)
-    monkeypatch.setattr(batch.jobs.submit, "STOP_S", -1)
+    monkeypatch.setattr(batch.jobs.cluster_jobs, "STOP_S", -1)
     with pytest.raises(ClusterError, match="job resight-r is still running"):
-        stop("r")
+        ClusterJobs(Settings()).stop("r")
 
 
 def test_a_cluster_that_does_not_answer_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,9 +134,9 @@ def test_a_cluster_that_does_not_answer_is_an_error(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(client, "list_jobs", away)
     with pytest.raises(ClusterError, match="did not stop the job: refused"):
-        stop("r")
+        ClusterJobs(Settings()).stop("r")
     with pytest.raises(ClusterError, match="does not answer: refused"):
-        require_answer()
+        ClusterJobs(Settings()).running()
 
 
 @pytest.mark.parametrize("error", [AuthenticationError("no token"), OSError("no route")])
@@ -146,8 +146,8 @@ def test_what_ray_s_client_raises_is_an_error_of_the_cluster(
     def away() -> Jobs:
         raise error
 
-    monkeypatch.setattr(batch.jobs.submit, "_client", away)
-    for act in (require_answer, lambda: stop("r")):
+    monkeypatch.setattr(batch.jobs.cluster_jobs, "_client", away)
+    for act in (ClusterJobs(Settings()).running, lambda: ClusterJobs(Settings()).stop("r")):
         with pytest.raises(ClusterError, match=r"no token|no route"):
             act()
 
@@ -160,12 +160,12 @@ def test_a_job_gets_the_place_and_never_the_keys(monkeypatch: pytest.MonkeyPatch
             told.update(runtime_env["env_vars"])
             return "resight-r"
 
-    monkeypatch.setattr(batch.jobs.submit, "_client", lambda: Client([]))
+    monkeypatch.setattr(batch.jobs.cluster_jobs, "_client", lambda: Client([]))
     settings = Settings(home="/h", models="s3://b/models", tables="s3://b/tables")
     passed = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
     for name in (*passed, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, f"of {name}")
-    batch.jobs.submit.submit_job("batch.reprocess", "r", ["--run-id", "r"], settings)
+    ClusterJobs(settings).submit("batch.reprocess", "r", ["--run-id", "r"], attended=True)
     assert {n: v for n, v in told.items() if n.startswith("AWS_")} == {n: f"of {n}" for n in passed}
     assert told["RESIGHT_TABLES"] == "s3://b/tables"
 
@@ -175,7 +175,7 @@ def test_a_client_silences_the_packing_of_files_and_nothing_else(
 ) -> None:
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:1")
     monkeypatch.setattr(ray.job_submission, "JobSubmissionClient", lambda address: address)
-    batch.jobs.submit._client()
-    names = (*batch.jobs.submit.PACKING, "ray.serve", "uvicorn.access")
+    batch.jobs.cluster_jobs._client()
+    names = (*batch.jobs.cluster_jobs.PACKING, "ray.serve", "uvicorn.access")
     heard = [name for name in names if logging.getLogger(name).isEnabledFor(logging.WARNING)]
     assert heard == ["ray.serve", "uvicorn.access"]

@@ -6,12 +6,11 @@ import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-import batch.pipeline.stage
 from batch.pipeline.read_image import ProcessDied, isolated
+from batch.pipeline.stage import StageProcess
 from batch.runs.spec import RunSpec
 from model_store.store import ModelVersion
 from tests.batch.lethal import die_of
@@ -57,22 +56,20 @@ def test_threads_do_not_share_a_process() -> None:
     assert found == ["alive", "SIGSEGV"] * 3
 
 
-@pytest.mark.parametrize("restarted", [False, True])
-def test_an_actor_that_was_restarted_makes_a_failed_row_of_what_kills_its_reader(
-    tmp_path: Path, motion: ModelVersion, monkeypatch: pytest.MonkeyPatch, restarted: bool
+@pytest.mark.parametrize("careful", [False, True])
+def test_a_careful_stage_makes_a_failed_row_of_what_kills_its_reader(
+    tmp_path: Path, motion: ModelVersion, careful: bool
 ) -> None:
-    """An actor that was not restarted reads in its own process."""
-    context = SimpleNamespace(was_current_actor_reconstructed=restarted, get_node_id=lambda: "node")
-    monkeypatch.setattr(batch.pipeline.stage.ray, "get_runtime_context", lambda: context)
-    monkeypatch.setattr(batch.pipeline.stage.ray_serve, "get_deployment_handle", lambda *_: None)
-    monkeypatch.setattr(batch.pipeline.stage, "lower_process_priority", lambda: None)
+    """A stage that is not careful reads in its own process."""
     cat = photo("cat")
     write_files(tmp_path, {"1.jpg": cat, "lethal.jpg": cat, "2.jpg": cat})
-    names = ["1.jpg", "lethal.jpg", "2.jpg"] if restarted else ["1.jpg", "2.jpg"]
+    names = ["1.jpg", "lethal.jpg", "2.jpg"] if careful else ["1.jpg", "2.jpg"]
     digest = hashlib.sha256(cat).hexdigest()
     rows = [{"media_sha256": digest, "source_root": str(tmp_path), "path": name} for name in names]
-    stage = LethalStage(RunSpec(run_id="r", model="motion@1"), motion, "default", [])
+    stage = LethalStage(
+        StageProcess("node", careful, None), RunSpec(run_id="r", model="motion@1"), motion
+    )
     images = [image for group in stage._groups(rows) for image in group]
     codes = [image.error_code for image in images]
-    assert codes == ([None, "crashed_reader", None] if restarted else [None, None])
+    assert codes == ([None, "crashed_reader", None] if careful else [None, None])
     assert all("SIGSEGV" in str(image.error_detail) for image in images if image.error_code)

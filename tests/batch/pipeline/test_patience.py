@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from model_store.errors import ResightError, RunStalled, TooManyFailed
 from model_store.store import ModelStore
 from tests.batch.runs.test_accounting import OUTCOMES
 from tests.fixtures_local import MODELS, result_rows, rows_of
+from tests.support.hosts import HOST
 
 WAIT_S = 30
 
@@ -114,7 +114,7 @@ class Pipeline:
         self._statuses = statuses
         self.left = threading.Event()
 
-    def __call__(self, spec: RunSpec, plan: Plan, _pool: str) -> Iterator[pa.Table]:
+    def __call__(self, spec: RunSpec, plan: Plan) -> Iterator[pa.Table]:
         outcomes = {"o": OUTCOMES["ok"], "e": {}, "f": OUTCOMES["failed"]}
         (todo,) = plan.windows(1000)
         key = plan.model.info.inference_key
@@ -159,13 +159,12 @@ def test_a_run_that_gives_up_keeps_what_it_has_done_and_says_why(
     error: type[ResightError],
 ) -> None:
     pipeline = Pipeline(statuses)
-    monkeypatch.setattr(batch.runs.run, "stage_rows", pipeline)
-    monkeypatch.setattr(batch.runs.run, "leased", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(HOST, "rows", pipeline)
     monkeypatch.setattr(batch.pipeline.drain, "TICK_S", 0.01)
     spec = RunSpec(run_id="r", model="motion@1", commit_s=3600, stop=stop)
     try:
         with pytest.raises(error) as raised:
-            execute(spec, tables, ModelStore(str(MODELS)))
+            execute(spec, tables, ModelStore(str(MODELS)), HOST)
     finally:
         pipeline.left.set()
     events = sorted(rows_of(tables, "runs"), key=lambda row: row["event"])

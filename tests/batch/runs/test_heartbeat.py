@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 import batch.pipeline.drain
-import batch.runs.lease
+import batch.runs.heartbeat
 import batch.runs.run
 from archive.delta.tables import Tables
 from batch.runs.accounting import Counts
-from batch.runs.lease import heartbeat
+from batch.runs.heartbeat import heartbeat
 from batch.runs.record import RunLog
 from batch.runs.spec import RunSpec
 from model_store.errors import BadRequest, StorageUnreachable
@@ -22,6 +22,7 @@ from model_store.store import ModelStore, ModelVersion
 from tests.batch.pipeline.test_patience import MODELS, Pipeline
 from tests.batch.pipeline.test_patience import tables as tables
 from tests.fixtures_local import rows_of
+from tests.support.hosts import HOST
 
 WAIT_S = 60
 SPEC = RunSpec(run_id="r", model="motion@1", commit_s=1e-6)
@@ -29,7 +30,7 @@ SPEC = RunSpec(run_id="r", model="motion@1", commit_s=1e-6)
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch.runs.lease, "HEARTBEAT_S", 0.01)
+    monkeypatch.setattr(batch.runs.heartbeat, "HEARTBEAT_S", 0.01)
 
 
 class Beats:
@@ -98,42 +99,20 @@ def test_a_run_beats_in_every_phase(
 
     pipeline = Pipeline("oooooooo")
     pipeline.left.set()
-    monkeypatch.setattr(batch.runs.run, "stage_rows", pipeline)
-    monkeypatch.setattr(batch.runs.run, "leased", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(HOST, "rows", pipeline)
     monkeypatch.setattr(batch.pipeline.drain, "COMPACT_EVERY", 0)
     owner, name, slow = {
         "planning": (batch.runs.run, "plan_pass", busy),
-        "loading": (batch.runs.run, "leased", loading),
+        "loading": (HOST, "leased", loading),
         "compaction": (batch.pipeline.drain, "compact", busy),
         "reading back": (batch.runs.run, "read_back", busy),
     }[phase]
     monkeypatch.setattr(owner, name, slow)
     with pytest.raises(BadRequest, match=phase):
-        batch.runs.run.execute(SPEC, tables, ModelStore(str(MODELS)))
+        batch.runs.run.execute(SPEC, tables, ModelStore(str(MODELS)), HOST)
     states = [r["state"] for r in sorted(rows_of(tables, "runs"), key=lambda row: row["event"])]
     assert len(states) >= 4
     assert states == ["running"] * (len(states) - 1) + ["failed"]
-
-
-def test_a_lease_is_renewed_while_it_is_held(
-    monkeypatch: pytest.MonkeyPatch, motion: ModelVersion
-) -> None:
-    beats, held_s = Beats(), list[float]()
-
-    class Replicas:
-        def __init__(self, *_: object) -> None:
-            pass
-
-        def lease(self, _version: object, _holder: str, for_s: float) -> None:
-            held_s.append(for_s)
-            beats()
-
-    monkeypatch.setattr(batch.runs.lease, "RayReplicas", Replicas)
-    monkeypatch.setattr(batch.runs.lease, "deployed_pools", lambda: ["default"])
-    with batch.runs.lease.leased(motion, "default", "r"):
-        beats.wait()
-    assert set(held_s[:-1]) == {batch.runs.lease.LEASE_S}
-    assert held_s[-1] == 0.0
 
 
 def test_two_threads_of_a_run_write_its_record(tmp_path: Path, motion: ModelVersion) -> None:

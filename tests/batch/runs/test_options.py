@@ -20,7 +20,7 @@ import cli.filters
 import cli.reprocess
 from batch.classify.spec import ClassifySpec
 from batch.filters.scope import FilterScope
-from batch.jobs.submit import runs_of
+from batch.jobs.cluster_jobs import runs_of
 from batch.planning.id_list import keep_ids
 from batch.runs.options import arguments, make_spec, require_model, scope_arguments, takes_spec
 from batch.runs.scope import Scope
@@ -132,6 +132,7 @@ def test_every_field_of_a_spec_is_an_option_of_both_commands(
     for command in commands:
         own = set(inspect.signature(command).parameters)
         others = {"json_spec", "dry_run", "needed", "publishes", "concurrent", "follow", "fmt"}
+        others |= {"here", "attended"}
         assert own - others == fields
     for command in (cli.filters.run, cli.filters.rerun):
         assert set(FilterScope.model_fields) <= set(inspect.signature(command).parameters)
@@ -185,8 +186,8 @@ def test_a_run_without_an_id_gets_a_new_one() -> None:
         ({"chunk": -1}, "--chunk: Input should be greater than or equal to 0"),
         ({"commit_s": -1.0}, "--commit-s: Input should be greater than 0"),
         (
-            {"chunk": -1, "actors": 0},
-            "--actors: Input should be greater than or equal to 1; "
+            {"chunk": -1, "actors": -1},
+            "--actors: Input should be greater than or equal to 0; "
             "--chunk: Input should be greater than or equal to 0",
         ),
     ],

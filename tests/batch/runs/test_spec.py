@@ -75,7 +75,7 @@ def test_a_scope_that_makes_no_sense_says_why(fields: dict[str, Any], words: str
     [
         ({"chunk": -1}, "chunk"),
         ({"chunk": 1025}, "chunk"),
-        ({"actors": 0}, "actors"),
+        ({"actors": -1}, "actors"),
         ({"threads": -1}, "threads"),
         ({"commit_s": 0}, "commit_s"),
         ({"commit_s": float("inf")}, "commit_s"),

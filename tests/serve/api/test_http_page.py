@@ -15,6 +15,7 @@ from serve.settings import DetectArgs, Settings
 from serve.uploads.uploads import Uploads
 from tests.fixtures_local import ROOT
 from tests.serve.idle_rollouts import IdleRollouts
+from tests.support.jobs import FakeJobs
 
 PAGE, V2 = ((ROOT / "docs/reference" / name).read_text() for name in ("http.md", "v2.md"))
 SECTIONS = dict(re.findall(r"^### (\w+ /\S+)\n(.*?)(?=^##|\Z)", PAGE, re.M | re.S))
@@ -28,7 +29,7 @@ def routes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     tables: Any = None  # no request is sent
     uploads = Uploads(f"{place}/uploads", tables, lambda outcome: None)
     detect = build_http_api(engine, rollouts=IdleRollouts(), uploads=uploads).openapi()["paths"]
-    runs = build_runs_api(Settings(tables=place)).openapi()["paths"]
+    runs = build_runs_api(Settings(tables=place), FakeJobs()).openapi()["paths"]
     engine.stop()
     paths = detect | {f"/runs{path}": methods for path, methods in runs.items()}
     return {

@@ -1,0 +1,175 @@
+"""Start, follow and stop the jobs of runs; a job is a process that executes one run, or several filter runs in order.
+
+jobs_of(settings) -> ClusterJobs, jobs of a Ray cluster, or OwnJobs, processes of this machine
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Protocol
+
+from archive.delta.tables import Tables
+from batch.planning.plan import pinned
+from batch.runs.options import arguments
+from batch.runs.spec import PassSpec, RunSpec
+from batch.schedule.archive_state import running_run
+from model_store.errors import BadRequest, Conflict, ModelError, StorageError
+from model_store.store import ModelStore
+from serve.cluster.head import join, read_state
+from serve.settings import Settings
+
+if TYPE_CHECKING:
+    from batch.filters.spec import FilterSpec
+
+STOP_S = 60
+"""Time for a stopped job to commit its results and to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobOutcome:
+    status: str  # Ray's: SUCCEEDED, FAILED, STOPPED
+    exit_code: int | None
+    message: str
+
+    @property
+    def killed_by(self) -> str | None:
+        """Return the signal that killed the job, such as "SIGKILL"; None if it ended by itself or was stopped."""
+        code = self.exit_code or 0
+        number = -code if code < 0 else code - 128  # of Python, or of a shell
+        stops = (signal.SIGINT, signal.SIGTERM)
+        names = {each.value: each.name for each in signal.Signals if each not in stops}
+        return names.get(number)
+
+    @property
+    def never_began(self) -> bool:
+        """Return whether the job failed before any of our code ran, so that it can be submitted again.
+
+        Ray deletes a code package with the last job that used it, even if the next job has already found it there.
+        """
+        return self.status == "FAILED" and self.message.startswith("runtime_env setup failed")
+
+
+class Jobs(Protocol):
+    """The jobs of a host."""
+
+    where: str
+    """Words on where the jobs run, and why there."""
+
+    def submit(self, module: str, run_id: str, words: Sequence[str], attended: bool) -> str:
+        """Start `python -m MODULE WORDS` as the job of a run, and return its id.
+
+        `attended`: a command follows the job. Raises BadRequest if the run is running already.
+        """
+        ...
+
+    def tail(
+        self, job: str, on_line: Callable[[str], None], enough: Callable[[], bool]
+    ) -> JobOutcome:
+        """Call `on_line` with each line of the job's log, and return how the job ended.
+
+        Once `enough()` is true, the job may count as succeeded before its processes have ended.
+        """
+        ...
+
+    def stop(self, run_id: str) -> str | None:
+        """Stop the job of a run and wait for its end; return its id, or None without one."""
+        ...
+
+    def job_of(self, run_id: str = "") -> tuple[str, str] | None:
+        """Return a run and its newest job: of `run_id`, else of the newest running run. None if there is none."""
+        ...
+
+    def running(self) -> set[str]:
+        """Return the runs of the jobs that have not ended."""
+        ...
+
+    def interrupted(self, run_ids: Sequence[str]) -> str:
+        """Stop these runs or let them continue, at Ctrl-C in the command that started them; return a note on it."""
+        ...
+
+
+def jobs_of(settings: Settings, here: bool = False) -> Jobs:
+    """Return the jobs of the cluster; of this machine if no cluster is up, or with `here`. Raises ClusterError."""
+    if on_cluster(settings) and not here:
+        from batch.jobs.cluster_jobs import ClusterJobs
+
+        join(settings)
+        return ClusterJobs(settings)
+    from batch.jobs.own_jobs import OwnJobs
+
+    why = "--here" if here else "no cluster is up ('resight up' starts one)"
+    return OwnJobs(settings, f"runs on this machine: {why}")
+
+
+def all_jobs(settings: Settings) -> list[Jobs]:
+    """Return the jobs of this machine and, if there is one, of the cluster. Raises ClusterError."""
+    own = jobs_of(settings, here=True)
+    return [own, jobs_of(settings)] if on_cluster(settings) else [own]
+
+
+def on_cluster(settings: Settings) -> bool:
+    """Return whether runs go to a cluster by default."""
+    return bool(settings.address) or read_state(settings) is not None
+
+
+def submit(spec: PassSpec, jobs: Jobs, settings: Settings, attended: bool) -> str:
+    """Submit a run over images; return the id of its job. Raises what `Jobs.submit` raises."""
+    snips = isinstance(spec, RunSpec) and spec.snips
+    if snips and settings.address and read_state(settings) is None and not settings.snips:
+        raise BadRequest(
+            "--snips on the cluster of RESIGHT_ADDRESS: set RESIGHT_SNIPS to a place that its nodes can reach"
+        )
+    return jobs.submit(spec.job, spec.run_id, arguments(spec), attended)
+
+
+def submit_filters(
+    specs: Sequence[FilterSpec], jobs: Jobs, settings: Settings, attended: bool = False
+) -> str:
+    """Submit filter runs as one job, in their order; return its id. Raises what `Jobs.submit` raises, StorageError.
+
+    Their specs are files of the tables' folder, because lists in them can be long.
+    """
+    from batch.filters.submitted import MODULE, keep_specs
+
+    keep_specs(settings.tables_url, specs)
+    words = [word for spec in specs for word in ("--run-id", spec.run_id)]
+    return jobs.submit(MODULE, specs[0].run_id, words, attended)
+
+
+def require_alone(spec: PassSpec, jobs: Jobs, tables: Tables, store: ModelStore) -> None:
+    """Raise Conflict if another run of the same model version is running as one of the jobs.
+
+    A run that was killed has no such job, and does not keep another from its images. Without access to the tables or
+    the model, which only the cluster's nodes may have, nothing is checked.
+    """
+    run, others = None, jobs.running() - {spec.run_id}
+    with contextlib.suppress(ModelError, StorageError):
+        model = pinned(store, spec.model)
+        run = running_run(tables, model.info.inference_key, datetime.now(UTC), others)
+    if run:
+        raise Conflict(
+            f"run {run} of the same model is running, and images of both runs would be processed twice: follow it with "
+            f"'resight runs attach {run}', or start this one too with --allow-concurrent"
+        )
+
+
+def is_running_words(run_id: str) -> str:
+    """Return the text of the error for a run that is started while it is running."""
+    return (
+        f"run {run_id} is running; follow it with 'resight runs attach {run_id}', stop it with "
+        f"'resight runs cancel {run_id}', or leave out --run-id to start another"
+    )
+
+
+def goes_on(run_ids: Sequence[str]) -> str:
+    """Return a text on how to follow and how to stop runs that continue."""
+    many, run = len(run_ids) > 1, run_ids[0]
+    them = "them" if many else "it"
+    return (
+        f"{'runs' if many else 'run'} {', '.join(run_ids)} {'continue' if many else 'continues'}; follow {them} with: "
+        f"resight runs attach {run}; stop {them} with: resight runs cancel {run}"
+    )

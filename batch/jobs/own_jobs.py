@@ -1,0 +1,186 @@
+"""Jobs as processes of this machine, for homes without a cluster.
+
+submit --> python -m MODULE --here …; its output is HOME/logs/runs/NAME.log. The processes of a job hold the lock of
+that file, so a job is running exactly as long as its file is locked, even if it was killed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from batch.jobs.control import STOP_S, JobOutcome, is_running_words
+from batch.jobs.exit_codes import exit_code_of
+from model_store.errors import BadRequest, RunStalled, StorageUnreachable
+from serve.settings import Settings
+
+LOOK_S = 0.05
+HEAD_BYTES = 64 * 1024
+END_S = 10.0
+"""Time in which a job that has written its report ends."""
+
+
+class OwnJobs:
+    """Implements `batch.jobs.control.Jobs`."""
+
+    def __init__(self, settings: Settings, where: str) -> None:
+        self.where = where
+        self._folder = settings.logs_path / "runs"
+        self._started: dict[str, subprocess.Popen[bytes]] = {}
+
+    def submit(self, module: str, run_id: str, words: Sequence[str], attended: bool) -> str:
+        """Start the process; with `attended`, it ends with this one. Raises BadRequest, StorageUnreachable."""
+        name, log = self._new_log(run_id)
+        flags = ["--here", *(["--attended"] if attended else [])]
+        try:
+            with log:
+                fcntl.flock(log, fcntl.LOCK_EX)  # held by every process that has it as its output
+                process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", module, *flags, *words],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,  # Ctrl-C is for the command
+                )
+                runs = [words[at + 1] for at, word in enumerate(words) if word == "--run-id"]
+                head = {"event": "job", "pid": process.pid, "runs": runs, "module": module}
+                log.write(json.dumps(head).encode() + b"\n")
+        except OSError as error:
+            raise StorageUnreachable(f"cannot start the run: {error}") from error
+        self._started[name] = process
+        threading.Thread(target=process.wait, daemon=True).start()  # no zombie in a server
+        return name
+
+    def tail(
+        self, job: str, on_line: Callable[[str], None], enough: Callable[[], bool]
+    ) -> JobOutcome:
+        """Call `on_line` with each line of the job's log until its processes have ended."""
+        failed = ""
+        with self._path(job).open("rb") as log:
+            rest, ended = b"", False
+            while not ended:
+                ended = not is_locked(self._path(job))  # before reading, so that nothing is missed
+                *lines, rest = (rest + log.read()).split(b"\n")
+                for line in lines:
+                    failed = _failure(line) or failed
+                    on_line(line.decode(errors="replace"))
+                if not lines and not ended:
+                    time.sleep(LOOK_S)
+        if job in self._started:
+            code = self._started[job].wait()
+            return JobOutcome("FAILED" if code else "SUCCEEDED", code, f"exit code {code}")
+        if enough():
+            return JobOutcome("SUCCEEDED", 0, "")
+        return JobOutcome("FAILED", exit_code_of(failed), "its process was stopped or killed")
+
+    def stop(self, run_id: str) -> str | None:
+        """Stop the job of a run, and wait until it has committed its results. Raises RunStalled."""
+        job = next((job for job, runs, _ in self._jobs(running=True) if run_id in runs), None)
+        if job is None:
+            return None
+        os.kill(_head(self._path(job))["pid"], signal.SIGTERM)
+        until_s = time.monotonic() + STOP_S
+        while is_locked(self._path(job)):
+            if time.monotonic() > until_s:
+                raise RunStalled(f"job {job} is still running {STOP_S} s after it was stopped")
+            time.sleep(LOOK_S)
+        return job
+
+    def job_of(self, run_id: str = "") -> tuple[str, str] | None:
+        jobs = self._jobs(running=not run_id)
+        found = [job for job in jobs if run_id in job[1] or not run_id]
+        newest = max(found, key=lambda job: job[2], default=None)
+        return (run_id or newest[1][0], newest[0]) if newest else None
+
+    def running(self) -> set[str]:
+        return {run for _, runs, _ in self._jobs(running=True) for run in runs}
+
+    def interrupted(self, run_ids: Sequence[str]) -> str:
+        """Stop the runs: they belong to the command."""
+        for run_id in run_ids:
+            self.stop(run_id)
+        return f"stopped run {', '.join(run_ids)}; committed results are kept: to continue, run the same command again"
+
+    def log_files(self, run_id: str) -> list[Path]:
+        """Return the logs of a run's jobs."""
+        return [self._path(job) for job, runs, _ in self._jobs() if run_id in runs]
+
+    def _jobs(self, running: bool = False) -> Iterator[tuple[str, list[str], float]]:
+        """Yield name, runs and start of each job."""
+        for path in self._folder.glob("*.log"):
+            if running and not is_locked(path):
+                continue
+            if head := _head(path):
+                yield path.stem, head["runs"], path.stat().st_ctime
+
+    def _new_log(self, run_id: str) -> tuple[str, BinaryIO]:
+        """Create the log of a new job. Raises BadRequest if the run is running, StorageUnreachable."""
+        for attempt in itertools.count(1):
+            name = run_id + (f"-{attempt}" if attempt > 1 else "")
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                return name, self._path(name).open("xb", buffering=0)
+            except FileExistsError:
+                until_s = time.monotonic() + END_S
+                while run_id in _head(self._path(name)).get("runs", []) and is_locked(
+                    self._path(name)
+                ):
+                    if time.monotonic() > until_s:
+                        raise BadRequest(is_running_words(run_id)) from None
+                    time.sleep(LOOK_S)
+            except OSError as error:
+                raise StorageUnreachable(f"cannot write the log of the run: {error}") from error
+        raise AssertionError("unreachable")
+
+    def _path(self, job: str) -> Path:
+        return self._folder / f"{job}.log"
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether a process holds the lock of a file."""
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def end_with_parent() -> None:
+    """Send SIGTERM to this process once the process that has started it has ended."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+def _head(path: Path) -> dict[str, Any]:
+    """Return the line of a log about its job, which may follow output of its first moments; empty without one."""
+    with path.open("rb") as file:
+        for line in file.read(HEAD_BYTES).split(b"\n"):
+            if line.startswith(b'{"event": "job"'):
+                return json.loads(line)
+    return {}
+
+
+def _failure(line: bytes) -> str:
+    """Return the name of the error that a line reports, or an empty text."""
+    try:
+        event = json.loads(line) if b"run_failed" in line else {}
+    except ValueError:
+        return ""
+    return str(event.get("kind", "")) if event.get("event") == "run_failed" else ""

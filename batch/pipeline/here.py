@@ -1,0 +1,181 @@
+"""Run the stage of a pass in processes of this machine, without a cluster, and yield its results as they arrive.
+
+windows of the plan -> chunks -> stage processes, each with the model and some threads -> tables of rows, in any order
+
+The driver only plans and commits, so an image that kills the process that reads it does not end the run: the process
+is replaced, and its successor finds that image by reading in child processes (`batch/pipeline/detect_stage.py`).
+Threads share one model; more processes help where the interpreter's lock limits one (docs/decisions/0028).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import platform
+import signal
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import pyarrow as pa
+
+from batch.pipeline.stage_process import Started, as_ipc, from_ipc, serve_stage
+from batch.planning.plan import Plan
+from batch.runs.spec import PassSpec
+from model_store.errors import ModelRefused, ProcessKilled
+from model_store.machine import usable_cores
+from model_store.store import ModelStore, ModelVersion
+from serve.settings import DetectArgs
+
+CHUNK_IMAGES = 16
+"""Limit of images per chunk: less than on a cluster, as a message costs less and the last chunks end together."""
+WINDOW_IMAGES = 65_536
+CORES_PER_PROCESS = 8
+"""Cores for which one process has enough threads."""
+MAX_RESTARTS, MAX_ATTEMPTS = 20, 3
+"""Processes that may die in a run, and attempts at a chunk that is in work when its process dies."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnProcesses:
+    """Implements `batch.pipeline.stage.RunHost` on this machine. `args` are those of the `detect` application."""
+
+    store: ModelStore
+    args: DetectArgs
+
+    @contextlib.contextmanager
+    def leased(self, model: ModelVersion, run_id: str) -> Generator[None]:
+        """Return at once: each process of the stage loads the version and keeps it."""
+        yield
+
+    def threads(self, spec: PassSpec) -> int:
+        count = _count(spec)
+        return count * spec.thread_count(count)
+
+    def rows(self, spec: PassSpec, plan: Plan) -> Iterator[pa.Table]:
+        stage, arguments, size = plan.work.stage(spec)
+        size = min(size, CHUNK_IMAGES)
+        count = _count(spec)
+        args = self.args.model_copy(
+            update={"models": self.store.url, "workers": -(-self.args.worker_count() // count)}
+        )
+        model = str(plan.model.id) if plan.work.needs_replica else ""
+        started = Started(stage, arguments, model, args, threads=spec.thread_count(count))
+        chunks = (
+            window.slice(start, size)
+            for window in plan.windows(WINDOW_IMAGES)
+            for start in range(0, window.num_rows, size)
+        )
+        with _Processes(started, count) as processes:
+            yield from processes.rows(chunks)
+
+
+def _count(spec: PassSpec) -> int:
+    """Return the number of processes."""
+    return spec.actors or -(-usable_cores() // CORES_PER_PROCESS)
+
+
+@dataclass(slots=True)
+class _Chunk:
+    data: bytes
+    attempts: int = 0
+
+
+@dataclass(slots=True)
+class _Process:
+    """A stage process, and the chunks that it has not returned yet, by number."""
+
+    pipe: Connection
+    process: Any
+    is_ready: bool = False
+    chunks: dict[int, _Chunk] = field(default_factory=dict)
+
+    def end(self) -> str:
+        """Close the pipe, at which the process ends, and return how it ended."""
+        self.pipe.close()
+        self.process.join()
+        code = self.process.exitcode or 0
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
+class _Processes:
+    """Some stage processes. A context manager, which ends them."""
+
+    def __init__(self, started: Started, count: int) -> None:
+        self._started, self._deaths = started, 0
+        self._waiting: deque[_Chunk] = deque()
+        self._running = [self._start(careful=False) for _ in range(count)]
+
+    def __enter__(self) -> _Processes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._running:
+            process.end()
+
+    def rows(self, chunks: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """Yield the rows of each chunk. Raises the errors of the stage, ModelRefused, ProcessKilled."""
+        more, numbers = iter(chunks), iter(range(1 << 62))
+        while True:
+            for process in self._running:
+                while len(process.chunks) < 2 * self._started.threads:
+                    chunk = self._next(more)
+                    if chunk is None:
+                        break
+                    process.chunks[number := next(numbers)] = chunk
+                    with contextlib.suppress(OSError):  # it has died: `recv` finds out
+                        process.pipe.send((number, chunk.data))
+            if not any(process.chunks for process in self._running):
+                return
+            ready = wait([process.pipe for process in self._running])
+            for position, process in enumerate(self._running):
+                if process.pipe in ready:
+                    yield from self._received(position, process)
+
+    def _next(self, more: Iterator[pa.Table]) -> _Chunk | None:
+        if self._waiting:
+            return self._waiting.popleft()
+        table = next(more, None)
+        return None if table is None else _Chunk(as_ipc(table))
+
+    def _received(self, position: int, process: _Process) -> Iterator[pa.Table]:
+        try:
+            number, outcome = process.pipe.recv()
+        except (EOFError, OSError):
+            self._running[position] = self._replaced(process)
+            return
+        if isinstance(outcome, BaseException):
+            raise outcome
+        process.is_ready = True
+        if outcome is not None:
+            del process.chunks[number]
+            yield from_ipc(outcome)
+
+    def _replaced(self, process: _Process) -> _Process:
+        """Return a careful process in place of one that has died; its chunks are attempted again."""
+        how = process.end()
+        if not process.is_ready:
+            raise ModelRefused(
+                f"loading {self._started.model or 'the stage'} killed its process ({how}); see the log of the run"
+            )
+        self._deaths += 1
+        for chunk in process.chunks.values():
+            chunk.attempts += 1
+            self._waiting.append(chunk)
+        if self._deaths > MAX_RESTARTS or any(c.attempts > MAX_ATTEMPTS for c in self._waiting):
+            raise ProcessKilled(
+                f"a process of the run was killed ({how}) for the {self._deaths}th time; finished results are kept. "
+                "If memory ran out (SIGKILL), lower --threads or --megapixels; then run again"
+            )
+        return self._start(careful=True)
+
+    def _start(self, careful: bool) -> _Process:
+        context = multiprocessing.get_context("spawn")  # threads of this process hold locks
+        ours, theirs = context.Pipe()
+        arguments = theirs, self._started, careful, platform.node()
+        process = context.Process(target=serve_stage, args=arguments, name="stage")
+        process.start()
+        theirs.close()
+        return _Process(ours, process)

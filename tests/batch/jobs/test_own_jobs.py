@@ -1,0 +1,136 @@
+"""Jobs as processes of this machine: their logs, their ends, and what other processes see of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batch.jobs.control import JobOutcome, jobs_of
+from batch.jobs.own_jobs import OwnJobs, is_locked
+from model_store.errors import BadRequest
+from serve.settings import Settings
+
+JOB = "tests.batch.jobs.waiting_job"
+WAIT_S = 60
+
+
+@pytest.fixture
+def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OwnJobs]:
+    monkeypatch.setenv("RESIGHT_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("batch.jobs.own_jobs.END_S", 0.2)
+    jobs = OwnJobs(Settings(), "here")
+    yield jobs
+    for run_id in jobs.running():
+        jobs.stop(run_id)
+
+
+def others() -> OwnJobs:
+    """The jobs as another process sees them: it has started none."""
+    return OwnJobs(Settings(), "here")
+
+
+def start(jobs: OwnJobs, run_id: str, how: str = "waits") -> str:
+    return jobs.submit(JOB, run_id, ["--how", how, "--run-id", run_id], attended=False)
+
+
+def events(jobs: OwnJobs, job: str) -> tuple[JobOutcome, list[dict[str, Any]]]:
+    lines: list[dict[str, Any]] = []
+    outcome = jobs.tail(
+        job,
+        lambda line: lines.append(json.loads(line)) if line else None,
+        lambda: lines[-1]["event"] == "report",
+    )
+    return outcome, lines
+
+
+def wait_for(is_so: Callable[[], object]) -> None:
+    until_s = time.monotonic() + WAIT_S
+    while not is_so():
+        assert time.monotonic() < until_s, "it never came to that"
+        time.sleep(0.05)
+
+
+def began(jobs: OwnJobs, run_id: str) -> bool:
+    return any('"began"' in path.read_text() for path in jobs.log_files(run_id))
+
+
+def test_without_a_cluster_the_jobs_are_those_of_this_machine(jobs: OwnJobs) -> None:
+    assert isinstance(jobs_of(Settings()), OwnJobs)
+    assert "no cluster is up" in jobs_of(Settings()).where
+    assert "--here" in jobs_of(Settings(), here=True).where
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "last"), [("ends", 0, "report"), ("fails", 4, "run_failed")]
+)
+def test_its_lines_and_its_end_reach_the_one_that_started_it_and_others(
+    jobs: OwnJobs, how: str, code: int, last: str
+) -> None:
+    job = start(jobs, "r", how)
+    for seen_by in (jobs, others()):
+        outcome, lines = events(seen_by, job)
+        assert [line["event"] for line in lines] == ["job", "began", last]
+        assert (outcome.status, outcome.exit_code) == ("FAILED" if code else "SUCCEEDED", code)
+    assert others().job_of("r") == ("r", "r")
+    assert others().job_of() is None
+    assert others().running() == set()
+
+
+def test_a_running_job_is_seen_and_stopped_by_others(jobs: OwnJobs) -> None:
+    job = start(jobs, "r")
+    assert others().running() == {"r"}
+    assert others().job_of() == ("r", job)
+    wait_for(lambda: began(jobs, "r"))
+    assert others().stop("another") is None
+    assert others().stop("r") == job
+    assert others().running() == set()
+    assert events(jobs, job)[0] == JobOutcome("FAILED", 143, "exit code 143")
+    assert events(others(), job)[0].exit_code is None
+
+
+def test_a_run_is_started_again_once_it_has_ended_and_not_before(jobs: OwnJobs) -> None:
+    start(jobs, "r")
+    with pytest.raises(BadRequest, match="run r is running; follow it with 'resight runs attach r"):
+        start(jobs, "r")
+    jobs.stop("r")
+    assert events(jobs, start(jobs, "r", "ends"))[0].exit_code == 0
+    assert [path.name for path in sorted(jobs.log_files("r"))] == ["r-2.log", "r.log"]
+    assert others().job_of("r") == ("r", "r-2")
+
+
+def test_a_killed_job_is_not_running(jobs: OwnJobs) -> None:
+    job = start(jobs, "r")
+    (log,) = jobs.log_files("r")
+    os.kill(json.loads(log.read_text().splitlines()[0])["pid"], signal.SIGKILL)
+    outcome, _ = events(jobs, job)
+    assert outcome.killed_by == "SIGKILL"
+    assert not is_locked(log)
+    assert others().stop("r") is None
+
+
+def test_ctrl_c_stops_the_runs_of_the_command(jobs: OwnJobs) -> None:
+    start(jobs, "r")
+    words = jobs.interrupted(["r"])
+    assert "run the same command again" in words
+    assert jobs.running() == set()
+
+
+def test_an_attended_job_ends_with_the_process_that_started_it(jobs: OwnJobs) -> None:
+    code = (
+        "import sys, time; from batch.jobs.own_jobs import OwnJobs; from serve.settings import Settings; "
+        f"OwnJobs(Settings(), '').submit('{JOB}', 'r', ['--run-id', 'r'], attended=True); time.sleep(600)"
+    )
+    command = subprocess.Popen([sys.executable, "-c", code])
+    wait_for(lambda: began(jobs, "r"))
+    command.kill()
+    command.wait()
+    wait_for(lambda: not jobs.running())

@@ -1,0 +1,103 @@
+"""Stages in processes of this machine: every row once, whatever happens to a process; errors end the run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from archive.catalogue.ingest import ingest
+from archive.delta.tables import Tables
+from batch.pipeline.here import OwnProcesses
+from batch.pipeline.stage import Stage
+from batch.planning.passes import DetectPass
+from batch.planning.plan import Plan, plan_pass
+from batch.runs.scope import Scope
+from batch.runs.spec import RunSpec
+from model_store.errors import ModelRefused, ProcessKilled
+from model_store.store import ModelStore, ModelVersion
+from serve.settings import DetectArgs
+from tests.batch.pipeline.odd_stages import Broken, DiesAlways, DiesAtStart
+from tests.cluster.lethal import LethalStage
+from tests.fixtures_local import MODELS, jpeg, write_files
+
+IMAGES = 12
+SPEC = RunSpec(run_id="r", model="motion@1", chunk=2, threads=2)
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Tables:
+    names = [f"{n}.jpg" for n in range(IMAGES - 2)] + ["a-lethal.jpg", "z-lethal.jpg"]
+    write_files(tmp_path / "archive", {name: jpeg(shade=n) for n, name in enumerate(names)})
+    tables = Tables(str(tmp_path / "tables"))
+    ingest(tables, str(tmp_path / "archive"))
+    return tables
+
+
+def rows(
+    tables: Tables,
+    model: ModelVersion,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: type[Stage] | None = None,
+    **spec: Any,
+) -> list[dict[str, Any]]:
+    """Return the rows of a run with this stage."""
+    if stage is not None:
+        parts = (stage, (SPEC, model), SPEC.chunk)
+        monkeypatch.setattr(DetectPass, "stage", lambda *_: parts)
+    plan: Plan = plan_pass(tables, DetectPass(model), Scope())
+    host = OwnProcesses(ModelStore(str(MODELS)), DetectArgs(workers=1))
+    found = list(host.rows(SPEC.model_copy(update=spec), plan))
+    return [row for table in found for row in table.to_pylist()]
+
+
+@pytest.mark.parametrize("actors", [1, 3])
+def test_every_image_has_one_row_and_no_process_stays(
+    tables: Tables, motion: ModelVersion, monkeypatch: pytest.MonkeyPatch, actors: int
+) -> None:
+    found = rows(tables, motion, monkeypatch, actors=actors)
+    assert len({row["media_sha256"] for row in found}) == len(found) == IMAGES
+    assert {row["status"] for row in found} == {"ok"}
+    assert {row["inference_key"] for row in found} == {motion.info.inference_key}
+    stages = [p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())]
+    assert stages == []
+
+
+def test_an_image_that_kills_its_reader_is_a_failed_row(
+    tables: Tables, motion: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = rows(tables, motion, monkeypatch, LethalStage)
+    assert len({row["media_sha256"] for row in found}) == len(found) == IMAGES
+    failed = [row for row in found if row["status"] == "failed"]
+    assert [row["error_code"] for row in failed] == ["crashed_reader"] * 2
+    assert all("SIGSEGV" in row["error_detail"] for row in failed)
+
+
+@pytest.mark.parametrize(
+    ("stage", "error", "words"),
+    [
+        (Broken, ZeroDivisionError, "2 rows"),
+        (DiesAtStart, ModelRefused, r"loading motion@1 killed its process \(SIGSEGV\)"),
+        (DiesAlways, ProcessKilled, r"was killed \(SIGKILL\) .* lower --threads"),
+    ],
+)
+def test_other_deaths_and_errors_end_the_run(
+    tables: Tables,
+    motion: ModelVersion,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: type[Stage],
+    error: type[Exception],
+    words: str,
+) -> None:
+    with pytest.raises(error, match=words):
+        rows(tables, motion, monkeypatch, stage)
+
+
+def test_an_error_of_a_stage_has_its_traceback(
+    tables: Tables, motion: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ZeroDivisionError) as raised:
+        rows(tables, motion, monkeypatch, Broken)
+    assert "odd_stages.py" in "".join(raised.value.__notes__)
