@@ -76,8 +76,11 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster(subject: Subject | None = None) -> Iterator[Cluster]:
-    """Run a cluster during the block, with the measured model if it is not a shipped one."""
+def cluster(subject: Subject | None = None, here: bool = False) -> Iterator[Cluster]:
+    """Run a cluster during the block, with the measured model if it is not a shipped one.
+
+    With `here`, only its home exists: runs use processes of this machine, and there is no HTTP API.
+    """
     ended_by = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     strange = [key for key in os.environ if key.startswith("RESIGHT_") and key != "RESIGHT_APP"]
     kept = {key: value for key, value in os.environ.items() if key not in strange}
@@ -89,6 +92,9 @@ def cluster(subject: Subject | None = None) -> Iterator[Cluster]:
                 subject.store / subject.name, home / "models" / subject.name, dirs_exist_ok=True
             )
         environment = kept | {"RESIGHT_HOME": str(home), "RESIGHT_MODELS": str(home / "models")}
+        if here:
+            yield Cluster(home, "", os.getpid(), environment)
+            return
         try:
             resight(environment, "up", "--port", str(preferred_or_free(0)))
             state = read_state(Settings(home=str(home)))

@@ -27,7 +27,6 @@ from model_store.errors import ResightError
 from model_store.lazy_imports import lazy_imports
 from model_store.process_exit import final_exit
 from model_store.store import ModelStore
-from serve.cluster.deploy import detect_args
 from serve.cluster.head import join
 from serve.inference.os_priority import lower_process_priority
 from serve.log_config import configure_logs
@@ -61,12 +60,12 @@ def begin(settings: Settings, here: bool, attended: bool) -> None:
     lower_process_priority()
 
 
-def host_of(settings: Settings, store: ModelStore, here: bool) -> RunHost:
+def host_of(store: ModelStore, here: bool) -> RunHost:
     """Return the host that executes the stages of a run. Raises ClusterError."""
     if here:
         from batch.pipeline.here import OwnProcesses
 
-        return OwnProcesses(store, detect_args(settings))
+        return OwnProcesses(store)
     from batch.pipeline.on_cluster import ClusterHost
 
     return ClusterHost(store)
@@ -84,7 +83,7 @@ def carry_out(spec: PassSpec, dry_run: bool, here: bool, attended: bool) -> None
     from batch.runs.run import execute
 
     log: Any = structlog.get_logger(LOGGER)
-    log.info("report", **execute(spec, tables, store, host_of(settings, store, here)).as_dict())
+    log.info("report", **execute(spec, tables, store, host_of(store, here)).as_dict())
 
 
 def run_job(main: Callable[..., None], logger: str) -> None:

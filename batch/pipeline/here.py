@@ -27,7 +27,6 @@ from batch.runs.spec import PassSpec
 from model_store.errors import ModelRefused, ProcessKilled
 from model_store.machine import usable_cores
 from model_store.store import ModelStore, ModelVersion
-from serve.settings import DetectArgs
 
 CHUNK_IMAGES = 16
 """Limit of images per chunk: less than on a cluster, as a message costs less and the last chunks end together."""
@@ -40,10 +39,9 @@ MAX_RESTARTS, MAX_ATTEMPTS = 20, 3
 
 @dataclass(frozen=True, slots=True)
 class OwnProcesses:
-    """Implements `batch.pipeline.stage.RunHost` on this machine. `args` are those of the `detect` application."""
+    """Implements `batch.pipeline.stage.RunHost` on this machine."""
 
     store: ModelStore
-    args: DetectArgs
 
     @contextlib.contextmanager
     def leased(self, model: ModelVersion, run_id: str) -> Generator[None]:
@@ -52,17 +50,15 @@ class OwnProcesses:
 
     def threads(self, spec: PassSpec) -> int:
         count = _count(spec)
-        return count * spec.thread_count(count)
+        return count * (spec.threads or -(-usable_cores() // count))
 
     def rows(self, spec: PassSpec, plan: Plan) -> Iterator[pa.Table]:
         stage, arguments, size = plan.work.stage(spec)
         size = min(size, CHUNK_IMAGES)
         count = _count(spec)
-        args = self.args.model_copy(
-            update={"models": self.store.url, "workers": -(-self.args.worker_count() // count)}
-        )
         model = str(plan.model.id) if plan.work.needs_replica else ""
-        started = Started(stage, arguments, model, args, threads=spec.thread_count(count))
+        threads = self.threads(spec) // count
+        started = Started(stage, arguments, model, self.store.url, threads)
         chunks = (
             window.slice(start, size)
             for window in plan.windows(WINDOW_IMAGES)

@@ -26,6 +26,7 @@ from batch.runs.heartbeat import heartbeat
 from batch.runs.spec import PassSpec
 from model_store.deployment import read_pool
 from model_store.errors import ModelNotReady, ResightError
+from model_store.machine import usable_cores
 from model_store.store import ModelStore, ModelVersion
 from serve.app_names import APP, deployment_of
 from serve.cluster.handles import RayReplicas, deployed_pools
@@ -74,7 +75,7 @@ class ClusterHost:
                 replicas.lease(version, holder, 0.0)
 
     def threads(self, spec: PassSpec) -> int:
-        return (spec.actors or 1) * spec.thread_count()
+        return (spec.actors or 1) * _threads(spec)
 
     def rows(self, spec: PassSpec, plan: Plan) -> Iterator[pa.Table]:
         stage, arguments, size = plan.work.stage(spec)
@@ -132,7 +133,7 @@ def through(
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
-    threads = spec.thread_count()
+    threads = _threads(spec)
     part_rows = PART_CHUNKS * size
     parts = [
         ray.put(window.slice(start, part_rows)) for start in range(0, window.num_rows, part_rows)
@@ -156,6 +157,11 @@ def through(
         ),
     )
     yield from done.iter_batches(batch_size=None, batch_format="pyarrow")
+
+
+def _threads(spec: PassSpec) -> int:
+    """Return the threads of an actor: one more than cores, as some wait for replicas."""
+    return spec.threads or usable_cores() + 1
 
 
 def _remote_args() -> dict[str, Any]:

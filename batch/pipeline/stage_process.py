@@ -1,11 +1,10 @@
 """A process that runs a stage for `here.py`: chunks from a pipe, rows back.
 
-(number, rows of the plan) -> a thread: Stage.rows, its answers by an engine of this process -> (number, rows or error)
+(number, rows of the plan) -> a thread: Stage.rows, with the model of this process -> (number, rows or error)
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import pickle
 import signal
@@ -15,18 +14,20 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import cv2
 import pyarrow as pa
 
 from batch.pipeline.stage import Stage, StageProcess
 from model_store.names import parse_version
+from model_store.store import ModelStore
+from serve.inference.batcher import outcomes_of
+from serve.inference.chunks import Chunk, pack_answers, pack_logits
 from serve.inference.os_priority import lower_process_priority
+from serve.inference.workers import infer, make_items
 from serve.log_config import configure_logs
-from serve.settings import DetectArgs
-
-if TYPE_CHECKING:
-    from serve.inference.chunks import Chunk
+from serve.models.loader import Loader
 
 READY = -1
 """Number of the message that the stage is made and its model is loaded."""
@@ -39,7 +40,7 @@ class Started:
     stage: type[Stage]
     arguments: tuple[Any, ...]
     model: str
-    args: DetectArgs
+    store_url: str
     threads: int
 
 
@@ -56,23 +57,26 @@ def from_ipc(data: bytes) -> pa.Table:
         return reader.read_all()
 
 
-class OwnEngine:
-    """Implements `batch.pipeline.stage.Answers` with an engine of this process, which holds one version."""
+class OwnModel:
+    """Implements `batch.pipeline.stage.Answers` with a model of this process, in the thread that calls.
 
-    def __init__(self, args: DetectArgs, model: str) -> None:
-        """Verify and load the version. Raises ModelError."""
-        from serve.inference.engine import Engine
+    The thread has just prepared the images, so they are in the caches of its core, and no queue is needed.
+    """
 
-        self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, name="engine", daemon=True).start()
-        self._engine = Engine(args)
-        asyncio.run_coroutine_threadsafe(
-            self._engine.ensure(parse_version(model)), self._loop
-        ).result()
+    def __init__(self, store_url: str, version: str) -> None:
+        """Verify and load the version; each call of its session uses one thread. Raises ModelError."""
+        self._model = Loader(ModelStore(store_url), threads=1).load(parse_version(version))
 
     def answer(self, method: str, chunk: Chunk) -> Any:
-        call = getattr(self._engine, method)(chunk)
-        return asyncio.run_coroutine_threadsafe(call, self._loop).result()
+        key, items = make_items(self._model, chunk.items())
+        size = self._model.lane_batch.max
+        outcomes = [
+            outcome if isinstance(outcome, BaseException) else (outcome, 0.0)
+            for start in range(0, len(items), size)
+            for outcome in outcomes_of(infer, key, items[start : start + size])
+        ]
+        pack: Any = pack_answers if method == "detect_chunk" else pack_logits
+        return pack(self._model.info, outcomes)
 
 
 def serve_stage(pipe: Connection, started: Started, careful: bool, node: str) -> None:
@@ -87,10 +91,8 @@ def serve_stage(pipe: Connection, started: Started, careful: bool, node: str) ->
             pipe.send((number, outcome))
 
     try:
-        import cv2
-
         cv2.setNumThreads(1)
-        replicas = OwnEngine(started.args, started.model) if started.model else None
+        replicas = OwnModel(started.store_url, started.model) if started.model else None
         stage = started.stage(StageProcess(node, careful, replicas), *started.arguments)
     except Exception as error:
         send(READY, _sendable(error))

@@ -19,7 +19,6 @@ from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
     from model_store.config import Preprocess
-    from model_store.machine import usable_cores
 
 
 class PassSpec(Frozen):
@@ -42,7 +41,7 @@ class PassSpec(Frozen):
         ge=0,
         description="processes that read and decode images; 0: one, or without a cluster one for every 8 cores",
     )
-    threads: int = Field(default=0, ge=0, description="threads per actor; 0: cores + 1")
+    threads: int = Field(default=0, ge=0, description="threads per process; 0: by the cores")
     decode_on: str | None = Field(
         default=None,
         min_length=1,
@@ -58,10 +57,6 @@ class PassSpec(Frozen):
         default=100, ge=1, description="limit in megapixels; larger images fail as too_large"
     )
     stop: Stop = Stop()
-
-    def thread_count(self, processes: int = 1) -> int:
-        """Return the threads of each of these processes of a machine."""
-        return self.threads or -(-usable_cores() // processes) + 1
 
 
 class RunSpec(PassSpec):

@@ -307,7 +307,7 @@ class Batcher(Generic[K, T, R]):
 
     def _answer(self, lane: Lane, key: K, tickets: list[Ticket[T, R]]) -> None:
         started = time.perf_counter()
-        outcomes = self._outcomes(key, [ticket.item for ticket in tickets])
+        outcomes = outcomes_of(self._run, key, [ticket.item for ticket in tickets])
         elapsed = time.perf_counter() - started
         with self._lock:
             self._queues[lane].charge(key, elapsed)
@@ -317,17 +317,20 @@ class Batcher(Generic[K, T, R]):
         _deliver(tickets, outcomes, started)
         del tickets, outcomes  # an error's traceback holds this frame, which would hold the error
 
-    def _outcomes(self, key: K, items: list[T]) -> Sequence[R | BaseException]:
-        """Return the results of a batch. If it fails, run each item alone, so that only the bad one fails."""
-        try:
-            results = self._run(key, items)
-            if len(results) != len(items):
-                raise RuntimeError(f"{len(items)} images in, {len(results)} results out")
-            return results
-        except Exception as error:
-            if len(items) == 1:
-                return [error]
-            return [self._outcomes(key, [item])[0] for item in items]
+
+def outcomes_of(
+    run: Callable[[K, Sequence[T]], Sequence[R]], key: K, items: Sequence[T]
+) -> Sequence[R | BaseException]:
+    """Return the results of a batch. If it fails, run each item alone, so that only the bad one fails."""
+    try:
+        results = run(key, items)
+        if len(results) != len(items):
+            raise RuntimeError(f"{len(items)} images in, {len(results)} results out")
+        return results
+    except Exception as error:
+        if len(items) == 1:
+            return [error]
+        return [outcomes_of(run, key, [item])[0] for item in items]
 
 
 def _deliver(

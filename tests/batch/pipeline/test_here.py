@@ -18,7 +18,6 @@ from batch.runs.scope import Scope
 from batch.runs.spec import RunSpec
 from model_store.errors import ModelRefused, ProcessKilled
 from model_store.store import ModelStore, ModelVersion
-from serve.settings import DetectArgs
 from tests.batch.pipeline.odd_stages import Broken, DiesAlways, DiesAtStart
 from tests.cluster.lethal import LethalStage
 from tests.fixtures_local import MODELS, jpeg, write_files
@@ -48,7 +47,7 @@ def rows(
         parts = (stage, (SPEC, model), SPEC.chunk)
         monkeypatch.setattr(DetectPass, "stage", lambda *_: parts)
     plan: Plan = plan_pass(tables, DetectPass(model), Scope())
-    host = OwnProcesses(ModelStore(str(MODELS)), DetectArgs(workers=1))
+    host = OwnProcesses(ModelStore(str(MODELS)))
     found = list(host.rows(SPEC.model_copy(update=spec), plan))
     return [row for table in found for row in table.to_pylist()]
 
