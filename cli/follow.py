@@ -196,15 +196,21 @@ def follow(
 
 
 def facts_of(report: Mapping[str, Any], fmt: Format, tables: Tables) -> dict[str, Any]:
-    """Return the printed fields of a report, for JSON also counts and stages; note the first failed files."""
+    """Return the printed fields of a report, and note the first failed files.
+
+    For JSON also counts, stages, and the first failed files as `failed_files`.
+    """
+    more: dict[str, Any] = {}
     if report["run_id"] and report.get("counts", {}).get("failed"):
         with contextlib.suppress(StorageError):  # only the cluster's nodes may reach the tables
-            for line in failures(tables, report["run_id"]):
+            failed = failures(tables, report["run_id"])
+            more = {"failed_files": failed.files} if fmt is Format.json else {}
+            for line in failed.lines():
                 note(line)
     if report["run_id"] and report.get("partly_decoded"):
         note(partly_decoded(report["run_id"], report["partly_decoded"]))
     names = (*NAMES, "counts", "stages") if fmt is Format.json else NAMES
-    return {name: report[name] for name in names if name in report}
+    return {name: report[name] for name in names if name in report} | more
 
 
 def nothing_to_do(facts: Mapping[str, Any]) -> dict[str, Any]:

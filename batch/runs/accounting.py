@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass, replace
 from textwrap import shorten
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -133,8 +134,8 @@ def read_back(tables: Tables, plan: Plan, run_id: str) -> Counts:
 SHOWN = 5
 MAX_CHARS = 200
 _FAILED = """
-    select coalesce(any_value(path), media_sha256) as file, any_value(error_code) as code,
-        any_value(error_detail) as detail
+    select coalesce(any_value(path), media_sha256) as file, any_value(error_code) as error_code,
+        any_value(error_detail) as error_detail
     from {rows} left join images using (media_sha256) where status = 'failed' and run_id = {run} {more}
     group by media_sha256 order by file limit {most}
 """
@@ -156,16 +157,30 @@ def partly_decoded(run_id: str, images: int) -> str:
     return f'partly decoded, counted as ok or empty: {images}; see: resight sql "{statement}"'
 
 
-def failures(tables: Tables, run_id: str) -> list[str]:
-    """Return lines to print, none if nothing failed. Raises StorageError."""
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """The first files that failed in a run, by path (`file`, `error_code`, `error_detail`), and SQL that lists all."""
+
+    files: list[dict[str, Any]]
+    statement: str
+
+    def lines(self) -> list[str]:
+        """Return lines to print, none if nothing failed."""
+        lines = [
+            " ".join(("failed:", *(f"{value}:" for value in row.values())))[:-1]
+            for row in self.files
+        ]
+        hint = [f'all that failed: resight sql "{self.statement}"'] if lines else []
+        return [*(shorten(line, MAX_CHARS, placeholder=" …") for line in lines), *hint]
+
+
+def failures(tables: Tables, run_id: str) -> Failures:
+    """Return the failures of a run, none if it is unknown. Raises StorageError."""
     event = last_event(tables, run_id)
     if event is None:
-        return []
+        return Failures([], "")
     detects, run = event["kind"] == "detect", literal(run_id)
     rows = "all_results" if detects else "classifications"
     more = f"and inference_key = {literal(event['inference_key'])}" if detects else ""
     failed = query(tables, _FAILED.format(rows=rows, run=run, more=more, most=SHOWN)).to_pylist()
-    lines = [f"failed: {row['file']}: {row['code']}: {row['detail']}" for row in failed]
-    statement = _ALL.format(rows=rows, run=run)
-    hint = [f'all that failed: resight sql "{statement}"'] if lines else []
-    return [*(shorten(line, MAX_CHARS, placeholder=" …") for line in lines), *hint]
+    return Failures(failed, _ALL.format(rows=rows, run=run))

@@ -12,14 +12,16 @@ import pytest
 from archive.annotations.assertions import append
 from archive.delta.tables import Tables
 from archive.schemas import ASSERTIONS, MEDIA
-from archive.views.query import connect
+from archive.views.query import connect, query
 from archive.views.search import Wanted, find
 from archive.views.views import View, Views
 from batch.planning.passes import DetectPass
 from batch.planning.plan import Plan, make_plan
-from batch.runs.accounting import Counts, Tally, read_back
+from batch.runs.accounting import SHOWN, Counts, Tally, failures, read_back
+from batch.runs.record import RunLog
 from batch.runs.report import report_of_plan
 from batch.runs.scope import Scope
+from batch.runs.spec import RunSpec
 from model_store.errors import AccountingOpen, NothingWorked
 from model_store.images.decode import decode
 from model_store.store import ModelVersion
@@ -219,6 +221,20 @@ def test_images_with_damaged_data_are_counted_within_the_accounts(
     counts = read_back(tables, plan, RUN)
     assert (counts.ok, counts.empty, counts.partly_decoded) == (2, 1, 2)
     assert report_of_plan(plan, counts, {}).as_dict()["partly_decoded"] == 2
+
+
+def test_the_first_files_that_failed_are_named(tables: Tables, motion: ModelVersion) -> None:
+    plan = plan_of(tables, motion, "abcdefgh")
+    done(tables, plan, "a", "failed", run_id="earlier", error_code="decode")
+    done(tables, plan, "bcdefgh", "failed", error_code="decode")
+    log = RunLog(tables, RunSpec(run_id=RUN, model="motion"), motion.info)
+    log.write("failed", Counts(failed=7))
+    failed = failures(tables, RUN)
+    first = {"file": "b", "error_code": "decode", "error_detail": None}
+    assert (failed.files[0], len(failed.files)) == (first, SHOWN)
+    assert failed.lines()[0].startswith("failed: b: decode")
+    assert len(query(tables, failed.statement)) == 7
+    assert failures(tables, "unknown").lines() == []
 
 
 def test_an_image_is_empty_in_the_report_in_sql_and_over_http_alike(
