@@ -11,6 +11,7 @@ import pytest
 from pydantic.fields import FieldInfo
 
 from archive.schemas import TABLES
+from batch.filters.registry import FILTERS
 from batch.jobs.entry import SIGTERM_EXIT
 from batch.jobs.exit_codes import EXIT_CODES, exit_code
 from cli.follow import INTERRUPTED
@@ -101,6 +102,11 @@ def test_the_page_of_exit_codes_is_that_of_the_code() -> None:
 
 def test_the_page_of_commands_is_that_of_the_commands() -> None:
     assert cli_page.PAGE.read_text() == cli_page.page(), "run: python -m tests.support.cli_page"
+
+
+def test_every_filter_has_a_section() -> None:
+    sections = re.findall(r"^## (\S+)$", text("docs/reference/filter-kinds.md"), re.MULTILINE)
+    assert sorted(sections) == sorted(FILTERS)
 
 
 def test_every_folder_is_in_the_map() -> None:

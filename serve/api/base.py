@@ -70,7 +70,7 @@ async def require_known_parameters(request: Request) -> None:
 
 
 def _names(route: APIRoute) -> tuple[str, ...]:
-    """Return the names of a route's query parameters. Headers are not included: they are read in routes/headers.py."""
+    """Return the names of a route's query parameters. Headers are not included (serve/api/headers.py)."""
     names = (field.alias for field in get_flat_params(route.dependant))
     return tuple(name for name in names if name not in route.param_convertors)
 
