@@ -194,7 +194,7 @@ def _run(
     note(jobs.where)
 
     def start() -> str:
-        return submit_filters(specs, jobs, settings, attended=follow)
+        return submit_filters(specs, jobs, settings, followed=follow)
 
     run_ids = [spec.run_id for spec in specs]
     if not follow:

@@ -89,7 +89,7 @@ def run_to_end(
         note(jobs.where)
 
     def start() -> str:
-        return submit(spec, jobs, settings, attended=wait)
+        return submit(spec, jobs, settings, followed=wait)
 
     if not wait:
         return {"run_id": spec.run_id, "job": submitted(jobs, start, [spec.run_id])}

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import logging
 import sys
+from io import TextIOBase
+from typing import TextIO
 
 import structlog
 
 
-def configure_logs() -> None:
-    """Log JSON lines with an ISO 8601 time in UTC. Safe to call more than once."""
+def configure_logs(stream: TextIO | TextIOBase | None = None) -> None:
+    """Log JSON lines with an ISO 8601 time in UTC to a stream, standard output by default.
+
+    Safe to call more than once.
+    """
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -18,6 +23,6 @@ def configure_logs() -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+        logger_factory=structlog.PrintLoggerFactory(stream or sys.stdout),
         cache_logger_on_first_use=False,
     )

@@ -6,19 +6,17 @@
 from __future__ import annotations
 
 from batch.classify.spec import ClassifySpec
-from batch.jobs.entry import LOGGER, Attended, DryRun, Here, carry_out, run_job
+from batch.jobs.entry import LOGGER, DryRun, Here, carry_out, run_job
 from batch.runs.options import takes_spec
 
 
 @takes_spec(ClassifySpec, job=True)
-def main(
-    spec: ClassifySpec, dry_run: DryRun = False, here: Here = False, attended: Attended = False
-) -> None:
+def main(spec: ClassifySpec, dry_run: DryRun = False, here: Here = False) -> None:
     """Classify crops of the detections that the published view shows, and store the results.
 
     Example: python -m batch.classify --model efficientnet-lite0 --labels animal
     """
-    carry_out(spec, dry_run, here, attended)
+    carry_out(spec, dry_run, here)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import typer
 
 from archive.delta.tables import Tables
 from batch.filters.submitted import read_spec
-from batch.jobs.entry import Attended, Here, begin, run_job
+from batch.jobs.entry import Here, begin, run_job
 from serve.settings import Settings
 
 LOGGER = "resight.filter"
@@ -28,12 +28,11 @@ def main(
         ),
     ],
     here: Here = False,
-    attended: Attended = False,
 ) -> None:
     """Execute submitted filter runs in order. To submit one: resight filters run small-size"""
     settings = Settings()
     specs = [read_spec(settings.tables_url, name) for name in run_id]
-    begin(settings, here, attended)
+    begin(settings, here)
     from batch.filters import run
 
     judge = run.here

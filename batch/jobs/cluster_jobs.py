@@ -46,7 +46,7 @@ class ClusterJobs:
         self._settings, self._state = settings, state
         self.where = f"runs on the cluster at {state.endpoint if state else settings.address}"
 
-    def submit(self, module: str, run_id: str, words: Sequence[str], attended: bool) -> str:
+    def submit(self, module: str, run_id: str, words: Sequence[str], followed: bool) -> str:
         """Submit the job. `module` is one of JOBS, and the words include --run-id.
 
         Raises ClusterError if the cluster does not accept the job. Raises BadRequest if the run is running, or the

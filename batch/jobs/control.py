@@ -59,10 +59,10 @@ class Jobs(Protocol):
     where: str
     """Words on where the jobs run, and why there."""
 
-    def submit(self, module: str, run_id: str, words: Sequence[str], attended: bool) -> str:
+    def submit(self, module: str, run_id: str, words: Sequence[str], followed: bool) -> str:
         """Start `python -m MODULE WORDS` as the job of a run, and return its id.
 
-        `attended`: a command follows the job. Raises BadRequest if the run is running already.
+        `followed`: a command follows the job. Raises BadRequest if the run is running already.
         """
         ...
 
@@ -116,18 +116,18 @@ def on_cluster(settings: Settings) -> bool:
     return bool(settings.address) or read_state(settings) is not None
 
 
-def submit(spec: PassSpec, jobs: Jobs, settings: Settings, attended: bool) -> str:
+def submit(spec: PassSpec, jobs: Jobs, settings: Settings, followed: bool) -> str:
     """Submit a run over images; return the id of its job. Raises what `Jobs.submit` raises."""
     snips = isinstance(spec, RunSpec) and spec.snips
     if snips and settings.address and read_state(settings) is None and not settings.snips:
         raise BadRequest(
             "--snips on the cluster of RESIGHT_ADDRESS: set RESIGHT_SNIPS to a place that its nodes can reach"
         )
-    return jobs.submit(spec.job, spec.run_id, arguments(spec), attended)
+    return jobs.submit(spec.job, spec.run_id, arguments(spec), followed)
 
 
 def submit_filters(
-    specs: Sequence[FilterSpec], jobs: Jobs, settings: Settings, attended: bool = False
+    specs: Sequence[FilterSpec], jobs: Jobs, settings: Settings, followed: bool = False
 ) -> str:
     """Submit filter runs as one job, in their order; return its id. Raises what `Jobs.submit` raises, StorageError.
 
@@ -137,7 +137,7 @@ def submit_filters(
 
     keep_specs(settings.tables_url, specs)
     words = [word for spec in specs for word in ("--run-id", spec.run_id)]
-    return jobs.submit(MODULE, specs[0].run_id, words, attended)
+    return jobs.submit(MODULE, specs[0].run_id, words, followed)
 
 
 def require_alone(spec: PassSpec, jobs: Jobs, tables: Tables, store: ModelStore) -> None:

@@ -19,7 +19,6 @@ import typer
 
 from archive.delta.tables import Tables
 from batch.jobs.exit_codes import exit_code
-from batch.jobs.own_jobs import end_with_parent
 from batch.pipeline.stage import RunHost
 from batch.runs.options import require_model
 from batch.runs.spec import PassSpec
@@ -40,23 +39,15 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="print the plan and writ
 Here = Annotated[
     bool, typer.Option("--here", help="run in processes of this machine, without a cluster")
 ]
-Attended = Annotated[
-    bool, typer.Option("--attended", help="end with the process that has started this one")
-]
 SIGTERM_EXIT = 143
 """128 + SIGTERM, as in a shell; before the exit, results are committed and the run is recorded."""
 
 
-def begin(settings: Settings, here: bool, attended: bool) -> None:
-    """Connect to Ray unless the run is `here`, exit on SIGTERM, lower the priority. Raises ClusterError.
-
-    With `attended`, the process also ends once the one that has started it has ended.
-    """
+def begin(settings: Settings, here: bool) -> None:
+    """Connect to Ray unless the run is `here`, exit on SIGTERM, lower the priority. Raises ClusterError."""
     if not here:
         _connect(settings)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(SIGTERM_EXIT))  # after Ray has set its own
-    if attended:
-        end_with_parent()
     lower_process_priority()
 
 
@@ -71,7 +62,7 @@ def host_of(store: ModelStore, here: bool) -> RunHost:
     return ClusterHost(store)
 
 
-def carry_out(spec: PassSpec, dry_run: bool, here: bool, attended: bool) -> None:
+def carry_out(spec: PassSpec, dry_run: bool, here: bool) -> None:
     """Execute the run of a spec and log its report; with `dry_run`, print its plan. Raises ResightError."""
     require_model(spec)
     settings = Settings()
@@ -79,7 +70,7 @@ def carry_out(spec: PassSpec, dry_run: bool, here: bool, attended: bool) -> None
     if dry_run:
         print(json.dumps(dry_run_report(spec, tables, store)), flush=True)
         return
-    begin(settings, here, attended)
+    begin(settings, here)
     from batch.runs.run import execute
 
     log: Any = structlog.get_logger(LOGGER)
@@ -95,9 +86,14 @@ def run_job(main: Callable[..., None], logger: str) -> None:
         try:
             app()
         except ResightError as error:
-            log: Any = structlog.get_logger(logger)
-            log.error("run_failed", kind=type(error).__name__, error=str(error))
+            log_failure(error, logger)
             sys.exit(exit_code(error))
+
+
+def log_failure(error: ResightError, logger: str = LOGGER) -> None:
+    """Log `run_failed`, the last line of a job that fails."""
+    log: Any = structlog.get_logger(logger)
+    log.error("run_failed", kind=type(error).__name__, error=str(error))
 
 
 def _connect(settings: Settings) -> None:

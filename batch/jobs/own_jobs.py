@@ -1,12 +1,16 @@
-"""Jobs as processes of this machine, for homes without a cluster.
+"""Jobs of this machine, for homes without a cluster.
 
-submit --> python -m MODULE --here …; its output is HOME/logs/runs/NAME.log. The processes of a job hold the lock of
-that file, so a job is running exactly as long as its file is locked, even if it was killed.
+A job that a command follows runs in the process of the command; any other one is `python -m MODULE --here …`. The
+output of a job is HOME/logs/runs/NAME.log. Its processes hold the lock of that file, so a job is running exactly as
+long as its file is locked, even if it was killed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import importlib
+import io
 import itertools
 import json
 import os
@@ -16,18 +20,77 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import typer
+
 from batch.jobs.control import STOP_S, JobOutcome, is_running_words
-from batch.jobs.exit_codes import exit_code_of
-from model_store.errors import BadRequest, RunStalled, StorageUnreachable
+from batch.jobs.entry import log_failure
+from batch.jobs.exit_codes import exit_code, exit_code_of
+from model_store.errors import BadRequest, ResightError, RunStalled, StorageUnreachable
+from serve.log_config import configure_logs
 from serve.settings import Settings
 
 LOOK_S = 0.05
 HEAD_BYTES = 64 * 1024
 END_S = 10.0
 """Time in which a job that has written its report ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A job of this process that has not begun; `log` is locked."""
+
+    log: BinaryIO
+    module: str
+    words: list[str]
+
+    def run(self, on_line: Callable[[str], None]) -> JobOutcome:
+        """Run the job: its log lines go to its file and to `on_line`. The output of its processes goes to the file."""
+        app = typer.Typer(add_completion=False)
+        app.command()(importlib.import_module(self.module).main)
+        command = typer.main.get_command(app)
+        with self.log, _output_to(self.log):
+            configure_logs(_Lines(self.log, on_line))
+            try:
+                with command.make_context(self.module, self.words) as context:
+                    command.invoke(context)
+            except ResightError as error:
+                log_failure(error)
+                return JobOutcome("FAILED", exit_code(error), str(error))
+            except SystemExit as end:  # SIGTERM
+                return JobOutcome("STOPPED", int(end.code or 0), "stopped")
+            finally:
+                configure_logs()
+        return JobOutcome("SUCCEEDED", 0, "")
+
+
+class _Lines(io.TextIOBase):
+    """A stream of whole lines, to a file and a function."""
+
+    def __init__(self, log: BinaryIO, on_line: Callable[[str], None]) -> None:
+        self._log, self._on_line = log, on_line
+
+    def write(self, text: str) -> int:
+        self._log.write(text.encode())
+        if line := text.strip():
+            self._on_line(line)
+        return len(text)
+
+
+@contextlib.contextmanager
+def _output_to(log: BinaryIO) -> Iterator[None]:
+    """Let processes that are started in the block write to the file, and hold its lock."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(log.fileno(), 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 class OwnJobs:
@@ -37,24 +100,29 @@ class OwnJobs:
         self.where = where
         self._folder = settings.logs_path / "runs"
         self._started: dict[str, subprocess.Popen[bytes]] = {}
+        self._prepared: dict[str, _Prepared] = {}
 
-    def submit(self, module: str, run_id: str, words: Sequence[str], attended: bool) -> str:
-        """Start the process; with `attended`, it ends with this one. Raises BadRequest, StorageUnreachable."""
+    def submit(self, module: str, run_id: str, words: Sequence[str], followed: bool) -> str:
+        """Start the process; with `followed`, only prepare the job, which `tail` runs.
+
+        Raises BadRequest, StorageUnreachable.
+        """
         name, log = self._new_log(run_id)
-        flags = ["--here", *(["--attended"] if attended else [])]
+        fcntl.flock(log, fcntl.LOCK_EX)  # held by every process that has it as its output
+        if followed:
+            _write_head(log, os.getpid(), module, words)
+            self._prepared[name] = _Prepared(log, module, [*words, "--here"])
+            return name
         try:
             with log:
-                fcntl.flock(log, fcntl.LOCK_EX)  # held by every process that has it as its output
                 process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", module, *flags, *words],
+                    [sys.executable, "-P", "-m", module, "--here", *words],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    start_new_session=True,  # Ctrl-C is for the command
+                    start_new_session=True,  # it does not end with the terminal
                 )
-                runs = [words[at + 1] for at, word in enumerate(words) if word == "--run-id"]
-                head = {"event": "job", "pid": process.pid, "runs": runs, "module": module}
-                log.write(json.dumps(head).encode() + b"\n")
+                _write_head(log, process.pid, module, words)
         except OSError as error:
             raise StorageUnreachable(f"cannot start the run: {error}") from error
         self._started[name] = process
@@ -65,6 +133,8 @@ class OwnJobs:
         self, job: str, on_line: Callable[[str], None], enough: Callable[[], bool]
     ) -> JobOutcome:
         """Call `on_line` with each line of the job's log until its processes have ended."""
+        if prepared := self._prepared.pop(job, None):
+            return prepared.run(on_line)
         failed = ""
         with self._path(job).open("rb") as log:
             rest, ended = b"", False
@@ -106,9 +176,7 @@ class OwnJobs:
         return {run for _, runs, _ in self._jobs(running=True) for run in runs}
 
     def interrupted(self, run_ids: Sequence[str]) -> str:
-        """Stop the runs: they belong to the command."""
-        for run_id in run_ids:
-            self.stop(run_id)
+        """The runs have ended with the command."""
         return f"stopped run {', '.join(run_ids)}; committed results are kept: to continue, run the same command again"
 
     def log_files(self, run_id: str) -> list[Path]:
@@ -156,16 +224,10 @@ def is_locked(path: Path) -> bool:
     return False
 
 
-def end_with_parent() -> None:
-    """Send SIGTERM to this process once the process that has started it has ended."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, name="parent", daemon=True).start()
+def _write_head(log: BinaryIO, pid: int, module: str, words: Sequence[str]) -> None:
+    runs = [words[at + 1] for at, word in enumerate(words) if word == "--run-id"]
+    head = {"event": "job", "pid": pid, "runs": runs, "module": module}
+    log.write(json.dumps(head).encode() + b"\n")
 
 
 def _head(path: Path) -> dict[str, Any]:

@@ -135,8 +135,8 @@ def test_the_job_receives_the_spec_and_its_report_is_printed(
     told = facts(resight(*RUN, "--run-id", "r", "--labels", "animal", "--format", "json").ok())
     assert (told["run_id"], told["accounting"]) == ("r", "line")
     assert len(jobs.submitted) == 2  # the first job never started
-    module, run_id, words, attended = jobs.submitted[1]
-    assert (module, run_id, attended) == ("batch.classify", "r", True)
+    module, run_id, words, followed = jobs.submitted[1]
+    assert (module, run_id, followed) == ("batch.classify", "r", True)
     assert json.loads(words[words.index("--spec") + 1])["labels"] == ["animal"]
     assert is_job_of("r", " ".join(["python", "-m", module, *words]))
 

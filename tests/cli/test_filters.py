@@ -46,7 +46,7 @@ def asked(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> list[FilterSpec]:
     """Specs of the last submitted job, which runs in this process and reports like a job."""
     specs: list[FilterSpec] = []
 
-    def submit(these: Sequence[FilterSpec], *more: object, attended: bool) -> str:
+    def submit(these: Sequence[FilterSpec], *more: object, followed: bool) -> str:
         specs[:] = these
         return "job-1"
 

@@ -343,7 +343,7 @@ def test_a_second_run_of_a_model_is_refused_while_the_first_is_running(
     resight(*again, "--run-id", "first").ok()
     jobs.alive = {"2"}
     resight(*again).ok()
-    runs = [run_id for _, run_id, _, attended in jobs.submitted if not attended]
+    runs = [run_id for _, run_id, _, followed in jobs.submitted if not followed]
     assert (len(runs), runs[1]) == (3, "first")
 
 

@@ -20,8 +20,8 @@ class FakeJobs:
         self.alive: set[str] = set()
         self.stopped: list[str] = []
 
-    def submit(self, module: str, run_id: str, words: Sequence[str], attended: bool) -> str:
-        self.submitted.append((module, run_id, list(words), attended))
+    def submit(self, module: str, run_id: str, words: Sequence[str], followed: bool) -> str:
+        self.submitted.append((module, run_id, list(words), followed))
         return f"job-{len(self.submitted)}"
 
     def tail(

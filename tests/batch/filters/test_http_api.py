@@ -45,10 +45,10 @@ def started() -> list[FilterSpec]:
 @pytest.fixture
 def client(tables: Tables, started: list[FilterSpec]) -> TestClient:
     class Jobs(FakeJobs):
-        def submit(self, module: str, run_id: str, words: Sequence[str], attended: bool) -> str:
-            assert (module, attended, list(words)) == (MODULE, False, ["--run-id", run_id])
+        def submit(self, module: str, run_id: str, words: Sequence[str], followed: bool) -> str:
+            assert (module, followed, list(words)) == (MODULE, False, ["--run-id", run_id])
             started.append(read_spec(tables.url, run_id))
-            return super().submit(module, run_id, words, attended)
+            return super().submit(module, run_id, words, followed)
 
     return TestClient(build_runs_api(Settings(tables=tables.url), Jobs()))
 

@@ -165,7 +165,7 @@ def test_a_job_gets_the_place_and_never_the_keys(monkeypatch: pytest.MonkeyPatch
     passed = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
     for name in (*passed, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, f"of {name}")
-    ClusterJobs(settings).submit("batch.reprocess", "r", ["--run-id", "r"], attended=True)
+    ClusterJobs(settings).submit("batch.reprocess", "r", ["--run-id", "r"], followed=True)
     assert {n: v for n, v in told.items() if n.startswith("AWS_")} == {n: f"of {n}" for n in passed}
     assert told["RESIGHT_TABLES"] == "s3://b/tables"
 

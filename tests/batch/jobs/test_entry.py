@@ -88,7 +88,7 @@ def test_a_job_joins_first_then_takes_sigterm_and_gives_way(
     )
     before = signal.getsignal(signal.SIGTERM)
     try:
-        begin(Settings(), here=False, attended=False)
+        begin(Settings(), here=False)
         with pytest.raises(SystemExit) as ended:
             signal.raise_signal(signal.SIGTERM)
     finally:

@@ -39,7 +39,7 @@ def others() -> OwnJobs:
 
 
 def start(jobs: OwnJobs, run_id: str, how: str = "waits") -> str:
-    return jobs.submit(JOB, run_id, ["--how", how, "--run-id", run_id], attended=False)
+    return jobs.submit(JOB, run_id, ["--how", how, "--run-id", run_id], followed=False)
 
 
 def events(jobs: OwnJobs, job: str) -> tuple[JobOutcome, list[dict[str, Any]]]:
@@ -117,20 +117,49 @@ def test_a_killed_job_is_not_running(jobs: OwnJobs) -> None:
     assert others().stop("r") is None
 
 
-def test_ctrl_c_stops_the_runs_of_the_command(jobs: OwnJobs) -> None:
-    start(jobs, "r")
-    words = jobs.interrupted(["r"])
-    assert "run the same command again" in words
-    assert jobs.running() == set()
+COMMAND = f"""
+from batch.jobs.own_jobs import OwnJobs
+from serve.settings import Settings
+
+jobs = OwnJobs(Settings(), "")
+job = jobs.submit("{JOB}", "r", ["--run-id", "r"], followed=True)
+print(jobs.tail(job, lambda line: None, bool).exit_code)
+"""
+"""A command that follows its job."""
 
 
-def test_an_attended_job_ends_with_the_process_that_started_it(jobs: OwnJobs) -> None:
-    code = (
-        "import sys, time; from batch.jobs.own_jobs import OwnJobs; from serve.settings import Settings; "
-        f"OwnJobs(Settings(), '').submit('{JOB}', 'r', ['--run-id', 'r'], attended=True); time.sleep(600)"
-    )
-    command = subprocess.Popen([sys.executable, "-c", code])
+@pytest.mark.parametrize("how", ["ends", "fails"])
+def test_a_followed_job_runs_in_the_process_that_follows_it(
+    jobs: OwnJobs, capfd: pytest.CaptureFixture[str], how: str
+) -> None:
+    job = jobs.submit(JOB, "r", ["--how", how, "--run-id", "r"], followed=True)
+    assert others().running() == {"r"}
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        outcome, lines = events(jobs, job)
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    last = "run_failed" if how == "fails" else "report"
+    assert [line["event"] for line in lines] == ["began", last]
+    assert outcome.exit_code == (4 if how == "fails" else 0)
+    assert others().running() == set()
+    _, kept = events(others(), job)
+    assert kept[1:] == lines
+    assert kept[0]["pid"] == os.getpid()
+    assert capfd.readouterr().out == ""
+
+
+def test_a_followed_job_is_stopped_by_others(jobs: OwnJobs) -> None:
+    command = subprocess.Popen([sys.executable, "-c", COMMAND], stdout=subprocess.PIPE, text=True)
     wait_for(lambda: began(jobs, "r"))
-    command.kill()
-    command.wait()
-    wait_for(lambda: not jobs.running())
+    assert others().stop("r") == "r"
+    assert command.communicate(timeout=WAIT_S)[0] == "143\n"
+
+
+def test_ctrl_c_ends_a_followed_job_with_its_command(jobs: OwnJobs) -> None:
+    command = subprocess.Popen([sys.executable, "-c", COMMAND], stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: began(jobs, "r"))
+    command.send_signal(signal.SIGINT)
+    assert command.communicate(timeout=WAIT_S)[1].endswith("KeyboardInterrupt\n")
+    assert others().running() == set()
+    assert "run the same command again" in jobs.interrupted(["r"])

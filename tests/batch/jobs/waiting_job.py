@@ -1,4 +1,4 @@
-"""A job that does no work: `python -m tests.batch.jobs.waiting_job --here [--attended] --run-id ID --how HOW`.
+"""A job that does no work: `python -m tests.batch.jobs.waiting_job --here --run-id ID --how HOW`.
 
 It prints `began`, then `waits` for SIGTERM, `fails` or `ends` at once.
 """
@@ -12,7 +12,7 @@ from typing import Annotated
 import structlog
 import typer
 
-from batch.jobs.entry import Attended, Here, begin, run_job
+from batch.jobs.entry import Here, begin, run_job
 from model_store.errors import NothingWorked
 from serve.settings import Settings
 
@@ -21,10 +21,9 @@ def main(
     run_id: Annotated[str, typer.Option("--run-id")],
     how: str = "waits",
     here: Here = False,
-    attended: Attended = False,
 ) -> None:
     """Begin like a run."""
-    begin(Settings(), here, attended)
+    begin(Settings(), here)
     log = structlog.get_logger("resight.test")
     log.info("began", run_id=run_id)
     if how == "fails":
