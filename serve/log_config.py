@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
-from io import TextIOBase
 from typing import TextIO
 
 import structlog
 
 
-def configure_logs(stream: TextIO | TextIOBase | None = None) -> None:
+def configure_logs(stream: TextIO | None = None) -> None:
     """Log JSON lines with an ISO 8601 time in UTC to a stream, standard output by default.
 
     Safe to call more than once.

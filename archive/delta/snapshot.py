@@ -109,11 +109,11 @@ def _of_files(
 
 
 def read_only_files(url: str) -> FileSystem:
-    """Return the files of a table, in Arrow's own implementation; see the top of this file."""
+    """Return the files of the table at a URI of delta-rs, in Arrow's implementation; see the top of this file."""
     if is_local(url):
         return SubTreeFileSystem(path_of(url), LocalFileSystem())
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION", "us-east-1")
-    return SubTreeFileSystem(url.removeprefix("s3://"), _s3(s3_endpoint(), region))
+    return SubTreeFileSystem(unquote(url.removeprefix("s3://")), _s3(s3_endpoint(), region))
 
 
 @functools.lru_cache(maxsize=8)

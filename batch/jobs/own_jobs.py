@@ -1,7 +1,7 @@
 """Jobs of this machine, for homes without a cluster.
 
 A job that a command follows runs in the process of the command; any other one is `python -m MODULE --here …`. The
-output of a job is HOME/logs/runs/NAME.log. Its processes hold the lock of that file, so a job is running exactly as
+output of a job is HOME/logs/runs/NAME.log, and its processes hold the lock of that file. A job is running exactly as
 long as its file is locked, even if it was killed.
 """
 
@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO, cast
 
 import typer
 
@@ -53,7 +53,7 @@ class _Prepared:
         app.command()(importlib.import_module(self.module).main)
         command = typer.main.get_command(app)
         with self.log, _output_to(self.log):
-            configure_logs(_Lines(self.log, on_line))
+            configure_logs(cast(TextIO, _Lines(self.log, on_line)))
             try:
                 with command.make_context(self.module, self.words) as context:
                     command.invoke(context)

@@ -33,7 +33,8 @@ log = structlog.get_logger("resight.run")
 def arrivals(items: Iterable[T], tick_s: float) -> Generator[T | None]:
     """Yield the items in order, and None after every `tick_s` without one. Raises what the iterator raises.
 
-    The thread ends with the iterator or, once this generator is closed, after the next item.
+    The thread ends with the iterator or, once this generator is closed, after the next item. It then closes `items` if
+    they come from a generator, so that this ends its processes, also if a traceback still refers to it.
     """
     received: queue.Queue[tuple[str, T | BaseException | None]] = queue.Queue(AHEAD)
     closed = threading.Event()
@@ -47,6 +48,9 @@ def arrivals(items: Iterable[T], tick_s: float) -> Generator[T | None]:
             _put(received, ("end", None), closed)
         except BaseException as error:
             _put(received, ("error", error), closed)
+        finally:
+            if isinstance(items, Generator):
+                items.close()
 
     threading.Thread(target=drain, name="arrivals", daemon=True).start()
     try:

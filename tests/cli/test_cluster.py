@@ -187,10 +187,17 @@ def test_a_run_that_cannot_start_says_why(
     assert message in resight("reprocess", *words).refused(code)
 
 
-def test_a_run_with_something_to_do_needs_a_cluster(resight: Resight, home: Path) -> None:
+def test_the_cluster_of_an_address_must_answer(
+    resight: Resight, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run does not use this machine in its place."""
     shutil.copytree(MODELS, home / "models")
     resight("ingest", str(PHOTOS)).ok()
-    assert "start one with 'resight up'" in resight("reprocess", "--model", "motion").refused(8)
+    away = "http://127.0.0.1:9"
+    monkeypatch.setenv("RESIGHT_ADDRESS", away)
+    joined = lambda _: monkeypatch.setenv("RAY_API_SERVER_ADDRESS", away)  # noqa: E731
+    monkeypatch.setattr("batch.jobs.control.join", joined)
+    assert "does not answer" in resight("reprocess", "--model", "motion").refused(8)
 
 
 def test_a_dry_run_needs_no_cluster_and_writes_nothing(

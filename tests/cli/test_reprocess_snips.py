@@ -1,4 +1,4 @@
-"""`resight reprocess --snips` plans here: the cluster is only asked for when something is to be made."""
+"""`resight reprocess --snips` plans here: a job is only started when something is to be made."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+import cli.follow
 from archive.delta.tables import Tables
 from archive.schemas import SNIPS
 from batch.crops.settings import cut_of
@@ -24,9 +25,9 @@ from tests.fixtures_local import (
     rows_of,
     write_files,
 )
+from tests.support.jobs import FakeJobs
 
 RUN = ("reprocess", "--model", "motion", "--latest-per-camera")
-NO_CLUSTER = 8
 
 
 @pytest.fixture
@@ -83,19 +84,31 @@ def test_without_a_model_it_is_the_published_one_s(
     assert "model: motion@1" in done.err
 
 
-def test_snips_to_make_are_something_to_do(resight: Resight, seen: Tables) -> None:
+def test_snips_to_make_are_something_to_do(
+    resight: Resight, seen: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = FakeJobs()
+    monkeypatch.setattr(cli.follow, "jobs_of", lambda *_: jobs)
     json.loads(resight(*RUN, "--format", "json").ok())
-    resight(*RUN, "--snips").refused(NO_CLUSTER)
+    assert not jobs.submitted
+    resight(*RUN, "--snips", "--no-follow").ok()
+    assert len(jobs.submitted) == 1
 
 
-def test_with_all_of_them_there_it_ends_without_a_cluster(resight: Resight, seen: Tables) -> None:
+def test_with_all_of_them_there_no_job_is_started(
+    resight: Resight, seen: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = FakeJobs()
+    monkeypatch.setattr(cli.follow, "jobs_of", lambda *_: jobs)
     done(seen)
     before = rows_of(seen, "snips")
     facts = json.loads(resight(*RUN, "--snips", "--format", "json").ok())
     nothing = {"done": 0, "failed": 0, "files": 0, "bytes": 0}
     assert facts["snips"] == {"wanted": 2, "reused": 2} | nothing
     assert rows_of(seen, "snips") == before
-    resight(*RUN, "--snips", "--snip-quality", "50").refused(NO_CLUSTER)
+    assert not jobs.submitted
+    resight(*RUN, "--snips", "--snip-quality", "50", "--no-follow").ok()
+    assert len(jobs.submitted) == 1
 
 
 def test_a_setting_without_snips_is_refused(resight: Resight, seen: Tables) -> None:

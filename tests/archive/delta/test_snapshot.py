@@ -37,9 +37,9 @@ def test_its_files_are_opened_without_python(tables: Tables) -> None:
     """`Scanner.to_reader`, which DuckDB calls, keeps Python's lock, for which a file system in Python would wait."""
     put_results(tables, result_rows(["a"]))
     assert not isinstance(_base(dataset(tables.snapshot("results"), RESULTS)), PyFileSystem)
-    store = read_only_files("s3://bucket/tables/results")
+    store = read_only_files("s3://bucket/my%20tables/results")
     assert isinstance(store, SubTreeFileSystem)
-    assert (store.base_path, type(store.base_fs)) == ("bucket/tables/results/", S3FileSystem)
+    assert (store.base_path, type(store.base_fs)) == ("bucket/my tables/results/", S3FileSystem)
 
 
 def _base(files: ds.FileSystemDataset) -> FileSystem:

@@ -123,3 +123,21 @@ def test_closed_while_it_waits_it_ends_with_the_next_item() -> None:
     for thread in threads():
         thread.join(WAIT_S)
         assert not thread.is_alive()
+
+
+def test_a_source_is_closed_even_if_something_refers_to_it() -> None:
+    """As the traceback of the error does that ends a run; the source has processes, which its end stops."""
+    ended = threading.Event()
+
+    def endless() -> Iterator[int]:
+        try:
+            yield from itertools.count()
+        finally:
+            ended.set()
+
+    source = endless()
+    arrived = arrivals(source, WAIT_S)
+    assert next(arrived) == 0
+    arrived.close()
+    assert ended.wait(WAIT_S)
+    assert list(source) == []

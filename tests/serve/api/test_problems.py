@@ -49,6 +49,7 @@ STATUS_AND_EXIT_CODE = [
     (errors.NothingWorked, 500, 4),
     (errors.TooManyFailed, 500, 5),
     (errors.RunStalled, 500, 5),
+    (errors.ProcessKilled, 500, 5),
     (errors.GateClosed, 500, 5),
     (errors.ObjectiveMissed, 500, 5),
     (errors.LineageMismatch, 500, 5),
