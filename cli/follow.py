@@ -17,12 +17,21 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cli.output import Format, errors, note
-from model_store.errors import ClusterError, StorageError
+from model_store.errors import BadRequest, ClusterError, StorageError
 from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
     from archive.delta.tables import Tables
-    from batch.jobs.control import JobOutcome, Jobs, goes_on, jobs_of, require_alone, submit
+    from batch.jobs.control import (
+        JobOutcome,
+        Jobs,
+        goes_on,
+        is_running_words,
+        jobs_of,
+        require_alone,
+        running_elsewhere,
+        submit,
+    )
     from batch.planning.id_list import keep_ids
     from batch.planning.nothing_to_do import report_of_nothing
     from batch.runs.accounting import failures, partly_decoded
@@ -84,8 +93,11 @@ def run_to_end(
             return facts if fmt is not Format.table else nothing_to_do(facts)
         keep_ids(settings.tables_url, spec.scope.ids)
         jobs = jobs_of(settings, here)
+        elsewhere = running_elsewhere(jobs, settings)
+        if spec.run_id in elsewhere:
+            raise BadRequest(is_running_words(spec.run_id))
         if alone:
-            require_alone(spec, jobs, tables, store)
+            require_alone(spec, elsewhere | jobs.running(), tables, store)
         note(jobs.where)
 
     def start() -> str:
@@ -119,7 +131,7 @@ def _followed(
 
 
 def submitted(jobs: Jobs, start: Callable[[], str], run_ids: Sequence[str]) -> str:
-    """Submit a job with `start` and return its id. Exits with 130 at Ctrl-C."""
+    """Submit a job with `start` and return its id. At Ctrl-C, exits with 130 and notes whether the run continues."""
     with interruptible(lambda: _interrupted_submission(jobs, run_ids)):
         return start()
 
@@ -225,14 +237,14 @@ def _interrupted_submission(jobs: Jobs, run_ids: Sequence[str]) -> str:
 
     def query() -> None:
         with contextlib.suppress(ClusterError):
-            answers.append(jobs.job_of(run_ids[0]))
+            answers.append(run_ids[0] in jobs.running())
 
     thread = threading.Thread(target=query, daemon=True)
     thread.start()
     thread.join(ASK_S)
     if not answers:
         return f"interrupted while submitting the job; if the cluster has it, {goes_on(run_ids)}"
-    return jobs.interrupted(run_ids) if answers[0] else NOTHING
+    return goes_on(run_ids) if answers[0] else NOTHING
 
 
 def _events_to(on_event: Callable[[dict[str, Any]], None]) -> Callable[[str], None]:

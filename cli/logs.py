@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Annotated
 
 import typer
 
 from cli.output import note
+from model_store.errors import BadRequest, ClusterError
 from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
@@ -42,12 +44,16 @@ def logs(
     Times are UTC. Example: resight logs --follow
     """
     settings = Settings()
-    own = OwnJobs(settings, "").log_files(run) if run else []
-    folder = own[0].parent if own else cluster_logs.logs_folder(settings)
+    files = OwnJobs(settings, "").log_files(run) if run else []
+    own = bool(files)
+    with contextlib.suppress(
+        *([BadRequest, ClusterError] if own else [])
+    ):  # also jobs of the cluster
+        files += cluster_logs.run_files(settings, run) if run else []
+    folder = files[0].parent if own else cluster_logs.logs_folder(settings)
     if run is None:
         tail = cluster_logs.LogTail(lambda: cluster_logs.cluster_files(folder))
     else:
-        files = own or cluster_logs.run_files(settings, run)
         tail = cluster_logs.LogTail(lambda: files)
     lines = tail.look()[-most:]
     while True:

@@ -142,7 +142,9 @@ def attach(
 
 def _job(settings: Settings, run_id: str) -> tuple[Jobs, str, str] | None:
     """Return a run and its job, with the jobs that it is one of; None if there is none. Raises ClusterError."""
-    for jobs in all_jobs(settings):
+    hosts = all_jobs(settings)
+    hosts.sort(key=lambda jobs: not run_id or run_id not in jobs.running())
+    for jobs in hosts:
         if found := jobs.job_of(run_id):
             return jobs, *found
     return None

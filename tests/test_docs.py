@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from archive.schemas import TABLES
 from batch.filters.registry import FILTERS
-from batch.jobs.entry import SIGTERM_EXIT
+from batch.jobs.entry import SIGHUP_EXIT, SIGTERM_EXIT
 from batch.jobs.exit_codes import EXIT_CODES, exit_code
 from cli.follow import INTERRUPTED
 from model_store import errors
@@ -96,7 +96,7 @@ def test_the_page_of_exit_codes_is_that_of_the_code() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
     raised = [kind for kind in kinds if issubclass(kind, errors.ResightError)]
     assert shown == {kind.__name__: exit_code(kind.__new__(kind)) for kind in raised}
-    others = {0, INTERRUPTED, SIGTERM_EXIT}
+    others = {0, INTERRUPTED, SIGHUP_EXIT, SIGTERM_EXIT}
     assert {int(code) for code, *_ in rows} == {*EXIT_CODES.values(), *others}
 
 

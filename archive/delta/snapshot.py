@@ -112,15 +112,19 @@ def read_only_files(url: str) -> FileSystem:
     """Return the files of the table at a URI of delta-rs, in Arrow's implementation; see the top of this file."""
     if is_local(url):
         return SubTreeFileSystem(path_of(url), LocalFileSystem())
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION", "us-east-1")
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION", "")
     return SubTreeFileSystem(unquote(url.removeprefix("s3://")), _s3(s3_endpoint(), region))
 
 
 @functools.lru_cache(maxsize=8)
 def _s3(endpoint: str, region: str) -> S3FileSystem:
-    """Return a client of S3; `endpoint` is empty for Amazon's. It keeps its connections."""
+    """Return a client of S3, which keeps its connections. `endpoint` is empty for Amazon's.
+
+    If `region` is empty, that of the profile is used, or for another endpoint any.
+    """
+    region = region or ("us-east-1" if endpoint else "")
     timeouts_s = {"connect_timeout": S3_CONNECT_S, "request_timeout": S3_REQUEST_S}
-    return S3FileSystem(endpoint_override=endpoint or None, region=region, **timeouts_s)
+    return S3FileSystem(endpoint_override=endpoint or None, region=region or None, **timeouts_s)
 
 
 def file_paths(table: DeltaTable, inference_key: str | None = None) -> list[str]:

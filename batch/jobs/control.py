@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
@@ -17,7 +17,7 @@ from batch.planning.plan import pinned
 from batch.runs.options import arguments
 from batch.runs.spec import PassSpec, RunSpec
 from batch.schedule.archive_state import running_run
-from model_store.errors import BadRequest, Conflict, ModelError, StorageError
+from model_store.errors import BadRequest, ClusterError, Conflict, ModelError, StorageError
 from model_store.store import ModelStore
 from serve.cluster.head import join, read_state
 from serve.settings import Settings
@@ -140,13 +140,24 @@ def submit_filters(
     return jobs.submit(MODULE, specs[0].run_id, words, followed)
 
 
-def require_alone(spec: PassSpec, jobs: Jobs, tables: Tables, store: ModelStore) -> None:
-    """Raise Conflict if another run of the same model version is running as one of the jobs.
+def running_elsewhere(jobs: Jobs, settings: Settings) -> set[str]:
+    """Return the runs that are running as jobs of the other host; none if it does not answer."""
+    found: set[str] = set()
+    with contextlib.suppress(ClusterError):
+        for others in all_jobs(settings):
+            found |= others.running() if type(others) is not type(jobs) else set()
+    return found
+
+
+def require_alone(
+    spec: PassSpec, running: Collection[str], tables: Tables, store: ModelStore
+) -> None:
+    """Raise Conflict if one of the `running` runs is another one of the same model version.
 
     A run that was killed has no such job, and does not keep another from its images. Without access to the tables or
     the model, which only the cluster's nodes may have, nothing is checked.
     """
-    run, others = None, jobs.running() - {spec.run_id}
+    run, others = None, set(running) - {spec.run_id}
     with contextlib.suppress(ModelError, StorageError):
         model = pinned(store, spec.model)
         run = running_run(tables, model.info.inference_key, datetime.now(UTC), others)

@@ -39,8 +39,8 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="print the plan and writ
 Here = Annotated[
     bool, typer.Option("--here", help="run in processes of this machine, without a cluster")
 ]
-SIGTERM_EXIT = 143
-"""128 + SIGTERM, as in a shell; before the exit, results are committed and the run is recorded."""
+SIGHUP_EXIT, SIGTERM_EXIT = 129, 143
+"""128 + the signal, as in a shell; before the exit, results are committed and the run is recorded."""
 
 
 def begin(settings: Settings, here: bool) -> None:
@@ -48,6 +48,8 @@ def begin(settings: Settings, here: bool) -> None:
     if not here:
         _connect(settings)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(SIGTERM_EXIT))  # after Ray has set its own
+    if here and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # not under nohup
+        signal.signal(signal.SIGHUP, lambda *_: sys.exit(SIGHUP_EXIT))
     lower_process_priority()
 
 
@@ -90,7 +92,7 @@ def run_job(main: Callable[..., None], logger: str) -> None:
             sys.exit(exit_code(error))
 
 
-def log_failure(error: ResightError, logger: str = LOGGER) -> None:
+def log_failure(error: Exception, logger: str = LOGGER) -> None:
     """Log `run_failed`, the last line of a job that fails."""
     log: Any = structlog.get_logger(logger)
     log.error("run_failed", kind=type(error).__name__, error=str(error))

@@ -14,6 +14,7 @@ import io
 import itertools
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -21,15 +22,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
 
+import psutil
 import typer
 
 from batch.jobs.control import STOP_S, JobOutcome, is_running_words
 from batch.jobs.entry import log_failure
 from batch.jobs.exit_codes import exit_code, exit_code_of
-from model_store.errors import BadRequest, ResightError, RunStalled, StorageUnreachable
+from model_store.errors import BadRequest, Conflict, ResightError, RunStalled, StorageUnreachable
 from serve.log_config import configure_logs
 from serve.settings import Settings
 
@@ -49,6 +52,8 @@ class _Prepared:
 
     def run(self, on_line: Callable[[str], None]) -> JobOutcome:
         """Run the job: its log lines go to its file and to `on_line`. The output of its processes goes to the file."""
+        resource_tracker.ensure_running()  # otherwise it would hold the lock until the command ends
+        former = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP)
         app = typer.Typer(add_completion=False)
         app.command()(importlib.import_module(self.module).main)
         command = typer.main.get_command(app)
@@ -62,20 +67,26 @@ class _Prepared:
                 return JobOutcome("FAILED", exit_code(error), str(error))
             except SystemExit as end:  # SIGTERM
                 return JobOutcome("STOPPED", int(end.code or 0), "stopped")
+            except Exception as error:
+                log_failure(error)
+                raise
             finally:
                 configure_logs()
+                signal.signal(signal.SIGTERM, former[0])
+                signal.signal(signal.SIGHUP, former[1])
         return JobOutcome("SUCCEEDED", 0, "")
 
 
 class _Lines(io.TextIOBase):
-    """A stream of whole lines, to a file and a function."""
+    """A stream that writes whole lines to a file, and gives them to a function. A lock of structlog is around it."""
 
     def __init__(self, log: BinaryIO, on_line: Callable[[str], None]) -> None:
-        self._log, self._on_line = log, on_line
+        self._log, self._on_line, self._rest = log, on_line, ""
 
     def write(self, text: str) -> int:
-        self._log.write(text.encode())
-        if line := text.strip():
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self._log.write(f"{line}\n".encode())
             self._on_line(line)
         return len(text)
 
@@ -108,12 +119,13 @@ class OwnJobs:
         Raises BadRequest, StorageUnreachable.
         """
         name, log = self._new_log(run_id)
-        fcntl.flock(log, fcntl.LOCK_EX)  # held by every process that has it as its output
-        if followed:
-            _write_head(log, os.getpid(), module, words)
-            self._prepared[name] = _Prepared(log, module, [*words, "--here"])
-            return name
+        process = None
         try:
+            fcntl.flock(log, fcntl.LOCK_EX)  # held by every process that has it as its output
+            if followed:
+                _write_head(log, os.getpid(), module, words)
+                self._prepared[name] = _Prepared(log, module, [*words, "--here"])
+                return name
             with log:
                 process = subprocess.Popen(
                     [sys.executable, "-P", "-m", module, "--here", *words],
@@ -124,6 +136,8 @@ class OwnJobs:
                 )
                 _write_head(log, process.pid, module, words)
         except OSError as error:
+            if process is not None:  # a full disk: no command would find it
+                process.kill()
             raise StorageUnreachable(f"cannot start the run: {error}") from error
         self._started[name] = process
         threading.Thread(target=process.wait, daemon=True).start()  # no zombie in a server
@@ -154,11 +168,17 @@ class OwnJobs:
         return JobOutcome("FAILED", exit_code_of(failed), "its process was stopped or killed")
 
     def stop(self, run_id: str) -> str | None:
-        """Stop the job of a run, and wait until it has committed its results. Raises RunStalled."""
+        """Stop the job of a run, and wait until it has committed its results. Raises RunStalled, Conflict."""
         job = next((job for job, runs, _ in self._jobs(running=True) if run_id in runs), None)
         if job is None:
             return None
-        os.kill(_head(self._path(job))["pid"], signal.SIGTERM)
+        head = _head(self._path(job))
+        if head["node"] != platform.node():
+            raise Conflict(f"run {run_id} is running on {head['node']}: stop it there")
+        with contextlib.suppress(psutil.NoSuchProcess):
+            driver = psutil.Process(head["pid"])
+            if driver.create_time() <= head["at"] + 1:  # else another process has its id
+                driver.terminate()
         until_s = time.monotonic() + STOP_S
         while is_locked(self._path(job)):
             if time.monotonic() > until_s:
@@ -186,10 +206,11 @@ class OwnJobs:
     def _jobs(self, running: bool = False) -> Iterator[tuple[str, list[str], float]]:
         """Yield name, runs and start of each job."""
         for path in self._folder.glob("*.log"):
-            if running and not is_locked(path):
-                continue
-            if head := _head(path):
-                yield path.stem, head["runs"], path.stat().st_ctime
+            with contextlib.suppress(FileNotFoundError, PermissionError):  # of another user
+                if running and not is_locked(path):
+                    continue
+                if head := _head(path):
+                    yield path.stem, head["runs"], head["at"]
 
     def _new_log(self, run_id: str) -> tuple[str, BinaryIO]:
         """Create the log of a new job. Raises BadRequest if the run is running, StorageUnreachable."""
@@ -200,7 +221,7 @@ class OwnJobs:
                 return name, self._path(name).open("xb", buffering=0)
             except FileExistsError:
                 until_s = time.monotonic() + END_S
-                while run_id in _head(self._path(name)).get("runs", []) and is_locked(
+                while run_id in _head(self._path(name)).get("runs", [run_id]) and is_locked(
                     self._path(name)
                 ):
                     if time.monotonic() > until_s:
@@ -226,7 +247,8 @@ def is_locked(path: Path) -> bool:
 
 def _write_head(log: BinaryIO, pid: int, module: str, words: Sequence[str]) -> None:
     runs = [words[at + 1] for at, word in enumerate(words) if word == "--run-id"]
-    head = {"event": "job", "pid": pid, "runs": runs, "module": module}
+    where = {"node": platform.node(), "pid": pid, "at": time.time()}
+    head = {"event": "job", "runs": runs, "module": module, **where}
     log.write(json.dumps(head).encode() + b"\n")
 
 
@@ -235,7 +257,8 @@ def _head(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         for line in file.read(HEAD_BYTES).split(b"\n"):
             if line.startswith(b'{"event": "job"'):
-                return json.loads(line)
+                with contextlib.suppress(ValueError):  # cut short on a full disk
+                    return json.loads(line)
     return {}
 
 

@@ -114,15 +114,16 @@ COMPACT_EVERY = 500
 
 
 def into_table(
-    rows: Iterable[pa.Table],
+    rows: Iterable[pa.Table | None],
     tables: Tables,
     committer: Committer,
     stop: Stop,
     counts: Counts,
     arrived: Callable[[pa.Table], Counts],
 ) -> None:
-    """Write all of `rows`. `counts` are those before the first; `arrived` gets each table and returns the new counts.
+    """Write all of `rows`; None among them is a time without any.
 
+    `counts` are those before the first; `arrived` gets each table and returns the new counts.
     Raises TooManyFailed, RunStalled, TableConflict, StorageError, and what `rows` raises; rows that have arrived are
     committed then.
     """

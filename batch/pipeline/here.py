@@ -3,7 +3,7 @@
 windows of the plan -> chunks -> stage processes, each with the model and some threads -> tables of rows, in any order
 
 The driver only plans and commits, so an image that kills the process that reads it does not end the run: the process
-is replaced, and its successor finds that image by reading in child processes (`batch/pipeline/detect_stage.py`).
+is replaced, and in a detection run its successor finds that image by reading in child processes (`detect_stage.py`).
 Threads share one model; more processes help where the interpreter's lock limits one (docs/decisions/0028).
 """
 
@@ -33,6 +33,7 @@ CHUNK_IMAGES = 16
 WINDOW_IMAGES = 65_536
 CORES_PER_PROCESS = 8
 """Cores for which one process has enough threads."""
+TICK_S = 0.5
 MAX_RESTARTS, MAX_ATTEMPTS = 20, 3
 """Processes that may die in a run, and attempts at a chunk that is in work when its process dies."""
 
@@ -52,12 +53,12 @@ class OwnProcesses:
         count = _count(spec)
         return count * (spec.threads or -(-usable_cores() // count))
 
-    def rows(self, spec: PassSpec, plan: Plan) -> Iterator[pa.Table]:
+    def rows(self, spec: PassSpec, plan: Plan) -> Iterator[pa.Table | None]:
         stage, arguments, size = plan.work.stage(spec)
         size = min(size, CHUNK_IMAGES)
-        count = _count(spec)
+        count = min(_count(spec), -(-plan.todo // size))
         model = str(plan.model.id) if plan.work.needs_replica else ""
-        threads = self.threads(spec) // count
+        threads = self.threads(spec) // _count(spec)
         started = Started(stage, arguments, model, self.store.url, threads)
         chunks = (
             window.slice(start, size)
@@ -85,6 +86,7 @@ class _Process:
 
     pipe: Connection
     process: Any
+    careful: bool
     is_ready: bool = False
     chunks: dict[int, _Chunk] = field(default_factory=dict)
 
@@ -111,12 +113,16 @@ class _Processes:
         for process in self._running:
             process.end()
 
-    def rows(self, chunks: Iterable[pa.Table]) -> Iterator[pa.Table]:
-        """Yield the rows of each chunk. Raises the errors of the stage, ModelRefused, ProcessKilled."""
+    def rows(self, chunks: Iterable[pa.Table]) -> Iterator[pa.Table | None]:
+        """Yield the rows of each chunk, and None after a time without any.
+
+        A process that is not ready gets one chunk: it does not read yet, and the others may be faster.
+        Raises the errors of the stage, ModelRefused, ProcessKilled.
+        """
         more, numbers = iter(chunks), iter(range(1 << 62))
         while True:
             for process in self._running:
-                while len(process.chunks) < 2 * self._started.threads:
+                while len(process.chunks) < (2 * self._started.threads if process.is_ready else 1):
                     chunk = self._next(more)
                     if chunk is None:
                         break
@@ -125,7 +131,9 @@ class _Processes:
                         process.pipe.send((number, chunk.data))
             if not any(process.chunks for process in self._running):
                 return
-            ready = wait([process.pipe for process in self._running])
+            ready = wait([process.pipe for process in self._running], TICK_S)
+            if not ready:
+                yield None
             for position, process in enumerate(self._running):
                 if process.pipe in ready:
                     yield from self._received(position, process)
@@ -152,7 +160,7 @@ class _Processes:
     def _replaced(self, process: _Process) -> _Process:
         """Return a careful process in place of one that has died; its chunks are attempted again."""
         how = process.end()
-        if not process.is_ready:
+        if not (process.is_ready or process.careful):  # the first that loads the model
             raise ModelRefused(
                 f"loading {self._started.model or 'the stage'} killed its process ({how}); see the log of the run"
             )
@@ -174,4 +182,4 @@ class _Processes:
         process = context.Process(target=serve_stage, args=arguments, name="stage")
         process.start()
         theirs.close()
-        return _Process(ours, process)
+        return _Process(ours, process, careful)

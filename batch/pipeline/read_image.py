@@ -86,6 +86,7 @@ class _Child:
 
 def _work(pipe: Connection, function: Callable[..., Any]) -> None:
     """Serve calls until the caller has ended. If memory runs out, the kernel kills this process first."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
     with contextlib.suppress(EOFError):

@@ -47,8 +47,11 @@ class RunHost(Protocol):
         """Return the number of threads that read and decode, in all processes."""
         ...
 
-    def rows(self, spec: PassSpec, plan: Plan) -> Iterator[pa.Table]:
-        """Yield what the stage of the pass returns, in any order. Raises unknown errors of the stage."""
+    def rows(self, spec: PassSpec, plan: Plan) -> Iterator[pa.Table | None]:
+        """Yield what the stage of the pass returns, in any order, and perhaps None after a time without anything.
+
+        Raises unknown errors of the stage.
+        """
         ...
 
 

@@ -24,7 +24,6 @@ from model_store.names import parse_version
 from model_store.store import ModelStore
 from serve.inference.batcher import outcomes_of
 from serve.inference.chunks import Chunk, pack_answers, pack_logits
-from serve.inference.os_priority import lower_process_priority
 from serve.inference.workers import infer, make_items
 from serve.log_config import configure_logs
 from serve.models.loader import Loader
@@ -81,9 +80,13 @@ class OwnModel:
 
 def serve_stage(pipe: Connection, started: Started, careful: bool, node: str) -> None:
     """Serve chunks until the driver closes the pipe or ends; then end at once."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver
+    for received in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # they are for the driver, which closes the pipe
+        signal.signal(received, signal.SIG_IGN)
+    os.dup2(1, 2)  # the log of the job, also if its driver has a terminal
     configure_logs()
-    lower_process_priority()
     sending = threading.Lock()
 
     def send(number: int, outcome: object) -> None:

@@ -139,7 +139,15 @@ def test_a_home_without_a_cluster_has_no_logs(logs: Path, resight: Resight) -> N
 
 
 def test_the_log_of_a_run_on_this_machine_needs_no_cluster(resight: Resight, home: Path) -> None:
-    job = json.dumps({"event": "job", "pid": 1, "runs": ["r"], "module": "batch.reprocess"})
+    head = {
+        "event": "job",
+        "runs": ["r"],
+        "module": "batch.reprocess",
+        "node": "n",
+        "pid": 1,
+        "at": 1.0,
+    }
+    job = json.dumps(head)
     write(home / "logs" / "runs" / "r.log", job, ours(1, "planned", requested=3))
     done = resight("logs", "--run", "r")
     assert "r  info planned requested=3" in done.ok()

@@ -118,9 +118,11 @@ def test_a_killed_job_is_not_running(jobs: OwnJobs) -> None:
 
 
 COMMAND = f"""
+import signal
 from batch.jobs.own_jobs import OwnJobs
 from serve.settings import Settings
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored if the tests run in the background
 jobs = OwnJobs(Settings(), "")
 job = jobs.submit("{JOB}", "r", ["--run-id", "r"], followed=True)
 print(jobs.tail(job, lambda line: None, bool).exit_code)

@@ -49,7 +49,7 @@ def rows(
     plan: Plan = plan_pass(tables, DetectPass(model), Scope())
     host = OwnProcesses(ModelStore(str(MODELS)))
     found = list(host.rows(SPEC.model_copy(update=spec), plan))
-    return [row for table in found for row in table.to_pylist()]
+    return [row for table in found if table is not None for row in table.to_pylist()]
 
 
 @pytest.mark.parametrize("actors", [1, 3])
