@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -44,16 +44,12 @@ def logs(
     Times are UTC. Example: resight logs --follow
     """
     settings = Settings()
-    files = OwnJobs(settings, "").log_files(run) if run else []
-    own = bool(files)
-    with contextlib.suppress(
-        *([BadRequest, ClusterError] if own else [])
-    ):  # also jobs of the cluster
-        files += cluster_logs.run_files(settings, run) if run else []
-    folder = files[0].parent if own else cluster_logs.logs_folder(settings)
+    own = OwnJobs(settings, "").log_files(run) if run else []
+    folder = own[0].parent if own else cluster_logs.logs_folder(settings)
     if run is None:
         tail = cluster_logs.LogTail(lambda: cluster_logs.cluster_files(folder))
     else:
+        files = [*own, *_of_cluster(settings, run, required=not own)]
         tail = cluster_logs.LogTail(lambda: files)
     lines = tail.look()[-most:]
     while True:
@@ -67,3 +63,13 @@ def logs(
         note(f"log files of runs on this machine: {folder}")
         return
     note(f"other log files of Ray: {folder}; log of its start: {settings.logs_path / 'ray.log'}")
+
+
+def _of_cluster(settings: Settings, run: str, required: bool) -> list[Path]:
+    """Return the logs of a run's jobs on the cluster. Raises BadRequest or ClusterError if they are `required`."""
+    try:
+        return cluster_logs.run_files(settings, run)
+    except (BadRequest, ClusterError):
+        if required:
+            raise
+        return []

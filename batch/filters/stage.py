@@ -14,6 +14,7 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 
+from archive.delta.arrow_stream import as_stream, from_stream
 from batch.filters.evaluate import Evaluated, Question, Tally, evaluate
 from model_store.machine import usable_cores
 from serve.inference.os_priority import lower_process_priority
@@ -36,10 +37,7 @@ class JudgeStage:
 
     def _judged(self, number: int) -> dict[str, Any]:
         evaluated = evaluate(ray.get(self._parts[number]), self._question)
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, evaluated.rows.schema) as writer:
-            writer.write_table(evaluated.rows)
-        return {"rows": sink.getvalue().to_pybytes(), **evaluated.tally.as_dict()}
+        return {"rows": as_stream(evaluated.rows), **evaluated.tally.as_dict()}
 
 
 def on_cluster(parts: Iterable[pa.Table], question: Question, actors: int) -> Iterator[Evaluated]:
@@ -64,5 +62,4 @@ def on_cluster(parts: Iterable[pa.Table], question: Question, actors: int) -> It
 
 
 def _evaluated(row: dict[str, Any]) -> Evaluated:
-    with pa.ipc.open_stream(row.pop("rows")) as reader:
-        return Evaluated(reader.read_all(), Tally(**row))
+    return Evaluated(from_stream(row.pop("rows")), Tally(**row))

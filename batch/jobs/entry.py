@@ -1,6 +1,6 @@
 """Start and end a job, for every kind of run, on a cluster or on this machine.
 
-python -m batch.… --run_job--> JSON lines and an exit code; begin(settings, place) -> a driver of low priority.
+python -m batch.… --run_job--> JSON lines and an exit code; begin(settings, here) -> a driver of low priority.
 Only a driver on a cluster imports Ray.
 """
 

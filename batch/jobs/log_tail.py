@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from model_store.errors import ClusterError
 
@@ -75,20 +75,25 @@ async def job_log(job: JobState, folder: Path | None) -> AsyncGenerator[str]:
             ) from error
         return
     with file.open("rb") as log:
-        rest, ended = b"", False
-        while True:
-            more = log.read()
-            if more:
-                whole, line_end, rest = (rest + more).rpartition(b"\n")
-                if line_end:
-                    yield (whole + line_end).decode(errors="replace")
-            elif ended:
-                break
+        for text in growing(log, lambda: job.end() is not None):
+            if text:
+                yield text
             else:
                 await asyncio.sleep(LOOK_S)
-            ended = job.end() is not None
-        if rest:
-            yield rest.decode(errors="replace") + "\n"
+
+
+def growing(log: BinaryIO, ended: Callable[[], bool]) -> Iterator[str]:
+    """Yield the whole lines that a log gets, an empty text if there are none, until all are read and `ended()` is true.
+
+    The caller waits after an empty text.
+    """
+    rest, last = b"", False
+    while not last:
+        last = ended()  # before reading, so that nothing is missed
+        whole, line_end, rest = (rest + log.read()).rpartition(b"\n")
+        yield (whole + line_end).decode(errors="replace")
+    if rest:
+        yield rest.decode(errors="replace") + "\n"
 
 
 async def _appears(file: Path, job: JobState) -> bool:

@@ -32,11 +32,11 @@ import typer
 from batch.jobs.control import STOP_S, JobOutcome, is_running_words
 from batch.jobs.entry import log_failure
 from batch.jobs.exit_codes import exit_code, exit_code_of
+from batch.jobs.log_tail import LOOK_S, growing
 from model_store.errors import BadRequest, Conflict, ResightError, RunStalled, StorageUnreachable
 from serve.log_config import configure_logs
 from serve.settings import Settings
 
-LOOK_S = 0.05
 HEAD_BYTES = 64 * 1024
 END_S = 10.0
 """Time in which a job that has written its report ends."""
@@ -78,7 +78,7 @@ class _Prepared:
 
 
 class _Lines(io.TextIOBase):
-    """A stream that writes whole lines to a file, and gives them to a function. A lock of structlog is around it."""
+    """A stream that writes whole lines to a file, and gives them to a function. Structlog locks it around each line."""
 
     def __init__(self, log: BinaryIO, on_line: Callable[[str], None]) -> None:
         self._log, self._on_line, self._rest = log, on_line, ""
@@ -149,16 +149,13 @@ class OwnJobs:
         """Call `on_line` with each line of the job's log until its processes have ended."""
         if prepared := self._prepared.pop(job, None):
             return prepared.run(on_line)
-        failed = ""
-        with self._path(job).open("rb") as log:
-            rest, ended = b"", False
-            while not ended:
-                ended = not is_locked(self._path(job))  # before reading, so that nothing is missed
-                *lines, rest = (rest + log.read()).split(b"\n")
-                for line in lines:
+        failed, path = "", self._path(job)
+        with path.open("rb") as log:
+            for text in growing(log, lambda: not is_locked(path)):
+                for line in text.splitlines():
                     failed = _failure(line) or failed
-                    on_line(line.decode(errors="replace"))
-                if not lines and not ended:
+                    on_line(line)
+                if not text:
                     time.sleep(LOOK_S)
         if job in self._started:
             code = self._started[job].wait()
@@ -169,10 +166,10 @@ class OwnJobs:
 
     def stop(self, run_id: str) -> str | None:
         """Stop the job of a run, and wait until it has committed its results. Raises RunStalled, Conflict."""
-        job = next((job for job, runs, _ in self._jobs(running=True) if run_id in runs), None)
-        if job is None:
+        jobs = self._jobs(running=True)
+        job, head = next((one for one in jobs if run_id in one[1]["runs"]), ("", {}))
+        if not job:
             return None
-        head = _head(self._path(job))
         if head["node"] != platform.node():
             raise Conflict(f"run {run_id} is running on {head['node']}: stop it there")
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -188,12 +185,12 @@ class OwnJobs:
 
     def job_of(self, run_id: str = "") -> tuple[str, str] | None:
         jobs = self._jobs(running=not run_id)
-        found = [job for job in jobs if run_id in job[1] or not run_id]
-        newest = max(found, key=lambda job: job[2], default=None)
-        return (run_id or newest[1][0], newest[0]) if newest else None
+        found = [one for one in jobs if run_id in one[1]["runs"] or not run_id]
+        job, head = max(found, key=lambda one: one[1]["at"], default=("", {}))
+        return (run_id or head["runs"][0], job) if job else None
 
     def running(self) -> set[str]:
-        return {run for _, runs, _ in self._jobs(running=True) for run in runs}
+        return {run for _, head in self._jobs(running=True) for run in head["runs"]}
 
     def interrupted(self, run_ids: Sequence[str]) -> str:
         """The runs have ended with the command."""
@@ -201,16 +198,16 @@ class OwnJobs:
 
     def log_files(self, run_id: str) -> list[Path]:
         """Return the logs of a run's jobs."""
-        return [self._path(job) for job, runs, _ in self._jobs() if run_id in runs]
+        return [self._path(job) for job, head in self._jobs() if run_id in head["runs"]]
 
-    def _jobs(self, running: bool = False) -> Iterator[tuple[str, list[str], float]]:
-        """Yield name, runs and start of each job."""
+    def _jobs(self, running: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the name of each job and the head of its log."""
         for path in self._folder.glob("*.log"):
             with contextlib.suppress(FileNotFoundError, PermissionError):  # of another user
                 if running and not is_locked(path):
                     continue
                 if head := _head(path):
-                    yield path.stem, head["runs"], head["at"]
+                    yield path.stem, head
 
     def _new_log(self, run_id: str) -> tuple[str, BinaryIO]:
         """Create the log of a new job. Raises BadRequest if the run is running, StorageUnreachable."""
@@ -262,10 +259,10 @@ def _head(path: Path) -> dict[str, Any]:
     return {}
 
 
-def _failure(line: bytes) -> str:
+def _failure(line: str) -> str:
     """Return the name of the error that a line reports, or an empty text."""
     try:
-        event = json.loads(line) if b"run_failed" in line else {}
+        event = json.loads(line) if "run_failed" in line else {}
     except ValueError:
         return ""
     return str(event.get("kind", "")) if event.get("event") == "run_failed" else ""

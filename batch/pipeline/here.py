@@ -10,6 +10,7 @@ Threads share one model; more processes help where the interpreter's lock limits
 from __future__ import annotations
 
 import contextlib
+import itertools
 import multiprocessing
 import platform
 import signal
@@ -21,7 +22,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from batch.pipeline.stage_process import Started, as_ipc, from_ipc, serve_stage
+from archive.delta.arrow_stream import as_stream, from_stream
+from batch.pipeline.stage_process import Started, serve_stage
 from batch.planning.plan import Plan
 from batch.runs.spec import PassSpec
 from model_store.errors import ModelRefused, ProcessKilled
@@ -50,16 +52,14 @@ class OwnProcesses:
         yield
 
     def threads(self, spec: PassSpec) -> int:
-        count = _count(spec)
-        return count * (spec.threads or -(-usable_cores() // count))
+        return _processes(spec) * _threads(spec)
 
     def rows(self, spec: PassSpec, plan: Plan) -> Iterator[pa.Table | None]:
         stage, arguments, size = plan.work.stage(spec)
         size = min(size, CHUNK_IMAGES)
-        count = min(_count(spec), -(-plan.todo // size))
+        count = min(_processes(spec), -(-plan.todo // size))
         model = str(plan.model.id) if plan.work.needs_replica else ""
-        threads = self.threads(spec) // _count(spec)
-        started = Started(stage, arguments, model, self.store.url, threads)
+        started = Started(stage, arguments, model, self.store.url, _threads(spec))
         chunks = (
             window.slice(start, size)
             for window in plan.windows(WINDOW_IMAGES)
@@ -69,9 +69,14 @@ class OwnProcesses:
             yield from processes.rows(chunks)
 
 
-def _count(spec: PassSpec) -> int:
-    """Return the number of processes."""
+def _processes(spec: PassSpec) -> int:
+    """Return the maximum number of processes."""
     return spec.actors or -(-usable_cores() // CORES_PER_PROCESS)
+
+
+def _threads(spec: PassSpec) -> int:
+    """Return the threads of each process."""
+    return spec.threads or -(-usable_cores() // _processes(spec))
 
 
 @dataclass(slots=True)
@@ -119,7 +124,7 @@ class _Processes:
         A process that is not ready gets one chunk: it does not read yet, and the others may be faster.
         Raises the errors of the stage, ModelRefused, ProcessKilled.
         """
-        more, numbers = iter(chunks), iter(range(1 << 62))
+        more, numbers = iter(chunks), itertools.count()
         while True:
             for process in self._running:
                 while len(process.chunks) < (2 * self._started.threads if process.is_ready else 1):
@@ -142,7 +147,7 @@ class _Processes:
         if self._waiting:
             return self._waiting.popleft()
         table = next(more, None)
-        return None if table is None else _Chunk(as_ipc(table))
+        return None if table is None else _Chunk(as_stream(table))
 
     def _received(self, position: int, process: _Process) -> Iterator[pa.Table]:
         try:
@@ -155,7 +160,7 @@ class _Processes:
         process.is_ready = True
         if outcome is not None:
             del process.chunks[number]
-            yield from_ipc(outcome)
+            yield from_stream(outcome)
 
     def _replaced(self, process: _Process) -> _Process:
         """Return a careful process in place of one that has died; its chunks are attempted again."""

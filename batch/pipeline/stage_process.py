@@ -17,8 +17,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import cv2
-import pyarrow as pa
 
+from archive.delta.arrow_stream import as_stream, from_stream
 from batch.pipeline.stage import Stage, StageProcess
 from model_store.names import parse_version
 from model_store.store import ModelStore
@@ -41,19 +41,6 @@ class Started:
     model: str
     store_url: str
     threads: int
-
-
-def as_ipc(table: pa.Table) -> bytes:
-    """Return the rows of a table, without the rest of the buffers that it is a slice of."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return sink.getvalue().to_pybytes()
-
-
-def from_ipc(data: bytes) -> pa.Table:
-    with pa.ipc.open_stream(data) as reader:
-        return reader.read_all()
 
 
 class OwnModel:
@@ -80,11 +67,8 @@ class OwnModel:
 
 def serve_stage(pipe: Connection, started: Started, careful: bool, node: str) -> None:
     """Serve chunks until the driver closes the pipe or ends; then end at once."""
-    for received in (
-        signal.SIGINT,
-        signal.SIGTERM,
-    ):  # they are for the driver, which closes the pipe
-        signal.signal(received, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # both are for the driver, which closes the pipe
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.dup2(1, 2)  # the log of the job, also if its driver has a terminal
     configure_logs()
     sending = threading.Lock()
@@ -112,7 +96,7 @@ def serve_stage(pipe: Connection, started: Started, careful: bool, node: str) ->
 
 def _run(stage: Stage, send: Callable[[int, object], None], number: int, data: bytes) -> None:
     try:
-        outcome: object = as_ipc(stage.rows(from_ipc(data)))
+        outcome: object = as_stream(stage.rows(from_stream(data)))
     except BaseException as error:
         outcome = _sendable(error)
     send(number, outcome)

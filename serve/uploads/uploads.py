@@ -16,6 +16,7 @@ import pyarrow as pa
 import structlog
 
 from archive.catalogue.uploads import Kept, keep, require_free
+from archive.delta.arrow_stream import as_stream, from_stream
 from archive.delta.result_columns import detection_columns
 from archive.schemas import MEDIA, RESULTS
 from archive.views.search import Found, Wanted
@@ -41,13 +42,13 @@ class Upload:
         return self.media.nbytes + self.result.nbytes
 
     def packed(self) -> tuple[bytes, bytes]:
-        """Return both rows in Arrow's stream format, which is made twenty times faster than a pickled table."""
-        return _stream(self.media), _stream(self.result)
+        """Return both rows as bytes."""
+        return as_stream(self.media), as_stream(self.result)
 
     @staticmethod
     def unpacked(packed: tuple[bytes, bytes]) -> Upload:
         """Return the rows of `packed()`."""
-        media, result = (pa.ipc.open_stream(stream).read_all() for stream in packed)
+        media, result = map(from_stream, packed)
         return Upload(media, result)
 
     @staticmethod
@@ -75,13 +76,6 @@ class Upload:
             pa.Table.from_pylist([media_row], schema=MEDIA),
             pa.Table.from_pylist([result], schema=RESULTS),
         )
-
-
-def _stream(rows: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, rows.schema) as stream:
-        stream.write_table(rows)
-    return sink.getvalue().to_pybytes()
 
 
 WRITERS = 8

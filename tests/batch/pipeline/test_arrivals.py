@@ -126,7 +126,7 @@ def test_closed_while_it_waits_it_ends_with_the_next_item() -> None:
 
 
 def test_a_source_is_closed_even_if_something_refers_to_it() -> None:
-    """As the traceback of the error does that ends a run; the source has processes, which its end stops."""
+    """The traceback of the error that ends a run refers to it, and closing it ends the processes of the run."""
     ended = threading.Event()
 
     def endless() -> Iterator[int]:
