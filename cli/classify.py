@@ -8,7 +8,7 @@ import typer
 
 from batch.classify.spec import ClassifySpec
 from batch.runs.options import require_model, takes_spec
-from cli.follow import run_to_end
+from cli.follow import prepare_here, run_to_end
 from cli.output import Format, FormatOption, HereOption, print_facts
 from model_store.lazy_imports import lazy_imports
 
@@ -42,6 +42,8 @@ def classify(
     """
     require_model(spec)
     settings = Settings()
+    if not dry_run:
+        prepare_here(spec, settings, here)
     tables, store = Tables(settings.mounted_tables_url), ModelStore(settings.models_url)
     if dry_run:
         print_facts(dry_run_report(spec, tables, store), fmt)

@@ -21,6 +21,7 @@ from model_store.errors import BadRequest, ClusterError, StorageError
 from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
+    from archive.delta.arrow_alone import import_arrow_alone
     from archive.delta.tables import Tables
     from batch.jobs.control import (
         JobOutcome,
@@ -32,11 +33,13 @@ with lazy_imports():
         running_elsewhere,
         submit,
     )
+    from batch.pipeline.stage_start import start_ahead
     from batch.planning.id_list import keep_ids
     from batch.planning.nothing_to_do import report_of_nothing
     from batch.runs.accounting import failures, partly_decoded
     from batch.runs.spec import PassSpec
     from model_store.store import ModelStore
+    from serve.cluster.head import has_cluster
     from serve.settings import Settings
 
 INTERRUPTED = 130
@@ -69,6 +72,13 @@ def interruptible(words: Callable[[], str] = lambda: NOTHING) -> Iterator[None]:
     except KeyboardInterrupt:
         note(words())
         raise typer.Exit(INTERRUPTED) from None
+
+
+def prepare_here(spec: PassSpec, settings: Settings, here: bool) -> None:
+    """Start a process for a run on this machine, which loads the model while the command imports and plans."""
+    if here or not has_cluster(settings):
+        start_ahead(*([settings.models_url, spec.model] if spec.model else []))
+        import_arrow_alone()
 
 
 def run_to_end(

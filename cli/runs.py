@@ -20,9 +20,10 @@ with lazy_imports():
     from archive.views.publications import connect_runs
     from archive.views.views import Views
     from batch.jobs.cancel import close, is_interrupted
-    from batch.jobs.control import Jobs, all_jobs, jobs_of, on_cluster
+    from batch.jobs.control import Jobs, all_jobs, jobs_of
     from batch.runs.record import report_of
     from batch.runs.scope import in_words
+    from serve.cluster.head import has_cluster
     from serve.settings import Settings
 
 app = typer.Typer(
@@ -159,7 +160,7 @@ def cancel(run_id: RunId, fmt: FormatOption = Format.table) -> None:
     settings = Settings()
     tables = Tables(settings.mounted_tables_url)
     job = jobs_of(settings, here=True).stop(run_id)
-    if job is None and on_cluster(settings) and _answers(settings, tables, run_id):
+    if job is None and has_cluster(settings) and _answers(settings, tables, run_id):
         job = jobs_of(settings).stop(run_id)
     state = close(tables, run_id, job)
     print_facts({"run_id": run_id, "state": state, "job": job}, fmt)

@@ -137,6 +137,11 @@ class Folder:
             except _NOT_THERE:
                 return True
 
+    def require_present(self) -> None:
+        """Raise StorageUnreachable if the folder is empty or missing: perhaps its disk is not mounted."""
+        if self.is_empty():
+            raise StorageUnreachable(f"{self.url} is empty or unavailable; is it mounted?")
+
     def write(self, relative: str, data: bytes, mode: int = 0o644) -> None:
         """Replace a file atomically: readers see the old bytes or the new ones, never a part.
 

@@ -19,7 +19,7 @@ from batch.runs.spec import PassSpec, RunSpec
 from batch.schedule.archive_state import running_run
 from model_store.errors import BadRequest, ClusterError, Conflict, ModelError, StorageError
 from model_store.store import ModelStore
-from serve.cluster.head import join, read_state
+from serve.cluster.head import has_cluster, join, read_state
 from serve.settings import Settings
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Jobs(Protocol):
 
 def jobs_of(settings: Settings, here: bool = False) -> Jobs:
     """Return the jobs of the cluster; of this machine if no cluster is up, or with `here`. Raises ClusterError."""
-    if on_cluster(settings) and not here:
+    if has_cluster(settings) and not here:
         from batch.jobs.cluster_jobs import ClusterJobs
 
         join(settings)
@@ -108,12 +108,7 @@ def jobs_of(settings: Settings, here: bool = False) -> Jobs:
 def all_jobs(settings: Settings) -> list[Jobs]:
     """Return the jobs of this machine and, if there is one, of the cluster. Raises ClusterError."""
     own = jobs_of(settings, here=True)
-    return [own, jobs_of(settings)] if on_cluster(settings) else [own]
-
-
-def on_cluster(settings: Settings) -> bool:
-    """Return whether runs go to a cluster by default."""
-    return bool(settings.address) or read_state(settings) is not None
+    return [own, jobs_of(settings)] if has_cluster(settings) else [own]
 
 
 def submit(spec: PassSpec, jobs: Jobs, settings: Settings, followed: bool) -> str:

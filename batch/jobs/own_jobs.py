@@ -22,7 +22,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
 
@@ -52,7 +51,6 @@ class _Prepared:
 
     def run(self, on_line: Callable[[str], None]) -> JobOutcome:
         """Run the job: its log lines go to its file and to `on_line`. The output of its processes goes to the file."""
-        resource_tracker.ensure_running()  # otherwise it would hold the lock until the command ends
         former = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP)
         app = typer.Typer(add_completion=False)
         app.command()(importlib.import_module(self.module).main)

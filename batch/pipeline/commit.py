@@ -101,7 +101,7 @@ class Committer:
         self._key = (*work.key, work.row)
         self._rivals = Rivals(plan.base, work.key, spec.run_id, work.row)
         self._buffer: list[pa.Table] = []
-        self._last_s = time.monotonic()
+        self._last_s = float("-inf")  # the first rows are committed at once
         self.commits = 0
         self.seconds = 0.0
 

@@ -11,19 +11,16 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import multiprocessing
 import platform
-import signal
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
-from typing import Any
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import wait
 
 import pyarrow as pa
 
 from archive.delta.arrow_stream import as_stream, from_stream
-from batch.pipeline.stage_process import Started, serve_stage
+from batch.pipeline.stage_start import StageOrder, StartedProcess, start
 from batch.planning.plan import Plan
 from batch.runs.spec import PassSpec
 from model_store.errors import ModelRefused, ProcessKilled
@@ -59,13 +56,13 @@ class OwnProcesses:
         size = min(size, CHUNK_IMAGES)
         count = min(_processes(spec), -(-plan.todo // size))
         model = str(plan.model.id) if plan.work.needs_replica else ""
-        started = Started(stage, arguments, model, self.store.url, _threads(spec))
+        order = StageOrder(stage, arguments, model, self.store.url, _threads(spec), platform.node())
         chunks = (
             window.slice(start, size)
             for window in plan.windows(WINDOW_IMAGES)
             for start in range(0, window.num_rows, size)
         )
-        with _Processes(started, count) as processes:
+        with _Processes(order, count) as processes:
             yield from processes.rows(chunks)
 
 
@@ -89,25 +86,17 @@ class _Chunk:
 class _Process:
     """A stage process, and the chunks that it has not returned yet, by number."""
 
-    pipe: Connection
-    process: Any
+    started: StartedProcess
     careful: bool
     is_ready: bool = False
     chunks: dict[int, _Chunk] = field(default_factory=dict)
-
-    def end(self) -> str:
-        """Close the pipe, at which the process ends, and return how it ended."""
-        self.pipe.close()
-        self.process.join()
-        code = self.process.exitcode or 0
-        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
 class _Processes:
     """Some stage processes. A context manager, which ends them."""
 
-    def __init__(self, started: Started, count: int) -> None:
-        self._started, self._deaths = started, 0
+    def __init__(self, order: StageOrder, count: int) -> None:
+        self._order, self._deaths = order, 0
         self._waiting: deque[_Chunk] = deque()
         self._running = [self._start(careful=False) for _ in range(count)]
 
@@ -116,7 +105,7 @@ class _Processes:
 
     def __exit__(self, *_: object) -> None:
         for process in self._running:
-            process.end()
+            process.started.end()
 
     def rows(self, chunks: Iterable[pa.Table]) -> Iterator[pa.Table | None]:
         """Yield the rows of each chunk, and None after a time without any.
@@ -127,20 +116,20 @@ class _Processes:
         more, numbers = iter(chunks), itertools.count()
         while True:
             for process in self._running:
-                while len(process.chunks) < (2 * self._started.threads if process.is_ready else 1):
+                while len(process.chunks) < (2 * self._order.threads if process.is_ready else 1):
                     chunk = self._next(more)
                     if chunk is None:
                         break
                     process.chunks[number := next(numbers)] = chunk
                     with contextlib.suppress(OSError):  # it has died: `recv` finds out
-                        process.pipe.send((number, chunk.data))
+                        process.started.pipe.send((number, chunk.data))
             if not any(process.chunks for process in self._running):
                 return
-            ready = wait([process.pipe for process in self._running], TICK_S)
+            ready = wait([process.started.pipe for process in self._running], TICK_S)
             if not ready:
                 yield None
             for position, process in enumerate(self._running):
-                if process.pipe in ready:
+                if process.started.pipe in ready:
                     yield from self._received(position, process)
 
     def _next(self, more: Iterator[pa.Table]) -> _Chunk | None:
@@ -151,7 +140,7 @@ class _Processes:
 
     def _received(self, position: int, process: _Process) -> Iterator[pa.Table]:
         try:
-            number, outcome = process.pipe.recv()
+            number, outcome = process.started.pipe.recv()
         except (EOFError, OSError):
             self._running[position] = self._replaced(process)
             return
@@ -164,10 +153,10 @@ class _Processes:
 
     def _replaced(self, process: _Process) -> _Process:
         """Return a careful process in place of one that has died; its chunks are attempted again."""
-        how = process.end()
+        how = process.started.end()
         if not (process.is_ready or process.careful):  # the first that loads the model
             raise ModelRefused(
-                f"loading {self._started.model or 'the stage'} killed its process ({how}); see the log of the run"
+                f"loading {self._order.model or 'the stage'} killed its process ({how}); see the log of the run"
             )
         self._deaths += 1
         for chunk in process.chunks.values():
@@ -181,10 +170,7 @@ class _Processes:
         return self._start(careful=True)
 
     def _start(self, careful: bool) -> _Process:
-        context = multiprocessing.get_context("spawn")  # threads of this process hold locks
-        ours, theirs = context.Pipe()
-        arguments = theirs, self._started, careful, platform.node()
-        process = context.Process(target=serve_stage, args=arguments, name="stage")
-        process.start()
-        theirs.close()
-        return _Process(ours, process, careful)
+        started = start()
+        with contextlib.suppress(OSError):  # it has died: `recv` finds out
+            started.order(replace(self._order, careful=careful))
+        return _Process(started, careful)

@@ -152,18 +152,12 @@ def image_bytes(row: Mapping[str, Any]) -> bytes | ReadImage:
     return first
 
 
-def require_present(folder: Folder) -> None:
-    """Raise StorageUnreachable if the folder is empty: an unmounted archive is an error of the run, not of images."""
-    if folder.is_empty():
-        raise StorageUnreachable(f"{folder.url} is empty or unavailable; is it mounted?")
-
-
 def _bytes_of(row: Mapping[str, Any], root: str, path: str) -> bytes | ReadImage:
     folder, sha256 = _folder(root), row["media_sha256"]
     try:
         data = _read(folder, path)
     except (OSError, StorageUnreachable) as error:
-        require_present(folder)
+        folder.require_present()  # an unmounted archive is an error of the run, not of images
         return ReadImage(sha256, error_code="access", error_detail=_detail(error, folder))
     except MemoryError:
         why = (

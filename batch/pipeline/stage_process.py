@@ -5,42 +5,42 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import pickle
 import signal
+import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import recv_handle
 from typing import Any
 
 import cv2
+import structlog
 
+from archive.delta.arrow_alone import import_arrow_alone
 from archive.delta.arrow_stream import as_stream, from_stream
 from batch.pipeline.stage import Stage, StageProcess
-from model_store.names import parse_version
+from batch.pipeline.stage_start import StageOrder
+from model_store.load import Loaded, load_model, with_measured_batch
+from model_store.names import parse_ref
 from model_store.store import ModelStore
 from serve.inference.batcher import outcomes_of
 from serve.inference.chunks import Chunk, pack_answers, pack_logits
 from serve.inference.workers import infer, make_items
 from serve.log_config import configure_logs
-from serve.models.loader import Loader
 
 READY = -1
 """Number of the message that the stage is made and its model is loaded."""
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """The stage of a process: class, arguments, `name@version` of its model or an empty text, and threads."""
-
-    stage: type[Stage]
-    arguments: tuple[Any, ...]
-    model: str
-    store_url: str
-    threads: int
+EARLY = "batch.pipeline.detect_stage", "onnxruntime"
+"""Modules that most stages need: they are imported while the driver plans."""
+log = structlog.get_logger("resight.run")
 
 
 class OwnModel:
@@ -49,9 +49,16 @@ class OwnModel:
     The thread has just prepared the images, so they are in the caches of its core, and no queue is needed.
     """
 
-    def __init__(self, store_url: str, version: str) -> None:
-        """Verify and load the version; each call of its session uses one thread. Raises ModelError."""
-        self._model = Loader(ModelStore(store_url), threads=1).load(parse_version(version))
+    def __init__(self, store_url: str, ref: str) -> None:
+        """Verify and load a version; each call of its session uses one thread. Raises BadRequest, ModelError."""
+        started, store = time.perf_counter(), ModelStore(store_url)
+        self._model = with_own_batch(load_model(store, store.resolve(parse_ref(ref))))
+        self.store_url, self.version = store_url, str(self._model.info.id)
+        self._facts = {"device": self._model.session.device, "batch": self._model.batch.max}
+        self._facts["s"] = round(time.perf_counter() - started, 3)
+
+    def log_load(self) -> None:
+        log.info("model_loaded", version=self.version, **self._facts)
 
     def answer(self, method: str, chunk: Chunk) -> Any:
         key, items = make_items(self._model, chunk.items())
@@ -65,12 +72,47 @@ class OwnModel:
         return pack(self._model.info, outcomes)
 
 
-def serve_stage(pipe: Connection, started: Started, careful: bool, node: str) -> None:
-    """Serve chunks until the driver closes the pipe or ends; then end at once."""
+def with_own_batch(model: Loaded) -> Loaded:
+    """Return the model with the batch for calls from several threads: one image on a CPU, else the measured size.
+
+    To measure takes longer there than it may gain: figures in `model_store/load.py`.
+    """
+    if model.session.device != "cpu":
+        return with_measured_batch(model)
+    return replace(model, batch=model.batch.model_copy(update={"max": 1}))
+
+
+def main() -> None:
+    """Serve the chunks of the stage that comes first until the driver closes the pipe or ends; then end at once."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # both are for the driver, which closes the pipe
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    os.dup2(1, 2)  # the log of the job, also if its driver has a terminal
-    configure_logs()
+    pipe, early = Connection(int(sys.argv[1])), None
+    import_arrow_alone()
+    for module in EARLY:
+        importlib.import_module(module)
+    if model := sys.argv[2:]:
+        with contextlib.suppress(Exception):  # raised again if a stage needs it
+            early = OwnModel(*model)
+    with contextlib.suppress(EOFError):  # no stage was needed
+        order, log_file = pipe.recv_bytes(), recv_handle(pipe)
+        for stream in (1, 2):
+            os.dup2(log_file, stream)
+        os.close(log_file)
+        configure_logs()
+        _serve(pipe, order, early)
+
+
+def _model(order: StageOrder, early: OwnModel | None) -> OwnModel | None:
+    """Return the model of a stage, which may be loaded already. Raises ModelError."""
+    if not order.model:
+        return None
+    same = early and (early.store_url, early.version) == (order.store_url, order.model)
+    model = early if early and same else OwnModel(order.store_url, order.model)
+    model.log_load()
+    return model
+
+
+def _serve(pipe: Connection, pickled: bytes, early: OwnModel | None) -> None:
     sending = threading.Lock()
 
     def send(number: int, outcome: object) -> None:
@@ -79,14 +121,15 @@ def serve_stage(pipe: Connection, started: Started, careful: bool, node: str) ->
 
     try:
         cv2.setNumThreads(1)
-        replicas = OwnModel(started.store_url, started.model) if started.model else None
-        stage = started.stage(StageProcess(node, careful, replicas), *started.arguments)
+        order: StageOrder = pickle.loads(pickled)
+        process = StageProcess(order.node, order.careful, _model(order, early))
+        stage = order.stage(process, *order.arguments)
     except Exception as error:
         send(READY, _sendable(error))
         return
     try:
         send(READY, None)
-        pool = ThreadPoolExecutor(started.threads, "stage")
+        pool = ThreadPoolExecutor(order.threads, "stage")
         while True:
             number, data = pipe.recv()
             pool.submit(_run, stage, send, number, data)
@@ -110,3 +153,7 @@ def _sendable(error: BaseException) -> BaseException:
     except Exception:
         return RuntimeError("".join(traceback.format_exception(error)))
     return error
+
+
+if __name__ == "__main__":
+    main()

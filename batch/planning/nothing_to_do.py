@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 from archive.delta.tables import Tables
-from batch.crops.plan import plan_snips
 from batch.planning.pass_of import pass_of
 from batch.planning.plan import Plan, plan_pass
 from batch.runs.accounting import planned_counts, read_back
@@ -16,9 +15,13 @@ from batch.runs.report import report_of_plan
 from batch.runs.resume_check import began_on, require_same_run
 from batch.runs.spec import PassSpec, RunSpec
 from model_store.errors import ResightError
+from model_store.lazy_imports import lazy_imports
 from model_store.store import ModelStore
 from serve.cluster.head import read_state
 from serve.settings import Settings
+
+with lazy_imports():
+    from batch.crops.plan import plan_snips
 
 
 def report_of_nothing(

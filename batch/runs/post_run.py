@@ -16,18 +16,21 @@ from archive.delta.tables import Tables
 from archive.views.publications import last_event, last_sealed
 from archive.views.views import View, Views
 from batch.planning.plan import Plan
-from batch.publishing.impact.compare import compared
-from batch.publishing.impact.extrapolate import extrapolate, sample_counts
-from batch.publishing.impact.result_sets import side, side_of_view
-from batch.publishing.impact.verdict import failed_gates
-from batch.publishing.publish import publish_first
 from batch.runs.accounting import Counts, read_back
 from batch.runs.record import RunLog, in_words, recorded
 from batch.runs.spec import PassSpec, RunSpec
 from batch.schedule.policy import read_policy
 from model_store.errors import ResightError
+from model_store.lazy_imports import lazy_imports
 from model_store.store import ModelStore
 from serve.settings import Settings
+
+with lazy_imports():
+    from batch.publishing.impact.compare import compared
+    from batch.publishing.impact.extrapolate import extrapolate, sample_counts
+    from batch.publishing.impact.result_sets import side, side_of_view
+    from batch.publishing.impact.verdict import failed_gates
+    from batch.publishing.publish import publish_first
 
 COMPACTED_FROM = 64
 """Files of a partition from which it is compacted: a run of an hour leaves about 700 small ones."""

@@ -14,10 +14,8 @@ import structlog
 
 from archive.delta.tables import Tables
 from archive.retention import remember_store
-from batch.crops.plan import plan_snips
 from batch.pipeline.commit import Committer
 from batch.pipeline.drain import into_table
-from batch.pipeline.read_image import require_present
 from batch.pipeline.stage import RunHost
 from batch.planning.id_list import keep_ids
 from batch.planning.pass_of import pass_of
@@ -31,8 +29,12 @@ from batch.runs.record import RunLog, recorded
 from batch.runs.report import RunReport, rounded
 from batch.runs.resume_check import begin_on, require_same_run
 from batch.runs.spec import PassSpec, RunSpec
+from model_store.lazy_imports import lazy_imports
 from model_store.storage import Folder
 from model_store.store import ModelStore
+
+with lazy_imports():
+    from batch.crops.plan import plan_snips
 
 log = structlog.get_logger("resight.run")
 
@@ -84,7 +86,7 @@ class PassRun:
         self.progress.counts = planned_counts(plan)
         if plan.todo:
             for root in plan.roots():
-                require_present(Folder(root))
+                Folder(root).require_present()
             self._work.prepare(self._tables)
             self._committer = Committer(self._tables, self._spec, plan)
             with contextlib.ExitStack() as lease:

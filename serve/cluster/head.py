@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import httpx2
 import psutil
 
 from model_store.errors import ClusterError, StorageUnreachable
@@ -200,6 +199,11 @@ def read_state(settings: Settings) -> ClusterState | None:
         raise _unusable(settings, error) from error
 
 
+def has_cluster(settings: Settings) -> bool:
+    """Return whether commands use a cluster: one of this home, or that of RESIGHT_ADDRESS."""
+    return bool(settings.address) or read_state(settings) is not None
+
+
 def start(settings: Settings, ports: Ports, host: str, object_store_mib: int) -> ClusterState:
     """Start a Ray head. Raises ClusterError, with the end of its log, if it does not start."""
     if not is_free(host, ports.http):
@@ -339,6 +343,8 @@ def _wait_until_up(
     process: subprocess.Popen[bytes], state: ClusterState, settings: Settings, log_path: Path
 ) -> None:
     """Wait until the dashboard accepts this cluster's token; that of another cluster would reject it."""
+    import httpx2  # here: most commands only read the state
+
     headers = {"Authorization": f"Bearer {token_path(settings).read_text()}"}
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:

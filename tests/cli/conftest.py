@@ -15,6 +15,7 @@ import pytest
 
 from archive.delta.tables import Tables
 from archive.schemas import MEDIA
+from batch.pipeline import stage_start
 from cli.main import main
 from model_store.adding.add import add_version
 from model_store.names import version_id
@@ -71,6 +72,7 @@ def resight(
         with monkeypatch.context() as patch:
             patch.setattr(sys, "argv", ["resight", *map(str, arguments)])
             patch.setattr(subprocess, "Popen", no_process)
+            patch.setattr(stage_start, "start_ahead", lambda *_: None)
             try:
                 main()
                 code = 0

@@ -389,7 +389,7 @@ def test_with_a_cluster_its_job_is_stopped(
 ) -> None:
     cluster, own = FakeJobs(), FakeJobs()
     cluster.alive = {"alive"}
-    monkeypatch.setattr(cli.runs, "on_cluster", lambda _: True)
+    monkeypatch.setattr(cli.runs, "has_cluster", lambda _: True)
     monkeypatch.setattr(cli.runs, "jobs_of", lambda _, here=False: own if here else cluster)
     ran(two, store, "alive", "1", "running", start=datetime.now(UTC))
     facts = json.loads(resight("runs", "cancel", "alive", "--format", "json").ok())

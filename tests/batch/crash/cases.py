@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.batch.crash.driver import INTERVAL_IMAGES
+from tests.batch.crash.driver import CHUNK_IMAGES, INTERVAL_IMAGES
 from tests.batch.crash.faults import Fault, Point
 from tests.batch.crash.matrix import KILLED, STOPPED, UNSAFE, Case, Driver, Work
 
@@ -44,6 +44,7 @@ def _other_kills() -> Iterator[Case]:
         "new: kill -9 in the first commit",
         [[Driver("r1", first, KILLED)], AGAIN],
         BROKEN_OFF,
+        redone=CHUNK_IMAGES,  # the first rows are committed at once
         only="local",
     )
     yield Case(

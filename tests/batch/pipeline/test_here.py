@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 
 from archive.catalogue.ingest import ingest
 from archive.delta.tables import Tables
+from batch.pipeline import stage_start
 from batch.pipeline.here import OwnProcesses
 from batch.pipeline.stage import Stage
 from batch.planning.passes import DetectPass
@@ -60,7 +63,7 @@ def test_every_image_has_one_row_and_no_process_stays(
     assert len({row["media_sha256"] for row in found}) == len(found) == IMAGES
     assert {row["status"] for row in found} == {"ok"}
     assert {row["inference_key"] for row in found} == {motion.info.inference_key}
-    stages = [p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())]
+    stages = [p for p in psutil.Process().children() if "stage_process" in " ".join(p.cmdline())]
     assert stages == []
 
 
@@ -92,6 +95,24 @@ def test_other_deaths_and_errors_end_the_run(
 ) -> None:
     with pytest.raises(error, match=words):
         rows(tables, motion, monkeypatch, stage)
+
+
+def test_a_process_that_was_started_ahead_is_used_once(
+    tables: Tables, motion: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage_start.start_ahead()
+    stage_start.start_ahead()
+    [ahead] = stage_start._ahead  # pyright: ignore[reportPrivateUsage]
+    found = rows(tables, motion, monkeypatch, actors=2)
+    assert len(found) == IMAGES
+    assert (ahead.process.returncode, stage_start._ahead) == (0, [])  # pyright: ignore[reportPrivateUsage]
+
+
+def test_a_process_that_is_not_used_ends_with_the_command() -> None:
+    code = "from batch.pipeline import stage_start as s; s.start_ahead(); print(s._ahead[0].process.pid)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not psutil.pid_exists(int(done.stdout))
+    assert done.stderr == ""
 
 
 def test_an_error_of_a_stage_has_its_traceback(
