@@ -96,27 +96,42 @@ def ingest_command(
     if retire:
         print_facts({"root": url, "retired": retire_archive(tables, url)}, fmt)
         return
+    report = catalogue(settings, tables, url, template, verify, max_mib, yes)
+    facts = asdict(report)
+    if fmt is Format.table:  # the files are named below
+        facts |= {name: len(facts[name]) for name in ("unreadable", "unlisted")}
+    print_facts(facts, fmt)
+    if not explained(report):
+        raise typer.Exit(1)
+
+
+def catalogue(
+    settings: Settings,
+    tables: Tables,
+    url: str,
+    template: str | None = None,
+    verify: bool = False,
+    max_mib: int = MAX_MIB,
+    believe: bool = False,
+) -> IngestReport:
+    """Ingest an archive with a progress bar. Raises as `archive.catalogue.ingest.ingest`."""
     places = (settings.models_url, settings.tables_url, settings.snips_url)
     require_foreign(url, str(settings.home_path), places, settings.uploads_url)
     with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
         task = bar.add_task("reading", total=None)
-        report = ingest(
+        return ingest(
             tables,
             url,
             template,
             verify,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
             max_mib=max_mib,
-            believe=yes,
+            believe=believe,
         )
-    facts = asdict(report)
-    if fmt is Format.table:  # the files are named below
-        facts |= {name: len(facts[name]) for name in ("unreadable", "unlisted")}
-    print_facts(facts, fmt)
-    _explain(report)
 
 
-def _explain(report: IngestReport) -> None:
+def explained(report: IngestReport) -> bool:
+    """Note what was not catalogued and why; return whether everything was."""
     for path, why in list(report.unreadable.items())[:20]:
         note(f"unreadable: {path}: {why}")
     for folder, why in list(report.unlisted.items())[:20]:
@@ -125,8 +140,7 @@ def _explain(report: IngestReport) -> None:
         note(f"missing: {files} files of {place}; is a disk not mounted? Their rows are kept")
     if report.withheld:
         note("if they are gone for good: resight ingest --yes with the same archive")
-    if report.unreadable or report.unlisted or report.withheld:
-        raise typer.Exit(1)
+    return not (report.unreadable or report.unlisted or report.withheld)
 
 
 def sql(

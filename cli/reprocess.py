@@ -8,14 +8,17 @@ import typer
 
 from batch.runs.options import takes_spec
 from batch.runs.spec import RunSpec
-from cli.follow import run_to_end
+from cli.archive import catalogue, explained
+from cli.follow import prepare_here, run_to_end
 from cli.layers import tell_silent
 from cli.output import Format, FormatOption, HereOption, note, print_facts
 from model_store.errors import BadRequest
 from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
+    from archive.catalogue.roots import contains
     from archive.delta.tables import Tables
+    from archive.views.query import archives
     from archive.views.views import Views
     from batch.planning.dry_run import dry_run_report
     from batch.publishing.impact.verdict import failed_gates
@@ -25,6 +28,7 @@ with lazy_imports():
     from batch.schedule.archive_state import wanted_version
     from batch.schedule.policy import read_policy
     from batch.schedule.run_if_due import Needed, if_needed, recorded_publication, rolled_back_since
+    from model_store.storage import absolute
     from model_store.store import ModelStore
     from serve.settings import Settings
 
@@ -36,6 +40,13 @@ def register(app: typer.Typer) -> None:
 @takes_spec(RunSpec)
 def reprocess(
     spec: RunSpec,
+    archive: Annotated[
+        str,
+        typer.Argument(
+            metavar="[FOLDER]",
+            help="folder or s3://bucket/prefix: catalogue it first as 'resight ingest', then run on its images only",
+        ),
+    ] = "",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="print the plan and write nothing")
     ] = False,
@@ -60,12 +71,17 @@ def reprocess(
 ) -> None:
     """Run one model version on all images of the scope. To resume, run it again.
 
+    With FOLDER, its archive is catalogued first, unless with --dry-run; exit code 1 if files of it could not be read.
     Default of --model: the published model, or the only one in the store. If the plan is empty, the command ends
     there. Otherwise it starts `python -m batch.reprocess`
     as a job of the cluster; on this machine if no cluster is up. It ends with the exit code of that job.
     Example: resight reprocess --model ssdlite-coco --camera north --since 2026-05-01 --dry-run
     """
     settings = Settings()
+    if archive:
+        spec = _within(spec, archive)
+    if not (needed or dry_run):
+        prepare_here(spec, settings, here)
     tables, store = Tables(settings.mounted_tables_url), ModelStore(settings.models_url)
     if needed:
         _require_alone(spec, dry_run, publishes, follow)
@@ -84,8 +100,31 @@ def reprocess(
             report |= {"estimate_s": unknown}
         print_facts(report, fmt)
         return
+    complete = not archive or _catalogued(settings, tables, archive)
     alone = not concurrent
     print_facts(run_to_end(spec, settings, tables, store, follow, fmt, here, alone), fmt)
+    if not complete:
+        raise typer.Exit(1)
+
+
+def _within(spec: RunSpec, folder: str) -> RunSpec:
+    """Return the spec with FOLDER in its scope."""
+    if spec.scope.folder:
+        raise BadRequest("FOLDER and --folder: give one of them")
+    scope = Scope.model_validate(spec.scope.model_dump() | {"folder": folder})
+    return spec.model_copy(update={"scope": scope})
+
+
+def _catalogued(settings: Settings, tables: Tables, folder: str) -> bool:
+    """Ingest the archive of a folder; return whether all of its files were read. Exits with 1 if files are missing."""
+    place = absolute(folder)
+    root = next((root for root in archives(tables) if contains(root, place)), place)
+    report = catalogue(settings, tables, root)
+    note(f"catalogued {root}: images {report.files}, new {report.new}, changed {report.changed}")
+    complete = explained(report)
+    if report.withheld:
+        raise typer.Exit(1)
+    return complete
 
 
 def _if_needed(
@@ -107,6 +146,7 @@ def _if_needed(
         model = str(due.model.id)
         changed = {"model": model, "scope": due.scope, "run_id": due.run_id}
         spec = spec.model_copy(update=changed)
+        prepare_here(spec, settings, here)
         facts |= run_to_end(spec, settings, tables, store, follow, fmt, here)
     if due.publish:
         with recorded_publication(tables, due):

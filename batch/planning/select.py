@@ -26,6 +26,7 @@ _CONDITIONS = {
     "camera": "camera_id in (select unnest($camera::varchar[]))",
     "since": "captured_at_local >= $since",
     "until": "captured_at_local < $until",
+    "folder": "starts_with(source_root || '/' || path, $folder || '/')",
     "path": "path glob $path",
 }
 _OF_LABEL = ("label", "min_score", "max_score")
@@ -193,6 +194,10 @@ def _available(
         times = "select min(captured_at_local), max(captured_at_local) from present"
         first, last = sql.sql(times).fetchall()[0]
         return f"images were taken from {first} to {last}" if first else "no image has a time"
+    if name == "folder":
+        roots = sql.sql("select distinct source_root from present order by 1").fetchall()
+        names = ", ".join(str(row[0]) for row in roots[:MAX_NAMES])
+        return f"catalogued archives: {names}; 'resight ingest' catalogues another"
     if name == "path":
         (example,) = sql.sql("select min(path) from present").fetchall()[0]
         return f"paths are relative to their archive, as in '{example}'"

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     Field,
     SerializerFunctionWrapHandler,
     model_serializer,
@@ -21,6 +22,12 @@ from model_store.frozen import Frozen
 MIDNIGHT = "T00:00:00"
 DIGITS = 12
 """Digits of the name of a list, in words."""
+
+
+def _absolute(folder: str) -> str:
+    from model_store.storage import absolute  # here, so that help imports no file systems
+
+    return absolute(folder)
 
 
 class MediaScope(Frozen):
@@ -40,6 +47,11 @@ class MediaScope(Frozen):
     )
     until: LocalTime | None = Field(
         default=None, description="only images taken before this time, by the camera's clock"
+    )
+    folder: Annotated[str, AfterValidator(_absolute)] | None = Field(
+        default=None,
+        min_length=1,
+        description="only files in this folder or below s3://bucket/prefix; of an archive or a part of one",
     )
     path: str | None = Field(
         default=None,

@@ -82,6 +82,8 @@ def matches(file: File, scope: Scope, listed: str) -> bool:
         return False
     if scope.until and not (taken and taken < scope.until):
         return False
+    if scope.folder and not f"/a/{file.path}".startswith(f"{scope.folder}/"):
+        return False
     if scope.path and not fnmatchcase(file.path, scope.path):
         return False
     if {scope.label, scope.min_score, scope.max_score} != {None} and not shown(file, scope):
@@ -176,6 +178,10 @@ def requested(tables: Tables, motion: ModelVersion, scope: Scope) -> set[str] | 
         ({"until": "2026-06-01"}, "abehi"),
         ({"until": "2026-06-01T00:00:00.000001"}, "abcehi"),
         ({"since": "2026-05-14T06:00", "until": "2026-05-14T06:00:00.25"}, "a"),
+        ({"folder": "/a"}, "abcdefhij"),
+        ({"folder": "/a/north/../o'south/"}, "def"),
+        ({"folder": "/a/nor"}, None),
+        ({"folder": "/a/north/2026-05", "camera": ["north"]}, "ab"),
         ({"path": "*"}, "abcdefhij"),
         ({"path": "north/2026-05/?.jpg"}, "ab"),
         ({"path": "*/c.jpg"}, "c"),
@@ -219,6 +225,7 @@ SCOPES = st.fixed_dictionaries(
         "camera": st.sets(st.sampled_from(["north", "o'south", "west"]), min_size=1).map(tuple),
         "since": st.sampled_from([f.taken for f in FILES if f.taken]),
         "until": st.sampled_from(["2026-05-14T06:00:00.250000", "2026-06-01", "2040-01-01"]),
+        "folder": st.sampled_from(["/a", "/a/north", "/a/o'south", "/a/north/2026-06"]),
         "path": st.sampled_from(["*", "north/*", "*/?.jpg", "*'*", "loose/*", "copies/*"]),
         "label": st.sampled_from(["cat", "dog", "elk"]),
         "min_score": st.sampled_from([0.0, 0.25, 0.5]),
@@ -264,6 +271,7 @@ def test_any_combination_is_what_plain_python_finds(
             {"path": "/a/north/*"},
             "no image matches path /a/north/*; paths are relative to their archive",
         ),
+        ({"folder": "/b"}, "no image matches folder /b; catalogued archives: /a; 'resight ingest'"),
         (
             {"since": "2037-01-01"},
             "since 2037-01-01; images were taken from 2026-04-01T00:00:00 to",

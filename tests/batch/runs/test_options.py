@@ -132,7 +132,7 @@ def test_every_field_of_a_spec_is_an_option_of_both_commands(
     for command in commands:
         own = set(inspect.signature(command).parameters)
         others = {"json_spec", "dry_run", "needed", "publishes", "concurrent", "follow", "fmt"}
-        others |= {"here"}
+        others |= {"here", "archive"}
         assert own - others == fields
     for command in (cli.filters.run, cli.filters.rerun):
         assert set(FilterScope.model_fields) <= set(inspect.signature(command).parameters)
