@@ -1,12 +1,14 @@
 """Run the main workflow once with the commands of a user, as in `make demo`. Safe to repeat.
 
 cluster up -> shipped models into the store -> sample archive -> ingest -> reprocess -> detections
+The same archive in another home, without a cluster -> the same results
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -24,6 +26,9 @@ SEEN = f"""
     from detections where model_name = '{MODEL}' and score >= 0.4
     group by all order by camera, detections desc, label
 """
+
+
+RESULTS = f"select media_sha256, status, detections from all_results where model_name = '{MODEL}' order by all"
 
 
 def main() -> None:
@@ -50,14 +55,35 @@ def main() -> None:
     resight("ingest", str(archive))
     report = json.loads(resight("reprocess", "--model", MODEL, "--format", "json", show=False))
     resight("sql", " ".join(SEEN.split()))
+    compare_without_cluster(settings, archive)
     say_where_to_go(settings, report)
 
 
-def resight(*arguments: str, show: bool = True) -> str:
-    """Run one command as a user would; return its standard output, printed unless it is parsed here."""
-    print(f"\n$ resight {shlex.join(arguments)}", flush=True)
+def compare_without_cluster(settings: Settings, archive: Path) -> None:
+    """Process the archive in a home without a cluster. Exits with an error if a result differs."""
+    other = settings.home_path / "without-cluster"
+    print("\nThe same archive without a cluster, in a home of its own:")
+    resight("models", "pull", str(EXAMPLES / "models"), f"{MODEL}@1", home=other)
+    resight("reprocess", str(archive), "--model", MODEL, home=other)
+    here, there = (
+        resight("sql", RESULTS, "--format", "csv", show=False, home=h) for h in (other, None)
+    )
+    if here != there:
+        sys.exit("the results of the cluster and those without it differ")
+    print(f"\nall {len(here.splitlines()) - 1} results are equal to those of the cluster")
+
+
+def resight(*arguments: str, show: bool = True, home: Path | None = None) -> str:
+    """Run one command as a user would; return its standard output, printed unless it is used here."""
+    setting = f"RESIGHT_HOME={shlex.quote(str(home))} " if home else ""
+    print(f"\n$ {setting}resight {shlex.join(arguments)}", flush=True)
     command = [sys.executable, "-m", "resight", *arguments]
-    done = subprocess.run(command, stdout=None if show else subprocess.PIPE, text=True, check=False)
+    environment = dict(os.environ)
+    if home:  # tables and models of the other home may be elsewhere
+        environment = {n: v for n, v in os.environ.items() if not n.startswith("RESIGHT_")}
+        environment["RESIGHT_HOME"] = str(home)
+    output = None if show else subprocess.PIPE
+    done = subprocess.run(command, stdout=output, text=True, check=False, env=environment)
     if done.returncode:
         sys.exit(done.returncode)
     return done.stdout or ""
