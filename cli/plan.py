@@ -19,7 +19,7 @@ with lazy_imports():
     from batch.schedule.archive_state import wanted_version
     from batch.schedule.config_impact import Change
     from batch.schedule.decision_log import keep_decision
-    from batch.schedule.policy import read_policy
+    from batch.schedule.policy import policy_of
     from batch.schedule.report import PlanReport, plan_report
     from model_store.store import ModelStore
     from serve.settings import Settings
@@ -52,7 +52,7 @@ def plan(
     """
     settings = Settings()
     tables, store = Tables(settings.mounted_tables_url), ModelStore(settings.models_url)
-    policy = read_policy(settings.policy_path, required=bool(settings.policy))
+    policy = policy_of(settings)
     version = wanted_version(store, Views(tables.url).current(), model)
     report = plan_report(tables, store, policy, version, scope)
     if keep:

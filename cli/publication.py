@@ -20,7 +20,7 @@ with lazy_imports():
     from archive.views.views import View, Views
     from batch.publishing import publish as publishing
     from batch.publishing.impact.verdict import failed_gates
-    from batch.schedule.policy import read_policy
+    from batch.schedule.policy import policy_of
     from model_store.store import ModelStore
     from serve.rollout.state import read_state
     from serve.settings import Settings
@@ -51,7 +51,7 @@ def publish(
     """
     settings = Settings()
     tables, store = Tables(settings.mounted_tables_url), ModelStore(settings.models_url)
-    gates = read_policy(settings.policy_path, required=bool(settings.policy)).gates
+    gates = policy_of(settings).gates
     before = Views(tables.url).current(view)
     current = publishing.publish(
         tables,

@@ -26,7 +26,7 @@ with lazy_imports():
     from batch.runs.options import scope_arguments
     from batch.runs.scope import Scope
     from batch.schedule.archive_state import wanted_version
-    from batch.schedule.policy import read_policy
+    from batch.schedule.policy import policy_of
     from batch.schedule.run_if_due import Needed, if_needed, recorded_publication, rolled_back_since
     from model_store.storage import absolute
     from model_store.store import ModelStore
@@ -137,7 +137,7 @@ def _if_needed(
     fmt: Format,
     here: bool,
 ) -> None:
-    policy = read_policy(settings.policy_path, required=bool(settings.policy))
+    policy = policy_of(settings)
     due = if_needed(tables, store, policy, spec.model, publishes)
     facts = _decision(due)
     for reason in due.decision.reasons:

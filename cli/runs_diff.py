@@ -17,7 +17,7 @@ with lazy_imports():
     from batch.publishing.impact.report import as_json, require_empty, write_report
     from batch.publishing.impact.result_sets import side
     from batch.publishing.impact.verdict import Verdict, failed, judge, model_of, verdict
-    from batch.schedule.policy import read_policy
+    from batch.schedule.policy import policy_of
     from model_store.storage import absolute
     from model_store.store import ModelStore
     from serve.settings import Settings
@@ -45,7 +45,7 @@ def diff(
     """
     settings = Settings()
     tables, models = Tables(settings.mounted_tables_url), ModelStore(settings.models_url)
-    gates = read_policy(settings.policy_path, required=bool(settings.policy)).gates
+    gates = policy_of(settings).gates
     old_side, new_side = side(tables, models, old), side(tables, models, new)
     if out is not None:
         require_empty(out)

@@ -119,7 +119,6 @@ class OwnJobs:
         name, log = self._new_log(run_id)
         process = None
         try:
-            fcntl.flock(log, fcntl.LOCK_EX)  # held by every process that has it as its output
             if followed:
                 _write_head(log, os.getpid(), module, words)
                 self._prepared[name] = _Prepared(log, module, [*words, "--here"])
@@ -208,12 +207,20 @@ class OwnJobs:
                     yield path.stem, head
 
     def _new_log(self, run_id: str) -> tuple[str, BinaryIO]:
-        """Create the log of a new job. Raises BadRequest if the run is running, StorageUnreachable."""
+        """Create and lock the log of a new job. Raises BadRequest if the run is running, StorageUnreachable."""
         for attempt in itertools.count(1):
             name = run_id + (f"-{attempt}" if attempt > 1 else "")
             try:
                 self._folder.mkdir(parents=True, exist_ok=True)
-                return name, self._path(name).open("xb", buffering=0)
+                with (self._folder / "lock").open("ab") as new_logs:
+                    fcntl.flock(
+                        new_logs, fcntl.LOCK_EX
+                    )  # no command sees an unlocked new log
+                    log = self._path(name).open("xb", buffering=0)
+                    fcntl.flock(
+                        log, fcntl.LOCK_EX
+                    )  # held by every process that has it as its output
+                    return name, log
             except FileExistsError:
                 until_s = time.monotonic() + END_S
                 while run_id in _head(self._path(name)).get("runs", [run_id]) and is_locked(

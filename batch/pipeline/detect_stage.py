@@ -11,12 +11,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from batch.pipeline.isolation import ATTEMPTS, ProcessDied, isolated
 from batch.pipeline.read_image import (
-    ATTEMPTS,
     CRASHED_READER,
-    ProcessDied,
     ReadImage,
-    isolated,
     prepare_image,
 )
 from batch.pipeline.result_rows import result_table

@@ -135,12 +135,12 @@ def into_table(
             if table is not None:
                 committer.add(table)
                 counts = arrived(table)
-            else:
+            patience.require(counts, arrived=table is not None)
+            if table is None:  # later: a commit may take longer than a stall
                 committer.tick()
             if committer.commits > compacted + COMPACT_EVERY:
                 compacted = committer.commits
                 _compact(tables, committer)
-            patience.require(counts, arrived=table is not None)
     except BaseException:  # finished results are kept, also if the run is stopped
         incoming.close()
         try:

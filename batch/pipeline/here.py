@@ -28,7 +28,8 @@ from model_store.machine import usable_cores
 from model_store.store import ModelStore, ModelVersion
 
 CHUNK_IMAGES = 16
-"""Limit of images per chunk: less than on a cluster, as a message costs less and the last chunks end together."""
+"""Limit of images per chunk, unless --chunk is given: less than on a cluster, as a message costs less and the last
+chunks end together."""
 WINDOW_IMAGES = 65_536
 CORES_PER_PROCESS = 8
 """Cores for which one process has enough threads."""
@@ -53,7 +54,7 @@ class OwnProcesses:
 
     def rows(self, spec: PassSpec, plan: Plan) -> Iterator[pa.Table | None]:
         stage, arguments, size = plan.work.stage(spec)
-        size = min(size, CHUNK_IMAGES)
+        size = size if getattr(spec, "chunk", 0) else min(size, CHUNK_IMAGES)
         count = min(_processes(spec), -(-plan.todo // size))
         model = str(plan.model.id) if plan.work.needs_replica else ""
         order = StageOrder(stage, arguments, model, self.store.url, _threads(spec), platform.node())
@@ -117,7 +118,7 @@ class _Processes:
         while True:
             for process in self._running:
                 while len(process.chunks) < (2 * self._order.threads if process.is_ready else 1):
-                    chunk = self._next(more)
+                    chunk = self._next(more, process.careful)
                     if chunk is None:
                         break
                     process.chunks[number := next(numbers)] = chunk
@@ -132,8 +133,9 @@ class _Processes:
                 if process.started.pipe in ready:
                     yield from self._received(position, process)
 
-    def _next(self, more: Iterator[pa.Table]) -> _Chunk | None:
-        if self._waiting:
+    def _next(self, more: Iterator[pa.Table], careful: bool) -> _Chunk | None:
+        """Return the next chunk. One that was in work when its process died is attempted again by a careful one."""
+        if self._waiting and careful:
             return self._waiting.popleft()
         table = next(more, None)
         return None if table is None else _Chunk(as_stream(table))
@@ -154,7 +156,7 @@ class _Processes:
     def _replaced(self, process: _Process) -> _Process:
         """Return a careful process in place of one that has died; its chunks are attempted again."""
         how = process.started.end()
-        if not (process.is_ready or process.careful):  # the first that loads the model
+        if not (process.is_ready or process.careful or how == "SIGKILL"):
             raise ModelRefused(
                 f"loading {self._order.model or 'the stage'} killed its process ({how}); see the log of the run"
             )

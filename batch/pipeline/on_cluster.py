@@ -46,6 +46,8 @@ PART_CHUNKS = 64
 LEASE_S = 120
 """Time that replicas keep the run's version after its last heartbeat."""
 CALL_TIMEOUT_S = 600
+LOAD_TIMEOUT_S = 3600.0
+"""Time for every replica to load the version, which the run waits for; `load_timeout_s` is the limit of rollouts."""
 GONE = (BackPressureError, ActorDiedError, ActorUnavailableError, DeploymentUnavailableError)
 """Errors after which another replica can answer: inference is idempotent."""
 
@@ -64,7 +66,7 @@ class ClusterHost:
         Replicas that start later load it with the first chunk. Raises ModelError.
         """
         pool = read_pool(self._store, model.id.name)
-        replicas, version = RayReplicas(lambda _: pool, deployed_pools()), model.id
+        replicas, version = RayReplicas(lambda _: pool, deployed_pools(), LOAD_TIMEOUT_S), model.id
         holder = f"run {run_id}"
         replicas.lease(version, holder, LEASE_S)
         try:
@@ -93,8 +95,9 @@ class PoolOfReplicas:
     def answer(self, method: str, chunk: Chunk) -> Any:
         try:
             return getattr(self._handle, method).remote(chunk).result(timeout_s=CALL_TIMEOUT_S)
-        except GONE as error:
-            raise ModelNotReady(f"no replica answered: {error}"[:1000]) from error
+        except (TimeoutError, *GONE) as error:
+            why = str(error) or f"no answer for {CALL_TIMEOUT_S} s"
+            raise ModelNotReady(f"no replica answered: {why}"[:1000]) from error
 
 
 class StageActor:

@@ -2,8 +2,6 @@
 
 row of a plan --prepare_image--> ReadImage(Prepared | error code and detail, note, size, decode_ms)
 A transient read error is retried; after that the image fails, as it does for any damage.
-
-`isolated` calls a function in a child process, so that an image that kills the process does not kill the caller.
 """
 
 from __future__ import annotations
@@ -11,15 +9,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import multiprocessing
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import tenacity
 
@@ -29,75 +22,6 @@ from model_store.errors import ImageError, ImageTooLarge, StorageUnreachable
 from model_store.images.decode import ImageFacts, Pixels, decode
 from model_store.storage import Folder
 from model_store.transform.preprocess import Prepared, read_image
-
-T = TypeVar("T")
-ATTEMPTS = 2
-"""A child may also die of another cause, such as memory taken by other processes, but not twice in one call."""
-
-
-class ProcessDied(Exception):
-    """The child ended in each attempt; the message is the signal or the exit code."""
-
-
-def isolated(function: Callable[..., T]) -> Callable[..., T]:
-    """Return a function that calls `function`, importable by name, in a child process.
-
-    Raises what `function` raises, and ProcessDied.
-    """
-    local = threading.local()
-
-    def call(*arguments: Any) -> T:
-        end = ""
-        for _ in range(ATTEMPTS):
-            child = getattr(local, "child", None) or _Child(function)
-            local.child = child
-            try:
-                result, error = child.call(arguments)
-            except (EOFError, OSError):
-                end, local.child = child.end(), None
-                continue
-            if error is not None:
-                raise error
-            return result
-        raise ProcessDied(end)
-
-    return call
-
-
-class _Child:
-    def __init__(self, function: Callable[..., Any]) -> None:
-        context = multiprocessing.get_context("spawn")  # threads of the caller hold locks
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs, function), daemon=True)
-        with theirs:
-            self._process.start()
-
-    def call(self, arguments: tuple[Any, ...]) -> tuple[Any, Exception | None]:
-        """Return the result and the error. Raises EOFError or OSError if the process ends."""
-        self._pipe.send(arguments)
-        return self._pipe.recv()
-
-    def end(self) -> str:
-        self._pipe.close()
-        self._process.join()
-        code = self._process.exitcode or 0
-        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
-
-
-def _work(pipe: Connection, function: Callable[..., Any]) -> None:
-    """Serve calls until the caller has ended. If memory runs out, the kernel kills this process first."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")
-    with contextlib.suppress(EOFError):
-        while True:
-            arguments = pipe.recv()
-            try:
-                answer = function(*arguments), None
-            except Exception as error:
-                answer = None, error
-            pipe.send(answer)
-
 
 READ_ATTEMPTS = 4
 NOT_RETRIED = (FileNotFoundError, PermissionError, IsADirectoryError)

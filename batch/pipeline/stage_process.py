@@ -13,7 +13,6 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -26,6 +25,7 @@ import structlog
 
 from archive.delta.arrow_alone import import_arrow_alone
 from archive.delta.arrow_stream import as_stream, from_stream
+from batch.pipeline.isolation import sendable
 from batch.pipeline.stage import Stage, StageProcess
 from batch.pipeline.stage_start import StageOrder
 from model_store.load import Loaded, load_model, with_measured_batch
@@ -125,7 +125,7 @@ def _serve(pipe: Connection, pickled: bytes, early: OwnModel | None) -> None:
         process = StageProcess(order.node, order.careful, _model(order, early))
         stage = order.stage(process, *order.arguments)
     except Exception as error:
-        send(READY, _sendable(error))
+        send(READY, sendable(error))
         return
     try:
         send(READY, None)
@@ -141,18 +141,8 @@ def _run(stage: Stage, send: Callable[[int, object], None], number: int, data: b
     try:
         outcome: object = as_stream(stage.rows(from_stream(data)))
     except BaseException as error:
-        outcome = _sendable(error)
+        outcome = sendable(error)
     send(number, outcome)
-
-
-def _sendable(error: BaseException) -> BaseException:
-    """Return the error with its traceback as a note, or its text if it cannot be pickled."""
-    error.add_note("".join(traceback.format_exception(error)))
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError("".join(traceback.format_exception(error)))
-    return error
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from model_store.lazy_imports import lazy_imports
 with lazy_imports():
     from batch.planning.id_list import name_ids
     from batch.runs.spec import PassSpec, new_run_id
-    from batch.schedule.policy import Policy, read_policy
+    from batch.schedule.policy import policy_of
     from serve.settings import Settings
 
 R = TypeVar("R")
@@ -204,7 +204,7 @@ def _nested(name: str, given: Mapping[str, Any]) -> BaseModel:
     kind, names = NESTED[name]
     options = {field: names.get(field, field) for field in kind.model_fields}
     own = {field: given[option] for field, option in options.items() if option in given}
-    rest = {} if len(own) == len(options) else dict(getattr(_policy(), name))
+    rest = {} if len(own) == len(options) else dict(getattr(policy_of(Settings()), name))
     try:
         return kind.model_validate(rest | own)
     except ValidationError as error:
@@ -226,9 +226,3 @@ def _submitted_spec(kind: type[S], json_spec: str = "", **values: Any) -> S:
         return kind.model_validate_json(json_spec)
     except ValidationError as error:
         raise BadRequest(f"--spec: {wrong_fields(error, kind)}") from error
-
-
-def _policy() -> Policy:
-    """Read the policy; a file that RESIGHT_POLICY names must exist."""
-    settings = Settings()
-    return read_policy(settings.policy_path, required=bool(settings.policy))

@@ -19,7 +19,7 @@ from batch.planning.plan import Plan
 from batch.runs.accounting import Counts, read_back
 from batch.runs.record import RunLog, in_words, recorded
 from batch.runs.spec import PassSpec, RunSpec
-from batch.schedule.policy import read_policy
+from batch.schedule.policy import policy_of
 from model_store.errors import ResightError
 from model_store.lazy_imports import lazy_imports
 from model_store.store import ModelStore
@@ -76,7 +76,7 @@ def publish_if_first(tables: Tables, store: ModelStore, run_id: str) -> dict[str
     """Publish the run if nothing is published yet; return `published` for the report. Raises GateClosed."""
 
     def check(old: View | None, new: View) -> list[str]:
-        return failed_gates(tables, old, new, read_policy(Settings().policy_path).gates)
+        return failed_gates(tables, old, new, policy_of(Settings()).gates)
 
     view = publish_first(tables, store, run_id, check=check)
     return {"published": f"{view.name} {view.serial}: nothing was published before"} if view else {}

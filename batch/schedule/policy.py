@@ -9,12 +9,15 @@ from __future__ import annotations
 import tomllib
 from datetime import datetime, time, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from model_store.errors import BadRequest
 from model_store.frozen import Frozen, wrong_fields
+
+if TYPE_CHECKING:
+    from serve.settings import Settings
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = get_args(Day)
@@ -175,6 +178,11 @@ class Policy(Frozen):
     stop: Stop = Stop()
     gates: Gates = Gates()
     snips: Snips = Snips()
+
+
+def policy_of(settings: Settings) -> Policy:
+    """Return the policy of a home; a file that RESIGHT_POLICY names must exist. Raises BadRequest."""
+    return read_policy(settings.policy_path, required=bool(settings.policy))
 
 
 def read_policy(path: Path, required: bool = False) -> Policy:

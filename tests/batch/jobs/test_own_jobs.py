@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +107,16 @@ def test_a_run_is_started_again_once_it_has_ended_and_not_before(jobs: OwnJobs) 
     assert events(jobs, start(jobs, "r", "ends"))[0].exit_code == 0
     assert [path.name for path in sorted(jobs.log_files("r"))] == ["r-2.log", "r.log"]
     assert others().job_of("r") == ("r", "r-2")
+
+
+def test_of_many_that_start_a_run_at_once_one_does(jobs: OwnJobs) -> None:
+    def started(_: int) -> bool:
+        with contextlib.suppress(BadRequest):
+            return bool(start(others(), "r"))
+        return False
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(started, range(8))) == 1
 
 
 def test_a_killed_job_is_not_running(jobs: OwnJobs) -> None:

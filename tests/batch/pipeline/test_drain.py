@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -96,6 +97,27 @@ def test_too_many_failures_end_it_and_name_the_table() -> None:
     ):
         bench.run(tables(9))
     assert bench.committed == [0, 1, 2, 3]
+
+
+def test_a_commit_that_takes_long_is_no_stall(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results that arrive while the driver commits wait for it, not it for them."""
+    monkeypatch.setattr(batch.pipeline.drain, "TICK_S", 0.01)
+    ticked = threading.Event()
+
+    class Slow(Bench):
+        def tick(self) -> None:
+            if not ticked.is_set():
+                ticked.set()
+                time.sleep(1.5)
+
+    def rows() -> Iterator[pa.Table]:
+        yield from tables(1)
+        ticked.wait(WAIT_S)
+        yield from tables(2)
+
+    bench = Slow()
+    bench.run(rows(), stop=Stop(stall_s=1.2))
+    assert bench.committed == [0, 0, 1]
 
 
 def test_the_counts_of_before_are_those_it_begins_with(monkeypatch: pytest.MonkeyPatch) -> None:

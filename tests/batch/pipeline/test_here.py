@@ -67,10 +67,20 @@ def test_every_image_has_one_row_and_no_process_stays(
     assert stages == []
 
 
+@pytest.mark.parametrize("actors", [1, 4])
 def test_an_image_that_kills_its_reader_is_a_failed_row(
-    tables: Tables, motion: ModelVersion, monkeypatch: pytest.MonkeyPatch
+    tables: Tables, motion: ModelVersion, monkeypatch: pytest.MonkeyPatch, actors: int
 ) -> None:
-    found = rows(tables, motion, monkeypatch, LethalStage)
+    started = list[bool]()
+    order = stage_start.StartedProcess.order
+
+    def noted(self: stage_start.StartedProcess, stage: stage_start.StageOrder) -> None:
+        started.append(stage.careful)
+        order(self, stage)
+
+    monkeypatch.setattr(stage_start.StartedProcess, "order", noted)
+    found = rows(tables, motion, monkeypatch, LethalStage, actors=actors)
+    assert sum(started) <= 2, "only a careful process attempts the chunk of one that was killed"
     assert len({row["media_sha256"] for row in found}) == len(found) == IMAGES
     failed = [row for row in found if row["status"] == "failed"]
     assert [row["error_code"] for row in failed] == ["crashed_reader"] * 2

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from batch.pipeline.read_image import ProcessDied, isolated
+from batch.pipeline.isolation import ProcessDied, isolated
 from batch.pipeline.stage import StageProcess
 from batch.runs.spec import RunSpec
 from model_store.store import ModelVersion
@@ -32,6 +32,11 @@ def test_a_process_serves_many_calls_and_what_the_function_raises_is_raised() ->
     with pytest.raises(FileNotFoundError, match="error"):
         call("error")
     assert call("good") == first
+
+
+def test_an_error_that_cannot_be_pickled_is_raised_as_text() -> None:
+    with pytest.raises(RuntimeError, match="LocalError: not by name"):
+        isolated(die_of)("local")
 
 
 def test_a_single_death_is_not_the_argument_s_fault(tmp_path: Path) -> None:

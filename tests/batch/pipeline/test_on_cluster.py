@@ -41,8 +41,10 @@ def test_a_lease_is_renewed_while_it_is_held(
     assert held_s[-1] == 0.0
 
 
-@pytest.mark.parametrize("error", [ActorDiedError(), DeploymentUnavailableError(None)])  # type: ignore[arg-type]
-def test_a_replica_that_has_gone_is_one_that_is_not_ready(
+@pytest.mark.parametrize(
+    "error", [ActorDiedError(), DeploymentUnavailableError(None), TimeoutError()]
+)  # type: ignore[arg-type]
+def test_a_replica_that_has_gone_or_hangs_is_one_that_is_not_ready(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     """So that a stage asks another one."""
