@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
-from model_store.errors import ModelNotReady, ResightError
+from model_store.errors import ModelNotReady, ResightError, StorageError
 from model_store.names import VersionId
 from model_store.store import ModelStore
 from serve.rollout.events import record
@@ -122,7 +122,8 @@ def apply_offline(store: ModelStore, operation: Operation) -> Outcome:
         detail = rollout.apply(rollout.begin(operation))
     except ResightError as error:
         change = {"state": "refused", "detail": str(error), "error": type(error).__name__}
-        record(store, outcome.model_copy(update=change), before, before)
+        with contextlib.suppress(StorageError):  # the command reports the refusal
+            record(store, outcome.model_copy(update=change), before, before)
         raise
     seconds = round(time.perf_counter() - started, 3)
     done = outcome.model_copy(update={"state": "done", "detail": detail, "seconds": seconds})

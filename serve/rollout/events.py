@@ -16,7 +16,6 @@ from typing import TypeVar
 import structlog
 from pydantic import ValidationError
 
-from model_store.errors import StorageUnreachable
 from model_store.frozen import Frozen
 from model_store.names import NAME
 from model_store.store import ModelStore
@@ -47,16 +46,16 @@ class Accepted(Frozen):
 
 def record(
     store: ModelStore, outcome: Outcome, before: AliasState | None, after: AliasState | None
-) -> Event:
-    """Write an event. Raises StorageUnreachable, also if the model's folder is missing: it is not created."""
+) -> None:
+    """Write an event, unless its model has no folder. Raises StorageUnreachable, also for a store without models."""
     name = outcome.operation.name
     if not store.folder.exists(name):
-        raise StorageUnreachable(f"{store.url}/{name} does not exist or is unavailable")
+        store.folder.require_present()
+        return
     event = Event(at=datetime.now(UTC), outcome=outcome, before=before, after=after)
     stamp = f"{event.at:%Y%m%dT%H%M%S%f}-{outcome.id}"
     path = f"{name}/{EVENTS}/{stamp}.json"
     store.folder.write(path, event.model_dump_json(indent=1).encode())
-    return event
 
 
 def events(store: ModelStore, name: str, max_events: int = 20) -> list[Event]:

@@ -11,7 +11,6 @@ from model_store.errors import StorageUnreachable
 from model_store.store import ModelStore
 from serve.rollout import alias_watcher
 from serve.rollout.alias_watcher import AliasWatcher
-from serve.rollout.client import apply_offline
 from serve.rollout.events import events, record
 from serve.rollout.operations import Operation, Outcome, new_outcome
 from serve.rollout.state import AliasState, read_state, update_state
@@ -152,25 +151,6 @@ def test_a_refusal_is_noted_though_the_store_is_away(
     assert follower.is_new(refused(operation))
     follower.ended(refused(operation))
     assert follower.failures("blobs") == {"production": "it does not load"}
-
-
-def test_without_a_cluster_a_version_is_proved_here_and_recorded(store: ModelStore) -> None:
-    done = apply_offline(store, Operation(kind="promote", name="blobs", version="2"))
-    assert (done.state, store.aliases("blobs")) == ("done", {"production": "2"})
-    assert read_state(store, "blobs").aliases["production"].previous == ("1",)
-    (event,) = events(store, "blobs")
-    assert (event.outcome.detail, event.before and event.before.active) == (done.detail, "1")
-    assert event.after is not None
-    assert event.after.active == "2"
-
-
-def test_a_refusal_is_recorded_too(store: ModelStore) -> None:
-    store.folder.write("blobs/2/config.json", b"{}")
-    with pytest.raises(Exception, match="sha256"):
-        apply_offline(store, Operation(kind="promote", name="blobs", version="2"))
-    (event,) = events(store, "blobs")
-    assert (event.outcome.state, event.outcome.error) == ("refused", "DigestMismatch")
-    assert store.aliases("blobs") == {"production": "1"}
 
 
 def test_events_come_newest_first_and_a_damaged_one_is_left_out(store: ModelStore) -> None:

@@ -301,6 +301,23 @@ async def test_an_event_that_cannot_be_written_at_once_is_written_later(
     assert done in [event.outcome for event in events(store, NAME)]
 
 
+async def test_a_refusal_of_an_unknown_model_is_not_recorded(
+    process: Callable[[], Process],
+) -> None:
+    one, unknown = process(), Operation(kind="promote", name="other", version="1")
+    refused = await one.ended((await one.ask(new_outcome(unknown))).id)
+    assert (refused.state, refused.error) == ("refused", "ModelNotFound")
+    assert not one.operator._background, "there is nothing to record later"
+
+
+def test_an_event_of_a_store_that_is_not_mounted_is_not_dropped(
+    store: ModelStore, tmp_path: Path
+) -> None:
+    (tmp_path / "models").rename(tmp_path / "elsewhere")
+    with pytest.raises(StorageUnreachable, match="is it mounted"):
+        record(store, accepted(version="2").outcome, None, None)
+
+
 async def test_a_store_that_lets_nothing_be_removed_gets_one_event_for_each_operation(
     store: ModelStore, process: Callable[[], Process], monkeypatch: pytest.MonkeyPatch
 ) -> None:

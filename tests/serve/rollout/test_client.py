@@ -1,0 +1,60 @@
+"""Operations without a host: applied by the command itself, and recorded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from model_store.errors import DigestMismatch, ModelNotFound, StorageUnreachable
+from model_store.storage import Folder
+from model_store.store import ModelStore
+from serve.rollout.client import apply_offline
+from serve.rollout.events import events
+from serve.rollout.operations import Operation
+from serve.rollout.state import read_state
+from tests.fixtures_local import motion_store
+
+PROMOTE = Operation(kind="promote", name="blobs", version="2")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ModelStore:
+    return motion_store(tmp_path, "1", "2")
+
+
+def test_without_a_cluster_a_version_is_proved_here_and_recorded(store: ModelStore) -> None:
+    done = apply_offline(store, PROMOTE)
+    assert (done.state, store.aliases("blobs")) == ("done", {"production": "2"})
+    assert read_state(store, "blobs").aliases["production"].previous == ("1",)
+    (event,) = events(store, "blobs")
+    assert (event.outcome.detail, event.before and event.before.active) == (done.detail, "1")
+    assert event.after is not None
+    assert event.after.active == "2"
+
+
+def test_a_refusal_is_recorded_too(store: ModelStore) -> None:
+    store.folder.write("blobs/2/config.json", b"{}")
+    with pytest.raises(DigestMismatch, match="sha256"):
+        apply_offline(store, PROMOTE)
+    (event,) = events(store, "blobs")
+    assert (event.outcome.state, event.outcome.error) == ("refused", "DigestMismatch")
+    assert store.aliases("blobs") == {"production": "1"}
+
+
+def test_an_unknown_model_is_reported_as_such(store: ModelStore) -> None:
+    with pytest.raises(ModelNotFound, match="deer@1"):
+        apply_offline(store, Operation(kind="promote", name="deer", version="1"))
+    assert store.names() == ["blobs"]
+
+
+def test_the_reason_of_a_refusal_survives_a_log_that_cannot_be_written(
+    store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(*_: object) -> None:
+        raise StorageUnreachable("permission denied")
+
+    store.folder.write("blobs/2/config.json", b"{}")
+    monkeypatch.setattr(Folder, "write", denied)
+    with pytest.raises(DigestMismatch, match="sha256"):
+        apply_offline(store, PROMOTE)
