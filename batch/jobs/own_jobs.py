@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import importlib
+import importlib.util
 import io
 import itertools
 import json
@@ -53,7 +54,7 @@ class _Prepared:
         """Run the job: its log lines go to its file and to `on_line`. The output of its processes goes to the file."""
         former = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP)
         app = typer.Typer(add_completion=False)
-        app.command()(importlib.import_module(self.module).main)
+        app.command()(main_of(self.module))
         command = typer.main.get_command(app)
         with self.log, _output_to(self.log):
             configure_logs(cast(TextIO, _Lines(self.log, on_line)))
@@ -73,6 +74,13 @@ class _Prepared:
                 signal.signal(signal.SIGTERM, former[0])
                 signal.signal(signal.SIGHUP, former[1])
         return JobOutcome("SUCCEEDED", 0, "")
+
+
+def main_of(module: str) -> Callable[..., None]:
+    """Return the function that `python -m MODULE` calls with its options."""
+    spec = importlib.util.find_spec(module)
+    is_package = spec is not None and spec.submodule_search_locations is not None
+    return importlib.import_module(f"{module}.__main__" if is_package else module).main
 
 
 class _Lines(io.TextIOBase):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import os
 import signal
@@ -16,8 +17,9 @@ from typing import Any
 
 import pytest
 
+from batch.jobs.cluster_jobs import JOBS
 from batch.jobs.control import JobOutcome, jobs_of
-from batch.jobs.own_jobs import OwnJobs, is_locked
+from batch.jobs.own_jobs import OwnJobs, is_locked, main_of
 from model_store.errors import BadRequest
 from serve.settings import Settings
 
@@ -161,6 +163,12 @@ def test_a_followed_job_runs_in_the_process_that_follows_it(
     assert kept[1:] == lines
     assert kept[0]["pid"] == os.getpid()
     assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize("module", JOBS)
+def test_each_job_of_runs_can_be_followed(module: str) -> None:
+    main = main_of(module)
+    assert {"run_id", "here"} <= set(inspect.signature(main).parameters)
 
 
 def test_a_followed_job_is_stopped_by_others(jobs: OwnJobs) -> None:
