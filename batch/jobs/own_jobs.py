@@ -221,13 +221,10 @@ class OwnJobs:
             try:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 with (self._folder / "lock").open("ab") as new_logs:
-                    fcntl.flock(
-                        new_logs, fcntl.LOCK_EX
-                    )  # no command sees an unlocked new log
+                    # no command sees an unlocked new log, and every process that writes to it holds its lock
+                    fcntl.flock(new_logs, fcntl.LOCK_EX)
                     log = self._path(name).open("xb", buffering=0)
-                    fcntl.flock(
-                        log, fcntl.LOCK_EX
-                    )  # held by every process that has it as its output
+                    fcntl.flock(log, fcntl.LOCK_EX)
                     return name, log
             except FileExistsError:
                 until_s = time.monotonic() + END_S
