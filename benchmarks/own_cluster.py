@@ -1,8 +1,9 @@
-"""Start a cluster for one benchmark: temporary home, free ports, a copy of examples/models; uses RESIGHT_APP.
+"""Start a cluster, or a server without one, for one benchmark: temporary home, free ports, a copy of examples/models.
 
 with cluster() as c: c.url, c.resight("models", "list"), c.control("promote", version="2"), c.replicas()
+with server() as c: the same of `resight serve`, without Ray
 
-It is always stopped, also at SIGTERM, and all files that it wrote are removed.
+It uses RESIGHT_APP, is always stopped, also at SIGTERM, and all files that it wrote are removed.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from serve.cluster.head import read_state
 from serve.cluster.ports import preferred_or_free
 from serve.settings import Settings
 
+START_S = 60.0
+
 
 @dataclass(frozen=True)
 class Cluster:
@@ -46,6 +49,10 @@ class Cluster:
     def resight(self, *words: str, **environment: str) -> str:
         """Run a command and return its standard output. Raises CalledProcessError."""
         return resight(self.environment | environment, *words)
+
+    def started(self, *words: str) -> subprocess.Popen[str]:
+        """Start a command with a pipe for its standard output."""
+        return started(self.environment, *words)
 
     def replicas(self) -> list[psutil.Process]:
         below = psutil.Process(self.head_pid).children(recursive=True)
@@ -81,17 +88,7 @@ def cluster(subject: Subject | None = None, here: bool = False) -> Iterator[Clus
 
     With `here`, only its home exists: runs use processes of this machine, and there is no HTTP API.
     """
-    ended_by = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    strange = [key for key in os.environ if key.startswith("RESIGHT_") and key != "RESIGHT_APP"]
-    kept = {key: value for key, value in os.environ.items() if key not in strange}
-    with tempfile.TemporaryDirectory(prefix="rsb-", ignore_cleanup_errors=True) as folder:
-        home = Path(folder)
-        shutil.copytree(SHIPPED, home / "models")
-        if subject is not None and subject.store != SHIPPED:
-            shutil.copytree(
-                subject.store / subject.name, home / "models" / subject.name, dirs_exist_ok=True
-            )
-        environment = kept | {"RESIGHT_HOME": str(home), "RESIGHT_MODELS": str(home / "models")}
+    with _home(subject) as (home, environment):
         if here:
             yield Cluster(home, "", os.getpid(), environment)
             return
@@ -102,16 +99,61 @@ def cluster(subject: Subject | None = None, here: bool = False) -> Iterator[Clus
             yield Cluster(home, state.reachable_url, state.pid, environment)
         finally:
             resight(environment, "down")
-            signal.signal(signal.SIGTERM, ended_by)
+
+
+@contextlib.contextmanager
+def server() -> Iterator[Cluster]:
+    """Run `resight serve` during the block, once it answers."""
+    with _home() as (home, environment):
+        port = preferred_or_free(0)
+        url = f"http://127.0.0.1:{port}"
+        command = [sys.executable, "-m", "resight", "serve", "--port", str(port)]
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+        try:
+            until_s = time.monotonic() + START_S
+            while not _is_ready(url):
+                if process.poll() is not None or time.monotonic() > until_s:
+                    raise RuntimeError(f"resight serve did not start: exit code {process.poll()}")
+                time.sleep(0.02)
+            yield Cluster(home, url, process.pid, environment)
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _is_ready(url: str) -> bool:
+    with contextlib.suppress(httpx2.HTTPError):
+        return httpx2.get(f"{url}/readyz", timeout=5).status_code == 200
+    return False
+
+
+@contextlib.contextmanager
+def _home(subject: Subject | None = None) -> Iterator[tuple[Path, dict[str, str]]]:
+    """Make a home with models for the block; yield it and the environment of commands that use it."""
+    ended_by = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    strange = [key for key in os.environ if key.startswith("RESIGHT_") and key != "RESIGHT_APP"]
+    kept = {key: value for key, value in os.environ.items() if key not in strange}
+    try:
+        with tempfile.TemporaryDirectory(prefix="rsb-", ignore_cleanup_errors=True) as folder:
+            home = Path(folder)
+            shutil.copytree(SHIPPED, home / "models")
+            if subject is not None and subject.store != SHIPPED:
+                shutil.copytree(
+                    subject.store / subject.name, home / "models" / subject.name, dirs_exist_ok=True
+                )
+            yield home, kept | {"RESIGHT_HOME": str(home), "RESIGHT_MODELS": str(home / "models")}
+    finally:
+        signal.signal(signal.SIGTERM, ended_by)
 
 
 def resight(environment: dict[str, str], *words: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "resight", *words],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return done.stdout
+    with started(environment, *words) as process:
+        out, _ = process.communicate()
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, words)
+    return out
+
+
+def started(environment: dict[str, str], *words: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "resight", *words]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)

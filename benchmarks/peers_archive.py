@@ -8,16 +8,16 @@ Then all run one after the other, in reverse order in every other round:
 
 per_s         images per second from the start of the command to its end, including imports and the last row
 steady_per_s  the same between 10 % and 90 % of the images, if it can be computed from early writes
-cold_per_s    for Resight: including `resight up` and `resight ingest` (digests and EXIF of all files);
+cold_per_s    for Resight: including `resight ingest` (digests and EXIF of all files) and, on Ray, `resight up`;
               for a peer, which has no such steps: its per_s
 first_s       from the start of the command to the first row that is visible to readers
 lines         lines of code of the user (with `peers/detector.py` if it is imported)
 
-The per_s of Resight is that of `resight reprocess` on a running cluster and a catalogued archive, as in normal use. Its
-CPU seconds and memory are sampled over the whole cluster until its last job has ended. Peers have no digests, lineage,
-ledger or resumption. The negative control (one process, a new session for each image) processes a tenth of the files
-and must be slower than all others. Target: at least as fast as every peer. A failed peer is reported; the others still
-run.
+The per_s of Resight is that of `resight reprocess` on a catalogued archive, without a cluster; "Resight on Ray" is the
+same on a running cluster, whose CPU seconds and memory are sampled as a whole until its last job has ended. Peers have
+no digests, lineage, ledger or resumption. The negative control (one process, a new session for each image) processes a
+tenth of the files and must be slower than all others. Target: at least as fast as every peer. A failed peer is
+reported; the others still run.
 """
 
 from __future__ import annotations
@@ -41,11 +41,10 @@ from benchmarks.peers.compared import FAILURES, Row, bounds, made
 from benchmarks.peers.environments import packages
 from benchmarks.peers.lines import lines_of
 from benchmarks.peers.peer import Config
-from benchmarks.peers.subjects import CONTROL, folders_of
+from benchmarks.peers.subjects import CONTROL, ON_RAY, RESIGHT, folders_of
 from benchmarks.peers.watch import Watch
 from model_store.machine import usable_cores
 
-RESIGHT = "Resight"
 ARCHIVE = Path(__file__).resolve().parent / "peers" / "archive"
 FIGURES = ("per_s", "steady_per_s", "cold_per_s", "first_s", "cpu_s_per_1000", "pss_mib")
 CONTROL_PART = 10
@@ -78,16 +77,18 @@ def measure(arguments: argparse.Namespace, peers: Sequence[ArchivePeer], archive
     tuning = [row for p in ready for row in tried(p, files[: arguments.tuning_images], failed)]
     chosen = {peer.name: best(peer, tuning) for peer in ready}
     for turn in range(arguments.rounds):
-        everyone: list[ArchivePeer | None] = [None, *ready]
+        everyone: list[ArchivePeer | str] = [RESIGHT, ON_RAY, *ready]
         for peer in everyone[:: 1 if turn % 2 == 0 else -1]:
-            name = peer.name if peer else RESIGHT
+            name = peer if isinstance(peer, str) else peer.name
             print(f"round {turn}: {name} …", file=sys.stderr)
             try:
-                row = by_peer(peer, chosen[name], files) if peer else by_resight(archive)
+                is_own = isinstance(peer, str)
+                row = by_resight(peer, archive) if is_own else by_peer(peer, chosen[name], files)
                 rounds.append({"round": turn, "name": name} | row)
             except FAILURES as error:
                 failed.append({"name": name, "round": turn, "error": str(error)[-2000:]})
-    subjects = {RESIGHT: {"version": "this commit", "config": {"name": "as shipped"}, "lines": 0}}
+    own = {"version": "this commit", "config": {"name": "as shipped"}, "lines": 0}
+    subjects: Row = {RESIGHT: own, ON_RAY: own}
     subjects |= {peer.name: about(peer, chosen[peer.name]) for peer in ready}
     subjects = {n: of for n, of in subjects.items() if any(row["name"] == n for row in rounds)}
     return {
@@ -147,19 +148,21 @@ def by_peer(peer: ArchivePeer, config: Config, files: Sequence[Path]) -> Row:
     }
 
 
-def by_resight(archive: Path) -> Row:
-    """Run Resight on a separate cluster, which ends before the next one starts."""
+def by_resight(name: str, archive: Path) -> Row:
+    """Run Resight without a cluster, or on a separate one, which ends before the next one starts."""
     up_s = time.perf_counter()
-    with cluster() as up:
+    with cluster(here=name == RESIGHT) as up:
         up_s = time.perf_counter() - up_s
         ingest_s = time.perf_counter()
         up.resight("ingest", str(archive))
         ingest_s = time.perf_counter() - ingest_s
         began, began_s = time.time(), time.perf_counter()
-        with Watch(up.head_pid) as watch:
-            run = json.loads(up.resight("reprocess", "--model", MODEL, "--format", "json"))
+        command = up.started("reprocess", "--model", MODEL, "--format", "json")
+        with command, Watch(up.head_pid if name == ON_RAY else command.pid) as watch:
+            out, _ = command.communicate()
             seconds = time.perf_counter() - began_s
-            time.sleep(DRIVER_GOES_S)
+            time.sleep(DRIVER_GOES_S if name == ON_RAY else 0.0)
+        run = json.loads(out)
         first_s = first_commit(up.home / "tables" / "results") - began
     counts = run["counts"]
     return {

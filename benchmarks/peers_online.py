@@ -11,12 +11,12 @@ saturated    closed loop, four clients per core, at least eight: responses per s
              peak PSS of its processes, sampled
 open 50 %, open 80 %    Poisson arrivals at that share of the median throughput, equal for all. Connections take turns.
              A peer that cannot keep up with a rate is reported, and not compared there
-first_s      from the start of the command to the first response, with the model loaded; for Resight with `resight up`
+first_s      from the start of the command to the first response, with the model loaded
 lines        lines of code of the user (with `peers/detector.py`); for Resight with the shipped config.json
 
-Ratios are Resight over a peer within the same round. Targets: throughput at least 1.0 and p99 at most 1.0 of every
-peer. The negative control (a session for every request, on the event loop) must be slower than all others.
-A failed peer is reported with its error; the others still run.
+Resight is `resight serve`, one process; "Resight on Ray" is `resight up`. Ratios are Resight over a peer within the
+same round. Targets: throughput at least 1.0 and p99 at most 1.0 of every peer. The negative control (a session for
+every request, on the event loop) must be slower than all others. A failed peer is reported; the others still run.
 """
 
 from __future__ import annotations

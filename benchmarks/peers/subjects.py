@@ -1,4 +1,4 @@
-"""Who is measured online, all in the same way: Resight on its own cluster, and each peer.
+"""Who is measured online, all in the same way: Resight in one process and on a cluster, and each peer.
 
 subject.up(config) is a context that yields Up(url, path, headers, body, pid, first_answer_s): a server that has
 answered. `first_answer_s` counts from the start of its command, weights and first answer included.
@@ -10,6 +10,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,15 @@ from typing import Any
 import httpx2
 
 from benchmarks.harness import MODEL, WEIGHTS
-from benchmarks.own_cluster import cluster
+from benchmarks.own_cluster import Cluster, cluster, server
 from benchmarks.peers.lines import lines_of
 from benchmarks.peers.peer import Config, Peer, read_peer
 from benchmarks.peers.processes import started
 from model_store.machine import usable_cores
 
-RESIGHT = "Resight"
+RESIGHT, ON_RAY = "Resight", "Resight on Ray"
+"""`resight serve` and `resight reprocess` without a cluster; the same with `resight up`."""
+HOSTS = {RESIGHT: server, ON_RAY: cluster}
 FLOOR = 0.05  # of the scores that peers send: the same answers from all
 CONTROL = "control"
 ONLINE = Path(__file__).resolve().parent / "online"
@@ -60,9 +63,9 @@ class Subject:
 
     @contextlib.contextmanager
     def up(self, config: Config, jpeg: bytes) -> Iterator[Up]:
-        """Raises PeerFailed, or what `resight up` raises."""
+        """Raises PeerFailed, or what the commands of Resight raise."""
         if self.folder is None:
-            with _resight(jpeg) as up:
+            with _resight(HOSTS[self.name], jpeg) as up:
                 yield up
             return
         cores = usable_cores()
@@ -75,7 +78,7 @@ class Subject:
 
 def subjects(only: Sequence[str] = ()) -> list[Subject]:
     """Resight first, the negative control last. Raises SystemExit for a name that is none."""
-    found = [Subject(RESIGHT, "this commit", (Config(name="as shipped"),))]
+    found = [Subject(name, "this commit", (Config(name="as shipped"),)) for name in HOSTS]
     return found + [_subject(folder, read_peer(folder)) for folder in folders_of(ONLINE, only)]
 
 
@@ -94,11 +97,11 @@ def _subject(folder: Path, peer: Peer) -> Subject:
 
 
 @contextlib.contextmanager
-def _resight(jpeg: bytes) -> Iterator[Up]:
+def _resight(host: Callable[[], AbstractContextManager[Cluster]], jpeg: bytes) -> Iterator[Up]:
     path = f"/v1/detect?model={MODEL}&min_score={FLOOR}"
     headers: Mapping[str, str] = {"content-type": "image/jpeg"}
     began_s = time.perf_counter()
-    with cluster() as here:
+    with host() as here:
         httpx2.post(
             here.url + path, content=jpeg, headers=dict(headers), timeout=60
         ).raise_for_status()
