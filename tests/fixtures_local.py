@@ -18,8 +18,9 @@ from PIL.ExifTags import IFD
 from archive.delta.tables import Tables
 from archive.schemas import RESULTS
 from model_store.adding.add import add_version
-from model_store.names import version_id
+from model_store.names import VersionId, version_id
 from model_store.store import ModelInfo, ModelStore
+from tests.graphs import endless
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ROOT / "examples" / "models"
@@ -46,6 +47,15 @@ def motion_store(place: Path, *versions: str, alias: str | None = "1") -> ModelS
     if alias in versions:
         store.set_alias("blobs", "production", alias)
     return store
+
+
+def add_hanging(store: ModelStore) -> VersionId:
+    """Add a version of the shipped model with a graph that never ends."""
+    shipped = ModelStore(str(MODELS))
+    about = shipped.describe(version_id("ssdlite-coco", "1"))
+    files = {name: shipped.read_file(about, name) for name in about.digests}
+    store.publish(version_id("hanging", "1"), files | {"model.onnx": endless()})
+    return version_id("hanging", "1")
 
 
 def jpeg(

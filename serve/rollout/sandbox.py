@@ -34,6 +34,7 @@ class Sandbox:
 
     def __init__(self) -> None:
         self._fork_server: subprocess.Popen[bytes] | None = None
+        self._starting, self._ended = threading.Lock(), False
         self.turn = threading.RLock()
 
     def prove(
@@ -42,19 +43,21 @@ class Sandbox:
         """Prove a version.
 
         Raises the ResightError of `prove`; ModelRefused if the process ended or raised any other error; ModelNotReady
-        after `limit_s`.
+        after `limit_s`, and after `stop`.
         """
         request = {"url": url, "version": str(version), "threads": threads, "digest": digest}
         with self.turn:
             try:
                 answer = self._send(json.dumps(request).encode() + b"\n", limit_s)
             except TimeoutError:
-                self._kill()
+                self._close()
                 raise ModelNotReady(
                     f"{version} did not load and probe within {limit_s:g} s"
                 ) from None
         if "proof" in answer:
             return Proof(**answer["proof"])
+        if self._ended:
+            raise ModelNotReady(f"{version} was not proved: the server ends")
         if "ended" in answer:
             raise ModelRefused(f"{version} ended the process that loaded it: {answer['ended']}")
         name, message = answer["error"], answer["message"]
@@ -64,16 +67,23 @@ class Sandbox:
         raise ModelRefused(f"{version} cannot be loaded: {name}: {message}"[:1000])
 
     def stop(self) -> None:
-        with self.turn:
+        """End the process, also during a proof; later proofs fail at once."""
+        with self._starting:
+            self._ended = True
             self._kill()
+        with self.turn:  # free as soon as the proof has noticed
+            self._close()
 
     def _send(self, line: bytes, limit_s: float) -> dict[str, Any]:
         """Send a request to the fork server; return its answer. Raises TimeoutError."""
         server = self._running()
+        if server is None:
+            return {"ended": "the server ends"}
         assert server.stdin is not None
         assert server.stdout is not None
-        server.stdin.write(line)
-        server.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has ended, and so has its output
+            server.stdin.write(line)
+            server.stdin.flush()
         deadline, answer = time.monotonic() + limit_s, b""
         while not answer.endswith(b"\n"):
             left_s = deadline - time.monotonic()
@@ -81,28 +91,37 @@ class Sandbox:
                 raise TimeoutError
             part = os.read(server.stdout.fileno(), 65536)
             if not part:
-                self._kill()
+                self._close()
                 return {"ended": "the fork server has ended"}
             answer += part
         return dict(json.loads(answer))
 
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._fork_server is None or self._fork_server.poll() is not None:
-            self._fork_server = subprocess.Popen(
-                [sys.executable, "-m", "serve.rollout.fork_server"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                cwd=ROOT,
-                env=os.environ | ONE_THREAD,
-                process_group=0,  # ends with its children; the session, and so the CPU share, stays the same
-            )
-        return self._fork_server
+    def _running(self) -> subprocess.Popen[bytes] | None:
+        """Return the fork server, started unless it runs; None after `stop`."""
+        with self._starting:
+            if self._ended:
+                return None
+            if self._fork_server is None or self._fork_server.poll() is not None:
+                self._fork_server = subprocess.Popen(
+                    [sys.executable, "-m", "serve.rollout.fork_server"],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    cwd=ROOT,
+                    env=os.environ | ONE_THREAD,
+                    process_group=0,  # ends with its children; the session, and so the CPU share, stays the same
+                )
+            return self._fork_server
 
     def _kill(self) -> None:
-        server, self._fork_server = self._fork_server, None
-        if server is not None:
+        if server := self._fork_server:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(server.pid, signal.SIGKILL)
+
+    def _close(self) -> None:
+        """End the fork server and wait for it; needs `turn`."""
+        self._kill()
+        server, self._fork_server = self._fork_server, None
+        if server is not None:
             with contextlib.suppress(BrokenPipeError), server:
                 pass  # closes the pipes and waits
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx2
+import psutil
 import pytest
 
 from archive.delta.tables import Tables
@@ -15,9 +17,11 @@ from model_store.names import version_id
 from model_store.store import ModelStore
 from serve.embedded.host import EmbeddedHost
 from serve.rollout.client import apply_offline
+from serve.rollout.events import open_operations
 from serve.rollout.operations import Operation
 from serve.settings import DetectArgs, Settings
-from tests.fixtures_local import jpeg, motion_store, rows_of
+from tests.fixtures_local import add_hanging, jpeg, motion_store, rows_of
+from tests.serve.rollout.test_sandbox import wait_for_child
 
 
 @pytest.fixture
@@ -102,6 +106,23 @@ async def test_uploads_that_wait_at_the_end_are_in_the_tables_once(store: ModelS
         counted = Counter(row["media_sha256"] for row in rows_of(tables, name))
         assert len(counted) == 2
         assert set(counted.values()) == {1}
+
+
+async def test_it_ends_while_a_version_hangs_in_its_proof(store: ModelStore) -> None:
+    host = EmbeddedHost(Settings(), arguments(store))
+    await host.start()
+    version = add_hanging(store)
+    promote = Operation(kind="promote", name=version.name, version=version.version)
+    pending = await host.rollouts.apply(promote, wait_s=0.0)
+    child = await asyncio.to_thread(wait_for_child, host._sandboxes._sandboxes[0])
+    try:
+        async with asyncio.timeout(60):  # the proof has 300 s
+            await host.close()
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+    (left,) = open_operations(store)
+    assert left.outcome.id == pending.id, "the next process completes it"
 
 
 async def test_a_second_host_on_the_same_home_finds_what_the_first_has_left(

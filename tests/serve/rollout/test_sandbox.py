@@ -17,12 +17,11 @@ import psutil
 import pytest
 
 from model_store.errors import DigestMismatch, ModelError, ModelNotReady, ModelRefused
-from model_store.names import VersionId, version_id
+from model_store.names import VersionId
 from model_store.store import ModelStore
 from serve.rollout import fork_server
 from serve.rollout.sandbox import ROOT, Sandbox, SandboxPool
-from tests.fixtures_local import MODELS, motion_store
-from tests.graphs import endless
+from tests.fixtures_local import MODELS, add_hanging, motion_store
 
 ONE = VersionId("ssdlite-coco", "1")
 LIMIT_S = 60.0
@@ -37,13 +36,8 @@ def ground() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def hanging(tmp_path: Path) -> tuple[str, VersionId]:
-    """A version of the shipped model with a graph that never ends."""
-    shipped = ModelStore(str(MODELS))
-    about = shipped.describe(ONE)
-    files = {name: shipped.read_file(about, name) for name in about.digests}
     store = ModelStore(str(tmp_path))
-    store.publish(version_id("hanging", "1"), files | {"model.onnx": endless()})
-    return store.url, VersionId("hanging", "1")
+    return store.url, add_hanging(store)
 
 
 def children(ground: Sandbox) -> list[psutil.Process]:
@@ -105,6 +99,23 @@ def test_a_proof_that_hangs_is_overtaken(hanging: tuple[str, VersionId]) -> None
         assert grounds.prove(str(MODELS), ONE, 1, LIMIT_S)
     finally:
         grounds.stop()
+
+
+def test_the_end_of_the_server_ends_proofs_that_run_and_that_wait(
+    ground: Sandbox, hanging: tuple[str, VersionId]
+) -> None:
+    with ThreadPoolExecutor(1) as ending, ThreadPoolExecutor(2) as proving:
+        pending = [proving.submit(ground.prove, *hanging, 1, 900.0) for _ in range(2)]
+        child, end = wait_for_child(ground), ending.submit(ground.stop)
+        try:
+            end.result(LIMIT_S)
+        except TimeoutError:
+            child.kill()
+            raise
+        for proof in pending:
+            with pytest.raises(ModelNotReady, match="the server ends"):
+                proof.result(LIMIT_S)
+    assert ground._fork_server is None
 
 
 def test_short_proofs_share_one_process() -> None:
