@@ -23,7 +23,10 @@ Place = tuple[str, str]
 
 
 class AliasWatcher:
-    """Finds due operations, and records refusals by (model, alias)."""
+    """Finds due operations, and records refusals by (model, alias).
+
+    `due` and `note` read the store: call them in threads.
+    """
 
     def __init__(self, store: ModelStore) -> None:
         self._store = store
@@ -37,25 +40,18 @@ class AliasWatcher:
                 operations += self._due(name)
         return operations
 
-    def is_new(self, outcome: Outcome) -> bool:
-        """Return False if the last attempt to follow was refused with the same version, files and message.
-
-        Call it before `ended`.
-        """
-        operation = outcome.operation
-        if outcome.state != "refused" or operation.kind != "follow":
-            return True
-        mark, _, last = self._refused.get((operation.name, operation.alias), ("", 0.0, ""))
-        return (mark, last) != (self._mark(operation.name, str(operation.version)), outcome.detail)
-
-    def ended(self, outcome: Outcome) -> None:
+    def note(self, outcome: Outcome) -> bool:
+        """Record an outcome; return False if the last attempt to follow had the same version, files and refusal."""
         operation = outcome.operation
         place = (operation.name, operation.alias)
         if outcome.state != "refused":
             self._refused.pop(place, None)
-        elif operation.kind == "follow":
-            mark = self._mark(operation.name, str(operation.version))
-            self._refused[place] = (mark, time.monotonic(), outcome.detail)
+        if outcome.state != "refused" or operation.kind != "follow":
+            return True
+        mark = self._mark(operation.name, str(operation.version))
+        last_mark, _, last = self._refused.get(place, ("", 0.0, ""))
+        self._refused[place] = (mark, time.monotonic(), outcome.detail)
+        return (last_mark, last) != (mark, outcome.detail)
 
     @property
     def refused(self) -> int:
@@ -64,7 +60,8 @@ class AliasWatcher:
 
     def failures(self, name: str) -> dict[str, str]:
         """Return alias to the reason why it does not follow aliases.json."""
-        details = {p[1]: detail for p, (_, _, detail) in self._refused.items() if p[0] == name}
+        refused = list(self._refused.items())  # a copy: `due` may remove some now
+        details = {p[1]: detail for p, (_, _, detail) in refused if p[0] == name}
         return dict(sorted(details.items()))
 
     def _due(self, name: str) -> list[Operation]:

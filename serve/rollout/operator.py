@@ -228,8 +228,7 @@ class RolloutOperator:
         operation = done.operation
         self._counts[operation.kind, done.state] += 1
         after = await asyncio.to_thread(self._alias, operation)
-        is_new = self._watcher.is_new(done)
-        self._watcher.ended(done)
+        is_new = await asyncio.to_thread(self._watcher.note, done)
         log.info("rollout", **done.model_dump(mode="json"))
         if is_new and not await self._recorded(done, before, after):
             self._start(self._record_later(done, before, after))

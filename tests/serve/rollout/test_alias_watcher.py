@@ -31,7 +31,7 @@ def refused(operation: Operation, why: str = "it does not load") -> Outcome:
 
 
 def refuse(follower: AliasWatcher, operation: Operation) -> None:
-    follower.ended(refused(operation))
+    follower.note(refused(operation))
 
 
 def test_nothing_is_due_when_the_file_says_what_serves(store: ModelStore) -> None:
@@ -109,34 +109,55 @@ def test_a_refusal_is_news_once(store: ModelStore, monkeypatch: pytest.MonkeyPat
     follower = AliasWatcher(store)
     for is_new in (True, False, False):
         (operation,) = follower.due()
-        assert follower.is_new(refused(operation)) is is_new
-        follower.ended(refused(operation))
+        assert follower.note(refused(operation)) is is_new
 
 
 def test_a_refusal_is_news_again_when_anything_about_it_has_changed(store: ModelStore) -> None:
     store.set_alias("blobs", "production", "2")
     follower = AliasWatcher(store)
     (operation,) = follower.due()
-    follower.ended(refused(operation))
-    assert not follower.is_new(refused(operation))
-    assert follower.is_new(refused(operation, "its probe fails"))
-    assert follower.is_new(refused(operation.model_copy(update={"version": "1"})))
-    assert follower.is_new(refused(operation.model_copy(update={"alias": "staging"})))
-    ready = store.folder.read("blobs/2/READY")
-    store.folder.write("blobs/2/READY", ready + b"\n")
-    assert follower.is_new(refused(operation))
+    for changed in (
+        refused(operation),
+        refused(operation, "its probe fails"),
+        refused(operation.model_copy(update={"version": "1"})),
+        refused(operation.model_copy(update={"alias": "staging"})),
+    ):
+        assert follower.note(changed)
+        assert not follower.note(changed)
+    ready = store.folder.read("blobs/1/READY")
+    store.folder.write("blobs/1/READY", ready + b"\n")
+    assert follower.note(refused(operation.model_copy(update={"version": "1"})))
 
 
 def test_what_was_asked_for_or_was_done_is_always_news(store: ModelStore) -> None:
     follower = AliasWatcher(store)
     operation = Operation(kind="follow", name="blobs", version="2")
-    follower.ended(refused(operation))
-    promoted = refused(operation.model_copy(update={"kind": "promote"}))
-    done = new_outcome(operation).model_copy(update={"state": "done"})
-    assert follower.is_new(promoted)
-    assert follower.is_new(done)
-    follower.ended(done)
-    assert follower.is_new(refused(operation))
+    follower.note(refused(operation))
+    assert follower.note(refused(operation.model_copy(update={"kind": "promote"})))
+    assert follower.note(new_outcome(operation).model_copy(update={"state": "done"}))
+    assert follower.note(refused(operation))
+
+
+def test_failures_are_listed_while_another_thread_finds_that_they_are_over(
+    store: ModelStore,
+) -> None:
+    class Interrupting(str):
+        """A name whose comparison lets the other thread run."""
+
+        def __eq__(self, other: object) -> bool:
+            follower.due()
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    store.set_alias("blobs", "staging", "1")
+    state = AliasState(active="1", since=datetime.now(UTC))
+    update_state(store, "blobs", lambda now: now.with_alias("staging", state))
+    follower = AliasWatcher(store)
+    for alias in ("production", "staging"):
+        refuse(follower, Operation(kind="follow", name="blobs", alias=alias, version="2"))
+    assert set(follower.failures(Interrupting("blobs"))) == {"production", "staging"}
+    assert follower.failures("blobs") == {}
 
 
 def test_a_refusal_is_noted_though_the_store_is_away(
@@ -148,8 +169,7 @@ def test_a_refusal_is_noted_though_the_store_is_away(
     monkeypatch.setattr(store.folder.fs, "cat_file", away)
     follower = AliasWatcher(store)
     operation = Operation(kind="follow", name="blobs", version="2")
-    assert follower.is_new(refused(operation))
-    follower.ended(refused(operation))
+    assert follower.note(refused(operation))
     assert follower.failures("blobs") == {"production": "it does not load"}
 
 

@@ -224,6 +224,27 @@ async def test_what_is_too_old_is_recorded_as_not_done(
     assert done in [event.outcome for event in events(store, NAME)]
 
 
+async def test_the_store_is_never_read_on_the_event_loop(
+    store: ModelStore, process: Callable[[], Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt, on_the_loop = Folder._attempt, list[str]()
+
+    def noted(folder: Folder, action: str, relative: str = "", *arguments: Any) -> Any:
+        if threading.current_thread() is threading.main_thread():
+            on_the_loop.append(f"{action} {relative}")
+        return attempt(folder, action, relative, *arguments)
+
+    store.folder.write(f"{NAME}/aliases.json", b'{"production": "9"}')
+    one = process()
+    monkeypatch.setattr(Folder, "_attempt", noted)
+    await one.operator.work()
+    (refused,) = await one.operator.sync()
+    promoted = await one.ended((await one.ask(new_outcome(operation(version="1", alias="a")))).id)
+    assert (refused.state, promoted.state) == ("refused", "done")
+    one.operator.stop()
+    assert on_the_loop == []
+
+
 async def test_a_call_that_is_repeated_begins_one_operation(
     store: ModelStore, process: Callable[[], Process]
 ) -> None:
