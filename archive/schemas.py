@@ -1,7 +1,8 @@
 """Schemas of the tables: the public format (docs/reference/tables.md explains it).
 
-Names contain the units. Times are UTC unless the name contains `local`. A camera's local time is an ISO 8601 string
-without offset, because Delta's timestamp without time zone needs a feature that some readers lack.
+Names contain the units. Scores, boxes and times of stages are float32, other numbers float64. Times are UTC unless the
+name contains `local`. A camera's local time is an ISO 8601 string without offset, because Delta's timestamp without
+time zone needs a feature that some readers lack.
 """
 
 from __future__ import annotations

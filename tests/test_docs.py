@@ -109,6 +109,15 @@ def test_every_filter_has_a_section() -> None:
     assert sorted(sections) == sorted(FILTERS)
 
 
+def test_the_order_of_the_layers_is_that_of_the_filters() -> None:
+    [sentence] = re.findall(
+        r"sets its position: (.*?)\. It", text("docs/reference/filters.md"), re.DOTALL
+    )
+    order = {filter_.order: kind for kind, filter_ in FILTERS.items()}
+    assert re.findall(r"`([\w-]+)`", sentence) == [kind for _, kind in sorted(order.items())]
+    assert len(order) == len(FILTERS)
+
+
 def test_every_folder_is_in_the_map() -> None:
     listed = text("ARCHITECTURE.md")
     files = [p.relative_to(ROOT) for name in PACKAGES for p in (ROOT / name).rglob("*.py")]

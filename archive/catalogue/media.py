@@ -81,14 +81,18 @@ def camera_of(path: str, template: re.Pattern[str]) -> str | None:
     return match["camera"] if match else None
 
 
+def _damaged(why: str) -> dict[str, Any]:
+    names = ("width_px", "height_px", "exif_orientation")
+    return {"header_error": why} | dict.fromkeys(names)
+
+
 def _header(data: bytes) -> dict[str, Any]:
     try:
         header = read_header(data)
     except ImageError as error:
-        return {"width_px": None, "height_px": None, "header_error": str(error)}
+        return _damaged(str(error))
     if max(header.width_px, header.height_px) > MAX_SIDE_PX:
-        why = f"the header claims {header.width_px}x{header.height_px} pixels"
-        return {"width_px": None, "height_px": None, "header_error": why}
+        return _damaged(f"the header claims {header.width_px}x{header.height_px} pixels")
     return {
         "width_px": header.width_px,
         "height_px": header.height_px,

@@ -87,12 +87,14 @@ class Rows:
     clock_flags: NDArray[
         np.object_
     ]  # doubts about the file's time: "", or before_2001, reset_default, after_now, joined by ","
-    width_px: NDArray[np.float64]
+    width_px: NDArray[np.float64]  # of the image as displayed, more than 0; NaN: unknown
     height_px: NDArray[np.float64]
     rank: NDArray[np.int32]
     label: NDArray[np.object_]
     score: NDArray[np.float32]
-    boxes_px: NDArray[np.float64]  # (n, 4) x1, y1, x2, y2 in the image as displayed
+    boxes_px: NDArray[
+        np.float64
+    ]  # (n, 4) x1, y1, x2, y2 in the image as displayed; partly outside it too
     human: NDArray[np.bool_]  # annotated by a person: actions are counted and change nothing
     group_id: NDArray[
         np.object_
@@ -153,7 +155,7 @@ class Filter:
     """Registry entry of a filter.
 
     `context`   unit that a part must hold whole: image or camera
-    `order`     position of its layer in a view, lowest first (dedupe, size, repeats, classes, events, …)
+    `order`     position of its layer in a view, lowest first; each filter has its own
     `version`   part of the layer's id; raise it when the same config gives other actions
     `groups`    meaning of its `group_id`: None, or "event" (of images), "occurrence", "slot" (of detections)
     `invalid`   returns the rows it cannot judge, (n,) bool; they are counted as skipped_invalid and get no action

@@ -1,6 +1,6 @@
 """Registry of filters by kind.
 
-To add one: a module in kinds/, a line below, a test, a section of docs/reference/filter-kinds.md.
+docs/reference/filters.md has the steps to add one ("A filter of your own").
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from batch.filters.kinds import (
     class_mask,
     duplicates,
     events,
+    fixed_slots,
     rank_rollup,
-    repeats,
+    repeat_detections,
     score_threshold,
-    slots,
     small_size,
     smoothing,
     tracking,
@@ -31,13 +31,13 @@ FILTERS: dict[str, Filter] = {
         duplicates,
         small_size,
         score_threshold,
-        repeats,
+        repeat_detections,
         class_mask,
         rank_rollup,
         events,
         smoothing,
         tracking,
-        slots,
+        fixed_slots,
     )
 }
 

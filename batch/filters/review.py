@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError, field_validator
 
-from batch.filters.kinds.repeats import SlotId
+from batch.filters.kinds.repeat_detections import SlotId
 from batch.publishing.impact.pictures import Pictures, draw_sample
 from batch.publishing.impact.report import require_empty, write_file
 from batch.publishing.impact.samples import Sample, ShownBox

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, Field
 
 from batch.filters.contract import NO_RANK, Filter, FilterConfig, Rows, Said
-from batch.filters.support.boxes import Floats, area_px2, clipped, measurable
+from batch.filters.support.boxes import Floats, area_px2, clipped, usable
 from batch.filters.support.reasons import compared
 from model_store.frozen import Frozen
 
@@ -82,12 +82,12 @@ class SmallSizeConfig(FilterConfig):
 
 def invalid(config: SmallSizeConfig, rows: Rows) -> NDArray[np.bool_]:
     """Return (n,) bool: detections with an unmeasurable box, or in an image of unknown size."""
-    return (rows.rank != NO_RANK) & ~_measurable(rows)
+    return (rows.rank != NO_RANK) & ~usable(rows)
 
 
 def say(config: SmallSizeConfig, rows: Rows) -> Iterator[Said]:
     """Yield an action for each box outside a limit. Reasons such as "area_frac 0.00061 < 0.0008" are joined by "; "."""
-    rows = rows.take(_measurable(rows))
+    rows = rows.take(usable(rows))
     inside_px = clipped(rows.boxes_px, rows.width_px, rows.height_px)
     area_frac = area_px2(inside_px) / (rows.width_px * rows.height_px)
     side_px = np.min(inside_px[:, 2:] - inside_px[:, :2], axis=1)
@@ -103,12 +103,6 @@ def say(config: SmallSizeConfig, rows: Rows) -> Iterator[Said]:
         )
         reason = "; ".join(filter(None, reasons))
         yield Said(*rows.target(i), config.action, reason, label=label)
-
-
-def _measurable(rows: Rows) -> NDArray[np.bool_]:
-    sized = np.isfinite(rows.width_px) & np.isfinite(rows.height_px)
-    sized &= (rows.width_px > 0) & (rows.height_px > 0)
-    return (rows.rank != NO_RANK) & sized & measurable(rows.boxes_px)
 
 
 def _limits(config: SmallSizeConfig, camera_id: NDArray[np.object_]) -> Floats:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from batch.filters.contract import NO_RANK, Filter, FilterConfig, Rows, Said
-from batch.filters.support.boxes import area_px2, measurable
+from batch.filters.support.boxes import area_px2, usable
 from batch.filters.support.group_id import group_id
 from model_store.transform.nms import iou
 
@@ -61,7 +61,7 @@ class _Frames:
 
 def invalid(config: TrackingConfig, rows: Rows) -> NDArray[np.bool_]:
     """Return (n,) bool: boxes that cannot be measured, or in an image of unknown size."""
-    return (rows.rank != NO_RANK) & ~_measurable(rows)
+    return (rows.rank != NO_RANK) & ~usable(rows)
 
 
 def say(config: TrackingConfig, rows: Rows) -> Iterator[Said]:
@@ -87,11 +87,6 @@ def say(config: TrackingConfig, rows: Rows) -> Iterator[Said]:
         yield Said(*rows.target(row), "group", reason, group_id=occurrence)
 
 
-def _measurable(rows: Rows) -> NDArray[np.bool_]:
-    sized = (rows.width_px > 0) & (rows.height_px > 0)
-    return (rows.rank != NO_RANK) & measurable(rows.boxes_px) & sized
-
-
 def _in_order(config: TrackingConfig, rows: Rows) -> tuple[Rows, _Frames]:
     """Return the boxes to link, by event, frame and rank. An event's frames are in order of UTC if all have it."""
     image = np.cumsum(_changes(rows.media_sha256)) - 1
@@ -100,8 +95,8 @@ def _in_order(config: TrackingConfig, rows: Rows) -> tuple[Rows, _Frames]:
     events = (numbers.setdefault(event, len(numbers)) for event in rows.event_id[starts])
     event = np.fromiter(events, np.int64, len(starts))
     position = _position_in_event(event, rows.taken_utc[starts])
-    usable = _measurable(rows) & (rows.score >= config.min_score) & ~rows.human
-    index = np.flatnonzero(usable & (event != numbers.get(None, -1))[image])
+    taken = usable(rows) & (rows.score >= config.min_score) & ~rows.human
+    index = np.flatnonzero(taken & (event != numbers.get(None, -1))[image])
     order = np.lexsort((rows.rank[index], position[image[index]], event[image[index]]))
     index = index[order]
     image = image[index]

@@ -12,7 +12,7 @@ DIGITS = 17
 
 
 def compared(
-    name: str, value: float, operator: Literal["<", ">", ">="], bound: float, unit: str = ""
+    name: str, value: float, operator: Literal["<", "<=", ">", ">="], bound: float, unit: str = ""
 ) -> str:
     """Return "name value operator bound" for a value that is on that side of the bound."""
     unit = f" {unit}" if unit else ""

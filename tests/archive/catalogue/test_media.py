@@ -27,8 +27,10 @@ def row_of(data: bytes, path: str = "north/IMG_1.JPG") -> dict[str, object]:
     return dict(pa.Table.from_pylist([row], schema=MEDIA).to_pylist()[0])
 
 
-def test_a_row_has_every_column_and_no_other() -> None:
-    row = media_row("/archive", ArchiveFile("a/b.jpg", 0, "tag"), photo("cat"), DEFAULT)
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_row_has_every_column_and_no_other(damaged: bool) -> None:
+    data = b"no picture" if damaged else photo("cat")
+    row = media_row("/archive", ArchiveFile("a/b.jpg", 0, "tag"), data, DEFAULT)
     assert set(row) == set(MEDIA.names)
 
 

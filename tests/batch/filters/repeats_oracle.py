@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from batch.filters.kinds.repeats import RepeatsConfig
+from batch.filters.kinds.repeat_detections import RepeatsConfig
 from tests.batch.filters.make import NOTHING, detection, image
 
 START = datetime(2026, 5, 1, 12, 0, 0)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from batch.filters.contract import Said
-from batch.filters.kinds.slots import FILTER, SlotsConfig
+from batch.filters.kinds.fixed_slots import FILTER, SlotsConfig
 from tests.batch.filters.make import NOTHING, detection, image, rows
 
 START = datetime(2026, 5, 1, 12, 0, 0)

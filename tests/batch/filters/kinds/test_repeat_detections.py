@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from batch.filters.contract import Said
-from batch.filters.kinds.repeats import FILTER, RepeatsConfig
+from batch.filters.kinds.repeat_detections import FILTER, RepeatsConfig
 from tests.batch.filters.make import NOTHING, detection, image, rows
 from tests.batch.filters.repeats_oracle import IMAGE, START, Row, image_rows, oracle
 
