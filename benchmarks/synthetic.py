@@ -61,7 +61,7 @@ def url_of(images: int) -> str:
 
 
 def synthetic_media(tables: Tables, images: int, file_rows: int = FILE_ROWS) -> None:
-    """Append rows of `url_of(images)` with the columns that runs and queries need, without a check for existing ones."""
+    """Append rows of `url_of(images)`, with the columns that runs and queries need, and without a check for others."""
     _fill(tables, "media", MEDIA, _MEDIA, images, file_rows, root=url_of(images))
 
 

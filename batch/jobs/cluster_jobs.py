@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from batch.jobs.control import STOP_S, JobOutcome, goes_on, is_running_words
-from batch.jobs.log_tail import LOOK_S, JobState, job_log
+from batch.jobs.job_log import LOOK_S, JobState, job_log
 from model_store.errors import BadRequest, ClusterError
 from serve.cluster.head import read_state
 from serve.settings import Settings
@@ -32,10 +32,7 @@ PACKING = (
 )
 """Ray's loggers that list the files which it packs and uploads; no concern of a command's output."""
 TAKEN_DOWN_S = 10.0
-PASSED_ON = (
-    *("RESIGHT_HOME", "RESIGHT_MODELS", "RESIGHT_TABLES"),
-    *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"),
-)
+PASSED_ON = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
 
 
 class ClusterJobs:
@@ -137,6 +134,8 @@ def _runtime_env(settings: Settings) -> dict[str, Any]:
         "RESIGHT_TABLES": settings.tables_url,
         "RESIGHT_SNIPS": settings.snips_url,
     }
+    if settings.policy:  # gates of the first publication
+        places["RESIGHT_POLICY"] = str(settings.policy_path)
     passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     runtime_env: dict[str, Any] = {"env_vars": passed | places}
     checkout = Path(__file__).resolve().parents[2]

@@ -88,7 +88,7 @@ class Jobs(Protocol):
         ...
 
     def interrupted(self, run_ids: Sequence[str]) -> str:
-        """Stop these runs or let them continue, at Ctrl-C in the command that started them; return a note on it."""
+        """Return a note on these runs, which have ended or continue after Ctrl-C in the command that started them."""
         ...
 
 

@@ -54,7 +54,7 @@ def begin(settings: Settings, here: bool) -> None:
 
 
 def host_of(store: ModelStore, here: bool) -> RunHost:
-    """Return the host that executes the stages of a run. Raises ClusterError."""
+    """Return the host that executes the stages of a run."""
     if here:
         from batch.pipeline.here import OwnProcesses
 

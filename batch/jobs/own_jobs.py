@@ -32,7 +32,7 @@ import typer
 from batch.jobs.control import STOP_S, JobOutcome, is_running_words
 from batch.jobs.entry import log_failure
 from batch.jobs.exit_codes import exit_code, exit_code_of
-from batch.jobs.log_tail import LOOK_S, growing
+from batch.jobs.job_log import LOOK_S, growing
 from model_store.errors import BadRequest, Conflict, ResightError, RunStalled, StorageUnreachable
 from serve.log_config import configure_logs
 from serve.settings import Settings

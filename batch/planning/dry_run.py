@@ -21,7 +21,7 @@ from archive.views.run_kinds import DETECTS
 from batch.crops.plan import snips_report
 from batch.planning.pass_of import pass_of
 from batch.planning.plan import Plan, plan_pass
-from batch.runs.resume_check import began_on
+from batch.runs.resume import tables_of_unsealed
 from batch.runs.spec import PassSpec, RunSpec
 from model_store.decoders.layout import OutputNonsense
 from model_store.errors import ImageError, StorageError
@@ -131,7 +131,7 @@ def dry_run_report(spec: PassSpec, tables: Tables, store: ModelStore) -> dict[st
 
     Raises ModelError, StorageError, or BadRequest.
     """
-    work, past = pass_of(spec, tables, store), began_on(tables, spec.run_id)
+    work, past = pass_of(spec, tables, store), tables_of_unsealed(tables, spec.run_id)
     plan = plan_pass(tables, work, spec.scope, read_only=True, past=past)
     report = {"model": str(work.model.id), **work.facts(plan)}
     if not isinstance(spec, RunSpec):

@@ -12,7 +12,7 @@ from batch.runs.accounting import planned_counts, read_back
 from batch.runs.post_run import extrapolated, seal_what_is_there, try_steps
 from batch.runs.record import RunLog, recorded
 from batch.runs.report import report_of_plan
-from batch.runs.resume_check import began_on, require_same_run
+from batch.runs.resume import require_same_run, tables_of_unsealed
 from batch.runs.spec import PassSpec, RunSpec
 from model_store.errors import ResightError
 from model_store.lazy_imports import lazy_imports
@@ -34,7 +34,9 @@ def report_of_nothing(
     try:
         counts = read_back(tables, plan, spec.run_id)
     except ResightError as error:
-        if began_on(tables, spec.run_id):  # it was killed after its last commit: record its end
+        if tables_of_unsealed(
+            tables, spec.run_id
+        ):  # it was killed after its last commit: record its end
             run_log = RunLog(tables, spec, plan.model.info, spec.run_kind)
             recorded(run_log, planned_counts(plan), error)
         raise
@@ -56,7 +58,7 @@ def _plan(spec: PassSpec, tables: Tables, store: ModelStore, settings: Settings)
     try:
         work = pass_of(spec, tables, store)
         require_same_run(tables, spec, work.model, store)
-        past = began_on(tables, spec.run_id)
+        past = tables_of_unsealed(tables, spec.run_id)
         return plan_pass(tables, work, spec.scope, read_only=True, past=past)
     except ResightError:
         if read_state(settings) is not None or not settings.address:

@@ -95,7 +95,7 @@ def takes_spec(kind: type[PassSpec], job: bool = False) -> Callable[[Command[R]]
             given = typer.Option("--snips/--no-snips", help=field.description)
             options[name] = _parameter(name, Annotated[bool, given], False)
         if name in NESTED:
-            options |= _options(*NESTED[name], name if name != "scope" else "")
+            options |= _options(*NESTED[name], of_policy=name != "scope")
         else:
             options[name] = _option(name, field)
     if not job:
@@ -115,7 +115,7 @@ def make_spec(kind: type[S], **values: Any) -> S:
         fields["scope"] = _scope(Scope, **{n: given[n] for n in Scope.model_fields if n in given})
     fields["stop"] = _nested("stop", given)
     if "snips" in kind.model_fields:
-        fields["snips"] = _nested("snips", given) if given.get("snips") else _no_snips(given)
+        fields["snips"] = _snips(given)
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
@@ -156,11 +156,11 @@ def _flag(field: str) -> str:
 
 
 def _options(
-    kind: type[BaseModel], names: Mapping[str, str] | None = None, of_policy: str = ""
+    kind: type[BaseModel], names: Mapping[str, str] | None = None, of_policy: bool = False
 ) -> dict[str, inspect.Parameter]:
     """Return an option for each field; without a default if the policy has it."""
     options = [
-        _option((names or {}).get(name, name), field, bool(of_policy))
+        _option((names or {}).get(name, name), field, of_policy)
         for name, field in kind.model_fields.items()
     ]
     return {option.name: option for option in options}
@@ -211,11 +211,14 @@ def _nested(name: str, given: Mapping[str, Any]) -> BaseModel:
         raise invalid(error, names) from error
 
 
-def _no_snips(given: Mapping[str, Any]) -> None:
-    """Raise BadRequest for settings of snips without --snips."""
+def _snips(given: Mapping[str, Any]) -> BaseModel | None:
+    """Return the settings of snips, None without --snips. Raises BadRequest for settings without --snips."""
+    if given.get("snips"):
+        return _nested("snips", given)
     for option in NESTED["snips"][1].values():
         if option in given:
             raise BadRequest(f"{_flag(option)} needs --snips")
+    return None
 
 
 def _submitted_spec(kind: type[S], json_spec: str = "", **values: Any) -> S:

@@ -35,7 +35,7 @@ another, its share of the wait for a replica, and the node that decoded it."""
 
 
 @dataclass
-class Stages:
+class TimeByStage:
     """Sums over the rows that have arrived: thread time in ms by stage, images by node."""
 
     ms: dict[str, float] = field(default_factory=dict)

@@ -15,7 +15,7 @@ from batch.runs.progress import Progress
 class RunReport:
     """Report of a finished run of a plan; `run_id` is None if nothing had to be run.
 
-    `stages` and the rates of `progress` are as in `batch/runs/progress.py`, `more` has fields that only some runs have.
+    `stages` and `rates` are as in `batch/runs/progress.py`, `more` has fields that only some runs have.
     """
 
     run_id: str | None

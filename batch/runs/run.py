@@ -24,10 +24,10 @@ from batch.planning.plan import Plan, plan_pass
 from batch.runs.accounting import Counts, Tally, planned_counts, read_back
 from batch.runs.heartbeat import heartbeat
 from batch.runs.post_run import afterwards
-from batch.runs.progress import Progress, Stages
+from batch.runs.progress import Progress, TimeByStage
 from batch.runs.record import RunLog, recorded
 from batch.runs.report import RunReport, rounded
-from batch.runs.resume_check import begin_on, require_same_run
+from batch.runs.resume import require_same_run, tables_of_run
 from batch.runs.spec import PassSpec, RunSpec
 from model_store.lazy_imports import lazy_imports
 from model_store.storage import Folder
@@ -46,7 +46,7 @@ def execute(spec: PassSpec, tables: Tables, store: ModelStore, host: RunHost) ->
     keep_ids(tables.url, spec.scope.ids)
     run_log = RunLog(tables, spec, work.model.info, spec.run_kind)
     run = PassRun(spec, work, tables, host)
-    past = begin_on(tables, spec.run_id)
+    past = tables_of_run(tables, spec.run_id)
     try:
         run_log.begin(run.progress.counts, {"began_on": past.moment})
         remember_store(tables.url, store.url)
@@ -78,7 +78,7 @@ class PassRun:
     def __init__(self, spec: PassSpec, work: Pass, tables: Tables, host: RunHost) -> None:
         self.progress = Progress(spec.run_id, Counts(), spec.commit_s, work)
         self._spec, self._work, self._tables, self._host = spec, work, tables, host
-        self.stages = Stages()
+        self.stages = TimeByStage()
         self._committer: Committer | None = None
 
     def carry_out(self, plan: Plan) -> Counts:

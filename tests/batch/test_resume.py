@@ -21,7 +21,7 @@ from archive.views.past import PastTables, moment_of
 from batch.planning.nothing_to_do import report_of_nothing
 from batch.planning.plan import Plan, make_plan
 from batch.runs.accounting import Counts
-from batch.runs.resume_check import began_on
+from batch.runs.resume import tables_of_unsealed
 from batch.runs.scope import Scope
 from batch.runs.spec import RunSpec
 from model_store.errors import NothingWorked, ResightError, StorageUnreachable
@@ -150,7 +150,7 @@ def test_a_run_that_is_sealed_and_started_again_is_about_the_images_of_now(
     tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run(tables, monkeypatch, Scope(), "oeoeoeoe") == str(Counts(8, 4, 4).line())
-    assert began_on(tables, "r") is None
+    assert tables_of_unsealed(tables, "r") is None
 
 
 def test_images_are_read_where_they_are_now_and_those_that_are_gone_where_they_were(

@@ -20,7 +20,7 @@ from batch.publishing.publish import publish, publish_first
 from batch.runs.accounting import Counts
 from batch.runs.last_runs import last_runs
 from batch.runs.record import RunLog
-from batch.runs.resume_check import require_same_run
+from batch.runs.resume import require_same_run
 from batch.runs.spec import RunSpec
 from batch.schedule.archive_state import running_run
 from model_store.errors import BadRequest, Conflict

@@ -174,7 +174,7 @@ def test_ctrl_c_does_not_wait_for_a_cluster_that_is_slow_to_answer(
 
     monkeypatch.setattr(batch.jobs.cluster_jobs, "_client", Client)
     monkeypatch.setattr(batch.jobs.cluster_jobs, "read_state", lambda _: Here(str(tmp_path)))
-    monkeypatch.setattr("batch.jobs.log_tail.ASK_S", 0.001)
+    monkeypatch.setattr("batch.jobs.job_log.ASK_S", 0.001)
     monkeypatch.setattr("asyncio.sleep", interrupted)
     began_s = time.monotonic()
     with pytest.raises(typer.Exit) as ended:

@@ -21,7 +21,7 @@ from archive.delta.tables import Tables
 from archive.schemas import TABLES
 from batch.crops.plan import SnipPass
 from batch.runs.accounting import Counts
-from batch.runs.resume_check import require_same_run
+from batch.runs.resume import require_same_run
 from batch.runs.run import execute
 from batch.runs.scope import Scope
 from batch.schedule.policy import Snips

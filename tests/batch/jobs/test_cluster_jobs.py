@@ -161,13 +161,14 @@ def test_a_job_gets_the_place_and_never_the_keys(monkeypatch: pytest.MonkeyPatch
             return "resight-r"
 
     monkeypatch.setattr(batch.jobs.cluster_jobs, "_client", lambda: Client([]))
-    settings = Settings(home="/h", models="s3://b/models", tables="s3://b/tables")
+    places = {"models": "s3://b/models", "tables": "s3://b/tables", "policy": "/team/policy.toml"}
+    settings = Settings(home="/h", **places)
     passed = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
     for name in (*passed, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, f"of {name}")
     ClusterJobs(settings).submit("batch.reprocess", "r", ["--run-id", "r"], followed=True)
     assert {n: v for n, v in told.items() if n.startswith("AWS_")} == {n: f"of {n}" for n in passed}
-    assert told["RESIGHT_TABLES"] == "s3://b/tables"
+    assert {n: told[f"RESIGHT_{n.upper()}"] for n in places} == places
 
 
 def test_a_client_silences_the_packing_of_files_and_nothing_else(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.runs.progress import COMMIT_BOUND_FRAC, EXTRA, Stages, bottleneck
+from batch.runs.progress import COMMIT_BOUND_FRAC, EXTRA, TimeByStage, bottleneck
 from tests.fixtures_local import result_rows
 
 
@@ -28,7 +28,7 @@ def rows(*nodes: str | None, waited_ms: float = 0.0, **times_ms: float) -> pa.Ta
 
 
 def report(*tables: pa.Table, wall_s: float = 10.0, commit_s: float = 0.0) -> dict[str, Any]:
-    stages = Stages()
+    stages = TimeByStage()
     for table in tables:
         stages.add(table)
     return stages.report(wall_s, commit_s, 3)

@@ -13,7 +13,7 @@ from archive.delta.tables import Tables
 from batch.planning.plan import pinned
 from batch.runs.accounting import Counts
 from batch.runs.record import RunLog
-from batch.runs.resume_check import require_same_run
+from batch.runs.resume import require_same_run
 from batch.runs.scope import Scope
 from batch.runs.spec import RunSpec
 from batch.schedule.policy import Stop

@@ -1,4 +1,4 @@
-"""Check that a run that is resumed by its id is still the same run.
+"""Resume a run by its id: the tables that it began with, and a check that it is still the same run.
 
 The last event of the run in `runs` is compared with the new spec: another model, scope, limit or kind of snips would
 mix two runs under one id. The pace (chunks, actors, threads, commits) may differ.
@@ -34,7 +34,7 @@ MAX_CHARS = 40
 """Characters of a value in an error: enough to distinguish digests and lists of labels."""
 
 
-def began_on(tables: Tables, run_id: str) -> PastTables | None:
+def tables_of_unsealed(tables: Tables, run_id: str) -> PastTables | None:
     """Return the tables as they were when an unsealed run began; None for a new or a sealed run.
 
     Also None for a run of an older release, which did not record it.
@@ -44,12 +44,12 @@ def began_on(tables: Tables, run_id: str) -> PastTables | None:
     return PastTables(tables.url, json.loads(rows[0][0])["began_on"]) if rows else None
 
 
-def begin_on(tables: Tables, run_id: str) -> PastTables:
+def tables_of_run(tables: Tables, run_id: str) -> PastTables:
     """Return the tables that a run covers: as they were when it began, which is now for a new run.
 
     Record its `moment` as `began_on` in the metrics of the run's next event.
     """
-    return began_on(tables, run_id) or PastTables(tables.url, moment_of(tables))
+    return tables_of_unsealed(tables, run_id) or PastTables(tables.url, moment_of(tables))
 
 
 def require_same_run(

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from ray.exceptions import AuthenticationError
 
-from batch.jobs import log_tail as job_log
-from batch.jobs.log_tail import JobState
+from batch.jobs import job_log
+from batch.jobs.job_log import JobState
 from model_store.errors import ClusterError
 
 NAME = "job-driver-job-1.log"
