@@ -80,7 +80,7 @@ class Stage(ABC):
 
     @abstractmethod
     def rows(self, planned: pa.Table) -> pa.Table:
-        """Return the rows of these images with `replaces`; if a replica answered, with all of EXTRA (`runs/progress.py`)."""
+        """Return the rows of these images with `replaces`; with EXTRA (`runs/progress.py`) if a replica answered."""
 
 
 class ReplicaStage(Stage):
