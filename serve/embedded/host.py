@@ -11,11 +11,10 @@ import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-import structlog
 from fastapi import FastAPI
 
 from model_store.deployment import DEFAULT_POOL, read_pool
-from model_store.errors import ModelNotReady, ResightError
+from model_store.errors import ModelNotReady
 from model_store.names import VersionId
 from model_store.store import ModelStore
 from serve.api.app import build_http_api
@@ -35,7 +34,6 @@ from serve.uploads.uploads import Uploads
 
 ACTIVATE_TIMEOUT_S = 30.0
 T = TypeVar("T")
-log = structlog.get_logger("resight.serve")
 
 
 class EmbeddedHost:
@@ -69,12 +67,9 @@ class EmbeddedHost:
         )
 
     async def reload(self) -> None:
-        """Follow the alias files now."""
-        try:
-            await self.rollouts.sync()
-            await self.engine.aliases.refresh()
-        except ResightError as error:
-            log.warning("reload_failed", error=str(error))
+        """Follow the alias files now. Raises StorageUnreachable."""
+        await self.rollouts.sync()
+        await self.engine.aliases.refresh()
 
     async def close(self) -> None:
         """Commit the rows of uploads that wait, and stop all threads and processes."""

@@ -12,6 +12,7 @@ import signal
 from collections.abc import Awaitable, Callable, Generator, MutableMapping
 from typing import Any
 
+import structlog
 import uvicorn
 
 from model_store.errors import ClusterError
@@ -25,6 +26,7 @@ END_S = 60
 """Seconds for accepted requests to end, as in a cluster (`serve/app.py`)."""
 IDLE_S = 10
 """Seconds for the next request of a connection to start."""
+log = structlog.get_logger("resight.serve")
 
 Asgi = Callable[[MutableMapping[str, Any], Callable[..., Any], Callable[..., Any]], Awaitable[None]]
 
@@ -45,20 +47,33 @@ async def serve(
             f"{address[0]}:{address[1]} is in use; stop the program that listens there, or choose another port with "
             "'resight serve --port'"
         )
+    loop, reload_wanted = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_signal_handler(signal.SIGHUP, reload_wanted.set)  # also while the host starts
     with sole_host(settings, f"http://{address[0]}:{address[1]}"):
         host = EmbeddedHost(settings, args)
         try:
             await host.start()
             gc.freeze()  # as a replica of a cluster does
             server = _Server(_config(_together(host.application(), runs), address))
-            loop = asyncio.get_running_loop()
             for received in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(received, setattr, server, "should_exit", True)
-            loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(host.reload()))
             ready(host)
+            reloading = loop.create_task(reload_when(reload_wanted, host))
             await server.serve()
+            reloading.cancel()
         finally:
             await host.close()
+
+
+async def reload_when(wanted: asyncio.Event, host: EmbeddedHost) -> None:
+    """Read the alias files again each time `wanted` is set."""
+    while True:
+        await wanted.wait()
+        wanted.clear()
+        try:
+            await host.reload()
+        except Exception as error:  # the next signal tries again
+            log.warning("reload_failed", error=str(error))
 
 
 @contextlib.contextmanager

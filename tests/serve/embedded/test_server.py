@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx2
@@ -19,7 +20,7 @@ from model_store.errors import ClusterError
 from serve.cluster.head import ClusterState, start
 from serve.cluster.ports import Ports, preferred_or_free
 from serve.embedded.home_lock import locked, served_at
-from serve.embedded.server import sole_host
+from serve.embedded.server import reload_when, sole_host
 from serve.settings import Settings
 from tests.fixtures_local import ROOT, jpeg, motion_store, rows_of
 
@@ -36,7 +37,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 class Server:
     """A process of `resight serve`."""
 
-    def __init__(self) -> None:
+    def __init__(self, wait: bool = True) -> None:
         self.port = preferred_or_free(0)
         self.url = f"http://127.0.0.1:{self.port}"
         self.process = subprocess.Popen(
@@ -46,13 +47,17 @@ class Server:
             stderr=subprocess.STDOUT,
             text=True,
         )
+        if wait:
+            self.wait_until(self.answers)
+
+    def wait_until(self, condition: Callable[[], object]) -> None:
         deadline = time.monotonic() + 120
-        while not self._answers():
+        while not condition():
             assert self.process.poll() is None, self.process.communicate()[0]
             assert time.monotonic() < deadline
-            time.sleep(0.1)
+            time.sleep(0.05)
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
         try:
             return httpx2.get(f"{self.url}/readyz", timeout=5).status_code == 200
         except httpx2.HTTPError:
@@ -83,6 +88,38 @@ def test_sigterm_ends_it_with_every_upload_recorded(server: Server, settings: Se
     assert server.end(signal.SIGTERM) == 0
     assert len(rows_of(Tables(settings.tables_url), "results")) == 2
     assert served_at(settings) == ""
+
+
+def test_sighup_while_it_starts_does_not_end_it(settings: Settings) -> None:
+    server = Server(wait=False)
+    try:
+        server.wait_until(lambda: served_at(settings))  # the proof of its model takes longer
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_until(server.answers)
+        server.process.send_signal(signal.SIGHUP)
+        assert server.end(signal.SIGTERM) == 0
+    finally:
+        server.process.kill()
+        server.process.wait()
+
+
+async def test_each_request_to_reload_is_followed_also_after_one_that_fails() -> None:
+    class Host:
+        reloads = 0
+
+        async def reload(self) -> None:
+            self.reloads += 1
+            if self.reloads == 1:
+                raise RuntimeError("unknown")
+
+    host, wanted = Host(), asyncio.Event()
+    reloading = asyncio.create_task(reload_when(wanted, host))  # type: ignore[arg-type]
+    async with asyncio.timeout(30):
+        for count in (1, 2):
+            wanted.set()
+            while host.reloads < count:
+                await asyncio.sleep(0)
+    reloading.cancel()
 
 
 def test_while_it_serves_no_other_host_starts_and_after_kill_9_one_does(
