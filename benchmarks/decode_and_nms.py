@@ -21,7 +21,6 @@ import numpy as np
 
 import cv2  # isort: skip
 from benchmarks.pairwise_nms import pairwise_nms
-from model_store.adding.decoder_families import FAMILIES
 from model_store.config import Nms
 from model_store.decoders import DECODERS
 from model_store.decoders.layout import DecodeSpec, Outputs
@@ -148,7 +147,7 @@ def masks_ms(kept: Detections, network_px: SizePx, calls: int) -> dict[str, floa
 
 def measured(family: str, rows: int, calls: int) -> dict[str, Any]:
     scene = Scene(rows, 1 if family in RANKED else 3)
-    outputs, nms = raw_outputs(family, scene), Nms.model_validate(FAMILIES[family].nms)
+    outputs, nms = raw_outputs(family, scene), Nms.model_validate(DECODERS[family].nms)
     spec = DecodeSpec(scene.px, CLASSES, FLOOR)
     (found,) = DECODERS[family](outputs, spec)
     decode_us = median_us(lambda: DECODERS[family](outputs, spec), calls)
@@ -185,7 +184,7 @@ def textbook(calls: int) -> list[dict[str, Any]]:
     columns = (found.boxes_xyxy.astype(np.float64), found.scores, found.class_ids)
     told: list[dict[str, Any]] = []
     for labels, class_aware in (("one", False), ("theirs", True)):
-        nms = Nms.model_validate({**FAMILIES["yolov8"].nms, "class_aware": class_aware})
+        nms = Nms.model_validate({**DECODERS["yolov8"].nms, "class_aware": class_aware})
         ours = partial(suppress, found, nms)
         rows = (column.tolist() for column in columns)
         theirs = partial(pairwise_nms, *rows, nms.iou, class_aware)

@@ -10,31 +10,21 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from model_store.decoders import DECODERS
 from model_store.errors import ModelRefused
 from model_store.frozen import Frozen, wrong_fields
 from model_store.transform.letterbox import Resize, SizePx
 
-DecoderName = Literal[
-    "yolov5",
-    "yolov5_seg",
-    "yolov8",
-    "yolov8_seg",
-    "end2end",
-    "end2end_seg",
-    "yolox",
-    "yolox_raw",
-    "rtdetr",
-    "rtdetr_topk",
-    "rtdetr_labels",
-    "rfdetr",
-    "ssd",
-    "tf_detection",
-    "torchvision",
-    "mmdet",
-    "blobs",
-]
+
+def _require_known(decoder: str) -> str:
+    if decoder not in DECODERS:
+        raise ValueError(f"unknown decoder {decoder!r}: use {', '.join(DECODERS)}")
+    return decoder
+
+
+DecoderName = Annotated[str, AfterValidator(_require_known)]
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -176,7 +166,7 @@ class ModelConfig(Frozen):
                 f"runtime {self.runtime.kind} cannot be combined with decoder {self.decoder}: "
                 "motion needs blobs, onnx and torch need a network's decoder"
             )
-        if self.decoder.endswith("_seg") and _unions(self.preprocess.tiling):
+        if DECODERS[self.decoder].masks and _unions(self.preprocess.tiling):
             raise ValueError("tiling.merge.kind union does not support masks: use suppress")
         return self
 

@@ -13,19 +13,10 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.adding.decoder_families import (
-    FAMILIES,
-    MOST_QUERIES,
-    TF_NAMES,
-    anchors,
-    names_rtdetr,
-    names_yolo,
-    pyramids,
-    rows_of_yolov5,
-    says_ranked,
-)
-from model_store.adding.evidence import Evidence
 from model_store.config import AnyConfig, ClassifierConfig, ModelConfig, Nms, Preprocess
+from model_store.decoders import DECODERS
+from model_store.decoders.evidence import Evidence, anchors, pyramids, rows_of_yolov5
+from model_store.decoders.rtdetr import MAX_QUERIES
 
 GIVEN = "the config file"
 FIELDS = {
@@ -37,13 +28,6 @@ FIELDS = {
 SHOWN_LABELS = 5
 _EMBEDDING = ("embed", "feature", "hidden_state", "pooler")
 """Parts of the names that exporters give to outputs of encoders."""
-NAMED: dict[str, set[str]] = {
-    "tf_detection": TF_NAMES,
-    "torchvision or rtdetr_labels": {"boxes", "labels", "scores"},
-    "rfdetr or mmdet": {"dets", "labels"},
-    "ssd": {"boxes", "scores"},
-}
-_RTDETR = {"rtdetr", "rtdetr_topk", "rtdetr_labels"}
 
 
 class Reason(NamedTuple):
@@ -106,15 +90,15 @@ def _decoder(config: ModelConfig, evidence: Evidence, given: bool) -> str:
     if given:
         return GIVEN + unused
     outputs = f"outputs {evidence.shapes}"
-    family = FAMILIES.get(config.decoder)
-    if family is None or not family.layout:
+    decoder = DECODERS[config.decoder]
+    if not decoder.description:
         return f"the names of {outputs}"
-    looks = f"{outputs}: {family.layout.format(classes=len(config.labels))}"
-    if config.decoder.startswith("end2end") and says_ranked(evidence):
+    looks = f"{outputs}: {decoder.description.format(classes=len(config.labels))}"
+    if evidence.says_ranked and not decoder.unranked:
         return f"{looks}; the metadata state that the graph ranks ('end2end', or 'nms' in 'args')"
-    if config.decoder == "end2end" and names_yolo(evidence):
+    if evidence.names_yolo and not decoder.unranked:
         return f"{looks}; the metadata name a YOLO ('head', 'description')"
-    if config.decoder.startswith("rtdetr") and names_rtdetr(evidence):
+    if evidence.names_rtdetr and decoder.rtdetr:
         return f"{looks}; the metadata name RT-DETR ('head', 'description')"
     return looks
 
@@ -142,38 +126,31 @@ def _nms(spec: Nms) -> str:
     return f"over IoU {spec.iou:g}, {classes}{inclusive}, at most {spec.max_detections}"
 
 
-def possible(evidence: Evidence) -> list[str]:
-    """Return the decoders for this number of outputs, or those for one output if there are none."""
-    count = len(evidence.outputs)
-    by_count = [name for name, family in FAMILIES.items() if family.outputs == count]
-    return sorted(by_count or (name for name, family in FAMILIES.items() if family.fits))
-
-
 def contradiction(evidence: Evidence, fitting: Sequence[str]) -> tuple[str, list[str]] | None:
     """Return a contradiction of metadata and outputs, or within the metadata, and the decoders to choose from."""
     outputs = f"the outputs {evidence.shapes} are those of {', '.join(fitting)}"
-    decoders, ranked = set(fitting), says_ranked(evidence)
-    segments = any(name.endswith("_seg") for name in fitting)
+    decoders, ranked = [DECODERS[name] for name in fitting], evidence.says_ranked
+    segments = any(decoder.masks for decoder in decoders)
     task = evidence.metadata.get("task")
     if not decoders:
         return None
     if task and segments != (task == "segment"):
         return f"metadata 'task' is {task}, but {outputs}", [*fitting]
-    if ranked and names_rtdetr(evidence):
+    if ranked and evidence.names_rtdetr:
         both = "name RT-DETR ('head', 'description') and state that the graph ranks its detections"
         choice = sorted({*fitting, "end2end", "rtdetr_topk"})
         return (
             f"the metadata {both} ('end2end', or 'nms' in 'args'), which RT-DETR's do not",
             choice,
         )
-    if ranked and all(FAMILIES[name].unranked for name in decoders):
+    if ranked and all(decoder.unranked for decoder in decoders):
         ranks = (
             "the metadata ('end2end', or 'nms' in 'args') state that the graph ranks its detections"
         )
         return f"{ranks}, but {outputs}, which are not ranked", [*fitting]
-    if names_rtdetr(evidence) and not decoders & _RTDETR:
+    if evidence.names_rtdetr and not any(decoder.rtdetr for decoder in decoders):
         return f"the metadata ('head', 'description') name RT-DETR, but {outputs}", [*fitting]
-    if names_yolo(evidence) and decoders <= _RTDETR:
+    if evidence.names_yolo and all(decoder.rtdetr for decoder in decoders):
         return f"the metadata ('head', 'description') name a YOLO, but {outputs}", [*fitting]
     return None
 
@@ -199,12 +176,14 @@ def near_misses(evidence: Evidence, classes: int) -> list[str]:
 
 
 def _by_name(evidence: Evidence) -> Iterator[str]:
-    names = set(evidence.outputs)
-    for decoder, wanted in NAMED.items():
-        missing = sorted(wanted - names)
+    decoders: dict[frozenset[str], list[str]] = {}
+    for name, record in DECODERS.items():
+        decoders.setdefault(record.names, []).append(name)
+    for wanted, names in decoders.items():
+        missing = sorted(wanted - evidence.outputs.keys())
         if missing and 2 * len(missing) <= len(wanted):
             verb = "is" if len(missing) == 1 else "are"
-            yield f"{decoder}, but {' and '.join(missing)} {verb} missing"
+            yield f"{' or '.join(names)}, but {' and '.join(missing)} {verb} missing"
 
 
 def _by_shape(evidence: Evidence, classes: int) -> Iterator[str]:
@@ -241,5 +220,5 @@ def _of_rows(
             f"yolov8, with {columns - boxes} labels, if its last two axes are transposed (export it without "
             "the transposition)"
         )
-    elif rows <= MOST_QUERIES and boxes < columns < rows:
+    elif rows <= MAX_QUERIES and boxes < columns < rows:
         yield f"rtdetr, with {columns - boxes} labels"

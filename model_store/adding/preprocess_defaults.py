@@ -3,7 +3,7 @@
 Evidence, first steps of the graph, decoder -> Preparation(preprocess, nms, why)
 
 Evidence in this order: the type of the graph's input, its first steps (`input_scaling.py`), size and stride in the
-metadata, the number of anchors. All else follows the decoder's framework (`FAMILIES`), and `why` calls it assumed.
+metadata, the number of anchors. All else follows the decoder's framework (`DECODERS`), and `why` calls it assumed.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from model_store.adding.decoder_families import FAMILIES, pyramids
-from model_store.adding.evidence import P6_STRIDE_PX, Evidence
+from model_store.adding.evidence import P6_STRIDE_PX
 from model_store.adding.input_scaling import Scaling
+from model_store.decoders import DECODERS
+from model_store.decoders.evidence import Evidence, pyramids
 
 AS_THEY_ARE = {"divide_by": 1.0, "mean": [0.0] * 3, "std": [1.0] * 3}
 AS_FRACTIONS = {**AS_THEY_ARE, "divide_by": 255.0}
@@ -41,9 +42,9 @@ class Preparation:
 def preparation(evidence: Evidence, scaling: Scaling, decoder: str, tiled: bool) -> Preparation:
     """Infer preprocessing and suppression. `tiled` images are never padded only to the stride."""
     foreign = decoder == "yolov8" and not of_ultralytics(evidence) and not _cells(evidence)
-    family = FAMILIES.get("ssd" if foreign else decoder)
-    preprocess: Mapping[str, Any] = family.preprocess if family else {}
-    nms: Mapping[str, Any] = family.nms if family else {}
+    record = DECODERS.get("ssd" if foreign else decoder)
+    preprocess: Mapping[str, Any] = record.preprocess if record else {}
+    nms: Mapping[str, Any] = record.nms if record else {}
     assumed = f"assumed: the usual for {decoder}"
     pixels, why_pixels = _pixels(evidence, scaling, preprocess, assumed)
     resize, why_resize, why_nms = {}, assumed, assumed
@@ -56,7 +57,7 @@ def preparation(evidence: Evidence, scaling: Scaling, decoder: str, tiled: bool)
         why_resize = f"{why_nms}, so stretched as for SSD and torchvision"
         why_nms += ", so as for SSD"
     elif (
-        family and family.rect_where_free and evidence.any_size and evidence.stride_px and not tiled
+        record and record.rect_where_free and evidence.any_size and evidence.stride_px and not tiled
     ):
         resize = {"resize": "rect", "stride_px": evidence.stride_px}
         why_resize = "any size, and a stride in the metadata: padded to it as in Ultralytics"

@@ -15,14 +15,13 @@ from typing import Any, cast
 
 import numpy as np
 
-from model_store.adding.decoder_families import IMAGENET, candidates
-from model_store.adding.evidence import MAX_SIDE_PX, Evidence, labels_of, read_evidence
+from model_store.adding.decoder_candidates import candidates, possible
+from model_store.adding.evidence import labels_of, read_evidence
 from model_store.adding.explain import (
     Reason,
     contradiction,
     near_misses,
     other_task,
-    possible,
     reasons_for,
     reasons_for_classifier,
 )
@@ -39,7 +38,8 @@ from model_store.adding.preprocess_defaults import (
 )
 from model_store.classifier import SUM_TOLERANCE, scores_of
 from model_store.config import KINDS, AnyConfig, ClassifierConfig, ModelConfig, parse_config
-from model_store.decoders import DECODERS
+from model_store.decoders import DECODERS, IMAGENET
+from model_store.decoders.evidence import MAX_SIDE_PX, Evidence
 from model_store.decoders.layout import DecodeSpec, OutputNonsense
 from model_store.errors import ModelRefused
 from model_store.runtimes import WeightsSession, open_weights

@@ -19,6 +19,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from model_store.decoders.evidence import Evidence, is_ranked
 from model_store.decoders.layout import (
     DecodeSpec,
     Outputs,
@@ -83,3 +84,19 @@ def decode_blobs(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
         )
         for blobs in raw
     ]
+
+
+def fits_end2end(evidence: Evidence, _: int) -> bool:
+    return is_ranked(evidence) and (evidence.says_ranked or not evidence.names_rtdetr)
+
+
+def fits_torchvision(evidence: Evidence, _: int) -> bool:
+    return not evidence.input.sized
+
+
+def fits_mmdet(evidence: Evidence, _: int) -> bool:
+    return evidence.outputs["dets"].shape[-1] == 5
+
+
+def fits_tf_detection(_: Evidence, __: int) -> bool:
+    return True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from model_store.decoders.evidence import Evidence
 from model_store.decoders.layout import Array, DecodeSpec, Outputs, corners, named
 from model_store.detections import Detections
 from model_store.errors import ModelRefused
@@ -45,3 +46,9 @@ def _sigmoid(logits: Array) -> Array:
     """Return the sigmoid as float32, without overflow for large negative logits."""
     small = np.exp(-np.abs(logits))
     return np.where(logits >= 0, 1 / (1 + small), small / (1 + small)).astype(np.float32)
+
+
+def fits_rfdetr(evidence: Evidence, classes: int) -> bool:
+    """Return True for one logit per label, with or without one for background."""
+    dets, labels = evidence.outputs["dets"], evidence.outputs["labels"]
+    return dets.shape[-1] != 5 and labels.shape[-1] - classes in (0, 1)

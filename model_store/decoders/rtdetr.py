@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from model_store.decoders.evidence import Evidence, has_anchor_rows, is_ranked
 from model_store.decoders.layout import (
     Array,
     DecodeSpec,
@@ -23,6 +24,8 @@ from model_store.decoders.layout import (
     require_lists,
 )
 from model_store.detections import Detections
+
+MAX_QUERIES = 1000
 
 
 def decode_rtdetr(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
@@ -54,3 +57,17 @@ def _queries(image: Array, spec: DecodeSpec) -> Detections:
     boxes = corners(image[:, :4] * spec.corner_px)
     detections = best_class(boxes, image[:, 4:], spec)
     return replace(detections, saturated=0 < len(detections) == len(image))
+
+
+def fits_rtdetr(evidence: Evidence, classes: int) -> bool:
+    _, rows, columns = evidence.rows.shape
+    fits = columns == 4 + classes and rows <= MAX_QUERIES and not has_anchor_rows(evidence)
+    return fits and not (is_ranked(evidence) and evidence.identifies_end2end)
+
+
+def fits_rtdetr_topk(evidence: Evidence, _: int) -> bool:
+    return is_ranked(evidence) and not evidence.identifies_end2end
+
+
+def fits_rtdetr_labels(evidence: Evidence, _: int) -> bool:
+    return evidence.input.sized

@@ -5,6 +5,7 @@ boxes (n, anchors, 4): y1, x1, y2, x2 as fractions; scores (n, anchors, classes)
 
 from __future__ import annotations
 
+from model_store.decoders.evidence import Evidence
 from model_store.decoders.layout import (
     Array,
     DecodeSpec,
@@ -33,3 +34,8 @@ def decode_ssd(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
 def _decode_one(boxes: Array, scores: Array, spec: DecodeSpec) -> Detections:
     kept = rows_that_pass(scores, spec)  # few: only their boxes are converted
     return best_class(from_yxyx(boxes[kept], spec), scores[kept], spec)
+
+
+def fits_ssd(evidence: Evidence, classes: int) -> bool:
+    boxes, scores = evidence.outputs["boxes"], evidence.outputs["scores"]
+    return scores.shape[-1] == classes and boxes.shape[-1] == 4

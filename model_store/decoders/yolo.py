@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from model_store.decoders.evidence import Evidence, rows_of_yolov5
 from model_store.decoders.layout import (
     Array,
     DecodeSpec,
@@ -44,3 +45,12 @@ def decode_yolov5(outputs: Outputs, spec: DecodeSpec) -> list[Detections]:
     columns = 5 + spec.classes
     raw = only(outputs, "yolov5", f"(n, anchors, {columns})", columns)
     return [with_objectness(image, spec) for image in raw]
+
+
+def fits_yolov8(evidence: Evidence, classes: int) -> bool:
+    return evidence.rows.shape[1] == 4 + classes + evidence.prototypes
+
+
+def fits_yolov5(evidence: Evidence, classes: int) -> bool:
+    _, rows, columns = evidence.rows.shape
+    return columns == 5 + classes + evidence.prototypes and rows in rows_of_yolov5(evidence)

@@ -12,6 +12,7 @@ import functools
 
 import numpy as np
 
+from model_store.decoders.evidence import Evidence, anchors
 from model_store.decoders.layout import Array, DecodeSpec, Outputs, only, with_objectness
 from model_store.detections import Detections
 from model_store.errors import ModelRefused
@@ -63,3 +64,21 @@ def grid(network_px: SizePx) -> tuple[Array, Array]:
 def _raw(outputs: Outputs, spec: DecodeSpec, decoder: str) -> Array:
     columns = 5 + spec.classes
     return only(outputs, decoder, f"(n, anchors, {columns})", columns)
+
+
+def fits_yolox(evidence: Evidence, classes: int) -> bool:
+    return _fits(evidence, classes) and _has_decoded_centres(evidence)
+
+
+def fits_yolox_raw(evidence: Evidence, classes: int) -> bool:
+    return _fits(evidence, classes) and not _has_decoded_centres(evidence)
+
+
+def _fits(evidence: Evidence, classes: int) -> bool:
+    _, rows, columns = evidence.rows.shape
+    return columns == 5 + classes and rows == anchors(evidence.network_px, 3, 1)
+
+
+def _has_decoded_centres(evidence: Evidence) -> bool:
+    """Return True if centres are decoded: those cover the whole input, raw ones are offsets of a few cells."""
+    return float(np.abs(evidence.rows[..., :2]).max()) > max(evidence.network_px) / 4

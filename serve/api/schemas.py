@@ -76,7 +76,7 @@ class DetectResponse(Wire):
     model: WireModel
     image: WireImage
     detections: list[WireDetection]
-    saturated: bool = Field(description="max_detections was reached: there may be more")
+    saturated: bool = Field(description="the number of detections is a minimum instead of a count")
     timings_ms: WireTimings
 
 

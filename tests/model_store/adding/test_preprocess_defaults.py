@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from model_store.adding.decoder_families import pyramids
+from model_store.decoders.evidence import pyramids
 from model_store.errors import ModelRefused
 from tests.graphs import constant_graph, pooling, random_head
 from tests.model_store.adding.first_layers import GATHERED, begun, div, mul, sub

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model_store.adding.evidence import MAX_NAMES_CHARS
+from model_store.decoders.evidence import MAX_NAMES_CHARS
 from model_store.errors import ModelRefused
 from tests.graphs import constant_graph
 from tests.model_store.adding.recognised import recognised
