@@ -19,7 +19,7 @@ ResightError
 |   |-- Conflict               the request contradicts the current state
 |   |-- DeadlinePassed         the caller's deadline passed before the request was processed
 |   |-- TooSlow                the body did not arrive in time
-|   `-- Overloaded             queue full; carries retry_after_s
+|   `-- Overloaded             queue full
 |-- StorageError
 |   |-- StorageFull            a disk is full, or has less free space than is reserved for tables and logs
 |   |-- StorageUnreachable     a folder or bucket cannot be listed, read or written
@@ -48,8 +48,22 @@ from textwrap import shorten
 MOST_CHARS = 400
 
 
+SOON_S = 1.0
+"""Seconds after which a state that ends by itself may have ended."""
+
+
 class ResightError(Exception):
-    """Base of all deliberate errors. The message describes what is wrong, where, and what to do."""
+    """Base of all deliberate errors. The message describes what is wrong, where, and what to do.
+
+    `retry_after_s` is the time to wait before a retry; None if the error stays until a person does something.
+    """
+
+    retry_after_s: float | None = None
+
+    def __init__(self, message: str = "", retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        if retry_after_s is not None:
+            self.retry_after_s = retry_after_s
 
 
 class ImageError(ResightError):
@@ -127,14 +141,9 @@ class TooSlow(RequestError):
 
 
 class Overloaded(RequestError):
-    """The queue is full. `retry_after_s` is the time to wait before a retry."""
+    """The queue is full."""
 
-    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
-        super().__init__(message, retry_after_s)
-        self.retry_after_s = retry_after_s
-
-    def __str__(self) -> str:
-        return str(self.args[0])
+    retry_after_s: float | None = SOON_S
 
 
 class StorageError(ResightError):

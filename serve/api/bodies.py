@@ -48,7 +48,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         413: "too many bytes or pixels",
         415: "not an image format that Resight decodes",
         429: "the queue is full, see Retry-After",
-        503: "the model is unavailable",
+        503: "a model, a store or the token file is unavailable; with Retry-After, send it again",
         504: "the deadline passed while the request was queued",
     }.items()
 }

@@ -17,7 +17,7 @@ from fastapi import Depends
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from model_store.errors import Overloaded
-from serve.api.v2.errors import refusal
+from serve.api.refusal import refusal
 from serve.inference.admission import Room
 
 ALIVE = ("/healthz", "/v2/health/live")

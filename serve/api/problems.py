@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from model_store import errors
-from model_store.errors import Overloaded, ResightError
+from model_store.errors import ResightError
 from model_store.frozen import wrong_fields
 from serve.api.schemas import Problem
 
@@ -58,11 +58,15 @@ def problem(status: int, kind: str, detail: str, headers: dict[str, str] | None 
     return Response(body.model_dump_json(), status, headers, MEDIA_TYPE)
 
 
+def retry_after(seconds: float) -> dict[str, str]:
+    return {"Retry-After": str(math.ceil(seconds))}
+
+
 def of_error(error: ResightError) -> Response:
     """Return the problem response of an error."""
     headers: dict[str, str] = {}
-    if isinstance(error, Overloaded):
-        headers["Retry-After"] = str(math.ceil(error.retry_after_s))
+    if error.retry_after_s is not None:
+        headers |= retry_after(error.retry_after_s)
     if isinstance(error, errors.Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
     return problem(status_of(error), type(error).__name__, str(error), headers)

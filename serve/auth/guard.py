@@ -29,7 +29,7 @@ from model_store.errors import (
     StorageUnreachable,
     Unauthorized,
 )
-from serve.api.v2.errors import refusal
+from serve.api.refusal import refusal
 from serve.auth.scopes import STALE_S, TokenScope
 from serve.auth.tokens import StoredToken, TokenFile, digest
 from serve.models.resolver import loads_if

@@ -18,7 +18,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 from ray.serve.exceptions import DeploymentUnavailableError
 
 from model_store.deployment import DEFAULT_POOL
-from model_store.errors import ModelNotReady, ResightError
+from model_store.errors import SOON_S, ModelNotReady, ResightError
 from model_store.names import VersionId
 from serve.app_names import APP, deployment_of
 from serve.models.pool_proxy import ForwardedAnswer, ForwardedRequest
@@ -186,7 +186,7 @@ class RayPools:
             except GONE as error:
                 if last:
                     raise ModelNotReady(
-                        f"the pool '{pool}' cannot answer: {error}"[:500]
+                        f"the pool '{pool}' cannot answer: {error}"[:500], SOON_S
                     ) from error
         raise AssertionError("unreachable")
 
@@ -198,7 +198,7 @@ class RayPools:
             await asyncio.wait_for(self._handles[pool].serving.remote(), LOOK_TIMEOUT_S)
         except (TimeoutError, *GONE) as error:
             raise ModelNotReady(
-                f"no replica of the pool '{pool}' answers; see 'resight status'"
+                f"no replica of the pool '{pool}' answers; see 'resight status'", SOON_S
             ) from error
         self._answered_s[pool] = time.monotonic()
 

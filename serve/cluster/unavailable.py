@@ -5,15 +5,14 @@ from __future__ import annotations
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.api.problems import problem
-
-RETRY_AFTER_S = 1
+from model_store.errors import SOON_S
+from serve.api.problems import problem, retry_after
 
 
 def unavailable() -> Response:
     """Return a 503 with the time after which to repeat the request."""
     detail = "no replica answered; another one takes over within seconds: send the request again"
-    return problem(503, "ClusterError", detail, {"Retry-After": str(RETRY_AFTER_S)})
+    return problem(503, "NoReplica", detail, retry_after(SOON_S))
 
 
 class Unavailable:

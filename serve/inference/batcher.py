@@ -23,7 +23,7 @@ from enum import Enum
 from typing import Generic, TypeVar
 
 from model_store.config import Batch
-from model_store.errors import DeadlinePassed, ModelNotReady, Overloaded
+from model_store.errors import SOON_S, DeadlinePassed, ModelNotReady, Overloaded
 from serve.inference.os_priority import lower_thread_priority
 
 K = TypeVar("K", bound=Hashable)
@@ -210,7 +210,7 @@ class Batcher(Generic[K, T, R]):
         size_bytes = sum(ticket.size_bytes for ticket in tickets)
         with self._lock:
             if self._closed:
-                raise ModelNotReady(SHUTTING_DOWN)
+                raise ModelNotReady(SHUTTING_DOWN, SOON_S)
             self._require_room(lane, len(tickets), size_bytes)
             for ticket in tickets:
                 self._queues[lane].push(key, ticket)
@@ -234,7 +234,7 @@ class Batcher(Generic[K, T, R]):
             for changed in self._changed.values():
                 changed.notify_all()
         for ticket in waiting:
-            ticket.fail(ModelNotReady(SHUTTING_DOWN))
+            ticket.fail(ModelNotReady(SHUTTING_DOWN, SOON_S))
         for thread in self._threads:
             thread.join(timeout=30)
 

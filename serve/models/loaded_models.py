@@ -17,7 +17,7 @@ from typing import ParamSpec, Protocol, TypeVar
 
 import structlog
 
-from model_store.errors import Conflict, ModelNotReady
+from model_store.errors import SOON_S, Conflict, ModelNotReady
 from model_store.load import Loaded
 from model_store.machine import free_memory_bytes
 from model_store.names import VersionId
@@ -98,7 +98,7 @@ class LoadedModels:
             return self._loaded[version]
         except KeyError:
             raise ModelNotReady(
-                f"{version} was released from this replica; send the request again"
+                f"{version} was released from this replica; send the request again", SOON_S
             ) from None
 
     def use(self, version: VersionId) -> Loaded:

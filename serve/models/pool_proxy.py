@@ -23,7 +23,7 @@ from model_store.names import NAME
 from serve.api.bodies import MIB, declared_bytes, read_whole
 from serve.api.headers import TIMEOUT, deadline_of
 from serve.api.multipart import FORM_FULL_FILES, is_form
-from serve.api.v2.errors import refusal
+from serve.api.refusal import refusal
 from serve.inference.engine import Engine
 from serve.models.pools import require_pool
 from serve.models.readiness import OtherPools

@@ -5,13 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from model_store.errors import ModelNotReady
+from model_store.errors import SOON_S, ModelNotReady
 from model_store.names import VersionId, get_first_model, parse_version
 
 POOL = "pool "
 """Prefix of the key in `failures` for a pool that does not answer."""
 NO_MODEL, PENDING = "no model is loaded", "it is being proved or loaded"
 """Parts of failures by which 'resight status' distinguishes what is not an error."""
+
+
+def retry_after_s(reason: str) -> float | None:
+    """Return when a version with this reason in `failures` may serve, or None if a person must do something first."""
+    return SOON_S if reason.endswith(PENDING) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from model_store.store import ModelStore
 from serve.inference.threads import Threads
 from serve.models.alias_poller import AliasPoller
 from serve.models.loaded_models import LoadedModels
+from serve.models.readiness import retry_after_s
 from serve.rollout.state import read_state
 
 YOUNG_S = 10.0
@@ -109,7 +110,7 @@ class ModelResolver:
                 f"{ref.name}:{ref.alias}",
                 f"it is being proved, or was refused: see GET /v1/models/{ref.name}",
             )
-            raise ModelNotReady(f"{text} cannot answer yet: {reason}")
+            raise ModelNotReady(f"{text} cannot answer yet: {reason}", retry_after_s(reason))
         return resolved
 
     async def _exact(self, version: VersionId) -> ResolvedModel:

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
-from model_store.errors import ModelNotReady, ResightError, StorageError
+from model_store.errors import SOON_S, ModelNotReady, ResightError, StorageError
 from model_store.names import VersionId
 from model_store.store import ModelStore
 from serve.rollout.events import record
@@ -87,7 +87,7 @@ class RolloutClient:
         try:
             return await self._call(method, version, *arguments)
         except Exception as error:  # the operator is unavailable
-            raise ModelNotReady(f"{version} cannot be proved now: {error}"[:500]) from error
+            raise ModelNotReady(f"{version} cannot be proved now: {error}"[:500], SOON_S) from error
 
 
 def _raise_or_return(result: T | ResightError) -> T:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from model_store import errors
-from model_store.errors import ModelNotReady, ModelRefused, ResightError
+from model_store.errors import SOON_S, ModelNotReady, ModelRefused, ResightError
 from model_store.names import VersionId
 from serve.rollout.proof import Proof
 
@@ -57,7 +57,7 @@ class Sandbox:
         if "proof" in answer:
             return Proof(**answer["proof"])
         if self._ended:
-            raise ModelNotReady(f"{version} was not proved: the server ends")
+            raise ModelNotReady(f"{version} was not proved: the server ends", SOON_S)
         if "ended" in answer:
             raise ModelRefused(f"{version} ended the process that loaded it: {answer['ended']}")
         name, message = answer["error"], answer["message"]

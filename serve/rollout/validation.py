@@ -22,6 +22,7 @@ import structlog
 from pydantic import ValidationError
 
 from model_store.errors import (
+    SOON_S,
     ModelError,
     ModelNotReady,
     ModelRefused,
@@ -112,7 +113,7 @@ class Proofs:
         """Record a load before it begins. Raises ModelError, ModelNotReady if the version must be proved again."""
         key, _ = await self._current_key(version)
         if self._records[key].proof is None:
-            raise ModelNotReady(f"{version} must be proved again; repeat the request")
+            raise ModelNotReady(f"{version} must be proved again; repeat the request", SOON_S)
         await self._keep(key, loading=(*self._records[key].loading, holder))
 
     async def loaded(self, version: VersionId, holder: str) -> None:

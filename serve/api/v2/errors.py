@@ -50,11 +50,6 @@ def of_error(error: ResightError) -> Response:
     return _error(problem.status_code, str(error), kept)
 
 
-def refusal(error: ResightError, path: str) -> Response:
-    """Return the response to an error in a middleware: a problem, or the format of /v2 below that path."""
-    return of_error(error) if path.startswith("/v2") else problems.of_error(error)
-
-
 def _error(status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:
     body = ErrorBody(error=text).model_dump_json()
     return Response(body, status, dict(headers or {}), "application/json")

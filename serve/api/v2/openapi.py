@@ -24,7 +24,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         409: "the request conflicts with what serves now",
         413: "too many bytes",
         429: "the queue is full, see Retry-After",
-        503: "the model is unavailable",
+        503: "a model, a store or the token file is unavailable; with Retry-After, send it again",
         504: "the deadline passed while the request was queued",
     }.items()
 }

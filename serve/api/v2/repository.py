@@ -13,7 +13,7 @@ from model_store.names import ModelRef, VersionId, parse_ref, version_id
 from model_store.store import ModelStore
 from serve.api.v2.schemas import IndexEntry
 from serve.inference.engine import Engine
-from serve.models.readiness import Serving
+from serve.models.readiness import Serving, retry_after_s
 
 _NOT_LOADED = "not loaded; a request for this version loads it, with a token of the scope admin"
 
@@ -54,7 +54,7 @@ async def loaded_version(engine: Engine, ref: str) -> VersionId:
             return version
     version = await engine.lookups.run(engine.store.resolve, wanted)
     reason = _failure(failures, version) or "load it first"
-    raise ModelNotReady(f"{version} is not loaded in this replica: {reason}")
+    raise ModelNotReady(f"{version} is not loaded in this replica: {reason}", retry_after_s(reason))
 
 
 async def loaded_versions(engine: Engine, ref: str) -> list[VersionId]:

@@ -101,6 +101,14 @@ def test_type_and_title_are_the_words_of_the_class_name(kind: str, urn: str, tit
     assert (body["type"], body["title"]) == (urn, title)
 
 
+@pytest.mark.parametrize("kind", EVERY_ERROR)
+def test_an_error_that_ends_by_itself_says_when_to_retry(kind: type[ResightError]) -> None:
+    assert of_error(kind("why", 1.0)).headers["Retry-After"] == "1"
+    assert pickle.loads(pickle.dumps(kind("why", 1.0))).retry_after_s == 1.0
+    needs_a_person = kind is not Overloaded
+    assert ("Retry-After" not in of_error(kind("why")).headers) is needs_a_person
+
+
 @pytest.mark.parametrize(("wait_s", "header"), [(0.0, "0"), (1.0, "1"), (1.2, "2"), (29.9, "30")])
 def test_retry_after_is_whole_seconds_rounded_up(wait_s: float, header: str) -> None:
     assert of_error(Overloaded("full", wait_s)).headers["Retry-After"] == header

@@ -251,7 +251,7 @@ def test_a_replica_that_is_gone_is_a_503_to_repeat(tmp_path: Path, gone: str) ->
     assert answer.status_code == 503
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers["retry-after"] == "1"
-    assert answer.json()["type"] == "urn:resight:cluster-error"
+    assert answer.json()["type"] == "urn:resight:no-replica"
     assert answer.content == unavailable_answer().partition(b"\r\n\r\n")[2]
 
 

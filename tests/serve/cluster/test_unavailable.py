@@ -28,7 +28,7 @@ async def got(answer: Response) -> httpx2.Response:
 async def test_rays_500_is_a_503_to_repeat() -> None:
     answer = await got(PlainTextResponse("Internal Server Error", 500))
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-    assert answer.json()["type"] == "urn:resight:cluster-error"
+    assert answer.json()["type"] == "urn:resight:no-replica"
     assert int(answer.headers["content-length"]) == len(answer.content)
 
 

@@ -276,10 +276,12 @@ def test_closing_fails_what_waits_finishes_what_runs_and_refuses_more(
     closing = threading.Thread(target=one.lanes.close)
     closing.start()
     for future in (*online, *bulk):
-        with pytest.raises(ModelNotReady, match="shutting down"):
+        with pytest.raises(ModelNotReady, match="shutting down") as raised:
             future.result(TIMEOUT_S)
-    with pytest.raises(ModelNotReady, match="shutting down"):
+        assert raised.value.retry_after_s == 1
+    with pytest.raises(ModelNotReady, match="shutting down") as raised:
         one.lanes.submit("a", ["late"], Lane.ONLINE)
+    assert raised.value.retry_after_s == 1
     one.open()
     closing.join(TIMEOUT_S)
     assert running.result(TIMEOUT_S)[0] == "gate"

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from model_store.errors import (
+    SOON_S,
     BadRequest,
     Conflict,
     Forbidden,
@@ -28,6 +29,7 @@ from serve.inference.threads import Threads
 from serve.models.alias_poller import AliasPoller, StoreReading
 from serve.models.loaded_models import LoadedModels, NoProver
 from serve.models.pools import Placement
+from serve.models.readiness import PENDING
 from serve.models.resolver import ModelResolver, loads_if
 from serve.rollout.proof import Proof
 from serve.rollout.state import AliasState, ModelState, read_state, update_state
@@ -317,8 +319,9 @@ async def test_a_released_version_is_not_ready_for_what_still_waits(tmp_path: Pa
     shelf.add("deer", "1")
     await shelf.answers("deer@1")
     await shelf.aliases.refresh()
-    with pytest.raises(ModelNotReady, match="was released"):
+    with pytest.raises(ModelNotReady, match="was released") as raised:
         shelf.models.model(VersionId("deer", "1"))
+    assert raised.value.retry_after_s == SOON_S
     assert await shelf.answers("deer@1") == "detector of deer@1"
 
 
@@ -493,6 +496,22 @@ async def test_where_a_rollout_proves_first_a_new_alias_is_not_loaded_unproved(
     with pytest.raises(ModelNotReady, match="it is being proved, or was refused"):
         await shelf.answers("deer:staging")
     assert await shelf.answers("deer") == "detector of deer@1"
+
+
+@pytest.mark.parametrize(
+    ("reason", "retry_after_s"),
+    [(f"deer@2: {PENDING}", SOON_S), ("deer@2: its probe fails", None)],
+)
+async def test_an_alias_whose_version_is_being_loaded_may_answer_soon(
+    tmp_path: Path, reason: str, retry_after_s: float | None
+) -> None:
+    shelf = stocked(tmp_path, has_rollout=True)
+    await shelf.aliases.start()
+    shelf.alias("deer", production="1", staging="2")
+    shelf.aliases.failures["deer:staging"] = reason
+    with pytest.raises(ModelNotReady, match=reason) as raised:
+        await shelf.answers("deer:staging")
+    assert raised.value.retry_after_s == retry_after_s
 
 
 async def test_a_version_that_does_not_load_is_not_tried_at_every_look(tmp_path: Path) -> None:

@@ -318,16 +318,18 @@ REQUEST = ForwardedRequest("POST", DETECT, b"", [], CAT)
 def test_a_replica_that_dies_costs_a_second_try_and_no_more() -> None:
     once, always = Dying(1), Dying(9)
     assert asyncio.run(RayPools({"gpu": once}).answer("gpu", REQUEST)).status == 200
-    with pytest.raises(ModelNotReady, match="the pool 'gpu' cannot answer"):
+    with pytest.raises(ModelNotReady, match="the pool 'gpu' cannot answer") as raised:
         asyncio.run(RayPools({"gpu": always}).answer("gpu", REQUEST))
+    assert raised.value.retry_after_s == 1
     assert (once.calls, always.calls) == (2, 2)
 
 
 def test_a_pool_without_replicas_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handle, "LOOK_TIMEOUT_S", 0.05)
     pools = RayPools({"gpu": Gone()})
-    with pytest.raises(ModelNotReady, match="no replica of the pool 'gpu' answers"):
+    with pytest.raises(ModelNotReady, match="no replica of the pool 'gpu' answers") as raised:
         asyncio.run(pools.answer("gpu", REQUEST))
+    assert raised.value.retry_after_s == 1, "it may be starting"
     assert asyncio.run(pools.serving()).failures == {
         "pool gpu": "the pool does not answer: TimeoutError"
     }

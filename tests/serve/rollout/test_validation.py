@@ -182,8 +182,9 @@ async def test_what_ended_the_process_that_loaded_it_is_proved_again(
     bench.alive.discard("a")
     if successor:
         bench.proofs = bench.again()
-    with pytest.raises(ModelNotReady, match="must be proved again"):
+    with pytest.raises(ModelNotReady, match="must be proved again") as raised:
         await bench.proofs.loading(ONE, "c")
+    assert raised.value.retry_after_s == 1
     await bench.proofs.of(ONE)
     assert bench.proved == ["blobs@1"] * 2
     await bench.proofs.loading(ONE, "c")
