@@ -1,4 +1,4 @@
-"""Measure decoding, suppression and masks per image and model family, and compare with the time of an inference.
+"""Measure decoding, suppression and masks per image and decoder, and compare with the time of an inference.
 
 python benchmarks/decode_and_nms.py [--calls 30] [--quick]
 Inputs are random raw outputs at the sizes of real heads, with 80 classes and 50 boxes that survive. Heads before
@@ -23,8 +23,7 @@ import cv2  # isort: skip
 from benchmarks.pairwise_nms import pairwise_nms
 from model_store.config import Nms
 from model_store.decoders import DECODERS
-from model_store.decoders.layout import DecodeSpec, Outputs
-from model_store.decoders.yolox import grid
+from model_store.decoders.layout import DecodeSpec
 from model_store.detections import Detections
 from model_store.images.decode import decode
 from model_store.load import load_detector
@@ -33,91 +32,45 @@ from model_store.store import ModelStore
 from model_store.transform.letterbox import SizePx, fit
 from model_store.transform.masks import PrototypeMasks, run_lengths
 from model_store.transform.nms import suppress
+from tests.oracles.decoders import ORACLES
+from tests.oracles.scenes import Scene
+from tests.oracles.tensors import raw_outputs
 
 OBJECTS, CLASSES, FLOOR = 50, 80, 0.05
 QUERIES = 300
 NETWORK_PX: dict[int, SizePx] = {8_400: (640, 640), 25_200: (1280, 960), QUERIES: (640, 640)}
 """Input sizes by number of rows: the number of their cells at strides 8, 16 and 32."""
-DENSE = ("yolov8", "yolov5", "yolox", "yolox_raw", "ssd", "yolov8_seg", "yolov5_seg")
-RANKED = (
-    *("end2end", "rtdetr", "rtdetr_topk", "rtdetr_labels", "rfdetr", "tf_detection"),
-    *("torchvision", "mmdet", "end2end_seg"),
-)
+ANCHORS = [name for name, oracle in ORACLES.items() if oracle.per_cell]
+CASES = [(name, rows) for name in ANCHORS for rows in (8_400, 25_200)]
+CASES += [(name, QUERIES) for name in ORACLES if name not in ANCHORS]
+"""Decoders, with the rows of their outputs."""
 PROTOTYPES, PROTOTYPE_PX = 32, 4
 PHOTOS_PX: dict[str, SizePx] = {"masks_2mp_ms": (1920, 1080), "masks_12mp_ms": (4000, 3000)}
 TARGET_MS, TARGET_SHARE = 2.0, 0.10
 
 
-class Scene:
-    """Boxes (rows, 4) as centre and size in px, and scores (rows, CLASSES).
-
-    Objects lie on a lattice with several rows each; other scores are noise below the floor.
-    """
-
-    def __init__(self, rows: int, per_object: int) -> None:
-        self.random = np.random.default_rng(0)
-        across, down = self.px = NETWORK_PX[rows]
-        self.boxes = self.random.uniform(8, min(across, down), (rows, 4))
-        self.scores = self.random.uniform(0, 0.005, (rows, CLASSES))
-        self.objectness = self.random.uniform(0, 0.01, (rows, 1))
-        for k in range(OBJECTS):
-            seen = slice(per_object * k, per_object * (k + 1))
-            place = [60 * (k % 10) + 30, 110 * (k // 10) + 40, 50, 90]
-            self.boxes[seen] = place + self.random.normal(0, 0.5, (per_object, 4))
-            self.scores[seen, k % CLASSES] = self.random.uniform(0.4, 0.95, per_object)
-            self.objectness[seen] = 0.9
-
-    @property
-    def corners(self) -> np.ndarray:
-        centre, size = self.boxes[:, :2], self.boxes[:, 2:]
-        return np.hstack([centre - size / 2, centre + size / 2])
+def scene_of(rows: int, per_object: int) -> Scene:
+    """Return one image; objects lie on a lattice with several rows each, other scores are noise below the floor."""
+    random = np.random.default_rng(0)
+    px = NETWORK_PX[rows]
+    boxes = random.uniform(8, min(px), (rows, 4))
+    scores = random.uniform(0, 0.005, (rows, CLASSES))
+    objectness = random.uniform(0, 0.01, rows)
+    for k in range(OBJECTS):
+        seen = slice(per_object * k, per_object * (k + 1))
+        place = [60 * (k % 10) + 30, 110 * (k // 10) + 40, 50, 90]
+        boxes[seen] = place + random.normal(0, 0.5, (per_object, 4))
+        scores[seen, k % CLASSES] = random.uniform(0.4, 0.95, per_object)
+        objectness[seen] = 0.9
+    weights = random.normal(0, 1, (rows, PROTOTYPES))
+    parts = (boxes, objectness, scores, weights, prototypes(random, px))
+    return Scene(px, *(part[np.newaxis] for part in parts))
 
 
-def raw_outputs(family: str, scene: Scene) -> Outputs:
-    """Return the raw outputs of a head of this family for one image of the scene."""
-    boxes, scores, corners = scene.boxes, scene.scores, scene.corners
-    of_picture = np.array(scene.px * 2)
-    fractions, best = boxes / of_picture, scores.max(axis=1)
-    labels, yxyx = scores.argmax(axis=1), (corners / of_picture)[:, [1, 0, 3, 2]]
-    plain = family.removesuffix("_seg")
-    if plain == "yolox_raw":
-        cells, strides = grid(scene.px)
-        boxes = np.hstack([boxes[:, :2] / strides - cells, np.log(boxes[:, 2:] / strides)])
-    made: dict[str, dict[str, Any]] = {
-        "yolov8": {"output0": np.hstack([boxes, scores])},
-        "end2end": {"output0": np.column_stack([corners, best, labels])},
-        "rtdetr": {"output0": np.hstack([fractions, scores])},
-        "rtdetr_topk": {"output0": np.column_stack([fractions, best, labels])},
-        "rtdetr_labels": {"labels": labels, "boxes": corners, "scores": best},
-        "rfdetr": {"dets": fractions, "labels": np.log(scores / (1 - scores))},
-        "ssd": {"boxes": yxyx, "scores": scores},
-        "tf_detection": {
-            "detection_boxes": yxyx,
-            "detection_scores": best,
-            "detection_classes": labels + 1,
-            "num_detections": np.array(len(best)),
-        },
-        "torchvision": {"boxes": corners, "labels": labels + 1, "scores": best},
-        "mmdet": {"dets": np.column_stack([corners, best]), "labels": labels},
-    }
-    outputs = made.get(plain) or {"output0": np.hstack([boxes, scene.objectness, scores])}
-    if family.endswith("_seg"):
-        weights = scene.random.normal(0, 1, (len(boxes), PROTOTYPES))
-        outputs = {
-            "output0": np.hstack([outputs["output0"], weights]),
-            "output1": prototypes(scene),
-        }
-    if plain == "yolov8":
-        outputs["output0"] = outputs["output0"].T
-    return {
-        name: np.ascontiguousarray(raw[np.newaxis], np.float32) for name, raw in outputs.items()
-    }
-
-
-def prototypes(scene: Scene) -> np.ndarray:
+def prototypes(random: np.random.Generator, px: SizePx) -> np.ndarray:
     """Return prototypes (PROTOTYPES, h, w) at a quarter of the input's sides, as smooth as those of a network."""
-    across, down = (side // PROTOTYPE_PX for side in scene.px)
-    coarse = scene.random.normal(0, 1, (PROTOTYPES, 10, 10)).astype(np.float32)
+    across, down = (side // PROTOTYPE_PX for side in px)
+    coarse = random.normal(0, 1, (PROTOTYPES, 10, 10)).astype(np.float32)
     return np.stack([cv2.resize(one, (across, down)) for one in coarse])
 
 
@@ -145,23 +98,23 @@ def masks_ms(kept: Detections, network_px: SizePx, calls: int) -> dict[str, floa
     return {name: of(photo_px) for name, photo_px in PHOTOS_PX.items()}
 
 
-def measured(family: str, rows: int, calls: int) -> dict[str, Any]:
-    scene = Scene(rows, 1 if family in RANKED else 3)
-    outputs, nms = raw_outputs(family, scene), Nms.model_validate(DECODERS[family].nms)
-    spec = DecodeSpec(scene.px, CLASSES, FLOOR)
-    (found,) = DECODERS[family](outputs, spec)
-    decode_us = median_us(lambda: DECODERS[family](outputs, spec), calls)
+def measured(decoder: str, rows: int, calls: int) -> dict[str, Any]:
+    scene = scene_of(rows, 1 if rows == QUERIES else 3)
+    outputs, nms = raw_outputs(decoder, scene), Nms.model_validate(DECODERS[decoder].nms)
+    spec = DecodeSpec(scene.network_px, CLASSES, FLOOR)
+    (found,) = DECODERS[decoder](outputs, spec)
+    decode_us = median_us(lambda: DECODERS[decoder](outputs, spec), calls)
     nms_us = median_us(lambda: suppress(found, nms), calls)
     kept = suppress(found, nms)
-    assert len(kept) == OBJECTS, (family, rows, len(kept))
+    assert len(kept) == OBJECTS, (decoder, rows, len(kept))
     return {
-        "family": family,
+        "decoder": decoder,
         "rows": rows,
         "decode_us": round(decode_us),
         "nms_us": round(nms_us),
         "both_ms": (decode_us + nms_us) / 1e3,
         "kept": len(kept),
-        **masks_ms(kept, scene.px, calls),
+        **masks_ms(kept, scene.network_px, calls),
     }
 
 
@@ -178,8 +131,8 @@ def shipped(calls: int) -> dict[str, float]:
 
 def textbook(calls: int) -> list[dict[str, Any]]:
     """Measure suppression of yolov8's boxes by Resight and by the control, with one label and with their labels."""
-    scene = Scene(8_400, 3)
-    spec = DecodeSpec(scene.px, CLASSES, FLOOR)
+    scene = scene_of(8_400, 3)
+    spec = DecodeSpec(scene.network_px, CLASSES, FLOOR)
     (found,) = DECODERS["yolov8"](raw_outputs("yolov8", scene), spec)
     columns = (found.boxes_xyxy.astype(np.float64), found.scores, found.class_ids)
     told: list[dict[str, Any]] = []
@@ -199,24 +152,21 @@ def main() -> None:
     calls = 3 if options.quick else options.calls
     result = harness.facts("decode_and_nms", vars(options))
     cv2.setNumThreads(1)
-    cases = [(family, rows) for family in DENSE for rows in (8_400, 25_200)]
-    cases += [(family, QUERIES) for family in RANKED]
-    assert {family for family, _ in cases} == set(DECODERS) - {"blobs"}
-    result["families"] = [measured(family, rows, calls) for family, rows in cases]
+    result["decoders"] = [measured(decoder, rows, calls) for decoder, rows in CASES]
     result["shipped"] = shipped(calls)
     result["textbook"] = textbook(calls)
-    harness.table([{**row, "rows": f"{row['rows']:,}"} for row in result["families"]])
+    harness.table([{**row, "rows": f"{row['rows']:,}"} for row in result["decoders"]])
     harness.table([result["shipped"]])
     harness.table(result["textbook"])
     control, nms_us = (result["textbook"][0][name] for name in ("textbook_us", "nms_us"))
     same = all(row["same rows"] for row in result["textbook"])
-    slowest = max(result["families"], key=lambda row: row["both_ms"])
+    slowest = max(result["decoders"], key=lambda row: row["both_ms"])
     share = result["shipped"]["share"]
     harness.verdicts(
         result,
         [
             (
-                f"slowest: {slowest['family']} of {slowest['rows']:,}, ms",
+                f"slowest: {slowest['decoder']} of {slowest['rows']:,}, ms",
                 slowest["both_ms"],
                 f"{TARGET_MS}",
                 slowest["both_ms"] <= TARGET_MS,

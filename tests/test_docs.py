@@ -17,7 +17,9 @@ from batch.jobs.exit_codes import EXIT_CODES, exit_code
 from cli.follow import INTERRUPTED
 from model_store import errors
 from model_store.config import ModelConfig
+from model_store.decoders import DECODERS
 from serve.settings import DetectArgs, Limits, Settings
+from tests.oracles.decoders import ORACLES
 from tests.support import cli_page
 
 PACKAGES = ("model_store", "archive", "serve", "batch", "cli")
@@ -88,6 +90,18 @@ def test_every_column_is_documented(name: str) -> None:
 @pytest.mark.parametrize("name", list(ModelConfig.model_fields))
 def test_every_config_field_is_documented(name: str) -> None:
     assert f"`{name}" in text("docs/reference/model-config.md")
+
+
+@pytest.mark.parametrize("name", list(DECODERS))
+def test_every_decoder_is_documented_with_the_unit_of_its_boxes(name: str) -> None:
+    page = text("docs/reference/decoders.md")
+    rows = [line.split("|") for line in page.splitlines() if line.startswith("| `")]
+    outputs = [cells[3] for cells in rows if f"`{name}`" in cells[1]]
+    assert len(outputs) == 1
+    assert re.search(r"(corners|centre and size)( in px| as fractions)", outputs[0])
+    lists = page[page.index("## Saturated") : page.index("## Preprocessing")]
+    can_be_full = name in ORACLES and ORACLES[name].scores is not None
+    assert not can_be_full or f"`{name}`" in lists
 
 
 def test_the_page_of_exit_codes_is_that_of_the_code() -> None:

@@ -24,8 +24,8 @@ from tests.graphs import constant_graph, pooling
 from tests.model_store.test_detections import rows_of
 from tests.oracles import masks as mask_oracle
 from tests.oracles import tiling as tiling_oracle
-from tests.oracles.anchor_families import Box
-from tests.oracles.families import coefficients
+from tests.oracles.anchor_decoders import Box
+from tests.oracles.decoders import ORACLES, coefficients
 from tests.oracles.geometry import place, resize_picture
 from tests.oracles.nms import nms
 from tests.oracles.tensors import example
@@ -46,18 +46,18 @@ def picture(width: int, height: int, seed: int = 0) -> np.ndarray:
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-@pytest.mark.parametrize("family", ["yolov5_seg", "yolov8_seg", "end2end_seg"])
+@pytest.mark.parametrize("decoder", [name for name, oracle in ORACLES.items() if oracle.masks])
 def test_masks_of_a_model_are_the_oracles_at_the_size_of_the_image(
-    tmp_path: Path, family: str
+    tmp_path: Path, decoder: str
 ) -> None:
-    outputs = example(family, np.random.default_rng(2), 1, 3, 64)
+    outputs = example(decoder, np.random.default_rng(2), 1, 3, 64)
     metadata = {"names": NAMES, "task": "segment"}
     detector = added(tmp_path, constant_graph(outputs, 64, metadata))
-    assert detector.config.decoder == family
+    assert detector.config.decoder == decoder
     width, height = 150, 90
     (found,) = detector.detect([picture(width, height)])
     assert isinstance(found.masks, RunLengths)
-    boxes, weights = coefficients(family, outputs, 0, 3, detector.config.score_floor)
+    boxes, weights = coefficients(decoder, outputs, 0, 3, detector.config.score_floor)
     placement = place("letterbox", width, height, 64, 64)[0]
     by_score = {round(box.score, 6): row for box, row in zip(boxes, weights, strict=True)}
     wanted = mask_oracle.native_masks(
@@ -189,19 +189,19 @@ def test_an_image_of_which_the_network_says_nonsense_fails_alone(
 
 
 @pytest.mark.parametrize(("used", "full"), [(9, False), (10, True)])
-@pytest.mark.parametrize("family", ["end2end", "mmdet"])
+@pytest.mark.parametrize("decoder", ["end2end", "mmdet"])
 def test_a_list_that_the_graph_has_filled_is_saturated(
-    tmp_path: Path, family: str, used: int, full: bool
+    tmp_path: Path, decoder: str, used: int, full: bool
 ) -> None:
     rows = np.zeros((1, 10, 6), np.float32)
     rows[0, :used] = [1, 1, 30, 30, 0.9, 1]
     rows[0, 0, 4] = 0.95  # a probe with only equal scores is rejected
     labels = np.zeros((1, 10), np.int64)
     outputs = (
-        {"output0": rows} if family == "end2end" else {"dets": rows[..., :5], "labels": labels}
+        {"output0": rows} if decoder == "end2end" else {"dets": rows[..., :5], "labels": labels}
     )
     detector = added(tmp_path, constant_graph(outputs, 64, {"names": NAMES, **RANKS}))
-    assert detector.config.decoder == family
+    assert detector.config.decoder == decoder
     (found,) = detector.detect([grey(0)])
     assert (len(found), found.saturated) == (used, full)
 

@@ -1,6 +1,6 @@
 """Pixels to rows: a real network with preparation, decoding and suppression in plain loops around it.
 
-(h, w, 3) RGB -> Recipe's geometry and scale -> onnxruntime -> the family's decoder -> NMS in image px -> clipped
+(h, w, 3) RGB -> Recipe's geometry and scale -> onnxruntime -> the oracle of the decoder -> NMS in image px -> clipped
 
 Shared with the product: the onnxruntime session and cv2.resize. A Recipe says how a network was trained, and is
 written out where it is used. Knows nothing of the product.
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.oracles.families import FAMILIES
+from tests.oracles.decoders import ORACLES
 from tests.oracles.geometry import Kind, place, resize_picture
 from tests.oracles.nms import nms
 
@@ -21,7 +21,7 @@ from tests.oracles.nms import nms
 class Recipe(NamedTuple):
     """`scale` is what each pixel is multiplied by; `one_px` is 1 where boxes end with their last pixel."""
 
-    family: str
+    decoder: str
     side_px: int
     classes: int
     kind: Kind
@@ -55,7 +55,7 @@ def detect(session: Any, image: NDArray[np.uint8], recipe: Recipe, floor: float)
     names = [output.name for output in session.get_outputs()]
     values = session.run(None, {session.get_inputs()[0].name: tensor(image, recipe)})
     outputs = dict(zip(names, values, strict=True))
-    (found,) = FAMILIES[recipe.family](outputs, recipe.side_px, recipe.classes, floor)
+    (found,) = ORACLES[recipe.decoder].decode(outputs, recipe.side_px, recipe.classes, floor)
     h, w = image.shape[:2]
     placed, _, _ = place(recipe.kind, w, h, recipe.side_px, recipe.side_px)
     boxes = [

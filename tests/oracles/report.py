@@ -1,4 +1,4 @@
-"""How far the product's boxes are from the oracle's, family by family: `python -m tests.oracles.report`.
+"""How far the product's boxes are from the oracle's, decoder by decoder: `python -m tests.oracles.report`.
 
 Graphs that emit known tensors, for 1, 3 and 12 classes and with fp32 and fp16 inputs; then the real weights
 that are at hand, on photographs. A match is the box of the same rank and class.
@@ -16,28 +16,28 @@ from model_store.detections import Detections
 from model_store.images.decode import decode
 from model_store.runtimes.onnx import OnnxSession
 from model_store.transform.preprocess import prepare, to_tensor
-from tests.graphs import constant_graph
 from tests.model_store.adding.recognised import recognised
-from tests.oracles.families import FAMILIES, Box
-from tests.oracles.tensors import example
+from tests.oracles.anchor_decoders import Box
+from tests.oracles.decoders import ORACLES
+from tests.oracles.tensors import example, export
 from tests.shared_data import MODELS, PHOTOS, SHARED
 
 SIDE_PX, FLOOR = 64, 0.05
 Pair = tuple[Detections, list[Box]]
 
 
-def synthetic(family: str) -> Iterator[Pair]:
+def synthetic(decoder: str) -> Iterator[Pair]:
     for classes in (1, 3, 12):
-        outputs = example(family, np.random.default_rng(classes), 3, classes, SIDE_PX)
-        sized = ["orig_target_sizes"] if family == "rtdetr_labels" else []
+        outputs = example(decoder, np.random.default_rng(classes), 3, classes, SIDE_PX)
         for fp16 in (False, True):
-            batchless = family == "torchvision"
-            graph = constant_graph(outputs, SIDE_PX, None, fp16, sized, batchless=batchless)
+            graph = export(decoder, outputs, SIDE_PX, fp16=fp16)
             images = np.zeros((3, 3, SIDE_PX, SIDE_PX), np.float32)
             images[:, 0, 0, 0] = np.arange(3) / 255
             raw = OnnxSession(graph, threads=1).run(images)
-            found = DECODERS[family](raw, DecodeSpec((SIDE_PX, SIDE_PX), classes, FLOOR))
-            yield from zip(found, FAMILIES[family](outputs, SIDE_PX, classes, FLOOR), strict=True)
+            found = DECODERS[decoder](raw, DecodeSpec((SIDE_PX, SIDE_PX), classes, FLOOR))
+            yield from zip(
+                found, ORACLES[decoder].decode(outputs, SIDE_PX, classes, FLOOR), strict=True
+            )
 
 
 def real(weights: bytes) -> tuple[str, list[Pair]]:
@@ -49,7 +49,7 @@ def real(weights: bytes) -> tuple[str, list[Pair]]:
         pixels = prepare(decode(path.read_bytes()).pixels, config.preprocess).pixels
         raw = session.run(to_tensor(pixels, config.preprocess))
         (found,) = DECODERS[config.decoder](raw, DecodeSpec((side, side), classes, FLOOR))
-        (wanted,) = FAMILIES[config.decoder](dict(raw), side, classes, FLOOR)
+        (wanted,) = ORACLES[config.decoder].decode(dict(raw), side, classes, FLOOR)
         pairs.append((found, wanted))
     return config.decoder, pairs
 
@@ -75,10 +75,10 @@ def line(name: str, pairs: list[Pair]) -> str:
 
 def main() -> None:
     print(
-        f"{'family':48} {'images':>6} {'boxes':>7} {'unmatched':>9} {'off, px':>10} {'score':>10}"
+        f"{'decoder':48} {'images':>6} {'boxes':>7} {'unmatched':>9} {'off, px':>10} {'score':>10}"
     )
-    for family in FAMILIES:
-        print(line(family, list(synthetic(family))))
+    for decoder in ORACLES:
+        print(line(decoder, list(synthetic(decoder))))
     files = [MODELS / "ssdlite-coco" / "1" / "model.onnx"]
     files += sorted(f for f in (SHARED / "models").glob("*.onnx") if "classifier" not in f.name)
     for file in files:

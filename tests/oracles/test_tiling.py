@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.oracles.anchor_families import Box
+from tests.oracles.anchor_decoders import Box
 from tests.oracles.tiling import grid, merge, overlap, tiles
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from tests.oracles.anchor_families import Box
+from tests.oracles.anchor_decoders import Box
 from tests.oracles.nms import area, intersection, iou
 
 Corners = tuple[float, float, float, float]

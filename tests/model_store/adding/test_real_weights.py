@@ -48,7 +48,7 @@ ALWAYS_THERE = ["cat", "moose", "person"]
 
 def weights_of(file: str) -> bytes:
     if recipe := GENERATED.get(file):
-        return random_head(recipe.family, takes_bytes=file.endswith("of bytes"))
+        return random_head(recipe.decoder, takes_bytes=file.endswith("of bytes"))
     twins = (
         "test_pixels_become_the_oracles_rows[generated",
         "test_rows_are_the_same_to_the_last_bit_in_batches_of_1_3_and_16[generated",

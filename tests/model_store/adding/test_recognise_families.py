@@ -12,26 +12,22 @@ from model_store.decoders import DECODERS
 from model_store.errors import ModelRefused
 from tests.graphs import constant_graph, pooling
 from tests.model_store.adding.recognised import reasons, recognised
-from tests.oracles.families import FAMILIES
+from tests.oracles.decoders import ORACLES
 from tests.oracles.tensors import example
+from tests.oracles.tensors import export as graph_of
 
-SEGMENTING = ["yolov5_seg", "yolov8_seg", "end2end_seg"]
+SEGMENTING = [name for name, oracle in ORACLES.items() if oracle.masks]
 NAMES = ("deer", "fox", "hare", "elk", "lynx")
 NAMED = str(NAMES[:3])
 RT_RANKED = {"description": "Ultralytics rtdetr-l model", "end2end": "True"}
 LINES = re.compile(r'{"decoder": "(\w+)"}')
 
 
-def export(family: str, classes: int = 3, **metadata: str) -> bytes:
+def export(decoder: str, classes: int = 3, **metadata: str) -> bytes:
     names = str(dict(enumerate(NAMES[:classes])))
-    outputs = example(family, np.random.default_rng(3), 2, classes, 64)
-    return constant_graph(
-        outputs,
-        64,
-        {"names": names, "task": "segment" if family.endswith("_seg") else "detect", **metadata},
-        extra_inputs=["orig_target_sizes"] if family == "rtdetr_labels" else [],
-        batchless=family == "torchvision",
-    )
+    outputs = example(decoder, np.random.default_rng(3), 2, classes, 64)
+    task = "segment" if ORACLES[decoder].masks else "detect"
+    return graph_of(decoder, outputs, 64, {"names": names, "task": task, **metadata})
 
 
 def refusal(weights: bytes) -> str:
@@ -41,15 +37,17 @@ def refusal(weights: bytes) -> str:
 
 
 @pytest.mark.parametrize("classes", [1, 3, 5])
-@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"end2end", "rtdetr_topk"}))
-def test_a_usual_export_needs_no_words(family: str, classes: int) -> None:
-    config = recognised(export(family, classes), {})
-    assert config.decoder == family
+@pytest.mark.parametrize("decoder", ORACLES)
+def test_a_usual_export_needs_no_options(decoder: str, classes: int) -> None:
+    metadata = ORACLES[decoder].metadata
+    given = {} if metadata is not None else {"decoder": decoder}
+    config = recognised(export(decoder, classes, **(metadata or {})), given)
+    assert config.decoder == decoder
     assert config.labels == NAMES[:classes]
     assert config.preprocess.side_px == 64
     for part in ("preprocess", "nms"):
         written = getattr(config, part).model_dump(mode="json")
-        assert getattr(DECODERS[family], part).items() <= written.items()
+        assert getattr(DECODERS[decoder], part).items() <= written.items()
 
 
 @pytest.mark.parametrize(
@@ -70,11 +68,13 @@ def test_ranked_rows_are_recognised_by_what_the_exporter_wrote(metadata: dict[st
         assert recognised(export("end2end", classes, **metadata), {}).decoder == "end2end"
 
 
-def test_rows_of_six_have_three_meanings_and_are_refused_with_them() -> None:
-    for family in ("end2end", "rtdetr_topk", "rtdetr"):
-        said = refusal(export(family, classes=2))
-        for meaning in ("end2end", "rtdetr", "rtdetr_topk"):
-            assert f'{{"decoder": "{meaning}"}}' in said
+def test_rows_of_six_have_several_meanings_and_are_refused_with_them() -> None:
+    rng = np.random.default_rng(3)
+    shapes = {name: [v.shape for v in example(name, rng, 2, 2).values()] for name in ORACLES}
+    meanings = {name for name, shape in shapes.items() if shape == [(2, 300, 6)]}
+    assert meanings >= {"end2end", "rtdetr", "rtdetr_topk"}
+    for decoder in meanings:
+        assert set(LINES.findall(refusal(export(decoder, classes=2)))) == meanings
     nothing = {"args": "{'batch': 1, 'nms': False}", "end2end": "False"}
     assert "are ambiguous" in refusal(export("end2end", 2, **nothing))
     assert recognised(export("end2end", 2), {"decoder": "end2end"}).decoder == "end2end"
@@ -93,7 +93,7 @@ def test_rtdetr_is_recognised_by_its_name(words: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "words", "said", "choice"),
+    ("decoder", "words", "said", "choice"),
     [
         ("yolov8", {"head": "RTDETRDecoder"}, "name RT-DETR, but", {"yolov8"}),
         ("yolov8", {"description": "RT-DETR x"}, "name RT-DETR, but", {"yolov8"}),
@@ -111,12 +111,12 @@ def test_rtdetr_is_recognised_by_its_name(words: dict[str, str]) -> None:
     ],
 )
 def test_metadata_that_contradict_outputs_or_each_other_are_refused(
-    family: str, words: dict[str, str], said: str, choice: set[str]
+    decoder: str, words: dict[str, str], said: str, choice: set[str]
 ) -> None:
-    refused = refusal(export(family, 3, **words))
+    refused = refusal(export(decoder, 3, **words))
     assert re.search(said, refused)
     assert set(LINES.findall(refused)) == choice
-    assert recognised(export(family, 3, **words), {"decoder": family}).decoder == family
+    assert recognised(export(decoder, 3, **words), {"decoder": decoder}).decoder == decoder
 
 
 @pytest.mark.parametrize("side_px", [64, 96, 160, 320])
@@ -186,7 +186,7 @@ def queries_of(logits: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("family", "decoder", "said"),
+    ("exported", "decoder", "said"),
     [
         ("yolov8", "yolov5", r"needs \(n, anchors, 8\); .*look like those of yolov8$"),
         ("yolov5", "ssd", "so boxes and scores are missing; .*look like those of yolov5$"),
@@ -196,15 +196,15 @@ def queries_of(logits: int) -> bytes:
     ],
 )
 def test_a_decoder_that_cannot_read_the_outputs_is_refused_with_one_that_can(
-    family: str, decoder: str, said: str
+    exported: str, decoder: str, said: str
 ) -> None:
     with pytest.raises(ModelRefused, match=said):
-        recognised(export(family, 3), {"decoder": decoder})
+        recognised(export(exported, 3), {"decoder": decoder})
 
 
-@pytest.mark.parametrize("family", ["yolov8", "yolov5", "yolox", "yolox_raw", "rtdetr", "ssd"])
-def test_labels_that_do_not_fit_the_classes_are_refused(family: str) -> None:
-    said = refusal(export(family, 3, names="{0: 'deer', 1: 'fox'}"))
+@pytest.mark.parametrize("decoder", ["yolov8", "yolov5", "yolox", "yolox_raw", "rtdetr", "ssd"])
+def test_labels_that_do_not_fit_the_classes_are_refused(decoder: str) -> None:
+    said = refusal(export(decoder, 3, names="{0: 'deer', 1: 'fox'}"))
     assert "fit no supported decoder (is the number of labels right?)" in said
     assert "with 2 labels" in said
 
@@ -228,12 +228,12 @@ def test_rows_of_yolov5_with_masks_are_no_ranked_list(
         assert "is the number of labels right?" in refusal(weights)
 
 
-@pytest.mark.parametrize("family", SEGMENTING)
-def test_prototypes_may_come_first_and_nothing_may_come_third(family: str) -> None:
+@pytest.mark.parametrize("decoder", SEGMENTING)
+def test_prototypes_may_come_first_and_nothing_may_come_third(decoder: str) -> None:
     names = {"names": str(NAMES[:3]), "task": "segment"}
-    outputs = example(family, np.random.default_rng(3), 2, 3, 64)
+    outputs = example(decoder, np.random.default_rng(3), 2, 3, 64)
     turned = constant_graph(dict(reversed(outputs.items())), 64, names)
-    assert recognised(turned, {}).decoder == family
+    assert recognised(turned, {}).decoder == decoder
     three = constant_graph({**outputs, "heat": np.zeros((2, 3, 8, 8), np.float32)}, 64, names)
     assert "heat [1, 3, 8, 8]" in refusal(three)
 
@@ -241,31 +241,22 @@ def test_prototypes_may_come_first_and_nothing_may_come_third(family: str) -> No
 @pytest.mark.parametrize(
     "says", [{"end2end": "True"}, {"args": "{'nms': True}"}], ids=["end2end", "nms=True"]
 )
-@pytest.mark.parametrize("family", ["yolov8", "yolov8_seg", "yolov5", "yolox"])
+@pytest.mark.parametrize("decoder", ["yolov8", "yolov8_seg", "yolov5", "yolox"])
 def test_a_graph_that_is_said_to_rank_and_does_not_is_refused(
-    family: str, says: dict[str, str]
+    decoder: str, says: dict[str, str]
 ) -> None:
-    said = refusal(export(family, 3, **says))
+    said = refusal(export(decoder, 3, **says))
     assert "state that the graph ranks its detections, but" in said
-    assert f'{{"decoder": "{family}"}}' in said
-    assert recognised(export(family, 3, **says), {"decoder": family}).decoder == family
+    assert f'{{"decoder": "{decoder}"}}' in said
+    assert recognised(export(decoder, 3, **says), {"decoder": decoder}).decoder == decoder
 
 
-@pytest.mark.parametrize(
-    ("outputs", "fitting"),
-    [
-        (["a"], {"yolov5", "yolov8", "yolox", "yolox_raw", "end2end", "rtdetr", "rtdetr_topk"}),
-        (["a", "b"], {*SEGMENTING, "rfdetr", "ssd", "mmdet"}),
-        (["a", "b", "c"], {"rtdetr_labels", "torchvision"}),
-        (["a", "b", "c", "d"], {"tf_detection"}),
-    ],
-)
-def test_the_hint_lists_what_has_as_many_outputs(outputs: list[str], fitting: set[str]) -> None:
-    weights = constant_graph(
-        {name: np.zeros((1, 7, 7), np.float32) for name in outputs}, 64, {"names": "['deer']"}
-    )
-    said = refusal(weights)
-    assert set(re.findall(r'{"decoder": "(\w+)"}', said)) == fitting
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_the_hint_lists_what_has_as_many_outputs(count: int) -> None:
+    outputs = {name: np.zeros((1, 7, 7), np.float32) for name in "abcd"[:count]}
+    said = refusal(constant_graph(outputs, 64, {"names": "['deer']"}))
+    fitting = {name for name, oracle in ORACLES.items() if len(oracle.outputs) == count}
+    assert set(LINES.findall(said)) == fitting != set()
 
 
 @pytest.mark.parametrize("task", ["classify", "pose", "obb"])
@@ -273,11 +264,11 @@ def test_other_tasks_are_named(task: str) -> None:
     assert f"'task': {task}" in refusal(export("yolov8", 3, task=task))
 
 
-@pytest.mark.parametrize(("family", "task"), [("yolov8", "segment"), ("yolov8_seg", "detect")])
-def test_a_task_that_contradicts_the_outputs_is_refused(family: str, task: str) -> None:
-    said = refusal(export(family, 3, task=task))
+@pytest.mark.parametrize(("decoder", "task"), [("yolov8", "segment"), ("yolov8_seg", "detect")])
+def test_a_task_that_contradicts_the_outputs_is_refused(decoder: str, task: str) -> None:
+    said = refusal(export(decoder, 3, task=task))
     assert f"'task' is {task}" in said
-    assert f'{{"decoder": "{family}"}}' in said
+    assert f'{{"decoder": "{decoder}"}}' in said
 
 
 SIZELESS = {"names": "{0: 'deer'}", "task": "detect", "stride": "32", "imgsz": "[384, 640]"}
@@ -302,9 +293,9 @@ def test_tiles_are_never_padded_to_the_stride() -> None:
     assert config.preprocess.tiling.tile_px == 640
 
 
-@pytest.mark.parametrize("family", ["rfdetr", "yolov8", "yolox"])
-def test_a_graph_that_takes_whole_numbers_is_given_them(family: str) -> None:
-    model = onnx.load_model_from_string(export(family, 3))
+@pytest.mark.parametrize("decoder", ["rfdetr", "yolov8", "yolox"])
+def test_a_graph_that_takes_whole_numbers_is_given_them(decoder: str) -> None:
+    model = onnx.load_model_from_string(export(decoder, 3))
     model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
     floats = onnx.helper.make_node("Cast", ["images"], ["floats"], to=onnx.TensorProto.FLOAT)
     for node in model.graph.node:

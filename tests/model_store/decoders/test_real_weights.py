@@ -1,4 +1,4 @@
-"""Compare boxes of real graphs of three families with the oracle's loops."""
+"""Compare boxes of real graphs of three decoders with the oracle's loops."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from model_store.images.decode import decode
 from model_store.runtimes.onnx import OnnxSession
 from model_store.transform.preprocess import prepare, to_tensor
 from tests.model_store.adding.recognised import recognised
-from tests.model_store.decoders.test_families import columns, wanted
-from tests.oracles.families import FAMILIES
+from tests.model_store.decoders.test_every_decoder import columns, wanted
+from tests.oracles.decoders import ORACLES
 from tests.shared_data import photo, shared
 
 FLOOR = 0.1
@@ -35,7 +35,7 @@ def test_real_outputs_decode_as_in_the_oracle(file: str, picture: str) -> None:
     pixels = prepare(decode(photo(picture)).pixels, config.preprocess).pixels
     outputs = OnnxSession(weights, threads=2).run(to_tensor(pixels, config.preprocess))
     (found,) = DECODERS[config.decoder](outputs, DecodeSpec((side, side), classes, FLOOR))
-    (oracle,) = FAMILIES[config.decoder](dict(outputs), side, classes, FLOOR)
+    (oracle,) = ORACLES[config.decoder].decode(dict(outputs), side, classes, FLOOR)
     have, want = columns(found), wanted(oracle)
     assert have.shape == want.shape
     np.testing.assert_allclose(have[:, :4], want[:, :4], atol=1e-3, rtol=1e-5)

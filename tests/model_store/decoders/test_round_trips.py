@@ -1,4 +1,4 @@
-"""Encode random boxes for a family and decode them again."""
+"""Encode random boxes for a decoder and decode them again."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from model_store.decoders import DECODERS
 from model_store.decoders.layout import DecodeSpec
-from tests.model_store.decoders.test_families import columns, wanted
-from tests.oracles.anchor_families import Box
-from tests.oracles.encode import encode
-from tests.oracles.families import FAMILIES
+from tests.model_store.decoders.test_every_decoder import columns, wanted
+from tests.oracles.anchor_decoders import Box
+from tests.oracles.decoders import ORACLES
+from tests.oracles.tensors import encode
 
 SIDE_PX, CLASSES, FLOOR = 64, 5, 0.05
 
@@ -32,12 +32,12 @@ def scenes(draw: st.DrawFn) -> list[Box]:
     return [Box(*draw(corners), score / 1000, draw(labels)) for score in scores]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("decoder", ORACLES)
 @given(boxes=scenes())
 @settings(deadline=None, max_examples=60)
-def test_decoding_what_was_encoded_gives_it_back(family: str, boxes: list[Box]) -> None:
-    outputs = encode(family, boxes, CLASSES, SIDE_PX)
-    (found,) = DECODERS[family](outputs, DecodeSpec((SIDE_PX, SIDE_PX), CLASSES, FLOOR))
+def test_decoding_what_was_encoded_gives_it_back(decoder: str, boxes: list[Box]) -> None:
+    outputs = encode(decoder, boxes, CLASSES, SIDE_PX)
+    (found,) = DECODERS[decoder](outputs, DecodeSpec((SIDE_PX, SIDE_PX), CLASSES, FLOOR))
     have, want = columns(found), wanted(boxes)
     assert have.shape == want.shape
     np.testing.assert_allclose(have[:, :4], want[:, :4], atol=1e-3, rtol=1e-5)
@@ -45,9 +45,9 @@ def test_decoding_what_was_encoded_gives_it_back(family: str, boxes: list[Box]) 
     assert (have[:, 5] == want[:, 5]).all()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_decoder_has_a_way_back(family: str) -> None:
+@pytest.mark.parametrize("decoder", ORACLES)
+def test_every_decoder_has_a_way_back(decoder: str) -> None:
     box = Box(10.0, 20.0, 30.0, 50.0, 0.5, 3)
-    outputs = encode(family, [box], CLASSES, SIDE_PX)
-    (oracle,) = FAMILIES[family](outputs, SIDE_PX, CLASSES, FLOOR)
+    outputs = encode(decoder, [box], CLASSES, SIDE_PX)
+    (oracle,) = ORACLES[decoder].decode(outputs, SIDE_PX, CLASSES, FLOOR)
     np.testing.assert_allclose(oracle, [box], rtol=1e-5)

@@ -18,7 +18,7 @@ from model_store.transform.preprocess import prepare
 from model_store.transform.tiling import merge, tiles
 from tests.model_store.test_detections import detections, rows_of
 from tests.oracles import tiling as oracle
-from tests.oracles.anchor_families import Box
+from tests.oracles.anchor_decoders import Box
 from tests.oracles.geometry import resize_picture
 
 lengths_px = st.integers(1, 1500)

@@ -1,6 +1,6 @@
-"""Detector heads with a short list of boxes an image, decoded with plain loops; and all families.
+"""Detector heads with a short list of boxes an image, decoded with plain loops.
 
-Same contract as `tests.oracles.anchor_families`. Boxes come in the order of the rows, except
+Same contract as `tests.oracles.anchor_decoders`. Boxes come in the order of the rows, except
 `rfdetr`: best first. Where a format names the class itself, a box above the floor whose class lies
 outside 0..C-1 means nothing: ValueError, so that no test can rest on it.
 """
@@ -8,25 +8,11 @@ outside 0..C-1 means nothing: ValueError, so that no test can rest on it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tests.oracles.anchor_families import (
-    Box,
-    best_of,
-    boxed,
-    from_centre,
-    passes,
-    ssd,
-    yolov5,
-    yolov5_seg,
-    yolov8,
-    yolov8_seg,
-    yolox,
-    yolox_raw,
-)
+from tests.oracles.anchor_decoders import Box, best_of, boxed, from_centre, passes
 
 
 def scaled(corners: Sequence[float], side_px: int) -> list[float]:
@@ -185,84 +171,3 @@ def mmdet(
     dets = outputs["dets"]
     split = {"boxes": dets[:, :, :4], "labels": outputs["labels"], "scores": dets[:, :, 4]}
     return rtdetr_labels(split, side_px, classes, score_floor)
-
-
-FAMILIES: dict[str, Callable[[dict[str, np.ndarray], int, int, float], list[list[Box]]]] = {
-    "yolov5": yolov5,
-    "yolov5_seg": yolov5_seg,
-    "yolov8": yolov8,
-    "yolov8_seg": yolov8_seg,
-    "end2end": end2end,
-    "end2end_seg": end2end_seg,
-    "rtdetr": rtdetr,
-    "rtdetr_topk": rtdetr_topk,
-    "rtdetr_labels": rtdetr_labels,
-    "rfdetr": rfdetr,
-    "yolox_raw": yolox_raw,
-    "yolox": yolox,
-    "ssd": ssd,
-    "tf_detection": tf_detection,
-    "torchvision": torchvision,
-    "mmdet": mmdet,
-}
-
-
-SCORES: dict[str, Callable[[dict[str, np.ndarray]], np.ndarray]] = {
-    "end2end": lambda outputs: outputs["output0"][:, :, 4],
-    "end2end_seg": lambda outputs: outputs["output0"][:, :, 4],
-    "rtdetr": lambda outputs: outputs["output0"][:, :, 4:].max(axis=2),
-    "rtdetr_topk": lambda outputs: outputs["output0"][:, :, 4],
-    "rtdetr_labels": lambda outputs: outputs["scores"],
-    "tf_detection": lambda outputs: outputs["detection_scores"],
-    "mmdet": lambda outputs: outputs["dets"][:, :, 4],
-}
-"""Of the heads whose list has a length of its own, as (n, k): the best one of each row."""
-
-
-def saturated(family: str, outputs: dict[str, np.ndarray], floor: float) -> list[bool]:
-    """For each image whether its list had no row left to say more in.
-
-    Of `mmdet` only where the length is fixed. `rfdetr` has as many places as queries, and more pairs of
-    query and column. Heads that suppression comes after, and `torchvision`, are never full.
-    """
-    if family == "rfdetr":
-        places = outputs["dets"].shape[1]
-        return [
-            sum(passes(sigmoid(x), floor) for row in image for x in row) > places
-            for image in outputs["labels"].tolist()
-        ]
-    if family not in SCORES:
-        return [False] * len(next(iter(outputs.values())))
-    full: list[bool] = []
-    for image, scores in enumerate(SCORES[family](outputs).tolist()):
-        used = int(outputs["num_detections"][image]) if family == "tf_detection" else len(scores)
-        full.append(used >= len(scores) and all(passes(score, floor) for score in scores))
-    return full
-
-
-def coefficients(
-    family: str, outputs: dict[str, np.ndarray], image_index: int, classes: int, floor: float
-) -> tuple[list[Box], NDArray[np.float64]]:
-    """The boxes of one image of a family with masks, in the order of the rows, before NMS.
-
-    With them (m, K) float64: the coefficients in the row of each box. Every row is decoded alone,
-    so a row gives one box or none.
-    """
-    rows = outputs["output0"][image_index]
-    if family == "yolov8_seg":
-        rows, first = rows.T, 4 + classes
-    elif family == "yolov5_seg":
-        first = 5 + classes
-    elif family == "end2end_seg":
-        first = 6
-    else:
-        raise ValueError(f"{family!r} has no coefficients")
-    boxes: list[Box] = []
-    kept: list[list[float]] = []
-    for row in rows:
-        alone = row[:, np.newaxis] if family == "yolov8_seg" else row[np.newaxis]
-        one = {**outputs, "output0": alone[np.newaxis]}
-        for box in FAMILIES[family](one, 0, classes, floor)[0]:  # px already: the side is not used
-            boxes.append(box)
-            kept.append(row[first:].tolist())
-    return boxes, np.array(kept, np.float64).reshape(len(kept), rows.shape[1] - first)

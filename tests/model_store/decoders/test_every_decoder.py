@@ -1,7 +1,8 @@
-"""Compare every family with its oracle on graphs that return constant tensors, run by the product's session."""
+"""Compare every decoder with its oracle on graphs that return constant tensors, run by the product's session."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,21 +16,20 @@ from model_store.errors import ModelRefused
 from model_store.runtimes.onnx import OnnxSession
 from model_store.transform.masks import PrototypeMasks
 from model_store.transform.nms import suppress
-from tests.graphs import constant_graph
-from tests.oracles.families import FAMILIES, SCORES, Box, coefficients, saturated
+from tests.oracles.anchor_decoders import Box
+from tests.oracles.decoders import ORACLES, coefficients, saturated
 from tests.oracles.nms import nms
-from tests.oracles.tensors import example
+from tests.oracles.tensors import example, export
 
 SIDE_PX = 64
 FLOOR = 0.05
-SEGMENTING = ["yolov5_seg", "yolov8_seg", "end2end_seg"]
+SEGMENTING = [name for name, oracle in ORACLES.items() if oracle.masks]
+LISTS = [name for name, oracle in ORACLES.items() if oracle.scores]
+"""Lists with a length of their own."""
 
 
-def session_of(family: str, outputs: dict[str, np.ndarray], fp16: bool = False) -> OnnxSession:
-    sized = ["orig_target_sizes"] if family == "rtdetr_labels" else []
-    batchless = family == "torchvision"
-    graph = constant_graph(outputs, SIDE_PX, None, fp16, sized, batchless=batchless)
-    return OnnxSession(graph, threads=1)
+def session_of(decoder: str, outputs: dict[str, np.ndarray], fp16: bool = False) -> OnnxSession:
+    return OnnxSession(export(decoder, outputs, SIDE_PX, fp16=fp16), threads=1)
 
 
 def pictures(rows: Sequence[int]) -> np.ndarray:
@@ -49,19 +49,27 @@ def wanted(boxes: Sequence[Box]) -> np.ndarray:
     return np.array(sorted(boxes, key=lambda box: -box.score), np.float64).reshape(-1, 6)
 
 
-def test_every_family_has_an_oracle() -> None:
-    assert set(FAMILIES) | {"blobs"} == set(DECODERS)
+def test_every_decoder_has_an_oracle() -> None:
+    assert {*ORACLES, "blobs"} == {*DECODERS}
+
+
+@pytest.mark.parametrize("decoder", ORACLES)
+def test_records_name_the_outputs_and_masks_of_the_format(decoder: str) -> None:
+    record, oracle = DECODERS[decoder], ORACLES[decoder]
+    assert record.masks == oracle.masks
+    assert record.names in (frozenset(), oracle.outputs.keys())
+    assert bool(record.description) is not bool(record.names)
 
 
 @pytest.mark.parametrize("fp16", [False, True], ids=["fp32", "fp16 input"])
 @pytest.mark.parametrize("classes", [1, 2, 3, 12])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_boxes_are_the_oracles(family: str, classes: int, fp16: bool) -> None:
-    outputs = example(family, np.random.default_rng(classes), 3, classes, SIDE_PX)
+@pytest.mark.parametrize("decoder", ORACLES)
+def test_the_boxes_are_the_oracles(decoder: str, classes: int, fp16: bool) -> None:
+    outputs = example(decoder, np.random.default_rng(classes), 3, classes, SIDE_PX)
     rows = [2, 0, 1]
-    raw = session_of(family, outputs, fp16).run(pictures(rows))
-    found = DECODERS[family](raw, DecodeSpec((SIDE_PX, SIDE_PX), classes, FLOOR))
-    oracle = FAMILIES[family](outputs, SIDE_PX, classes, FLOOR)
+    raw = session_of(decoder, outputs, fp16).run(pictures(rows))
+    found = DECODERS[decoder](raw, DecodeSpec((SIDE_PX, SIDE_PX), classes, FLOOR))
+    oracle = ORACLES[decoder].decode(outputs, SIDE_PX, classes, FLOOR)
     assert len(found) == 3
     for row, image in zip(rows, found, strict=True):
         have, want = columns(image), wanted(oracle[row])
@@ -71,23 +79,23 @@ def test_the_boxes_are_the_oracles(family: str, classes: int, fp16: bool) -> Non
         assert (have[:, 5] == want[:, 5]).all()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_one_image_decodes_the_same_alone_and_in_any_batch(family: str) -> None:
-    outputs = example(family, np.random.default_rng(5), 4, 3, SIDE_PX)
-    session, spec = session_of(family, outputs), DecodeSpec((SIDE_PX, SIDE_PX), 3, FLOOR)
+@pytest.mark.parametrize("decoder", ORACLES)
+def test_one_image_decodes_the_same_alone_and_in_any_batch(decoder: str) -> None:
+    outputs = example(decoder, np.random.default_rng(5), 4, 3, SIDE_PX)
+    session, spec = session_of(decoder, outputs), DecodeSpec((SIDE_PX, SIDE_PX), 3, FLOOR)
     rows = [0, 1, 2, 3, 1, 0, 3, 2, 2, 1, 0, 3, 1, 1, 2, 0]
-    alone = [DECODERS[family](session.run(pictures([row])), spec)[0] for row in range(4)]
+    alone = [DECODERS[decoder](session.run(pictures([row])), spec)[0] for row in range(4)]
     for size in (3, 16):
-        together = DECODERS[family](session.run(pictures(rows[:size])), spec)
+        together = DECODERS[decoder](session.run(pictures(rows[:size])), spec)
         for row, image in zip(rows[:size], together, strict=True):
             assert (columns(image) == columns(alone[row])).all()
 
 
-@pytest.mark.parametrize("family", ["yolov5", "yolov8", "yolox_raw", "ssd"])
+@pytest.mark.parametrize("decoder", ["yolov5", "yolov8", "yolox_raw", "ssd"])
 @pytest.mark.parametrize("class_aware", [True, False])
-def test_what_suppression_keeps_is_what_the_oracle_keeps(family: str, class_aware: bool) -> None:
-    outputs = example(family, np.random.default_rng(7), 4, 3, SIDE_PX)
-    for image in DECODERS[family](outputs, DecodeSpec((SIDE_PX, SIDE_PX), 3, FLOOR)):
+def test_what_suppression_keeps_is_what_the_oracle_keeps(decoder: str, class_aware: bool) -> None:
+    outputs = example(decoder, np.random.default_rng(7), 4, 3, SIDE_PX)
+    for image in DECODERS[decoder](outputs, DecodeSpec((SIDE_PX, SIDE_PX), 3, FLOOR)):
         kept = suppress(image, Nms(iou=0.5, class_aware=class_aware))
         order = nms(
             image.boxes_xyxy.tolist(),
@@ -105,35 +113,35 @@ KEEPING_THE_FLOOR = {"yolox", "yolox_raw"}
 """YOLOX's `postprocess` compares `>= conf_thre`; all other frameworks `>`."""
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_score_at_the_floor_is_kept_or_left_out_as_in_the_framework(family: str) -> None:
-    outputs = example(family, np.random.default_rng(9), 1, 3, SIDE_PX)
-    (image,) = DECODERS[family](outputs, DecodeSpec((SIDE_PX, SIDE_PX), 3, FLOOR))
+@pytest.mark.parametrize("decoder", ORACLES)
+def test_a_score_at_the_floor_is_kept_or_left_out_as_in_the_framework(decoder: str) -> None:
+    outputs = example(decoder, np.random.default_rng(9), 1, 3, SIDE_PX)
+    (image,) = DECODERS[decoder](outputs, DecodeSpec((SIDE_PX, SIDE_PX), 3, FLOOR))
     lowest = float(image.scores.min())
-    (fewer,) = DECODERS[family](outputs, DecodeSpec((SIDE_PX, SIDE_PX), 3, lowest))
-    (wanted_fewer,) = FAMILIES[family](outputs, SIDE_PX, 3, lowest)
-    left_out = 0 if family in KEEPING_THE_FLOOR else 1
+    (fewer,) = DECODERS[decoder](outputs, DecodeSpec((SIDE_PX, SIDE_PX), 3, lowest))
+    (wanted_fewer,) = ORACLES[decoder].decode(outputs, SIDE_PX, 3, lowest)
+    left_out = 0 if decoder in KEEPING_THE_FLOOR else 1
     assert len(fewer) == len(wanted_fewer) == len(image) - left_out
-    assert DECODERS[family].keeps_floor is (family in KEEPING_THE_FLOOR)
+    assert DECODERS[decoder].keeps_floor is (decoder in KEEPING_THE_FLOOR)
     above = float(np.nextafter(np.float32(lowest), np.float32(1)))
-    (fewer,) = DECODERS[family](outputs, DecodeSpec((SIDE_PX, SIDE_PX), 3, above))
+    (fewer,) = DECODERS[decoder](outputs, DecodeSpec((SIDE_PX, SIDE_PX), 3, above))
     assert len(fewer) == len(image) - 1
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_outputs_of_another_layout_are_refused_by_shape_or_name(family: str) -> None:
+@pytest.mark.parametrize("decoder", ORACLES)
+def test_outputs_of_another_layout_are_refused_by_shape_or_name(decoder: str) -> None:
     spec = DecodeSpec((SIDE_PX, SIDE_PX), 3, FLOOR)
-    with pytest.raises(ModelRefused, match=f"decoder {family} needs"):
-        DECODERS[family]({"output0": np.zeros((1, 7), np.float32)}, spec)
+    with pytest.raises(ModelRefused, match=f"decoder {decoder} needs"):
+        DECODERS[decoder]({"output0": np.zeros((1, 7), np.float32)}, spec)
 
 
 @pytest.mark.parametrize("classes", [1, 3])
-@pytest.mark.parametrize("family", SEGMENTING)
-def test_boxes_keep_the_coefficients_of_their_masks(family: str, classes: int) -> None:
-    outputs = example(family, np.random.default_rng(classes), 3, classes, SIDE_PX)
-    found = DECODERS[family](outputs, DecodeSpec((SIDE_PX, SIDE_PX), classes, FLOOR))
+@pytest.mark.parametrize("decoder", SEGMENTING)
+def test_boxes_keep_the_coefficients_of_their_masks(decoder: str, classes: int) -> None:
+    outputs = example(decoder, np.random.default_rng(classes), 3, classes, SIDE_PX)
+    found = DECODERS[decoder](outputs, DecodeSpec((SIDE_PX, SIDE_PX), classes, FLOOR))
     for i, image in enumerate(found):
-        boxes, wanted_coefficients = coefficients(family, outputs, i, classes, FLOOR)
+        boxes, wanted_coefficients = coefficients(decoder, outputs, i, classes, FLOOR)
         assert len(image) == len(boxes) > 1
         assert isinstance(image.masks, PrototypeMasks)
         np.testing.assert_allclose(image.boxes_xyxy, [box[:4] for box in boxes], atol=1e-3)
@@ -141,40 +149,42 @@ def test_boxes_keep_the_coefficients_of_their_masks(family: str, classes: int) -
         assert (image.masks.prototypes == outputs["output1"][i]).all()
 
 
-@pytest.mark.parametrize("family", SEGMENTING)
+@pytest.mark.parametrize("decoder", SEGMENTING)
 @pytest.mark.parametrize(
     "shapes",
     [[(1, 20, 84)], [(1, 20, 84), (1, 8, 16)], [(1, 20, 84), (1, 7, 16, 16)]],
     ids=["one output", "flat prototypes", "other coefficients"],
 )
 def test_outputs_without_fitting_prototypes_are_refused(
-    family: str, shapes: list[tuple[int, ...]]
+    decoder: str, shapes: list[tuple[int, ...]]
 ) -> None:
     outputs = {f"output{i}": np.zeros(shape, np.float32) for i, shape in enumerate(shapes)}
     with pytest.raises(ModelRefused, match=r"\(n, K, h, w\); the model returned"):
-        DECODERS[family](outputs, DecodeSpec((SIDE_PX, SIDE_PX), 3, FLOOR))
+        DECODERS[decoder](outputs, DecodeSpec((SIDE_PX, SIDE_PX), 3, FLOOR))
 
 
-@pytest.mark.parametrize("family", SEGMENTING)
-def test_prototypes_are_known_by_their_rank_and_a_third_output_is_named(family: str) -> None:
+@pytest.mark.parametrize("decoder", SEGMENTING)
+def test_prototypes_are_known_by_their_rank_and_a_third_output_is_named(decoder: str) -> None:
     spec = DecodeSpec((SIDE_PX, SIDE_PX), 3, FLOOR)
-    outputs = example(family, np.random.default_rng(6), 1, 3, SIDE_PX)
+    outputs = example(decoder, np.random.default_rng(6), 1, 3, SIDE_PX)
     turned = dict(reversed(outputs.items()))
-    (image,), (same,) = DECODERS[family](outputs, spec), DECODERS[family](turned, spec)
+    (image,), (same,) = DECODERS[decoder](outputs, spec), DECODERS[decoder](turned, spec)
     assert (columns(image) == columns(same)).all()
     assert isinstance(image.masks, PrototypeMasks)
     assert isinstance(same.masks, PrototypeMasks)
     assert (image.masks.prototypes == same.masks.prototypes).all()
     with pytest.raises(ModelRefused, match=r"and heat \(1, 3, 8, 8\)$"):
-        DECODERS[family]({**outputs, "heat": np.zeros((1, 3, 8, 8), np.float32)}, spec)
+        DECODERS[decoder]({**outputs, "heat": np.zeros((1, 3, 8, 8), np.float32)}, spec)
 
 
-def filled_up(family: str, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def filled_up(decoder: str, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Keep only the rows of detections, equal in number to those of the first image; `rfdetr` gets too many."""
-    if family == "rfdetr":
+    if decoder == "rfdetr":
         return {**outputs, "labels": np.full_like(outputs["labels"], 2.0)}
-    most = int((SCORES[family](outputs)[0] > FLOOR).sum())
-    order = np.argsort(-SCORES[family](outputs), axis=1, kind="stable")[:, :most]
+    scores_of = ORACLES[decoder].scores
+    assert scores_of is not None
+    most = int((scores_of(outputs)[0] > FLOOR).sum())
+    order = np.argsort(-scores_of(outputs), axis=1, kind="stable")[:, :most]
     short = {}
     for name, rows in outputs.items():
         if name == "num_detections":
@@ -187,23 +197,23 @@ def filled_up(family: str, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarr
     return short
 
 
-@pytest.mark.parametrize("family", [*SCORES, "rfdetr"])
-def test_a_list_without_a_row_left_is_saturated_as_in_the_oracle(family: str) -> None:
-    outputs = example(family, np.random.default_rng(8), 3, 3, SIDE_PX)
+@pytest.mark.parametrize("decoder", [*LISTS, "rfdetr"])
+def test_a_list_without_a_row_left_is_saturated_as_in_the_oracle(decoder: str) -> None:
+    outputs = example(decoder, np.random.default_rng(8), 3, 3, SIDE_PX)
     fixed = frozenset({"dets"})
-    for given in (outputs, filled_up(family, outputs)):
+    for given in (outputs, filled_up(decoder, outputs)):
         for floor in (FLOOR, 0.7):
-            found = DECODERS[family](given, DecodeSpec((SIDE_PX, SIDE_PX), 3, floor, fixed))
-            assert [image.saturated for image in found] == saturated(family, given, floor)
-    assert saturated(family, outputs, FLOOR) == [False] * 3
-    assert saturated(family, filled_up(family, outputs), FLOOR)[0]
+            found = DECODERS[decoder](given, DecodeSpec((SIDE_PX, SIDE_PX), 3, floor, fixed))
+            assert [image.saturated for image in found] == saturated(decoder, given, floor)
+    assert saturated(decoder, outputs, FLOOR) == [False] * 3
+    assert saturated(decoder, filled_up(decoder, outputs), FLOOR)[0]
 
 
-@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {*SCORES, "rfdetr"}))
-def test_what_is_still_to_be_suppressed_is_never_saturated(family: str) -> None:
-    outputs = example(family, np.random.default_rng(8), 2, 3, SIDE_PX)
+@pytest.mark.parametrize("decoder", sorted({*ORACLES} - {*LISTS, "rfdetr"}))
+def test_what_is_still_to_be_suppressed_is_never_saturated(decoder: str) -> None:
+    outputs = example(decoder, np.random.default_rng(8), 2, 3, SIDE_PX)
     full = {name: np.full_like(rows, 1) for name, rows in outputs.items()}
-    found = DECODERS[family](full, DecodeSpec((SIDE_PX, SIDE_PX), 3, FLOOR, frozenset(full)))
+    found = DECODERS[decoder](full, DecodeSpec((SIDE_PX, SIDE_PX), 3, FLOOR, frozenset(full)))
     assert [image.saturated for image in found] == [False, False]
 
 
@@ -218,17 +228,18 @@ def test_mmdetection_is_saturated_where_the_graph_declares_its_rows(fixed: bool)
     assert image.saturated is fixed
 
 
-NAMING = ["end2end", "end2end_seg", "mmdet", "rtdetr_labels", "rtdetr_topk", "tf_detection"]
-
-
-@pytest.mark.parametrize("family", [*NAMING, "torchvision"])
-def test_a_class_beyond_the_labels_is_nonsense(family: str) -> None:
-    outputs = example(family, np.random.default_rng(1), 1, 3, SIDE_PX)
-    spec = DecodeSpec((SIDE_PX, SIDE_PX), 2, FLOOR)
-    with pytest.raises(OutputNonsense, match="returned class 2, but the model has 2 labels"):
-        DECODERS[family](outputs, spec)
-    with pytest.raises(ValueError, match="of 2"):
-        FAMILIES[family](outputs, SIDE_PX, 2, FLOOR)
+@pytest.mark.parametrize("decoder", sorted({*ORACLES} - {"rfdetr"}))  # it has spare logits
+def test_a_class_beyond_the_labels_is_nonsense_or_of_another_shape(decoder: str) -> None:
+    """A format that names the class of each row fails with the class, as in the oracle; others with their columns."""
+    outputs = example(decoder, np.random.default_rng(1), 1, 3, SIDE_PX)
+    try:
+        ORACLES[decoder].decode(outputs, SIDE_PX, 2, FLOOR)
+        named = False
+    except ValueError as error:
+        named = bool(re.search("class .* of 2", str(error)))
+    said = "returned class 2, but the model has 2 labels" if named else f"decoder {decoder} needs"
+    with pytest.raises(OutputNonsense if named else ModelRefused, match=said):
+        DECODERS[decoder](outputs, DecodeSpec((SIDE_PX, SIDE_PX), 2, FLOOR))
 
 
 @pytest.mark.parametrize("class_id", [0.5, 3e9])
@@ -246,7 +257,7 @@ def test_filler_of_a_negative_class_is_no_box() -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "name"),
+    ("decoder", "name"),
     [
         ("rtdetr_labels", "labels"),
         ("rtdetr_labels", "scores"),
@@ -263,13 +274,13 @@ def test_filler_of_a_negative_class_is_no_box() -> None:
         ("ssd", "scores"),
     ],
 )
-def test_lists_of_other_lengths_and_ranks_are_refused(family: str, name: str) -> None:
-    outputs = example(family, np.random.default_rng(1), 2, 3, SIDE_PX)
+def test_lists_of_other_lengths_and_ranks_are_refused(decoder: str, name: str) -> None:
+    outputs = example(decoder, np.random.default_rng(1), 2, 3, SIDE_PX)
     spec = DecodeSpec((SIDE_PX, SIDE_PX), 3, FLOOR)
     first = outputs[name]
     for odd in (first[:, :-1], first[:, 0], first.reshape(-1), first[..., np.newaxis]):
-        with pytest.raises(ModelRefused, match=f"decoder {family} needs"):
-            DECODERS[family]({**outputs, name: odd}, spec)
+        with pytest.raises(ModelRefused, match=f"decoder {decoder} needs"):
+            DECODERS[decoder]({**outputs, name: odd}, spec)
 
 
 def test_counts_of_tensorflow_are_one_an_image_and_within_the_list() -> None:
@@ -278,16 +289,16 @@ def test_counts_of_tensorflow_are_one_an_image_and_within_the_list() -> None:
     odd = np.array([-3, 1000], np.float32)
     none, everything = DECODERS["tf_detection"]({**outputs, "num_detections": odd}, spec)
     assert len(none) == 0
-    assert len(everything) == len(FAMILIES["tf_detection"](outputs, SIDE_PX, 3, FLOOR)[1])
+    assert len(everything) == len(ORACLES["tf_detection"].decode(outputs, SIDE_PX, 3, FLOOR)[1])
     with pytest.raises(ModelRefused, match=r"num_detections \(n,\); the model returned \(3,\)"):
         DECODERS["tf_detection"]({**outputs, "num_detections": np.zeros(3, np.float32)}, spec)
 
 
-@pytest.mark.parametrize("family", ["rtdetr", "rtdetr_topk", "rfdetr", "ssd", "tf_detection"])
-def test_fractions_are_of_the_width_and_of_the_height(family: str) -> None:
-    outputs = example(family, np.random.default_rng(4), 1, 3, SIDE_PX)
-    (square,) = DECODERS[family](outputs, DecodeSpec((SIDE_PX, SIDE_PX), 3, FLOOR))
-    (wide,) = DECODERS[family](outputs, DecodeSpec((2 * SIDE_PX, SIDE_PX), 3, FLOOR))
+@pytest.mark.parametrize("decoder", ["rtdetr", "rtdetr_topk", "rfdetr", "ssd", "tf_detection"])
+def test_fractions_are_of_the_width_and_of_the_height(decoder: str) -> None:
+    outputs = example(decoder, np.random.default_rng(4), 1, 3, SIDE_PX)
+    (square,) = DECODERS[decoder](outputs, DecodeSpec((SIDE_PX, SIDE_PX), 3, FLOOR))
+    (wide,) = DECODERS[decoder](outputs, DecodeSpec((2 * SIDE_PX, SIDE_PX), 3, FLOOR))
     np.testing.assert_allclose(wide.boxes_xyxy, square.boxes_xyxy * [2, 1, 2, 1], rtol=1e-6)
 
 
