@@ -95,6 +95,14 @@ def require_classifier(model: Loaded) -> Classifier:
     return model
 
 
+def warm_up(model: Loaded) -> None:
+    """Run a batch of blank images, so that memory is allocated and kernels are chosen."""
+    across, down = model.config.preprocess.input_px
+    pixels = np.zeros((1, down, across, 3), np.uint8)
+    size = min(model.batch.max, 8)
+    model.session.run(to_tensor(np.repeat(pixels, size, 0), model.config.preprocess))
+
+
 def with_measured_batch(model: M) -> M:
     """Return the model with `batch.max` reduced to the size that pays on this device."""
     spec, batch = model.config.preprocess, model.config.batch

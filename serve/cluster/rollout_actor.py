@@ -1,4 +1,4 @@
-"""The `Rollout` actor: the operator of a cluster's aliases, one detached actor, restarted by Ray."""
+"""`RolloutActor`: the operator of a cluster's aliases, one detached actor, restarted by Ray."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ LOCK = "server.lock"
 
 
 @contextlib.contextmanager
-def locked(settings: Settings, endpoint: str) -> Generator[None]:
+def home_lock(settings: Settings, endpoint: str) -> Generator[None]:
     """Hold the lock; the file has the address for others. Raises ClusterError if another process holds it."""
     home = settings.home_path
     try:

@@ -18,7 +18,7 @@ import uvicorn
 from model_store.errors import ClusterError
 from serve.cluster.head import read_state
 from serve.cluster.ports import is_free, start_lock
-from serve.embedded.home_lock import locked
+from serve.embedded.home_lock import home_lock
 from serve.embedded.host import EmbeddedHost
 from serve.settings import DetectArgs, Settings
 
@@ -85,7 +85,7 @@ def sole_host(settings: Settings, endpoint: str) -> Generator[None]:
                 raise ClusterError(
                     f"a cluster serves {settings.home_path} at {state.endpoint}: stop it with 'resight down'"
                 )
-            held.enter_context(locked(settings, endpoint))
+            held.enter_context(home_lock(settings, endpoint))
         yield
 
 

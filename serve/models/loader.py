@@ -9,10 +9,9 @@ import structlog
 
 from model_store.deployment import read_deployment
 from model_store.errors import ResightError
-from model_store.load import Loaded, load_model, with_measured_batch
+from model_store.load import Loaded, load_model, warm_up, with_measured_batch
 from model_store.names import VersionId
 from model_store.store import ModelStore
-from serve.rollout.proof import warm_up
 
 log = structlog.get_logger("resight.serve")
 

@@ -1,6 +1,6 @@
 """Fork server for proofs: a process with the imports of a detector, which forks one child per version to prove.
 
-stdin   a line {"url": …, "version": …, "threads": …, "digest": …}, and "memory_share" if it is not MEMORY_SHARE
+stdin   a line {"url": …, "version": …, "threads": …, "digest": …}
 stdout  a line with the proof, the error, or the signal that ended the child
 
 `sandbox.py` starts it (`python -m serve.rollout.fork_server`) and ends it. A new interpreter with the same imports
@@ -72,7 +72,7 @@ def _prove_and_end(request: dict[str, Any], writes: int) -> None:
     """Prove, write the answer and exit, without the exit handlers of the parent."""
     os.dup2(2, 1)  # output of libraries must not mix with answers
     try:
-        with _bounded_memory(request.get("memory_share", MEMORY_SHARE)):
+        with _bounded_memory():
             version, digest = parse_version(request["version"]), request.get("digest", "")
             proof = prove(request["url"], version, request["threads"], digest)
         answer: dict[str, Any] = {"proof": asdict(proof)}
@@ -84,8 +84,8 @@ def _prove_and_end(request: dict[str, Any], writes: int) -> None:
 
 
 @contextlib.contextmanager
-def _bounded_memory(share: float) -> Iterator[None]:
-    """Limit this process to a share of the memory that is free now; on Linux only.
+def _bounded_memory() -> Iterator[None]:
+    """Limit this process to MEMORY_SHARE of the memory that is free now; on Linux only.
 
     The limit counts private writable memory.
     """
@@ -93,7 +93,7 @@ def _bounded_memory(share: float) -> Iterator[None]:
         yield
         return
     before = soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = psutil.Process().memory_info().data + int(share * free_memory_bytes())
+    limit = psutil.Process().memory_info().data + int(MEMORY_SHARE * free_memory_bytes())
     limit = limit if soft == resource.RLIM_INFINITY else min(limit, soft)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
     try:

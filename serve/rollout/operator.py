@@ -2,7 +2,7 @@
 
 `ask(outcome)` accepts an operation and returns at once; `wait(id)` returns its outcome. The operator polls the store
 and follows aliases that were changed there. Accepted operations are in the store (`events.py`): after a restart, they
-are completed, or it is recorded why not. It proves the versions that replicas load (`validation.py`). No Ray.
+are completed, or it is recorded why not. It proves the versions that replicas load (`proofs.py`). No Ray.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from serve.rollout.events import (
 )
 from serve.rollout.operations import Operation, Outcome, new_outcome
 from serve.rollout.proof import Proof
+from serve.rollout.proofs import Proofs
 from serve.rollout.state import AliasState, read_state
 from serve.rollout.steps import PreparedOperation, Replicas, Rollout
-from serve.rollout.validation import Proofs
 from serve.settings import DetectArgs, Pool, Settings
 
 OUTCOMES_KEPT = 500

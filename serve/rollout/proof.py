@@ -1,7 +1,7 @@
 """Prove a version before any replica loads it: verify, load, probe and warm it up in another process.
 
-prove(store URL, version) -> Proof. It runs in a separate process (`sandbox.py`, `actor.py`), so that a model that
-crashes or exhausts memory harms nothing else.
+prove(store URL, version) -> Proof. It runs in a separate process (`sandbox.py`, or a Ray task of `RolloutActor`), so
+that a model that crashes or exhausts memory harms nothing else.
 """
 
 from __future__ import annotations
@@ -9,13 +9,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-import numpy as np
 import psutil
 
-from model_store.load import Loaded, load_model
+from model_store.load import load_model, warm_up
 from model_store.names import VersionId
 from model_store.store import ModelStore
-from model_store.transform.preprocess import to_tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +37,3 @@ def prove(url: str, version: VersionId, threads: int, digest: str = "") -> Proof
     warm_up(model)
     after = process.memory_info().rss
     return Proof(max(0, after - before), time.perf_counter() - started, digest)
-
-
-def warm_up(model: Loaded) -> None:
-    """Run a batch of blank images, so that memory is allocated and kernels are chosen."""
-    across, down = model.config.preprocess.input_px
-    pixels = np.zeros((1, down, across, 3), np.uint8)
-    size = min(model.batch.max, 8)
-    model.session.run(to_tensor(np.repeat(pixels, size, 0), model.config.preprocess))

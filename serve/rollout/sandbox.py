@@ -32,9 +32,11 @@ ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 class Sandbox:
     """Runs one proof at a time; the fork server is started for the first one, and again if it has ended."""
 
+    command = (sys.executable, "-m", "serve.rollout.fork_server")
+
     def __init__(self) -> None:
         self._fork_server: subprocess.Popen[bytes] | None = None
-        self._starting, self._ended = threading.Lock(), False
+        self._starting, self._stopped = threading.Lock(), False
         self.turn = threading.RLock()
 
     def prove(
@@ -56,7 +58,7 @@ class Sandbox:
                 ) from None
         if "proof" in answer:
             return Proof(**answer["proof"])
-        if self._ended:
+        if self._stopped:
             raise ModelNotReady(f"{version} was not proved: the server ends", SOON_S)
         if "ended" in answer:
             raise ModelRefused(f"{version} ended the process that loaded it: {answer['ended']}")
@@ -69,7 +71,7 @@ class Sandbox:
     def stop(self) -> None:
         """End the process, also during a proof; later proofs fail at once."""
         with self._starting:
-            self._ended = True
+            self._stopped = True
             self._kill()
         with self.turn:  # free as soon as the proof has noticed
             self._close()
@@ -99,11 +101,11 @@ class Sandbox:
     def _running(self) -> subprocess.Popen[bytes] | None:
         """Return the fork server, started unless it runs; None after `stop`."""
         with self._starting:
-            if self._ended:
+            if self._stopped:
                 return None
             if self._fork_server is None or self._fork_server.poll() is not None:
                 self._fork_server = subprocess.Popen(
-                    [sys.executable, "-m", "serve.rollout.fork_server"],
+                    self.command,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     cwd=ROOT,

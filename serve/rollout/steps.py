@@ -19,13 +19,13 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from model_store.errors import BadRequest, Conflict, ModelError, ModelNotReady
+from model_store.frozen import Frozen
 from model_store.names import VersionId, version_id
 from model_store.store import ModelStore
 from serve.rollout.operations import Operation
 from serve.rollout.state import (
     MAX_PREVIOUS,
     AliasState,
-    Frozen,
     ModelState,
     Share,
     read_state,

@@ -19,7 +19,7 @@ from archive.delta.tables import Tables
 from model_store.errors import ClusterError
 from serve.cluster.head import ClusterState, start
 from serve.cluster.ports import Ports, preferred_or_free
-from serve.embedded.home_lock import locked, served_at
+from serve.embedded.home_lock import home_lock, served_at
 from serve.embedded.server import reload_when, sole_host
 from serve.settings import Settings
 from tests.fixtures_local import ROOT, jpeg, motion_store, rows_of
@@ -126,12 +126,15 @@ def test_while_it_serves_no_other_host_starts_and_after_kill_9_one_does(
     server: Server, settings: Settings
 ) -> None:
     assert served_at(settings) == server.url
-    with pytest.raises(ClusterError, match=f"already, at {server.url}"), locked(settings, "mine"):
+    with (
+        pytest.raises(ClusterError, match=f"already, at {server.url}"),
+        home_lock(settings, "mine"),
+    ):
         pass
     with pytest.raises(ClusterError, match=f"at {server.url}: stop it with Ctrl-C"):
         start(settings, Ports(preferred_or_free(0), 0, 0), "127.0.0.1", 128)
     assert server.end(signal.SIGKILL) == -signal.SIGKILL
-    with locked(settings, "mine"):
+    with home_lock(settings, "mine"):
         assert served_at(settings) == "mine"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -11,7 +10,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -139,16 +137,12 @@ def test_files_that_are_not_those_that_were_asked_for_are_not_proved(ground: San
     assert ground.prove(str(MODELS), ONE, 1, LIMIT_S, digest).digest == digest
 
 
-class Crowded(Sandbox):
-    """Proving ground with little free memory."""
-
-    def __init__(self, free_mib: int) -> None:
-        super().__init__()
-        self.share = free_mib * 2**20 / psutil.virtual_memory().available
-
-    def _send(self, line: bytes, limit_s: float) -> dict[str, Any]:
-        request = json.loads(line) | {"memory_share": self.share}
-        return super()._send(json.dumps(request).encode() + b"\n", limit_s)
+CROWDED = """
+import pathlib, sys
+from serve.rollout import fork_server
+fork_server.free_memory_bytes = lambda: int(pathlib.Path(sys.argv[1]).read_text())
+fork_server.main()
+"""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no other system bounds a process's memory")
@@ -160,15 +154,16 @@ class Crowded(Sandbox):
         pytest.param(65, id="none to run them"),
     ],
 )
-def test_a_version_that_wants_more_memory_than_is_free_is_refused(free_mib: int) -> None:
-    ground = Crowded(free_mib)
-    try:
-        with pytest.raises(ModelRefused, match="ssdlite-coco@1 needs more memory than is free"):
-            ground.prove(str(MODELS), ONE, 1, LIMIT_S)
-        ground.share = fork_server.MEMORY_SHARE
-        assert ground.prove(str(MODELS), ONE, 1, LIMIT_S), "the next one is not hurt"
-    finally:
-        ground.stop()
+def test_a_version_that_wants_more_memory_than_is_free_is_refused(
+    ground: Sandbox, tmp_path: Path, free_mib: int
+) -> None:
+    free = tmp_path / "free"
+    ground.command = (sys.executable, "-c", CROWDED, str(free))
+    free.write_text(str(int(free_mib * 2**20 / fork_server.MEMORY_SHARE)))
+    with pytest.raises(ModelRefused, match="ssdlite-coco@1 needs more memory than is free"):
+        ground.prove(str(MODELS), ONE, 1, LIMIT_S)
+    free.write_text(str(psutil.virtual_memory().available))
+    assert ground.prove(str(MODELS), ONE, 1, LIMIT_S), "the next one is not hurt"
 
 
 @pytest.mark.parametrize(

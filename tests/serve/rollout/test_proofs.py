@@ -13,9 +13,9 @@ from model_store.errors import ModelNotFound, ModelNotReady, ModelRefused, Overl
 from model_store.names import VersionId
 from model_store.storage import Folder
 from model_store.store import ModelStore
-from serve.rollout import validation
+from serve.rollout import proofs
 from serve.rollout.proof import Proof
-from serve.rollout.validation import Proofs
+from serve.rollout.proofs import Proofs
 from tests.fixtures_local import motion_store, write_json
 
 ONE, TWO = VersionId("blobs", "1"), VersionId("blobs", "2")
@@ -104,7 +104,7 @@ async def test_a_refusal_answers_for_a_while_and_an_operation_proves_again(
     bench.refuses = {}
     with pytest.raises(ModelRefused):
         await bench.proofs.of(ONE)
-    monkeypatch.setattr(validation, "REFUSED_S", -1.0)
+    monkeypatch.setattr(proofs, "REFUSED_S", -1.0)
     bench.proofs = bench.again()
     assert await bench.proofs.of(ONE)
 
@@ -123,7 +123,7 @@ async def test_a_version_that_hangs_does_not_delay_other_models(bench: Bench) ->
 
 async def test_what_waits_is_bounded_and_what_is_proved_does_not_wait(bench: Bench) -> None:
     await bench.proofs.of(ONE)
-    moths = [VersionId(f"moth{i}", "1") for i in range(validation.MAX_PROOFS)]
+    moths = [VersionId(f"moth{i}", "1") for i in range(proofs.MAX_PROOFS)]
     bench.hangs = {str(moth) for moth in moths}
     asking = [asyncio.create_task(bench.proofs.of(moth)) for moth in moths]
     await begun(bench, 1 + len(moths))
@@ -152,7 +152,7 @@ async def test_other_runtimes_are_another_proof(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await bench.proofs.of(ONE)
-    monkeypatch.setattr(validation, "software", lambda: {"libraries": {"onnxruntime": "99"}})
+    monkeypatch.setattr(proofs, "software", lambda: {"libraries": {"onnxruntime": "99"}})
     await bench.again().of(ONE)
     assert bench.proved == ["blobs@1"] * 2
 
