@@ -7,6 +7,7 @@ either. Unknown fields are rejected. Fields that change results are part of the 
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import Annotated, Any, Literal, cast
 
@@ -170,9 +171,11 @@ class ModelConfig(Frozen):
             raise ValueError("tiling.merge.kind union does not support masks: use suppress")
         return self
 
-    def threshold(self, label: str) -> float:
-        """Return the score from which a label is shown by default."""
-        return self.thresholds.per_label.get(label, self.thresholds.default)
+    @functools.cached_property
+    def class_thresholds(self) -> tuple[float, ...]:
+        """Return the score from which each label is shown by default, in label order."""
+        own, default = self.thresholds.per_label, self.thresholds.default
+        return tuple(own.get(label, default) for label in self.labels)
 
 
 class ClassifierConfig(Frozen):

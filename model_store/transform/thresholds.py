@@ -16,8 +16,9 @@ from model_store.detections import Detections, FloatArray
 
 def least_scores(config: ModelConfig, min_score: float | None = None) -> FloatArray:
     """Return the threshold of each class, (labels,) float32: `min_score`, or the model's thresholds."""
-    least = [config.threshold(label) if min_score is None else min_score for label in config.labels]
-    return np.array(least, np.float32)
+    if min_score is not None:
+        return np.full(len(config.labels), min_score, np.float32)
+    return np.array(config.class_thresholds, np.float32)
 
 
 def shown(found: Detections, least: FloatArray) -> Detections:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from model_store.names import DEFAULT_ALIAS, ModelRef, VersionId
 from serve.rollout.state import AliasState, ModelState
 
+INITIAL = ModelState()
+
 
 @dataclass(frozen=True, slots=True)
 class AliasTable:
@@ -59,7 +61,7 @@ class AliasTable:
 
     def state(self, name: str) -> ModelState:
         """Return the state of a model; the initial one if it has none here."""
-        return self.states.get(name, ModelState())
+        return self.states.get(name, INITIAL)
 
     def digest(self, version: VersionId) -> str | None:
         """Return the digest with which a version was rolled out, or None."""

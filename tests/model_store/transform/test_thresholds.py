@@ -66,7 +66,7 @@ def test_thresholds_are_compared_in_one_place_only() -> None:
         str(path.relative_to(ROOT))
         for package in ("model_store", "serve", "batch", "archive", "cli")
         for path in (ROOT / package).rglob("*.py")
-        if ".threshold(" in path.read_text()
+        if ".class_thresholds" in path.read_text()
     }
     assert asking == {"model_store/transform/thresholds.py"}
     for user in (
