@@ -107,7 +107,10 @@ def test_a_threshold_is_the_labels_own_or_the_default() -> None:
     config = parse_config(
         small(labels=["deer", "fox"], thresholds={"default": 0.4, "per_label": {"fox": 0.7}}), "x"
     )
-    assert (config.threshold("deer"), config.threshold("fox")) == (0.4, 0.7)
+    assert dict(zip(config.labels, config.class_thresholds, strict=True)) == {
+        "deer": 0.4,
+        "fox": 0.7,
+    }
 
 
 def test_motion_goes_with_blobs() -> None:
