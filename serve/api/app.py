@@ -22,14 +22,14 @@ from serve.auth.guard import Access, Guard, scope_of
 from serve.inference.engine import Engine
 from serve.models.pool_proxy import PoolProxy, Pools
 from serve.observability.traces import CallerSpans
-from serve.rollout.client import Rollouts
+from serve.rollout.client import RolloutControls
 from serve.uploads.uploads import Uploads
 
 
 def build_http_api(
     engine: Engine,
     access: Access | None = None,
-    rollouts: Rollouts | None = None,
+    rollouts: RolloutControls | None = None,
     gather: ops.Gather | None = None,
     cors_origins: Sequence[str] = (),
     pools: Pools | None = None,

@@ -18,7 +18,7 @@ from serve.api.bodies import PROBLEMS, SmallBodyRoute
 from serve.api.schemas import ModelsResponse, Wire, WireModelStatus, WireVersion
 from serve.inference.engine import Engine
 from serve.models.readiness import OtherPools, Serving, serving_everywhere
-from serve.rollout.client import Rollouts
+from serve.rollout.client import RolloutControls
 from serve.rollout.events import Event, events
 from serve.rollout.operations import Kind, Operation, Outcome
 from serve.rollout.state import AliasState, read_state
@@ -136,7 +136,7 @@ class ShareStep(Step):
 
 
 def read_router(
-    engine: Engine, rollouts: Rollouts | None, pools: OtherPools | None = None
+    engine: Engine, rollouts: RolloutControls | None, pools: OtherPools | None = None
 ) -> APIRouter:
     """Return the routes that change nothing."""
     routes = APIRouter(tags=["models"])
@@ -175,7 +175,7 @@ def read_router(
 
 
 def control_router(
-    engine: Engine, rollouts: Rollouts | None, pools: OtherPools | None = None
+    engine: Engine, rollouts: RolloutControls | None, pools: OtherPools | None = None
 ) -> APIRouter:
     """Return the routes that move aliases; only `reload` without a rollout (an engine without a cluster)."""
     routes = APIRouter(

@@ -18,7 +18,7 @@ from serve.api.bodies import PROBLEMS
 from serve.inference.engine import Engine
 from serve.models.readiness import OtherPools, serving_everywhere
 from serve.observability.metrics import merged
-from serve.rollout.client import Rollouts
+from serve.rollout.client import RolloutControls
 
 
 def health_router(engine: Engine, pools: OtherPools | None = None) -> APIRouter:
@@ -51,7 +51,9 @@ Gather = Callable[[], Awaitable[Mapping[str, str]]]
 """Returns the exposition of each replica, by replica name."""
 
 
-def metrics_router(engine: Engine, rollouts: Rollouts | None, gather: Gather | None) -> APIRouter:
+def metrics_router(
+    engine: Engine, rollouts: RolloutControls | None, gather: Gather | None
+) -> APIRouter:
     routes = APIRouter(tags=["metrics"])
 
     @routes.get("/metrics", response_class=Response)

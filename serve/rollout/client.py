@@ -20,7 +20,7 @@ from serve.rollout.steps import Rollout
 T = TypeVar("T")
 
 
-class Rollouts(Protocol):
+class RolloutControls(Protocol):
     """Interface that the routes of /v1/models require."""
 
     async def apply(self, operation: Operation, wait_s: float) -> Outcome:
@@ -119,7 +119,7 @@ def apply_offline(store: ModelStore, operation: Operation) -> Outcome:
     before = read_state(store, operation.name).aliases.get(operation.alias)
     rollout = Rollout(store, NoReplicas(), lambda version: prove(store.url, version, threads=1))
     try:
-        detail = rollout.apply(rollout.begin(operation))
+        detail = rollout.apply(rollout.prepare(operation))
     except ResightError as error:
         change = {"state": "refused", "detail": str(error), "error": type(error).__name__}
         with contextlib.suppress(StorageError):  # the command reports the refusal

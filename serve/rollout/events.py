@@ -41,7 +41,7 @@ class Accepted(Frozen):
     """An operation that was accepted and has not ended."""
 
     outcome: Outcome
-    begun: PreparedOperation
+    prepared: PreparedOperation
 
 
 def record(
@@ -71,7 +71,7 @@ def event_of(store: ModelStore, name: str, outcome_id: str) -> Event | None:
     return _read(store, f"{name}/{EVENTS}/{matching[-1]}", Event) if matching else None
 
 
-def ended(store: ModelStore, name: str) -> set[str]:
+def recorded_ids(store: ModelStore, name: str) -> set[str]:
     """Return the ids of a model's operations with a recorded end. Raises StorageUnreachable."""
     files = store.folder.names(f"{name}/{EVENTS}")
     return {file.partition("-")[2].removesuffix(".json") for file in files}

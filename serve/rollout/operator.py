@@ -27,10 +27,10 @@ from model_store.store import ModelStore
 from serve.rollout.alias_watcher import AliasWatcher
 from serve.rollout.events import (
     Accepted,
-    ended,
     open_operations,
     outcome_of,
     record,
+    recorded_ids,
     remove_operation,
     save_operation,
 )
@@ -135,16 +135,16 @@ class RolloutOperator:
         if len(self._tasks) >= MAX_OPERATIONS:
             return Overloaded(f"{MAX_OPERATIONS} operations are running, which is the limit", 10.0)
         try:
-            begun = await asyncio.to_thread(self._rollout.begin, outcome.operation)
+            prepared = await asyncio.to_thread(self._rollout.prepare, outcome.operation)
         except ResightError:  # `apply` fails with the same error
-            begun = PreparedOperation(operation=outcome.operation)
-        accepted = Accepted(outcome=outcome, begun=begun)
+            prepared = PreparedOperation(operation=outcome.operation)
+        accepted = Accepted(outcome=outcome, prepared=prepared)
         try:
             if outcome.operation.kind != "follow":  # a lost one is created again from aliases.json
                 accepted = await asyncio.to_thread(save_operation, self._store, accepted)
         except ResightError as error:
             return error
-        return self._begin(accepted)
+        return self._start_operation(accepted)
 
     async def wait(self, outcome_id: str, timeout_s: float) -> Outcome | None:
         """Return the outcome after the operation has ended, or after `timeout_s`; None for an unknown id."""
@@ -186,7 +186,7 @@ class RolloutOperator:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    def _begin(self, accepted: Accepted) -> Outcome:
+    def _start_operation(self, accepted: Accepted) -> Outcome:
         """Start an operation, once for each id: Ray repeats calls, and `_resume` reads the same operations."""
         outcome = accepted.outcome
         if outcome.id in self._outcomes:
@@ -194,12 +194,12 @@ class RolloutOperator:
         self._outcomes[outcome.id] = outcome
         while len(self._outcomes) > OUTCOMES_KEPT:
             self._outcomes.popitem(last=False)
-        task = self._loop.create_task(self._do(outcome, accepted.begun))
+        task = self._loop.create_task(self._do(outcome, accepted.prepared))
         self._tasks[outcome.id] = task
-        task.add_done_callback(partial(self._ended, outcome.id))
+        task.add_done_callback(partial(self._drop_task, outcome.id))
         return outcome
 
-    def _ended(self, outcome_id: str, task: asyncio.Task[None]) -> None:
+    def _drop_task(self, outcome_id: str, task: asyncio.Task[None]) -> None:
         """Drop a task that has ended; also its outcome if it ended with an error: the store has the operation."""
         del self._tasks[outcome_id]
         error = None if task.cancelled() else task.exception()
@@ -209,12 +209,12 @@ class RolloutOperator:
                 "operation_failed", id=outcome_id, error=repr(error) if error else "cancelled"
             )
 
-    async def _do(self, outcome: Outcome, begun: PreparedOperation) -> None:
+    async def _do(self, outcome: Outcome, prepared: PreparedOperation) -> None:
         started, operation = time.perf_counter(), outcome.operation
         self._outcomes[outcome.id] = outcome.model_copy(update={"state": "running"})
         before = await asyncio.to_thread(self._alias, operation)
         try:
-            detail = await self._loop.run_in_executor(self._threads, self._rollout.apply, begun)
+            detail = await self._loop.run_in_executor(self._threads, self._rollout.apply, prepared)
             change: dict[str, Any] = {"state": "done", "detail": detail}
         except Exception as error:  # the operation is refused; the operator must survive
             kind = type(error).__name__
@@ -269,18 +269,18 @@ class RolloutOperator:
             if outcome.id in self._outcomes:
                 continue
             if age_s < RESUME_S:
-                self._begin(accepted)
+                self._start_operation(accepted)
                 continue
             detail = f"the cluster ended before this was done; it was requested {age_s:.0f} s ago: repeat it"
             change = {"state": "refused", "detail": detail, "error": ModelNotReady.__name__}
-            await self._end(outcome.model_copy(update=change), accepted.begun.before)
+            await self._end(outcome.model_copy(update=change), accepted.prepared.before)
 
     def _left_open(self) -> list[Accepted]:
         left: list[Accepted] = []
         for name, of_model in groupby(
             open_operations(self._store), lambda a: a.outcome.operation.name
         ):
-            recorded = ended(self._store, name)
+            recorded = recorded_ids(self._store, name)
             for accepted in of_model:
                 if accepted.outcome.id in recorded:
                     remove_operation(self._store, accepted.outcome)

@@ -75,7 +75,7 @@ class Rollout:
         default_factory=lambda: defaultdict(threading.Lock)
     )
 
-    def begin(self, operation: Operation) -> PreparedOperation:
+    def prepare(self, operation: Operation) -> PreparedOperation:
         """Return the operation in a form that can be repeated: a rollback names its version.
 
         Raises ModelRefused for damaged files, StorageUnreachable.
@@ -93,37 +93,37 @@ class Rollout:
         stored = {version.version for version in self.store.versions(operation.name)}
         return next((v for v in reversed(now.previous) if v in stored and v != now.active), None)
 
-    def apply(self, begun: PreparedOperation) -> str:
+    def apply(self, prepared: PreparedOperation) -> str:
         """Apply an operation; return a text of what was done.
 
         Raises ResightError if it failed: nothing has changed then, unless the message reports a failed restore.
         """
-        operation, name = begun.operation, begun.operation.name
+        operation, name = prepared.operation, prepared.operation.name
         if operation.kind == "release":
             version = version_id(name, operation.version or "")
             self.replicas.release(version)
             return f"{version} is released"
         at = datetime.now(UTC)
         now = read_state(self.store, name)
-        self._next(begun, now, at)  # raises before anything is proved
+        self._next(prepared, now, at)  # raises before anything is proved
         digests = self._bring(operation, now)
 
         def decide(now: ModelState) -> ModelState:
             for version, digest in digests.items():
                 now.require_unchanged(version_id(name, version), digest)
-            current, next_ = now.aliases.get(operation.alias), self._next(begun, now, at)
+            current, next_ = now.aliases.get(operation.alias), self._next(prepared, now, at)
             same = next_ == current and digests.items() <= now.digests.items()
             return now if same else now.with_alias(operation.alias, next_, digests)
 
         with self._turns[name]:
-            return self._switch(begun, decide)
+            return self._switch(prepared, decide)
 
-    def _next(self, begun: PreparedOperation, state: ModelState, at: datetime) -> AliasState:
+    def _next(self, prepared: PreparedOperation, state: ModelState, at: datetime) -> AliasState:
         """Return the alias after the operation. Raises BadRequest, Conflict."""
-        operation, now = begun.operation, state.aliases.get(begun.operation.alias)
+        operation, now = prepared.operation, state.aliases.get(prepared.operation.alias)
         if now == AliasState(active=str(operation.version)):
             # it was never rolled out, and aliases.json already names the new version
-            now = begun.before
+            now = prepared.before
         kind, place = operation.kind, f"{operation.name}:{operation.alias}"
         if kind == "rollback" and now is not None and operation.version is None:
             raise BadRequest(
@@ -131,11 +131,11 @@ class Rollout:
                 f"see: resight models history {operation.name}"
             )
         if kind in ("promote", "follow"):
-            _require_not_moved(begun, now, place)
+            _require_not_moved(prepared, now, place)
             return _promoted(place, now, str(operation.version), at)
         if now is None:
             raise BadRequest(self._no_version(operation, place))
-        _require_not_moved(begun, now, place)
+        _require_not_moved(prepared, now, place)
         if kind == "rollback":
             return _rolled_back(place, now, str(operation.version), at)
         if kind in ("pin", "unpin"):
@@ -186,14 +186,20 @@ class Rollout:
             self.replicas.ensure(wanted.id, wanted.digest)
         return {wanted.id.version: wanted.digest}
 
-    def _switch(self, begun: PreparedOperation, decide: Callable[[ModelState], ModelState]) -> str:
-        operation, name, alias = begun.operation, begun.operation.name, begun.operation.alias
+    def _switch(
+        self, prepared: PreparedOperation, decide: Callable[[ModelState], ModelState]
+    ) -> str:
+        operation, name, alias = (
+            prepared.operation,
+            prepared.operation.name,
+            prepared.operation.alias,
+        )
         before, wanted = read_state(self.store, name), self.store.aliases(name).get(alias)
         new = decide(before)  # raises before anything is written
         if operation.kind in MOVES:
             among = {operation.version}
             if operation.kind != "follow":
-                among.add(begun.wanted)
+                among.add(prepared.wanted)
             self.store.set_alias(name, alias, operation.version, among=among)
         try:
             new = update_state(self.store, name, decide)
@@ -202,7 +208,7 @@ class Rollout:
                 self.store.digests(version_id(name, operation.version))
             self._activate(name, new)
         except BaseException as error:
-            self._restore(begun, wanted, before, new, error)
+            self._restore(prepared, wanted, before, new, error)
             raise
         if new.aliases[alias] == before.aliases.get(alias):
             return f"{name}:{alias} is unchanged"
@@ -222,7 +228,7 @@ class Rollout:
 
     def _restore(
         self,
-        begun: PreparedOperation,
+        prepared: PreparedOperation,
         wanted: str | None,
         before: ModelState,
         mine: ModelState,
@@ -232,7 +238,11 @@ class Rollout:
 
         aliases.json comes first, because the state follows it as soon as the store is writable.
         """
-        operation, name, alias = begun.operation, begun.operation.name, begun.operation.alias
+        operation, name, alias = (
+            prepared.operation,
+            prepared.operation.name,
+            prepared.operation.alias,
+        )
 
         def restored(now: ModelState) -> ModelState:
             current, previous = now.aliases.get(alias), before.aliases.get(alias)
@@ -278,15 +288,15 @@ def _rolled_back(place: str, now: AliasState, version: str, at: datetime) -> Ali
     return AliasState(active=version, previous=tuple(reversed(left)), since=at)
 
 
-def _require_not_moved(begun: PreparedOperation, now: AliasState | None, place: str) -> None:
+def _require_not_moved(prepared: PreparedOperation, now: AliasState | None, place: str) -> None:
     """Raise Conflict if the alias was moved after the request, except to the version of the operation.
 
     `follow` is exempt: it depends on aliases.json alone.
     """
-    if begun.operation.kind == "follow":
+    if prepared.operation.kind == "follow":
         return
-    active, before = now and now.active, begun.before and begun.before.active
-    if active != before and active != begun.operation.version:
+    active, before = now and now.active, prepared.before and prepared.before.active
+    if active != before and active != prepared.operation.version:
         raise Conflict(
             f"{place} was moved from {before or 'no version'} to {active or 'no version'} after this was "
             "requested; check the alias, then try again"

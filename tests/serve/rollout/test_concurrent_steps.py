@@ -35,11 +35,13 @@ class Cluster:
         self.meanwhile: Callable[[], object] = lambda: None
         self.rollout = Rollout(store, self.replicas, self._prove)
 
-    def begin(self, kind: str, **fields: Any) -> PreparedOperation:
-        return self.rollout.begin(Operation.model_validate({"kind": kind, "name": NAME, **fields}))
+    def prepare(self, kind: str, **fields: Any) -> PreparedOperation:
+        return self.rollout.prepare(
+            Operation.model_validate({"kind": kind, "name": NAME, **fields})
+        )
 
     def __call__(self, kind: str, **fields: Any) -> str:
-        return self.rollout.apply(self.begin(kind, **fields))
+        return self.rollout.apply(self.prepare(kind, **fields))
 
     def _prove(self, version: VersionId) -> Proof:
         act, self.meanwhile = self.meanwhile, lambda: None
@@ -168,10 +170,10 @@ def test_a_roll_back_that_is_repeated_does_not_go_forth_again(
     store: ModelStore, here: Cluster
 ) -> None:
     here("promote", version="2")
-    begun = here.begin("rollback")
-    here.rollout.apply(begun)
+    prepared = here.prepare("rollback")
+    here.rollout.apply(prepared)
     assert "is unchanged" in here.rollout.apply(
-        PreparedOperation.model_validate_json(begun.model_dump_json())
+        PreparedOperation.model_validate_json(prepared.model_dump_json())
     )
     assert serving(store).active == "1"
 

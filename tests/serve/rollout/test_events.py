@@ -48,12 +48,12 @@ def operation(kind: str = "promote", **fields: Any) -> Operation:
 
 
 def accepted(kind: str = "promote", age_s: float = 0, **fields: Any) -> Accepted:
-    begun = operation(kind, **fields)
+    wanted = operation(kind, **fields)
     asked_at = datetime.now(UTC) - timedelta(seconds=age_s)
-    outcome = new_outcome(begun).model_copy(update={"asked_at": asked_at})
+    outcome = new_outcome(wanted).model_copy(update={"asked_at": asked_at})
     return Accepted(
         outcome=outcome,
-        begun=PreparedOperation(operation=begun, before=AliasState(active="1"), wanted="1"),
+        prepared=PreparedOperation(operation=wanted, before=AliasState(active="1"), wanted="1"),
     )
 
 
@@ -62,8 +62,8 @@ def test_what_is_kept_is_found_by_its_id_until_it_ended_and_then_by_its_event(
 ) -> None:
     one = accepted(version="2")
     assert save_operation(store, one) == one
-    moved = one.begun.model_copy(update={"before": AliasState(active="3")})
-    assert save_operation(store, one.model_copy(update={"begun": moved})) == one
+    moved = one.prepared.model_copy(update={"before": AliasState(active="3")})
+    assert save_operation(store, one.model_copy(update={"prepared": moved})) == one
     assert list(open_operations(store)) == [one]
     assert outcome_of(store, one.outcome.id) == one.outcome
     done = one.outcome.model_copy(update={"state": "done"})
@@ -169,10 +169,10 @@ async def test_a_roll_back_that_was_done_but_not_recorded_is_not_done_again(
 ) -> None:
     one = process()
     await one.ended((await one.ask(new_outcome(operation(version="2")))).id)
-    begun = one.operator._rollout.begin(operation("rollback"))
+    prepared = one.operator._rollout.prepare(operation("rollback"))
     outcome = new_outcome(operation("rollback"))
-    save_operation(store, Accepted(outcome=outcome, begun=begun))
-    one.operator._rollout.apply(begun)  # and then the process ends
+    save_operation(store, Accepted(outcome=outcome, prepared=prepared))
+    one.operator._rollout.apply(prepared)  # and then the process ends
     two = process()
     await two.operator.work()
     done = await two.ended(outcome.id)
@@ -198,9 +198,9 @@ async def test_what_contradicts_what_happened_since_is_refused_by_the_successor(
     store: ModelStore, process: Callable[[], Process]
 ) -> None:
     one = process()
-    begun = one.operator._rollout.begin(operation(version="2"))
+    prepared = one.operator._rollout.prepare(operation(version="2"))
     outcome = new_outcome(operation(version="2"))
-    save_operation(store, Accepted(outcome=outcome, begun=begun))
+    save_operation(store, Accepted(outcome=outcome, prepared=prepared))
     await one.ended((await one.ask(new_outcome(operation(version="3")))).id)
     two = process()
     await two.operator.work()

@@ -79,7 +79,7 @@ def apply(store: ModelStore, replicas: FakeReplicas) -> Callable[..., str]:
 
     def run(kind: str, **fields: Any) -> str:
         operation = Operation.model_validate({"kind": kind, "name": NAME, **fields})
-        return rollout.apply(rollout.begin(operation))
+        return rollout.apply(rollout.prepare(operation))
 
     return run
 
@@ -331,7 +331,7 @@ def test_a_classifier_is_promoted_and_has_canaries_but_no_shadow(tmp_path: Path)
 
     def run(kind: str, **fields: Any) -> str:
         operation = Operation.model_validate({"kind": kind, "name": "colours", **fields})
-        return rollout.apply(rollout.begin(operation))
+        return rollout.apply(rollout.prepare(operation))
 
     run("promote", version="1")
     run("canary", version="2", percent=10)
