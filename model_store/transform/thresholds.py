@@ -1,4 +1,4 @@
-"""Select the detections to show, by the same rule everywhere.
+"""Select the detections to show in answers, metrics and shadows; `archive/views/views.sql` has the rule for queries.
 
 least_scores(config, min_score) -> (labels,) --shown(detections, least)--> those at or above it
 

@@ -12,6 +12,7 @@ from fastapi.responses import Response
 from model_store.errors import BadRequest
 from model_store.images.crops import Box
 from model_store.names import REF
+from serve.api.answers import to_classes
 from serve.api.bodies import IMAGE_BODY, PROBLEMS
 from serve.api.headers import REQUEST_ID, deadline_of, request_id_of
 from serve.api.multipart import answer_images
@@ -19,7 +20,6 @@ from serve.api.schemas import (
     ClassifyAnswer,
     ClassifyFormResponse,
     ClassifyResponse,
-    to_classes,
 )
 from serve.inference.engine import Engine
 

@@ -8,10 +8,11 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from model_store.names import REF
+from serve.api.answers import to_response
 from serve.api.bodies import IMAGE_BODY, PROBLEMS
 from serve.api.headers import REQUEST_ID, deadline_of, request_id_of
 from serve.api.multipart import answer_images
-from serve.api.schemas import DetectAnswer, DetectResponse, FormResponse, to_response
+from serve.api.schemas import DetectAnswer, DetectResponse, FormResponse
 from serve.inference.engine import Engine
 
 DetectorRef = Annotated[

@@ -13,6 +13,7 @@ from fastapi.responses import Response
 
 from archive.catalogue.uploads import CAMERA, require_camera
 from archive.views.search import Wanted
+from serve.api.answers import to_found, to_response, to_upload
 from serve.api.base import any_query
 from serve.api.bodies import FULL, IMAGE_BODY, PROBLEMS
 from serve.api.detect import DetectorRef, MinScore
@@ -24,9 +25,6 @@ from serve.api.schemas import (
     UploadAnswer,
     UploadFormResponse,
     UploadResponse,
-    to_found,
-    to_response,
-    to_upload,
 )
 from serve.inference.engine import Engine
 from serve.uploads.uploads import Recording, Uploads, recorded, wait_for_rows

@@ -1,29 +1,15 @@
-"""Messages of the HTTP API /v1: frozen pydantic models, and their conversion from `Answer`.
+"""Messages of the HTTP API /v1: frozen pydantic models, made by `answers.py`.
 
 Boxes are x1, y1, x2, y2 in pixels of the image as displayed (after EXIF orientation), unrounded.
 """
 
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
-# (libraries here have no complete types)
-
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, RootModel
 
-from archive.catalogue.uploads import Kept
-from archive.views.search import Found
-from model_store.classifier import best, softmax
-from model_store.detections import Detections, RunLengths
 from model_store.frozen import Frozen
-from model_store.images.decode import ImageFacts
-from model_store.store import ModelInfo
-from model_store.transform.thresholds import least_scores, shown
-from serve.inference.results import Answer, ClassAnswer, Timings
 
 
 class Wire(Frozen):
@@ -241,111 +227,3 @@ class ClassifyAnswer(RootModel[ClassifyResponse | ClassifyFormResponse]):
     """A single answer for an image, a list of results for a form."""
 
     model_config = ConfigDict(frozen=True, json_schema_extra=_one_of)
-
-
-def to_classes(answer: ClassAnswer, top: int) -> ClassifyResponse:
-    """Return the answer of a classifier with its `top` best classes, or all if there are fewer."""
-    labels, scores = answer.model.labels, softmax(answer.logits[None])[0]
-    return ClassifyResponse(
-        model=_model(answer.model, answer.alias),
-        image=_image(answer.image),
-        box_xyxy_px=answer.box_xyxy_px,
-        classes=[
-            WireClass(
-                label=labels[i],
-                class_id=i,
-                score=float(scores[i]),
-                logit=float(answer.logits[i]),
-            )
-            for i in best(answer.logits, top)
-        ],
-        timings_ms=_timings(answer.timings),
-    )
-
-
-def to_response(answer: Answer, min_score: float | None) -> DetectResponse:
-    """Return the answer of a detector, with scores from `min_score`, or if None from the model's display thresholds."""
-    labels, config = answer.model.labels, answer.detector.config
-    found = shown(answer.detections, least_scores(config, min_score))
-    size = (answer.image.height_px, answer.image.width_px)
-    detections = [
-        WireDetection(
-            label=labels[class_id],
-            class_id=class_id,
-            score=score,
-            box_xyxy_px=tuple(box),
-            mask=mask,
-        )
-        for box, score, class_id, mask in zip(
-            found.boxes_xyxy.tolist(),
-            found.scores.tolist(),
-            found.class_ids.tolist(),
-            _masks(found, size),
-            strict=True,
-        )
-    ]
-    return DetectResponse(
-        model=_model(answer.model, answer.alias),
-        image=_image(answer.image),
-        detections=detections,
-        saturated=found.saturated,
-        timings_ms=_timings(answer.timings),
-    )
-
-
-def to_upload(seen: DetectResponse, kept: Kept, recorded: bool) -> UploadResponse:
-    """Return the answer of a stored image: its detections and its place."""
-    row = {name: kept.row[name] for name in WireMedia.model_fields if name in kept.row}
-    media = WireMedia(**row, is_new=kept.is_new)
-    return UploadResponse(**dict(seen), media=media, recorded=recorded)
-
-
-def to_found(found: Found) -> FoundImages:
-    """Return the answer of a search."""
-    view = found.view
-    return FoundImages(
-        view=view and WireView(**{name: getattr(view, name) for name in WireView.model_fields}),
-        images=[_found_image(image) for image in found.images],
-        next=found.next,
-    )
-
-
-def _found_image(image: dict[str, Any]) -> WireFoundImage:
-    moment: datetime | None = image["captured_at_local"]
-    fields = image | {"captured_at_local": moment and moment.isoformat()}
-    return WireFoundImage.model_validate(fields)
-
-
-def _model(model: ModelInfo, alias: str | None) -> WireModel:
-    return WireModel(
-        name=model.name,
-        version=model.version,
-        alias=alias,
-        weights_sha256=model.weights_sha256,
-        inference_key=model.inference_key,
-    )
-
-
-def _image(image: ImageFacts) -> WireImage:
-    return WireImage(
-        width_px=image.width_px,
-        height_px=image.height_px,
-        media_type=image.media_type,
-        decode_note=image.note,
-    )
-
-
-def _timings(times: Timings) -> WireTimings:
-    return WireTimings(
-        queue=round(times.queue_ms, 3),
-        preprocess=round(times.preprocess_ms, 3),
-        inference=round(times.inference_ms, 3),
-        postprocess=round(times.postprocess_ms, 3),
-    )
-
-
-def _masks(found: Detections, size: tuple[int, int]) -> Sequence[WireMask | None]:
-    if not isinstance(found.masks, RunLengths):
-        return [None] * len(found)
-    columns = zip(found.masks.counts, found.masks.area_px.tolist(), strict=True)
-    return [WireMask(size=size, counts=counts, area_px=area) for counts, area in columns]

@@ -96,21 +96,6 @@ ANY = strategies.recursive(
     ),
     max_leaves=8,
 )
-QUERIES: dict[str, list[str]] = {
-    "/v1/images": [
-        "status",
-        "camera",
-        "label",
-        "min_score",
-        "since",
-        "until",
-        "view",
-        "limit",
-        "after",
-        "x",
-    ],
-    "/v1/models/blobs/events": ["most"],
-}
 DAYS = strategies.sampled_from(
     [
         "2026-05-01",
@@ -128,31 +113,30 @@ MARKS = ANY.map(lambda value: mark_of(json.dumps(value))) | strategies.tuples(
 VALUES = TEXT | DAYS | MARKS | NUMBERS.map(str)
 
 
-@pytest.mark.parametrize("path", QUERIES)
+def queries(api: FastAPI, method: str, path: str) -> strategies.SearchStrategy[Any]:
+    """Make up queries of the parameters in the OpenAPI document, and of one that does not exist."""
+    route = api.openapi()["paths"][path][method]
+    names = [one["name"] for one in route["parameters"] if one["in"] == "query"]
+    assert names
+    values = strategies.tuples(strategies.sampled_from([*names, "x"]), VALUES)
+    return strategies.lists(values, max_size=3)
+
+
+@pytest.mark.parametrize("path", ["/v1/images", "/v1/models/{name}/events"])
 @MANY
 @given(data=strategies.data())
 def test_any_query(api: FastAPI, path: str, data: strategies.DataObject) -> None:
-    names = strategies.sampled_from(QUERIES[path])
-    query = data.draw(strategies.lists(strategies.tuples(names, VALUES), max_size=3))
-    status(api, "GET", path, params=query)
+    query = data.draw(queries(api, "get", path))
+    status(api, "GET", path.format(name=LOADED), params=query)
 
 
 @pytest.mark.parametrize("path", ["/v1/detect", "/v1/images", "/v1/classify"])
 @MANY
-@given(
-    query=strategies.lists(
-        strategies.tuples(
-            strategies.sampled_from(["model", "min_score", "camera", "wait_s", "top", "box"]),
-            VALUES,
-        ),
-        max_size=3,
-    ),
-    body=strategies.binary(max_size=64),
-)
+@given(data=strategies.data(), body=strategies.binary(max_size=64))
 def test_any_query_of_an_image(
-    api: FastAPI, path: str, query: list[tuple[str, str]], body: bytes
+    api: FastAPI, path: str, data: strategies.DataObject, body: bytes
 ) -> None:
-    status(api, "POST", path, params=query, content=body)
+    status(api, "POST", path, params=data.draw(queries(api, "post", path)), content=body)
 
 
 PATHS = [

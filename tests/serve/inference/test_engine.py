@@ -20,7 +20,7 @@ from model_store.errors import BadRequest, ModelNotFound, Overloaded
 from model_store.images.decode import decode
 from model_store.names import version_id
 from model_store.store import ModelStore
-from serve.api.schemas import to_response
+from serve.api.answers import to_response
 from serve.inference.batcher import Lane
 from serve.inference.chunks import Chunk
 from serve.inference.engine import Engine, sample_of
