@@ -14,7 +14,7 @@ import pytest
 from cli import cluster
 from serve.cluster.head import ClusterState
 from serve.cluster.ports import preferred_or_free
-from serve.embedded.home_lock import locked
+from serve.embedded.home_lock import home_lock
 from serve.models.readiness import NO_MODEL, PENDING
 from serve.settings import Settings
 from tests.cli.conftest import Resight
@@ -299,7 +299,7 @@ def test_while_one_process_serves_status_and_down_name_it(
         return True, "yes: motion@1", ""
 
     monkeypatch.setattr("cli.cluster._ready", ready)
-    with locked(Settings(), "http://127.0.0.1:8123"):
+    with home_lock(Settings(), "http://127.0.0.1:8123"):
         done = resight("status", "--format", "json")
         assert (done.code, json.loads(done.out)["served_by"]) == (0, "resight serve")
         assert asked == ["http://127.0.0.1:8123"]
