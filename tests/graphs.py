@@ -206,7 +206,7 @@ def mean_colours(
 
 
 def colour_head(
-    family: str,
+    decoder: str,
     scores: np.ndarray,
     side_px: int = 64,
     metadata: Mapping[str, str] | None = None,
@@ -214,7 +214,7 @@ def colour_head(
     cells: float = 1,
     takes_bytes: bool = False,
 ) -> bytes:
-    """A detector of the family yolov8, ssd or yolox_raw whose boxes and scores follow the picture.
+    """A detector for the decoder yolov8, ssd or yolox_raw whose boxes and scores follow the picture.
 
     Each cell of strides 8, 16 and 32 has a row, made of its mean colour (a, b, c), 0 to 1 in the order of the channels.
     The centre of the box is that of the cell, moved right by a / 4 and down by b / 4 of the stride; the box is
@@ -225,7 +225,7 @@ def colour_head(
         (s, x, y) for s in (8, 16, 32) for y in range(side_px // s) for x in range(side_px // s)
     ]
     stride, column, row = np.array(where, np.float32).T
-    objectness = [[0, 0, 0, 4]] if family == "yolox_raw" else []
+    objectness = [[0, 0, 0, 4]] if decoder == "yolox_raw" else []
     chances = np.array([*objectness, *scores], np.float32)
     box = np.array([[1, 0, 0, 2], [0, 1, 0, 2], [0, -2, 0, 0], [0, 0, -2, 0]], np.float32) / 4
     box[2:, 3] = np.log(cells)
@@ -260,9 +260,9 @@ def colour_head(
         node("Exp", ["wh_raw"], ["wh_cells"]),
         node("Mul", ["wh_cells", "stride"], ["wh"]),
     ]
-    if family == "yolov8":
+    if decoder == "yolov8":
         nodes += [*decoded, node("Concat", ["xy", "wh", "chances"], ["output0"], axis=1)]
-    elif family == "yolox_raw":
+    elif decoder == "yolox_raw":
         nodes.append(node("Concat", ["box_raw", "chances"], ["rows"], axis=1))
         nodes.append(node("Transpose", ["rows"], ["output0"], perm=[0, 2, 1]))
     else:
@@ -280,7 +280,7 @@ def colour_head(
     images = helper.make_tensor_value_info(
         "images", TensorProto.FLOAT, ["batch", 3, side_px, side_px]
     )
-    outputs = ["boxes", "scores"] if family == "ssd" else ["output0"]
+    outputs = ["boxes", "scores"] if decoder == "ssd" else ["output0"]
     shape = ["batch", None, None]
     results = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in outputs]
     read = {name for each in nodes for name in each.input}
@@ -290,11 +290,11 @@ def colour_head(
     return model
 
 
-def random_head(family: str, classes: int = 3, seed: int = 4, **more: Any) -> bytes:
+def random_head(decoder: str, classes: int = 3, seed: int = 4, **more: Any) -> bytes:
     """A `colour_head` whose scores on photographs lie on both sides of 0.05, and whose boxes overlap."""
     rng = np.random.default_rng(seed)
     hues = rng.normal(0, 30, (classes, 3))
     hues -= hues.mean(axis=1, keepdims=True)  # grey tells nothing
     scores = np.column_stack([hues, rng.normal(-5, 1, classes)])
     names = {"names": str(dict(enumerate("abcdefgh"[:classes]))), "task": "detect"}
-    return colour_head(family, scores, metadata=names, cells=8, **more)
+    return colour_head(decoder, scores, metadata=names, cells=8, **more)

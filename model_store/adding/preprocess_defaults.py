@@ -23,7 +23,7 @@ AS_THEY_ARE = {"divide_by": 1.0, "mean": [0.0] * 3, "std": [1.0] * 3}
 AS_FRACTIONS = {**AS_THEY_ARE, "divide_by": 255.0}
 BLACK = 0
 CLASSIFIER_SIDE_PX = 224
-CLASSIFIER_FAMILIES: dict[str, dict[str, Any]] = {
+CLASSIFIER_SCALING: dict[str, dict[str, Any]] = {
     "efficientnet-lite": {"divide_by": 1.0, "mean": [127.0] * 3, "std": [128.0] * 3},
 }
 """Scaling by name in the metadata, lower case and with hyphens; tensorflow/tpu, efficientnet/lite (MEAN_RGB,

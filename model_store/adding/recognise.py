@@ -29,7 +29,7 @@ from model_store.adding.input_scaling import Scaling, first_steps
 from model_store.adding.preprocess_defaults import (
     AS_FRACTIONS,
     AS_THEY_ARE,
-    CLASSIFIER_FAMILIES,
+    CLASSIFIER_SCALING,
     CLASSIFIER_SIDE_PX,
     Preparation,
     of_ultralytics,
@@ -338,7 +338,7 @@ def _pixels(evidence: Evidence, scaling: Scaling) -> tuple[dict[str, Any], str]:
     if of_ultralytics(evidence):
         return {**AS_FRACTIONS}, "the metadata name Ultralytics"
     words = " ".join(evidence.metadata.values()).lower().replace("_", "-")
-    for family, scaled in CLASSIFIER_FAMILIES.items():
-        if family in words:
-            return {**scaled}, f"the metadata name {family}"
+    for network, scaled in CLASSIFIER_SCALING.items():
+        if network in words:
+            return {**scaled}, f"the metadata name {network}"
     return {**IMAGENET}, "assumed: ImageNet's mean and deviation, as of torchvision and timm"

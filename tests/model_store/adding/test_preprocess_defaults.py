@@ -13,7 +13,7 @@ from model_store.errors import ModelRefused
 from tests.graphs import constant_graph, pooling, random_head
 from tests.model_store.adding.first_layers import GATHERED, begun, div, mul, sub
 from tests.model_store.adding.recognised import reasons, recognised
-from tests.model_store.adding.test_recognise_families import SIZELESS, export
+from tests.model_store.adding.test_recognise_decoders import SIZELESS, export
 from tests.shared_data import shared
 
 PLAIN = {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}
@@ -26,12 +26,12 @@ def prepared(weights: bytes, overrides: dict[str, Any] | None = None) -> dict[st
     return recognised(weights, overrides or {}).preprocess.model_dump(mode="json")
 
 
-@pytest.mark.parametrize("family", ["yolox", "yolox_raw"])
-def test_yolox_that_scales_its_pixels_is_not_fed_as_its_authors_feed_it(family: str) -> None:
+@pytest.mark.parametrize("decoder", ["yolox", "yolox_raw"])
+def test_yolox_that_scales_its_pixels_is_not_fed_as_its_authors_feed_it(decoder: str) -> None:
     """The authors use BGR from 0 to 255 on grey; an export that includes the scaling uses other code."""
-    usual = prepared(export(family))
+    usual = prepared(export(decoder))
     assert usual.items() >= {"channel_order": "BGR", "pad_value": 114, **BYTES}.items()
-    weights = begun(export(family), mul(255))
+    weights = begun(export(decoder), mul(255))
     own = prepared(weights)
     assert own.items() >= {"pad_value": 0, "resize": "fit_top_left", **FRACTIONS}.items()
     said = reasons(weights)
@@ -53,12 +53,12 @@ def test_a_graph_that_turns_the_channels_round_is_fed_rgb() -> None:
     assert prepared(begun(export("yolov8"), GATHERED, mul(255))).items() >= FRACTIONS.items()
 
 
-@pytest.mark.parametrize("family", ["yolov8", "rfdetr", "torchvision", "ssd"])
-def test_what_a_graph_does_to_pixels_is_not_done_before_it(family: str) -> None:
+@pytest.mark.parametrize("decoder", ["yolov8", "rfdetr", "torchvision", "ssd"])
+def test_what_a_graph_does_to_pixels_is_not_done_before_it(decoder: str) -> None:
     """RF-DETR's mean and std are ImageNet's, unless its graph has them."""
-    assert prepared(begun(export(family), *IMAGENET)).items() >= FRACTIONS.items()
-    assert prepared(begun(export(family), div(255))).items() >= BYTES.items()
-    assert reasons(begun(export(family), div(255)))["pixels"][0] == "RGB, 0 to 255"
+    assert prepared(begun(export(decoder), *IMAGENET)).items() >= FRACTIONS.items()
+    assert prepared(begun(export(decoder), div(255))).items() >= BYTES.items()
+    assert reasons(begun(export(decoder), div(255)))["pixels"][0] == "RGB, 0 to 255"
 
 
 def test_steps_that_tell_nothing_leave_what_is_usual() -> None:
