@@ -1,4 +1,4 @@
-"""Operations without a host: applied by the command itself, and recorded."""
+"""Clients of the rollout: operations without a host, and an operator that does not answer."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from model_store.errors import DigestMismatch, ModelNotFound, StorageUnreachable
+from model_store.errors import DigestMismatch, ModelNotFound, ModelNotReady, StorageUnreachable
+from model_store.names import VersionId
 from model_store.storage import Folder
 from model_store.store import ModelStore
-from serve.rollout.client import apply_offline
+from serve.rollout.client import RolloutClient, apply_offline
 from serve.rollout.events import events
 from serve.rollout.operations import Operation
 from serve.rollout.state import read_state
@@ -58,3 +59,12 @@ def test_the_reason_of_a_refusal_survives_a_log_that_cannot_be_written(
     monkeypatch.setattr(Folder, "write", denied)
     with pytest.raises(DigestMismatch, match="sha256"):
         apply_offline(store, PROMOTE)
+
+
+async def test_a_version_may_be_proved_soon_if_the_operator_does_not_answer() -> None:
+    async def dead(*_: object) -> None:
+        raise RuntimeError("the actor died")
+
+    with pytest.raises(ModelNotReady, match="cannot be proved now: the actor died") as raised:
+        await RolloutClient(dead).prove(VersionId("blobs", "1"))
+    assert raised.value.retry_after_s == 1
