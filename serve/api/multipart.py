@@ -164,7 +164,7 @@ class _Form:
         name = _text(options.get(b"name", b""))
         if b"filename" not in options:
             raise BadRequest(
-                f"form field {name[:MAX_QUOTED]!r} is not a file; send model and min_score in the query"
+                f"form field {name[:MAX_QUOTED]!r} is not a file; send parameters in the query"
             )
         self._count += 1
         if self._count > FORM_FILES:

@@ -280,7 +280,7 @@ CUT = "truncated"
         (
             f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="model"\r\n\r\nblobs\r\n'
             f"--{BOUNDARY}--".encode(),
-            "field 'model' is not a file; send model and min_score in the query",
+            "field 'model' is not a file; send parameters in the query",
         ),
         (f"--{BOUNDARY}\r\n".encode() + b"A: b\r\n" * 100 + b"\r\n", "header count"),
         (f"--{BOUNDARY}\r\nA: ".encode() + b"b" * 100_000, "header size"),
