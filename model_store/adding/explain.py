@@ -10,9 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
 from model_store.config import AnyConfig, ClassifierConfig, ModelConfig, Nms, Preprocess
 from model_store.decoders import DECODERS
 from model_store.decoders.evidence import Evidence, anchors, pyramids, rows_of_yolov5
@@ -194,24 +191,19 @@ def _by_shape(evidence: Evidence, classes: int) -> Iterator[str]:
         yield f"rfdetr, with {logits - 1} or {logits} labels{gaps}"
     elif outputs.keys() >= {"boxes", "scores"}:
         yield f"ssd, with {outputs['scores'].shape[-1]} labels"
-    by_rank = {out.ndim: out for out in outputs.values()}
-    if len(outputs) == 2 and by_rank.keys() == {3, 4}:
-        yield from _of_rows(evidence, by_rank[3], by_rank[4].shape[1], "_seg")
-    elif len(outputs) == 1 and 3 in by_rank:
-        yield from _of_rows(evidence, by_rank[3], 0, "")
+    if sorted(out.ndim for out in outputs.values()) in ([3], [3, 4]):
+        yield from _of_rows(evidence)
 
 
-def _of_rows(
-    evidence: Evidence, out: NDArray[np.float32], prototypes: int, suffix: str
-) -> Iterator[str]:
-    rows, columns = out.shape[1:]
-    several = pyramids(evidence.network_px, least=3)
+def _of_rows(evidence: Evidence) -> Iterator[str]:
+    rows, columns = evidence.rows.shape[1:]
+    several, prototypes = pyramids(evidence.network_px, least=3), evidence.prototypes
     boxes, objects = 4 + prototypes, 5 + prototypes
     if columns in several and rows > boxes:
-        yield f"yolov8{suffix}, with {rows - boxes} labels"
+        yield f"{'yolov8_seg' if prototypes else 'yolov8'}, with {rows - boxes} labels"
     if rows in rows_of_yolov5(evidence) and columns > objects:
-        yield f"yolov5{suffix}, with {columns - objects} labels"
-    if suffix:
+        yield f"{'yolov5_seg' if prototypes else 'yolov5'}, with {columns - objects} labels"
+    if prototypes:
         return
     if rows == anchors(evidence.network_px, 3, 1) and columns > objects:
         yield f"yolox, with {columns - objects} labels"
