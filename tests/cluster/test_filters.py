@@ -1,4 +1,4 @@
-"""Filters on a cluster, from the command line and over HTTP: said once, shown or not, and undone."""
+"""Filters on both hosts, from the command line and over HTTP: said once, shown or not, and undone."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 
 from archive.delta.tables import Tables
 from archive.views.query import query
-from archive.views.views import Views
-from examples.sample_archive import build
+from examples.sample_archive import Summary
+from tests.cluster.hosts import Host
 
 pytestmark = pytest.mark.cluster
 DONE_S = 120
@@ -30,32 +30,28 @@ def detections(tables: Tables) -> list[tuple[Any, ...]]:
     return [tuple(row.values()) for row in query(tables, sql).to_pylist()]
 
 
-def test_layers_over_what_a_model_saw(cluster: Any, tmp_path: Path) -> None:
-    build(tmp_path / "cameras", 32, seed=5)
-    tables = cluster.tables
-    assert cluster.resight("ingest", str(tmp_path / "cameras")).returncode == 0
-    told = cluster.reprocess("--model", "ssdlite-coco")
-    view = Views(tables.url).current()
-    if view is None or view.model_name != "ssdlite-coco":
-        why = ("--override", "a tenth of the sample cannot be read, on purpose")
-        published = cluster.resight("runs", "publish", "ssdlite-coco@1", *why)
-        assert published.returncode == 0, f"{told} {published.stderr}"
+def test_layers_over_what_a_model_saw(host: Host, archive: tuple[Path, Summary]) -> None:
+    host.finished(archive[0])
+    tables = host.tables
     before = detections(tables)
-    large = {"min_area_frac": 0.05}
+    area = "(x2_px - x1_px) * (y2_px - y1_px) / (width_px * height_px)"
+    sql = f"select median({area}) as frac from detections join results using (media_sha256)"
+    (median,) = query(tables, sql).to_pylist()
+    large = {"min_area_frac": round(median["frac"], 3)}
 
-    words = ("filters", "run", "small-size", "--set", "min_area_frac=0.05", "--format", "json")
-    dry = rows(cluster.resight(*words, "--dry-run"))[0]
-    told = rows(cluster.resight(*words, "--show"))[0]
+    setting = f"min_area_frac={large['min_area_frac']}"
+    words = ("filters", "run", "small-size", "--set", setting, "--format", "json")
+    dry = rows(host.resight(*words, "--dry-run"))[0]
+    told = rows(host.resight(*words, "--show"))[0]
     figures = ("checked", "flagged", "changed", "added")
     assert [told[name] for name in figures] == [dry[name] for name in figures]
     assert told["flagged"] == told["changed"] == told["added"] > 0
-    area = "(x2_px - x1_px) * (y2_px - y1_px) / (width_px * height_px)"
     sql = f"""with flat as (select width_px, height_px, unnest(detections, recursive := true) from results)
-        select count(*) as n from flat where {area} < 0.05"""
+        select count(*) as n from flat where {area} < {large["min_area_frac"]}"""
     assert query(tables, sql).to_pylist() == [{"n": told["flagged"]}]
     assert len(detections(tables)) < len(before)
 
-    url = f"{cluster.url}/runs"
+    url = f"{host.url}/runs"
     kinds = httpx2.get(f"{url}/filters", timeout=60).json()
     assert "small-size" in {kind["kind"] for kind in kinds}
     wrong = {"config": large, "scope": {"camera": ["nowhere"]}}
@@ -67,7 +63,7 @@ def test_layers_over_what_a_model_saw(cluster: Any, tmp_path: Path) -> None:
     assert (state["state"], state["metrics"]["added"]) == ("sealed", 0)
     assert state["metrics"]["flagged"] == told["flagged"]
 
-    assert cluster.resight("layers", "off", "small-size").returncode == 0
+    host.done("layers", "off", "small-size")
     assert detections(tables) == before
 
 

@@ -1,4 +1,4 @@
-"""The endpoint of a real cluster: HAProxy, one replica, real weights."""
+"""The endpoint of both hosts, with real weights: one process, and HAProxy with a replica."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ import pytest
 
 from model_store.names import version_id
 from model_store.store import ModelStore
+from tests.cluster.hosts import Host
 
 pytestmark = pytest.mark.cluster
 
 
-def test_a_cat_is_a_cat_with_full_lineage(cluster: Any, photo: Any) -> None:
-    answer = cluster.detect(photo("cat"))
+def test_a_cat_is_a_cat_with_full_lineage(host: Host, photo: Any) -> None:
+    answer = host.detect(photo("cat"))
     assert answer.status_code == 200
     body = answer.json()
     assert [d["label"] for d in body["detections"]] == ["cat"]
-    model = ModelStore(cluster.settings.models_url).describe(version_id("ssdlite-coco", "1"))
+    model = ModelStore(host.settings.models_url).describe(version_id("ssdlite-coco", "1"))
     assert body["model"] == {
         "name": "ssdlite-coco",
         "version": "1",
@@ -28,12 +29,12 @@ def test_a_cat_is_a_cat_with_full_lineage(cluster: Any, photo: Any) -> None:
     assert set(body["timings_ms"]) == {"queue", "preprocess", "inference", "postprocess"}
 
 
-def test_problems_reach_the_client_through_the_proxy(cluster: Any, photo: Any) -> None:
-    unknown = cluster.detect(photo("cat"), model="no-such-model")
+def test_problems_reach_the_client(host: Host, photo: Any) -> None:
+    unknown = host.detect(photo("cat"), model="no-such-model")
     assert unknown.status_code == 404
     assert "ssdlite-coco" in unknown.json()["detail"]
-    cut_in_header = cluster.detect(photo("cat")[:100])
+    cut_in_header = host.detect(photo("cat")[:100])
     assert cut_in_header.status_code == 400
     assert cut_in_header.headers["content-type"] == "application/problem+json"
-    assert cluster.detect(b"<html>not found</html>").status_code == 415
-    assert cluster.detect(b"\xff\xd8\xff" + bytes(33 * 1024 * 1024)).status_code == 413
+    assert host.detect(b"<html>not found</html>").status_code == 415
+    assert host.detect(b"\xff\xd8\xff" + bytes(33 * 1024 * 1024)).status_code == 413

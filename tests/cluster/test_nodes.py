@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -13,18 +12,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
-from examples.sample_archive import build
+from tests.cluster.hosts import Cluster
 
 pytestmark = pytest.mark.cluster
 RESOURCE = "decoding"
 
 
 @pytest.fixture(scope="module")
-def decoding_node(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def decoding_node(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Its id; a raylet of its own beside the head's, with a custom resource and no replica."""
-    before = set(node_ids(cluster))
+    before = node_ids(cluster)
     ray = Path(sys.executable).with_name("ray")
     place = Path(tempfile.mkdtemp(prefix="rs-node-"))  # its own: nodes unpack code into it
     log = tmp_path_factory.mktemp("node") / "log"
@@ -44,7 +44,7 @@ def decoding_node(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Ite
         )
     try:
         deadline = time.monotonic() + 60
-        while not (new := set(node_ids(cluster)) - before):
+        while not (new := node_ids(cluster) - before):
             assert time.monotonic() < deadline, log.read_text()
             assert node.poll() is None, log.read_text()
             time.sleep(0.5)
@@ -55,41 +55,30 @@ def decoding_node(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Ite
         shutil.rmtree(place, ignore_errors=True)
 
 
-def told(cluster: Any, what: str) -> Any:
-    """Of Ray's state, by a process of its own: Ray reads the token when it is imported, here long ago."""
-    code = (
-        "import json, sys; from ray.util.state import list_actors, list_nodes; "
-        f"print(json.dumps([{what}]))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, cluster.state.dashboard_url],
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    return json.loads(done.stdout.splitlines()[-1])
+def state(cluster: Cluster, what: str) -> list[dict[str, Any]]:
+    """Return `nodes` or `actors`, from Ray's dashboard."""
+    headers = {"authorization": f"Bearer {cluster.settings.ray_token_path.read_text()}"}
+    url = f"{cluster.state.dashboard_url}/api/v0/{what}"
+    answer = httpx2.get(url, params={"limit": 1000}, headers=headers, timeout=60)
+    assert answer.status_code == 200, answer.text
+    return [one for one in answer.json()["data"]["result"]["result"] if one["state"] == "ALIVE"]
 
 
-def node_ids(cluster: Any) -> list[str]:
-    found: list[str] = told(
-        cluster, "n.node_id for n in list_nodes(sys.argv[1]) if n.state == 'ALIVE'"
-    )
-    return found
+def node_ids(cluster: Cluster) -> set[str]:
+    return {node["node_id"] for node in state(cluster, "nodes")}
 
 
-def replica_nodes(cluster: Any) -> set[str]:
-    mine = "a.class_name.startswith('ServeReplica') and a.state == 'ALIVE'"
-    return set(told(cluster, f"a.node_id for a in list_actors(sys.argv[1], limit=1000) if {mine}"))
+def replica_nodes(cluster: Cluster) -> set[str]:
+    actors = state(cluster, "actors")
+    return {a["node_id"] for a in actors if a["class_name"].startswith("ServeReplica")}
 
 
 def test_decoding_is_done_on_other_nodes_than_inference(
-    cluster: Any, decoding_node: str, tmp_path: Path
+    cluster: Cluster, decoding_node: str, catalogued: str
 ) -> None:
-    archive, tables = tmp_path / "cameras", str(tmp_path / "tables")
-    build(archive, 48, seed=11)
-    assert cluster.resight("ingest", str(archive), tables=tables).returncode == 0
-    pace = ("--model", "ssdlite-coco", "--chunk", "4")
-    report = cluster.reprocess(*pace, "--decode-on", RESOURCE, tables=tables)
+    pace = ("--model", "ssdlite-coco", "--chunk", "4", "--latest-per-camera")
+    report = cluster.reprocess(*pace, "--decode-on", RESOURCE, tables=catalogued)
     assert report["stages"]["images_by_node"] == {decoding_node: report["counts"]["requested"]}
-    assert decoding_node not in replica_nodes(cluster)
+    nodes = replica_nodes(cluster)
+    assert nodes
+    assert decoding_node not in nodes

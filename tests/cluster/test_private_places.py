@@ -8,16 +8,17 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
+
+from tests.cluster.hosts import Cluster
 
 pytestmark = pytest.mark.cluster
 ROOT = Path(__file__).resolve().parent.parent.parent
 NOBODY = 65534
 LOOK = """
-import json, sys
+import json, sys, time
 import ray, ray.util
 from ray.job_submission import JobSubmissionClient
 
@@ -34,14 +35,16 @@ for one in ray.util.list_named_actors(all_namespaces=True):
 jobs = JobSubmissionClient()
 job = jobs.submit_job(entrypoint=f'python -c "{PATHS}"', runtime_env={"working_dir": sys.argv[1]})
 while not jobs.get_job_status(job).is_terminal():
-    pass
+    time.sleep(0.1)
 (line,) = [one for one in jobs.get_job_logs(job).splitlines() if one.startswith("PATHS")]
 found["job"] = json.loads(line.partition(" ")[2])
 print(json.dumps(found))
 """
 
 
-def test_no_module_path_of_a_process_is_open_to_another_user(cluster: Any, tmp_path: Path) -> None:
+def test_no_module_path_of_a_process_is_open_to_another_user(
+    cluster: Cluster, tmp_path: Path
+) -> None:
     (tmp_path / "working_dir").mkdir()
     done = subprocess.run(
         [sys.executable, "-c", LOOK, str(tmp_path / "working_dir")],
@@ -58,7 +61,7 @@ def test_no_module_path_of_a_process_is_open_to_another_user(cluster: Any, tmp_p
     assert not opened
 
 
-def test_no_process_starts_in_a_folder_that_is_open_to_another_user(cluster: Any) -> None:
+def test_no_process_starts_in_a_folder_that_is_open_to_another_user(cluster: Cluster) -> None:
     places: set[str] = set()
     for process in psutil.Process(cluster.state.pid).children(recursive=True):
         try:
@@ -71,7 +74,7 @@ def test_no_process_starts_in_a_folder_that_is_open_to_another_user(cluster: Any
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="acts as another user")
-def test_another_user_reaches_neither_the_start_folder_nor_a_socket(cluster: Any) -> None:
+def test_another_user_reaches_neither_the_start_folder_nor_a_socket(cluster: Cluster) -> None:
     folder = Path(cluster.state.temp_dir)
     sockets = [path for path in folder.rglob("*") if path.is_socket()]
     assert any(path.name == "a.sock" for path in sockets)

@@ -3,54 +3,42 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from uuid import uuid4
 
 import boto3
 import pytest
 
-from archive.delta.tables import Tables
-from archive.views.query import query
-from examples.sample_archive import build
+from examples.sample_archive import Summary
 from model_store.names import version_id
 from model_store.storage import Folder
 from model_store.store import ModelStore
+from tests.cluster.hosts import Finished, Host, results_of
+from tests.fixtures_local import MODELS
 
 pytestmark = pytest.mark.cluster
 
 
-@pytest.fixture
-def bucket(s3_endpoint: str) -> str:
-    boto3.client("s3", endpoint_url=s3_endpoint).create_bucket(Bucket="field")
-    return "s3://field"
-
-
 def test_the_job_runs_against_an_s3_archive_and_s3_tables(
-    cluster: Any, bucket: str, tmp_path: Path
+    host: Host, s3_endpoint: str, archive: tuple[Path, Summary], undisturbed: Finished
 ) -> None:
-    local = tmp_path / "cameras"
-    summary = build(local, 32, seed=3)
-    Folder(f"{bucket}/cameras").fs.put(str(local) + "/", "field/cameras/", recursive=True)
-    tables = f"{bucket}/tables"
+    local, summary = archive
+    bucket = f"field-{uuid4().hex}"
+    boto3.client("s3", endpoint_url=s3_endpoint).create_bucket(Bucket=bucket)
+    url, tables = f"s3://{bucket}/cameras", f"s3://{bucket}/tables"
+    Folder(url).fs.put(f"{local}/", f"{bucket}/cameras/", recursive=True)
 
-    ingested = cluster.resight("ingest", f"{bucket}/cameras", tables=tables)
-    assert ingested.returncode == 0, ingested.stderr
-    report = cluster.reprocess("--model", "ssdlite-coco", "--chunk", "8", tables=tables)
+    host.done("ingest", url, tables=tables)
+    report = host.reprocess("--model", "ssdlite-coco", "--chunk", "8", tables=tables)
     assert report["counts"]["requested"] == summary.unique_files
     assert report["counts"]["failed"] == len(summary.expected_failures)
-    assert cluster.reprocess("--model", "ssdlite-coco", tables=tables)["counts"]["reused"] == (
-        summary.unique_files
-    )
-
-    here = str(tmp_path / "tables")
-    assert cluster.resight("ingest", str(local), tables=here).returncode == 0
-    cluster.reprocess("--model", "ssdlite-coco", tables=here)
-    sql = "select media_sha256, status, detections from all_results order by media_sha256"
-    assert query(Tables(tables), sql).to_pylist() == query(Tables(here), sql).to_pylist()
+    again = host.reprocess("--model", "ssdlite-coco", tables=tables)
+    assert again["counts"]["reused"] == summary.unique_files
+    assert results_of(tables) == results_of(undisturbed.tables)
 
 
-def test_a_model_store_on_s3_serves_the_same_bytes(cluster: Any, s3_endpoint: str) -> None:
+def test_a_model_store_on_s3_serves_the_same_bytes(s3_endpoint: str) -> None:
     boto3.client("s3", endpoint_url=s3_endpoint).create_bucket(Bucket="models")
-    here, there = ModelStore(cluster.settings.models_url), ModelStore("s3://models/store")
+    here, there = ModelStore(str(MODELS)), ModelStore("s3://models/store")
     version = version_id("ssdlite-coco", "1")
     found = here.verify(version)
     there.publish(version, {name: here.read_file(found, name) for name in found.digests})
