@@ -1,14 +1,13 @@
 """Another application on a real cluster: a second pool, replicas that come with the load, tokens.
 
-It is deployed over the usual one and taken back at the end; replicas are replaced both times.
+It is deployed over the usual one and stays, so these tests are the last ones (conftest.py).
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +16,25 @@ import pytest
 import yaml
 
 from model_store.store import ModelStore
+from serve.settings import Settings
+from tests.cluster.hosts import Cluster, Host, OneProcess, places_of, wait_for
 from tests.cluster.load import Load
+from tests.fixtures_local import PHOTOS, ROOT, copy_of_models
+from tests.support.own_server import OwnServer
 
 pytestmark = pytest.mark.cluster
-ROOT = Path(__file__).resolve().parents[2]
 NAME = "pooled"
 
 
 @pytest.fixture(scope="module")
-def pooled(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def pooled(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Cluster:
     """With a pool `small`, in which `pooled` (the shipped weights) lives, and up to two replicas in `default`."""
     config = yaml.safe_load((ROOT / "serve" / "app.yaml").read_text())
     (detect,) = [one for one in config["applications"] if one["name"] == "detect"]
     detect["args"] |= {
         "pools": {"small": {"workers": 1, "num_cpus": 0.3}},
         "max_replicas": 2,
-        "target_ongoing": 2,
+        "target_ongoing": 0.2,
     }
     app = tmp_path_factory.mktemp("app") / "app.yaml"
     app.write_text(yaml.safe_dump(config))
@@ -40,31 +42,25 @@ def pooled(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[A
     for version in ("1", "2"):
         shutil.copytree(models / "ssdlite-coco" / "1", models / NAME / version)
     (models / NAME / "deployment.json").write_text(json.dumps({"*": {"pool": "small"}}))
-    port = str(cluster.state.http_port)
-    cat = (ROOT / "examples" / "photos" / "cat.jpg").read_bytes()
+    cat = (PHOTOS / "cat.jpg").read_bytes()
     with Load(cluster.url, cat, "ssdlite-coco", clients=2, pause_s=0.05) as load:
-        done = cluster.resight("up", "--port", port, RESIGHT_APP=str(app))
-    assert done.returncode == 0, done.stderr
+        cluster.done("up", "--port", str(cluster.state.http_port), RESIGHT_APP=str(app))
     assert set(load.statuses) == {200}, (
         "replicas drain before they go, and wait until they can answer"
     )
-    yield cluster
-    for name in ("tokens.json", "tokens.made"):  # open again for the tests that come after
-        (cluster.settings.home_path / name).unlink(missing_ok=True)
-    shutil.rmtree(models / NAME)  # first: 'up' fails where a model wants a pool that there is not
-    done = cluster.resight("up", "--port", port)
-    assert done.returncode == 0, done.stderr
+    cluster.done("models", "promote", f"{NAME}@1")
+    return cluster
 
 
-def answered(cluster: Any, photo: Any) -> Any:
+def answered(cluster: Cluster, photo: Any) -> Any:
     answer = cluster.detect(photo("cat"), NAME)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
 
-def test_a_model_of_another_pool_is_promoted_and_answered_there(pooled: Any, photo: Any) -> None:
-    done = pooled.resight("models", "promote", f"{NAME}@1")
-    assert done.returncode == 0, done.stderr
+def test_a_model_of_another_pool_is_promoted_and_answered_there(
+    pooled: Cluster, photo: Any
+) -> None:
     found = answered(pooled, photo)
     assert found["detections"] == pooled.detect(photo("cat")).json()["detections"]
     assert found["model"]["version"] == "1"
@@ -74,7 +70,7 @@ def test_a_model_of_another_pool_is_promoted_and_answered_there(pooled: Any, pho
     assert answered(pooled, photo)["model"]["version"] == "1"
 
 
-def test_only_the_replicas_of_its_pool_hold_it(pooled: Any, photo: Any) -> None:
+def test_only_the_replicas_of_its_pool_hold_it(pooled: Cluster, photo: Any) -> None:
     answered(pooled, photo)
     there = replicas(pooled, NAME)
     assert len(there) == 1
@@ -83,12 +79,9 @@ def test_only_the_replicas_of_its_pool_hold_it(pooled: Any, photo: Any) -> None:
     assert {f"{NAME}@1", "ssdlite-coco@1"} <= set(ready["loaded"])
 
 
-def test_a_run_streams_through_the_pool(pooled: Any, tmp_path: Path) -> None:
-    archive = tmp_path / "archive"
-    shutil.copytree(ROOT / "examples" / "photos", archive)
+def test_a_run_streams_through_the_pool(pooled: Cluster, tmp_path: Path) -> None:
     tables = str(tmp_path / "tables")
-    done = pooled.resight("ingest", str(archive), tables=tables)
-    assert done.returncode == 0, done.stderr
+    pooled.done("ingest", str(PHOTOS), tables=tables)
     report = pooled.reprocess("--model", f"{NAME}@1", tables=tables)
     counts = report["counts"]
     assert counts["ok"] + counts["empty"] == counts["requested"] > 0
@@ -97,7 +90,9 @@ def test_a_run_streams_through_the_pool(pooled: Any, tmp_path: Path) -> None:
     assert any(f'model="{NAME}"' in line for line in counted), counted
 
 
-def test_a_pool_that_there_is_not_refuses_promotions_with_its_name(pooled: Any, photo: Any) -> None:
+def test_a_pool_that_there_is_not_refuses_promotions_with_its_name(
+    pooled: Cluster, photo: Any
+) -> None:
     store = ModelStore(pooled.settings.models_url)
     place = f"{NAME}/deployment.json"
     before = store.folder.read(place)
@@ -108,32 +103,25 @@ def test_a_pool_that_there_is_not_refuses_promotions_with_its_name(pooled: Any, 
         assert "requires the pool 'tpu'" in done.stderr
     finally:
         store.folder.write(place, before)
-    wait_until(lambda: bool(pooled.detect(photo("cat"), NAME).status_code == 200), 30)
+    wait_for(lambda: bool(pooled.detect(photo("cat"), NAME).status_code == 200))
 
 
-def wait_until(true: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come true"
-        time.sleep(0.5)
-
-
-def replicas(cluster: Any, model: str) -> set[str]:
+def replicas(cluster: Cluster, model: str) -> set[str]:
     text = httpx2.get(f"{cluster.url}/metrics", timeout=30).text
     held = [line for line in text.splitlines() if line.startswith("resight_loaded_versions{")]
     mine = [line for line in held if f'model="{model}"' in line]
     return {line.partition('replica="')[2].partition('"')[0] for line in mine}
 
 
-def test_replicas_come_with_the_load_and_no_request_is_lost(pooled: Any, photo: Any) -> None:
-    with Load(pooled.url, photo("cat"), "ssdlite-coco", clients=8) as load:
-        wait_until(lambda: len(replicas(pooled, "ssdlite-coco")) == 2, 180)
-        enough = len(load.statuses) + 100
-        wait_until(lambda: len(load.statuses) > enough, 60)
+def test_replicas_come_with_the_load_and_no_request_is_lost(pooled: Cluster, photo: Any) -> None:
+    with Load(pooled.url, photo("cat"), "ssdlite-coco", clients=3, pause_s=0.1) as load:
+        wait_for(lambda: len(replicas(pooled, "ssdlite-coco")) == 2, 180)
+        enough = len(load.statuses) + 50
+        wait_for(lambda: len(load.statuses) > enough, 60)
     assert set(load.statuses) == {200}
 
 
-def test_a_form_is_answered_in_order_by_both_pools(pooled: Any, photo: Any) -> None:
+def test_a_form_is_answered_in_order_by_both_pools(pooled: Cluster, photo: Any) -> None:
     files = [("image", ("a.jpg", photo("cat"))), ("image", ("b.txt", b"no image"))]
     for model in ("ssdlite-coco", NAME):
         query = {"model": model}
@@ -142,23 +130,36 @@ def test_a_form_is_answered_in_order_by_both_pools(pooled: Any, photo: Any) -> N
         assert found == [("a.jpg", 200), ("b.txt", 415)]
 
 
-def test_tokens_come_and_go_under_load(pooled: Any, photo: Any) -> None:
-    """The last one here: from now on nobody gets in without a token."""
-    with Load(pooled.url, photo("cat"), NAME, clients=2, pause_s=0.05) as load:
-        wait_until(lambda: len(load.statuses) > 5, 60)
-        done = pooled.resight("tokens", "add", "camera", "--scope", "detect", "--format", "json")
-        assert done.returncode == 0, done.stderr
-        wait_until(lambda: load.statuses[-5:] == [401] * 5, 30)
+@pytest.fixture(params=["one_process", "pooled"])
+def closing(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Host]:
+    """A host that may require tokens from now on: a process of its own, or the cluster after all other tests."""
+    if request.param == "pooled":
+        yield request.getfixturevalue("pooled")
+        return
+    home = tmp_path_factory.mktemp("closing")
+    models = str(copy_of_models(home))
+    settings = Settings(home=str(home), models=models, tables=str(home / "tables"))
+    with OwnServer(home / "serve.log", places_of(settings)) as server:
+        yield OneProcess(settings, server)
+
+
+def test_tokens_come_and_go_under_load(closing: Host, photo: Any) -> None:
+    with Load(closing.url, photo("cat"), "motion", clients=2, pause_s=0.05) as load:
+        wait_for(lambda: len(load.statuses) > 5)
+        added = closing.done("tokens", "add", "camera", "--scope", "detect", "--format", "json")
+        wait_for(lambda: load.statuses[-5:] == [401] * 5)
         assert set(load.statuses) == {200, 401}
-        load.token = json.loads(done.stdout)["token"]
-        wait_until(lambda: load.statuses[-5:] == [200] * 5, 30)
+        load.token = json.loads(added)["token"]
+        wait_for(lambda: load.statuses[-5:] == [200] * 5)
 
         def reload() -> int:
             headers = {"authorization": f"Bearer {load.token}"}
-            url = f"{pooled.url}/v1/models/reload"
+            url = f"{closing.url}/v1/models/reload"
             return httpx2.post(url, headers=headers, timeout=30).status_code
 
-        wait_until(lambda: reload() == 403, 30)  # each replica reads the file for itself
-        assert pooled.resight("tokens", "revoke", "camera").returncode == 0
-        wait_until(lambda: load.statuses[-5:] == [401] * 5, 30)
+        wait_for(lambda: reload() == 403)  # each replica reads the file for itself
+        closing.done("tokens", "revoke", "camera")
+        wait_for(lambda: load.statuses[-5:] == [401] * 5)
         assert set(load.statuses) == {200, 401}
