@@ -321,8 +321,7 @@ def test_a_canary_gets_its_share_and_one_image_always_the_same(
 ) -> None:
     done = host.resight("models", "canary", f"{NAME}@2", "50")
     assert done.returncode == 0, done.stderr
-    names = ("cat", "person", "moose", "crocodile", "panda")
-    bodies = [photo(name) + bytes([i]) for name in names for i in range(6)]  # bytes after the image
+    bodies = [photo("cat") + bytes([i]) for i in range(30)]  # a byte after the image
     versions = [host.detect(body, NAME).json()["model"]["version"] for body in bodies]
     assert 5 < versions.count("2") < 25
     again = [host.detect(body, NAME).json()["model"]["version"] for body in bodies]
