@@ -54,7 +54,9 @@ async def serve(
         try:
             await host.start()
             gc.freeze()  # as a replica of a cluster does
-            server = _Server(_config(_together(host.application(), runs), address))
+            server = _Server(
+                _config(cancelled_with_client(_together(host.application(), runs)), address)
+            )
             for received in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(received, setattr, server, "should_exit", True)
             ready(host)
@@ -110,6 +112,51 @@ def _config(application: Asgi, address: tuple[str, int]) -> uvicorn.Config:
         timeout_keep_alive=IDLE_S,
         timeout_graceful_shutdown=END_S,
     )
+
+
+def cancelled_with_client(app: Asgi) -> Asgi:
+    """Return the application, with requests that are cancelled if their client disconnects, as in a cluster.
+
+    Without it, the images of clients that do not wait any more would occupy the queue.
+    """
+
+    async def application(
+        scope: MutableMapping[str, Any], receive: Callable[..., Any], send: Callable[..., Any]
+    ) -> None:
+        request: Any = asyncio.current_task()
+        gone, answered, watcher = asyncio.Event(), False, None
+
+        async def watch() -> None:
+            await receive()  # after the body: returns once the client is gone, or has its answer
+            gone.set()
+            if not answered:
+                request.cancel()
+
+        async def received() -> Any:
+            nonlocal watcher
+            if watcher is not None:
+                await gone.wait()
+                return {"type": "http.disconnect"}
+            message = await receive()
+            if message["type"] == "http.request" and not message.get("more_body"):
+                watcher = asyncio.create_task(watch())
+            return message
+
+        async def sent(message: MutableMapping[str, Any]) -> None:
+            nonlocal answered
+            answered = message["type"] == "http.response.body" and not message.get("more_body")
+            await send(message)
+
+        try:
+            await app(scope, received, sent)
+        except asyncio.CancelledError:
+            if not gone.is_set():
+                raise
+        finally:
+            if watcher is not None:
+                watcher.cancel()
+
+    return application
 
 
 def _together(detect: Asgi, runs: Asgi) -> Asgi:

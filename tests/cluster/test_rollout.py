@@ -389,7 +389,6 @@ def require_that_rays_helpers_wait_for_replicas(host: Host) -> None:
                 assert os.sched_getscheduler(process.pid) == policy, process.cmdline()
 
 
-@ON_CLUSTER
 def test_clients_that_go_away_are_not_worked_for(host: Host, store: ModelStore, photo: Any) -> None:
     body = photo("person")
     head = (
