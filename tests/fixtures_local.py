@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,13 +21,18 @@ from archive.delta.tables import Tables
 from archive.schemas import RESULTS
 from model_store.adding.add import add_version
 from model_store.names import VersionId, version_id
-from model_store.store import ModelInfo, ModelStore
+from model_store.store import ModelInfo, ModelStore, ModelVersion
 from tests.graphs import endless
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ROOT / "examples" / "models"
 PHOTOS = ROOT / "examples" / "photos"
 MOTION = {"runtime": {"kind": "motion"}, "decoder": "blobs", "labels": ["blob"]}
+SMALL = {
+    "runtime": {"kind": "motion", "background_sigma_px": 6},
+    "preprocess": {"resize": "stretch", "side_px": 64},
+}
+"""A hundredth of the work of the defaults per image."""
 
 
 def photo(name: str) -> bytes:
@@ -40,10 +47,7 @@ def motion_store(place: Path, *versions: str, alias: str | None = "1") -> ModelS
     """A store with versions of a model `blobs` that needs no weights and loads in milliseconds."""
     store = ModelStore(str(place))
     for version in versions:
-        preprocess = {"resize": "stretch", "side_px": 64}
-        add_version(
-            store, version_id("blobs", version), None, {**MOTION, "preprocess": preprocess}, {}
-        )
+        publish_blobs(store, version, **SMALL)
     if alias in versions:
         store.set_alias("blobs", "production", alias)
     return store
@@ -56,6 +60,25 @@ def add_hanging(store: ModelStore) -> VersionId:
     files = {name: shipped.read_file(about, name) for name in about.digests}
     store.publish(version_id("hanging", "1"), files | {"model.onnx": endless()})
     return version_id("hanging", "1")
+
+
+def publish_blobs(store: ModelStore, version: str, **config: Any) -> ModelVersion:
+    return store.publish(version_id("blobs", version), added_files(None, {**MOTION, **config}))
+
+
+def added_files(weights: bytes | None, config: Mapping[str, Any]) -> dict[str, bytes]:
+    """Files of a version with these weights, with a small probe; equal ones are added once in a process."""
+    return _added_files(weights, json.dumps(config))
+
+
+@functools.cache
+def _added_files(weights: bytes | None, config: str) -> dict[str, bytes]:
+    scene = np.full((48, 64, 3), 90, np.uint8)
+    scene[16:32, 20:44] = 200, 60, 30
+    with tempfile.TemporaryDirectory() as place:
+        store, probe = ModelStore(place), {"probe/scene.png": encoded(scene, "PNG")}
+        added = add_version(store, version_id("m", "1"), weights, json.loads(config), probe)
+        return store.read_files(added)
 
 
 def jpeg(

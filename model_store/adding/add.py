@@ -5,6 +5,7 @@ weights file (or none, for runtime motion) + config overrides + probe images -> 
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -136,6 +137,7 @@ def _readme(known: Recognised) -> bytes:
     return f"Added with 'resight models add'.\n{lines and chr(10)}{lines}".encode()
 
 
+@functools.cache
 def synthetic_scene() -> bytes:
     """Return a PNG (480, 640) with shapes on noise: better than no probe, worse than a real photograph."""
     scene = np.random.default_rng(0).integers(90, 140, (480, 640, 3), dtype=np.uint8)

@@ -17,11 +17,9 @@ from archive.delta.tables import Tables
 from archive.schemas import MEDIA
 from batch.pipeline import stage_start
 from cli.main import main
-from model_store.adding.add import add_version
-from model_store.names import version_id
 from model_store.store import ModelStore
 from tests.cli.ran import START, ran
-from tests.fixtures_local import MOTION
+from tests.fixtures_local import publish_blobs
 
 Resight = Callable[..., "Done"]
 
@@ -90,8 +88,7 @@ def store(home: Path) -> ModelStore:
     made = ModelStore(str(home / "models"))
     for version, side_px in (("1", 64), ("2", 96)):
         preprocess = {"resize": "stretch", "side_px": side_px}
-        config = {**MOTION, "preprocess": preprocess, "thresholds": {"default": 0.5}}
-        add_version(made, version_id("blobs", version), None, config, {})
+        publish_blobs(made, version, preprocess=preprocess, thresholds={"default": 0.5})
     made.set_alias("blobs", "production", "2")
     return made
 

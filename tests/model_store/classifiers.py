@@ -12,7 +12,7 @@ from model_store.classifier import Classifier
 from model_store.load import load_classifier
 from model_store.names import VersionId, version_id
 from model_store.store import ModelStore
-from tests.fixtures_local import photo
+from tests.fixtures_local import added_files, photo
 from tests.graphs import mean_colours
 
 LABELS = ("red", "green", "blue", "grey")
@@ -32,8 +32,7 @@ def colour_store(place: Path, *versions: str, **more: Any) -> ModelStore:
     """Return a store with versions of the classifier `colours`."""
     store = ModelStore(str(place))
     for version in versions or ("1",):
-        files = {"probe/cat.jpg": photo("cat")}
-        add_version(store, version_id("colours", version), colours(**more), PLAIN, files)
+        store.publish(version_id("colours", version), added_files(colours(**more), PLAIN))
     return store
 
 

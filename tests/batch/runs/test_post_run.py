@@ -17,11 +17,10 @@ from batch.runs.post_run import afterwards, extrapolated, seal_what_is_there
 from batch.runs.record import RunLog, State
 from batch.runs.scope import Scope
 from batch.runs.spec import RunSpec
-from model_store.adding.add import add_version
 from model_store.names import version_id
 from model_store.store import ModelStore
 from tests.batch.schedule.test_archive_state import publish
-from tests.fixtures_local import MOTION, motion_store, put_results, result_rows
+from tests.fixtures_local import motion_store, publish_blobs, put_results, result_rows
 
 SPEC = RunSpec(run_id="r", model="blobs@1")
 IMAGES = [f"{i:02}" for i in range(40)]
@@ -32,8 +31,7 @@ BLOB |= {"x1_px": 1.0, "y1_px": 1.0, "x2_px": 9.0, "y2_px": 9.0}
 @pytest.fixture
 def store(tmp_path: Path) -> ModelStore:
     found = motion_store(tmp_path / "models", "1")
-    other = {**MOTION, "preprocess": {"resize": "stretch", "side_px": 32}}
-    add_version(found, version_id("blobs", "2"), None, other, {})
+    publish_blobs(found, "2", preprocess={"resize": "stretch", "side_px": 32})
     return found
 
 

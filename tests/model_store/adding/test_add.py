@@ -118,7 +118,7 @@ def test_a_version_is_added_once(store: ModelStore) -> None:
 
 
 def test_the_synthetic_scene_is_the_same_each_time() -> None:
-    assert synthetic_scene() == synthetic_scene()
+    assert synthetic_scene.__wrapped__() == synthetic_scene()
     assert decode(synthetic_scene()).pixels.shape == (480, 640, 3)
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import boto3
 import pytest
 
-from model_store.adding.add import add_version
 from model_store.config import Batch
 from model_store.deployment import own_entry, read_deployment, write_entry
 from model_store.errors import (
@@ -25,7 +24,7 @@ from model_store.store import ModelStore
 from serve.settings import DetectArgs
 from serve.tune.apply import apply_best, undo
 from serve.tune.results import TuningResult
-from tests.fixtures_local import MOTION, motion_store
+from tests.fixtures_local import motion_store, publish_blobs
 from tests.serve.tune.performance import NOW, at, measured, result
 
 OTHERS = {"*": {"pool": "default", "batch": {"max": 3}}, "2": {"batch": {"max": 16, "wait_ms": 7}}}
@@ -49,7 +48,7 @@ def store_of(url: str) -> ModelStore:
         return motion_store(Path(url), "1", "2")
     store = ModelStore(url)
     for version in ("1", "2"):
-        add_version(store, version_id("blobs", version), None, MOTION, {})
+        publish_blobs(store, version)
     return store
 
 
