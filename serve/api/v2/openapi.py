@@ -13,8 +13,10 @@ from serve.api.v2.schemas import ErrorBody, RequestObject, schema_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+# schemas, not `model`: FastAPI would build a validator for each status of each route, which is most of its start
+_ERROR: dict[str, Any] = {"application/json": {"schema": ErrorBody.model_json_schema()}}
 ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorBody, "description": text}
+    status: {"description": text, "content": _ERROR}
     for status, text in {
         400: "the request cannot be understood, or an image in it is damaged",
         401: "a bearer token is required",

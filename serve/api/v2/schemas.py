@@ -9,6 +9,7 @@ change the answer.
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic_core
@@ -205,6 +206,7 @@ def _require_modest(text: bytes) -> None:
         raise BadRequest(f"the JSON has {values} values, the limit is {MAX_VALUES}: {IN_BINARY}")
 
 
+@functools.cache
 def schema_of(kind: type[RequestObject]) -> dict[str, Any]:
     """Return the JSON schema without references, for request bodies that FastAPI does not read."""
     whole = kind.model_json_schema()

@@ -19,8 +19,7 @@ from model_store.errors import BadRequest, ImageUnreadable, ModelNotReady
 from model_store.images.crops import crop
 from model_store.images.decode import decode
 from model_store.names import VersionId
-from serve.api.app import build_http_api
-from serve.auth.guard import Access, scope_of
+from serve.auth.guard import scope_of
 from serve.auth.scopes import TokenScope
 from serve.inference.chunks import Chunk, LogitsAnswer, pack_logits
 from serve.inference.engine import Engine
@@ -29,6 +28,7 @@ from serve.settings import DetectArgs, Limits
 from tests.fixtures_local import encoded, model_info, motion_store, photo
 from tests.model_store.classifiers import LABELS, SIDE_PX, WEIGHT, colour_store
 from tests.serve.api.v2.test_inference import of_images, of_tensor
+from tests.serve.http_client import client, problem_of
 
 CAT, MOOSE = photo("cat"), photo("moose")
 RED = encoded(np.full((30, 40, 3), (250, 10, 10), np.uint8), "PNG")
@@ -53,22 +53,11 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
     engine.stop()
 
 
-def client(engine: Engine, token: str = "") -> httpx2.AsyncClient:
-    transport = httpx2.ASGITransport(build_http_api(engine, Access(token)))
-    return httpx2.AsyncClient(transport=transport, base_url="http://resight")
-
-
 async def classify(
     engine: Engine, body: Any, model: str = "colours", **query: Any
 ) -> httpx2.Response:
     async with client(engine) as api:
         return await api.post("/v1/classify", content=body, params={"model": model, **query})
-
-
-def problem_of(answer: httpx2.Response, status: int) -> str:
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    return str(answer.json()["detail"])
 
 
 async def chunk_of(engine: Engine, model: str, *bodies: bytes) -> Chunk:

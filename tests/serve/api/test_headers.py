@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 
-from serve.api.app import build_http_api
 from serve.inference.engine import Engine
 from serve.settings import DetectArgs
 from tests.fixtures_local import MODELS, photo
+from tests.serve.http_client import client
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def engine() -> Iterator[Engine]:
     engine = Engine(DetectArgs(models=str(MODELS), workers=1))
     yield engine
@@ -21,10 +21,9 @@ def engine() -> Iterator[Engine]:
 
 
 async def post(engine: Engine, **headers: str) -> httpx2.Response:
-    transport = httpx2.ASGITransport(build_http_api(engine))
-    async with httpx2.AsyncClient(transport=transport, base_url="http://replica") as client:
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return await client.post("/v1/detect?model=motion@1", content=photo("cat"), headers=named)
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    async with client(engine) as api:
+        return await api.post("/v1/detect?model=motion@1", content=photo("cat"), headers=named)
 
 
 async def test_an_answer_carries_the_sender_s_id_or_a_new_one(engine: Engine) -> None:
@@ -40,10 +39,12 @@ async def test_what_can_be_done_in_time_is_done(engine: Engine) -> None:
     assert (await post(engine, x_request_timeout_ms="60000")).status_code == 200
 
 
-async def test_a_deadline_that_has_passed_costs_no_inference(engine: Engine) -> None:
+async def test_a_deadline_that_has_passed_costs_no_inference(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await engine.resolver.get("motion@1")
     ran: list[object] = []
-    engine.batcher._ran = lambda key, size: ran.append(size)
+    monkeypatch.setattr(engine.batcher, "_ran", lambda key, size: ran.append(size))
     answer = await engine_detect_late(engine)
     assert answer == "DeadlinePassed"
     assert ran == []
