@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,21 @@ def pytest_collection() -> Generator[None, object, object]:
     gc.freeze()
     gc.enable()
     return collected
+
+
+def pytest_itemcollected(item: Any) -> None:
+    """Add the operation to the id of a test by schemathesis, which has it in its name only."""
+    operation = getattr(item, "operation_label", None)
+    if operation and item.id.params is None:
+        item._id = item.id.with_params(operation)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Require different ids: of tests with one id, xdist runs one and drops the others."""
+    ids = Counter(item.nodeid for item in items)
+    twice = [name for name, count in ids.items() if count > 1]
+    if twice:
+        raise pytest.UsageError(f"several tests have the id {twice[0]}")
 
 
 def pytest_unconfigure() -> None:

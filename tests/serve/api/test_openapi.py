@@ -36,6 +36,7 @@ EXAMPLES = settings(
     suppress_health_check=list(HealthCheck),
 )
 CONFIG: dict[str, Any] = {
+    "request-timeout": 120,  # a busy machine must fail no test
     "headers": {"Authorization": f"Bearer {TOKEN}"},
     "auth": {"openapi": {"bearer": {"bearer": TOKEN}}},
     "operations": [
