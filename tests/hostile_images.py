@@ -11,6 +11,7 @@ Expectations:
 import random
 import struct
 import zlib
+from functools import cache
 
 import numpy as np
 from PIL import Image
@@ -164,6 +165,7 @@ def _all() -> Bodies:
     return {**jpegs(), **_pngs(), **_tiffs(), **_others()}
 
 
+@cache
 def hostile_bodies() -> dict[str, bytes]:
     """Every body by name."""
     return {name: body for name, (_, body) in _all().items()}
