@@ -59,12 +59,15 @@ def withhold(
 
     With `believe`, only files behind unreadable gaps are withheld.
     """
+    sql.execute(WITHHELD)
+    sql.execute(_ABSENT)
+    if not sql.execute("from absent limit 1").fetchall():
+        return {}
     utf8 = [gap for gap in gaps if is_utf8(gap.path)]
     columns = {"path": [g.path for g in utf8], "readable": [g.error is None for g in utf8]}
     schema = pa.schema([("path", pa.string()), ("readable", pa.bool_())])
     sql.register("found_gaps", pa.table(columns, schema=schema))
-    sql.execute(WITHHELD)
-    for statement in (_ABSENT, _BEHIND, _UNREADABLE, _DECIDED):
+    for statement in (_BEHIND, _UNREADABLE, _DECIDED):
         sql.execute(statement)
     if not believe:
         sql.execute(_MOVED)
