@@ -57,10 +57,13 @@ def relation(sql: duckdb.DuckDBPyConnection, name: str) -> list[tuple[Any, ...]]
     return [(event_id, n, most or {}, *more) for event_id, n, most, *more in rows]
 
 
-def connected(world: World, patch: pytest.MonkeyPatch, **view: Any) -> duckdb.DuckDBPyConnection:
+def connected(
+    world: World, patch: pytest.MonkeyPatch, statement: str = "", **view: Any
+) -> duckdb.DuckDBPyConnection:
     for module in (archive.views.query, archive.annotations.layers):
         patch.setattr(module, "dataset", Memory.of)
-    return connect(Memory("/nowhere/tables", as_tables(world)), view_of(world, **view))  # type: ignore[arg-type]
+    tables: Any = Memory("/nowhere/tables", as_tables(world))
+    return connect(tables, view_of(world, **view), statement=statement)
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
@@ -89,8 +92,9 @@ def ask(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[Any, ...]]]
     def run(
         world: World, columns: str = "rank, label, score", of: str = "detections", **view: Any
     ) -> list[tuple[Any, ...]]:
-        with connected(world, monkeypatch, **view) as sql:
-            rows = sql.sql(f"select {columns} from {of} order by all").fetchall()
+        statement = f"select {columns} from {of} order by all"
+        with connected(world, monkeypatch, statement, **view) as sql:
+            rows = sql.sql(statement).fetchall()
         return [
             tuple(round(one, 4) if isinstance(one, float) else one for one in row) for row in rows
         ]
