@@ -377,10 +377,11 @@ def test_a_killed_replica_costs_its_clients_a_retry_and_its_successor_serves_the
 
 def require_that_rays_helpers_wait_for_replicas(host: Host) -> None:
     """Also for a replica that Ray has started again, of which the raylet that waits is the parent."""
-    first = ("ServeReplica:detect:Detector", "haproxy", "HAProxyManager")
+    ours = os.sched_getscheduler(0)  # that of whoever starts a cluster
     for policy, names in (
-        (os.SCHED_OTHER, first),
-        (os.SCHED_BATCH, ("gcs_server", "raylet/raylet")),
+        (os.SCHED_OTHER, ["ServeReplica:detect:Detector"]),
+        (ours, ["haproxy", "HAProxyManager"]),
+        (os.SCHED_BATCH, ["gcs_server", "raylet/raylet"]),
     ):
         for name in names:
             processes = host.processes(name)
