@@ -72,7 +72,7 @@ def test_thresholds_are_compared_in_one_place_only() -> None:
     for user in (
         "cli/detect.py",
         "serve/models/shadow.py",
-        "serve/api/schemas.py",
+        "serve/api/answers.py",
         "serve/observability/metrics.py",
     ):
         assert "shown(" in (ROOT / user).read_text()
