@@ -1,10 +1,11 @@
-"""End a process without unloading its modules."""
+"""End a process without unloading its modules; describe how another one ended."""
 
 from __future__ import annotations
 
 import atexit
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Generator
 
@@ -27,3 +28,8 @@ def final_exit() -> Generator[None]:
             with contextlib.suppress(OSError):
                 stream.flush()
         os._exit(end.code or 0)
+
+
+def ended_by(code: int) -> str:
+    """Return the name of the signal that ended a process, or its exit code in words. `code` is negative for signals."""
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"

@@ -16,6 +16,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
 
+from model_store.process_exit import ended_by
+
 T = TypeVar("T")
 E = TypeVar("E", bound=BaseException)
 ATTEMPTS = 2
@@ -67,8 +69,7 @@ class _Child:
     def end(self) -> str:
         self._pipe.close()
         self._process.join()
-        code = self._process.exitcode or 0
-        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return ended_by(self._process.exitcode or 0)
 
 
 def _work(pipe: Connection, function: Callable[..., Any]) -> None:

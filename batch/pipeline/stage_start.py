@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import send_handle
-from signal import Signals
 from typing import TYPE_CHECKING, Any
+
+from model_store.process_exit import ended_by
 
 if TYPE_CHECKING:
     from batch.pipeline.stage import Stage
@@ -50,8 +51,7 @@ class StartedProcess:
     def end(self) -> str:
         """Close the pipe, at which the process ends, and return how it ended."""
         self.pipe.close()
-        code = self.process.wait()
-        return Signals(-code).name if code < 0 else f"exit code {code}"
+        return ended_by(self.process.wait())
 
 
 _ahead: list[StartedProcess] = []

@@ -26,6 +26,7 @@ import psutil
 from model_store.errors import ModelRefused
 from model_store.machine import free_memory_bytes
 from model_store.names import parse_version
+from model_store.process_exit import ended_by
 from serve.inference.os_priority import lower_process_priority
 from serve.rollout.proof import prove
 
@@ -64,8 +65,7 @@ def _in_a_child(request: dict[str, Any]) -> dict[str, Any]:
     _, status = os.waitpid(child, 0)
     if answer and status == 0:
         return dict(json.loads(answer))
-    code = os.waitstatus_to_exitcode(status)
-    return {"ended": signal.Signals(-code).name if code < 0 else f"exit code {code}"}
+    return {"ended": ended_by(os.waitstatus_to_exitcode(status))}
 
 
 def _prove_and_end(request: dict[str, Any], writes: int) -> None:
