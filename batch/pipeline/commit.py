@@ -108,11 +108,10 @@ class Committer:
     def add(self, rows: pa.Table) -> None:
         """Buffer rows of the table with the column `replaces`. Raises TableConflict if all retries of a commit fail."""
         self._buffer.append(rows)
-        if time.monotonic() - self._last_s >= self._spec.commit_s:
-            self.flush()
+        self.tick()
 
     def tick(self) -> None:
-        """Commit what is buffered if it is due; to be called while nothing arrives."""
+        """Commit what is buffered if it is due; to be called also while nothing arrives."""
         if time.monotonic() - self._last_s >= self._spec.commit_s:
             self.flush()
 
