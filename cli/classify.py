@@ -42,7 +42,7 @@ def classify(
     """
     require_model(spec)
     settings = Settings()
-    if not dry_run:
+    if follow and not dry_run:
         prepare_here(spec, settings, here)
     tables, store = Tables(settings.mounted_tables_url), ModelStore(settings.models_url)
     if dry_run:

@@ -75,7 +75,7 @@ def interruptible(words: Callable[[], str] = lambda: NOTHING) -> Iterator[None]:
 
 
 def prepare_here(spec: PassSpec, settings: Settings, here: bool) -> None:
-    """Start a process for a run on this machine, which loads the model while the command imports and plans."""
+    """Start a process for a followed run on this machine, which loads the model while the command imports and plans."""
     if here or not has_cluster(settings):
         start_ahead(*([settings.models_url, spec.model] if spec.model else []))
         import_arrow_alone()

@@ -80,7 +80,7 @@ def reprocess(
     settings = Settings()
     if archive:
         spec = _within(spec, archive)
-    if not (needed or dry_run):
+    if follow and not (needed or dry_run):
         prepare_here(spec, settings, here)
     tables, store = Tables(settings.mounted_tables_url), ModelStore(settings.models_url)
     if needed:
@@ -146,7 +146,8 @@ def _if_needed(
         model = str(due.model.id)
         changed = {"model": model, "scope": due.scope, "run_id": due.run_id}
         spec = spec.model_copy(update=changed)
-        prepare_here(spec, settings, here)
+        if follow:
+            prepare_here(spec, settings, here)
         facts |= run_to_end(spec, settings, tables, store, follow, fmt, here)
     if due.publish:
         with recorded_publication(tables, due):
