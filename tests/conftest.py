@@ -1,4 +1,4 @@
-"""What all tests share: the session's S3 server, the shipped photographs, and logs and garbage collection."""
+"""Fixtures of all tests: the session's S3 server, the shipped photographs, and logs and garbage collection."""
 
 from __future__ import annotations
 

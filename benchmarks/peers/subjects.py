@@ -1,4 +1,4 @@
-"""Who is measured online, all in the same way: Resight in one process and on a cluster, and each peer.
+"""Servers of the online comparison, measured in the same way: Resight in one process and on a cluster, and peers.
 
 subject.up(config) is a context that yields Up(url, path, headers, body, pid, first_answer_s): a server that has
 answered. `first_answer_s` counts from the start of its command, weights and first answer included.

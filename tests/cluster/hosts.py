@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ class Finished:
     tables: str
 
 
-class Host:
+class Host(ABC):
     """One of them. Its home is temporary, with a copy of the shipped models."""
 
     def __init__(self, settings: Settings, url: str) -> None:
@@ -111,16 +112,17 @@ class Host:
                 continue
         return found
 
+    @abstractmethod
     def kill_replica(self) -> None:
         """Kill the process that answers requests."""
-        raise NotImplementedError
 
     def await_replica(self, body: bytes) -> None:
         """Wait for its successor; if a person would have to start one, start it."""
         wait_for(lambda: self.detect(body).status_code == 200)
 
+    @abstractmethod
     def _family(self) -> list[psutil.Process]:
-        raise NotImplementedError
+        """Return the processes of this host."""
 
 
 class Cluster(Host):

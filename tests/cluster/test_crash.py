@@ -132,7 +132,7 @@ def unread(image: Path) -> Iterator[None]:
 def test_a_killed_job_is_gone_on_with(
     host: Host, request: pytest.FixtureRequest, late: Path, undisturbed: Finished, store: str
 ) -> None:
-    """Of a run on this machine, no process is left."""
+    """No process of a run on this machine is left."""
     tables: str = request.getfixturevalue(store)
     run_id = f"victim-{uuid4().hex}"
     with unread(late):

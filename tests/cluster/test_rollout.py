@@ -377,7 +377,7 @@ def test_a_killed_replica_costs_its_clients_a_retry_and_its_successor_serves_the
 
 def require_that_rays_helpers_wait_for_replicas(host: Host) -> None:
     """Also for a replica that Ray has started again, of which the raylet that waits is the parent."""
-    ours = os.sched_getscheduler(0)  # that of whoever starts a cluster
+    ours = os.sched_getscheduler(0)  # policy of the process that starts the cluster
     for policy, names in (
         (os.SCHED_OTHER, ["ServeReplica:detect:Detector"]),
         (ours, ["haproxy", "HAProxyManager"]),

@@ -1,4 +1,4 @@
-"""Pictures sent to both hosts: kept, recorded as a run records them, whoever is killed meanwhile."""
+"""Uploads to both hosts are kept and recorded as by a run, even if a process is killed meanwhile."""
 
 from __future__ import annotations
 

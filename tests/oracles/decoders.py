@@ -75,7 +75,7 @@ class Oracle:
     padding: int = 0
     """Rows of a list that are filler in examples."""
     scores: Callable[[Outputs], NDArray[Any]] | None = None
-    """Of lists with a length of their own, that is saturated if all its rows pass: the best score (n, k) of each."""
+    """Best scores (n, k) of lists with a fixed length; a list is saturated if all its rows pass."""
     metadata: Mapping[str, str] | None = field(default_factory=dict[str, str])
     """Metadata by which an export is recognised, beyond labels; None if the config file must name the decoder."""
     sized: bool = False

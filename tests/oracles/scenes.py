@@ -72,7 +72,7 @@ def yxyx(scene: Scene) -> np.ndarray:
 
 
 def on_grid(scene: Scene) -> np.ndarray:
-    """What YOLOX leaves undecoded: centre less the cell, in strides; logarithm of the size in strides."""
+    """Raw values of YOLOX: centre less the cell, in strides; logarithm of the size in strides."""
     cells, strides = grid(scene.network_px, 1)
     return columns(scene.boxes[..., :2] / strides - cells, np.log(scene.boxes[..., 2:] / strides))
 
