@@ -8,7 +8,7 @@ from pathlib import Path
 
 INTERRUPTED = 130
 """Exit code at Ctrl-C: 128 + SIGINT, as in a shell."""
-PACKAGES = ("archive", "batch", "cli", "model_store", "serve")
+PACKAGES = ("archive", "batch", "cli", "model_store", "pages", "serve")
 
 
 def require_own_packages() -> None:

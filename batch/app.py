@@ -46,7 +46,7 @@ class RunsReplica:
         from batch.filters.http_api import build_runs_api
         from batch.jobs.cluster_jobs import ClusterJobs
 
-        os.environ["RAY_API_SERVER_ADDRESS"] = _dashboard_url()
+        use_dashboard()
         access = Access.of(Settings(), self._args.require_token)
         jobs = ClusterJobs(Settings())
         return build_runs_api(Settings(), jobs, access, self._args.cors_origins)
@@ -63,9 +63,10 @@ def build(args: RunsArgs) -> Application:
     return deployment.bind(args)
 
 
-def _dashboard_url() -> str:
-    """Return the dashboard of this cluster, where jobs are submitted."""
+def use_dashboard() -> None:
+    """Let this process submit jobs at the dashboard of its cluster."""
     import ray
     from ray.dashboard.utils import ray_address_to_api_server_url
 
-    return str(ray_address_to_api_server_url(ray.get_runtime_context().gcs_address))
+    address = ray.get_runtime_context().gcs_address
+    os.environ["RAY_API_SERVER_ADDRESS"] = str(ray_address_to_api_server_url(address))

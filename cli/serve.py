@@ -17,6 +17,8 @@ with lazy_imports():
     from archive.delta.tables import Tables
     from batch.filters.http_api import build_runs_api
     from batch.jobs.control import jobs_of
+    from pages.context import Context
+    from pages.http_app import build_pages_app
     from serve.auth.guard import Access
     from serve.cluster.deploy import detect_args
     from serve.cluster.head import token_path
@@ -53,12 +55,17 @@ def serve(
         settings
     )  # as 'resight up' does: a home without it may lack its disk, and so its list of tokens
     access = Access.of(settings, args.require_token)
-    runs = build_runs_api(settings, jobs_of(settings, here=True), access, args.cors_origins)
+    jobs = jobs_of(settings, here=True)
+    runs = build_runs_api(settings, jobs, access, args.cors_origins)
+    pages = build_pages_app(Context.of(settings, lambda: jobs), access)
 
     def ready(served: EmbeddedHost) -> None:
         serving = served.engine.serving()
         note(f"serving {', '.join(serving.loaded) or 'no model yet'} at http://{host}:{port}")
+        note(f"page    http://{host}:{port}/ui/")
         for label, why in serving.failures.items():
             note(f"not {label}: {why}")
 
-    asyncio.run(serve_until_signal(settings, args, (host, port), runs, ready))
+    asyncio.run(
+        serve_until_signal(settings, args, (host, port), {"/runs": runs, "/ui": pages}, ready)
+    )

@@ -54,7 +54,7 @@ def test_the_aws_cluster_has_a_head_cpu_workers_and_gpu_workers() -> None:
 def test_app_yaml_is_a_serve_config_with_valid_arguments() -> None:
     config = yaml.safe_load((ROOT / "serve" / "app.yaml").read_text())
     ServeDeploySchema.model_validate(config)
-    known = {"detect": DetectArgs, "runs": RunsArgs}
+    known = {"detect": DetectArgs, "runs": RunsArgs, "pages": RunsArgs}
     for application in config["applications"]:
         known[application["name"]].model_validate(application.get("args", {}))
     assert config["http_options"]["host"] == "127.0.0.1"

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import gc
 import signal
-from collections.abc import Awaitable, Callable, Generator, MutableMapping
+from collections.abc import Awaitable, Callable, Generator, Mapping, MutableMapping
 from typing import Any
 
 import structlog
@@ -35,10 +35,10 @@ async def serve(
     settings: Settings,
     args: DetectArgs,
     address: tuple[str, int],
-    runs: Asgi,
+    mounted: Mapping[str, Asgi],
     ready: Callable[[EmbeddedHost], None],
 ) -> None:
-    """Serve the detectors at /, and `runs` at /runs; call `ready` before the first request can be answered.
+    """Serve the detectors at /, and `mounted` applications by their prefixes; call `ready` before the first answer.
 
     Raises ClusterError if the address is in use, or another host serves this home; StorageUnreachable.
     """
@@ -55,7 +55,7 @@ async def serve(
             await host.start()
             gc.freeze()  # as a replica of a cluster does
             server = _Server(
-                _config(cancelled_with_client(_together(host.application(), runs)), address)
+                _config(cancelled_with_client(_together(host.application(), mounted)), address)
             )
             for received in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(received, setattr, server, "should_exit", True)
@@ -159,13 +159,15 @@ def cancelled_with_client(app: Asgi) -> Asgi:
     return application
 
 
-def _together(detect: Asgi, runs: Asgi) -> Asgi:
+def _together(detect: Asgi, mounted: Mapping[str, Asgi]) -> Asgi:
     async def application(
         scope: MutableMapping[str, Any], receive: Callable[..., Any], send: Callable[..., Any]
     ) -> None:
-        if scope["type"] == "http" and scope["path"].startswith("/runs/"):
-            await runs({**scope, "root_path": "/runs"}, receive, send)
-        else:
+        path = scope["path"] if scope["type"] == "http" else ""
+        prefix = next((prefix for prefix in mounted if path.startswith(f"{prefix}/")), None)
+        if prefix is None:
             await detect(scope, receive, send)
+        else:
+            await mounted[prefix]({**scope, "root_path": prefix}, receive, send)
 
     return application

@@ -13,7 +13,7 @@ ROOT = Path(resight.__file__).parent
 def test_each_file_beside_the_modules_is_package_data() -> None:
     setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     packaged, present = set[Path](), set[Path]()
-    for package in ("archive", "batch", "cli", "model_store", "serve"):
+    for package in ("archive", "batch", "cli", "model_store", "pages", "serve"):
         for pattern in setuptools["package-data"].get(package, []):
             packaged |= set((ROOT / package).glob(pattern))
         present |= {

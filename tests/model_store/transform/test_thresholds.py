@@ -64,7 +64,7 @@ def test_thresholds_are_compared_in_one_place_only() -> None:
     """Check that /v1, /v2, metrics, shadows and the command line all use `shown`."""
     asking = {
         str(path.relative_to(ROOT))
-        for package in ("model_store", "serve", "batch", "archive", "cli")
+        for package in ("model_store", "serve", "batch", "archive", "cli", "pages")
         for path in (ROOT / package).rglob("*.py")
         if ".class_thresholds" in path.read_text()
     }

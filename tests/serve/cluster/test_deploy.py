@@ -103,7 +103,7 @@ def test_a_file_that_is_something_else_is_refused_by_name(
 
 
 STATE = ClusterState(1, "127.0.0.1", 1, "127.0.0.1:1", "http://127.0.0.1:2", "/tmp")
-RUNNING = {"applications": {name: {"status": "RUNNING"} for name in ("detect", "runs")}}
+RUNNING = {"applications": {name: {"status": "RUNNING"} for name in ("detect", "runs", "pages")}}
 
 
 @pytest.fixture

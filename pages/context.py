@@ -1,0 +1,26 @@
+"""Places, tables, the index of images and jobs: shared by the routes of the page in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from archive.delta.tables import Tables
+from batch.jobs.control import Jobs
+from model_store.store import ModelStore
+from serve.settings import Settings
+
+
+@dataclass(frozen=True)
+class Context:
+    """Make it once per process. `jobs` returns the jobs of this host; it may raise ClusterError."""
+
+    settings: Settings
+    tables: Tables
+    store: ModelStore
+    jobs: Callable[[], Jobs]
+
+    @classmethod
+    def of(cls, settings: Settings, jobs: Callable[[], Jobs]) -> Context:
+        tables, store = Tables(settings.tables_url), ModelStore(settings.models_url)
+        return cls(settings, tables, store, jobs)

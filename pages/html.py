@@ -1,0 +1,115 @@
+"""Render the page's templates: English or German, with every text escaped.
+
+page(request, "images.html", camera="north") -> HTML response
+In templates:
+    t("English text with {n}", n=3)  translates
+    url("/images")                   adds the prefix /ui
+    static("page.css")               names a file by the digest of its folder, so that browsers keep it for ever
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, Response
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from model_store.errors import ModelNotFound
+from serve.api.base import any_query
+
+_FOLDER = Path(__file__).parent
+STATIC = _FOLDER / "static"
+LANGUAGES = ("en", "de")
+LANGUAGE_COOKIE, THEME_COOKIE = "resight_language", "resight_theme"
+THEMES = ("auto", "light", "dark")
+_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(_FOLDER / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def page(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
+    """Return a template as a response; it gets `values`, `request`, `t`, `url`, `static`, `language` and `theme`."""
+    language = language_of(request)
+    theme = request.cookies.get(THEME_COOKIE, "auto")
+    text = _TEMPLATES.get_template(template).render(
+        request=request,
+        t=translator(language),
+        url=lambda path: prefix(request) + path,
+        static=lambda name: f"{prefix(request)}/static/{static_digest()}/{name}",
+        language=language,
+        messages=messages(language),
+        theme=theme if theme in THEMES else "auto",
+        **values,
+    )
+    return HTMLResponse(text, status, {"Cache-Control": "no-store"})
+
+
+def prefix(request: Request) -> str:
+    """Return the path under which the page is mounted: /ui."""
+    return str(request.scope.get("root_path", ""))
+
+
+def language_of(request: Request) -> str:
+    """Return the language that the visitor chose, else the first of Accept-Language that exists, else English."""
+    accepted = request.headers.get("accept-language", "").lower().split(",")
+    wanted = [request.cookies.get(LANGUAGE_COOKIE, ""), *(word.strip()[:2] for word in accepted)]
+    return next((word for word in wanted if word in LANGUAGES), LANGUAGES[0])
+
+
+def translator(language: str) -> Callable[..., str]:
+    """Return t(text, **values): the text in the language, with {values}. A text without a translation stays English."""
+
+    def t(text: str, **values: object) -> str:
+        return messages(language).get(text, text).format(**values)
+
+    return t
+
+
+@cache
+def messages(language: str) -> dict[str, str]:
+    """Return the translations of a language, by the English text."""
+    file = _FOLDER / "locales" / f"{language}.json"
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+
+
+@cache
+def static_digest() -> str:
+    """Return a digest over all files of `static/`."""
+    files = sorted(path for path in STATIC.rglob("*") if path.is_file())
+    names = ((path.relative_to(STATIC).as_posix(), path.read_bytes()) for path in files)
+    return hashlib.sha256(repr(list(names)).encode()).hexdigest()[:16]
+
+
+def static_router() -> APIRouter:
+    """Return the route of the files of `static/`."""
+    routes = APIRouter(include_in_schema=False)
+
+    @routes.get("/static/{digest}/{name:path}")
+    @any_query
+    async def static(digest: str, name: str) -> Response:
+        data = _static_files().get(name)
+        if data is None:
+            raise ModelNotFound(f"unknown file '{name[:200]}' of the page")
+        current = digest == static_digest()
+        keep = "public, max-age=31536000, immutable" if current else "no-store"
+        headers = {"Cache-Control": keep, "X-Content-Type-Options": "nosniff"}
+        return Response(data, headers=headers, media_type=_TYPES[Path(name).suffix])
+
+    return routes
+
+
+@cache
+def _static_files() -> dict[str, bytes]:
+    files = (path for path in STATIC.rglob("*") if path.suffix in _TYPES)
+    return {path.relative_to(STATIC).as_posix(): path.read_bytes() for path in files}

@@ -1,0 +1,71 @@
+"""The HTTP application of the page, mounted at /ui: JSON at /ui/v1/…, HTML elsewhere. Without Ray.
+
+Routes are declared without the prefix /ui, which the host sets as `root_path`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+
+from model_store.errors import ResightError
+from pages.context import Context
+from pages.html import page, static_router
+from pages.routes import overview
+from serve.api import problems
+from serve.api.base import base_api
+from serve.api.limits import MaxRequests
+from serve.auth.guard import Access, Guard
+from serve.inference.admission import Room
+
+MAX_REQUESTS = 200
+"""Maximum concurrent requests; a browser requests up to 60 thumbnails at once."""
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; style-src 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+}
+
+
+def build_pages_app(context: Context, access: Access | None = None) -> FastAPI:
+    """Return the application. `access` decides who may use it; None: everyone."""
+    api = base_api(
+        "Resight page", "Images, detections, statements and runs, for people and scripts"
+    )
+    for router in (overview.router(context), static_router()):
+        api.include_router(router)
+    _answer_pages_with_pages(api)
+    api.add_middleware(Guard, access=access or Access())
+    api.add_middleware(MaxRequests, room=Room(MAX_REQUESTS, "requests are being answered"))
+
+    @api.middleware("http")
+    async def add_headers(  # pyright: ignore[reportUnusedFunction]
+        request: Request, call_next: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        response = await call_next(request)
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
+        return response
+
+    return api
+
+
+def is_json(request: Request) -> bool:
+    """Return whether a request expects JSON: the paths of scripts."""
+    path = request.url.path.removeprefix(str(request.scope.get("root_path", "")))
+    return path.startswith(("/v1/", "/openapi.json", "/static/"))
+
+
+def _answer_pages_with_pages(api: FastAPI) -> None:
+    """Show errors of HTML pages as a page, with the text that JSON paths return."""
+
+    async def shown(request: Request, error: Exception) -> Response:
+        assert isinstance(error, ResightError)
+        if is_json(request):
+            return problems.of_error(error)
+        return page(request, "error.html", problems.status_of(error), detail=str(error))
+
+    api.add_exception_handler(ResightError, shown)

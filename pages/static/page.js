@@ -1,0 +1,42 @@
+// What every page shares: translated texts, requests with plain errors, and the notice at the foot.
+
+export const root = document.documentElement.dataset.root;
+const messages = JSON.parse(document.getElementById("messages").textContent);
+
+/** Return the text in the visitor's language, with {values}. */
+export function t(text, values = {}) {
+  return (messages[text] ?? text).replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
+}
+
+/** Show a short text at the foot, which screen readers announce. */
+export function notice(text, ms = 6000) {
+  const place = document.getElementById("notice");
+  place.textContent = text;
+  place.hidden = !text;
+  clearTimeout(place.timer);
+  if (ms) place.timer = setTimeout(() => (place.hidden = true), ms);
+}
+
+/** A request that the server refused; `status` is 0 if it did not answer at all. */
+export class Refused extends Error {
+  constructor(status, detail) {
+    super(detail);
+    this.status = status;
+  }
+}
+
+/** Return the JSON of a path below the page's root. Throws Refused with the server's own words. */
+export async function json(path, { method = "GET", body, signal } = {}) {
+  const headers = body === undefined ? {} : { "Content-Type": "application/json" };
+  const data = body === undefined ? undefined : JSON.stringify(body);
+  let answer;
+  try {
+    answer = await fetch(path.startsWith("//") ? path.slice(1) : root + path, { method, headers, body: data, signal });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Refused(0, t("The server does not answer."));
+  }
+  const found = await answer.json().catch(() => ({}));
+  if (!answer.ok) throw new Refused(answer.status, found.detail ?? `HTTP ${answer.status}`);
+  return found;
+}

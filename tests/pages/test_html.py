@@ -1,0 +1,66 @@
+"""Templates: every text of the page has a German translation, and no translation is left over."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+import pages
+from pages.html import LANGUAGES, STATIC, messages, static_digest
+
+FOLDER = Path(pages.__file__).parent
+CALL = re.compile(r"""\bt\(\s*("(?:[^"\\]|\\.)*"|'[^']*')""")
+
+
+def texts() -> set[str]:
+    """Return the English texts of all calls t("…") in modules, templates and scripts."""
+    files = [file for suffix in ("py", "html", "js") for file in FOLDER.rglob(f"*.{suffix}")]
+    found = [text for file in files for text in CALL.findall(file.read_text(encoding="utf-8"))]
+    return {text[1:-1].replace('\\"', '"') for text in found} - {"…", "English text with {n}"}
+
+
+@pytest.mark.parametrize("language", LANGUAGES[1:])
+def test_each_text_is_translated_with_the_same_values(language: str) -> None:
+    translated = messages(language)
+    assert sorted(texts() - set(translated)) == [], "without a translation"
+    assert sorted(set(translated) - texts()) == [], "of no text"
+    for text, other in translated.items():
+        assert sorted(re.findall(r"\{\w+\}", text)) == sorted(re.findall(r"\{\w+\}", other)), text
+
+
+def test_the_language_is_chosen_by_the_browser_and_then_by_the_visitor(client: TestClient) -> None:
+    german = {"accept-language": "de-CH,de;q=0.9,en;q=0.5"}
+    assert "Übersicht" in client.get("/ui/", headers=german).text
+    assert "Overview" in client.get("/ui/").text
+    client.cookies.set("resight_language", "en")
+    assert "Overview" in client.get("/ui/", headers=german).text
+
+
+def test_no_template_has_a_script_or_a_style_of_its_own() -> None:
+    """The content security policy would block both."""
+    for file in (FOLDER / "templates").glob("*.html"):
+        text = file.read_text(encoding="utf-8")
+        scripts = re.findall(r"<script\b[^>]*>", text)
+        assert all("src=" in tag or "application/json" in tag for tag in scripts), file.name
+        assert not re.search(r"<style|\sstyle=|\son\w+=", text), file.name
+        assert "| safe" not in text, file.name
+
+
+def test_files_are_kept_by_browsers_until_one_of_them_changes(client: TestClient) -> None:
+    file = client.get(f"/ui/static/{static_digest()}/page.css")
+    assert file.status_code == 200
+    assert "immutable" in file.headers["cache-control"]
+    assert file.content == (STATIC / "page.css").read_bytes()
+    assert client.get("/ui/static/0000/page.css").headers["cache-control"] == "no-store"
+    assert client.get(f"/ui/static/{static_digest()}/../html.py").status_code == 404
+
+
+def test_pages_have_a_policy_and_an_error_is_a_page(client: TestClient) -> None:
+    page = client.get("/ui/")
+    assert "script-src" not in page.headers["content-security-policy"], "'self' by default-src"
+    assert page.headers["x-content-type-options"] == "nosniff"
+    missing = client.get("/ui/no-such-page")
+    assert missing.status_code == 404
