@@ -200,6 +200,17 @@ def is_of_storage(error: Exception) -> bool:
     return isinstance(error, DeltaError | pa.ArrowException | FileNotFoundError)
 
 
+@contextlib.contextmanager
+def storage_errors(tables: Tables) -> Iterator[None]:
+    """Raise StorageUnreachable instead of a library's error about files of the tables."""
+    try:
+        yield
+    except (duckdb.Error, DeltaError, pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) or is_of_storage(error):
+            raise StorageUnreachable(f"cannot read from {tables.url}: {error}") from error
+        raise
+
+
 def _distinct(names: list[str]) -> list[str]:
     """Return unique column names: the second `path` of a join becomes `path_1`, so that no column is lost."""
     taken: list[str] = []
