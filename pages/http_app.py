@@ -15,7 +15,7 @@ from pages.context import Context
 from pages.html import page, static_router
 from pages.routes import overview
 from serve.api import problems
-from serve.api.base import base_api
+from serve.api.base import base_api, describe_scopes
 from serve.api.limits import MaxRequests
 from serve.auth.guard import Access, Guard
 from serve.inference.admission import Room
@@ -38,7 +38,8 @@ def build_pages_app(context: Context, access: Access | None = None) -> FastAPI:
     for router in (overview.router(context), static_router()):
         api.include_router(router)
     _answer_pages_with_pages(api)
-    api.add_middleware(Guard, access=access or Access())
+    describe_scopes(api, "/ui")
+    api.add_middleware(Guard, access=access or Access(), prefix="/ui")
     api.add_middleware(MaxRequests, room=Room(MAX_REQUESTS, "requests are being answered"))
 
     @api.middleware("http")

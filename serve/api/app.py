@@ -8,17 +8,16 @@ Each group of routes is a module of this folder; authorisation is in `serve/auth
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from serve.api import classify, detect, images, models, ops
-from serve.api.base import base_api
-from serve.api.bodies import MIB, PROBLEMS
+from serve.api.base import base_api, describe_scopes
+from serve.api.bodies import MIB
 from serve.api.limits import MaxRequests, PacedAnswers
 from serve.api.v2 import routes as v2
-from serve.auth.guard import Access, Guard, scope_of
+from serve.auth.guard import Access, Guard
 from serve.inference.engine import Engine
 from serve.models.pool_proxy import PoolProxy, Pools
 from serve.observability.traces import CallerSpans
@@ -70,27 +69,5 @@ def build_http_api(
             allow_headers=["*"],
             expose_headers=["*"],
         )
-    _describe_scopes(api)
+    describe_scopes(api)
     return api
-
-
-def _describe_scopes(api: FastAPI) -> None:
-    """Add the scope of each route and the answer to an invalid parameter to the schema."""
-    original = api.openapi
-
-    def openapi() -> dict[str, Any]:
-        schema = original()
-        bearer = {"type": "http", "scheme": "bearer", "description": "see docs/operate/access.md"}
-        schema["components"]["securitySchemes"] = {"bearer": bearer}
-        for path, methods in schema["paths"].items():
-            for method, operation in methods.items():
-                scope = scope_of(method.upper(), path)
-                operation["security"] = [{"bearer": [scope]}] if scope else []
-                operation["responses"].pop("422", None)  # FastAPI's default; Resight answers 400
-                if scope:
-                    operation["responses"].setdefault("400", PROBLEMS[400])
-                for status in (401, 403) if scope and not path.startswith("/v2") else ():
-                    operation["responses"].setdefault(str(status), PROBLEMS[status])
-        return schema
-
-    api.openapi = openapi

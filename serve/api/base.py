@@ -1,4 +1,4 @@
-"""Base of every HTTP API of Resight: errors as problem JSON, strict query parameters, and a page of the schema.
+"""Base of every HTTP API of Resight: errors as problem JSON, strict query parameters, and its schema with scopes.
 
 The valid query parameters of a route are those that its endpoint declares; others, and repeated ones, are answered 400.
 GET /openapi.json and GET /docs need no scripts and no external resources.
@@ -21,6 +21,10 @@ from fastapi.routing import APIRoute
 from model_store.errors import BadRequest
 from model_store.names import MAX_QUOTED
 from serve.api import problems
+from serve.api.bodies import PROBLEMS
+from serve.api.schemas import Problem
+from serve.auth.guard import scope_of
+from serve.auth.sessions import COOKIE
 from serve.pages import render
 
 
@@ -80,6 +84,36 @@ def _unknown(name: str, valid: tuple[str, ...]) -> str:
     hint = f"did you mean '{near[0]}'? " if near else ""
     listed = f"valid parameters: {', '.join(valid)}" if valid else "this path takes none"
     return f"unknown query parameter '{name}': {hint}{listed}"
+
+
+def describe_scopes(api: FastAPI, prefix: str = "") -> None:
+    """Add the scope of each route and the answer to an invalid parameter to the schema.
+
+    `prefix` is that of the guard (`serve.auth.guard.Guard`).
+    """
+    original = api.openapi
+
+    def openapi() -> dict[str, Any]:
+        schema = original()
+        parts = schema.setdefault("components", {})
+        parts.setdefault("schemas", {}).setdefault("Problem", Problem.model_json_schema())
+        access = "see docs/operate/access.md"
+        parts["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer", "description": access},
+            "session": {"type": "apiKey", "in": "cookie", "name": COOKIE, "description": access},
+        }
+        for path, methods in schema["paths"].items():
+            for method, operation in methods.items():
+                scope = scope_of(method.upper(), prefix + path)
+                operation["security"] = [{"bearer": [scope]}, {"session": [scope]}] if scope else []
+                operation["responses"].pop("422", None)  # FastAPI's default; Resight answers 400
+                if scope:
+                    operation["responses"].setdefault("400", PROBLEMS[400])
+                for status in (401, 403) if scope and not path.startswith("/v2") else ():
+                    operation["responses"].setdefault(str(status), PROBLEMS[status])
+        return schema
+
+    api.openapi = openapi
 
 
 def docs_router() -> APIRouter:

@@ -1,6 +1,6 @@
-"""Authorisation of HTTP requests: the scope that each request requires, and the tokens that have it.
+"""Authorisation of HTTP requests: the scope that each request requires, and the tokens and sessions that have it.
 
-request -> Guard -> scope_of(method, path) -> Access.check(authorization, scope) -> the routes, or 401, 403
+request -> Guard -> scope_of(method, path) -> Access.check(headers, scope) -> Identity -> the routes, or 401, 403
 
 The guard is a middleware, not a dependency of the routes: FastAPI reads a JSON body before it resolves dependencies.
 A middleware also covers paths without dependencies: /docs, mounted applications and unknown paths.
@@ -11,15 +11,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
-import ipaddress
 import re
-from collections.abc import Collection
+import secrets
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from time import monotonic
+from dataclasses import replace
+from time import monotonic, time
 
 import structlog
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Send
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as Connection
 
 from model_store.errors import (
@@ -30,8 +31,18 @@ from model_store.errors import (
     Unauthorized,
 )
 from serve.api.refusal import refusal
-from serve.auth.scopes import STALE_S, TokenScope
-from serve.auth.tokens import StoredToken, TokenFile, digest
+from serve.auth.browsers import SAFE_METHODS, is_foreign, login_redirect, require_same_origin
+from serve.auth.scopes import IDENTITY, LOCAL, OPERATOR, STALE_S, Identity, TokenScope
+from serve.auth.sessions import (
+    RENEW_S,
+    SESSION_S,
+    Session,
+    parse_session,
+    person_name,
+    session_value,
+    set_cookie,
+)
+from serve.auth.tokens import KEY_BYTES, KEY_FILE, StoredToken, TokenFile, digest
 from serve.models.resolver import loads_if
 from serve.settings import Settings
 
@@ -44,15 +55,27 @@ RULES: tuple[tuple[str, str, TokenScope | None], ...] = (
     ("POST", r"/v2/models/[^/]+(/versions/[^/]+)?/infer", TokenScope.detect),
     ("POST", r"/v2/repository/index", TokenScope.detect),  # a list, by POST
     ("POST", r"/v1/images", TokenScope.upload),
+    # the login opens without a token, and so do its style sheet and its modules
+    ("GET|HEAD", r"/ui/static/.*", None),
+    ("GET|HEAD|POST", r"/ui/session", None),
+    ("POST", r"/ui/session/end", None),
+    ("POST", r"/ui/v1/(assertions|flags)(/.*)?", TokenScope.review),
+    ("POST", r"/ui/v1/uploads(/.*)?", TokenScope.upload),
     ("GET|HEAD", r".*", TokenScope.detect),  # also metrics and docs: they contain nothing secret
 )
-"""Methods, path and scope; the first match applies. Requests without a match change something and require admin."""
+"""Methods, path and scope; the first match applies. Requests without a match change something and require admin.
+
+A path contains the prefix of the page, `/ui`, but not that of the other applications.
+"""
 
 CHECK_S, WAIT_S = 2.0, 2.0
 """Seconds after which the tokens are read again in the background, and the maximum wait for them.
 
 Requests wait only if the tokens are older than STALE_S.
 """
+
+
+ALL_SCOPES = frozenset(TokenScope)
 
 
 def scope_of(method: str, path: str) -> TokenScope | None:
@@ -69,14 +92,17 @@ class Access:
     `secret` is RESIGHT_TOKEN, which has all scopes. A token is required as soon as there is a secret or a `file`, and
     always if `required` is True. If the file disappears or is damaged, the tokens read before stay valid. If it
     was never read successfully, or is missing although tokens were made, none of its tokens is accepted.
+
+    Sessions are signed with the key next to the file; without a file, they end with this process.
     """
 
     def __init__(
         self, secret: str = "", file: TokenFile | None = None, required: bool = False
     ) -> None:
         own = secret.strip().encode("utf-8", "surrogateescape")
-        self._secret = ((digest(own), frozenset(TokenScope)),) if own else ()
+        self._secret = ((OPERATOR, digest(own), ALL_SCOPES),) if own else ()
         self._file = file
+        self._key = secrets.token_bytes(KEY_BYTES) if file is None else None
         self._tokens: tuple[StoredToken, ...] | None = None
         self._needed = required or bool(own)
         self._unread = file is not None  # True until the file was read successfully
@@ -101,26 +127,99 @@ class Access:
         """True if requests need no token: none was ever made, and none is required."""
         return not (self._needed or self._unread)
 
-    async def check(self, authorization: str, scope: TokenScope) -> frozenset[TokenScope]:
-        """Return the scopes of the token, or all scopes while no token is needed.
+    async def check(self, headers: Headers, scope: TokenScope) -> Identity:
+        """Return the sender of a request: by its bearer token if it has one, else by its session.
 
-        Raises Unauthorized, Forbidden, or StorageUnreachable if the tokens have not been read yet.
+        It has all scopes while no token is needed. Raises Unauthorized, Forbidden, or StorageUnreachable if the tokens
+        have not been read yet.
         """
-        await self._update()
+        await self.update()
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        has_bearer = scheme.lower() == "bearer"  # a proxy in front may require another scheme
+        session = self._session(headers) if self.open or not has_bearer else None
+        if session is not None:
+            identity = Identity(session[0].name, session[2], by_session=True)
+        elif self.open:
+            identity = Identity(LOCAL, ALL_SCOPES)
+        else:
+            sent = token.strip().encode("latin-1") if has_bearer else b""
+            name, _, scopes = self._credential(sent, bool(parse_session(_value(headers))))
+            identity = Identity(name, scopes)
+        if scope not in identity.scopes:
+            raise Forbidden(
+                f"this request requires a token with the scope {scope}; the one sent has "
+                f"{', '.join(sorted(identity.scopes))}"
+            )
+        return identity
+
+    async def start_session(self, text: str, is_secure: bool) -> str:
+        """Return the header `Set-Cookie` of a new session of a token, or of a person's name while none is needed.
+
+        Raises BadRequest for an invalid name, and Unauthorized, Forbidden and StorageUnreachable as `check`.
+        """
+        await self.update()
         if self.open:
-            return frozenset(TokenScope)
-        scheme, _, token = authorization.partition(" ")
-        if scheme.lower() != "bearer" or not token.strip():
+            name, credential = person_name(text), ""
+        else:
+            name, credential, scopes = self._credential(text.strip().encode("utf-8", "replace"))
+            if TokenScope.detect not in scopes:
+                raise Forbidden("the page requires a token with the scope detect")
+        if self._key is None:
+            raise StorageUnreachable(f"{KEY_FILE} next to the token file cannot be read or made")
+        session = Session(name, self.open, int(time()) + SESSION_S, is_secure)
+        return set_cookie(session.value(self._key, credential), is_secure)
+
+    def renewed_session(self, headers: Headers) -> str | None:
+        """Return the header `Set-Cookie` that extends the session of a request, None if it is new or invalid."""
+        verified, now_s = self._session(headers), int(time())
+        if verified is None or self._key is None:
+            return None
+        session, credential, _ = verified
+        if session.expires_at_s - now_s > SESSION_S - RENEW_S:
+            return None
+        later = replace(session, expires_at_s=now_s + SESSION_S)
+        return set_cookie(later.value(self._key, credential), session.is_secure)
+
+    def _session(self, headers: Headers) -> tuple[Session, str, frozenset[TokenScope]] | None:
+        """Return the valid session of a request with its credential and scopes, or None."""
+        value = _value(headers)
+        session = parse_session(value)
+        if session is None or self._key is None or session.expires_at_s <= time():
+            return None
+        granted = [("", ALL_SCOPES)] if self.open else []
+        if not session.is_person:
+            granted = [(hash_, of) for name, hash_, of in self._stored() if name == session.name]
+        for credential, scopes in granted:
+            if session.is_signed(value, self._key, credential):
+                return session, credential, scopes
+        return None
+
+    def _stored(self) -> Iterator[tuple[str, str, frozenset[TokenScope]]]:
+        """Yield name, hash and scopes of every token that is accepted."""
+        yield from self._secret
+        for token in self._tokens or ():
+            yield token.name, token.sha256, frozenset(token.scopes)
+
+    def _credential(
+        self, token: bytes, has_session: bool = False
+    ) -> tuple[str, str, frozenset[TokenScope]]:
+        """Return name, hash and scopes of a token. Compares with all tokens, in constant time.
+
+        Raises Unauthorized. Raises StorageUnreachable if the tokens have not been read yet, and there is a token, or a
+        session that could not be checked.
+        """
+        if not token and not (has_session and self._unread):
             raise Unauthorized(
                 "send the header 'Authorization: Bearer TOKEN'; 'resight tokens add' makes one"
             )
-        scopes = self._scopes(token.strip())
-        if scope in scopes:
-            return scopes
-        if scopes:
-            raise Forbidden(
-                f"this request requires a token with the scope {scope}; the one sent has {', '.join(sorted(scopes))}"
-            )
+        sent, names = digest(token), list[str]()
+        granted: frozenset[TokenScope] = frozenset()
+        for name, sha256, scopes in self._stored():
+            if hmac.compare_digest(sha256, sent):
+                granted |= scopes
+                names.append(name)
+        if names:
+            return names[0], sent, granted
         if self._unread:
             raise StorageUnreachable(
                 "the token file is missing or cannot be read, so none of its tokens is accepted; run "
@@ -131,17 +230,8 @@ class Access:
             "'resight tokens list'"
         )
 
-    def _scopes(self, token: str) -> frozenset[TokenScope]:
-        """Return the scopes of a token, empty if it is unknown. Compares with all tokens, in constant time."""
-        sent = digest(token.encode("latin-1"))  # the header's own bytes
-        stored = [(token.sha256, frozenset(token.scopes)) for token in self._tokens or ()]
-        granted: frozenset[TokenScope] = frozenset()
-        for sha256, scopes in (*self._secret, *stored):
-            if hmac.compare_digest(sha256, sent):
-                granted |= scopes
-        return granted
-
-    async def _update(self) -> None:
+    async def update(self) -> None:
+        """Read the tokens again if they are old; wait for them if they are too old to use."""
         if self._file is None:
             return
         age_s = monotonic() - self._read_at_s
@@ -156,11 +246,14 @@ class Access:
     async def _read(self, file: TokenFile) -> None:
         started = monotonic()
         try:
-            tokens = await asyncio.get_running_loop().run_in_executor(self._reader, _read, file)
+            tokens, key = await asyncio.get_running_loop().run_in_executor(
+                self._reader, _read, file
+            )
         except Exception as error:  # no error may open the API
             self._needed = True
             self._keep(str(error) if isinstance(error, StorageError) else repr(type(error)))
         else:
+            self._key = key or self._key
             if tokens is None and self._tokens is not None:
                 self._keep(f"{file.url} is missing")
             else:
@@ -180,13 +273,18 @@ class Access:
         self._trouble = trouble
 
 
-def _read(file: TokenFile) -> tuple[StoredToken, ...] | None:
-    """Read the tokens, and record in the home that there are some. Raises StorageError."""
-    tokens = file.read()
-    if tokens is not None:
-        with contextlib.suppress(StorageError):  # the home may be read-only
+def _value(headers: Headers) -> str:
+    return session_value(headers.getlist("cookie"))
+
+
+def _read(file: TokenFile) -> tuple[tuple[StoredToken, ...] | None, bytes | None]:
+    """Read the tokens and the key of sessions, and record in the home that there are some. Raises StorageError."""
+    tokens, key = file.read(), None
+    with contextlib.suppress(StorageError):  # the home may be read-only
+        key = file.session_key()
+        if tokens is not None:
             file.remember()
-    return tokens
+    return tokens, key
 
 
 class Guard:
@@ -195,54 +293,70 @@ class Guard:
     While no token is needed, any web page could make its visitor's browser send requests to loopback. Requests with
     the Origin of another site are rejected then, and also those with a host name that DNS could resolve to this
     machine. If tokens are needed, such a page has none to send.
+
+    Browsers send the cookie of a session by themselves. A request with one that changes something must therefore come
+    from a page of this site, and so must a login.
     """
 
-    def __init__(self, app: ASGIApp, access: Access, origins: Collection[str] = ()) -> None:
+    def __init__(
+        self, app: ASGIApp, access: Access, origins: Collection[str] = (), prefix: str = ""
+    ) -> None:
+        """`prefix` is the path at which the application is mounted, if the paths in `RULES` have it."""
         self.app = app
         self._access = access
         self._origins = frozenset(origins)
+        self._prefix = prefix
 
     async def __call__(self, connection: Connection, receive: Receive, send: Send) -> None:
-        if connection["type"] == "http":
-            path = connection["path"].removeprefix(connection.get("root_path", ""))
-            scope = scope_of(connection["method"], path)
-            scopes = frozenset[TokenScope]()
-            try:
-                if scope is not None:
-                    scopes = await self._check(Headers(scope=connection), scope)
-            except ResightError as error:
-                await refusal(error, path)(connection, receive, send)
-                return
-            with loads_if(TokenScope.admin in scopes):
-                await self.app(connection, receive, send)
+        if connection["type"] != "http":
+            await self.app(connection, receive, send)
             return
-        await self.app(connection, receive, send)
+        path = self._prefix + connection["path"].removeprefix(connection.get("root_path", ""))
+        headers = Headers(scope=connection)
+        try:
+            identity = await self._check(connection["method"], path, headers)
+        except ResightError as error:
+            unknown = isinstance(error, Unauthorized)
+            login = login_redirect(connection, headers, path) if unknown else None
+            await (login or refusal(error, path))(connection, receive, send)
+            return
+        if identity is not None:
+            connection[IDENTITY] = identity
+            if identity.by_session and (cookie := self._access.renewed_session(headers)):
+                send = _with_cookie(send, cookie)
+        with loads_if(identity is not None and TokenScope.admin in identity.scopes):
+            await self.app(connection, receive, send)
 
-    async def _check(self, headers: Headers, scope: TokenScope) -> frozenset[TokenScope]:
-        scopes = await self._access.check(headers.get("authorization", ""), scope)
-        if self._access.open and self._is_foreign(headers):
+    async def _check(self, method: str, path: str, headers: Headers) -> Identity | None:
+        """Return the sender of a request, None if it needs no token. Raises as `Access.check`."""
+        scope, changes = scope_of(method, path), method not in SAFE_METHODS
+        if scope is None and not changes:
+            return None
+        identity = None if scope is None else await self._access.check(headers, scope)
+        await self._access.update()
+        if self._access.open and is_foreign(headers, self._origins):
             raise Forbidden(
                 "requests from pages of other sites are rejected while this API needs no token; add the site to "
                 "cors_origins, or make a token with 'resight tokens add'"
             )
-        return scopes
-
-    def _is_foreign(self, headers: Headers) -> bool:
-        origin = headers.get("origin")
-        if origin is None or origin in self._origins:
-            return False
-        host = headers.get("host", "")
-        return origin.partition("://")[2] != host or not _is_fixed(host)
+        if changes and (identity is None or identity.by_session):
+            require_same_origin(headers)
+        return identity
 
 
-def _is_fixed(host: str) -> bool:
-    """Return whether a host, with or without a port, resolves without DNS: localhost, or an IP address."""
-    name = re.sub(r":[0-9]*$", "", host)
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    bracketed = name.startswith("[") and name.endswith("]")
-    try:
-        address = ipaddress.ip_address(name[1:-1] if bracketed else name)
-    except ValueError:
-        return False
-    return bracketed == (address.version == 6)
+def _with_cookie(send: Send, cookie: str) -> Send:
+    """Add the cookie to an answer that is text.
+
+    Pictures are not included: an answer to one may arrive after the session has been ended, and would start it again.
+    """
+
+    async def send_cookie(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(raw=list(message.get("headers", ())))
+            kind = headers.get("content-type", "")
+            if "set-cookie" not in headers and kind.startswith(("text/html", "application/json")):
+                headers.append("set-cookie", cookie)
+                message = {**message, "headers": headers.raw}
+        await send(message)
+
+    return send_cookie

@@ -9,6 +9,7 @@ protect passwords that people choose; here they would only slow down every reque
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import secrets
 from collections.abc import Callable, Collection
@@ -27,6 +28,7 @@ from serve.auth.scopes import TokenScope
 from serve.settings import Settings
 
 TOKEN_BYTES = 32
+KEY_BYTES, KEY_FILE = 32, "session.key"
 MADE = """Tokens were made for the HTTP API of Resight, so it requires one even if the token file is missing.
 To run without tokens again, see docs/operate/access.md.
 """
@@ -53,6 +55,11 @@ class TokenTable(Frozen):
         if duplicates:
             raise ValueError(f"more than one token is named {', '.join(duplicates)}")
         return self
+
+
+def _long_enough(key: bytes | None) -> bytes:
+    """Return the key, or a new one if another process has not made one yet."""
+    return key if key and len(key) >= KEY_BYTES else secrets.token_bytes(KEY_BYTES)
 
 
 def digest(token: bytes) -> str:
@@ -98,6 +105,19 @@ class TokenFile:
             self.mark.write_text(MADE)
         except OSError as error:
             raise StorageUnreachable(f"cannot write {self.mark}: {error.strerror}") from error
+
+    def session_key(self) -> bytes:
+        """Return the key that signs sessions. It lies next to the token file and is made once.
+
+        Raises StorageError. A key that is too short is replaced, which ends all sessions.
+        """
+        folder, _ = self._place()
+        for _ in range(2):
+            with contextlib.suppress(FileNotFoundError):
+                if len(key := folder.read(KEY_FILE)) >= KEY_BYTES:
+                    return key
+            folder.update(KEY_FILE, _long_enough, mode=0o600)
+        raise StorageUnreachable(f"{folder.url}/{KEY_FILE} cannot be made")
 
     def is_unused(self) -> bool:
         """Return whether no token exists or was ever made. Raises StorageError if the file is damaged."""

@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from starlette.datastructures import Headers
 
 from serve.auth.guard import Access
 from serve.auth.scopes import TokenScope
@@ -36,7 +37,7 @@ async def test_what_add_shows_lets_in_for_its_scopes_until_it_is_revoked(
     token = add(resight, "station-7", "detect", "upload")
     assert stat.S_IMODE((home / "tokens.json").stat().st_mode) == 0o600
     access = Access.of(Settings())
-    await access.check(f"Bearer {token}", TokenScope.upload)
+    await access.check(Headers({"authorization": f"Bearer {token}"}), TokenScope.upload)
     resight("tokens", "revoke", "station-7").ok()
     assert TokenFile(str(home / "tokens.json")).read() == ()
 

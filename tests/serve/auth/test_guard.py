@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import structlog
+from starlette.datastructures import Headers
 
 from model_store.errors import Forbidden, StorageUnreachable, Unauthorized
 from serve.auth import guard as access_module
@@ -18,30 +19,9 @@ from serve.auth.scopes import STALE_S, TokenScope
 from serve.auth.tokens import TokenFile
 from serve.cluster.head import token_path
 from serve.settings import Settings
+from tests.serve.auth.conftest import Clock
 
 ALL = frozenset(TokenScope)
-
-
-class Clock:
-    """What `access` takes for the time, s."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(access_module, "monotonic", clock)
-    return clock
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> TokenFile:
-    return TokenFile(str(tmp_path / "tokens.json"))
 
 
 @pytest.fixture
@@ -50,10 +30,14 @@ def logs() -> Iterator[list[Any]]:
         yield lines
 
 
+def bearer(token: str | None) -> Headers:
+    return Headers({} if token is None else {"authorization": f"Bearer {token}"})
+
+
 async def outcome(access: Access, token: str | None, scope: TokenScope = TokenScope.detect) -> str:
     """ "in", or why not."""
     try:
-        await access.check("" if token is None else f"Bearer {token}", scope)
+        await access.check(bearer(token), scope)
     except (Unauthorized, Forbidden, StorageUnreachable) as error:
         return type(error).__name__
     return "in"
@@ -94,6 +78,23 @@ async def outcome(access: Access, token: str | None, scope: TokenScope = TokenSc
         ("GET", "/openapi.json", "detect"),
         ("OPTIONS", "/v1/detect", "admin"),
         ("POST", "/v1/something/new", "admin"),
+        ("GET", "/ui/static/0000/page.css", None),
+        ("GET", "/ui/session", None),
+        ("POST", "/ui/session", None),
+        ("POST", "/ui/session/end", None),
+        ("GET", "/ui/session/end", "detect"),
+        ("DELETE", "/ui/session", "admin"),
+        ("GET", "/ui/sessions", "detect"),
+        ("POST", "/ui/static/0000/page.css", "admin"),
+        ("GET", "/ui/", "detect"),
+        ("GET", "/ui/v1/cells", "detect"),
+        ("POST", "/ui/v1/assertions", "review"),
+        ("POST", "/ui/v1/assertions/undo", "review"),
+        ("POST", "/ui/v1/assertionsx", "admin"),
+        ("POST", "/ui/v1/uploads", "upload"),
+        ("PUT", "/ui/v1/cameras/north", "admin"),
+        ("DELETE", "/ui/v1/deployments/7", "admin"),
+        ("POST", "/v1/assertions", "admin"),
     ],
 )
 def test_every_request_has_its_scope_and_what_changes_things_is_for_admins(
@@ -118,10 +119,10 @@ async def test_a_token_may_what_its_scopes_say_and_nothing_else(
 async def test_a_refusal_names_the_scopes_and_never_the_token(file: TokenFile) -> None:
     token = file.add("station", [TokenScope.detect, TokenScope.upload])
     with pytest.raises(Forbidden, match="scope admin; the one sent has detect, upload") as refused:
-        await Access(file=file).check(f"Bearer {token}", TokenScope.admin)
+        await Access(file=file).check(bearer(token), TokenScope.admin)
     assert token not in repr(refused.value)
     with pytest.raises(Unauthorized) as unknown:
-        await Access(file=file).check("Bearer made-up-secret", TokenScope.admin)
+        await Access(file=file).check(bearer("made-up-secret"), TokenScope.admin)
     assert "made-up" not in repr(unknown.value)
 
 
@@ -145,12 +146,12 @@ async def test_a_refusal_names_the_scopes_and_never_the_token(file: TokenFile) -
 async def test_the_header_is_a_bearer_token_or_nothing(
     authorization: str, want: type[Exception] | None
 ) -> None:
-    access = Access("secret")
+    access, headers = Access("secret"), Headers({"authorization": authorization})
     if want is None:
-        await access.check(authorization, TokenScope.admin)
+        await access.check(headers, TokenScope.admin)
         return
     with pytest.raises(want, match="Bearer TOKEN"):
-        await access.check(authorization, TokenScope.admin)
+        await access.check(headers, TokenScope.admin)
 
 
 async def test_a_token_is_compared_with_all_of_them_wherever_it_is_found(

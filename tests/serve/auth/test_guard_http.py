@@ -24,11 +24,6 @@ ALL = frozenset(TokenScope)
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> TokenFile:
-    return TokenFile(str(tmp_path / "tokens.json"))
-
-
-@pytest.fixture
 def logs() -> Iterator[list[Any]]:
     with structlog.testing.capture_logs() as lines:
         yield lines
@@ -194,12 +189,13 @@ async def test_the_schema_says_which_scope_a_route_needs(engine: Engine) -> None
         for _ in range(2):  # the second time it is the kept one
             schema = (await api.get("/openapi.json")).json()
     paths = schema["paths"]
-    assert paths["/v1/detect"]["post"]["security"] == [{"bearer": ["detect"]}]
-    assert paths["/v1/models/reload"]["post"]["security"] == [{"bearer": ["admin"]}]
+    for path, scope in (("/v1/detect", "detect"), ("/v1/models/reload", "admin")):
+        assert paths[path]["post"]["security"] == [{"bearer": [scope]}, {"session": [scope]}]
     assert paths["/healthz"]["get"]["security"] == []
     assert "403" in paths["/v1/models/reload"]["post"]["responses"]
     assert "401" not in paths["/healthz"]["get"]["responses"]
     assert schema["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
+    assert schema["components"]["securitySchemes"]["session"]["name"] == "resight_session"
 
 
 PREFLIGHT = {

@@ -18,11 +18,6 @@ from serve.auth.tokens import StoredToken, TokenFile, digest
 ALL = frozenset(TokenScope)
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> TokenFile:
-    return TokenFile(str(tmp_path / "tokens.json"))
-
-
 def test_no_file_is_no_table_and_an_empty_table_is_one(file: TokenFile) -> None:
     assert file.read() is None
     file.add("station", ALL)
@@ -84,7 +79,7 @@ def test_names_are_unique_and_a_token_has_a_scope(file: TokenFile) -> None:
     file.add("station", ALL)
     with pytest.raises(BadRequest, match="revoke it first"):
         file.add("station", ALL)
-    with pytest.raises(BadRequest, match="detect, upload, admin"):
+    with pytest.raises(BadRequest, match="detect, upload, review, admin"):
         file.add("other", [])
 
 

@@ -1,0 +1,392 @@
+"""Sessions: which cookies are one, when they end, and whom they name."""
+
+from __future__ import annotations
+
+import stat
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from starlette.datastructures import Headers
+
+from model_store.errors import BadRequest, Forbidden, StorageUnreachable, Unauthorized
+from serve.auth.guard import Access
+from serve.auth.scopes import STALE_S, Identity, TokenScope
+from serve.auth.sessions import (
+    COOKIE,
+    MAX_PERSON_CHARS,
+    RENEW_S,
+    SESSION_S,
+    Session,
+    parse_session,
+    person_name,
+    session_value,
+    set_cookie,
+)
+from serve.auth.tokens import KEY_BYTES, TokenFile
+from tests.serve.auth.conftest import Clock
+
+ALL = frozenset(TokenScope)
+KEY = b"k" * KEY_BYTES
+
+
+def sent(set_cookie: str, **more: str) -> Headers:
+    """The headers of a browser that has received this cookie."""
+    return Headers({"cookie": f"other=1; {set_cookie.partition(';')[0]}; theme=dark", **more})
+
+
+def valued(value: str) -> Headers:
+    return sent(f"{COOKIE}={value};")
+
+
+async def identity_of(
+    access: Access, headers: Headers, scope: TokenScope = TokenScope.detect
+) -> Identity | str:
+    """The sender, or why there is none."""
+    try:
+        return await access.check(headers, scope)
+    except (Unauthorized, Forbidden, StorageUnreachable) as error:
+        return type(error).__name__
+
+
+@pytest.mark.parametrize("secure", [True, False])
+def test_the_cookie_is_for_this_site_and_no_script(secure: bool) -> None:
+    parts = set_cookie("value", secure).split("; ")
+    assert parts[0] == f"{COOKIE}=value"
+    assert {"Path=/", "HttpOnly", "SameSite=Strict", f"Max-Age={12 * 3600}"} <= set(parts)
+    assert ("Secure" in parts) == secure
+    assert not any(part.startswith("Domain") for part in parts)
+    assert set_cookie("", secure).startswith(f"{COOKIE}=; Path=/; Max-Age=0;")
+
+
+@pytest.mark.parametrize("name", ["station-7", "Zoë Brüggemann", "山田 太郎", "x" * 64, "山" * 64])
+def test_a_session_is_read_back_as_it_was_written(name: str) -> None:
+    session = Session(name, True, 1_800_000_000, False)
+    value = session.value(KEY)
+    assert value.isascii()
+    assert not set(value) & set(' ",;\\')
+    assert parse_session(value) == session
+    assert session.is_signed(value, KEY)
+    assert not session.is_signed(value, b"x" * KEY_BYTES)
+    assert not session.is_signed(value, KEY, "hash of a token")
+
+
+async def test_a_token_s_session_has_its_name_and_scopes(file: TokenFile) -> None:
+    token = file.add("anna", [TokenScope.detect, TokenScope.review])
+    access = Access("secret", file)
+    cookie = sent(await access.start_session(f" {token}\n", False))
+    want = Identity("anna", frozenset({TokenScope.detect, TokenScope.review}), by_session=True)
+    assert await identity_of(access, cookie, TokenScope.review) == want
+    assert await identity_of(access, cookie, TokenScope.admin) == "Forbidden"
+    operator = await identity_of(access, sent(await access.start_session("secret", True)))
+    assert operator == Identity("operator", ALL, by_session=True)
+
+
+async def test_a_bearer_token_is_named_and_goes_before_the_session(file: TokenFile) -> None:
+    anna, station = file.add("anna", ALL), file.add("station", [TokenScope.detect])
+    access = Access("secret", file)
+    cookie = await access.start_session(anna, False)
+    for token, name in ((station, "station"), ("secret", "operator")):
+        by_bearer = await identity_of(access, sent(cookie, authorization=f"Bearer {token}"))
+        assert isinstance(by_bearer, Identity)
+        assert (by_bearer.name, by_bearer.by_session) == (name, False)
+    for wrong in ("Bearer made-up", "Bearer "):
+        assert await identity_of(access, sent(cookie, authorization=wrong)) == "Unauthorized"
+    by_proxy = await identity_of(access, sent(cookie, authorization="Basic cHJveHk6cHJveHk="))
+    assert isinstance(by_proxy, Identity)
+    assert by_proxy.name == "anna"
+
+
+async def test_a_replica_that_did_not_make_a_session_accepts_it(file: TokenFile) -> None:
+    token = file.add("anna", ALL)
+    cookie = sent(await Access(file=file).start_session(token, False))
+    assert await identity_of(Access(file=file), cookie) == Identity("anna", ALL, by_session=True)
+
+
+async def test_a_session_ends_with_its_token_in_time(file: TokenFile, clock: Clock) -> None:
+    token = file.add("anna", ALL)
+    access = Access("secret", file)
+    cookie = sent(await access.start_session(token, False))
+    file.revoke("anna")
+    clock.now += STALE_S
+    assert await identity_of(access, cookie) == "Unauthorized"
+    file.add("anna", ALL)
+    clock.now += STALE_S
+    assert await identity_of(access, cookie) == "Unauthorized", "another token of the same name"
+
+
+async def test_a_session_ends_when_the_secret_changes() -> None:
+    file = None
+    first, second = Access("secret", file), Access("other", file)
+    second._key = first._key
+    cookie = sent(await first.start_session("secret", False))
+    assert isinstance(await identity_of(first, cookie), Identity)
+    assert await identity_of(second, cookie) == "Unauthorized"
+
+
+async def test_a_session_ends_after_its_time_and_is_renewed_by_use(
+    file: TokenFile, clock: Clock
+) -> None:
+    token = file.add("anna", ALL)
+    access = Access(file=file)
+    first = sent(await access.start_session(token, True))
+    assert access.renewed_session(first) is None
+    clock.now += RENEW_S
+    renewed = access.renewed_session(first)
+    assert renewed is not None
+    assert "; Secure" in renewed
+    clock.now += SESSION_S - RENEW_S - 1
+    assert isinstance(await identity_of(access, first), Identity)
+    clock.now += 1
+    assert await identity_of(access, first) == "Unauthorized"
+    assert access.renewed_session(first) is None
+    assert isinstance(await identity_of(access, sent(renewed)), Identity)
+
+
+def cut(value: str) -> str:
+    return value[:-1]
+
+
+def longer(value: str) -> str:
+    return value + "0"
+
+
+def upper(value: str) -> str:
+    head, _, mac = value.rpartition(".")
+    return f"{head}.{mac.upper()}"
+
+
+def without_mac(value: str) -> str:
+    return value.rpartition(".")[0] + "."
+
+
+def later(value: str) -> str:
+    kind, secure, expires, *rest = value.split(".")
+    return ".".join([kind, secure, str(int(expires) + 1), *rest])
+
+
+def other_name(value: str) -> str:
+    *head, _, mac = value.split(".")
+    return ".".join([*head, "Ym9zcw", mac])
+
+
+def other_text_of_the_name(value: str) -> str:
+    """The same bytes in base64url, with other unused bits."""
+    *head, name, mac = value.split(".")
+    return ".".join([*head, name[:-1] + chr(ord(name[-1]) + 1), mac])
+
+
+def of_a_person(value: str) -> str:
+    return value.replace("token", "person", 1)
+
+
+def secure_flag(value: str) -> str:
+    return value.replace(".0.", ".1.", 1)
+
+
+def huge(value: str) -> str:
+    return value + "A" * 60_000
+
+
+def of_no_text(value: str) -> str:
+    *head, _, mac = value.split(".")
+    return ".".join([*head, "____", mac])
+
+
+def empty(_: str) -> str:
+    return ""
+
+
+def with_line(value: str) -> str:
+    return value + "\n"
+
+
+def not_ascii(value: str) -> str:
+    return value[:-1] + "é"
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        cut,
+        longer,
+        upper,
+        without_mac,
+        later,
+        other_name,
+        other_text_of_the_name,
+        of_a_person,
+        secure_flag,
+        huge,
+        of_no_text,
+        empty,
+        not_ascii,
+    ],
+)
+async def test_a_forged_cookie_is_as_no_cookie(
+    file: TokenFile, forge: Callable[[str], str]
+) -> None:
+    token = file.add("anna", ALL)
+    file.add("boss", ALL)
+    access = Access("secret", file)
+    value = (await access.start_session(token, False)).partition(";")[0].partition("=")[2]
+    assert isinstance(await identity_of(access, valued(value)), Identity)
+    assert forge(value) != value
+    assert await identity_of(access, valued(forge(value))) == "Unauthorized"
+    assert access.renewed_session(valued(forge(value))) is None
+    assert parse_session(with_line(value)) is None
+
+
+async def test_a_cookie_of_another_home_is_as_no_cookie(tmp_path: Path) -> None:
+    """Both homes have the same token."""
+    here, other = (TokenFile(str(tmp_path / name / "tokens.json")) for name in ("a", "b"))
+    token = here.add("anna", ALL)
+    Path(other.url).parent.mkdir()
+    Path(other.url).write_bytes(Path(here.url).read_bytes())
+    cookie = sent(await Access(file=other).start_session(token, False))
+    assert await identity_of(Access(file=here), cookie) == "Unauthorized"
+
+
+@pytest.mark.parametrize(
+    ("headers", "value"),
+    [
+        ([], ""),
+        ([""], ""),
+        ([f"{COOKIE}=a"], "a"),
+        ([f"b=2;{COOKIE}=a ;c"], "a"),
+        (["b=2", f"{COOKIE}=a"], "a"),
+        ([f"{COOKIE}=a; {COOKIE}=a"], "a"),
+        ([f"{COOKIE}=a; {COOKIE}=b"], ""),
+        ([f"{COOKIE}=a", f"{COOKIE}=b"], ""),
+        ([f"x{COOKIE}=a"], ""),
+        ([f"{COOKIE.upper()}=a"], ""),
+        (["; ;=;" * 9999 + f";{COOKIE}=a"], "a"),
+    ],
+)
+def test_one_cookie_is_found_among_others(headers: list[str], value: str) -> None:
+    assert session_value(headers) == value
+
+
+async def test_without_tokens_a_session_names_a_person(file: TokenFile, clock: Clock) -> None:
+    access = Access(file=file)
+    assert await identity_of(access, Headers()) == Identity("local", ALL)
+    cookie = sent(await access.start_session(" Zoe\u0308 B. ", False))
+    assert await identity_of(access, cookie) == Identity("Zoë B.", ALL, by_session=True)
+    file.add("station", ALL)
+    clock.now += STALE_S
+    assert await identity_of(access, cookie) == "Unauthorized", "a name is not a token"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "  ",
+        "x" * (MAX_PERSON_CHARS + 1),
+        "a\nb",
+        "a\0b",
+        "a\u202eb",
+        "a\u200bb",
+        "\ud800",
+        "a\tb",
+    ],
+)
+def test_a_name_that_cannot_be_shown_is_refused(name: str) -> None:
+    with pytest.raises(BadRequest, match="1 to 64 printable"):
+        person_name(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("", Unauthorized),
+        ("made-up", Unauthorized),
+        ("a b\r\nSet-Cookie: x=1", Unauthorized),
+        ("\ud800", Unauthorized),
+        ("é" * 9999, Unauthorized),
+        ("anna", Unauthorized),
+    ],
+)
+async def test_a_wrong_token_starts_no_session(
+    file: TokenFile, text: str, error: type[Exception]
+) -> None:
+    file.add("anna", ALL)
+    with pytest.raises(error):
+        await Access("secret", file).start_session(text, False)
+
+
+async def test_a_token_that_cannot_read_is_of_no_use_for_the_page(file: TokenFile) -> None:
+    token = file.add("station", [TokenScope.upload])
+    with pytest.raises(Forbidden, match="scope detect"):
+        await Access(file=file).start_session(token, False)
+
+
+async def test_while_tokens_cannot_be_read_a_session_is_not_taken_for_wrong(
+    file: TokenFile,
+) -> None:
+    token = file.add("anna", ALL)
+    cookie = sent(await Access(file=file).start_session(token, False))
+    Path(file.url).write_text("damaged")
+    access = Access("secret", file)
+    assert await identity_of(access, cookie) == "StorageUnreachable"
+    assert await identity_of(access, Headers()) == "Unauthorized"
+
+
+def test_the_key_is_made_once_and_for_its_owner_alone(file: TokenFile) -> None:
+    keys, gate = list[bytes](), threading.Barrier(8)
+
+    def make() -> None:
+        gate.wait()
+        keys.append(TokenFile(file.url).session_key())
+
+    threads = [threading.Thread(target=make) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(keys) == 8
+    assert len(set(keys)) == 1
+    assert len(keys[0]) == KEY_BYTES
+    path = Path(file.url).with_name("session.key")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert path.read_bytes() == keys[0]
+
+
+@pytest.mark.parametrize("damage", [b"", b"short"])
+async def test_a_key_that_was_cut_off_is_replaced(
+    file: TokenFile, clock: Clock, damage: bytes
+) -> None:
+    token = file.add("anna", ALL)
+    access = Access(file=file)
+    cookie = sent(await access.start_session(token, False))
+    Path(file.url).with_name("session.key").write_bytes(damage)
+    clock.now += STALE_S
+    assert await identity_of(access, cookie) == "Unauthorized"
+    assert len(file.session_key()) == KEY_BYTES
+
+
+async def test_a_key_that_cannot_be_made_stops_logins_and_no_tokens(
+    file: TokenFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: TokenFile) -> bytes:
+        raise StorageUnreachable("read-only")
+
+    monkeypatch.setattr(TokenFile, "session_key", fail)
+    token = file.add("anna", ALL)
+    access = Access(file=file)
+    with pytest.raises(StorageUnreachable, match="session.key"):
+        await access.start_session(token, False)
+    assert isinstance(
+        await identity_of(access, Headers({"authorization": f"Bearer {token}"})), Identity
+    )
+
+
+async def test_a_value_is_compared_in_constant_time(
+    file: TokenFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = file.add("anna", ALL)
+    access = Access(file=file)
+    cookie = sent(await access.start_session(token, False))
+    monkeypatch.setattr("serve.auth.sessions.hmac.compare_digest", lambda one, other: False)
+    assert await identity_of(access, cookie) == "Unauthorized"
