@@ -221,6 +221,27 @@ CLASSIFICATIONS = pa.schema(
 )
 """`logits` are 16-bit floats in a 32-bit column: Delta has no 16-bit type, and compresses the unused bits away."""
 
+DEPLOYMENTS = pa.schema(
+    [
+        ("change", pa.int64()),
+        ("kind", pa.string()),
+        ("fact_id", pa.string()),
+        ("deleted", pa.bool_()),
+        ("camera_id", pa.string()),
+        ("location", pa.string()),
+        ("latitude", pa.float64()),
+        ("longitude", pa.float64()),
+        ("from_local", pa.string()),
+        ("until_local", pa.string()),
+        ("time_zone", pa.string()),
+        ("clock_offset_s", pa.int64()),
+        ("clock_stated_by", pa.string()),
+        ("notes", pa.string()),
+        ("actor", pa.string()),
+        ("stated_at", UTC),
+    ]
+)
+
 TABLES: dict[str, pa.Schema] = {
     "media": MEDIA,
     "results": RESULTS,
@@ -231,6 +252,7 @@ TABLES: dict[str, pa.Schema] = {
     "exports": EXPORTS,
     "snips": SNIPS,
     "classifications": CLASSIFICATIONS,
+    "deployments": DEPLOYMENTS,
 }
 BY_KEY = ("results", "snips", "classifications")
 """Tables partitioned by the inference key of the detections, and pruned with it."""

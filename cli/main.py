@@ -14,6 +14,7 @@ from cli import (
     assertions,
     classify,
     cluster,
+    deployments,
     detect,
     filters,
     layers,
@@ -50,6 +51,7 @@ app.add_typer(tokens.app, name="tokens")
 app.add_typer(assertions.app, name="assertions")
 app.add_typer(filters.app, name="filters")
 app.add_typer(layers.app, name="layers")
+app.add_typer(deployments.app, name="deployments")
 archive.register(app)
 plan.register(app)
 reprocess.register(app)

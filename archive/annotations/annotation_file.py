@@ -3,7 +3,7 @@
 .csv, .json (a list), .jsonl or .parquet --read_rows--> a list of dicts; from JSON, a list of any values
 rows --read_statements--> statements by row number, errors by row number. Nothing is looked up in the tables.
 CSV may have the variations of spreadsheets: a byte order mark, commas, semicolons or tabs, empty columns at the end;
-except with commas between columns, boxes may have decimal commas.
+except with commas between columns, boxes and coordinates may have decimal commas.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from model_store.frozen import Frozen
 
 DIGEST = r"^[0-9a-f]{64}$"
 BOX = ("x1_px", "y1_px", "x2_px", "y2_px")
+DECIMALS = (*BOX, "latitude", "longitude")
+"""Columns that may have decimal commas."""
 Named = Annotated[str, StringConstraints(min_length=1)]
 _SEPARATORS = ",;\t"
 
@@ -106,7 +108,7 @@ def read_statements(
     errors: dict[int, str] = {}
     for number, row in enumerate(rows, 1):
         try:
-            statements[number] = Statement.model_validate(_filled(row, defaults))
+            statements[number] = Statement.model_validate(given_fields(row, defaults))
         except ValidationError as error:
             errors[number] = words(error)
         except ValueError as error:
@@ -114,7 +116,7 @@ def read_statements(
     return statements, errors
 
 
-def _filled(row: object, defaults: Mapping[str, str | None]) -> dict[str, Any]:
+def given_fields(row: object, defaults: Mapping[str, str | None]) -> dict[str, Any]:
     """Return the row with defaults and without empty fields, so that CSV and JSON give the same."""
     if not isinstance(row, dict):
         raise ValueError("it must be an object with a value for each field")
@@ -169,7 +171,7 @@ def _csv(text: str) -> Iterator[dict[str | None, Any]]:
     separator = max(_SEPARATORS, key=header.count)
     for row in csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=separator):
         unnamed = [name for name in row if not name and not any(row[name] or ())]
-        commas = () if separator == "," else BOX
+        commas = () if separator == "," else DECIMALS
         yield {
             name: _with_point(value) if name in commas else value
             for name, value in row.items()

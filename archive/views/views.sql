@@ -128,3 +128,27 @@ create or replace view occurrences as
         from votes qualify row_number() over (
             partition by occurrence_id order by by_person desc, weight desc, label) = 1) v using (occurrence_id)
     group by occurrence_id;
+
+-- The valid row of each camera, location and deployment.
+create or replace view valid_facts as
+    from (from deployments_table qualify row_number() over (partition by kind, fact_id order by change desc) = 1)
+    where not deleted;
+
+create or replace view deployments as
+    select d.fact_id as deployment_id, d.camera_id, d.location, coalesce(d.latitude, l.latitude) as latitude,
+        coalesce(d.longitude, l.longitude) as longitude, d.from_local::timestamp as from_local,
+        d.until_local::timestamp as until_local, d.time_zone, d.clock_offset_s, d.clock_stated_by, d.notes, d.actor,
+        d.stated_at
+    from valid_facts d left join valid_facts l on l.kind = 'location' and l.fact_id = d.location
+    where d.kind = 'deployment';
+
+-- Each image with the deployment of its camera at its time: the last one that began, if it had not ended.
+create or replace view image_deployments as
+    with begun as (
+        select m.media_sha256, m.captured_at_local, if(m.captured_at_local >= d.until_local, null, d.deployment_id)
+            as deployment_id
+        from images m asof left join deployments d
+            on m.camera_id = d.camera_id and m.captured_at_local >= d.from_local)
+    select b.media_sha256, d.deployment_id, d.location, d.latitude, d.longitude, d.time_zone,
+        b.captured_at_local + to_seconds(coalesce(d.clock_offset_s, 0)) as captured_at_corrected
+    from begun b left join deployments d on d.deployment_id = b.deployment_id;

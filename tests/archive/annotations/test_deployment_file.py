@@ -1,0 +1,138 @@
+"""Files of deployments: what spreadsheets write is read, and one wrong row keeps all out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from archive.annotations.deployment_file import add_file, read_deployments, remarks
+from archive.catalogue.deployments import Deployment, current
+from archive.delta.tables import Tables
+from archive.schemas import MEDIA
+from archive.views.exports import export
+from model_store.errors import BadRequest, Conflict
+from tests.fixtures_local import rows_of
+
+HEADER = "camera,location,latitude,longitude,from,until,time_zone,clock_offset_s,notes"
+NORTH = "north,Oak hill,52.51,13.4,2026-05-01T09:30,2026-06-12,Europe/Berlin,3600,new batteries"
+
+
+def file(place: Path, text: str | bytes, name: str = "deployments.csv") -> Path:
+    path = place / name
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def fields(path: Path) -> list[dict[str, Any]]:
+    found = read_deployments(path).values()
+    return [deployment.model_dump(mode="json", exclude_none=True) for deployment in found]
+
+
+EXPECTED = {
+    "camera_id": "north",
+    "location": "Oak hill",
+    "latitude": 52.51,
+    "longitude": 13.4,
+    "from_local": "2026-05-01T09:30:00",
+    "until_local": "2026-06-12T00:00:00",
+    "time_zone": "Europe/Berlin",
+    "clock_offset_s": 3600,
+    "notes": "new batteries",
+}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{HEADER}\n{NORTH}\n",
+        f"\ufeff{HEADER}\r\n{NORTH}\r\n",
+        f"{HEADER};;\n{NORTH}".replace(",", ";").replace("52.51;13.4", "52,51;13,4"),
+        f"{HEADER}\n{NORTH}".replace(",", "\t").replace("52.51", " 52,51 "),
+        f"{HEADER.upper()}\n{NORTH.replace('north', ' north ')}",
+        f"{HEADER.replace('camera', 'camera_id').replace('from', 'from_local')},actor\n{NORTH},ben",
+    ],
+)
+def test_what_spreadsheets_write_is_read(tmp_path: Path, text: str) -> None:
+    assert fields(file(tmp_path, text)) == [EXPECTED]
+
+
+def test_fields_that_are_left_empty_are_not_guessed(tmp_path: Path) -> None:
+    path = file(tmp_path, f"{HEADER}\nnorth,Oak hill,,,2026-05-01,,,,\n")
+    assert fields(path) == [
+        {"camera_id": "north", "location": "Oak hill", "from_local": "2026-05-01T00:00:00"}
+    ]
+
+
+def test_every_wrong_row_is_named_and_none_is_added(tables: Tables, tmp_path: Path) -> None:
+    rows = ["north,Oak hill,91,0,2026-05-01,,,,", NORTH, "south,,52,13,noon,,Berlin,1h,"]
+    path = file(tmp_path, "\n".join([HEADER, *rows]))
+    with pytest.raises(BadRequest) as refused:
+        add_file(tables, path, "ana")
+    lines = str(refused.value).split("\n")
+    assert lines[0] == f"{path}: nothing was added"
+    assert lines[1].startswith("row 1: latitude: ")
+    assert lines[2].startswith("row 3: location: ")
+    assert all(
+        word in lines[2]
+        for word in ("from_local: invalid time 'noon'", "time_zone: ", "clock_offset_s: ")
+    )
+    assert tables.existing("deployments") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (HEADER, "it has no rows"),
+        ("", "it has no rows"),
+        ("camera,place,from\nnorth,Oak hill,2026-05-01", "place: unknown field"),
+        (f"{HEADER}\n{NORTH},more", "row 1: it has more fields than the header"),
+        (
+            f"{HEADER}\n{NORTH}\n{NORTH.replace('Oak', 'Elm')}",
+            "row 2: row 1 is about the same deployment",
+        ),
+        (
+            f"{HEADER}\n{NORTH}\n{NORTH.replace('01T09', '02T09')}",
+            "row 2: camera 'north' from .* overlaps row 1",
+        ),
+        (f"{HEADER}\nn\xe4rd,x,,,2026-05-01,,,,".encode("latin-1"), "not UTF-8"),
+    ],
+)
+def test_what_is_no_such_file_is_refused(
+    tables: Tables, tmp_path: Path, text: str | bytes, message: str
+) -> None:
+    with pytest.raises((BadRequest, Conflict), match=message):
+        add_file(tables, file(tmp_path, text), "ana")
+    assert tables.existing("deployments") is None or rows_of(tables, "deployments") == []
+
+
+def test_the_same_file_again_adds_nothing_and_a_correction_one_row(
+    tables: Tables, tmp_path: Path
+) -> None:
+    path = file(tmp_path, f"{HEADER}\n{NORTH}\n{NORTH.replace('north', 'south')}")
+    ids, added = add_file(tables, path, "ana")
+    assert (len(set(ids)), added) == (2, 2)
+    assert add_file(tables, path, "ben") == (ids, 0)
+    path.write_text(path.read_text().replace("2026-06-12", "2026-07-01", 1))
+    assert add_file(tables, path, "ben") == (ids, 1)
+    assert len(rows_of(tables, "deployments")) == 3
+
+
+@pytest.mark.parametrize("name", ["deployments.csv", "deployments.parquet"])
+def test_an_export_can_be_added_again(tables: Tables, tmp_path: Path, name: str) -> None:
+    tables.snapshot("media")
+    add_file(tables, file(tmp_path, f"{HEADER}\n{NORTH}"), "ana")
+    assert export(tables, "deployments", tmp_path / "out" / name) == 1
+    assert add_file(tables, tmp_path / "out" / name, "ben")[1] == 0
+    assert len(current(tables)) == 1
+
+
+def test_cameras_without_images_are_named(tables: Tables, tmp_path: Path) -> None:
+    read = {"row 1": Deployment.model_validate(EXPECTED | {"camera_id": "norht"})}
+    assert remarks(tables, read) == []
+    image = {"media_sha256": "a", "source_root": "/a", "path": "a.jpg", "camera_id": "north"}
+    rows = pa.Table.from_pylist([image], schema=MEDIA)
+    tables.append("media", rows, "test", lambda _, wanted: wanted)
+    assert remarks(tables, read) == ["no image is of the camera 'norht'; did you mean north?"]
