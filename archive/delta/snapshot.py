@@ -19,11 +19,12 @@ filters use the Parquet footers.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote
 
@@ -71,26 +72,50 @@ def dataset(table: DeltaTable | None, schema: pa.Schema) -> FileSystemDataset:
 
 
 def added_since(
-    table: DeltaTable, schema: pa.Schema, inference_key: str, version: int
+    table: DeltaTable, schema: pa.Schema, inference_key: str | None, version: int
 ) -> FileSystemDataset:
-    """Return the rows that commits after `version`, up to that of the snapshot, added to one partition.
+    """Return the rows that commits after `version`, up to that of the snapshot, added to one partition or to all.
 
     Reads one log file per commit, so rows are found even if their file was compacted since. A commit that only moves
     rows, as compaction does, adds none: its log has `dataChange` false.
     Raises OSError if the log or a file is no longer kept (30 and 7 days).
     """
-    store = PyFileSystem(DeltaStorageHandler(table.table_uri, storage_options(table.table_uri)))
-    files: list[tuple[str, int, dict[str, str]]] = []
-    for commit in range(version + 1, table.version() + 1):
-        with store.open_input_file(f"_delta_log/{commit:020}.json") as log:
-            actions = [json.loads(line) for line in log.read().splitlines()]
-        adds = [action["add"] for action in actions if "add" in action]
-        files += [
-            (add["path"], add["size"], add["partitionValues"])
-            for add in adds
-            if add["dataChange"] and add["partitionValues"][_COLUMN] == inference_key
-        ]
+    adds = list(_changes_since(table, "add", inference_key, version))
+    files = [(add["path"], add["size"], add["partitionValues"]) for add in adds]
     return _of_files(table, schema, files)
+
+
+def has_removed_since(table: DeltaTable, inference_key: str | None, version: int) -> bool:
+    """Return whether commits after `version` removed or rewrote rows, of one partition or any. Raises OSError."""
+    return any(_changes_since(table, "remove", inference_key, version))
+
+
+def commit_time(table: DeltaTable, version: int) -> datetime | None:
+    """Return the time at which a version was committed; None if its log is no longer kept."""
+    with contextlib.suppress(OSError):
+        for action in _log(table, version):
+            if "commitInfo" in action:
+                return datetime.fromtimestamp(action["commitInfo"]["timestamp"] / 1e3, UTC)
+    return None
+
+
+def _changes_since(
+    table: DeltaTable, kind: str, inference_key: str | None, version: int
+) -> Iterator[dict[str, Any]]:
+    """Yield the actions of a kind that change rows. A file with an unlisted partition belongs to each of them."""
+    for commit in range(version + 1, table.version() + 1):
+        for action in _log(table, commit):
+            change = action.get(kind)
+            if change and change["dataChange"]:
+                key = (change.get("partitionValues") or {}).get(_COLUMN, inference_key)
+                if inference_key in (None, key):
+                    yield change
+
+
+def _log(table: DeltaTable, version: int) -> list[dict[str, Any]]:
+    store = PyFileSystem(DeltaStorageHandler(table.table_uri, storage_options(table.table_uri)))
+    with store.open_input_file(f"_delta_log/{version:020}.json") as log:
+        return [json.loads(line) for line in log.read().splitlines()]
 
 
 def _of_files(

@@ -61,9 +61,9 @@ def connect(
     """Yield a scratch database with the relations over the newest snapshots, for one thread at a time.
 
     `view` defaults to production; if nothing is published, `results` and `detections` are empty. With `images` (a few
-    digests), only their rows of `media` and of the view's results are loaded, at once. Data beyond `memory_mib`
-    (default: half of the machine or control group) spills to TMPDIR. With a `statement`, only the relations that it
-    names are guaranteed, because creating all takes 150 ms.
+    digests), only their rows of `media`, `assertions` and the view's results are loaded, at once. Data beyond
+    `memory_mib` (default: half of the machine or control group) spills to TMPDIR. With a `statement`, only the
+    relations that it names are guaranteed, because creating all takes 150 ms.
     Raises StorageUnreachable, also without any table, as on an unmounted disk.
     """
     view = view or Views(tables.url).current()
@@ -113,7 +113,7 @@ def _rows(
     images: pa.ChunkedArray | None,
 ) -> pa.Table | Dataset:
     rows = dataset(table, schema)
-    if images is None or name not in ("media", "results"):
+    if images is None or name not in ("media", "assertions", "results"):
         return rows
     chosen = pc.field("media_sha256").isin(images.combine_chunks())
     if name == "results":

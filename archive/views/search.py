@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Literal
@@ -114,7 +114,7 @@ def find(tables: Tables, wanted: Wanted, within_s: float) -> Found:
 
     Raises BadRequest, DeadlinePassed, StorageUnreachable.
     """
-    view, deadline = _view(tables, wanted.view), _Deadline(within_s)
+    view, deadline = view_shown(tables, wanted.view), Deadline(within_s)
     statement, values = _page_query(wanted)
     try:
         with (
@@ -143,7 +143,7 @@ def find(tables: Tables, wanted: Wanted, within_s: float) -> Found:
         raise
     more = len(images) > wanted.limit
     images = images[: wanted.limit]
-    return Found(view=view, images=images, next=_mark(images[-1]) if more else "")
+    return Found(view=view, images=images, next=cursor_of(images[-1]) if more else "")
 
 
 def _page_query(wanted: Wanted) -> tuple[str, dict[str, Any]]:
@@ -165,34 +165,35 @@ def _page_query(wanted: Wanted) -> tuple[str, dict[str, Any]]:
         conditions += _SHOWN.format(files=_FILES)
         values |= {"label": wanted.label, "min_score": wanted.min_score}
     if wanted.after:
-        moment, root, path = _marked(wanted.after)
+        moment, root, path = place_of(wanted.after)
         conditions += _AFTER
         values |= {"moment": moment, "root": root, "path": path}
     return _PAGE.format(files=_FILES, conditions=conditions), values
 
 
-def _view(tables: Tables, name: str) -> View | None:
+def view_shown(tables: Tables, name: str) -> View | None:
     """Return the published view. Raises BadRequest for an unknown name, but returns None without a production view."""
     return Views(tables.url).current() if name == PRODUCTION else view_named(tables, name)
 
 
-def _mark(image: dict[str, Any]) -> str:
+def cursor_of(image: Mapping[str, Any]) -> str:
+    """Return the opaque cursor of the place of an image in page order."""
     moment: datetime | None = image["captured_at_local"]
     return base64.urlsafe_b64encode(
         _MARK.dump_json((moment, image["source_root"], image["path"]))
     ).decode()
 
 
-def _marked(mark: str) -> tuple[datetime | None, str, str]:
-    """Return time, root and path of the last image of a page. Raises BadRequest for an invalid mark."""
+def place_of(cursor: str) -> tuple[datetime | None, str, str]:
+    """Return time, root and path of the last image of a page. Raises BadRequest for an invalid cursor."""
     try:
-        return _MARK.validate_json(base64.b64decode(mark, b"-_", validate=True))
+        return _MARK.validate_json(base64.b64decode(cursor, b"-_", validate=True))
     except ValueError as error:  # also of base64 and of pydantic
         raise BadRequest("invalid cursor in `after`: use `next` of the previous page") from error
 
 
-class _Deadline:
-    """Common time limit of all statements of a search."""
+class Deadline:
+    """Common time limit of several statements."""
 
     def __init__(self, within_s: float) -> None:
         self._ends_s = time.monotonic() + within_s

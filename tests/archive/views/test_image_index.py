@@ -1,0 +1,390 @@
+"""Pages, counts, histograms and neighbours of an index, compared with the relations of the view and with a search."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+
+import archive.views.image_index
+from archive.annotations.assertions import human_assertions
+from archive.delta.tables import Tables
+from archive.views.image_index import ImageFilter, ImageIndex
+from archive.views.query import connect
+from archive.views.search import Wanted, find
+from archive.views.views import View, Views
+from model_store.errors import BadRequest, DeadlinePassed, ModelNotFound, StorageUnreachable
+from tests.archive.resolve_oracle import World
+from tests.archive.resolve_worlds import LABELS, SCORES, as_tables, view_of, worlds
+from tests.archive.views.test_search import START, VIEW, put, world
+
+Image = dict[str, Any]
+COLUMNS = ("media_sha256", "captured_at_local", "camera_id", "source_root", "path", "width_px")
+TIMES = st.none() | st.integers(0, 4).map(lambda hour: datetime(2026, 5, 14, hour))
+FILTERS = st.builds(
+    dict,
+    camera=st.sampled_from((None, None, "north")),
+    status=st.sampled_from((None, None, None, "ok", "empty", "failed", "missing")),
+    label=st.none() | st.sampled_from(LABELS),
+    min_score=st.none() | st.sampled_from(SCORES),
+    since=TIMES,
+    until=TIMES,
+    reviewed=st.sampled_from((None, None, True, False)),
+    path=st.sampled_from((None, None, "0/", "1/")),
+)
+
+
+def of_relations(tables: Tables, view: View) -> list[Image]:
+    """Return the images of a view in page order, each with its shown `labels`, from the relations alone."""
+    with connect(tables, view, statement="images results detections events") as sql:
+        images, results, detections, events = (
+            sql.sql(f"from {name}").to_arrow_table().to_pylist()
+            for name in ("images", "results", "detections", "events")
+        )
+        groups = dict(sql.sql("select media_sha256, event_id from image_groups").fetchall())
+    assert {one["event_id"] for one in events} == {
+        groups[i["media_sha256"]] for i in images if i["media_sha256"] in groups
+    }
+    status = {row["media_sha256"]: row["status"] for row in results}
+    stated = set(human_assertions(tables)["media_sha256"].to_pylist())
+    for image in images:
+        sha = image["media_sha256"]
+        image["labels"] = [
+            (row["label"], row["score"]) for row in detections if row["media_sha256"] == sha
+        ]
+        image["status"] = status.get(sha, "missing")
+        image["reviewed"] = sha in stated
+        image["event_id"] = groups.get(sha)
+    images.sort(key=lambda image: (image["source_root"], image["path"]))
+    return sorted(images, key=lambda i: i["captured_at_local"] or datetime.min, reverse=True)
+
+
+def fits(image: Image, wanted: dict[str, Any]) -> bool:
+    moment = image["captured_at_local"]
+    label, least = wanted["label"], wanted["min_score"]
+    return (
+        all(wanted[n] in (None, image[f"{n}_id"]) for n in ("camera",))
+        and all(wanted[n] in (None, image[n]) for n in ("status", "reviewed"))
+        and (wanted["since"] is None or bool(moment and moment >= wanted["since"]))
+        and (wanted["until"] is None or bool(moment and moment < wanted["until"]))
+        and image["path"].startswith(wanted["path"] or "")
+        and (
+            (label is None and least is None)
+            or any(
+                label in (None, one)
+                and (least is None or (score is not None and score >= np.float32(least)))
+                for one, score in image["labels"]
+            )
+        )
+    )
+
+
+def details(image: Image) -> Image:
+    """Return the columns of a page from an image of the relations."""
+    scores = [score for _, score in image["labels"] if score is not None]
+    best = max(image["labels"], key=lambda one: (one[1] or -1.0, one[0]), default=(None, None))
+    return {name: image[name] for name in (*COLUMNS, "status", "reviewed", "event_id")} | {
+        "n_boxes": len(image["labels"]),
+        "top_label": best[0],
+        "top_score": max(scores, default=None),
+        "distance": min((abs(score - 0.5) for score in scores), default=None),
+    }
+
+
+def bars(images: Sequence[Image], by: str) -> Counter[str]:
+    values: dict[str, Any] = {
+        "day": lambda i: [i["captured_at_local"] and f"{i['captured_at_local']:%Y-%m-%d}"],
+        "hour": lambda i: [i["captured_at_local"] and f"{i['captured_at_local']:%H}"],
+        "camera": lambda i: [i["camera_id"]],
+        "status": lambda i: [i["status"]],
+        "label": lambda i: {label for label, _ in i["labels"]},
+    }
+    return Counter(value or "" for image in images for value in values[by](image))
+
+
+def walked(index: ImageIndex, wanted: ImageFilter, limit: int) -> list[Image]:
+    """Return all images by the cursors of pages: forwards, then backwards, which must be the same."""
+    page = index.page(wanted, limit)
+    assert page.previous == ""
+    there, sizes = page.rows.to_pylist(), [len(page.rows)]
+    while page.next:
+        page = index.page(wanted, limit, after=page.next)
+        assert page.previous
+        there += page.rows.to_pylist()
+        sizes.append(len(page.rows))
+    assert all(size == limit for size in sizes[:-1])
+    back = page.rows.to_pylist()
+    while page.previous:
+        page = index.page(wanted, limit, before=page.previous)
+        assert page.next
+        back = page.rows.to_pylist() + back
+    assert back == there
+    return there
+
+
+def check(index: ImageIndex, images: Sequence[Image], wanted: dict[str, Any]) -> None:
+    asked = ImageFilter(**wanted)
+    expected = [image for image in images if fits(image, wanted)]
+    event(f"images: {min(len(expected), 3)}")
+    there = walked(index, asked, limit=2)
+    for image in there:
+        uncertain = image.pop("uncertain_score")
+        image["distance"] = None if uncertain is None else abs(uncertain - 0.5)
+        del image["height_px"], image["person"]
+    assert there == [details(image) for image in expected]
+    assert index.count(asked) == len(expected)
+    for by in ("day", "hour", "camera", "status", "label"):
+        assert dict(index.histogram(asked, by)) == bars(expected, by), by
+    shas = [image["media_sha256"] for image in expected]
+    assert index.select(asked, shas[:1])["media_sha256"].to_pylist() == shas[1:]
+    for number, sha in enumerate(shas):
+        around = [None, *shas, None]
+        assert index.neighbours(asked, sha) == (around[number], around[number + 2])
+
+
+@dataclass(frozen=True)
+class Halves:
+    """A world whose rows are written in two parts, and the images that fail."""
+
+    world: World
+    first: dict[str, pa.Table]
+    then: dict[str, pa.Table]
+
+
+@st.composite
+def halves(draw: st.DrawFn) -> Halves:
+    made = draw(worlds())
+    lot = random.Random(draw(st.integers(0, 1000)))
+    first: dict[str, pa.Table] = {}
+    then: dict[str, pa.Table] = {}
+    for name, rows in as_tables(made).items():
+        listed = rows.to_pylist()
+        for row in listed:
+            if name == "results" and lot.random() < 0.2:
+                row |= {"status": "failed", "detections": [], "error_code": "decode"}
+        late = [name != "layers" and lot.random() < 0.3 for _ in listed]
+        for part, chosen in ((first, False), (then, True)):
+            some = [row for row, is_late in zip(listed, late, strict=True) if is_late is chosen]
+            part[name] = pa.Table.from_pylist(some, schema=rows.schema)
+    return Halves(made, first, then)
+
+
+def write(tables: Tables, parts: dict[str, pa.Table]) -> None:
+    for name, rows in parts.items():
+        if len(rows):
+            tables.append(name, rows, "test", lambda _, wanted: wanted)
+
+
+@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
+@given(given_=halves(), some=st.lists(FILTERS, min_size=2, max_size=2))
+def test_an_index_equals_the_relations_before_and_after_it_follows(
+    given_: Halves, some: list[dict[str, Any]]
+) -> None:
+    everything = dict.fromkeys(some[0])
+    with TemporaryDirectory() as place:
+        tables, view = Tables(f"{place}/tables"), view_of(given_.world)
+        index = ImageIndex(tables, Path(place) / "index")
+        tables.snapshot("media")
+        write(tables, given_.first)
+        Views(tables.url).publish(view, after=0)
+        images = of_relations(tables, view)
+        for wanted in (everything, *some):
+            check(index, images, wanted)
+        write(tables, given_.then)
+        changed = index.refresh()
+        event(f"followed: {changed}")
+        assert index.state().behind_s == 0
+        images = of_relations(tables, view)
+        for wanted in (everything, *some):
+            check(index, images, wanted)
+
+
+@pytest.fixture(scope="module")
+def images() -> list[dict[str, Any]]:
+    return world(images=200)
+
+
+@pytest.fixture(scope="module")
+def tables(images: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Tables:
+    tables = Tables(str(tmp_path_factory.mktemp("index") / "tables"))
+    put(tables, images)
+    Views(tables.url).publish(VIEW, after=0)
+    return tables
+
+
+@pytest.fixture
+def index(tables: Tables) -> ImageIndex:
+    """Return an index whose file the tests of this module share."""
+    return ImageIndex(tables, Path(tables.url).parent / "index")
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {},
+        {"status": "empty"},
+        {"camera": "north", "label": "deer"},
+        {"label": "fox", "min_score": 0.7},
+        {"min_score": 0.9},
+        {"since": START + timedelta(minutes=10), "until": START + timedelta(minutes=30)},
+    ],
+    ids=str,
+)
+def test_a_walk_gives_what_a_search_gives(
+    index: ImageIndex, tables: Tables, wanted: dict[str, Any]
+) -> None:
+    found = find(tables, Wanted(limit=1000, **wanted), 60).images
+    there = walked(index, ImageFilter(**wanted), limit=7)
+    for name in ("media_sha256", "captured_at_local", "source_root", "path", "status"):
+        assert [image[name] for image in there] == [image[name] for image in found]
+    assert [image["n_boxes"] for image in there] == [sum(i["labels"].values()) for i in found]
+    assert found
+
+
+def test_a_cursor_of_a_search_is_one_of_the_index(index: ImageIndex, tables: Tables) -> None:
+    found = find(tables, Wanted(limit=30), 60)
+    rest = find(tables, Wanted(limit=30, after=found.next), 60).images
+    page = index.page(ImageFilter(), 30, after=found.next)
+    assert page.rows["path"].to_pylist() == [image["path"] for image in rest]
+
+
+def paths_at(index: ImageIndex, at: datetime) -> list[str]:
+    return index.page(ImageFilter(), 5, at=at).rows["path"].to_pylist()
+
+
+def test_a_page_begins_at_a_time(index: ImageIndex) -> None:
+    everything = walked(index, ImageFilter(), limit=1000)
+    moment = START + timedelta(minutes=20)
+    older = [
+        i for i in everything if not i["captured_at_local"] or i["captured_at_local"] <= moment
+    ]
+    page = index.page(ImageFilter(), 5, at=moment)
+    assert page.rows.to_pylist() == older[:5]
+    assert page.previous
+    before = index.page(ImageFilter(), 1000, before=page.previous)
+    assert before.rows.to_pylist() + older == everything
+
+
+def test_a_day_begins_with_its_last_image_and_the_past_with_the_oldest(index: ImageIndex) -> None:
+    everything = walked(index, ImageFilter(), limit=1000)
+    dated = [image["path"] for image in everything if image["captured_at_local"]]
+    assert paths_at(index, datetime(START.year, START.month, START.day)) == dated[:5]
+    assert paths_at(index, datetime(1990, 1, 1)) == dated[-5:]
+    assert paths_at(index, datetime.max) == dated[:5]
+    undated = index.page(
+        ImageFilter(), 5, after=index.page(ImageFilter(), 5, at=datetime(1990, 1, 1)).next
+    )
+    assert undated.rows["path"].to_pylist() == [
+        image["path"] for image in everything[len(dated) :][:5]
+    ]
+
+
+def test_a_day_without_any_image_leads_to_the_oldest_match(index: ImageIndex) -> None:
+    dated = ImageFilter(since=datetime(2000, 1, 1))
+    page = index.page(dated, 5, at=datetime(1990, 1, 1))
+    assert page.rows.to_pylist() == walked(index, dated, limit=1000)[-5:]
+    assert (page.next, bool(page.previous)) == ("", True)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"limit": 0}, "limit 0"),
+        ({"limit": 1001}, "limit 1001"),
+        ({"after": "x"}, "cursor"),
+        ({"before": "é"}, "cursor"),
+        ({"after": "x", "at": START}, "only one"),
+    ],
+)
+def test_a_page_that_cannot_be_is_refused(
+    index: ImageIndex, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(BadRequest, match=words):
+        index.page(ImageFilter(), **options)
+
+
+def test_texts_are_values_and_not_sql(index: ImageIndex) -> None:
+    for text in ("'; drop table cells; --", "%", "\0", "é" * 2000):
+        wanted = ImageFilter(camera=text, label=text, path=text)
+        assert (index.count(wanted), len(index.page(wanted).rows)) == (0, 0)
+    assert index.count(ImageFilter()) > 0
+
+
+def test_neighbours_of_an_image_that_does_not_match(index: ImageIndex) -> None:
+    everything = walked(index, ImageFilter(), limit=1000)
+    empty = [n for n, image in enumerate(everything) if image["status"] == "empty"]
+    sha = everything[empty[3] + 1]["media_sha256"]
+    assert everything[empty[3] + 1]["status"] != "empty"
+    around = [everything[n]["media_sha256"] for n in (empty[3], empty[4])]
+    assert index.neighbours(ImageFilter(status="empty"), sha) == tuple(around)
+    with pytest.raises(ModelNotFound, match="no image f+ is present"):
+        index.neighbours(ImageFilter(), "f" * 64)
+
+
+def test_a_selection_names_the_version_of_its_rows(index: ImageIndex) -> None:
+    chosen = index.select(ImageFilter(label="deer"))
+    assert chosen.schema.metadata == {b"index_version": index.state().version.encode()}
+    assert len(chosen) == index.count(ImageFilter(label="deer"))
+
+
+def test_a_list_that_takes_too_long_is_ended(
+    tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = ImageIndex(tables, tmp_path, within_s=0.3)
+    assert index.count(ImageFilter()) > 0
+    forever = "select count(*) from range(1_000_000_000_000) a, range(1_000_000_000_000) b"
+    monkeypatch.setattr(archive.views.image_index, "_COUNT", forever)
+    with pytest.raises(DeadlinePassed, match="more than 0.3 s"):
+        index.count(ImageFilter())
+
+
+def test_without_a_view_every_image_is_missing_its_result(
+    images: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    tables = Tables(str(tmp_path / "tables"))
+    put(tables, images)
+    index = ImageIndex(tables, tmp_path / "index")
+    assert index.histogram(ImageFilter(), "status") == [("missing", index.state().images)]
+    assert index.state().serial == 0
+
+
+def test_another_view_has_another_index(index: ImageIndex, tables: Tables) -> None:
+    everything = VIEW.model_copy(update={"name": "all", "threshold": 0.0, "label_thresholds": {}})
+    Views(tables.url).publish(everything, after=0)
+    shown, all_of_them = (
+        index.count(ImageFilter(label="fox", view=v)) for v in ("production", "all")
+    )
+    assert 0 < shown < all_of_them
+    with pytest.raises(BadRequest, match="nothing is published as 'other'"):
+        index.count(ImageFilter(view="other"))
+    with pytest.raises(BadRequest, match="name of a view"):
+        index.state("../all")
+
+
+def test_without_tables_it_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(StorageUnreachable, match="no tables"):
+        ImageIndex(Tables(str(tmp_path / "nothing")), tmp_path / "index").count(ImageFilter())
+
+
+def test_times_before_our_era_of_clocks_have_pages_too(tmp_path: Path) -> None:
+    """Cameras write the year 1 after their battery was empty."""
+    made = [
+        image | {"captured_at_local": datetime(1, 1, 1, second=n), "gone": False}
+        for n, image in enumerate(world(images=3))
+    ]
+    tables = Tables(str(tmp_path / "tables"))
+    put(tables, made)
+    index = ImageIndex(tables, tmp_path / "index")
+    assert [i["path"] for i in walked(index, ImageFilter(), 1)] == [i["path"] for i in made[::-1]]
+    assert index.histogram(ImageFilter(), "day") == [("0001-01-01", 3)]
