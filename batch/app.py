@@ -1,7 +1,5 @@
-"""The `runs` application: start and look up filter runs over HTTP. A small replica that submits jobs.
+"""The `runs` application: start, watch, compare and publish runs over HTTP. A small replica that submits jobs.
 
-POST /runs/filters/{kind} {config, scope} -> 202 and the run, or an error and no run
-GET  /runs/filters, /runs/filters/{kind}, /runs/{run_id}
 `serve/app.yaml` refers to it as `batch.app:build`; access is controlled as for the detectors (serve/auth/guard.py).
 """
 
@@ -36,20 +34,23 @@ class RunsArgs(Frozen):
 
 
 class RunsReplica:
-    """Serve `batch/filters/http_api.py`, which has all the logic."""
+    """Serve `batch/api/app.py`, which has all the logic."""
 
     def __init__(self, args: RunsArgs) -> None:
         configure_logs()
         self._args = args
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        from batch.filters.http_api import build_runs_api
+        from batch.api.app import build_runs_api
         from batch.jobs.cluster_jobs import ClusterJobs
+        from batch.jobs.own_jobs import OwnJobs
 
         use_dashboard()
-        access = Access.of(Settings(), self._args.require_token)
-        jobs = ClusterJobs(Settings())
-        return build_runs_api(Settings(), jobs, access, self._args.cors_origins)
+        settings = Settings()
+        access = Access.of(settings, self._args.require_token)
+        own = OwnJobs(settings, "this machine")
+        jobs = ClusterJobs(settings)
+        return build_runs_api(settings, jobs, access, self._args.cors_origins, others=[own])
 
 
 def build(args: RunsArgs) -> Application:

@@ -17,7 +17,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cli.output import Format, errors, note
-from model_store.errors import BadRequest, ClusterError, StorageError
+from model_store.errors import ClusterError, StorageError
 from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
@@ -27,9 +27,8 @@ with lazy_imports():
         JobOutcome,
         Jobs,
         goes_on,
-        is_running_words,
         jobs_of,
-        require_alone,
+        require_startable,
         running_elsewhere,
         submit,
     )
@@ -104,10 +103,7 @@ def run_to_end(
         keep_ids(settings.tables_url, spec.scope.ids)
         jobs = jobs_of(settings, here)
         elsewhere = running_elsewhere(jobs, settings)
-        if spec.run_id in elsewhere:
-            raise BadRequest(is_running_words(spec.run_id))
-        if alone:
-            require_alone(spec, elsewhere | jobs.running(), tables, store)
+        require_startable(spec, jobs, elsewhere, tables, store, alone)
         note(jobs.where)
 
     def start() -> str:

@@ -19,8 +19,6 @@ with lazy_imports():
     from archive.retention import KeyUse, other_stores, plan_prune, prune
     from archive.views.views import View, Views
     from batch.publishing import publish as publishing
-    from batch.publishing.impact.verdict import failed_gates
-    from batch.schedule.policy import policy_of
     from model_store.store import ModelStore
     from serve.rollout.state import read_state
     from serve.settings import Settings
@@ -51,17 +49,8 @@ def publish(
     """
     settings = Settings()
     tables, store = Tables(settings.mounted_tables_url), ModelStore(settings.models_url)
-    gates = policy_of(settings).gates
     before = Views(tables.url).current(view)
-    current = publishing.publish(
-        tables,
-        store,
-        what,
-        view,
-        reason=reason,
-        override=override,
-        check=lambda old, new: failed_gates(tables, old, new, gates),
-    )
+    current = publishing.publish_by_policy(settings, tables, store, what, view, reason, override)
     note("published" if current != before else "already published")
     print_facts(_facts(current), fmt)
     tell_silent(tables, current)

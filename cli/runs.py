@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 
-from archive.views.run_kinds import kind_of
 from cli import publication, runs_diff
 from cli.follow import facts_of, follow, reports_of
 from cli.output import Format, FormatOption, note, print_facts, print_rows
@@ -17,12 +15,11 @@ from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
     from archive.delta.tables import Tables
-    from archive.views.publications import connect_runs
-    from archive.views.views import Views
     from batch.jobs.cancel import close, is_interrupted
     from batch.jobs.control import Jobs, all_jobs, jobs_of
+    from batch.runs import listing
+    from batch.runs.listing import RunRow, moment
     from batch.runs.record import report_of
-    from batch.runs.scope import in_words
     from serve.cluster.head import has_cluster
     from serve.settings import Settings
 
@@ -43,11 +40,6 @@ COLUMNS = (
     "reused",
 )
 COLUMNS += ("started_at", "took_s", "published")
-_RUNS = "select * from runs where $run_id is null or run_id = $run_id order by started_at desc, run_id desc"
-_EVENTS = """
-    select event, event_at, state, counts, message, stages from runs_table where run_id = $run_id
-    order by event desc limit $max_rows
-"""
 SHOWN_EVENTS = 5
 ENDED = ("sealed", "failed", "cancelled")
 
@@ -62,9 +54,8 @@ def list_runs(
     Example: resight runs list --format json
     """
     tables = Tables(Settings().mounted_tables_url)
-    shown = _shown(tables)
-    runs = _rows(tables, f"{_RUNS} limit $max_rows", run_id=None, max_rows=most)
-    print_rows([_row(run, shown) for run in runs], fmt, COLUMNS)
+    rows = listing.rows_of(tables, listing.page(tables, most))
+    print_rows([_row(row) for row in rows], fmt, COLUMNS)
 
 
 @app.command()
@@ -75,9 +66,8 @@ def show(run_id: RunId, fmt: FormatOption = Format.table) -> None:
     """
     tables = Tables(Settings().mounted_tables_url)
     run = _run(tables, run_id)
-    events = _rows(tables, _EVENTS, run_id=run_id, max_rows=SHOWN_EVENTS)
-    last = [_event(event) for event in events]
-    facts = _facts(run, _shown(tables))
+    last = [_event(event) for event in listing.events_of(tables, run_id, SHOWN_EVENTS)]
+    facts = _facts(tables, run)
     if fmt is not Format.table:
         print_facts(facts | {"events": last}, fmt)
         return
@@ -101,7 +91,7 @@ def log(
     """
     tables = Tables(Settings().mounted_tables_url)
     _run(tables, run_id)
-    print_rows([_event(e) for e in _rows(tables, _EVENTS, run_id=run_id, max_rows=most)], fmt)
+    print_rows([_event(event) for event in listing.events_of(tables, run_id, most)], fmt)
 
 
 @app.command()
@@ -118,7 +108,8 @@ def attach(
     """
     settings = Settings()
     tables = Tables(settings.mounted_tables_url)
-    run = next(iter(_rows(tables, f"{_RUNS} limit 1", run_id=run_id or None)), None)
+    newest = [listing.find(tables, run_id)] if run_id else listing.page(tables, 1)
+    run = next(iter(newest), None)
     has_ended = bool(run_id and run and run["state_now"] in ENDED)
     job = None if has_ended else _job(settings, run_id)
     if job is not None:
@@ -183,54 +174,23 @@ def _answers(settings: Settings, tables: Tables, run_id: str) -> bool:
     return True
 
 
-def _rows(tables: Tables, sql: str, **parameters: Any) -> list[dict[str, Any]]:
-    with connect_runs(tables) as relations:
-        return relations.sql(sql, params=parameters).to_arrow_table().to_pylist()
-
-
 def _run(tables: Tables, run_id: str) -> dict[str, Any]:
-    runs = _rows(tables, _RUNS, run_id=run_id)
-    if not runs:
+    run = listing.find(tables, run_id)
+    if run is None:
         raise BadRequest(f"unknown run '{run_id}': see resight runs list")
-    return runs[0]
+    return run
 
 
-def _shown(tables: Tables) -> dict[str, list[str]]:
-    """Map each inference key to the views that currently show it."""
-    views = Views(tables.url)
-    shown: dict[str, list[str]] = {}
-    for name in views.names():
-        view = views.current(name)
-        if view:
-            shown.setdefault(view.inference_key, []).append(name)
-    return shown
-
-
-def _row(run: dict[str, Any], shown: dict[str, list[str]]) -> dict[str, Any]:
-    counts, spec = run["counts"] or {}, json.loads(run["spec"] or "{}")
-    if run["state_now"] == "running" and not counts.get("requested"):
-        counts = {}  # the run is still being planned
-    scope = spec.get("scope", {})
-    shows = kind_of(run) == "detect" and not scope.get("sample")
-    values = {
-        "run_id": run["run_id"],
-        "kind": kind_of(run),
-        "state": run["state_now"],
-        "model": f"{run['model_name']}@{run['model_version']}",
-        "scope": in_words(scope),
-        **{name: counts.get(name) for name in ("requested", "ok", "empty", "failed", "reused")},
-        "started_at": _moment(run["started_at"]),
-        "took_s": round((run["event_at"] - run["started_at"]).total_seconds(), 1),
-        "published": ", ".join(shown.get(run["inference_key"], [])) if shows else "",
-    }
+def _row(row: RunRow) -> dict[str, Any]:
+    values = row.model_dump() | {"published": ", ".join(row.published)}
     return {column: values[column] for column in COLUMNS}
 
 
-def _facts(run: dict[str, Any], shown: dict[str, list[str]]) -> dict[str, Any]:
-    facts = _row(run, shown) | {"inference_key": run["inference_key"]}
+def _facts(tables: Tables, run: dict[str, Any]) -> dict[str, Any]:
+    facts = _row(listing.rows_of(tables, [run])[0]) | {"inference_key": run["inference_key"]}
     facts |= {name: (run["counts"] or {}).get(name) for name in ("detections", "bytes")}
-    facts |= {"last_event_at": _moment(run["event_at"]), "message": run["message"]}
-    facts |= {"resight_version": run["resight_version"], "spec": json.loads(run["spec"] or "{}")}
+    facts |= {"last_event_at": moment(run["event_at"]), "message": run["message"]}
+    facts |= {"resight_version": run["resight_version"], "spec": listing.spec_of(run)}
     parsed = {name: json.loads(run[name]) if run[name] else None for name in ("metrics", "stages")}
     return facts | parsed
 
@@ -239,15 +199,11 @@ def _event(event: dict[str, Any]) -> dict[str, Any]:
     counts = event["counts"] or {}
     return {
         "event": event["event"],
-        "at": _moment(event["event_at"]),
+        "at": moment(event["event_at"]),
         "state": event["state"],
         **{name: counts.get(name) for name in ("ok", "empty", "failed", "reused")},
         "message": event["message"] or "",
     }
-
-
-def _moment(at: datetime) -> str:
-    return f"{at:%Y-%m-%dT%H:%M:%SZ}"
 
 
 runs_diff.register(app)

@@ -12,12 +12,9 @@ from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
     from archive.delta.tables import Tables
-    from batch.publishing.impact.compare import compared
     from batch.publishing.impact.facts import Impact
-    from batch.publishing.impact.report import as_json, require_empty, write_report
-    from batch.publishing.impact.result_sets import side
-    from batch.publishing.impact.verdict import Verdict, failed, judge, model_of, verdict
-    from batch.schedule.policy import policy_of
+    from batch.publishing.impact.report import as_json, judged, require_empty, write_report
+    from batch.publishing.impact.verdict import Verdict, failed, model_of
     from model_store.storage import absolute
     from model_store.store import ModelStore
     from serve.settings import Settings
@@ -45,19 +42,15 @@ def diff(
     """
     settings = Settings()
     tables, models = Tables(settings.mounted_tables_url), ModelStore(settings.models_url)
-    gates = policy_of(settings).gates
-    old_side, new_side = side(tables, models, old), side(tables, models, new)
     if out is not None:
         require_empty(out)
-    with compared(tables, old_side, new_side) as comparison:
-        judged = judge(comparison.impact, gates)
-        found = verdict(tables, comparison, judged)
+    with judged(settings, tables, models, old, new) as (comparison, found):
         shown = write_report(comparison, found, out, samples) if out is not None else []
         _print(comparison.impact, found, fmt)
         if out is not None:
             note(f"report, with {len(shown)} images to look at: {absolute(out)}/index.html")
-    if gate and failed(judged):
-        raise GateClosed("; ".join(failed(judged)))
+    if gate and not found.passed:
+        raise GateClosed("; ".join(failed(found.gates)))
 
 
 def _print(impact: Impact, found: Verdict, fmt: Format) -> None:

@@ -15,7 +15,7 @@ with lazy_imports():
     import asyncio
 
     from archive.delta.tables import Tables
-    from batch.filters.http_api import build_runs_api
+    from batch.api.app import build_runs_api
     from batch.jobs.control import jobs_of
     from pages.context import Context
     from pages.http_app import build_pages_app

@@ -28,6 +28,7 @@ class FilterSpec(Frozen):
     view: View
     input_layers: tuple[str, ...] = ()
     actors: int = Field(default=0, ge=0, description="processes that judge parts; 0 = cores")
+    started_by: str | None = Field(default=None, description="name of who starts the run")
 
     @property
     def model(self) -> ModelInfo:

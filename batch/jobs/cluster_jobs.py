@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import itertools
 import logging
 import os
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from batch.jobs.control import STOP_S, JobOutcome, goes_on, is_running_words
-from batch.jobs.job_log import LOOK_S, JobState, job_log
+from batch.jobs.job_log import LOOK_S, JobState, LogPart, job_log, read_part
 from model_store.errors import BadRequest, ClusterError
 from serve.cluster.head import read_state
 from serve.settings import Settings
@@ -109,6 +110,22 @@ class ClusterJobs:
             if run_id in runs or (not run_id and runs and not job.status.is_terminal()):
                 return run_id or runs[0], job.submission_id
         return None
+
+    def log(self, run_id: str, after: int | None, max_bytes: int) -> LogPart | None:
+        """Read the log from its file if that is on this machine, else from the dashboard. Raises ClusterError."""
+        found = self.job_of(run_id)
+        if found is None:
+            return None
+        job = found[1]
+        with contextlib.suppress(FileNotFoundError):
+            logs = Path(self._state.logs if self._state else "")
+            with (logs / f"job-driver-{job}.log").open("rb") as log:
+                return read_part(job, log, after, max_bytes)
+        try:
+            text = _client().get_job_logs(job)
+        except _ray_errors() as error:
+            raise ClusterError(f"the cluster does not send the log: {error}"[:1000]) from error
+        return read_part(job, io.BytesIO(text.encode()), after, max_bytes)
 
     def running(self) -> set[str]:
         alive = [job for job in _jobs() if not job.status.is_terminal()]

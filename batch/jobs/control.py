@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
 from archive.delta.tables import Tables
+from batch.jobs.job_log import LogPart
 from batch.planning.plan import pinned
 from batch.runs.options import arguments
 from batch.runs.spec import PassSpec, RunSpec
@@ -83,6 +84,10 @@ class Jobs(Protocol):
         """Return a run and its newest job: of `run_id`, else of the newest running run. None if there is none."""
         ...
 
+    def log(self, run_id: str, after: int | None, max_bytes: int) -> LogPart | None:
+        """Return a part of the log of a run's newest job (`job_log.read_part`); None if there is none."""
+        ...
+
     def running(self) -> set[str]:
         """Return the runs of the jobs that have not ended."""
         ...
@@ -142,6 +147,21 @@ def running_elsewhere(jobs: Jobs, settings: Settings) -> set[str]:
         for others in all_jobs(settings):
             found |= others.running() if type(others) is not type(jobs) else set()
     return found
+
+
+def require_startable(
+    spec: PassSpec,
+    jobs: Jobs,
+    elsewhere: Collection[str],
+    tables: Tables,
+    store: ModelStore,
+    alone: bool,
+) -> None:
+    """Raise BadRequest if the run is one of those running `elsewhere`; with `alone`, raise as `require_alone`."""
+    if spec.run_id in elsewhere:
+        raise BadRequest(is_running_words(spec.run_id))
+    if alone:
+        require_alone(spec, {*elsewhere, *jobs.running()}, tables, store)
 
 
 def require_alone(

@@ -7,6 +7,7 @@ The dashboard polls the file once a second, which takes two more seconds at the 
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from model_store.errors import ClusterError
+from model_store.frozen import Frozen
 
 LOOK_S, ASK_S = 0.1, 1.0
 """Poll intervals: of the file, and of the job's state at the dashboard."""
@@ -21,6 +23,28 @@ SILENT_S = 60.0
 """Time without a response after which the dashboard counts as unreachable."""
 WAIT_S = 20.0
 """Maximum wait for the file; a job that cannot start has none, and ends before."""
+
+
+class LogPart(Frozen):
+    """Whole lines of the log of `job`; `next` is the byte after them."""
+
+    job: str
+    text: str
+    next: int
+
+
+def read_part(job: str, log: BinaryIO, after: int | None, max_bytes: int) -> LogPart:
+    """Return the lines of a log from byte `after`, or the last ones if it is None; up to `max_bytes`."""
+    size = log.seek(0, os.SEEK_END)
+    start = max(0, size - max_bytes) if after is None else min(after, size)
+    log.seek(start)
+    data = log.read(max_bytes)
+    if after is None and start:  # in the middle of a line
+        first, _, data = data.partition(b"\n")
+        start += len(first) + 1
+    whole, line_end, _ = data.rpartition(b"\n")
+    kept = whole + line_end or (data if len(data) == max_bytes else b"")
+    return LogPart(job=job, text=kept.decode(errors="replace"), next=start + len(kept))
 
 
 class JobState:

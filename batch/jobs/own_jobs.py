@@ -32,7 +32,7 @@ import typer
 from batch.jobs.control import STOP_S, JobOutcome, is_running_words
 from batch.jobs.entry import log_failure
 from batch.jobs.exit_codes import exit_code, exit_code_of
-from batch.jobs.job_log import LOOK_S, growing
+from batch.jobs.job_log import LOOK_S, LogPart, growing, read_part
 from model_store.errors import BadRequest, Conflict, ResightError, RunStalled, StorageUnreachable
 from serve.log_config import configure_logs
 from serve.settings import Settings
@@ -193,6 +193,13 @@ class OwnJobs:
         found = [one for one in jobs if run_id in one[1]["runs"] or not run_id]
         job, head = max(found, key=lambda one: one[1]["at"], default=("", {}))
         return (run_id or head["runs"][0], job) if job else None
+
+    def log(self, run_id: str, after: int | None, max_bytes: int) -> LogPart | None:
+        found = self.job_of(run_id)
+        if found is None:
+            return None
+        with self._path(found[1]).open("rb") as log:
+            return read_part(found[1], log, after, max_bytes)
 
     def running(self) -> set[str]:
         return {run for _, head in self._jobs(running=True) for run in head["runs"]}

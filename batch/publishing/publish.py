@@ -6,7 +6,7 @@ run id | name@version --view_to_publish--> View --gates--> pointer written -> ro
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from archive.annotations.layers import Layer, read_layers
@@ -16,9 +16,12 @@ from archive.retention import block_concurrent_prune
 from archive.views.publications import last_event, last_sealed
 from archive.views.run_kinds import in_words
 from archive.views.views import PRODUCTION, View, Views, not_rolled_back, rollback_target
+from batch.publishing.impact.verdict import failed_gates
+from batch.schedule.policy import policy_of
 from model_store.errors import BadRequest, Conflict, GateClosed, ModelError
 from model_store.names import parse_ref, version_id
 from model_store.store import ModelStore
+from serve.settings import Settings
 
 Check = Callable[[View | None, View], list[str]]
 """(view published now or None, view to publish) -> the words of each gate that fails."""
@@ -49,6 +52,24 @@ def publish(
     fields = {"name": name, "layers": now.layers if now else (), "reason": reason}
     view = view_to_publish(tables, store, what, complete).model_copy(update=fields)
     return publish_view(tables, view, after=now, override=override, check=check)
+
+
+def publish_by_policy(
+    settings: Settings,
+    tables: Tables,
+    store: ModelStore,
+    what: str,
+    name: str = PRODUCTION,
+    reason: str = "",
+    override: str | None = None,
+) -> View:
+    """Publish a run or name@version if the gates of the policy pass. Raises what `publish` raises."""
+    gates = policy_of(settings).gates
+
+    def check(old: View | None, new: View) -> list[str]:
+        return failed_gates(tables, old, new, gates)
+
+    return publish(tables, store, what, name, reason=reason, override=override, check=check)
 
 
 def publish_view(
@@ -122,12 +143,16 @@ def rollback(tables: Tables, name: str = PRODUCTION, reason: str = "") -> View:
 def rollback_words(tables: Tables, now: View) -> list[str]:
     """Describe a roll-back that was just published: what it undid, and what the next one would undo."""
     past = [view for view in Views(tables.url).history(now.name) if view.serial <= now.serial]
-    former, left = not_rolled_back(past[:-1]), not_rolled_back(past)
-    layers = read_layers(tables)
-    words = [f"undone: {_change(layers, *former[-2:])}"]
+    undone = _change(read_layers(tables), *not_rolled_back(past[:-1])[-2:])
+    return [f"undone: {undone}", next_rollback(tables, past)]
+
+
+def next_rollback(tables: Tables, past: Sequence[View]) -> str:
+    """Describe what a roll-back would undo, given the history of a view."""
+    left = not_rolled_back(past)
     if len(left) < 2:
-        return [*words, "nothing is left to undo"]
-    return [*words, f"the next roll-back would undo: {_change(layers, *left[-2:])}"]
+        return "nothing is left to undo"
+    return f"the next roll-back would undo: {_change(read_layers(tables), *left[-2:])}"
 
 
 def _change(layers: Mapping[str, Layer], old: View, new: View) -> str:

@@ -134,7 +134,7 @@ def read_back(tables: Tables, plan: Plan, run_id: str) -> Counts:
 SHOWN = 5
 MAX_CHARS = 200
 _FAILED = """
-    select coalesce(any_value(path), media_sha256) as file, any_value(error_code) as error_code,
+    select media_sha256, coalesce(any_value(path), media_sha256) as file, any_value(error_code) as error_code,
         any_value(error_detail) as error_detail
     from {rows} left join images using (media_sha256) where status = 'failed' and run_id = {run} {more}
     group by media_sha256 order by file limit {most}
@@ -179,8 +179,25 @@ def failures(tables: Tables, run_id: str) -> Failures:
     event = last_event(tables, run_id)
     if event is None:
         return Failures([], "")
-    detects, run = event["kind"] == "detect", literal(run_id)
-    rows = "all_results" if detects else "classifications"
+    failed = [
+        {name: value for name, value in image.items() if name != "media_sha256"}
+        for image in _failed(tables, event, SHOWN)
+    ]
+    return Failures(failed, _ALL.format(rows=_rows(event), run=literal(run_id)))
+
+
+def failed_images(tables: Tables, run_id: str, most: int) -> list[dict[str, Any]]:
+    """Return the first images that failed in a run, by path, also with `media_sha256`. Raises StorageError."""
+    event = last_event(tables, run_id)
+    return _failed(tables, event, most) if event else []
+
+
+def _failed(tables: Tables, event: dict[str, Any], most: int) -> list[dict[str, Any]]:
+    detects, run = event["kind"] == "detect", literal(event["run_id"])
     more = f"and inference_key = {literal(event['inference_key'])}" if detects else ""
-    failed = query(tables, _FAILED.format(rows=rows, run=run, more=more, most=SHOWN)).to_pylist()
-    return Failures(failed, _ALL.format(rows=rows, run=run))
+    sql = _FAILED.format(rows=_rows(event), run=run, more=more, most=most)
+    return query(tables, sql).to_pylist()
+
+
+def _rows(event: dict[str, Any]) -> str:
+    return "all_results" if event["kind"] == "detect" else "classifications"

@@ -21,6 +21,9 @@ with lazy_imports():
     from model_store.config import Preprocess
 
 
+RUN_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+
+
 class PassSpec(Frozen):
     """Fields of every run over images: model, scope and pace."""
 
@@ -33,7 +36,7 @@ class PassSpec(Frozen):
     model: str = Field(description="name, name@version or name:alias; pinned when the run starts")
     scope: Scope = Scope()
     run_id: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+        pattern=RUN_ID,
         description="new, or of the run to resume; default: from the time",
     )
     actors: int = Field(
@@ -57,6 +60,9 @@ class PassSpec(Frozen):
         default=100, ge=1, description="limit in megapixels; larger images fail as too_large"
     )
     stop: Stop = Stop()
+    started_by: str | None = Field(
+        default=None, max_length=200, description="name of who starts the run, kept with it"
+    )
 
 
 class RunSpec(PassSpec):

@@ -35,6 +35,7 @@ STATUS: dict[type[ResightError], int] = {
     errors.RequestError: 400,
     errors.StorageFull: 507,
     errors.StorageError: 503,
+    errors.GateClosed: 409,
     errors.ResightError: 500,
 }
 MEDIA_TYPE = "application/problem+json"

@@ -164,7 +164,7 @@ def _together(detect: Asgi, mounted: Mapping[str, Asgi]) -> Asgi:
         scope: MutableMapping[str, Any], receive: Callable[..., Any], send: Callable[..., Any]
     ) -> None:
         path = scope["path"] if scope["type"] == "http" else ""
-        prefix = next((prefix for prefix in mounted if path.startswith(f"{prefix}/")), None)
+        prefix = next((at for at in mounted if f"{path}/".startswith(f"{at}/")), None)
         if prefix is None:
             await detect(scope, receive, send)
         else:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 
 from batch.jobs.control import JobOutcome
+from batch.jobs.job_log import LogPart, read_part
 
 WELL = JobOutcome("SUCCEEDED", 0, "")
 
@@ -38,6 +40,12 @@ class FakeJobs:
     def job_of(self, run_id: str = "") -> tuple[str, str] | None:
         run = run_id or max(self.alive, default="")
         return (run, f"job of {run}") if run in self.alive else None
+
+    def log(self, run_id: str, after: int | None, max_bytes: int) -> LogPart | None:
+        if self.job_of(run_id) is None:
+            return None
+        text = "\n".join(self.lines) + "\n"
+        return read_part(f"job of {run_id}", io.BytesIO(text.encode()), after, max_bytes)
 
     def running(self) -> set[str]:
         return self.alive

@@ -6,16 +6,59 @@ Comparison, verdict --write_report--> <folder>/{samples/*.jpg, impact.json, inde
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-from batch.publishing.impact.compare import Comparison
+from archive.delta.tables import Tables
+from batch.publishing.impact.compare import Comparison, compared
 from batch.publishing.impact.facts import Impact
 from batch.publishing.impact.html import Shown, page
 from batch.publishing.impact.pictures import Pictures, draw_sample
+from batch.publishing.impact.result_sets import side
 from batch.publishing.impact.samples import Sample, choose
-from batch.publishing.impact.verdict import Verdict
+from batch.publishing.impact.verdict import Verdict, judge, verdict
+from batch.schedule.policy import policy_of
 from model_store.errors import BadRequest, StorageError
 from model_store.storage import Folder, absolute
+from model_store.store import ModelStore
+from serve.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class ImpactReport:
+    """Changes if NEW replaced OLD, with a bounded number of images of each kind of change."""
+
+    impact: Impact
+    verdict: Verdict
+    samples: list[Sample]
+
+    def as_json(self) -> dict[str, Any]:
+        facts = as_json(self.impact, self.verdict)
+        return facts | {"samples": [_sample_json(sample) for sample in self.samples]}
+
+
+@contextmanager
+def judged(
+    settings: Settings, tables: Tables, store: ModelStore, old: str, new: str
+) -> Iterator[tuple[Comparison, Verdict]]:
+    """Yield the comparison of two sides by their names, and its verdict by the gates of the policy.
+
+    Raises what `side` and `compared` raise.
+    """
+    gates = policy_of(settings).gates
+    sides = side(tables, store, old), side(tables, store, new)
+    with compared(tables, *sides) as comparison:
+        yield comparison, verdict(tables, comparison, judge(comparison.impact, gates))
+
+
+def impact_report(
+    settings: Settings, tables: Tables, store: ModelStore, old: str, new: str, per_kind: int
+) -> ImpactReport:
+    """Compare two sides, with up to `per_kind` images of each kind of change. Raises what `judged` raises."""
+    with judged(settings, tables, store, old, new) as (comparison, found):
+        return ImpactReport(comparison.impact, found, choose(comparison.sql, per_kind))
 
 
 def write_report(comparison: Comparison, verdict: Verdict, out: str, per_kind: int) -> list[Sample]:
@@ -27,7 +70,7 @@ def write_report(comparison: Comparison, verdict: Verdict, out: str, per_kind: i
     samples = choose(comparison.sql, per_kind)
     shown = [_shown(folder, number, sample) for number, sample in enumerate(samples, 1)]
     facts = as_json(comparison.impact, verdict) | {
-        "samples": [_sample_json(sample) for sample in shown]
+        "samples": [_shown_json(sample) for sample in shown]
     }
     write_file(folder, "impact.json", json.dumps(facts, indent=1))
     write_file(folder, "index.html", page(comparison.impact, verdict, shown))
@@ -56,11 +99,14 @@ def _shown(folder: Folder, number: int, sample: Sample) -> Shown:
     return Shown(sample, f"{stem}-old.jpg", f"{stem}-new.jpg")
 
 
-def _sample_json(shown: Shown) -> dict[str, Any]:
-    sample = shown.sample.model_dump(mode="json", exclude={"places"})
-    paths = [path for _, path in shown.sample.places]
+def _sample_json(sample: Sample) -> dict[str, Any]:
+    paths = [path for _, path in sample.places]
+    return sample.model_dump(mode="json", exclude={"places"}) | {"paths": paths}
+
+
+def _shown_json(shown: Shown) -> dict[str, Any]:
     pictures = {"old_picture": shown.old, "new_picture": shown.new, "why_not": shown.why_not}
-    return sample | {"paths": paths} | {name: value or None for name, value in pictures.items()}
+    return _sample_json(shown.sample) | {name: value or None for name, value in pictures.items()}
 
 
 def write_file(folder: Folder, name: str, data: bytes | str) -> None:

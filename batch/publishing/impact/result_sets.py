@@ -11,7 +11,7 @@ from pydantic import Field
 from archive.delta.tables import Tables
 from archive.views.publications import last_event
 from archive.views.run_kinds import in_words
-from archive.views.views import NAME, PRODUCTION, View, Views
+from archive.views.views import NAME, PRODUCTION, View, Views, rollback_target
 from model_store.config import ModelConfig
 from model_store.errors import BadRequest, ModelError
 from model_store.frozen import Frozen
@@ -20,6 +20,8 @@ from model_store.store import ModelStore
 
 PUBLISHED = "published"
 """Alias of the view `production`."""
+PREVIOUS = "previous"
+"""Results that a roll-back of the view `production` would show; a run or a view of this name takes precedence."""
 
 
 class Side(Frozen):
@@ -57,6 +59,8 @@ def side(tables: Tables, models: ModelStore, name: str) -> Side:
     view = views.current(view_name) if NAME.fullmatch(name) else None
     if view is None and view_name == PRODUCTION:
         return NOTHING
+    if view is None and name == PREVIOUS:
+        return side_of_view(rollback_target(views.history()), name)
     if view is None:
         names = ", ".join(views.names()) or "none"
         raise BadRequest(

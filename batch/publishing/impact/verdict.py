@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 
@@ -42,7 +42,7 @@ def judge(impact: Impact, gates: Gates) -> list[Gate]:
     ]
 
 
-def failed(judged: list[Gate]) -> list[str]:
+def failed(judged: Sequence[Gate]) -> list[str]:
     """Return the explanation of each gate that fails."""
     return [gate.words for gate in judged if not gate.passed]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 import ray.job_submission
@@ -180,3 +181,17 @@ def test_a_client_silences_the_packing_of_files_and_nothing_else(
     names = (*batch.jobs.cluster_jobs.PACKING, "ray.serve", "uvicorn.access")
     heard = [name for name in names if logging.getLogger(name).isEnabledFor(logging.WARNING)]
     assert heard == ["ray.serve", "uvicorn.access"]
+
+
+def test_a_log_on_another_machine_is_read_through_the_dashboard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The state file of the cluster is not in this home, so its logs are elsewhere."""
+    facts = {"submission_id": "resight-r", "start_time": 1, "status": JobStatus.RUNNING}
+    job = SimpleNamespace(**facts, entrypoint=COMMAND.format("r"))
+    client = SimpleNamespace(list_jobs=lambda: [job], get_job_logs=lambda _: "one\ntwo\n")
+    monkeypatch.setattr(batch.jobs.cluster_jobs, "_client", lambda: client)
+    part = ClusterJobs(Settings()).log("r", 4, 100)
+    assert part is not None
+    assert (part.text, part.next) == ("two\n", 8)
+    assert ClusterJobs(Settings()).log("another", None, 100) is None

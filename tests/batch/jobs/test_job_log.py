@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ import pytest
 from ray.exceptions import AuthenticationError
 
 from batch.jobs import job_log
-from batch.jobs.job_log import JobState
+from batch.jobs.job_log import JobState, read_part
 from model_store.errors import ClusterError
 
 NAME = "job-driver-job-1.log"
@@ -153,3 +154,29 @@ async def test_a_dashboard_that_closes_the_log_is_an_error_of_the_cluster(
     monkeypatch.setattr(client, "tail_job_logs", closed)
     with pytest.raises(ClusterError, match="log of job job-1, which may still run: WebSocket"):
         await all_of(client, None)
+
+
+LINES = b"one\ntwo\nthree\n"
+
+
+@pytest.mark.parametrize(
+    ("after", "most", "text", "following"),
+    [
+        (0, 100, "one\ntwo\nthree\n", 14),
+        (0, 9, "one\ntwo\n", 8),
+        (8, 9, "three\n", 14),
+        (14, 9, "", 14),
+        (99, 9, "", 14),
+        (None, 8, "three\n", 14),
+        (0, 2, "on", 2),
+    ],
+)
+def test_a_part_of_a_log_has_whole_lines(
+    after: int | None, most: int, text: str, following: int
+) -> None:
+    part = read_part("job-1", io.BytesIO(LINES), after, most)
+    assert (part.text, part.next) == (text, following)
+
+
+def test_a_line_that_is_being_written_waits_for_its_end() -> None:
+    assert read_part("job-1", io.BytesIO(LINES + b"four"), 8, 100).next == len(LINES)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from batch.filters.http_api import build_runs_api
+from batch.api.app import build_runs_api
 from serve.api.app import build_http_api
 from serve.auth.guard import scope_of
 from serve.inference.engine import Engine
@@ -31,7 +31,7 @@ def routes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     detect = build_http_api(engine, rollouts=IdleRollouts(), uploads=uploads).openapi()["paths"]
     runs = build_runs_api(Settings(tables=place), FakeJobs()).openapi()["paths"]
     engine.stop()
-    paths = detect | {f"/runs{path}": methods for path, methods in runs.items()}
+    paths = detect | {f"/runs{path}".rstrip("/"): methods for path, methods in runs.items()}
     return {
         f"{m.upper()} {path}": of for path, methods in paths.items() for m, of in methods.items()
     }

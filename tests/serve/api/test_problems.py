@@ -50,7 +50,7 @@ STATUS_AND_EXIT_CODE = [
     (errors.TooManyFailed, 500, 5),
     (errors.RunStalled, 500, 5),
     (errors.ProcessKilled, 500, 5),
-    (errors.GateClosed, 500, 5),
+    (errors.GateClosed, 409, 5),
     (errors.ObjectiveMissed, 500, 5),
     (errors.LineageMismatch, 500, 5),
     (errors.ClusterError, 500, 8),
