@@ -102,7 +102,8 @@ def up(
             note(f"stopping Ray; its logs are in {state.logs}")
             stop(settings)
         raise
-    facts = {"endpoint": state.endpoint, "docs": f"{state.endpoint}/docs"}
+    facts = {"page": f"{state.endpoint}/ui/", "endpoint": state.endpoint}
+    facts |= {"docs": f"{state.endpoint}/docs"}
     _, words, fails = _ready(state.reachable_url)
     print_facts(facts | {"ready": words}, fmt)
     if readiness.NO_MODEL in words:

@@ -104,6 +104,7 @@ def say_where_to_go(settings: Settings, report: dict[str, object]) -> None:
         f"""
 accounting   {report["accounting"]}
 inferences   {inferred} ({rate})
+page         {state.endpoint}/ui/
 endpoint     {state.endpoint}   docs: {state.endpoint}/docs
 try          {curl}
 state        export RESIGHT_HOME={shlex.quote(str(settings.home_path))}

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from archive.delta.tables import Tables
+from archive.views.image_index import ImageIndex
 from batch.jobs.control import Jobs
 from model_store.store import ModelStore
+from pages.index_follower import IndexFollower
 from serve.settings import Settings
 
 
@@ -17,10 +19,13 @@ class Context:
 
     settings: Settings
     tables: Tables
+    index: ImageIndex
+    follower: IndexFollower
     store: ModelStore
     jobs: Callable[[], Jobs]
 
     @classmethod
     def of(cls, settings: Settings, jobs: Callable[[], Jobs]) -> Context:
         tables, store = Tables(settings.tables_url), ModelStore(settings.models_url)
-        return cls(settings, tables, store, jobs)
+        index = ImageIndex(tables, settings.home_path / "index")
+        return cls(settings, tables, index, IndexFollower(index), store, jobs)

@@ -22,6 +22,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from model_store.errors import ModelNotFound
 from serve.api.base import any_query
+from serve.auth.scopes import Identity
 
 _FOLDER = Path(__file__).parent
 STATIC = _FOLDER / "static"
@@ -39,7 +40,7 @@ _TEMPLATES = Environment(
 
 
 def page(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
-    """Return a template as a response; it gets `values`, `request`, `t`, `url`, `static`, `language` and `theme`."""
+    """Return a template as a response. It gets `values`, and the names that are set here."""
     language = language_of(request)
     theme = request.cookies.get(THEME_COOKIE, "auto")
     text = _TEMPLATES.get_template(template).render(
@@ -50,9 +51,15 @@ def page(request: Request, template: str, status: int = 200, **values: Any) -> H
         language=language,
         messages=messages(language),
         theme=theme if theme in THEMES else "auto",
+        identity=identity_of(request),
         **values,
     )
     return HTMLResponse(text, status, {"Cache-Control": "no-store"})
+
+
+def identity_of(request: Request) -> Identity:
+    """Return who sends the request; without any scope for paths that need none, such as the login."""
+    return request.scope.get("resight.identity") or Identity("", frozenset())
 
 
 def prefix(request: Request) -> str:
@@ -74,6 +81,11 @@ def translator(language: str) -> Callable[..., str]:
         return messages(language).get(text, text).format(**values)
 
     return t
+
+
+def translator_of(request: Request) -> Callable[..., str]:
+    """Return t(text, **values) in the visitor's language."""
+    return translator(language_of(request))
 
 
 @cache

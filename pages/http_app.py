@@ -13,7 +13,7 @@ from fastapi.responses import Response
 from model_store.errors import ResightError
 from pages.context import Context
 from pages.html import page, static_router
-from pages.routes import overview
+from pages.routes import images, overview
 from serve.api import problems
 from serve.api.base import base_api, describe_scopes
 from serve.api.limits import MaxRequests
@@ -35,7 +35,12 @@ def build_pages_app(context: Context, access: Access | None = None) -> FastAPI:
     api = base_api(
         "Resight page", "Images, detections, statements and runs, for people and scripts"
     )
-    for router in (overview.router(context), static_router()):
+    for router in (
+        overview.router(context),
+        images.router(context),
+        images.html_router(context),
+        static_router(),
+    ):
         api.include_router(router)
     _answer_pages_with_pages(api)
     describe_scopes(api, "/ui")

@@ -65,7 +65,7 @@ _UNDATED: Place = (None, "", "")
 _PAGE = """
     with page as (select image_id from {rows} where {conditions} order by {order} limit {limit})
     select media_sha256, nullif(moment, '-infinity') as captured_at_local, camera_id, source_root, path,
-        width_px, height_px, status, reviewed, n_boxes, top_label, top_score, uncertain_score, person, event_id
+        width_px, height_px, status, reviewed, n_boxes, top_label, top_score, uncertain_score, person, event_id, boxes
     from cells semi join page using (image_id) order by moment desc, source_root, path
 """
 _ANY = "select 1 from {rows} where {conditions} limit 1"

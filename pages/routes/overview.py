@@ -1,20 +1,57 @@
-"""/ui/: what is published, and what waits for people."""
+"""/ui/: what is published, what waits for people, the newest images, and activity."""
 
 from __future__ import annotations
+
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
+from archive.views.image_index import ImageFilter
 from archive.views.views import Views
 from pages.context import Context
-from pages.html import page
+from pages.html import page, prefix, translator_of
+
+NEWEST, BARS = 8, 30
+"""Number of newest images, and of bars in a chart."""
 
 
 def router(context: Context) -> APIRouter:
     routes = APIRouter(include_in_schema=False)
 
     @routes.get("/")
-    def overview(request: Request) -> HTMLResponse:  # pyright: ignore[reportUnusedFunction]
-        return page(request, "overview.html", view=Views(context.tables.url).current())
+    def overview(request: Request) -> HTMLResponse:
+        t, index = translator_of(request), context.index
+        context.follower.used()
+        counted = [
+            (t("images"), {}, ""),
+            (t("with detections"), {"status": "ok"}, ""),
+            (t("failed"), {"status": "failed"}, "bad"),
+            (t("without result"), {"status": "missing"}, "waits"),
+            (t("to review"), {"status": "ok", "reviewed": "false"}, "waits"),
+        ]
+        numbers = [
+            (name, index.count(ImageFilter.model_validate(wanted)), urlencode(wanted), kind)
+            for name, wanted, kind in counted
+        ]
+
+        def link(field: str) -> object:
+            return lambda value: f"{prefix(request)}/images?{urlencode({field: value})}"
+
+        everything, found = ImageFilter(), ImageFilter(status="ok")
+        return page(
+            request,
+            "overview.html",
+            view=Views(context.tables.url).current(),
+            numbers=numbers,
+            newest=index.page(everything, NEWEST).rows.to_pylist(),
+            hours=index.histogram(found, "hour"),
+            days=[bar for bar in index.histogram(everything, "day") if bar[0]][-BARS:],
+            labels=index.histogram(found, "label")[:BARS],
+            cameras=[bar for bar in index.histogram(everything, "camera") if bar[0]][:BARS],
+            day_link=lambda day: f"{prefix(request)}/images?{urlencode({'at': day})}",
+            label_link=link("label"),
+            camera_link=link("camera"),
+        )
 
     return routes

@@ -40,3 +40,7 @@ export async function json(path, { method = "GET", body, signal } = {}) {
   if (!answer.ok) throw new Refused(answer.status, found.detail ?? `HTTP ${answer.status}`);
   return found;
 }
+
+/** Words for the codes of the API. */
+export const STATUS = { ok: t("with detections"), empty: t("empty"), failed: t("failed"), missing: t("without result") };
+export const ACTION = { keep: t("confirmed"), suppress: t("rejected"), relabel: t("relabelled"), add: t("drawn"), withdraw: t("taken back") };

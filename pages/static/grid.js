@@ -1,0 +1,276 @@
+// The grid of images: a window of at most WINDOW cells over the list, moved by scrolling or by choosing a day.
+// Pages come by cursors in both directions; a page that leaves the window is fetched again when it returns.
+
+import { json, notice, Refused, root, STATUS, t } from "./page.js";
+import { batchId } from "./decisions.js";
+
+const PAGE = 100, WINDOW = 600;
+const grid = document.getElementById("grid"), end = document.getElementById("end");
+const filter = new URLSearchParams([...new URLSearchParams(location.search)].filter(([name, value]) => value && name !== "at"));
+let pages = []; // {cells, previous, next}, in the order of the list
+let loading = null;
+const selection = { all: false, digests: new Set() }; // with `all`, `digests` are excluded
+let counted = null, focused = null, anchor = null;
+
+function query(more = {}) {
+  const words = new URLSearchParams(filter);
+  for (const [name, value] of Object.entries(more)) words.set(name, value);
+  return words.toString();
+}
+
+function text(tag, className, words) {
+  const node = document.createElement(tag);
+  node.className = className;
+  node.textContent = words;
+  return node;
+}
+
+/** Return the boxes of a cell as an SVG over its picture; coordinates are fractions of the image. */
+export function outlines(boxes) {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  svg.setAttribute("viewBox", "0 0 1 1");
+  svg.setAttribute("preserveAspectRatio", "none");
+  svg.setAttribute("aria-hidden", "true");
+  for (const box of boxes ?? []) {
+    const rect = document.createElementNS(svg.namespaceURI, "rect");
+    const { x1, y1, x2, y2 } = box;
+    for (const [name, value] of Object.entries({ x: x1, y: y1, width: x2 - x1, height: y2 - y1 })) rect.setAttribute(name, value);
+    svg.append(rect);
+  }
+  return svg;
+}
+
+function cellOf(row) {
+  const cell = document.createElement("li");
+  cell.className = `cell ${row.status}${row.reviewed ? " reviewed" : ""}`;
+  cell.dataset.digest = row.media_sha256;
+  const link = document.createElement("a");
+  link.href = `${root}/images/${row.media_sha256}?${query()}`;
+  link.tabIndex = -1;
+  const best = row.top_label ? `${row.top_label} ${row.top_score === null ? "" : row.top_score.toFixed(2)}`.trim() : STATUS[row.status];
+  const more = row.n_boxes > 1 ? ` +${row.n_boxes - 1}` : "";
+  const time = (row.captured_at_local ?? "").slice(0, 16).replace("T", " ");
+  const picture = document.createElement("span");
+  picture.className = "picture";
+  const image = new Image();
+  Object.assign(image, { loading: "lazy", decoding: "async", width: 320, height: 240 });
+  image.alt = [best + more, row.camera_id, time].filter(Boolean).join(", ");
+  image.src = `${root}/v1/images/${row.media_sha256}/thumbnail?w=320`;
+  image.addEventListener("error", () => picture.classList.add("unreadable"));
+  const frame = document.createElement("span"); // has the shape of the image, so that boxes fit
+  frame.className = "frame";
+  if (row.width_px && row.height_px) {
+    frame.style.setProperty("aspect-ratio", `${row.width_px} / ${row.height_px}`);
+    frame.classList.toggle("tall", row.width_px / row.height_px < 4 / 3);
+    frame.append(image, outlines(row.boxes));
+  } else frame.append(image);
+  picture.append(frame);
+  link.append(picture, text("span", "what", best + more), text("span", "when quiet", [row.camera_id, time].filter(Boolean).join(" · ")));
+  const tick = document.createElement("input");
+  Object.assign(tick, { type: "checkbox", tabIndex: -1, checked: isSelected(row.media_sha256) });
+  tick.setAttribute("aria-label", t("Select {what}", { what: image.alt }));
+  tick.addEventListener("click", (event) => select(cell, event.shiftKey, tick.checked));
+  cell.append(link, tick);
+  return cell;
+}
+
+async function fetchPage(more) {
+  const { columns, previous, next } = await json(`/v1/images?${query({ limit: PAGE, ...more })}`);
+  const names = Object.keys(columns);
+  const rows = columns.media_sha256.map((_, i) => Object.fromEntries(names.map((name) => [name, columns[name][i]])));
+  return { cells: rows.map(cellOf), previous, next };
+}
+
+async function once(work) {
+  if (loading) return;
+  loading = work().catch((error) => notice(error.message, 0));
+  await loading;
+  loading = null;
+  end.textContent = pages.length && !pages.at(-1).next ? t("End of the list") : "";
+  if (nearEnd() && pages.at(-1)?.next) extend();
+}
+
+function nearEnd() {
+  return end.getBoundingClientRect().top < innerHeight * 2;
+}
+
+const held = () => pages.reduce((sum, page) => sum + page.cells.length, 0);
+
+const extend = () => once(async () => {
+  const page = await fetchPage({ after: pages.at(-1).next });
+  pages.push(page);
+  grid.append(...page.cells);
+  while (held() > WINDOW) {
+    const from = grid.scrollHeight;
+    for (const cell of pages.shift().cells) cell.remove();
+    scrollBy(0, grid.scrollHeight - from);
+  }
+});
+
+const extendUp = () => once(async () => {
+  const page = await fetchPage({ before: pages[0].previous });
+  if (!page.cells.length) return void (pages[0].previous = "");
+  const from = grid.scrollHeight;
+  pages.unshift(page);
+  grid.prepend(...page.cells);
+  scrollBy(0, grid.scrollHeight - from);
+  while (held() > WINDOW) for (const cell of pages.pop().cells) cell.remove();
+});
+
+/** Replace the window by the page that starts at a date, or by the newest. */
+const show = (at) => once(async () => {
+  const page = await fetchPage(at ? { at } : {});
+  pages = [page];
+  grid.replaceChildren(...page.cells);
+  scrollTo(0, 0);
+  focused = null;
+  if (page.cells[0]) focus(page.cells[0], false);
+  if (!page.cells.length) notice(t("No image matches."), 4000);
+  const url = new URL(location.href);
+  at ? url.searchParams.set("at", at) : url.searchParams.delete("at");
+  history.replaceState(null, "", url);
+});
+
+addEventListener("scroll", () => {
+  if (nearEnd() && pages.at(-1)?.next) extend();
+  else if (scrollY < innerHeight && pages[0]?.previous) extendUp();
+}, { passive: true });
+
+// selection: digests, or everything that matches without some
+
+const isSelected = (digest) => selection.all !== selection.digests.has(digest);
+const selectedCount = () => (selection.all ? (counted?.count ?? 0) - selection.digests.size : selection.digests.size);
+
+function mark(cell, on) {
+  const digest = cell.dataset.digest;
+  on === selection.all ? selection.digests.delete(digest) : selection.digests.add(digest);
+  cell.querySelector("input").checked = on;
+}
+
+function select(cell, isRange, on) {
+  const cells = [...grid.children];
+  const from = isRange && anchor ? cells.indexOf(anchor) : -1, to = cells.indexOf(cell);
+  for (const each of from < 0 ? [cell] : cells.slice(Math.min(from, to), Math.max(from, to) + 1)) mark(each, on);
+  anchor = cell;
+  showSelection();
+}
+
+function showSelection() {
+  const n = selectedCount();
+  document.getElementById("bulk").hidden = !n;
+  document.getElementById("selected").textContent = t("{n} selected", { n: n.toLocaleString() });
+}
+
+async function bulk(action) {
+  if (action === "none") {
+    selection.all = false;
+    selection.digests.clear();
+    for (const cell of grid.children) cell.querySelector("input").checked = false;
+    return showSelection();
+  }
+  const label = action === "relabel" ? prompt(t("Label of every detection in these images:"))?.trim() : undefined;
+  if (action === "relabel" && !label) return;
+  const count = selectedCount();
+  const words = { keep: t("Confirm every detection"), suppress: t("Mark as empty"), relabel: t("Relabel all as {label}", { label }) }[action];
+  if (!confirm(t("{what} in {n} images?", { what: words, n: count.toLocaleString() }))) return;
+  const chosen = selection.all
+    ? { filter: Object.fromEntries(filter), excluded: [...selection.digests], index_version: counted.index_version }
+    : { digests: [...selection.digests] };
+  const batch_id = batchId();
+  try {
+    await json("/v1/assertions", { method: "POST", body: { batch_id, selection: { ...chosen, count, action, label } } });
+    sessionStorage.setItem("resight.last", batch_id);
+    notice(t("Saved for {n} images. Ctrl+Z takes it back.", { n: count.toLocaleString() }), 0);
+    await bulk("none");
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error;
+    notice(error.message, 0);
+  }
+}
+
+document.getElementById("bulk").addEventListener("click", (event) => event.target.dataset.bulk && bulk(event.target.dataset.bulk));
+document.getElementById("all").addEventListener("click", () => {
+  selection.all = true;
+  selection.digests.clear();
+  for (const cell of grid.children) cell.querySelector("input").checked = true;
+  showSelection();
+});
+
+// keys: arrows move, Enter opens, Space selects
+
+function columnsPerRow() {
+  const cells = [...grid.children];
+  const below = cells.findIndex((cell) => cell.offsetTop > cells[0].offsetTop);
+  return below < 0 ? cells.length : below;
+}
+
+/** Make a cell the one that Tab reaches. */
+function focus(cell, now) {
+  if (focused) focused.querySelector("a").tabIndex = -1;
+  focused = cell;
+  const link = cell.querySelector("a");
+  link.tabIndex = 0;
+  if (now) link.focus({ preventScroll: true });
+  if (now) cell.scrollIntoView({ block: "nearest" });
+}
+
+grid.addEventListener("keydown", (event) => {
+  const cell = event.target.closest(".cell");
+  if (!cell) return;
+  const cells = [...grid.children], at = cells.indexOf(cell);
+  const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columnsPerRow(), ArrowDown: columnsPerRow() }[event.key];
+  if (step !== undefined) {
+    const to = cells[at + step];
+    if (!to) return;
+    event.preventDefault();
+    focus(to, true);
+  } else if (event.key === " ") {
+    event.preventDefault();
+    select(cell, event.shiftKey, !isSelected(cell.dataset.digest));
+  }
+});
+
+document.addEventListener("keydown", async (event) => {
+  if (!(event.ctrlKey || event.metaKey) || event.key !== "z" || event.target.matches("input, textarea")) return;
+  const of = sessionStorage.getItem("resight.last");
+  if (!of) return;
+  event.preventDefault();
+  try {
+    await json("/v1/assertions/undo", { method: "POST", body: { batch_id: batchId(), of } });
+    sessionStorage.removeItem("resight.last");
+    notice(t("Taken back."));
+  } catch (error) {
+    notice(error.message, 0);
+  }
+});
+
+// days: months that open to days, drawn from the histogram
+
+async function drawDays() {
+  const bars = (await json(`/v1/images/histogram?${query({ by: "day" })}`)).filter((bar) => bar.value);
+  const months = new Map();
+  for (const bar of bars.reverse()) months.set(bar.value.slice(0, 7), [...(months.get(bar.value.slice(0, 7)) ?? []), bar]);
+  const place = document.getElementById("days");
+  for (const [month, days] of months) {
+    const box = document.createElement("details");
+    const n = days.reduce((sum, day) => sum + day.images, 0);
+    box.append(text("summary", "", `${month} · ${n.toLocaleString()}`));
+    for (const day of days) {
+      const button = text("button", "day", `${day.value} · ${day.images.toLocaleString()}`);
+      button.addEventListener("click", () => show(`${day.value}T23:59:59.999999`));
+      box.append(button);
+    }
+    place.append(box);
+  }
+  if (months.size === 1) place.firstChild.open = true;
+}
+
+async function drawCount() {
+  counted = await json(`/v1/images/count?${query()}`);
+  document.getElementById("count").textContent = t("{n} images", { n: counted.count.toLocaleString() });
+}
+
+document.getElementById("review").href += `?${query()}`;
+show(new URLSearchParams(location.search).get("at"));
+drawCount().catch((error) => notice(error.message, 0));
+drawDays().catch((error) => notice(error.message, 0));

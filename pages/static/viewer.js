@@ -1,0 +1,294 @@
+// One image at a time: look, decide by keys, go on. In review, the list is what nobody has reviewed, and a burst is one decision.
+
+import { ACTION, json, notice, Refused, root, STATUS, t } from "./page.js";
+import { decide, dropRefused, onSaved, redo, save, undo, unsaved } from "./decisions.js";
+import { Picture } from "./picture.js";
+import { bind } from "./keys.js";
+
+const AHEAD = 3, FREQUENT = 9, WIDTH = 1600;
+const viewer = document.getElementById("viewer"), isReview = viewer.dataset.review === "1";
+const filter = new URLSearchParams([...new URLSearchParams(location.search)].filter(([, value]) => value));
+const other = filter.get("run"); // a second set of boxes, dashed
+filter.delete("run");
+if (isReview && !filter.has("reviewed")) filter.set("reviewed", "false");
+const picture = new Picture(document.getElementById("stage"), (index) => choose(index), (box) => ask((label) => say([place(box, "add", label)])));
+let image = null, selected = -1, burst = [], labels = [], repeatable = null;
+const details = new Map(), neighbours = new Map();
+
+const query = (more = {}) => new URLSearchParams({ ...Object.fromEntries(filter), ...more }).toString();
+const pictureOf = (digest) => `${root}/v1/images/${digest}/thumbnail?w=${WIDTH}`;
+
+function remembered(map, digest, path) {
+  if (!map.has(digest)) map.set(digest, json(path).catch((error) => (map.delete(digest), Promise.reject(error))));
+  return map.get(digest);
+}
+const detailOf = (digest) => remembered(details, digest, `/v1/images/${digest}?${new URLSearchParams(filter.has("view") ? { view: filter.get("view") } : {})}`);
+const besides = (digest) => remembered(neighbours, digest, `/v1/images/${digest}/neighbours?${query()}`);
+
+async function first() {
+  const { columns } = await json(`/v1/images?${query({ limit: 1 })}`);
+  return columns.media_sha256[0] ?? null;
+}
+
+/** Show an image; its data are usually here already, so this takes no request. */
+async function show(digest) {
+  if (!digest) {
+    image = null;
+    burst = [];
+    document.getElementById("stage").hidden = true;
+    document.getElementById("strip").replaceChildren();
+    return say_place(isReview ? t("Nothing is left to review.") : t("No image matches."));
+  }
+  image = await detailOf(digest);
+  selected = shownBoxes().length === 1 ? image.boxes.indexOf(shownBoxes()[0]) : -1;
+  burst = [];
+  const url = isReview ? `${root}/review${location.search}` : `${root}/images/${digest}?${new URLSearchParams(location.search)}`;
+  history.replaceState(null, "", url);
+  await draw();
+  drawBurst(digest);
+  drawLabels(image.camera_id);
+  lookAhead(digest);
+}
+
+async function lookAhead(digest) {
+  for (let left = AHEAD; left && digest; left--) {
+    digest = (await besides(digest)).next;
+    if (!digest) return;
+    detailOf(digest).catch(() => {});
+    new Image().src = pictureOf(digest);
+  }
+}
+
+const shownBoxes = () => image.boxes.filter((box) => box.is_shown);
+
+async function draw() {
+  const [width, height] = [image.width_px || 4, image.height_px || 3];
+  const alt = [shownBoxes().map((box) => box.label).join(", ") || STATUS[image.status], image.camera_id, image.captured_at_local].filter(Boolean).join(", ");
+  picture.show({ src: pictureOf(image.media_sha256), full: `${root}/v1/images/${image.media_sha256}/original`, width, height, alt });
+  const second = other ? (await json(`/v1/images/${image.media_sha256}?${new URLSearchParams({ run: other })}`)).boxes : [];
+  picture.draw([...image.boxes, ...second.map((box) => ({ ...box, is_other: true }))], selected);
+  drawAside();
+}
+
+function row(tag, words, className = "") {
+  const node = document.createElement(tag);
+  node.className = className;
+  node.append(...[words].flat());
+  return node;
+}
+
+function drawAside() {
+  const heading = [image.captured_at_local, image.camera_id].filter(Boolean).join(" · ");
+  say_place([heading, image.reviewed ? t("reviewed") : "", image.problem ?? "", unsaved() ? t("{n} unsaved", { n: unsaved() }) : ""].filter(Boolean).join(" — "));
+  document.getElementById("boxes").replaceChildren(...image.boxes.map((box, index) => {
+    const button = row("button", `${box.label ?? "?"} ${box.score === null ? "" : box.score.toFixed(2)}`);
+    button.setAttribute("aria-pressed", index === selected);
+    button.addEventListener("click", () => choose(index));
+    const state = box.is_human ? (box.is_shown ? t("confirmed") : t("rejected")) : box.is_shown ? "" : t("hidden");
+    const model = box.model_label && box.model_label !== box.label ? t("model: {label}", { label: box.model_label }) : "";
+    return row("li", [button, row("span", [state, model, box.reason].filter(Boolean).join(", "), "quiet")]);
+  }));
+  document.getElementById("statements").replaceChildren(...image.statements.map((said) =>
+    row("li", `${said.asserted_at.slice(0, 16).replace("T", " ")} ${said.actor}: ${ACTION[said.action]} ${said.label ?? ""}`, said.stands ? "" : "quiet past")));
+  const facts = { [t("Files")]: image.files.join("\n"), [t("Size")]: `${image.width_px} × ${image.height_px} px`, [t("Model")]: image.model ?? "",
+    [t("Run")]: image.run_id ?? "", ...image.facts };
+  document.getElementById("facts").replaceChildren(...Object.entries(facts).filter(([, value]) => value).flatMap(([name, value]) => [row("dt", name), row("dd", value)]));
+}
+
+function say_place(words) {
+  document.getElementById("place").textContent = words;
+}
+
+function choose(index) {
+  selected = selected === index ? -1 : index;
+  draw();
+}
+
+// bursts
+
+async function drawBurst(digest) {
+  const strip = document.getElementById("strip");
+  const { columns } = image.event_id ? await json(`/v1/images?${new URLSearchParams({ event_id: image.event_id, limit: 500 })}`) : { columns: { media_sha256: [] } };
+  if (image?.media_sha256 !== digest) return;
+  burst = columns.media_sha256;
+  strip.hidden = burst.length < 2;
+  strip.replaceChildren(...(burst.length < 2 ? [] : burst).map((each, i) => {
+    const link = row("a", []), small = new Image();
+    link.href = `${root}/images/${each}?${query()}`;
+    Object.assign(small, { loading: "lazy", width: 160, height: 120, src: `${root}/v1/images/${each}/thumbnail?w=160` });
+    small.alt = [columns.captured_at_local[i], columns.top_label[i] ?? STATUS[columns.status[i]]].filter(Boolean).join(", ");
+    if (each === digest) link.setAttribute("aria-current", "true");
+    link.append(small);
+    link.addEventListener("click", (event) => (event.preventDefault(), show(each).catch(fail)));
+    return row("li", [link]);
+  }));
+}
+
+// labels: those of this camera first
+
+async function drawLabels(camera) {
+  if (labels.camera === camera) return;
+  const of = async (more) => (await json(`/v1/images/histogram?${new URLSearchParams({ by: "label", ...more })}`)).sort((a, b) => b.images - a.images).map((bar) => bar.value);
+  const [here, all] = [camera ? await of({ camera }) : [], await of({})];
+  labels = [...new Set([...here, ...all])].filter(Boolean);
+  labels.camera = camera;
+  document.getElementById("labels").replaceChildren(...labels.map((label) => Object.assign(document.createElement("option"), { value: label })));
+  const names = [["Enter", t("Confirm")], ["0", t("Empty")], ["X", t("Reject")], ["L", t("Label …")], ["B", t("Draw")], ["U", t("Undo")],
+    ...labels.slice(0, FREQUENT).map((label, i) => [String(i + 1), label])];
+  document.getElementById("buttons").replaceChildren(...names.map(([key, words]) => {
+    const button = row("button", [row("kbd", key), words]);
+    button.addEventListener("click", () => (keys[key] ?? keys[key.toLowerCase()])());
+    return button;
+  }));
+}
+
+function ask(then) {
+  const dialog = document.getElementById("label"), input = document.getElementById("label-input");
+  input.value = "";
+  dialog.returnValue = "";
+  dialog.addEventListener("close", () => {
+    if (dialog.returnValue && input.value.trim()) then(input.value.trim());
+    document.getElementById("stage").focus();
+  }, { once: true });
+  dialog.showModal();
+}
+
+// statements
+
+const corners = ({ x1_px, y1_px, x2_px, y2_px }) => ({ x1_px, y1_px, x2_px, y2_px });
+
+/** Return a statement about a box: of the model by its rank, of a person by its corners. */
+function place(box, action, label) {
+  const named = box.rank === null || box.rank === undefined ? corners(box) : { inference_key: box.inference_key, rank: box.rank };
+  const seen = box.is_human ? { seen: box.assertion_id } : {};
+  return { action, media_sha256: image.media_sha256, ...named, ...(label ? { label } : {}), ...seen };
+}
+
+function say(statements) {
+  if (!statements.length) return;
+  decide({ statements }, [image.media_sha256]);
+  afterwards([image.media_sha256]);
+}
+
+/** Mark images as decided at once; the server's answer replaces this. */
+function afterwards(media) {
+  for (const digest of media) details.delete(digest);
+  image = { ...image, reviewed: true };
+  drawAside();
+}
+
+const emptied = () => ({ action: "suppress", media_sha256: image.media_sha256 });
+
+/** Decide the whole burst, or this image, and go on. */
+async function settle(action, alone) {
+  const media = alone || burst.length < 2 ? [image.media_sha256] : burst;
+  repeatable = () => settle(action, alone);
+  if (media.length > 1) {
+    decide({ selection: { digests: media, count: media.length, action } }, media);
+    afterwards(media);
+  } else {
+    const boxes = shownBoxes();
+    say(action === "keep" && boxes.length ? boxes.filter((box) => box.rank !== null).map((box) => place(box, "keep", box.label)) : [emptied()]);
+    if (action === "keep" && boxes.length && boxes.every((box) => box.rank === null)) notice(t("Nothing to confirm: people drew these boxes."));
+  }
+  await onward(media);
+}
+
+/** Go to the next image that is not among these. */
+async function onward(media) {
+  let next = image.media_sha256;
+  do next = (await besides(next)).next;
+  while (next && media.includes(next));
+  await show(next);
+}
+
+async function relabel(label) {
+  const boxes = selected >= 0 ? [image.boxes[selected]] : shownBoxes();
+  if (!boxes.length) return notice(t("No box: draw one with B."));
+  repeatable = () => relabel(label);
+  const media = [image.media_sha256], isWhole = selected < 0 || shownBoxes().length === 1;
+  say(boxes.map((box) => place(box, "relabel", label)));
+  isWhole ? await onward(media) : await refresh();
+}
+
+async function reject() {
+  if (selected < 0) return notice(t("Choose a box first: J and K, or a click."));
+  say([place(image.boxes[selected], "suppress")]);
+  await refresh();
+}
+
+/** Read the image again once everything queued is saved. */
+async function refresh() {
+  await save();
+  const digest = image.media_sha256;
+  details.delete(digest);
+  const fresh = await detailOf(digest);
+  if (image?.media_sha256 !== digest) return;
+  image = fresh;
+  await draw();
+}
+
+async function back(media) {
+  if (!media) return notice(t("Nothing to take back."));
+  await save();
+  for (const digest of media) details.delete(digest);
+  document.getElementById("stage").hidden = false;
+  await show(media[0]);
+  notice(t("Taken back."), 2000);
+}
+
+onSaved((entry, answer, error) => {
+  if (error && confirm(t("Not saved: {why} Drop this decision and go on?", { why: error.message }))) dropRefused();
+  if (image) drawAside();
+  if (answer && entry.media.includes(image?.media_sha256)) refresh().catch(fail);
+});
+
+function fail(error) {
+  if (error instanceof Refused) notice(error.message, 0);
+  else throw error;
+}
+
+const step = async (name) => image && show((await besides(image.media_sha256))[name] ?? image.media_sha256);
+const run = (work) => (...given) => Promise.resolve(work(...given)).catch(fail);
+const needsImage = (work) => run((...given) => image && work(...given));
+const isDrawing = () => picture.drawing !== null;
+const nudge = (dx, dy) => (event) => (picture.nudge(dx, dy, event?.shiftKey), picture.draw(image.boxes, selected));
+const arrow = (dx, dy, otherwise) => needsImage((event) => (isDrawing() ? nudge(dx, dy)(event) : otherwise()));
+const turn = (by) => () => choose(image.boxes.length ? (selected + by + image.boxes.length) % image.boxes.length : -1);
+
+const keys = {
+  Enter: needsImage((event) => (isDrawing() ? picture.finishDrawing(true) : settle("keep", event?.shiftKey))),
+  "0": needsImage((event) => settle("suppress", event?.shiftKey)),
+  x: needsImage(reject),
+  l: needsImage(() => ask((label) => relabel(label).catch(fail))),
+  r: needsImage(() => repeatable?.()),
+  u: run(() => back(undo())),
+  "Ctrl+z": run(() => back(undo())),
+  U: run(() => back(redo())),
+  b: needsImage(() => (picture.startDrawing(), picture.draw(image.boxes, selected))),
+  Escape: needsImage(() => (picture.finishDrawing(false), picture.draw(image.boxes, selected))),
+  ArrowLeft: arrow(-1, 0, () => step("previous")),
+  ArrowRight: arrow(1, 0, () => step("next")),
+  ArrowUp: arrow(0, -1, () => picture.zoomBy(1.25)),
+  ArrowDown: arrow(0, 1, () => picture.zoomBy(0.8)),
+  a: run(() => step("previous")),
+  d: run(() => step("next")),
+  n: run(async () => show((await json(`/v1/images?${query({ limit: 1, reviewed: "false" })}`)).columns.media_sha256[0])),
+  j: needsImage(turn(1)),
+  k: needsImage(turn(-1)),
+  "+": needsImage(() => picture.zoomBy(1.25)),
+  "-": needsImage(() => picture.zoomBy(0.8)),
+  f: needsImage(() => picture.fit()),
+  h: needsImage(() => ((picture.boxesOn = !picture.boxesOn), picture.draw(image.boxes, selected))),
+  c: needsImage(() => picture.toggleContrast()),
+};
+for (let i = 1; i <= FREQUENT; i++) keys[i] = needsImage(() => labels[i - 1] && relabel(labels[i - 1]));
+bind(keys, {
+  Enter: t("confirm all boxes of the burst and go on; with Shift only this image"), "0": t("empty, and go on"), "1–9": t("relabel, and go on"), L: t("type a label"),
+  X: t("reject the box"), B: t("draw a box; arrows move it, with Shift they size it, Enter keeps it"), R: t("repeat the last decision"), U: t("undo; with Shift redo"),
+  "← →": t("previous and next image"), "J K": t("next and previous box"), N: t("next image that nobody has reviewed"), "+ - F": t("zoom, and fit"), "H C": t("boxes off, contrast"),
+});
+
+document.getElementById("stage").hidden = false;
+save();
+run(async () => show(viewer.dataset.image || (await first())))().then(() => document.getElementById("stage").focus({ preventScroll: true }));

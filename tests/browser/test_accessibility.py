@@ -1,0 +1,68 @@
+"""Each page satisfies axe's rules for WCAG 2.2 AA in both themes and languages, and fits a telephone."""
+
+from __future__ import annotations
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from tests.browser.conftest import Visit
+
+PAGES = (
+    "/",
+    "/images",
+    "/review",
+    "/cameras",
+    "/map",
+    "/upload",
+    "/runs",
+    "/models",
+    "/layers",
+    "/exports",
+    "/session",
+)
+RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
+PHONE = {"width": 390, "height": 800}
+
+
+@pytest.mark.parametrize("path", PAGES)
+@pytest.mark.parametrize(("scheme", "locale"), [("light", "en-GB"), ("dark", "de-DE")])
+def test_pages_have_no_fault_that_axe_finds(
+    visit: Visit, path: str, scheme: str, locale: str
+) -> None:
+    page = visit(path, color_scheme=scheme, locale=locale, bypass_csp=True)  # axe is a script
+    page.wait_for_load_state("load")
+    found = Axe().run(page, options=RULES)
+    assert found.violations_count == 0, found.generate_report()
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_pages_fit_a_telephone(visit: Visit, path: str) -> None:
+    page = visit(path, viewport=PHONE)
+    width = page.evaluate("document.documentElement.scrollWidth")
+    assert width <= PHONE["width"], f"{path} is {width} px wide"
+
+
+def test_all_of_a_page_is_reached_by_keyboard(visit: Visit) -> None:
+    page = visit("/images")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to content"
+    page.keyboard.press("Enter")
+    reached: list[str] = []
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        reached.append(
+            page.evaluate(
+                "document.activeElement.closest('#grid, form, #days, .tools')?.id || document.activeElement.name"
+            )
+        )
+    assert "grid" in reached
+    assert "camera" in reached
+    page.locator("#grid a").first.focus()
+    for key in ("ArrowRight", "ArrowDown", "ArrowLeft", "ArrowUp"):
+        page.keyboard.press(key)
+    first = page.evaluate("document.querySelector('#grid a') === document.activeElement")
+    assert first
+    page.keyboard.press(" ")
+    assert page.locator("#selected").inner_text() == "1 selected"
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/ui/images/*")

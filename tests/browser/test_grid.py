@@ -1,0 +1,65 @@
+"""The grid reaches every image, forwards and backwards, with few cells; selections are exact before they count."""
+
+from __future__ import annotations
+
+from playwright.sync_api import Dialog, Page, expect
+
+from tests.browser.conftest import Served, Visit
+
+TO_END = "scrollTo(0, document.body.scrollHeight)"
+
+
+def digests(page: Page) -> list[str]:
+    found: list[str] = page.evaluate(
+        "[...document.querySelectorAll('.cell')].map(cell => cell.dataset.digest)"
+    )
+    return found
+
+
+def test_scrolling_reaches_each_image_once(visit: Visit) -> None:
+    page = visit("/images")
+    expect(page.locator("#count")).not_to_be_empty()
+    total = page.evaluate("fetch('/ui/v1/images/count').then(a => a.json())")["count"]
+    page.evaluate(TO_END)
+    expect(page.locator("#end")).to_have_text("End of the list")
+    found = digests(page)
+    assert len(found) == len(set(found)) == total
+
+
+def test_a_day_is_shown_at_once_and_is_part_of_the_url(visit: Visit) -> None:
+    page = visit("/images")
+    month = page.locator("#days details").nth(0)
+    if not month.evaluate("node => node.open"):
+        month.locator("summary").click()
+    day = month.locator("button").nth(1)
+    wanted = day.inner_text()[:10]
+    day.click()
+    expect(page.locator(".cell .when").first).to_contain_text(wanted)
+    page.reload()
+    expect(page.locator(".cell .when").first).to_contain_text(wanted)
+
+
+def test_everything_that_matches_is_confirmed_after_the_number_and_taken_back(
+    served: Served, visit: Visit
+) -> None:
+    page = visit("/images?status=ok")
+    expect(page.locator("#count")).not_to_be_empty()
+    total = page.evaluate("fetch('/ui/v1/images/count?status=ok').then(a => a.json())")["count"]
+    questions: list[str] = []
+
+    def accept(dialog: Dialog) -> None:
+        questions.append(dialog.message)
+        dialog.accept()
+
+    page.on("dialog", accept)
+    page.get_by_role("button", name="Select all that match").click()
+    page.locator(".cell input").first.click()
+    expect(page.locator("#selected")).to_have_text(f"{total - 1} selected")
+    page.get_by_role("button", name="Confirm").click()
+    expect(page.locator("#notice")).to_contain_text(f"Saved for {total - 1} images")
+    assert questions == [f"Confirm every detection in {total - 1} images?"]
+    images = "select count(distinct media_sha256) as n from detections where said_by = 'human'"
+    assert f'"n": {total - 1}' in served.resight("sql", images, "--format", "json")
+    page.keyboard.press("Control+z")
+    expect(page.locator("#notice")).to_have_text("Taken back.")
+    assert '"n": 0' in served.resight("sql", images, "--format", "json")

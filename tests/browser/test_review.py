@@ -1,0 +1,61 @@
+"""Look, decide by keys, reload, undo: each decision is in the table, and is gone again after its undo."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Served, Visit
+
+
+def statements(served: Served) -> list[dict[str, object]]:
+    """Return the valid human statements, as a command reads them from the table."""
+    rows: list[dict[str, object]] = json.loads(
+        served.resight("assertions", "list", "--format", "json")
+    )
+    return rows
+
+
+def shown(page: Page) -> str:
+    return page.locator("#place").inner_text()
+
+
+def test_a_picture_is_opened_decided_by_keys_and_undone_after_a_reload(
+    served: Served, visit: Visit
+) -> None:
+    assert statements(served) == []
+    page = visit("/images?status=ok")
+    expect(page.locator("#count")).to_have_text("{n} images".replace("{n}", str(count(page))))
+    cell = page.locator("#grid .cell").first
+    expect(cell.locator("img")).to_have_js_property("complete", True)
+    cell.locator("a").click()
+    expect(page.locator("#stage rect").first).to_be_visible()
+    first = page.url.split("/")[-1][:64]
+
+    page.keyboard.press("Enter")
+    expect(page).not_to_have_url(re.compile(first))
+    page.keyboard.press("j")
+    page.keyboard.press("x")
+    expect(page.locator("#boxes")).to_contain_text("rejected")
+    expect(page.locator("#place")).not_to_contain_text("unsaved")
+    said = statements(served)
+    assert {row["action"] for row in said} == {"keep", "suppress"}
+    assert {row["media_sha256"] for row in said if row["action"] == "keep"} == {first}
+
+    page.reload()
+    expect(page.locator("#boxes")).to_contain_text("rejected")
+    page.keyboard.press("u")
+    expect(page.locator("#boxes")).not_to_contain_text("rejected")
+    assert {row["action"] for row in statements(served)} == {"keep"}
+    page.keyboard.press("u")
+    expect(page.locator("#notice")).to_have_text("Taken back.")
+    assert statements(served) == []
+
+
+def count(page: Page) -> int:
+    """Return the number of images that the API counts for the filter of the page."""
+    return int(
+        page.evaluate("fetch('/ui/v1/images/count' + location.search).then(a => a.json())")["count"]
+    )
