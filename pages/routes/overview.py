@@ -21,6 +21,8 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("/")
     def overview(request: Request) -> HTMLResponse:
+        if context.tables.existing("media") is None:
+            return page(request, "start.html")
         t, index = translator_of(request), context.index
         context.follower.used()
         counted = [

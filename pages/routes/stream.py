@@ -66,7 +66,7 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("/v1/stream", response_class=StreamingResponse)
     async def stream(request: Request) -> StreamingResponse:
-        """Send the state at once, then whenever it changes, for ten minutes."""
+        """Send the state at once and after each change, for ten minutes."""
         if state.open >= MAX_STREAMS:
             raise Overloaded(f"{state.open} streams are open", PING_S)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
