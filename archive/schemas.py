@@ -134,6 +134,8 @@ ASSERTIONS = pa.schema(
         ("applied_to", pa.string()),
         ("asserted_at", UTC),
         ("group_id", pa.string()),
+        ("batch_id", pa.string()),
+        ("withdraws", pa.string()),
     ]
 )
 

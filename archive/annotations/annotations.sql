@@ -14,21 +14,26 @@ create or replace macro iou(a, b) as
 -- Minimum intersection over union of two boxes that refer to the same thing. No box with a value that is not finite has it.
 create or replace macro is_same_box(iou) as iou >= 0.5 and not isnan(iou);
 
+create or replace macro has_same_corners(a, b) as
+    (a.x1_px, a.y1_px, a.x2_px, a.y2_px) = (b.x1_px, b.y1_px, b.x2_px, b.y2_px);
+
+-- Return whether two rows are about the same detection of one model, or else about the same box.
+create or replace macro is_same_thing(a, b) as
+    if(coalesce(a.inference_key = b.inference_key, false), a.rank = b.rank,
+        has_same_corners(a, b) or is_same_box(iou(a, b)));
+
 -- The valid human assertions (`make_standing` in archive/annotations/assertions.py).
 create or replace temp table standing as
     with human as (
-        select * exclude (group_id) from assertion_rows where method = 'human'),
-    pairs as (
-        select old.assertion_id, old.asserted_at < new.asserted_at as is_later,
-            (old.x1_px, old.y1_px, old.x2_px, old.y2_px) = (new.x1_px, new.y1_px, new.x2_px, new.y2_px) as same_corners,
-            coalesce(old.inference_key = new.inference_key, false) as same_key, old.rank = new.rank as same_rank,
-            iou(old, new) as iou
+        select * exclude (group_id, withdraws) from assertion_rows
+        where method = 'human' and withdraws is null
+            and assertion_id not in (select withdraws from assertion_rows where withdraws is not null)),
+    replaced as (
+        select old.assertion_id
         from human old join human new on old.media_sha256 = new.media_sha256
             and (old.asserted_at, old.assertion_id) < (new.asserted_at, new.assertion_id)
-        where old.x1_px is not null and new.x1_px is not null),
-    replaced as (
-        select assertion_id from pairs
-        where (same_corners or is_later) and if(same_key, same_rank, same_corners or is_same_box(iou))),
+        where old.x1_px is not null and new.x1_px is not null
+            and (old.asserted_at < new.asserted_at or has_same_corners(old, new)) and is_same_thing(old, new)),
     latest as (
         from human where assertion_id not in (select assertion_id from replaced)
         qualify x1_px is not null or row_number() over (

@@ -29,6 +29,8 @@ from model_store.errors import Conflict
 
 HUMAN = "human"
 """Method and layer of human statements; layers of filters have `method` machine and a digest as their id."""
+_ADDED_LATER = ("group_id", "batch_id", "withdraws")
+"""Columns that were added later: rows without them keep their id."""
 _FOLDER = Path(__file__).parent
 NO_ANNOTATIONS = _FOLDER / "no_annotations.sql"
 ANNOTATIONS = Relations(_FOLDER / "annotations.sql")
@@ -37,7 +39,7 @@ _LISTED = """
     with named as (select media_sha256, min(path) as path from media_rows group by media_sha256)
     select assertion_id, action, label, path, media_sha256, x1_px, y1_px, x2_px, y2_px, actor,
         asserted_at, reason, inference_key, rank,
-        assertion_id in (select assertion_id from standing) as standing
+        assertion_id in (select assertion_id from standing) as standing, batch_id, withdraws
     from assertion_rows left join named using (media_sha256)
     where method = 'human' and ($media is null or starts_with(media_sha256, $media))
         and ($label is null or label = $label) and ($history or standing)
@@ -51,11 +53,13 @@ def assertion_id(row: Mapping[str, Any]) -> str:
     It excludes the time of a layer's row, so that running a filter twice adds nothing. It includes the time of a human
     row, so that people can return to an earlier statement.
     """
-    names = [name for name in ASSERTIONS.names if name != "assertion_id"]
+    names = [
+        name
+        for name in ASSERTIONS.names
+        if name != "assertion_id" and not (name in _ADDED_LATER and row.get(name) is None)
+    ]
     if row["method"] != HUMAN:
         names.remove("asserted_at")
-    if row["group_id"] is None:  # a column that was added later: rows without it keep their id
-        names.remove("group_id")
     text = json.dumps([row[name] for name in names], default=_iso_time, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -73,12 +77,12 @@ def append(tables: Tables, rows: pa.Table) -> int:
     missing = partial(_missing_rows, layer)
     added = Writer(tables, "assertions", layer).append_new(identified, missing)
     if layer == HUMAN and added:
-        _require_kept(tables, identified)
+        require_kept(tables, set(identified["inference_key"].to_pylist()) - {None})
     return added
 
 
-def _require_kept(tables: Tables, rows: pa.Table) -> None:
-    keys = set(rows["inference_key"].to_pylist()) - {None}
+def require_kept(tables: Tables, keys: set[str]) -> None:
+    """Block prunes of the results of these keys, after statements about them were recorded; see `append`."""
     pruned = pruned_keys(tables, keys)
     if pruned:
         raise Conflict(
@@ -89,8 +93,9 @@ def _require_kept(tables: Tables, rows: pa.Table) -> None:
 
 
 def make_standing(sql: duckdb.DuckDBPyConnection, tables: Tables) -> None:
-    """Create relation `standing`: the valid human assertions, in the columns of `assertions` except `group_id`.
+    """Create relation `standing`: the valid human assertions, without columns `group_id` and `withdraws`.
 
+    A row with `withdraws` removes exactly that assertion, as if it had never been recorded.
     A later assertion replaces an earlier one about the same thing in the same image, for good.
     If both name detections of one inference key, these must be the same. Otherwise the IoU of their boxes must be at
     least 0.5 (`is_same_box`). Assertions of the same time replace each other only if their corners are equal.

@@ -38,6 +38,8 @@ HELP = (
 )
 NAMING = ("keep", "relabel", "add")
 """Actions that give a box its label."""
+_BY_SERVER = ("assertion_id", "asserted_at", "batch_id", "withdraws")
+"""Columns that a statement of a file does not set, or not always."""
 OUTSIDE_PX = 1.0
 """Tolerance for a box that exceeds its image, because other programs round."""
 
@@ -95,7 +97,7 @@ def _not_standing(tables: Tables, rows: pa.Table, now: datetime) -> pa.Table:
     """Return the rows without those of time `now` that stand already: a file without times is added once, too."""
     found = human_assertions(tables)
     names = [name for name in found.column_names if name in ASSERTIONS.names]
-    names = [name for name in names if name not in ("assertion_id", "asserted_at")]
+    names = [name for name in names if name not in _BY_SERVER]
     stands = set(_tuples(found.select(names)))
     pairs = zip(_tuples(rows.select(names)), rows["asserted_at"].to_pylist(), strict=True)
     return rows.filter(
@@ -150,21 +152,29 @@ def _assertions(
     errors: dict[int, str],
     usage: str,
 ) -> pa.Table:
-    sql = duckdb.connect()
-    images = _images(sql, tables, statements)
-    detections = _detections(sql, tables, statements, images)
-    rows: list[dict[str, Any]] = []
-    for number, statement in statements.items():
-        try:
-            rows.append(_row(statement, images.get(number, []), detections.get(number)))
-        except ValueError as error:
-            errors[number] = str(error)
+    rows = located_rows(tables, statements, errors)
     if errors:
         lines = [f"row {number}: {why}" for number, why in sorted(errors.items())]
         more = [f"and {len(lines) - SHOWN_ERRORS} more"] if len(lines) > SHOWN_ERRORS else []
         shown = [f"{file}: nothing was added", *lines[:SHOWN_ERRORS], *more, usage]
         raise BadRequest("\n".join(shown))
-    return pa.Table.from_pylist(rows, schema=ASSERTIONS)
+    return pa.Table.from_pylist(list(rows.values()), schema=ASSERTIONS)
+
+
+def located_rows(
+    tables: Tables, statements: Mapping[int, Statement], errors: dict[int, str]
+) -> dict[int, dict[str, Any]]:
+    """Return the row of each statement with an existing image and detection; add the others to `errors`, by number."""
+    sql = duckdb.connect()
+    images = _images(sql, tables, statements)
+    detections = _detections(sql, tables, statements, images)
+    rows: dict[int, dict[str, Any]] = {}
+    for number, statement in statements.items():
+        try:
+            rows[number] = _row(statement, images.get(number, []), detections.get(number))
+        except ValueError as error:
+            errors[number] = str(error)
+    return rows
 
 
 def remarks(tables: Tables, rows: pa.Table) -> list[str]:

@@ -107,9 +107,14 @@ def replaces(new: Row, old: Row) -> bool:
 def standing(rows: Iterable[Row]) -> list[Row]:
     """Return statements that no later one replaces; a later keep, relabel or add replaces `empty`, which replaces all.
 
-    A withdrawal replaces like any other statement, and is not returned.
+    A withdrawal of a box or image replaces like any other statement, and is not returned. One that names a statement
+    removes it.
     """
     rows = list(rows)
+    withdrawn = {row["withdraws"] for row in rows if row.get("withdraws")}
+    rows = [
+        row for row in rows if not row.get("withdraws") and row["assertion_id"] not in withdrawn
+    ]
     newest = [old for old in rows if not any(replaces(new, old) for new in rows)]
     held: list[Row] = []
     for row in newest:

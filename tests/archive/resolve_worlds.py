@@ -161,6 +161,10 @@ def _statements(draw: st.DrawFn, world: World) -> list[Row]:
                 action, image, (x1 + left, y1, x2 + right, y2), label=label, **who, **named
             )
         said[row["assertion_id"]] = row
+    for row in list(said.values()):
+        if draw(st.integers(0, 3)) == 0:
+            withdrawal = identified({**row, "action": "withdraw", "withdraws": row["assertion_id"]})
+            said[withdrawal["assertion_id"]] = withdrawal
     return list(said.values())
 
 

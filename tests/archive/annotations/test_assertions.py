@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 from deltalake.exceptions import CommitFailedError
 
 import archive.retention
@@ -441,3 +442,63 @@ def test_a_statement_that_loses_to_a_prune_is_recorded_and_told_so(tables: Table
         append(tables, rows)
     assert standing(tables) == [("keep", "fox", 1.0)]
     assert append(tables, rows) == 0
+
+
+def record(tables: Tables, *rows: dict[str, Any]) -> list[str]:
+    """Append rows of people as they are; return their ids."""
+    full = [{"layer_id": HUMAN, "method": HUMAN, "actor": "kim", **row} for row in rows]
+    append(tables, pa.Table.from_pylist(full, schema=ASSERTIONS))
+    return [assertion_id(row) for row in pa.Table.from_pylist(full, schema=ASSERTIONS).to_pylist()]
+
+
+def test_a_withdrawn_statement_counts_as_never_made(tables: Tables) -> None:
+    """The statement before it stands again; that of a colleague stays, and so does one about another box."""
+    by_kim, by_lee, again = (
+        {"media_sha256": A, "action": "keep", "label": label, **CORNERS}
+        | {"actor": actor, "asserted_at": NOON + timedelta(minutes=minute)}
+        for minute, (label, actor) in enumerate([("deer", "kim"), ("fox", "lee"), ("boar", "kim")])
+    )
+    first, _, third = record(tables, by_kim, by_lee, again)
+    record(tables, by_kim | APART | {"label": "hare"})
+    late = {"media_sha256": A, "action": "withdraw", "asserted_at": NOON + timedelta(hours=1)}
+    record(tables, late | CORNERS | {"withdraws": first})
+    assert standing(tables) == [("keep", "hare", 20.0), ("keep", "boar", 1.0)]
+    record(tables, late | CORNERS | {"withdraws": third})
+    assert standing(tables) == [("keep", "hare", 20.0), ("keep", "fox", 1.0)]
+    rows = human_assertions(tables, history=True).to_pylist()
+    assert [row["standing"] for row in rows] == [False, True, True, False, False, False]
+    assert {row["withdraws"] for row in rows} == {None, first, third}
+
+
+def test_a_withdrawn_statement_that_the_image_is_empty_brings_all_back(tables: Tables) -> None:
+    said(tables, KEEP)
+    moment = {"media_sha256": A, "asserted_at": NOON + timedelta(minutes=1)}
+    (empty,) = record(tables, moment | {"action": "suppress"})
+    assert standing(tables) == [("suppress", None, None)]
+    record(tables, moment | {"action": "withdraw", "withdraws": empty})
+    assert standing(tables) == [("keep", "deer", 1.0)]
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["all old", "old and new"])
+def test_a_table_without_the_newer_columns_is_read_and_extended(
+    tables: Tables, later: bool
+) -> None:
+    older = pa.schema(
+        [f for f in ASSERTIONS if f.name not in ("batch_id", "withdraws", "group_id")]
+    )
+    row = {"layer_id": HUMAN, "method": HUMAN, **KEEP, "asserted_at": NOON}
+    row["assertion_id"] = assertion_id(dict.fromkeys(ASSERTIONS.names) | row)
+    write_deltalake(f"{tables.url}/assertions", pa.Table.from_pylist([row], schema=older))
+    assert standing(tables) == [("keep", "deer", 1.0)]
+    assert said(tables, KEEP) == 0, "its id is that of a row without the columns"
+    if later:
+        target = {"action": "withdraw", "withdraws": row["assertion_id"], "batch_id": "b" * 32}
+        record(tables, {"media_sha256": A, "asserted_at": NOON, **CORNERS, **target})
+        assert standing(tables) == []
+        assert human_assertions(tables, history=True)["batch_id"].to_pylist().count(None) == 1
+
+
+def test_a_file_repeats_what_a_batch_states_already(tables: Tables) -> None:
+    row = {name: value for name, value in KEEP.items() if name != "asserted_at"}
+    record(tables, KEEP | {"asserted_at": NOON, "batch_id": "b" * 32})
+    assert said(tables, row) == 0
