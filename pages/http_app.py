@@ -13,7 +13,7 @@ from fastapi.responses import Response
 from model_store.errors import ResightError
 from pages.context import Context
 from pages.html import page, static_router
-from pages.routes import images, overview
+from pages.routes import images, overview, stream
 from serve.api import problems
 from serve.api.base import base_api, describe_scopes
 from serve.api.limits import MaxRequests
@@ -32,6 +32,7 @@ HEADERS = {
 
 def build_pages_app(context: Context, access: Access | None = None) -> FastAPI:
     """Return the application. `access` decides who may use it; None: everyone."""
+    access = access or Access()
     api = base_api(
         "Resight page", "Images, detections, statements and runs, for people and scripts"
     )
@@ -39,12 +40,13 @@ def build_pages_app(context: Context, access: Access | None = None) -> FastAPI:
         overview.router(context),
         images.router(context),
         images.html_router(context),
+        stream.router(context, access),
         static_router(),
     ):
         api.include_router(router)
     _answer_pages_with_pages(api)
     describe_scopes(api, "/ui")
-    api.add_middleware(Guard, access=access or Access(), prefix="/ui")
+    api.add_middleware(Guard, access=access, prefix="/ui")
     api.add_middleware(MaxRequests, room=Room(MAX_REQUESTS, "requests are being answered"))
 
     @api.middleware("http")

@@ -18,6 +18,8 @@ from archive.views.publications import connect_runs
 from archive.views.views import Views
 from model_store.errors import Overloaded, ResightError
 from pages.context import Context
+from serve.auth.guard import Access
+from serve.auth.scopes import TokenScope
 
 LOOK_S, PING_S, MAX_S, MAX_STREAMS = 2.0, 15.0, 600.0, 40
 """Seconds between looks at the tables, between signs of life, and until a client must connect again."""
@@ -60,28 +62,32 @@ class State:
         return {"runs": runs, "published": published}
 
 
-def router(context: Context) -> APIRouter:
+def router(context: Context, access: Access) -> APIRouter:
     routes = APIRouter()
     state = State(context)
 
     @routes.get("/v1/stream", response_class=StreamingResponse)
     async def stream(request: Request) -> StreamingResponse:
-        """Send the state at once and after each change, for ten minutes."""
+        """Send the state at once and after each change, for ten minutes or until the token is revoked."""
         if state.open >= MAX_STREAMS:
             raise Overloaded(f"{state.open} streams are open", PING_S)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        events = _events(state, request)
+        events = _events(state, request, access)
         return StreamingResponse(events, headers=headers, media_type="text/event-stream")
 
     return routes
 
 
-async def _events(state: State, request: Request) -> AsyncIterator[str]:
+async def _events(state: State, request: Request, access: Access) -> AsyncIterator[str]:
     began_s = spoke_s = monotonic()
     sent = -1
     state.open += 1
     try:
         while monotonic() - began_s < MAX_S and not await request.is_disconnected():
+            try:
+                await access.check(request.headers, TokenScope.detect)
+            except ResightError:
+                return
             await state.look()
             if state.number != sent:
                 sent, spoke_s = state.number, monotonic()

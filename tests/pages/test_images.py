@@ -1,0 +1,104 @@
+"""Lists, counts, neighbours and details of images as JSON, and their pages, over a small archive."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from archive.catalogue.ingest import ingest
+from archive.delta.tables import Tables
+from archive.views.views import View, Views
+from tests.fixtures_local import jpeg, put_results, result_rows, rows_of, write_files
+
+TAKEN = 0x9003
+VIEW = View(inference_key="k", model_name="m", model_version="1", weights_sha256="w")
+HOSTILE = "<script>alert(1)</script>"
+
+
+@pytest.fixture
+def archive(tables: Tables, tmp_path: Path) -> list[str]:
+    """Return the digests of five images, newest first: of two cameras, the last without a time."""
+    files = {
+        f"{camera}/{n}.jpg": jpeg(detail={TAKEN: f"2026:05:0{n} 09:30:00"} if n else {}, shade=n)
+        for n, camera in enumerate(("north", "north", HOSTILE.replace("/", "_"), "south", "north"))
+    }
+    ingest(tables, str(write_files(tmp_path / "archive", files)))
+    media = sorted(rows_of(tables, "media"), key=lambda row: row["path"][-5], reverse=True)
+    digests = [row["media_sha256"] for row in media]
+    box = {"rank": 0, "label": HOSTILE, "class_id": 0, "score": 0.9}
+    box |= {"x1_px": 4.0, "y1_px": 8.0, "x2_px": 24.0, "y2_px": 24.0}
+    seen = result_rows(digests[:2], width_px=48, height_px=32, n_detections=1, detections=[box])
+    put_results(tables, seen)
+    put_results(tables, result_rows(digests[2:4], width_px=48, height_px=32))
+    Views(tables.url).publish(VIEW, 0)
+    return digests
+
+
+def test_pages_walk_the_list_in_both_directions(client: TestClient, archive: list[str]) -> None:
+    first = client.get("/ui/v1/images?limit=2").json()
+    assert first["columns"]["media_sha256"] == archive[:2]
+    (box,) = first["columns"]["boxes"][0]
+    assert box == pytest.approx({"x1": 4 / 48, "y1": 0.25, "x2": 0.5, "y2": 0.75})
+    second = client.get(f"/ui/v1/images?limit=2&after={first['next']}").json()
+    assert second["columns"]["media_sha256"] == archive[2:4]
+    back = client.get(f"/ui/v1/images?limit=2&before={second['previous']}").json()
+    assert back["columns"]["media_sha256"] == archive[:2]
+    assert back["previous"] == ""
+    day = client.get("/ui/v1/images?limit=1&at=2026-05-02").json()
+    assert day["columns"]["captured_at_local"] == ["2026-05-02T09:30:00"]
+
+
+def test_counts_bars_and_neighbours_agree_with_the_list(
+    client: TestClient, archive: list[str]
+) -> None:
+    counted = client.get("/ui/v1/images/count?status=ok").json()
+    assert (counted["count"], counted["behind_s"]) == (2, 0.0)
+    bars = client.get("/ui/v1/images/histogram?by=status").json()
+    assert {bar["value"]: bar["images"] for bar in bars} == {"ok": 2, "empty": 2, "missing": 1}
+    beside = client.get(f"/ui/v1/images/{archive[1]}/neighbours?camera=north").json()
+    assert beside == {"previous": archive[0], "next": archive[3]}
+
+
+def test_details_have_boxes_and_files(client: TestClient, archive: list[str]) -> None:
+    detail = client.get(f"/ui/v1/images/{archive[0]}").json()
+    assert [box["label"] for box in detail["boxes"]] == [HOSTILE]
+    assert (detail["status"], detail["inference_key"]) == ("ok", "k")
+    assert client.get("/ui/v1/images/" + "0" * 64).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "colour=red",
+        "limit=0",
+        "limit=501",
+        "status=seen",
+        "since=noon",
+        "after=x&before=y",
+        "view=NO",
+    ],
+)
+def test_wrong_parameters_are_problems(client: TestClient, archive: list[str], query: str) -> None:
+    answer = client.get(f"/ui/v1/images?{query}")
+    assert answer.status_code == 400
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_pages_take_the_empty_fields_of_forms_and_show_hostile_names_as_text(
+    client: TestClient, archive: list[str]
+) -> None:
+    for path in (
+        "/ui/",
+        "/ui/images?camera=&status=ok&min_score=&reviewed=",
+        f"/ui/images/{archive[0]}",
+        "/ui/review",
+    ):
+        page = client.get(path)
+        assert page.status_code == 200, page.text
+        assert HOSTILE not in page.text
+        assert "<script>alert" not in page.text
+    assert "&lt;script&gt;" in client.get("/ui/images").text
+    wrong = client.get("/ui/images?since=noon", headers={"accept": "text/html"})
+    assert wrong.status_code == 400
