@@ -5,15 +5,14 @@ Routes are declared without the prefix /ui, which the host sets as `root_path`.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
 from model_store.errors import ResightError
 from pages.context import Context
+from pages.headers import PageHeaders
 from pages.html import page, static_router
-from pages.routes import images, overview, stream
+from pages.routes import images, overview, session, stream
 from serve.api import problems
 from serve.api.base import base_api, describe_scopes
 from serve.api.limits import MaxRequests
@@ -22,12 +21,6 @@ from serve.inference.admission import Room
 
 MAX_REQUESTS = 200
 """Maximum concurrent requests; a browser requests up to 60 thumbnails at once."""
-HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; style-src 'self'; "
-    "frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-}
 
 
 def build_pages_app(context: Context, access: Access | None = None) -> FastAPI:
@@ -41,6 +34,7 @@ def build_pages_app(context: Context, access: Access | None = None) -> FastAPI:
         images.router(context),
         images.html_router(context),
         stream.router(context, access),
+        session.router(access),
         static_router(),
     ):
         api.include_router(router)
@@ -48,16 +42,7 @@ def build_pages_app(context: Context, access: Access | None = None) -> FastAPI:
     describe_scopes(api, "/ui")
     api.add_middleware(Guard, access=access, prefix="/ui")
     api.add_middleware(MaxRequests, room=Room(MAX_REQUESTS, "requests are being answered"))
-
-    @api.middleware("http")
-    async def add_headers(  # pyright: ignore[reportUnusedFunction]
-        request: Request, call_next: Callable[[Request], Awaitable[Response]]
-    ) -> Response:
-        response = await call_next(request)
-        for name, value in HEADERS.items():
-            response.headers.setdefault(name, value)
-        return response
-
+    api.add_middleware(PageHeaders)
     return api
 
 

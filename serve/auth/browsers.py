@@ -47,6 +47,14 @@ def require_same_origin(headers: Headers) -> None:
     )
 
 
+def is_from_other_site(headers: Headers) -> bool:
+    """Return whether a link on another site led here. Browsers do not send the session's cookie in that case."""
+    site, referrer = headers.get("sec-fetch-site"), headers.get("referer")
+    if site is not None:
+        return site == "cross-site"
+    return referrer is not None and not _is_of_host("/".join(referrer.split("/")[:3]), headers)
+
+
 def is_https(connection: Connection, headers: Headers) -> bool:
     """Return whether the browser uses https. A proxy that ends TLS may leave only `Origin` to show it."""
     return connection.get("scheme") == "https" or headers.get("origin", "").startswith("https://")

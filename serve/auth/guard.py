@@ -58,7 +58,7 @@ RULES: tuple[tuple[str, str, TokenScope | None], ...] = (
     # the login opens without a token, and so do its style sheet and its modules
     ("GET|HEAD", r"/ui/static/.*", None),
     ("GET|HEAD|POST", r"/ui/session", None),
-    ("POST", r"/ui/session/end", None),
+    ("POST", r"/ui/session/(end|look)", None),
     ("POST", r"/ui/v1/(assertions|flags)(/.*)?", TokenScope.review),
     ("POST", r"/ui/v1/uploads(/.*)?", TokenScope.upload),
     ("GET|HEAD", r".*", TokenScope.detect),  # also metrics and docs: they contain nothing secret

@@ -82,6 +82,7 @@ async def outcome(access: Access, token: str | None, scope: TokenScope = TokenSc
         ("GET", "/ui/session", None),
         ("POST", "/ui/session", None),
         ("POST", "/ui/session/end", None),
+        ("POST", "/ui/session/look", None),
         ("GET", "/ui/session/end", "detect"),
         ("DELETE", "/ui/session", "admin"),
         ("GET", "/ui/sessions", "detect"),

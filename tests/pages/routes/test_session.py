@@ -1,0 +1,270 @@
+"""The login: what starts a session, where it leads, and what a wrong one costs."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from urllib.parse import urlencode
+
+import httpx2
+import pytest
+
+from pages.context import Context
+from pages.http_app import build_pages_app
+from pages.routes import session as session_module
+from serve.auth.guard import Access
+from serve.auth.scopes import TokenScope
+from serve.auth.sessions import COOKIE
+from serve.auth.tokens import TokenFile
+
+ALL = frozenset(TokenScope)
+PAGE = {"accept": "text/html"}
+SAME = {"sec-fetch-site": "same-origin"}
+FORM = SAME | {"content-type": "application/x-www-form-urlencoded"}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> TokenFile:
+    return TokenFile(str(tmp_path / "tokens.json"))
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The delays that were waited for, in no time."""
+    pauses = list[float]()
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr(session_module.asyncio, "sleep", sleep)
+    return pauses
+
+
+def browser(
+    context: Context, access: Access, at: str = "http://127.0.0.1:8000"
+) -> httpx2.AsyncClient:
+    transport = httpx2.ASGITransport(build_pages_app(context, access), root_path="/ui")
+    return httpx2.AsyncClient(transport=transport, base_url=at)
+
+
+async def login(
+    client: httpx2.AsyncClient, headers: dict[str, str] = FORM, **fields: str
+) -> httpx2.Response:
+    return await client.post("/ui/session", content=urlencode(fields), headers=headers)
+
+
+async def test_a_token_opens_the_page_that_was_requested(context: Context, file: TokenFile) -> None:
+    token = file.add("anna", [TokenScope.detect, TokenScope.review])
+    async with browser(context, Access("secret", file)) as client:
+        asked = await client.get("/ui/?a=1", headers=PAGE)
+        form = await client.get(asked.headers["location"], headers=PAGE | SAME)
+        assert form.status_code == 200
+        assert 'name="next" value="/ui/?a=1"' in form.text
+        assert 'name="token" type="password"' in form.text
+        answer = await login(client, token=f" {token} ", next="/ui/?a=1")
+        assert (answer.status_code, answer.headers["location"]) == (303, "/ui/?a=1")
+        assert token not in answer.headers["set-cookie"]
+        assert (await client.get("/ui/", headers=PAGE)).status_code == 200
+        own = await client.get("/ui/session", headers=PAGE)
+        assert "Signed in as anna." in own.text
+        assert 'name="token"' not in own.text
+
+
+async def test_the_end_of_a_session_removes_the_cookie(context: Context, file: TokenFile) -> None:
+    async with browser(context, Access("secret", file)) as client:
+        await login(client, token="secret")
+        assert client.cookies.get(COOKIE)
+        answer = await client.post("/ui/session/end", headers=SAME)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/ui/session")
+        assert "clear-site-data" not in answer.headers
+        assert not client.cookies.get(COOKIE)
+        assert (await client.get("/ui/", headers=PAGE)).status_code == 303
+
+
+@pytest.mark.parametrize("by_proxy", [True, False])
+async def test_over_https_the_cookie_stays_there(
+    context: Context, file: TokenFile, by_proxy: bool
+) -> None:
+    """A proxy that ends TLS leaves the scheme in `Origin` only."""
+    scheme, origin = ("http", {"origin": "https://page.example"}) if by_proxy else ("https", {})
+    async with browser(context, Access("secret", file), f"{scheme}://page.example") as client:
+        answer = await login(client, FORM | origin, token="secret")
+        assert "; Secure" in answer.headers["set-cookie"]
+        ended = await client.post("/ui/session/end", headers=SAME | origin)
+        assert ended.headers["clear-site-data"] == '"cache"'
+    async with browser(context, Access("secret", file), "http://10.0.0.7") as client:
+        plain = await login(client, FORM | {"origin": "http://10.0.0.7"}, token="secret")
+        assert "Secure" not in plain.headers["set-cookie"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "error"),
+    [
+        ({"token": "made-up"}, 401, "unknown or revoked"),
+        ({"token": ""}, 401, "unknown or revoked"),
+        ({}, 401, "unknown or revoked"),
+        ({"name": "secret"}, 401, "unknown or revoked"),
+        ({"token": "<script>alert(1)</script>"}, 401, "unknown or revoked"),
+        ({"token": "x\r\nSet-Cookie: a=b"}, 401, "unknown or revoked"),
+        ({"token": "ü" * 900}, 401, "unknown or revoked"),
+    ],
+)
+async def test_a_wrong_token_shows_the_form_again_after_a_pause(
+    context: Context,
+    file: TokenFile,
+    pauses: list[float],
+    fields: dict[str, str],
+    status: int,
+    error: str,
+) -> None:
+    async with browser(context, Access("secret", file)) as client:
+        answer = await login(client, next="/ui/images", **fields)
+    assert answer.status_code == status
+    assert error in answer.text
+    assert 'value="/ui/images"' in answer.text
+    assert "set-cookie" not in answer.headers
+    assert "made-up" not in answer.text
+    assert "<script>alert" not in answer.text
+    assert pauses == [session_module.FAILURE_S]
+
+
+async def test_a_token_that_cannot_read_is_explained(
+    context: Context, file: TokenFile, pauses: list[float]
+) -> None:
+    token = file.add("station", [TokenScope.upload])
+    async with browser(context, Access(file=file)) as client:
+        answer = await login(client, token=token)
+    assert answer.status_code == 403
+    assert "lacks the scope detect" in answer.text
+
+
+async def test_many_wrong_tokens_lock_nobody_out(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = asyncio.Event()
+
+    async def sleep(_: float) -> None:
+        await gate.wait()
+
+    monkeypatch.setattr(session_module.asyncio, "sleep", sleep)
+    async with browser(context, Access("secret")) as client:
+        slow = [
+            asyncio.create_task(login(client, token=f"guess-{i}"))
+            for i in range(session_module.MAX_FAILURES + 3)
+        ]
+        full, _ = await asyncio.wait(slow, timeout=30, return_when=asyncio.FIRST_COMPLETED)
+        answer = full.pop().result()
+        assert answer.status_code == 429
+        assert "too many failed logins" in answer.text
+        assert (await login(client, token="secret")).status_code == 303
+        gate.set()
+        statuses = sorted([(await one).status_code for one in slow])
+    assert statuses == [401] * session_module.MAX_FAILURES + [429] * 3
+
+
+async def test_without_tokens_a_name_is_enough(context: Context, pauses: list[float]) -> None:
+    async with browser(context, Access()) as client:
+        assert (await client.get("/ui/", headers=PAGE)).status_code == 200
+        form = await client.get("/ui/session", headers=PAGE)
+        assert 'name="name"' in form.text
+        assert 'name="token"' not in form.text
+        for wrong in ("", " ", "a\nb", "x" * 65, "a\u202eb"):
+            answer = await login(client, name=wrong)
+            assert answer.status_code == 400
+            assert "1 to 64 printable" in answer.text
+        assert (await login(client, name="<b>Zoë & 山田</b>")).status_code == 303
+        own = await client.get("/ui/session", headers=PAGE)
+    assert "Signed in as &lt;b&gt;Zoë &amp; 山田&lt;/b&gt;." in own.text
+    assert "<b>Zoë" not in own.text
+
+
+@pytest.mark.parametrize(
+    "follow",
+    [
+        "//evil.example",
+        "https://evil.example/ui/",
+        "/\\evil.example",
+        "/ui/\r\nSet-Cookie: a=b",
+        "javascript:alert(1)",
+        "/\n/evil.example",
+        "",
+        "/" + "a" * 3000,
+    ],
+)
+async def test_a_login_leads_to_no_other_site(context: Context, follow: str) -> None:
+    async with browser(context, Access("secret")) as client:
+        form = await client.get("/ui/session", params={"next": follow}, headers=PAGE)
+        assert 'name="next" value=""' in form.text
+        answer = await login(client, token="secret", next=follow)
+        assert answer.headers["location"] == "/ui/"
+        assert answer.headers.get_list("set-cookie")[0].startswith(COOKIE)
+        assert len(answer.headers.get_list("set-cookie")) == 1
+        again = await client.get("/ui/session", params={"next": follow}, headers=PAGE)
+        assert again.status_code == 200, "a session leads there neither"
+
+
+FROM_A_WIKI = [
+    ({"sec-fetch-site": "cross-site"}, True),
+    ({"referer": "https://wiki.example/page"}, True),
+    ({"sec-fetch-site": "none"}, False),
+    ({"sec-fetch-site": "same-origin", "referer": "http://127.0.0.1:8000/ui/session"}, False),
+    ({"referer": "http://127.0.0.1:8000/ui/session?next=/ui/"}, False),
+    ({}, False),
+]
+
+
+@pytest.mark.parametrize(("headers", "opens"), FROM_A_WIKI)
+async def test_a_link_on_another_site_opens_for_a_person_with_a_session(
+    context: Context, headers: dict[str, str], opens: bool
+) -> None:
+    """The browser withholds the cookie from the link, and sends it as soon as this page opens the address."""
+    async with browser(context, Access("secret")) as client:
+        link = "/ui/session?next=/ui/images%3Fcamera%3D%22north%22"
+        page = await client.get(link, headers=PAGE | headers)
+        refresh = '<meta http-equiv="refresh" content="0;url=/ui/images?camera=&#34;north&#34;">'
+        assert (refresh in page.text) == opens
+        await login(client, token="secret")
+        answer = await client.get(link, headers=PAGE | headers)
+        assert answer.status_code == 303
+        assert answer.headers["location"] == "/ui/images?camera=%22north%22"
+
+
+async def test_a_form_that_is_too_large_or_strange_is_refused(context: Context) -> None:
+    async with browser(context, Access("secret")) as client:
+        large = await login(client, token="x" * 9000)
+        many = await client.post("/ui/session", content="a=1&" * 99, headers=FORM)
+        strange = await client.post("/ui/session", content=b"\xff%ff=%00&token", headers=FORM)
+    assert [large.status_code, many.status_code] == [413, 400]
+    assert strange.status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/ui/session", "/ui/session/end", "/ui/session/look"])
+async def test_a_form_of_another_site_is_refused(context: Context, path: str) -> None:
+    for access in (Access(), Access("secret")):
+        async with browser(context, access) as client:
+            foreign = FORM | {"sec-fetch-site": "cross-site", "origin": "https://evil.example"}
+            content = urlencode({"token": "secret", "name": "secret"})
+            answer = await client.post(path, content=content, headers=foreign)
+            assert answer.status_code == 403
+            assert "set-cookie" not in answer.headers
+
+
+async def test_language_and_colours_are_kept(context: Context) -> None:
+    async with browser(context, Access("secret")) as client:
+        for wrong in ({"language": "fr", "theme": "dark"}, {"language": "de"}):
+            content = urlencode(wrong)
+            refused = await client.post("/ui/session/look", content=content, headers=FORM)
+            assert refused.status_code == 400
+            assert "set-cookie" not in refused.headers
+        content = urlencode({"language": "de", "theme": "dark"})
+        answer = await client.post("/ui/session/look", content=content, headers=FORM)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/ui/session")
+        form = await client.get("/ui/session", headers=PAGE)
+    assert 'lang="de" data-theme="dark"' in form.text
+    assert '<option value="dark" selected>' in form.text
+
+
+async def test_the_form_speaks_german(context: Context) -> None:
+    async with browser(context, Access("secret")) as client:
+        form = await client.get("/ui/session", headers=PAGE | {"accept-language": "de"})
+    assert "Anmelden" in form.text
