@@ -1,11 +1,12 @@
 """Details of one image: its files, the result and boxes of a view, and human statements.
 
-image_detail(tables, media_sha256, view) -> ImageDetail
+image_details(tables, digests, view) -> {digest: ImageDetail}; several images cost one scan, like one image
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -21,26 +22,27 @@ from model_store.frozen import Frozen
 _IMAGE = """
     select m.*, r.status, r.error_code, r.error_detail, r.decode_note, r.saturated, r.run_id, r.model_name,
         r.model_version, r.weights_sha256, r.inference_key, r.finished_at,
-        exists (select 1 from standing where standing.media_sha256 = $sha) as reviewed
-    from media m left join results r using (media_sha256) where m.media_sha256 = $sha
+        m.media_sha256 in (select media_sha256 from standing) as reviewed
+    from media m left join results r using (media_sha256) where m.media_sha256 in (select unnest($digests))
     order by m.missing_since is not null, coalesce(m.catalogued_at, m.ingested_at), m.source_root, m.path
 """
 _BOXES = """
-    select d.inference_key, d.rank, d.label, d.model_label, d.score, d.model_score, d.x1_px, d.y1_px, d.x2_px, d.y2_px,
-        is_shown(d.is_hidden, d.is_human, d.score, t.score) as is_shown, d.is_human, d.said_by, d.reason,
+    select d.media_sha256, d.inference_key, d.rank, d.label, d.model_label, d.score, d.model_score,
+        d.x1_px, d.y1_px, d.x2_px, d.y2_px, is_shown(d.is_hidden, d.is_human, d.score, t.score) as is_shown, d.is_human, d.said_by, d.reason,
         r.determined_by as assertion_id, d.event_id
     from resolved_detections d left join label_thresholds t on t.label = d.label
         left join resolved r on r.media_sha256 = d.media_sha256 and r.rank = d.rank
-    where d.media_sha256 = $sha
+    where d.media_sha256 in (select unnest($digests))
     union all by name
-    select a.label, a.x1_px, a.y1_px, a.x2_px, a.y2_px, true as is_shown, true as is_human, 'human' as said_by,
-        a.reason, a.assertion_id
-    from added a where a.media_sha256 = $sha
+    select a.media_sha256, a.label, a.x1_px, a.y1_px, a.x2_px, a.y2_px, true as is_shown, true as is_human,
+        'human' as said_by, a.reason, a.assertion_id
+    from added a where a.media_sha256 in (select unnest($digests))
     order by rank nulls last, assertion_id
 """
 _STATEMENTS = """
     select a.*, a.assertion_id in (select assertion_id from standing) as stands
-    from assertion_rows a where a.media_sha256 = $sha and a.method = 'human' order by a.asserted_at desc, a.assertion_id
+    from assertion_rows a where a.media_sha256 in (select unnest($digests)) and a.method = 'human'
+    order by a.asserted_at desc, a.assertion_id
 """
 
 
@@ -122,17 +124,37 @@ class ImageDetail(Frozen):
     statements: tuple[HumanStatement, ...]
 
 
-def image_detail(tables: Tables, media_sha256: str, view: View | None) -> ImageDetail:
-    """Return the image in a view; None: nothing is published. Raises ModelNotFound, StorageUnreachable."""
-    values, digests = {"sha": media_sha256}, pa.chunked_array([[media_sha256]])
+def image_details(
+    tables: Tables, digests: Collection[str], view: View | None
+) -> dict[str, ImageDetail]:
+    """Return the images of a view by digest, without unknown ones; view None: nothing is published.
+
+    Raises StorageUnreachable.
+    """
+    values = {"digests": list(digests)}
+    chosen = pa.chunked_array([pa.array(digests, pa.string())])
     text = _IMAGE + _BOXES + _STATEMENTS
-    with storage_errors(tables), connect(tables, view, digests, statement=text) as sql:
-        files = sql.sql(_IMAGE, params=values).to_arrow_table().to_pylist()
-        boxes = sql.sql(_BOXES, params=values).to_arrow_table().to_pylist()
-        said = sql.sql(_STATEMENTS, params=values).to_arrow_table().to_pylist()
-    if not files:
+    with storage_errors(tables), connect(tables, view, chosen, statement=text) as sql:
+        files, boxes, said = (
+            _by_digest(sql.sql(statement, params=values).to_arrow_table().to_pylist())
+            for statement in (_IMAGE, _BOXES, _STATEMENTS)
+        )
+    return {digest: _detail(files[digest], boxes[digest], said[digest]) for digest in files}
+
+
+def image_detail(tables: Tables, media_sha256: str, view: View | None) -> ImageDetail:
+    """Return one image of a view. Raises ModelNotFound, StorageUnreachable."""
+    found = image_details(tables, [media_sha256], view)
+    if not found:
         raise ModelNotFound(f"no image has the digest {media_sha256[:80]}")
-    return _detail(files, boxes, said)
+    return found[media_sha256]
+
+
+def _by_digest(rows: Sequence[dict[str, Any]]) -> defaultdict[str, list[dict[str, Any]]]:
+    grouped: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        grouped[row["media_sha256"]].append(row)
+    return grouped
 
 
 def _detail(

@@ -5,6 +5,7 @@ Each test has a browser context of its own and fails on any console error, page 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -60,9 +61,9 @@ class Served:
         return done.stdout
 
 
-@pytest.fixture(scope="session")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    place = tmp_path_factory.mktemp("browser")
+@contextlib.contextmanager
+def serving(place: Path) -> Iterator[Served]:
+    """Serve the sample archive after a run and the filter `events`, whose layer is switched on."""
     home, archive = place / "home", place / "archive"
     copy_of_models(home)
     build(archive, IMAGES)
@@ -70,7 +71,14 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     served = Served(server, home, archive)
     served.resight("reprocess", str(archive), "--model", "ssdlite-coco@1")
     served.resight("filters", "run", "events")
+    served.resight("layers", "on", "events")
     with server:
+        yield served
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with serving(tmp_path_factory.mktemp("browser")) as served:
         yield served
 
 
