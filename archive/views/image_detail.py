@@ -28,7 +28,8 @@ _IMAGE = """
 """
 _BOXES = """
     select d.media_sha256, d.inference_key, d.rank, d.label, d.model_label, d.score, d.model_score,
-        d.x1_px, d.y1_px, d.x2_px, d.y2_px, is_shown(d.is_hidden, d.is_human, d.score, t.score) as is_shown, d.is_human, d.said_by, d.reason,
+        d.x1_px, d.y1_px, d.x2_px, d.y2_px, d.is_human, d.said_by, d.reason,
+        is_shown(d.is_hidden, d.is_human, d.score, t.score) as is_shown,
         r.determined_by as assertion_id, d.event_id
     from resolved_detections d left join label_thresholds t on t.label = d.label
         left join resolved r on r.media_sha256 = d.media_sha256 and r.rank = d.rank

@@ -141,7 +141,7 @@ def check(index: ImageIndex, images: Sequence[Image], wanted: dict[str, Any]) ->
     for image in there:
         uncertain = image.pop("uncertain_score")
         image["distance"] = None if uncertain is None else abs(uncertain - 0.5)
-        assert len(image.pop("boxes")) == min(10, image["n_boxes"])
+        assert len(image.pop("boxes")) <= min(10, image["n_boxes"]), "none without a size"
         del image["height_px"], image["person"]
     assert there == [details(image) for image in expected]
     assert index.count(asked) == len(expected)
