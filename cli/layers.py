@@ -12,11 +12,10 @@ from model_store.errors import StorageError
 from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
-    from archive.annotations.layers import holds, read_layers
+    from archive.annotations.layers import read_layers
     from archive.delta.tables import Tables
-    from archive.views.query import query
     from archive.views.views import View, Views
-    from batch.filters.layers import of_silent, switch, unfounded
+    from batch.filters.layers import of_silent, states, switch, unfounded
     from serve.settings import Settings
 
 app = typer.Typer(help="Show or hide the layers of a view.", no_args_is_help=True)
@@ -31,17 +30,15 @@ def list_layers(view: ViewName = PRODUCTION, fmt: FormatOption = Format.table) -
     """List all layers and their places in a view. Example: resight layers list"""
     tables = Tables(Settings().mounted_tables_url)
     current = Views(tables.url).current(view)
-    shown = current.layers if current else ()
-    counts = _counts(tables)
     rows = [
         {
-            "layer": layer.layer_id if fmt is not Format.table else layer.layer_id[:12],
-            "kind": layer.kind,
-            "on": shown.index(layer.layer_id) + 1 if layer.layer_id in shown else "",
-            "says": counts.get(layer.layer_id, 0),
-            "config": {k: v for k, v in layer.config.items() if k != "kind"},
+            "layer": state.layer.layer_id if fmt is not Format.table else state.layer.layer_id[:12],
+            "kind": state.layer.kind,
+            "on": state.position or "",
+            "says": state.assertions,
+            "config": {k: v for k, v in state.layer.config.items() if k != "kind"},
         }
-        for layer in read_layers(tables).values()
+        for state in states(tables, current)
     ]
     print_rows(rows, fmt, ("layer", "kind", "on", "says", "config"))
     if current is not None:
@@ -89,14 +86,3 @@ def _switched(view: str, *, reason: str, fmt: Format, **which: list[str]) -> Non
     print_facts({"view": shown.name, "number": shown.serial, "layers": layers}, fmt)
     for words in (*unfounded(tables, shown), *of_silent(tables, shown)):
         note(words)
-
-
-def _counts(tables: Tables) -> dict[str, int]:
-    if tables.existing("assertions") is None:
-        return {}
-    newest = holds("layer_id, inference_key, media_sha256, rank")
-    sql = (
-        f"with newest as (from assertions where method = 'machine' {newest}) "
-        "select layer_id, count(*) as n from newest where action <> 'withdraw' group by all"
-    )
-    return {row["layer_id"]: row["n"] for row in query(tables, sql).to_pylist()}

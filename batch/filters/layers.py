@@ -7,10 +7,12 @@ off  remove it; switching it on again shows the same rows
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from archive.annotations.layers import Layer, layer_named, layers_of, read_layers
+from archive.annotations.layers import Layer, holds, layer_named, layers_of, read_layers
 from archive.delta.snapshot import open_tables
 from archive.delta.tables import Tables
+from archive.views.query import query
 from archive.views.views import PRODUCTION, View, Views
 from batch.filters.prepare import layers_below
 from batch.filters.registry import filter_of
@@ -21,6 +23,39 @@ _COMPUTED = """
     select distinct metrics->>'layer_id' from runs
     where kind = 'filter' and state = 'sealed' and inference_key = $key
 """
+
+
+@dataclass(frozen=True, slots=True)
+class LayerState:
+    """A stored layer, its place in a view (from 1; None: not shown), and its number of valid assertions."""
+
+    layer: Layer
+    position: int | None
+    assertions: int
+
+
+def states(tables: Tables, view: View | None) -> list[LayerState]:
+    """Return all stored layers, oldest first. Raises StorageUnreachable."""
+    shown, counts = view.layers if view else (), _counts(tables)
+    return [
+        LayerState(
+            layer,
+            shown.index(layer.layer_id) + 1 if layer.layer_id in shown else None,
+            counts.get(layer.layer_id, 0),
+        )
+        for layer in read_layers(tables).values()
+    ]
+
+
+def _counts(tables: Tables) -> dict[str, int]:
+    if tables.existing("assertions") is None:
+        return {}
+    newest = holds("layer_id, inference_key, media_sha256, rank")
+    sql = (
+        f"with newest as (from assertions where method = 'machine' {newest}) "
+        "select layer_id, count(*) as n from newest where action <> 'withdraw' group by all"
+    )
+    return {row["layer_id"]: row["n"] for row in query(tables, sql).to_pylist()}
 
 
 def switch(

@@ -1,0 +1,209 @@
+"""Make HTML forms from the JSON schema of a pydantic model, and read what they send.
+
+fields_of(SmallSizeConfig, values) -> the fields for `templates/form.html`
+submitted(SmallSizeConfig, pairs)  -> Submitted: values, and errors by field ("" for the whole form)
+
+Only pydantic validates. Schemas without an own control are edited as JSON, so that each new filter has a form.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+
+from model_store.errors import BadRequest
+
+EMPTY_ROWS = 3
+"""Empty rows of a mapping, for new entries; a row without a key is dropped."""
+RADIOS = 4
+"""Maximum number of choices that are shown as radio buttons."""
+_BOUNDS = {
+    "minimum": "min",
+    "maximum": "max",
+    "exclusiveMinimum": "min",
+    "exclusiveMaximum": "max",
+    "maxLength": "maxlength",
+}
+Errors = dict[str, list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One control. `value` is text, a bool, (label, is checked) pairs, or (key, value) pairs, depending on `kind`.
+
+    Kinds: number, text, switch, radio, select, labels, lines, rows, json.
+    """
+
+    name: str
+    kind: str
+    help: str
+    value: Any
+    is_optional: bool = False
+    choices: tuple[str, ...] = ()
+    bounds: Mapping[str, float | str] | None = None
+    schema: str = ""
+    errors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """Values as sent, for pydantic and to be shown again, and the errors in them."""
+
+    values: dict[str, Any]
+    errors: Errors
+
+
+def fields_of(
+    model: type[BaseModel],
+    values: Mapping[str, Any] | None = None,
+    labels: Sequence[str] = (),
+    errors: Mapping[str, Sequence[str]] | None = None,
+) -> list[Field]:
+    """Return the fields of a model without constants; `values` replace the defaults, `labels` are those in use."""
+    fields = list[Field]()
+    for name, (schema, is_optional) in _schemas(model).items():
+        value, help_ = (values or {}).get(name, schema.get("default")), schema["description"]
+        kind, more = _kind(name, schema), dict[str, Any]()
+        if kind in ("number", "text"):
+            whole = schema["type"] == "integer"
+            limits = {html: schema[of] for of, html in _BOUNDS.items() if of in schema}
+            more["bounds"] = limits | ({"step": 1 if whole else "any"} if kind == "number" else {})
+        elif kind in ("radio", "select"):
+            more["choices"] = tuple(map(str, schema["enum"]))
+        elif kind == "json":
+            shown = {of: schema[of] for of in schema if of not in ("default", "description")}
+            more["schema"] = json.dumps(shown, indent=1, ensure_ascii=False)
+        wrong = tuple((errors or {}).get(name, ()))
+        shown_value = _shown(kind, value, labels)
+        fields.append(Field(name, kind, help_, shown_value, is_optional, errors=wrong, **more))
+    return fields
+
+
+def submitted(model: type[BaseModel], pairs: Iterable[tuple[str, str]]) -> Submitted:
+    """Return the values of a form, and pydantic's errors. Names that are not fields are left to pydantic."""
+    sent: dict[str, list[str]] = {}
+    for name, text in pairs:
+        sent.setdefault(name, []).append(text)
+    values, errors = dict[str, Any](), Errors()
+    for name, (schema, is_optional) in _schemas(model).items():
+        kind, texts = _kind(name, schema), sent.pop(name, [])
+        keys, numbers = sent.pop(f"{name}.key", []), sent.pop(f"{name}.value", [])
+        text = texts[0].strip() if texts else ""
+        if kind == "switch":
+            values[name] = bool(texts)
+        elif kind in ("labels", "lines"):
+            typed = sent.pop(f"{name}.more", []) if kind == "labels" else texts
+            lines = (line.strip() for text in typed for line in text.split("\n"))
+            values[name] = [*(texts if kind == "labels" else ()), *filter(None, lines)]
+        elif kind == "rows":
+            rows = [(key.strip(), n.strip()) for key, n in zip(keys, numbers, strict=False)]
+            values[name] = {key: number for key, number in rows if key}
+            twice = {key for key, _ in rows if key and [k for k, _ in rows].count(key) > 1}
+            if twice:
+                errors[name] = [f"listed twice: {', '.join(sorted(twice))}"]
+        elif kind == "json":
+            try:
+                values |= {name: json.loads(text)} if text else {}
+            except ValueError as error:
+                values[name], errors[name] = text, [f"invalid JSON: {error}"]
+        else:
+            values[name] = None if is_optional and not text else text
+    values |= {name: texts[0] for name, texts in sent.items()}
+    return Submitted(values, _errors(model, values) | errors)
+
+
+async def form_of(request: Request) -> list[tuple[str, str]]:
+    """Return the fields of an HTML form in their order. Raises BadRequest for another kind of body."""
+    if not request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
+        raise BadRequest("send the fields as application/x-www-form-urlencoded")
+    try:
+        return parse_qsl((await request.body()).decode(), keep_blank_values=True, errors="strict")
+    except ValueError as error:
+        raise BadRequest(f"invalid form: {error}") from error
+
+
+def _errors(model: type[BaseModel], values: Mapping[str, Any]) -> Errors:
+    try:
+        model.model_validate(values)
+    except ValidationError as error:
+        found, names = Errors(), _schemas(model)
+        for item in error.errors():
+            name, *rest = [str(part) for part in item["loc"]] or [""]
+            words = item["msg"].removeprefix("Value error, ")
+            if name not in names:
+                name, rest = "", [name, *rest] if name else rest
+            found.setdefault(name, []).append(
+                ": ".join([".".join(rest), words] if rest else [words])
+            )
+        return found
+    return {}
+
+
+def _schemas(model: type[BaseModel]) -> dict[str, tuple[dict[str, Any], bool]]:
+    """Return the schema of each field and whether it may be empty: $ref resolved, null dropped, constants left out."""
+    whole = model.model_json_schema()
+    found: dict[str, tuple[dict[str, Any], bool]] = {}
+    for name, schema in whole["properties"].items():
+        parts = [part for part in schema.get("anyOf", ()) if part.get("type") != "null"]
+        is_optional = len(parts) < len(schema.get("anyOf", ()))
+        outer = {of: schema[of] for of in schema if of != "anyOf"} if len(parts) == 1 else schema
+        resolved = _resolved(outer | (parts[0] if len(parts) == 1 else {}), whole.get("$defs", {}))
+        if "const" not in resolved:
+            found[name] = ({"description": ""} | resolved, is_optional)
+    return found
+
+
+def _resolved(schema: Any, definitions: Mapping[str, Any], inside: Collection[str] = ()) -> Any:
+    """Replace each $ref by its definition, except within itself."""
+    if isinstance(schema, list):
+        return [_resolved(part, definitions, inside) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    name = str(schema.get("$ref", "")).removeprefix("#/$defs/")
+    if name in definitions and name not in inside:
+        rest = {of: schema[of] for of in schema if of != "$ref"}
+        return _resolved(definitions[name] | rest, definitions, (*inside, name))
+    return {of: _resolved(part, definitions, inside) for of, part in schema.items()}
+
+
+def _kind(name: str, schema: Mapping[str, Any]) -> str:
+    if "enum" in schema:
+        return "radio" if len(schema["enum"]) <= RADIOS else "select"
+    match schema:
+        case {"type": "boolean"}:
+            return "switch"
+        case {"type": "integer" | "number"}:
+            return "number"
+        case {"type": "string"}:
+            return "text"
+        case {"type": "array", "items": {"type": "string"}}:
+            return "labels" if name.endswith("labels") else "lines"
+        case {"type": "object", "additionalProperties": {"type": "integer" | "number"}}:
+            return "rows"
+        case _:
+            return "json"
+
+
+def _shown(kind: str, value: Any, labels: Sequence[str]) -> Any:
+    if value is None and kind in ("number", "text", "radio", "select", "json"):
+        return ""
+    if kind == "switch":
+        return bool(value)
+    if kind == "labels":
+        chosen = list(dict.fromkeys(value or ()))
+        return [(label, True) for label in chosen] + [
+            (label, False) for label in labels if label not in chosen
+        ]
+    if kind == "lines":
+        return "\n".join(value or ())
+    if kind == "rows":
+        return [*(value or {}).items(), *[("", "")] * EMPTY_ROWS]
+    if kind == "json":
+        return value if isinstance(value, str) else json.dumps(value, indent=1, ensure_ascii=False)
+    return str(value)
