@@ -93,7 +93,7 @@ def has_removed_since(table: DeltaTable, inference_key: str | None, version: int
 def commit_time(table: DeltaTable, version: int) -> datetime | None:
     """Return the time at which a version was committed; None if its log is no longer kept."""
     with contextlib.suppress(OSError):
-        for action in _log(table, version):
+        for action in _log(_store(table), version):
             if "commitInfo" in action:
                 return datetime.fromtimestamp(action["commitInfo"]["timestamp"] / 1e3, UTC)
     return None
@@ -103,8 +103,9 @@ def _changes_since(
     table: DeltaTable, kind: str, inference_key: str | None, version: int
 ) -> Iterator[dict[str, Any]]:
     """Yield the actions of a kind that change rows. A file with an unlisted partition belongs to each of them."""
+    store = _store(table)
     for commit in range(version + 1, table.version() + 1):
-        for action in _log(table, commit):
+        for action in _log(store, commit):
             change = action.get(kind)
             if change and change["dataChange"]:
                 key = (change.get("partitionValues") or {}).get(_COLUMN, inference_key)
@@ -112,8 +113,11 @@ def _changes_since(
                     yield change
 
 
-def _log(table: DeltaTable, version: int) -> list[dict[str, Any]]:
-    store = PyFileSystem(DeltaStorageHandler(table.table_uri, storage_options(table.table_uri)))
+def _store(table: DeltaTable) -> PyFileSystem:
+    return PyFileSystem(DeltaStorageHandler(table.table_uri, storage_options(table.table_uri)))
+
+
+def _log(store: PyFileSystem, version: int) -> list[dict[str, Any]]:
     with store.open_input_file(f"_delta_log/{version:020}.json") as log:
         return [json.loads(line) for line in log.read().splitlines()]
 

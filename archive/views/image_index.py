@@ -23,21 +23,19 @@ from pydantic import Field
 from archive.catalogue.local_time import LocalTime
 from archive.delta.tables import Tables
 from archive.views.image_index_file import (
-    READ_MIB,
     About,
     OpenIndex,
     behind_since,
+    bounded,
     locked,
-    newest_file,
     open_newest,
     source_of,
     updated,
 )
-from archive.views.search import MOST_IMAGES, Deadline, cursor_of, place_of, view_shown
+from archive.views.search import MOST_IMAGES, cursor_of, place_of, view_shown
 from archive.views.views import NAME, PRODUCTION
-from model_store.errors import BadRequest, DeadlinePassed, ModelNotFound
+from model_store.errors import BadRequest, ModelNotFound
 from model_store.frozen import Frozen
-from model_store.storage_errors import storage_error
 
 WITHIN_S = 10.0
 """Default time limit of a request."""
@@ -156,7 +154,7 @@ class ImageIndex:
             view=view,
             serial=about.view.serial if about.view else 0,
             versions=about.numbers,
-            version=about.version,
+            version=_version(about),
             built_at=about.built_at,
             behind_s=max(0.001, (now - since).total_seconds()) if since else 0.0,
             images=about.images,
@@ -257,7 +255,7 @@ class ImageIndex:
         def read(sql: duckdb.DuckDBPyConnection, about: About) -> pa.Table:
             sql.register("excluded", without)
             digests: pa.Table = sql.sql(_DIGESTS.format(**rows), params=values).to_arrow_table()
-            return digests.replace_schema_metadata({"index_version": about.version})
+            return digests.replace_schema_metadata({"index_version": _version(about)})
 
         return self._read(wanted.view, read)
 
@@ -269,27 +267,18 @@ class ImageIndex:
         opened = self._opened(view)
         try:
             return self._read_from(opened, read)
-        except _DAMAGED:
-            opened = self._update(view, damaged=opened)
-        try:
-            return self._read_from(opened, read)
-        except _DAMAGED as error:
-            raise storage_error(f"read {opened.file}", error) from error
+        except duckdb.Error as error:
+            if not _is_damage(error):
+                raise
+        opened = self._update(view, damaged=opened)
+        return self._read_from(opened, read)
 
     def _read_from(
         self, opened: OpenIndex, read: Callable[[duckdb.DuckDBPyConnection, About], T]
     ) -> T:
-        try:
-            with opened.sql.cursor() as sql, Deadline(self._within_s).applied_to(sql):
-                return read(sql, opened.about)
-        except duckdb.InterruptException:
-            raise DeadlinePassed(
-                f"the list of images took more than {self._within_s:g} s: narrow the filter"
-            ) from None
-        except duckdb.OutOfMemoryException as error:
-            raise BadRequest(
-                f"the list of images needs more than {READ_MIB} MiB: narrow the filter"
-            ) from error
+        name, hint = "the list of images", "narrow the filter"
+        with opened.sql.cursor() as sql, bounded(sql, self._within_s, name, hint):
+            return read(sql, opened.about)
 
     def _opened(self, view: str) -> OpenIndex:
         """Return the open file of a view; open the newest, or build one if there is none."""
@@ -309,9 +298,7 @@ class ImageIndex:
         folder = self._folder_of(view)
         view_shown(self._tables, view)  # before a folder is created
         with self._turns[view], locked(folder):
-            newest, mine = newest_file(folder), self._open.get(view)
-            if mine is None or mine.file != newest:
-                mine = open_newest(folder, self._tables, view)
+            mine = open_newest(folder, self._tables, view, self._open.get(view))
             if damaged and mine and mine.file == damaged.file:
                 mine = None
             if mine is None or follow:
@@ -325,6 +312,17 @@ class ImageIndex:
                 f"invalid name of a view '{view}': use one of resight sql 'from views'"
             )
         return self._folder / view
+
+
+def _is_damage(error: duckdb.Error) -> bool:
+    """Return whether a file is the cause. DuckDB has no separate class for a block with a wrong checksum."""
+    return isinstance(error, _DAMAGED) or type(error) is duckdb.Error
+
+
+def _version(about: About) -> str:
+    """Return the versions of the tables and the serial as one text; equal texts are of equal rows."""
+    numbers = [*about.numbers.values(), about.serial]
+    return ".".join("-" if number is None else str(number) for number in numbers)
 
 
 def _selected(wanted: ImageFilter) -> tuple[dict[str, str], dict[str, Any]]:

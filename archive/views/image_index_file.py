@@ -1,6 +1,6 @@
 """Build and update the file of an image index: images of one view in page order, as a local DuckDB database.
 
-FOLDER/VIEW/00000007.duckdb --open_newest--> OpenIndex; each file is written once, under a temporary name, then renamed
+FOLDER/VIEW/NUMBER.duckdb --open_newest--> OpenIndex; each file is written once, under a temporary name, then renamed.
 A file describes its tables: their versions, their ids and the publication. If anything else is there, or it cannot be
 read, it counts as missing. Processes that write files of one view take turns (`locked`).
 """
@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import re
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -24,7 +24,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
-from pydantic import ValidationError
 
 from archive.annotations.assertions import HUMAN
 from archive.delta.relations import Relations
@@ -37,7 +36,7 @@ from archive.views.past import VIEW, PastTables
 from archive.views.query import connect, is_of_storage
 from archive.views.search import Deadline, view_shown
 from archive.views.views import View
-from model_store.errors import BadRequest, DeadlinePassed
+from model_store.errors import BadRequest, DeadlinePassed, StorageUnreachable
 from model_store.frozen import Frozen
 from model_store.storage import absolute
 from model_store.storage_errors import storage_error
@@ -46,17 +45,21 @@ FORMAT = 2
 """Number of the tables and columns of a file; a file with another number is replaced."""
 READ_MIB = 512
 BUILD_S = 1800.0
-MOST_CHANGED = 50_000
-MOST_COMMITS = 2_000
+MOST_CHANGED, MOST_COMMITS = 50_000, 2_000
 """Changed images, and commits to one table, above which a new file is built from all rows."""
 _FOLLOWED = ("media", "results", "assertions")
 _ROWS = Relations(Path(__file__).with_name("image_index.sql"))
 _READ = "images results detections standing image_groups"
-_FILE = re.compile(r"[0-9]{8}\.duckdb")
 _CREATE = """
-    create table built.cells as from new_cells order by image_id;
+    create table built.cells (
+        image_id bigint not null, media_sha256 varchar using compression uncompressed, moment timestamp,
+        source_root varchar, path varchar using compression uncompressed, camera_id varchar,
+        width_px integer, height_px integer, status varchar, reviewed boolean, n_boxes integer, top_label varchar,
+        top_score float, uncertain_score float, person boolean, event_id varchar using compression uncompressed);
+    insert into built.cells by name from new_cells order by image_id;
     create table built.found as from new_found order by label, image_id
 """
+"""Texts that differ in most rows are not compressed: reading some rows would decode whole dictionaries."""
 _REPLACE = """
     delete from built.found where image_id in (
         select image_id from built.cells where media_sha256 in (select media_sha256 from changed));
@@ -66,21 +69,17 @@ _REPLACE = """
 """
 
 
-class Version(Frozen):
-    """A snapshot of a table. A table that was created again has another id."""
-
-    table_id: str
-    number: int
-
-
 class About(Frozen):
-    """Origin of the rows of a file."""
+    """Origin of the rows of a file. `versions` has the id and the version of each table.
+
+    A table that was created again has another id.
+    """
 
     file_format: int = FORMAT
     tables: str
     view_name: str
     view: View | None
-    versions: dict[str, Version | None]
+    versions: dict[str, tuple[str, int] | None]
     built_at: datetime
     images: int = 0
 
@@ -91,13 +90,7 @@ class About(Frozen):
 
     @property
     def numbers(self) -> dict[str, int | None]:
-        return {name: version and version.number for name, version in self.versions.items()}
-
-    @property
-    def version(self) -> str:
-        """Return the versions of the tables and the serial as one text; equal texts are of equal rows."""
-        numbers = [*self.numbers.values(), self.serial]
-        return ".".join("-" if number is None else str(number) for number in numbers)
+        return {name: version and version[1] for name, version in self.versions.items()}
 
 
 @dataclass(frozen=True)
@@ -111,40 +104,31 @@ class OpenIndex:
 
 @dataclass(frozen=True)
 class Source:
-    """The newest publication and snapshots, as `about` describes them."""
+    """The newest publication and snapshots, and a description of them."""
 
     about: About
     snapshots: Mapping[str, DeltaTable | None]
 
-    def at_versions(self, tables: Tables) -> PastTables:
-        return PastTables(tables.url, self.about.numbers | {VIEW: self.about.serial})
-
 
 def source_of(tables: Tables, view_name: str) -> Source:
     """Return the newest state. Raises BadRequest for an unknown view, StorageUnreachable."""
-    view = view_shown(tables, view_name)
+    view, now = view_shown(tables, view_name), datetime.now(UTC)
     snapshots = {name: tables.existing(name) for name in _FOLLOWED}
     versions = {
-        name: table and Version(table_id=str(table.metadata().id), number=table.version())
+        name: table and (str(table.metadata().id), table.version())
         for name, table in snapshots.items()
     }
-    about = About(
-        tables=absolute(tables.url),
-        view_name=view_name,
-        view=view,
-        versions=versions,
-        built_at=datetime.now(UTC),
-    )
-    return Source(about, snapshots)
+    url, fields = absolute(tables.url), {"view_name": view_name, "view": view, "built_at": now}
+    return Source(About.model_validate({"tables": url, "versions": versions, **fields}), snapshots)
 
 
 def behind_since(about: About, source: Source) -> datetime | None:
     """Return the time of the first commit or publication that the file lacks; None if it lacks none."""
     missing: list[datetime] = []
     for name, table in source.snapshots.items():
-        had, has = about.versions[name], source.about.versions[name]
-        if table is not None and has != had:
-            missing.append(commit_time(table, had.number + 1 if had else 0) or about.built_at)
+        had = about.versions[name]
+        if table is not None and source.about.versions[name] != had:
+            missing.append(commit_time(table, had[1] + 1 if had else 0) or about.built_at)
     if source.about.view != about.view:
         missing.append((source.about.view and source.about.view.published_at) or about.built_at)
     return min(missing, default=None)
@@ -158,32 +142,32 @@ def changed_images(about: About, source: Source) -> pa.ChunkedArray | None:
     old, new = about.view, source.about.view
     if (old is None) != (new is None) or (old and new and not new.shows_the_same_as(old)):
         return None
-    key, layers = (new.inference_key, new.layers) if new else ("", ())
-    digests: list[pa.ChunkedArray] = []
+    digests, layers = (
+        pa.chunked_array([], pa.string()),
+        pa.array(new.layers if new else (), pa.string()),
+    )
+    is_used = (pc.field("method") == HUMAN) | pc.field("layer_id").isin(layers)
     for name, table in source.snapshots.items():
-        had, has = about.versions[name], source.about.versions[name]
-        if had == has:
+        if source.about.versions[name] == about.versions[name]:
             continue
-        if table is None or has is None or (had and had.table_id != has.table_id):
+        table_id, version = about.versions[name] or (table and str(table.metadata().id), -1)
+        if table is None or str(table.metadata().id) != table_id:
             return None
-        since, of_key = had.number if had else -1, key if name == "results" else None
-        if not 0 < has.number - since <= MOST_COMMITS:
+        if not version < table.version() <= version + MOST_COMMITS:
             return None
+        key = (new.inference_key if new else "") if name == "results" else None
         try:
-            if has_removed_since(table, of_key, since):
+            if has_removed_since(table, key, version):
                 return None
-            rows = added_since(table, TABLES[name], of_key, since)
-            wanted = None
-            if name == "assertions":
-                wanted = (pc.field("method") == HUMAN) | pc.field("layer_id").isin(list(layers))
-            digests.append(rows.to_table(["media_sha256"], filter=wanted)["media_sha256"])
+            rows = added_since(table, TABLES[name], key, version)
+            found = rows.to_table(
+                ["media_sha256"], filter=is_used if name == "assertions" else None
+            )
         except (OSError, DeltaError, pa.ArrowException):  # a log or file that is no longer kept
             return None
-        if sum(map(len, digests)) > 2 * MOST_CHANGED:
-            return None
-    none = pa.chunked_array([pa.array([], pa.string())])
-    changed = pa.chunked_array([*none.chunks, *(c for d in digests for c in d.chunks)]).unique()
-    return pa.chunked_array([changed]) if len(changed) <= MOST_CHANGED else None
+        digests = pa.chunked_array([*digests.chunks, *found["media_sha256"].chunks], pa.string())
+    changed = pa.chunked_array([digests.unique()])
+    return changed if len(changed) <= MOST_CHANGED else None
 
 
 def updated(tables: Tables, source: Source, folder: Path, old: OpenIndex | None) -> OpenIndex:
@@ -195,90 +179,107 @@ def updated(tables: Tables, source: Source, folder: Path, old: OpenIndex | None)
     images = changed_images(old.about, source) if old else None
     if old and images is not None and not len(images):
         return replace(old, about=source.about.model_copy(update={"images": old.about.images}))
-    numbers = [int(path.stem) for path in _files(folder)]
-    file, temporary = folder / f"{max(numbers, default=0) + 1:08}.duckdb", folder / "new.tmp"
-    for left in folder.glob("new.tmp*"):
-        left.unlink()
-    if old and images is not None:
-        shutil.copyfile(old.file, temporary)
-    _write(source, source.at_versions(tables), temporary, images)
-    temporary.rename(file)
+    number = max(time.time_ns() // 10**6, *(int(path.stem) + 1 for path in _files(folder)), 0)
+    temporary = folder / "new.tmp"
+    try:
+        _write(source, tables, temporary, images, old if images is not None else None)
+    except (duckdb.Error, StorageUnreachable):
+        if images is None:
+            raise
+        _write(source, tables, temporary, None, None)  # the old file may be damaged
+    temporary.rename(folder / f"{number:016}.duckdb")
     for path in _files(folder)[:-1]:
         path.unlink(missing_ok=True)
     opened = open_newest(folder, tables, source.about.view_name)
-    assert opened, f"{file} was just written"
+    assert opened, "it was just written"
     return opened
 
 
-def _write(source: Source, tables: Tables, file: Path, images: pa.ChunkedArray | None) -> None:
-    deadline = Deadline(BUILD_S)
+def _write(
+    source: Source,
+    tables: Tables,
+    file: Path,
+    images: pa.ChunkedArray | None,
+    old: OpenIndex | None,
+) -> None:
+    """Write the rows of all images, or those of `images` to a copy of the `old` file."""
+    about, name = source.about, f"the index of view {source.about.view_name}"
+    past = PastTables(tables.url, about.numbers | {VIEW: about.serial})
     try:
+        for left in file.parent.glob(f"{file.name}*"):
+            left.unlink()
+        if old:
+            shutil.copyfile(old.file, file)
         with (
-            connect(tables, source.about.view, images, LARGE_MIB, _READ) as sql,
-            deadline.applied_to(sql),
+            connect(past, about.view, images, LARGE_MIB, _READ) as sql,
+            bounded(sql, BUILD_S, name, "try again when the machine has less other work"),
         ):
             sql.execute(f"attach {literal(str(file))} as built")
-            first_id = 0
+            sql.execute("set variable first_id = 0")
             if images is not None:
                 sql.register("changed", pa.table({"media_sha256": images}))
-                last = "select coalesce(max(image_id), 0) from built.cells"
-                first_id = int(sql.sql(last).fetchall()[0][0])
-            sql.execute("set variable first_id = $first", {"first": first_id})
+                sql.execute(
+                    "set variable first_id = (select coalesce(max(image_id), 0) from built.cells)"
+                )
             _ROWS.create(sql, "new_cells", "new_found")
             sql.execute(_CREATE if images is None else _REPLACE)
-            count = int(sql.sql("select count(*) from built.cells").fetchall()[0][0])
-            text = source.about.model_copy(update={"images": count}).model_dump_json()
-            sql.execute(
-                "create or replace table built.about as select $text as text", {"text": text}
-            )
+            ((count,),) = sql.sql("select count(*) from built.cells").fetchall()
+            text = about.model_copy(update={"images": count}).model_dump_json()
+            sql.execute("create or replace table built.about as select $1 as text", [text])
             sql.execute("detach built")
-    except duckdb.InterruptException:
-        raise DeadlinePassed(
-            f"the index of view {source.about.view_name} was not built within {BUILD_S:g} s: "
-            "try again when the machine has less other work"
-        ) from None
-    except duckdb.OutOfMemoryException as error:
-        raise BadRequest(
-            f"the index of view {source.about.view_name} needs more memory or room in TMPDIR: {error}"
-        ) from error
     except (duckdb.Error, DeltaError, pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) or is_of_storage(error):
-            raise storage_error(f"build {file.parent} from {tables.url}", error) from error
+            raise storage_error(f"build {name} from {tables.url}", error) from error
         raise
 
 
-def newest_file(folder: Path) -> Path | None:
-    return next(reversed(_files(folder)), None)
+@contextlib.contextmanager
+def bounded(
+    sql: duckdb.DuckDBPyConnection, within_s: float, name: str, hint: str
+) -> Iterator[None]:
+    """Interrupt the statements of the block after a time. Raises DeadlinePassed, BadRequest if memory is too small."""
+    try:
+        with Deadline(within_s).applied_to(sql):
+            yield
+    except duckdb.InterruptException:
+        raise DeadlinePassed(f"{name} took more than {within_s:g} s: {hint}") from None
+    except duckdb.OutOfMemoryException as error:
+        reason = str(error).splitlines()[0]
+        raise BadRequest(f"{name} needs more memory, or more room in TMPDIR: {reason}") from error
 
 
-def open_newest(folder: Path, tables: Tables, view_name: str) -> OpenIndex | None:
-    """Return the newest file of these tables and this view; None if there is none, or it is damaged."""
-    file = newest_file(folder)
-    return _open(file, tables, view_name) if file else None
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*.duckdb") if _FILE.fullmatch(path.name))
-
-
-def _open(file: Path, tables: Tables, view_name: str) -> OpenIndex | None:
+def open_newest(
+    folder: Path, tables: Tables, view_name: str, mine: OpenIndex | None = None
+) -> OpenIndex | None:
+    """Return the newest file of these tables and this view, `mine` if it is that one; None if it is invalid."""
+    file = next(reversed(_files(folder)), None)
+    if file is None or (mine and mine.file == file):
+        return mine if file else None
     try:
         sql = duckdb.connect(file, read_only=True)
         sql.execute(f"set memory_limit = '{READ_MIB}MiB'; set enable_external_access = false")
-        (text,) = sql.execute("select text from about").fetchall()[0]
+        ((text,),) = sql.execute("select text from about").fetchall()
         about = About.model_validate_json(text)
-    except (duckdb.Error, ValidationError, ValueError, LookupError, TypeError):
+    except (duckdb.Error, ValueError):  # also of pydantic
         return None
     same = (about.file_format, about.tables, about.view_name)
-    if same != (FORMAT, absolute(tables.url), view_name):
-        return None
-    return OpenIndex(file, about, sql)
+    return (
+        OpenIndex(file, about, sql) if same == (FORMAT, absolute(tables.url), view_name) else None
+    )
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("[0-9]*.duckdb"))
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Lock out other processes that write files of this folder, until the block or this process ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as handle:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = (folder / ".lock").open("w")
+    except OSError as error:
+        raise storage_error(f"write the index of images to {folder}", error) from error
+    with handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

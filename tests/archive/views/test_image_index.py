@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 
 import archive.views.image_index
@@ -187,7 +187,9 @@ def write(tables: Tables, parts: dict[str, pa.Table]) -> None:
             tables.append(name, rows, "test", lambda _, wanted: wanted)
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=5, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+)
 @given(given_=halves(), some=st.lists(FILTERS, min_size=2, max_size=2))
 def test_an_index_equals_the_relations_before_and_after_it_follows(
     given_: Halves, some: list[dict[str, Any]]
