@@ -72,6 +72,10 @@ _DIGESTS = """
     select media_sha256 from cells semi join (select image_id from {rows} where {conditions}) using (image_id)
     anti join excluded using (media_sha256) order by moment desc, cells.source_root, cells.path
 """
+_UNCERTAIN = """
+    select media_sha256 from cells semi join (select image_id from {rows} where {conditions}) using (image_id)
+    where uncertain_score is not null order by abs(uncertain_score - 0.5), image_id limit $most
+"""
 _PLACE = (
     "select nullif(moment, '-infinity'), source_root, path from cells where media_sha256 = $sha"
 )
@@ -243,6 +247,12 @@ class ImageIndex:
             return previous, following
 
         return self._read(wanted.view, read)
+
+    def uncertain(self, wanted: ImageFilter, limit: int) -> list[str]:
+        """Return the digests of the matching images with a shown score nearest to 0.5, these first."""
+        rows, values = _selected(wanted)
+        table = self._table(wanted.view, _UNCERTAIN.format(**rows), values | {"most": limit})
+        return list(table["media_sha256"].to_pylist())
 
     def select(self, wanted: ImageFilter, excluded: Iterable[str] = ()) -> pa.Table:
         """Return the digests of all matching images except `excluded`, in page order.

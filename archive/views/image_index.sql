@@ -3,7 +3,8 @@
 
 create or replace temp table shown_boxes as
     select media_sha256, label, score, {
-        'x1': x_frac::float, 'y1': y_frac::float, 'x2': (x_frac + w_frac)::float, 'y2': (y_frac + h_frac)::float} as box
+        'label': label, 'x1': x_frac::float, 'y1': y_frac::float,
+        'x2': (x_frac + w_frac)::float, 'y2': (y_frac + h_frac)::float} as box
     from detections;
 
 -- The labels that the view shows on each image. An animal that a person added has no score.

@@ -36,6 +36,8 @@ class FormFilter(ImageFilter):
 
     at: str = ""
     run: str = ""
+    order: Literal["", "uncertain"] = ""
+    crops: bool = False
 
     @model_validator(mode="before")
     @classmethod
@@ -103,6 +105,15 @@ def router(context: Context) -> APIRouter:
         bars = context.index.histogram(filter_of(wanted), wanted.by)
         return [Bar(value=value, images=images) for value, images in bars]
 
+    @routes.get("/uncertain")
+    def uncertain(
+        wanted: Annotated[ImageFilter, Query()],
+        limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100,
+    ) -> list[str]:
+        """Return the digests of the images with the score nearest to 0.5, these first."""
+        context.follower.used(wanted.view)
+        return context.index.uncertain(wanted, limit)
+
     @routes.get("/{media_sha256}/neighbours")
     def neighbours(media_sha256: str, wanted: Annotated[ImageFilter, Query()]) -> Neighbours:
         previous, following = context.index.neighbours(wanted, media_sha256)
@@ -126,9 +137,7 @@ def html_router(context: Context) -> APIRouter:
 
     @routes.get("/images")
     def grid(request: Request, wanted: Annotated[FormFilter, Query()]) -> HTMLResponse:
-        cameras = context.index.histogram(ImageFilter(view=wanted.view), "camera")
-        labels = context.index.histogram(ImageFilter(view=wanted.view), "label")
-        return page(request, "images.html", wanted=wanted, cameras=cameras, labels=labels)
+        return page(request, "images.html", wanted=wanted, **choices(wanted))
 
     @routes.get("/images/{media_sha256}")
     def image(
@@ -139,7 +148,17 @@ def html_router(context: Context) -> APIRouter:
 
     @routes.get("/review")
     def review(request: Request, wanted: Annotated[FormFilter, Query()]) -> HTMLResponse:
-        return page(request, "viewer.html", image=None, wanted=wanted, review=True)
+        return page(
+            request, "viewer.html", image=None, wanted=wanted, review=True, **choices(wanted)
+        )
+
+    def choices(wanted: ImageFilter) -> dict[str, list[tuple[str, int]]]:
+        """Return the cameras and labels of the view, with their images."""
+        everything = ImageFilter(view=wanted.view)
+        return {
+            "cameras": context.index.histogram(everything, "camera"),
+            "labels": context.index.histogram(everything, "label"),
+        }
 
     return routes
 

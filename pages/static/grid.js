@@ -6,7 +6,8 @@ import { batchId } from "./decisions.js";
 
 const PAGE = 100, WINDOW = 600;
 const grid = document.getElementById("grid"), end = document.getElementById("end");
-const filter = new URLSearchParams([...new URLSearchParams(location.search)].filter(([name, value]) => value && name !== "at"));
+const filter = new URLSearchParams([...new URLSearchParams(location.search)].filter(([name, value]) => value && !["at", "crops", "order", "run"].includes(name)));
+const crops = new URLSearchParams(location.search).has("crops") ? filter.get("label") : null;
 let pages = []; // {cells, previous, next}, in the order of the list
 let loading = null;
 const selection = { all: false, digests: new Set() }; // with `all`, `digests` are excluded
@@ -40,6 +41,11 @@ export function outlines(boxes) {
   return svg;
 }
 
+function cropOf(row, { x1, y1, x2, y2 }) {
+  const [w, h] = [row.width_px, row.height_px];
+  return `${root}/v1/images/${row.media_sha256}/crop?${new URLSearchParams({ x1: x1 * w, y1: y1 * h, x2: x2 * w, y2: y2 * h, w: 448 })}`;
+}
+
 function cellOf(row) {
   const cell = document.createElement("li");
   cell.className = `cell ${row.status}${row.reviewed ? " reviewed" : ""}`;
@@ -55,11 +61,13 @@ function cellOf(row) {
   const image = new Image();
   Object.assign(image, { loading: "lazy", decoding: "async", width: 320, height: 240 });
   image.alt = [best + more, row.camera_id, time].filter(Boolean).join(", ");
-  image.src = `${root}/v1/images/${row.media_sha256}/thumbnail?w=320`;
+  const crop = crops && row.boxes.find((box) => box.label === crops);
+  image.src = crop ? cropOf(row, crop) : `${root}/v1/images/${row.media_sha256}/thumbnail?w=320`;
   image.addEventListener("error", () => picture.classList.add("unreadable"));
   const frame = document.createElement("span"); // has the shape of the image, so that boxes fit
   frame.className = "frame";
-  if (row.width_px && row.height_px) {
+  if (crop) frame.append(image);
+  else if (row.width_px && row.height_px) {
     frame.style.setProperty("aspect-ratio", `${row.width_px} / ${row.height_px}`);
     frame.classList.toggle("tall", row.width_px / row.height_px < 4 / 3);
     frame.append(image, outlines(row.boxes));

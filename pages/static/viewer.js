@@ -9,10 +9,11 @@ const AHEAD = 3, FREQUENT = 9, WIDTH = 1600;
 const viewer = document.getElementById("viewer"), isReview = viewer.dataset.review === "1";
 const filter = new URLSearchParams([...new URLSearchParams(location.search)].filter(([, value]) => value));
 const other = filter.get("run"); // a second set of boxes, dashed
-filter.delete("run");
+const isUncertain = isReview && filter.get("order") === "uncertain";
+for (const name of ["run", "order", "crops", "at"]) filter.delete(name);
 if (isReview && !filter.has("reviewed")) filter.set("reviewed", "false");
 const picture = new Picture(document.getElementById("stage"), (index) => choose(index), (box) => ask((label) => say([place(box, "add", label)])));
-let image = null, selected = -1, burst = [], labels = [], repeatable = null;
+let image = null, selected = -1, burst = [], labels = [], repeatable = null, queue = [];
 const details = new Map(), neighbours = new Map();
 
 const query = (more = {}) => new URLSearchParams({ ...Object.fromEntries(filter), ...more }).toString();
@@ -23,9 +24,14 @@ function remembered(map, digest, path) {
   return map.get(digest);
 }
 const detailOf = (digest) => remembered(details, digest, `/v1/images/${digest}?${new URLSearchParams(filter.has("view") ? { view: filter.get("view") } : {})}`);
-const besides = (digest) => remembered(neighbours, digest, `/v1/images/${digest}/neighbours?${query()}`);
+const besides = (digest) => (queue.length ? { previous: queue[queue.indexOf(digest) - 1] ?? null, next: queue[queue.indexOf(digest) + 1] ?? null } : listed(digest));
+const listed = (digest) => remembered(neighbours, digest, `/v1/images/${digest}/neighbours?${query()}`);
 
 async function first() {
+  if (isUncertain) {
+    queue = await json(`/v1/images/uncertain?${query({ limit: 500 })}`);
+    return queue[0] ?? null;
+  }
   const { columns } = await json(`/v1/images?${query({ limit: 1 })}`);
   return columns.media_sha256[0] ?? null;
 }

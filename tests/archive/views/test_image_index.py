@@ -147,6 +147,10 @@ def check(index: ImageIndex, images: Sequence[Image], wanted: dict[str, Any]) ->
     assert index.count(asked) == len(expected)
     for by in ("day", "hour", "camera", "status", "label"):
         assert dict(index.histogram(asked, by)) == bars(expected, by), by
+    scored = {i["media_sha256"]: details(i)["distance"] for i in expected}
+    ranked = index.uncertain(asked, 100)
+    assert sorted(ranked) == sorted(sha for sha, far in scored.items() if far is not None)
+    assert [scored[sha] for sha in ranked] == sorted(scored[sha] for sha in ranked)
     shas = [image["media_sha256"] for image in expected]
     assert index.select(asked, shas[:1])["media_sha256"].to_pylist() == shas[1:]
     for number, sha in enumerate(shas):
