@@ -4,7 +4,7 @@
 import { json, notice, Refused, root, STATUS, t } from "./page.js";
 import { batchId } from "./decisions.js";
 
-const PAGE = 100, WINDOW = 600;
+const PAGE = 100, WINDOW = 600, TYPED = 10_000;
 const grid = document.getElementById("grid"), end = document.getElementById("end");
 const filter = new URLSearchParams([...new URLSearchParams(location.search)].filter(([name, value]) => value && !["at", "crops", "order", "run"].includes(name)));
 const crops = new URLSearchParams(location.search).has("crops") ? filter.get("label") : null;
@@ -184,9 +184,11 @@ async function bulk(action) {
   const chosen = selection.all
     ? { filter: Object.fromEntries(filter), excluded: [...selection.digests], index_version: counted.index_version }
     : { digests: [...selection.digests] };
-  const batch_id = batchId();
+  const typed = count > TYPED ? prompt(t("Type the number of images, {n}, to go on:", { n: count })) : null;
+  if (count > TYPED && Number(typed) !== count) return;
+  const batch_id = batchId(), confirmed = count > TYPED ? { confirmed_count: count } : {};
   try {
-    await json("/v1/assertions", { method: "POST", body: { batch_id, selection: { ...chosen, count, action, label } } });
+    await json("/v1/assertions", { method: "POST", body: { batch_id, selection: { ...chosen, count, action, label, ...confirmed } } });
     sessionStorage.setItem("resight.last", batch_id);
     notice(t("Saved for {n} images. Ctrl+Z takes it back.", { n: count.toLocaleString() }), 0);
     await bulk("none");
