@@ -17,18 +17,20 @@ export function notice(text, ms = 6000) {
   if (ms) place.timer = setTimeout(() => (place.hidden = true), ms);
 }
 
-/** A request that the server refused; `status` is 0 if it did not answer at all. */
+/** A request that the server refused; `status` is 0 if it did not answer at all, `retryS` its Retry-After or 0. */
 export class Refused extends Error {
-  constructor(status, detail) {
+  constructor(status, detail, retryS = 0) {
     super(detail);
     this.status = status;
+    this.retryS = retryS;
   }
 }
 
-/** Return the JSON of a path below the page's root. Throws Refused with the server's own words. */
+/** Return the JSON of a path below the page's root; a file is sent as it is. Throws Refused with the server's own words. */
 export async function json(path, { method = "GET", body, signal } = {}) {
-  const headers = body === undefined ? {} : { "Content-Type": "application/json" };
-  const data = body === undefined ? undefined : JSON.stringify(body);
+  const isRaw = body === undefined || body instanceof Blob;
+  const headers = isRaw ? {} : { "Content-Type": "application/json" };
+  const data = isRaw ? body : JSON.stringify(body);
   let answer;
   try {
     answer = await fetch(path.startsWith("//") ? path.slice(1) : root + path, { method, headers, body: data, signal });
@@ -37,7 +39,7 @@ export async function json(path, { method = "GET", body, signal } = {}) {
     throw new Refused(0, t("The server does not answer."));
   }
   const found = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Refused(answer.status, found.detail ?? `HTTP ${answer.status}`);
+  if (!answer.ok) throw new Refused(answer.status, found.detail ?? `HTTP ${answer.status}`, Number(answer.headers.get("Retry-After")) || 0);
   return found;
 }
 
