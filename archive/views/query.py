@@ -5,9 +5,6 @@ connect(tables, view) -> DuckDB connection. `results` and `detections` have the 
 with the box also as fractions of the image.
 """
 
-# pyarrow.compute defines its functions at run time:
-# pyright: reportAttributeAccessIssue=false
-
 from __future__ import annotations
 
 import contextlib
@@ -18,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 from pyarrow.dataset import Dataset
@@ -28,7 +24,8 @@ from archive.annotations.layers import layer_table, layers_of
 from archive.catalogue.images import images_of
 from archive.delta.relations import Relations
 from archive.delta.scratch_db import half_of_memory_mib, scratch
-from archive.delta.snapshot import dataset
+from archive.delta.snapshot import dataset, scan
+from archive.delta.sql_literal import literal
 from archive.delta.tables import Tables
 from archive.schemas import TABLES
 from archive.views.publications import VIEWS_SQL, Publications
@@ -112,13 +109,21 @@ def _rows(
     view: View | None,
     images: pa.ChunkedArray | None,
 ) -> pa.Table | Dataset:
-    rows = dataset(table, schema)
-    if images is None or name not in ("media", "assertions", "results"):
-        return rows
-    chosen = pc.field("media_sha256").isin(images.combine_chunks())
-    if name == "results":
-        chosen = chosen & (pc.field("inference_key") == (view.inference_key if view else ""))
-    return rows.to_table(filter=chosen)
+    if images is None or table is None or name not in ("media", "assertions", "results"):
+        return dataset(table, schema)
+    key = view.inference_key if view else ""
+    with (
+        duckdb.connect() as sql
+    ):  # reads other columns only where a digest matches, which Arrow does not
+        sql.execute("set timezone = 'UTC'")
+        scan(sql, "stored", table, schema)
+        sql.register("chosen", pa.table({"media_sha256": images}))
+        of_view = f"where inference_key = {literal(key)}" if name == "results" else ""
+        columns = ", ".join(schema.names)
+        rows = sql.sql(
+            f"select {columns} from stored semi join chosen using (media_sha256) {of_view}"
+        )
+        return rows.to_arrow_table().cast(schema)
 
 
 def query(

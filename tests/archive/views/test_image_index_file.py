@@ -214,7 +214,9 @@ def with_header(file: Path, change: str) -> None:
         lambda file: file.write_bytes(b"\xff" * 8192),
         lambda file: file.write_bytes(file.read_bytes()[: 3 * 4096]),
         lambda file: with_header(file, "'nothing'"),
-        lambda file: with_header(file, "replace(text, '\"file_format\":1', '\"file_format\":0')"),
+        lambda file: with_header(
+            file, f"replace(text, '\"file_format\":{files.FORMAT}', '\"file_format\":0')"
+        ),
         lambda file: with_header(file, "replace(text, 'tables', 'taples')"),
         lambda file: with_header(file, "replace(text, '/tables', '/elsewhere')"),
         lambda file: with_header(file, "replace(text, 'production', 'other')"),
