@@ -56,7 +56,9 @@ _SHOWN = (
 )
 _DETECTION = f"media_sha256, inference_key, rank, {', '.join(BOX)}"
 _SELECTED: dict[Action, str] = {
-    "keep": f"select 'keep' as action, {_DETECTION}, label {_SHOWN}",
+    "keep": f"select 'keep' as action, {_DETECTION}, label {_SHOWN} union all by name "
+    "select 'suppress' as action, media_sha256 from results semi join chosen using (media_sha256) "
+    "where status = 'empty' and media_sha256 not in (select media_sha256 from standing where x1_px is null)",
     "relabel": f"select if(rank is null, 'add', 'relabel') as action, {_DETECTION}, $label as label "
     f"{_SHOWN} or label <> $label",
     "suppress": "select 'suppress' as action, media_sha256 from images semi join chosen using (media_sha256)",
@@ -172,8 +174,8 @@ def selected_rows(
 ) -> pa.Table:
     """Return statements about all images of `media` (media_sha256), by the detections that the view shows.
 
-    keep: each detection is right. relabel: each is a `label`. suppress: the images are empty. Detections that people
-    have decided in this way already are left out. Raises BadRequest, StorageUnreachable.
+    keep: each detection is right, and images without one are empty. relabel: each is a `label`. suppress: the images
+    are empty. Detections that people have decided in this way already are left out. Raises BadRequest, StorageError.
     """
     if (action == "relabel") != bool(label):
         raise BadRequest(f"{action} needs {'a' if action == 'relabel' else 'no'} label")

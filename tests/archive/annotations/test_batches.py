@@ -27,60 +27,37 @@ from archive.annotations.batches import (
     withdraw,
 )
 from archive.delta.tables import Tables
-from archive.schemas import MEDIA
 from archive.views.query import query
-from archive.views.views import View, Views
 from model_store.errors import BadRequest, Conflict, TableConflict
 from tests.archive import resolve_oracle as oracle
-from tests.fixtures_local import put_results, result_rows, rows_of
+from tests.archive.annotations.two_images import (
+    BOAR,
+    EMPTY,
+    FOX,
+    KEY,
+    A,
+    B,
+    box,
+    key_of,
+    named,
+    put_images,
+)
+from tests.fixtures_local import rows_of
 
 NOON = datetime(2026, 5, 14, 12, tzinfo=UTC)
-A, B = "a" * 64, "b" * 64
-KEY = "k" * 64
-CORNERS = ("x1_px", "y1_px", "x2_px", "y2_px")
-FOX, BOAR = (1.0, 2.0, 13.0, 14.0), (20.0, 2.0, 32.0, 14.0)
 MOVED = (2.0, 2.0, 15.0, 14.0)
 """Box that overlaps FOX."""
 Row = dict[str, Any]
 
 
-def box(corners: tuple[float, ...]) -> Row:
-    return dict(zip(CORNERS, corners, strict=True))
-
-
 @pytest.fixture(scope="module")
 def untouched(tmp_path_factory: pytest.TempPathFactory) -> Tables:
-    """Return a published view of two images, each with a fox and a boar."""
-    tables = Tables(str(tmp_path_factory.mktemp("batches") / "tables"))
-    media = [
-        {"media_sha256": sha, "source_root": "/x", "path": sha[:1], "width_px": 40, "height_px": 30}
-        for sha in (A, B)
-    ]
-    tables.append("media", pa.Table.from_pylist(media, schema=MEDIA), "t", lambda _, rows: rows)
-    found = [
-        {"rank": rank, "label": label, "class_id": rank, "score": 0.9, **box(corners)}
-        for rank, (label, corners) in enumerate((("fox", FOX), ("boar", BOAR)))
-    ]
-    put_results(tables, result_rows([A, B], KEY, detections=found, width_px=40, height_px=30))
-    names = {"model_name": "m", "model_version": "1", "weights_sha256": "w"}
-    Views(tables.url).publish(View.model_validate({"inference_key": KEY, **names}), after=0)
-    return tables
+    return put_images(Tables(str(tmp_path_factory.mktemp("batches") / "tables")))
 
 
 @pytest.fixture
 def tables(untouched: Tables, tmp_path: Path) -> Tables:
     return Tables(str(shutil.copytree(untouched.url, tmp_path / "tables")))
-
-
-def key_of(number: int) -> str:
-    return f"{number:032x}"
-
-
-def named(
-    action: str = "keep", rank: int | None = 0, image: str = A, **more: Any
-) -> BatchStatement:
-    row = {"action": action, "media_sha256": image, "inference_key": KEY, "rank": rank}
-    return BatchStatement.model_validate(row | more)
 
 
 def drawn(
@@ -306,6 +283,13 @@ def test_a_selection_confirms_what_is_shown(tables: Tables) -> None:
     for n in (4, 3, 2, 1):
         withdraw(tables, key_of(10 + n), key_of(n), "kim")
     assert shown(tables) == shown(tables, B) == [("fox", 1.0, None), ("boar", 20.0, None)]
+
+
+def test_a_selection_confirms_empty_images_once(tables: Tables) -> None:
+    for n, added in enumerate((1, 0)):
+        answer = record_selection(tables, key_of(n), digests(EMPTY), "keep", None, "kim")
+        assert answer.added == added
+    assert standing(tables) == [(EMPTY, "suppress", None, None, "kim")]
 
 
 def test_a_selection_needs_a_label_for_relabel_only(tables: Tables) -> None:

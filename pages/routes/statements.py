@@ -1,0 +1,167 @@
+"""/ui/v1/assertions: human statements in batches, their undo and redo, and the history."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import pyarrow as pa
+from fastapi import APIRouter, Query, Request
+from pydantic import Field, model_validator
+
+from archive.annotations.annotation_file import DIGEST
+from archive.annotations.batch_history import BatchPage, history
+from archive.annotations.batches import (
+    BATCH_ID,
+    Action,
+    Batch,
+    BatchStatement,
+    Recorded,
+    selected_rows,
+)
+from archive.defaults import PRODUCTION
+from archive.views.image_index import ImageFilter
+from model_store.errors import BadRequest, Conflict, ResightError
+from model_store.frozen import Frozen
+from pages.context import Context
+from pages.html import identity_of
+from pages.statements import StatementWriter
+
+MAX_STATEMENTS, MAX_DIGESTS, MAX_UNCONFIRMED = 1_000, 10_000, 10_000
+Digest = Annotated[str, Field(pattern=DIGEST)]
+
+
+class Selection(Frozen):
+    """Images that match a filter except `excluded`, or `digests`; what to state about what the view shows in them.
+
+    keep: every detection is right, and images without one are empty. relabel: every detection is a `label`. suppress:
+    the images are empty. `count` is the number of images that the person has confirmed, and `confirmed_count` the
+    same, typed, for more than 10,000.
+    """
+
+    filter: ImageFilter | None = None
+    digests: tuple[Digest, ...] = Field(default=(), max_length=MAX_DIGESTS)
+    excluded: tuple[Digest, ...] = Field(default=(), max_length=MAX_DIGESTS)
+    index_version: str | None = None
+    count: int | None = None
+    confirmed_count: int | None = None
+    action: Action
+    label: str | None = Field(default=None, max_length=200)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Selection:
+        if bool(self.digests) == (self.filter is not None):
+            raise ValueError("a selection needs either a filter or digests")
+        if self.filter and not self.filter.model_dump(exclude_none=True, exclude={"view"}):
+            raise ValueError("a selection needs a filter with a condition, not the whole archive")
+        return self
+
+
+class BatchBody(Frozen):
+    """A batch of statements, or one about a selection; with `dry_run` the selection is only counted."""
+
+    batch_id: str = Field(pattern=BATCH_ID, description="128 random bits of the client")
+    statements: tuple[BatchStatement, ...] = Field(default=(), max_length=MAX_STATEMENTS)
+    selection: Selection | None = None
+    dry_run: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> BatchBody:
+        if bool(self.statements) == (self.selection is not None):
+            raise ValueError("a batch needs either statements or a selection")
+        if self.dry_run and not self.selection:
+            raise ValueError("dry_run needs a selection")
+        return self
+
+
+class OfBatch(Frozen):
+    batch_id: str = Field(pattern=BATCH_ID, description="id of the new batch")
+    of: str = Field(pattern=BATCH_ID, description="the batch to undo, or to repeat")
+
+
+class Counted(Frozen):
+    """Number of images of a selection, in this version of the index."""
+
+    count: int
+    index_version: str
+
+
+def router(context: Context) -> APIRouter:
+    routes = APIRouter(prefix="/v1/assertions")
+    writers: list[StatementWriter] = []
+
+    async def add(batch: Batch) -> Recorded:
+        if not writers:  # it needs the running event loop
+            writers.append(StatementWriter(context.tables))
+        answer = await writers[0].add(batch)
+        context.follower.used(changed=not batch.statements)
+        return answer
+
+    @routes.post("")
+    async def record(request: Request, body: BatchBody) -> Recorded | Counted:
+        """Record statements of the sender. A batch that is sent again adds nothing and has the same answer."""
+        actor, chosen = identity_of(request).name, body.selection
+        if chosen is None:
+            return await add(Batch(body.batch_id, actor, body.statements))
+        counted, rows = await asyncio.to_thread(_selected, context, chosen, body.dry_run)
+        if body.dry_run:
+            return counted
+        why = _not_confirmed(chosen, counted)
+        answer = await add(Batch(body.batch_id, actor, selected=rows.slice(0, 0) if why else rows))
+        if why and not answer.added:  # it was not recorded by an earlier request
+            raise why
+        return answer
+
+    @routes.post("/undo")
+    async def undo(request: Request, body: OfBatch) -> Recorded:
+        """Withdraw each statement of a batch: what stood before stands again, except where others stated more."""
+        return await add(Batch(body.batch_id, identity_of(request).name, of_batch=body.of))
+
+    @routes.post("/redo")
+    async def redo(request: Request, body: OfBatch) -> Recorded:
+        """Record the statements of a batch, or those that it withdrew, again."""
+        actor = identity_of(request).name
+        return await add(Batch(body.batch_id, actor, of_batch=body.of, repeats=True))
+
+    @routes.get("")
+    def batches(
+        media: Annotated[str | None, Query(pattern=DIGEST)] = None,
+        actor: str | None = None,
+        before: Annotated[str, Query(description="`before` of the previous page")] = "",
+        limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    ) -> BatchPage:
+        """Return batches, newest first: those of a person, or that concern an image."""
+        return history(context.tables, actor, media, limit, before)
+
+    return routes
+
+
+def _selected(context: Context, chosen: Selection, dry_run: bool) -> tuple[Counted, pa.Table]:
+    """Return the number of images of a selection, and its statements."""
+    view, version = PRODUCTION, ""
+    if chosen.filter is None:
+        digests = sorted(set(chosen.digests) - set(chosen.excluded))
+        media = pa.table({"media_sha256": pa.array(digests, pa.string())})
+    else:
+        view = chosen.filter.view
+        media = context.index.select(chosen.filter, chosen.excluded)
+        version = (media.schema.metadata or {}).get(b"index_version", b"").decode()
+    counted = Counted(count=len(media), index_version=version)
+    if dry_run:
+        return counted, media
+    return counted, selected_rows(context.tables, media, chosen.action, chosen.label, view)
+
+
+def _not_confirmed(chosen: Selection, counted: Counted) -> ResightError | None:
+    """Return an error if the number of images was not confirmed, or is another one now."""
+    if chosen.count is None:
+        return BadRequest("a selection needs `count`, the confirmed number of images: see dry_run")
+    if chosen.count != counted.count:
+        return Conflict(
+            f"{counted.count} images match now, and {chosen.count} were confirmed: nothing was recorded. Confirm again"
+        )
+    if counted.count > MAX_UNCONFIRMED and chosen.confirmed_count != counted.count:
+        return BadRequest(
+            f"the selection has {counted.count} images: repeat this number in `confirmed_count`"
+        )
+    return None

@@ -1,0 +1,138 @@
+"""Write the human statements of all visitors: batches that arrive together share one commit. No HTTP.
+
+StatementWriter(tables).add(Batch) -> Recorded (archive/annotations/batches.py), after the commit
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+
+import structlog
+
+from archive.annotations.batches import Batch, Recorded, record_all
+from archive.delta.compact import compact
+from archive.delta.tables import Tables
+from archive.views.query import is_of_storage
+from model_store.errors import Overloaded, ResightError, StorageUnreachable
+
+WAIT_S, MAX_IN_COMMIT = 0.25, 500
+"""A commit begins after this time with a waiting statement, or with this number of them."""
+MAX_WAITING = 5_000
+"""Maximum number of waiting batches."""
+COMPACT_EVERY = 200
+"""Commits, each of which adds a small file, between compactions."""
+Waiting = tuple[Batch, asyncio.Future[Recorded]]
+log = structlog.get_logger("resight.statements")
+
+
+class StatementWriter:
+    """Writer of one process; other processes may write too. Use it on one event loop.
+
+    `add` raises Overloaded if too many batches wait or the writer is closed, StorageError if the commit fails, and the
+    BadRequest or Conflict of the batch. A batch that waits already is not added again.
+    """
+
+    def __init__(self, tables: Tables, wait_s: float = WAIT_S) -> None:
+        self._tables, self._wait_s = tables, wait_s
+        self._waiting: dict[str, Waiting] = {}
+        self._protected = set[str]()
+        self._commits, self._closed = 0, False
+        self._changed = asyncio.Event()
+        self._compaction: asyncio.Task[None] | None = None
+        self._task = asyncio.get_running_loop().create_task(self._work())
+
+    async def add(self, batch: Batch) -> Recorded:
+        """Return the answer to a batch after its commit, or raise its error."""
+        if batch.batch_id not in self._waiting:
+            if self._closed or len(self._waiting) >= MAX_WAITING:
+                raise Overloaded(f"{len(self._waiting)} batches of statements wait to be recorded")
+            done: asyncio.Future[Recorded] = asyncio.get_running_loop().create_future()
+            self._waiting[batch.batch_id] = batch, done
+            self._changed.set()
+        return await asyncio.shield(self._waiting[batch.batch_id][1])
+
+    async def close(self) -> None:
+        """Commit the batches that wait, and accept no others."""
+        self._closed = True
+        self._changed.set()
+        await asyncio.wait([self._task])
+        if self._compaction is not None:
+            await asyncio.wait([self._compaction])
+
+    async def _work(self) -> None:
+        while self._waiting or not self._closed:
+            if not self._waiting:
+                self._changed.clear()
+                await self._changed.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._wait_s):
+                    while not (self._closed or self._size() >= MAX_IN_COMMIT):
+                        self._changed.clear()
+                        await self._changed.wait()
+            if taken := self._take():
+                await self._flush(taken)
+                self._compact()
+
+    def _size(self) -> int:
+        return sum(batch.size for batch, _ in self._waiting.values())
+
+    def _take(self) -> list[Waiting]:
+        """Return the next batches. An undo of a batch among them waits for the next commit."""
+        taken: dict[str, Waiting] = {}
+        size = 0
+        for batch_id, waiting in self._waiting.items():
+            size += waiting[0].size
+            if taken and (size > MAX_IN_COMMIT or waiting[0].of_batch in taken):
+                break
+            taken[batch_id] = waiting
+        return list(taken.values())
+
+    async def _flush(self, taken: Sequence[Waiting]) -> None:
+        """Commit batches and end their futures. After an error of a batch, commit halves until it is isolated."""
+        batches = [batch for batch, _ in taken]
+        answers: Sequence[Recorded | Exception]
+        try:
+            answers = await asyncio.to_thread(record_all, self._tables, batches, self._protected)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # a panic of delta-rs is not an Exception
+            of_storage = isinstance(error, ResightError | OSError | MemoryError)
+            of_storage = of_storage or (isinstance(error, Exception) and is_of_storage(error))
+            half = len(taken) // 2
+            if half and not of_storage:
+                await self._flush(taken[:half])
+                await self._flush(taken[half:])
+                return
+            log.warning("statements_not_recorded", batches=len(taken), error=repr(error)[:500])
+            answers = [_failure(error, of_storage)] * len(taken)
+        for (batch, done), answer in zip(taken, answers, strict=True):
+            del self._waiting[batch.batch_id]
+            if isinstance(answer, Recorded):
+                done.set_result(answer)
+            else:
+                done.set_exception(answer)
+
+    def _compact(self) -> None:
+        """Start a compaction after COMPACT_EVERY commits, unless one is running."""
+        self._commits += 1
+        running = self._compaction is not None and not self._compaction.done()
+        if self._commits >= COMPACT_EVERY and not running:
+            self._commits = 0
+            self._compaction = asyncio.get_running_loop().create_task(self._compacted())
+
+    async def _compacted(self) -> None:
+        try:
+            await asyncio.to_thread(compact, self._tables, "assertions", None, COMPACT_EVERY)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # as above; statements must continue
+            log.warning("not_compacted", error=repr(error)[:500])
+
+
+def _failure(error: BaseException, of_storage: bool) -> Exception:
+    if isinstance(error, ResightError):
+        return error
+    message = f"the statements were not recorded: {error!r}"[:500]
+    return StorageUnreachable(message) if of_storage else RuntimeError(message)

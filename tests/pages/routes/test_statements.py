@@ -1,0 +1,141 @@
+"""POST and GET /ui/v1/assertions: statements and selections, undo and redo, history."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+import pages.routes.statements
+from archive.annotations.assertions import human_assertions
+from archive.delta.tables import Tables
+from tests.archive.annotations.two_images import EMPTY, KEY, A, B, key_of, put_images
+from tests.fixtures_local import rows_of
+
+PATH = "/ui/v1/assertions"
+Json = dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def _images(tables: Tables) -> None:
+    put_images(tables)
+
+
+def post(client: TestClient, body: Json, path: str = "") -> Json:
+    answer = client.post(PATH + path, json=body)
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+def refused(client: TestClient, body: Json, path: str = "") -> tuple[int, str]:
+    answer = client.post(PATH + path, json=body)
+    return answer.status_code, str(answer.json()["detail"])
+
+
+def statement(**more: Any) -> Json:
+    return {"action": "keep", "media_sha256": A, "inference_key": KEY, "rank": 0} | more
+
+
+def selection(number: int, chosen: Json, **more: Any) -> Json:
+    return {"batch_id": key_of(number), "selection": chosen} | more
+
+
+def stand(tables: Tables) -> list[tuple[str, str | None]]:
+    rows = human_assertions(tables).to_pylist()
+    return sorted((row["media_sha256"][0], row["label"]) for row in rows)
+
+
+def test_a_statement_is_recorded_undone_and_repeated(client: TestClient, tables: Tables) -> None:
+    body = {"batch_id": key_of(1), "statements": [statement(), statement(rank=1)]}
+    answer = {"batch_id": key_of(1), "added": 2, "changed_meanwhile": [], "kept": 0, "by": []}
+    assert post(client, body) == post(client, body) == answer
+    assert {row["actor"] for row in rows_of(tables, "assertions")} == {"local"}
+    assert stand(tables) == [("a", "boar"), ("a", "fox")]
+    assert post(client, {"batch_id": key_of(2), "of": key_of(1)}, "/undo")["added"] == 2
+    assert stand(tables) == []
+    assert post(client, {"batch_id": key_of(3), "of": key_of(1)}, "/redo")["added"] == 2
+    assert stand(tables) == [("a", "boar"), ("a", "fox")]
+    history = client.get(PATH, params={"media": A}).json()
+    assert [batch["batch_id"] for batch in history["batches"]] == [key_of(n) for n in (3, 2, 1)]
+    assert history["batches"][1]["of_batch"] == key_of(1)
+    first = client.get(PATH, params={"actor": "local", "limit": 1}).json()
+    rest = client.get(PATH, params={"actor": "local", "before": first["before"]}).json()
+    assert [batch["batch_id"] for batch in rest["batches"]] == [key_of(2), key_of(1)]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"statements": [statement()]}, "batch_id"),
+        ({"batch_id": "x", "statements": [statement()]}, "batch_id"),
+        ({"batch_id": key_of(1)}, "either statements or a selection"),
+        ({"batch_id": key_of(1), "statements": [statement()], "dry_run": True}, "dry_run needs"),
+        ({"batch_id": key_of(1), "statements": [statement(rank=5)]}, "statement 1: the image has"),
+        ({"batch_id": key_of(1), "statements": [statement(actor="x")]}, "actor"),
+        (selection(1, {"filter": {}, "action": "keep", "count": 3}), "with a condition"),
+        (selection(1, {"filter": {"view": "v"}, "action": "keep", "count": 3}), "with a condition"),
+        (selection(1, {"action": "keep", "count": 3}), "either a filter or digests"),
+        (selection(1, {"digests": [A], "action": "keep"}), "needs `count`"),
+        (selection(1, {"digests": [A], "action": "relabel", "count": 1}), "relabel needs a label"),
+        (selection(1, {"digests": ["x"], "action": "keep", "count": 1}), "should match pattern"),
+    ],
+)
+def test_an_invalid_batch_is_refused_with_its_reason(
+    client: TestClient, tables: Tables, body: Json, message: str
+) -> None:
+    status, detail = refused(client, body)
+    assert status == 400
+    assert message in detail
+    assert not rows_of(tables, "assertions")
+
+
+def test_an_unknown_batch_cannot_be_undone(client: TestClient) -> None:
+    body = {"batch_id": key_of(1), "of": key_of(2)}
+    for path in ("/undo", "/redo"):
+        assert refused(client, body, path) == (
+            400,
+            f"unknown batch {key_of(2)}: it was never recorded",
+        )
+    assert client.get(PATH, params={"before": "x"}).status_code == 400
+    assert client.get(PATH, params={"after": "x"}).status_code == 400
+
+
+def test_a_selection_is_counted_confirmed_and_recorded_once(
+    client: TestClient, tables: Tables
+) -> None:
+    chosen = {"filter": {"status": "ok"}, "action": "relabel", "label": "dog"}
+    counted = post(client, selection(1, chosen, dry_run=True))
+    assert counted["count"] == 2
+    assert counted["index_version"]
+    for wrong in (1, 3):
+        status, detail = refused(client, selection(1, chosen | {"count": wrong}))
+        assert (status, detail.split(",")[0]) == (409, "2 images match now")
+    assert not rows_of(tables, "assertions")
+    body = selection(1, chosen | counted)
+    assert post(client, body)["added"] == 4
+    assert stand(tables) == [("a", "dog"), ("a", "dog"), ("b", "dog"), ("b", "dog")]
+    again = selection(1, chosen | counted | {"filter": {"status": "missing"}})
+    assert post(client, again)["added"] == 4, "known, although other images match now"
+    only_b = {"filter": {"status": "ok"}, "excluded": [A], "action": "suppress", "count": 1}
+    assert post(client, selection(2, only_b))["added"] == 1
+    post(client, {"batch_id": key_of(3), "of": key_of(1)}, "/undo")
+    assert stand(tables) == [("b", None)]
+
+
+def test_a_selection_by_digests_is_counted_like_a_filter(
+    client: TestClient, tables: Tables
+) -> None:
+    chosen = {"digests": [A, B, B, EMPTY], "excluded": [A], "action": "keep", "count": 2}
+    assert post(client, selection(1, chosen))["added"] == 3
+    assert stand(tables) == [("b", "boar"), ("b", "fox"), ("e", None)]
+
+
+def test_a_large_selection_needs_its_number_typed(
+    client: TestClient, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages.routes.statements, "MAX_UNCONFIRMED", 1)
+    chosen = {"digests": [A, B], "action": "suppress", "count": 2}
+    status, detail = refused(client, selection(1, chosen))
+    assert (status, "`confirmed_count`" in detail) == (400, True)
+    assert post(client, selection(1, chosen | {"confirmed_count": 2}))["added"] == 2
