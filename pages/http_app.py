@@ -12,7 +12,16 @@ from model_store.errors import ResightError
 from pages.context import Context
 from pages.headers import PageHeaders
 from pages.html import page, static_router
-from pages.routes import images, layers, overview, session, statements, stream, upload
+from pages.routes import (
+    images,
+    layers,
+    overview,
+    pictures,
+    session,
+    statements,
+    stream,
+    upload,
+)
 from serve.api import problems
 from serve.api.base import base_api, describe_scopes
 from serve.api.limits import MaxRequests
@@ -36,6 +45,7 @@ def build_pages_app(context: Context, access: Access | None = None) -> FastAPI:
         layers.router(context),
         upload.router(context),
         statements.router(context),
+        pictures.router(context),
         stream.router(context, access),
         session.router(access),
         static_router(),

@@ -13,7 +13,7 @@ import contextlib
 import os
 import tempfile
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -53,7 +53,9 @@ class ThumbnailCache:
         self._unswept_bytes = budget_bytes  # so that the first file starts a sweep
         self._is_writable = True
 
-    async def get(self, media_sha256: str, recipe: str, make: Callable[[], bytes]) -> bytes:
+    async def get(
+        self, media_sha256: str, recipe: str, make: Callable[[], Awaitable[bytes]]
+    ) -> bytes:
         """Return the kept picture, or that of `make`; concurrent requests of one picture share it.
 
         Raises Overloaded if too many pictures are being made, and any error of `make`.
@@ -62,9 +64,17 @@ class ThumbnailCache:
         path = self._folder / name[:2] / name[2:4] / name
         return await self._shared(name, lambda: self._get(path, make))
 
-    async def make(self, make: Callable[[], T]) -> T:
-        """Return the result of `make`, in the same threads and limits, without keeping it."""
-        return await self._shared(object(), lambda: self._in(self._makers, make))
+    async def make(self, make: Callable[[], Awaitable[T]]) -> T:
+        """Return the result of `make` within the same limit, without keeping it."""
+
+        async def made() -> T:
+            return await make()
+
+        return await self._shared(object(), made)
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Return the result of `work`, run in one of the threads that make pictures."""
+        return await self._in(self._makers, work)
 
     def close(self) -> None:
         """Wait for the threads."""
@@ -85,29 +95,29 @@ class ThumbnailCache:
         if not task.cancelled():
             task.exception()  # read here, as all requests for it may have ended
 
-    async def _get(self, path: Path, make: Callable[[], bytes]) -> bytes:
+    async def _get(self, path: Path, make: Callable[[], Awaitable[bytes]]) -> bytes:
         kept = await self._in(self._readers, lambda: _read(path))
         if kept is not None:
             return kept
-        data, written_bytes = await self._in(self._makers, lambda: self._made(path, make))
+        data = await make()
+        written_bytes = await self._in(self._makers, lambda: self._keep(path, data))
         self._unswept_bytes += written_bytes
         if written_bytes and self._unswept_bytes >= self._budget * SLACK:
             self._unswept_bytes = 0
             self._sweeper.submit(self._sweep)
         return data
 
-    def _made(self, path: Path, make: Callable[[], bytes]) -> tuple[bytes, int]:
-        """Return the picture, and the number of bytes written: 0 if it could not be kept."""
-        data = make()
+    def _keep(self, path: Path, data: bytes) -> int:
+        """Write a picture and return its number of bytes, 0 if it could not be written."""
         try:
             written_bytes = _write(path, data)
         except OSError as error:
             if self._is_writable:  # else it is logged for every picture
                 log.warning("thumbnails_not_kept", folder=str(self._folder), why=str(error))
             self._is_writable = False
-            return data, 0
+            return 0
         self._is_writable = True
-        return data, written_bytes
+        return written_bytes
 
     async def _in(self, pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(pool, work)

@@ -1,4 +1,4 @@
-"""The policy of a team, one TOML file: when a reprocess is due, when a run stops, what may be published.
+"""The policy of a team, one TOML file: when a run is due, when it stops, what is published, which pictures are shown.
 
 The file is RESIGHT_POLICY, default HOME/policy.toml; without a file, the defaults below apply. TOML has no null, so
 "off" stands for no weekly window, or no such gate. docs/reference/policy.md explains it.
@@ -173,11 +173,28 @@ class Snips(Frozen):
     )
 
 
+class Privacy(Frozen):
+    """Pictures that the page shows as they are only to people with a token of scope `review`."""
+
+    hide_labels: list[str] = Field(
+        default=[],
+        description='labels to hide, such as ["person"], in any case; none: pictures are shown',
+    )
+    mode: Literal["blur", "hide"] = Field(
+        default="blur",
+        description="blur: the boxes are unrecognisable; hide: the picture is not shown",
+    )
+    min_score: float = Field(
+        default=0.1, ge=0, le=1, description="minimum score of a detection that is hidden"
+    )
+
+
 class Policy(Frozen):
     due: Due = Due()
     stop: Stop = Stop()
     gates: Gates = Gates()
     snips: Snips = Snips()
+    privacy: Privacy = Privacy()
 
 
 def policy_of(settings: Settings) -> Policy:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,13 +20,13 @@ MIB = 2**20
 class Maker:
     """Counts how often it makes its picture; waits for `go` if it is given."""
 
-    def __init__(self, data: bytes = b"picture", go: threading.Event | None = None) -> None:
+    def __init__(self, data: bytes = b"picture", go: asyncio.Event | None = None) -> None:
         self.data, self.go, self.calls = data, go, 0
 
-    def __call__(self) -> bytes:
+    async def __call__(self) -> bytes:
         self.calls += 1
         if self.go:
-            assert self.go.wait(30)
+            await self.go.wait()
         return self.data
 
 
@@ -87,7 +86,7 @@ async def test_a_damaged_file_is_made_again(
 
 
 async def test_concurrent_requests_share_one_making(cache: ThumbnailCache) -> None:
-    make = Maker(go=threading.Event())
+    make = Maker(go=asyncio.Event())
     requests = [asyncio.create_task(cache.get(SHA, "t320", make)) for _ in range(20)]
     await asyncio.sleep(0)
     requests[0].cancel()  # its client is gone; the others still wait
@@ -99,7 +98,7 @@ async def test_concurrent_requests_share_one_making(cache: ThumbnailCache) -> No
 async def test_an_error_reaches_all_that_wait_and_is_not_kept(
     folder: Path, cache: ThumbnailCache
 ) -> None:
-    def fail() -> bytes:
+    async def fail() -> bytes:
         raise ImageUnreadable("damaged image/jpeg")
 
     got = await asyncio.gather(
@@ -111,7 +110,7 @@ async def test_an_error_reaches_all_that_wait_and_is_not_kept(
 
 
 async def test_requests_over_the_bound_are_refused(cache: ThumbnailCache) -> None:
-    make = Maker(go=threading.Event())
+    make = Maker(go=asyncio.Event())
     waiting = [asyncio.create_task(cache.get(SHA, f"t{n}", make)) for n in range(2)]
     waiting.append(asyncio.create_task(cache.make(make)))
     await asyncio.sleep(0)
