@@ -46,6 +46,7 @@ def build_pages_app(context: Context, access: Access | None = None) -> FastAPI:
         upload.router(context),
         statements.router(context),
         pictures.router(context),
+        statements.router(context),
         stream.router(context, access),
         session.router(access),
         static_router(),
