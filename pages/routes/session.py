@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlencode
 
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import RedirectResponse, Response
@@ -30,7 +30,7 @@ from pages.html import (
 )
 from serve.api.bodies import received
 from serve.api.problems import status_of
-from serve.auth.browsers import is_from_other_site, is_https, local_path
+from serve.auth.browsers import is_https, local_path, may_lack_cookie
 from serve.auth.guard import Access
 from serve.auth.scopes import IDENTITY, Identity, TokenScope
 from serve.auth.sessions import MAX_PERSON_CHARS, set_cookie
@@ -49,11 +49,14 @@ def router(access: Access) -> APIRouter:
     failures = Room(MAX_FAILURES, "failed logins are being answered")
 
     @routes.get("/session")
-    async def show(request: Request, next: str = "") -> Response:  # pyright: ignore[reportUnusedFunction]
+    async def show(  # pyright: ignore[reportUnusedFunction]
+        request: Request, next: str = "", again: bool = False
+    ) -> Response:
         identity, follow = await _identity(access, request), local_path(next)
         if identity is not None and follow:
             return RedirectResponse(follow, 303)
-        return _form(access, request, follow or "")
+        retry = bool(follow) and not again and may_lack_cookie(request.headers)
+        return _form(access, request, follow or "", retry=retry)
 
     @routes.post("/session")
     async def start(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
@@ -139,12 +142,13 @@ def _explained(error: RequestError | None, t: Callable[..., str]) -> str:
 
 
 def _form(
-    access: Access, request: Request, follow: str, error: RequestError | None = None
+    access: Access,
+    request: Request,
+    follow: str,
+    error: RequestError | None = None,
+    retry: bool = False,
 ) -> Response:
-    """Return the page of the session.
-
-    Browsers withhold the cookie if a link on another site leads here. The page then opens `follow` itself, once.
-    """
+    """Return the page of the session; with `retry`, it opens itself once more, for which browsers send the cookie."""
     return page(
         request,
         "session.html",
@@ -152,7 +156,9 @@ def _form(
         by_name=access.open,
         max_chars=MAX_PERSON_CHARS,
         follow=follow,
-        opens_follow=bool(follow) and error is None and is_from_other_site(request.headers),
+        retry=f"{prefix(request)}/session?{urlencode({'again': 1, 'next': follow})}"
+        if retry
+        else "",
         error=_explained(error, translator_of(request)),
         is_plain_http="sec-fetch-site"
         not in request.headers,  # browsers send it to https and localhost only

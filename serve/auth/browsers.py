@@ -47,12 +47,9 @@ def require_same_origin(headers: Headers) -> None:
     )
 
 
-def is_from_other_site(headers: Headers) -> bool:
-    """Return whether a link on another site led here. Browsers do not send the session's cookie in that case."""
-    site, referrer = headers.get("sec-fetch-site"), headers.get("referer")
-    if site is not None:
-        return site == "cross-site"
-    return referrer is not None and not _is_of_host("/".join(referrer.split("/")[:3]), headers)
+def may_lack_cookie(headers: Headers) -> bool:
+    """Return whether a link on another site may have led here: browsers then withhold the session's cookie."""
+    return headers.get("sec-fetch-site", "cross-site") == "cross-site"
 
 
 def is_https(connection: Connection, headers: Headers) -> bool:
