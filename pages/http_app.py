@@ -15,8 +15,10 @@ from pages.html import page, static_router
 from pages.routes import (
     images,
     layers,
+    models,
     overview,
     pictures,
+    runs,
     session,
     statements,
     stream,
@@ -49,6 +51,8 @@ def build_pages_app(context: Context, access: Access | None = None) -> FastAPI:
         statements.router(context),
         stream.router(context, access),
         session.router(access),
+        runs.router(context),
+        models.router(context),
         static_router(),
     ):
         api.include_router(router)

@@ -1,0 +1,132 @@
+"""Pages of runs: the list, one run with its progress, and comparisons, over runs that were made as rows."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from starlette.testclient import TestClient
+
+from archive.delta.tables import Tables
+from archive.schemas import MEDIA
+from batch.publishing.publish import publish
+from batch.runs.accounting import Counts
+from batch.runs.record import RunLog
+from batch.runs.spec import RunSpec
+from model_store.names import version_id
+from model_store.store import ModelStore
+from pages.context import Context
+from tests.cli.ran import START, key, ran
+from tests.fixtures_local import publish_blobs, put_results, result_rows
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+@pytest.fixture
+def store(context: Context) -> ModelStore:
+    for version, side_px in (("1", 64), ("2", 96)):
+        preprocess = {"resize": "stretch", "side_px": side_px}
+        publish_blobs(context.store, version, preprocess=preprocess, thresholds={"default": 0.5})
+    context.store.set_alias("blobs", "production", "2")
+    return context.store
+
+
+@pytest.fixture(autouse=True)
+def two(tables: Tables, store: ModelStore) -> None:
+    """Runs `old` and `new` over the same two images of a camera with a hostile name."""
+    media = [
+        {
+            "media_sha256": sha,
+            "source_root": "/r",
+            "path": f"{HOSTILE}{sha}.jpg",
+            "camera_id": HOSTILE,
+        }
+        for sha in "abc"
+    ]
+    tables.append("media", pa.Table.from_pylist(media, schema=MEDIA), "w", lambda _, rows: rows)
+    ran(tables, store, "old", "1", "running", "sealed")
+    later = START + timedelta(days=1)
+    ran(tables, store, "new", "2", "running", "sealed", start=later, scores=())
+
+
+def test_runs_are_listed_in_pages_and_by_state(client: TestClient) -> None:
+    first = client.get("/ui/runs", params={"limit": 1, "state": "sealed"}).text
+    assert "/ui/runs/new" in first
+    assert "/ui/runs/old" not in first
+    assert 'href="?before=new&amp;state=sealed"' in first
+    second = client.get("/ui/runs", params={"before": "new"}).text
+    assert "/ui/runs/old" in second
+    assert "Older runs" not in second
+    assert client.get("/ui/runs", params={"before": "x"}).status_code == 400
+    assert 'value="blobs@2"' in first, "the form offers every version"
+
+
+def test_a_sealed_run_leads_to_its_impact(client: TestClient) -> None:
+    text = client.get("/ui/runs/new").text
+    assert "The counts balance" in text
+    assert 'href="/ui/runs/compare?old=published&amp;new=new"' in text
+    assert "Cancel the run" not in text
+    assert client.get("/ui/runs/none").status_code == 404
+
+
+def test_a_running_run_has_an_honest_estimate_and_can_be_cancelled(
+    client: TestClient, tables: Tables, store: ModelStore
+) -> None:
+    ran(tables, store, "young", "1", "running", start=datetime.now(UTC))
+    text = client.get("/ui/runs/young").text
+    assert "the time that is left is not known yet" in text, "one event has no rate"
+    assert 'data-post="//runs/young/cancel"' in text
+
+
+def test_progress_is_sent_only_if_it_changed(
+    client: TestClient, tables: Tables, store: ModelStore
+) -> None:
+    ran(tables, store, "young", "1", "running", start=datetime.now(UTC))
+    first = client.get("/ui/runs/young/progress")
+    again = {"if-none-match": first.headers["etag"]}
+    assert client.get("/ui/runs/young/progress", headers=again).status_code == 304
+    ran(tables, store, "young", "1", "running", "sealed", start=datetime.now(UTC))
+    changed = client.get("/ui/runs/young/progress", headers=again)
+    assert (changed.status_code, 'data-state="sealed"' in changed.text) == (200, True)
+
+
+def test_failed_images_are_named_with_links(
+    client: TestClient, tables: Tables, store: ModelStore
+) -> None:
+    info = store.describe(version_id("blobs", "1")).info
+    counts = Counts(requested=2, failed=1, reused=1)
+    RunLog(tables, RunSpec(run_id="bad", model="blobs@1"), info).write("sealed", counts)
+    row = {"run_id": "bad", "error_code": "decode", "error_detail": HOSTILE}
+    put_results(tables, result_rows(["c"], key(store, "1"), "failed", **row))
+    text = client.get("/ui/runs/bad").text
+    assert 'href="/ui/images/c"' in text
+    assert HOSTILE not in text
+    assert "&lt;script&gt;" in text
+
+
+def test_the_impact_is_shown_before_publishing(
+    client: TestClient, tables: Tables, store: ModelStore, context: Context
+) -> None:
+    publish(tables, store, "old")
+    (Path(context.settings.home_path) / "policy.toml").write_text("[gates]\nmax_emptied_frac = 0\n")
+    text = client.get("/ui/runs/compare", params={"new": "new", "old": "published"}).text
+    assert HOSTILE not in text
+    assert "max_emptied_frac" in text
+    assert 'name="override"' in text, "a gate fails, so a reason is needed"
+    assert 'data-post="//runs/new/publish"' in text
+    assert "/ui/v1/images/a/crop?x1=1.0&amp;y1=1.0&amp;x2=9.0&amp;y2=9.0&amp;w=224" in text
+    other = client.get("/ui/runs/compare", params={"new": "new", "old": "old"}).text
+    assert "data-post" not in other, "only what is published can be replaced"
+
+
+def test_a_roll_back_shows_what_it_would_undo(
+    client: TestClient, tables: Tables, store: ModelStore
+) -> None:
+    publish(tables, store, "old")
+    assert client.get("/ui/runs/compare").status_code == 400, "nothing is left to undo"
+    publish(tables, store, "new")
+    text = client.get("/ui/runs/compare").text
+    assert "would undo: number 2 (blobs@2 in place of blobs@1)" in text
+    assert 'data-post="//runs/rollback"' in text
