@@ -49,6 +49,7 @@ def build_pages_app(context: Context, access: Access | None = None) -> FastAPI:
         statements.router(context),
         pictures.router(context),
         statements.router(context),
+        upload.router(context),
         stream.router(context, access),
         session.router(access),
         runs.router(context),
