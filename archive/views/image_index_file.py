@@ -56,7 +56,7 @@ _CREATE = """
         source_root varchar, path varchar using compression uncompressed, camera_id varchar,
         width_px integer, height_px integer, status varchar, reviewed boolean, n_boxes integer, top_label varchar,
         top_score float, uncertain_score float, person boolean, event_id varchar using compression uncompressed,
-        boxes struct(x1 float, y1 float, x2 float, y2 float)[]);
+        boxes struct(label varchar, x1 float, y1 float, x2 float, y2 float)[]);
     insert into built.cells by name from new_cells order by image_id;
     create table built.found as from new_found order by label, image_id
 """

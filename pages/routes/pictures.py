@@ -60,7 +60,7 @@ def router(context: Context) -> APIRouter:
         media_sha256: Digest,
         w: Annotated[ThumbnailWidth, Query(description="width in px")] = ThumbnailWidth.w320,
     ) -> Response:
-        """Return the whole image as a JPEG of this width, or of its own if that is smaller."""
+        """Return the whole image as a JPEG of this width, never enlarged."""
         make: Make = lambda data, hidden: thumbnail(data, w, hidden)  # noqa: E731
         return await pictures.answer(request, media_sha256, f"t{w}", make)
 
@@ -74,7 +74,7 @@ def router(context: Context) -> APIRouter:
         y2: Side,
         w: Annotated[CropWidth, Query(description="width in px")] = CropWidth.w224,
     ) -> Response:
-        """Return a box with a margin of 30 % as a JPEG of this width, or of its own if that is smaller."""
+        """Return a box with a margin of 30 % as a JPEG of this width, never enlarged."""
         box = (x1, y1, x2, y2)
         make: Make = lambda data, hidden: crop(data, box, w, hidden=hidden)  # noqa: E731
         return await pictures.answer(request, media_sha256, f"c{w}-{_key(box)}", make)
