@@ -70,6 +70,8 @@ def serving(place: Path) -> Iterator[Served]:
     server = OwnServer(place / "log", {"RESIGHT_HOME": str(home)})
     served = Served(server, home, archive)
     served.resight("reprocess", str(archive), "--model", "ssdlite-coco@1")
+    why = "a part of the sample cannot be read, on purpose"
+    served.resight("runs", "publish", "ssdlite-coco@1", "--override", why)
     served.resight("filters", "run", "events")
     served.resight("layers", "on", "events")
     with server:
