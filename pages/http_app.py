@@ -13,6 +13,7 @@ from pages.context import Context
 from pages.headers import PageHeaders
 from pages.html import page, static_router
 from pages.routes import (
+    exports,
     images,
     layers,
     models,
@@ -45,6 +46,9 @@ def build_pages_app(context: Context, access: Access | None = None) -> FastAPI:
         images.router(context),
         images.html_router(context),
         pictures.router(context),
+        layers.router(context),
+        exports.router(context),
+        upload.router(context),
         statements.router(context),
         stream.router(context, access),
         upload.router(context),

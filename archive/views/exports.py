@@ -53,8 +53,12 @@ def export(
     out: Path,
     view: View | None = None,
     memory_mib: int | None = None,
+    where: str = "",
+    name: str = "",
 ) -> int:
     """Export `relation` to `out` atomically; return the number of rows. `view` and `memory_mib` as in `query.connect`.
+
+    `where` is a condition on its rows (archive/views/filter_sql.py). The record has `name`, by default the path.
 
     A process that is killed may leave the hidden file, which a later export removes, and a record, which only keeps
     more results than needed. Raises BadRequest, StorageUnreachable, TableConflict, and Conflict if a concurrent prune
@@ -68,8 +72,9 @@ def export(
     remove_leftovers(str(out.parent), ".resight-*.part")
     part = out.with_name(f".resight-{secrets.token_hex(8)}.part")  # of this export alone
     try:
-        with connect(tables, view, memory_mib=memory_mib, statement=relation) as sql:
-            rows = _copy(sql, relation, out, part)
+        used = f"{relation} {where}"
+        with connect(tables, view, memory_mib=memory_mib, statement=used) as sql:
+            rows = _copy(sql, relation, where, out, part)
             keys = _keys(sql, relation, view) if rows else []
         record = {
             "exported_at": datetime.now(UTC),
@@ -77,7 +82,7 @@ def export(
             "inference_keys": keys,
             "view": _describe(view) if view and relation in OF_VIEW else None,
             "rows": rows,
-            "file": str(out.resolve()),
+            "file": name or str(out.resolve()),
         }
         recorded = pa.Table.from_pylist([record], schema=EXPORTS)
         Writer(tables, "exports").append(recorded, _not_recorded)
@@ -117,8 +122,11 @@ def _remove_record(tables: Tables, record: dict[str, Any]) -> None:
         Writer(tables, "exports").replace(Replacement(sql, "removed", _RECORD, rest))
 
 
-def _copy(sql: duckdb.DuckDBPyConnection, relation: str, out: Path, part: Path) -> int:
-    copy = f"copy {_EDITABLE.get(relation, relation)} to {literal(str(part))} ({_FORMATS[out.suffix.lower()]})"
+def _copy(sql: duckdb.DuckDBPyConnection, relation: str, where: str, out: Path, part: Path) -> int:
+    rows = _EDITABLE.get(relation, relation)
+    if where:
+        rows = f"(select * from {rows} where {where})"
+    copy = f"copy {rows} to {literal(str(part))} ({_FORMATS[out.suffix.lower()]})"
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         written = sql.execute(copy).fetchall()
