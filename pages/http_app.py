@@ -5,8 +5,13 @@ Routes are declared without the prefix /ui, which the host sets as `root_path`.
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from starlette.exceptions import HTTPException
 
 from model_store.errors import ResightError
 from pages.context import Context
@@ -25,7 +30,6 @@ from pages.routes import (
     stream,
     upload,
 )
-from serve.api import problems
 from serve.api.base import base_api, describe_scopes
 from serve.api.limits import MaxRequests
 from serve.auth.guard import Access, Guard
@@ -74,12 +78,21 @@ def is_json(request: Request) -> bool:
 
 
 def _answer_pages_with_pages(api: FastAPI) -> None:
-    """Show errors of HTML pages as a page, with the text that JSON paths return."""
+    """Show errors of HTML pages as a page, with the text and the status of the problem."""
+    for kind in (ResightError, HTTPException, RequestValidationError):
+        api.add_exception_handler(kind, _as_page(api.exception_handlers[kind]))
 
+
+def _as_page(handler: Any) -> Any:
     async def shown(request: Request, error: Exception) -> Response:
-        assert isinstance(error, ResightError)
+        problem: Response = await handler(request, error)
         if is_json(request):
-            return problems.of_error(error)
-        return page(request, "error.html", problems.status_of(error), detail=str(error))
+            return problem
+        detail = json.loads(bytes(problem.body))["detail"]
+        answer = page(request, "error.html", problem.status_code, detail=detail)
+        for name in ("retry-after", "allow"):
+            if name in problem.headers:
+                answer.headers[name] = problem.headers[name]
+        return answer
 
-    api.add_exception_handler(ResightError, shown)
+    return shown

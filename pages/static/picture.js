@@ -16,7 +16,7 @@ export class Picture {
     this.frame = document.createElement("div");
     this.frame.className = "frame";
     this.image = new Image();
-    this.image.decoding = "async";
+    Object.assign(this.image, { decoding: "async", alt: "" });
     this.svg = element("svg", { preserveAspectRatio: "none" });
     this.frame.append(this.image, this.svg);
     stage.append(this.frame);

@@ -64,3 +64,6 @@ def test_pages_have_a_policy_and_an_error_is_a_page(client: TestClient) -> None:
     assert page.headers["x-content-type-options"] == "nosniff"
     missing = client.get("/ui/no-such-page")
     assert missing.status_code == 404
+    assert "unknown path /ui/no-such-page" in missing.text
+    assert missing.headers["content-type"].startswith("text/html")
+    assert client.get("/ui/v1/none").headers["content-type"] == "application/problem+json"
