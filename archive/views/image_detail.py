@@ -147,8 +147,12 @@ def image_detail(tables: Tables, media_sha256: str, view: View | None) -> ImageD
     """Return one image of a view. Raises ModelNotFound, StorageUnreachable."""
     found = image_details(tables, [media_sha256], view)
     if not found:
-        raise ModelNotFound(f"no image has the digest {media_sha256[:80]}")
+        raise unknown_image(media_sha256)
     return found[media_sha256]
+
+
+def unknown_image(media_sha256: str) -> ModelNotFound:
+    return ModelNotFound(f"no image has the digest {media_sha256[:80]}")
 
 
 def _by_digest(rows: Sequence[dict[str, Any]]) -> defaultdict[str, list[dict[str, Any]]]:

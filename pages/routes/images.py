@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -9,13 +10,19 @@ from fastapi.responses import HTMLResponse
 from pydantic import Field, model_validator
 
 from archive.catalogue.local_time import LocalTime
-from archive.views.image_detail import ImageDetail, image_detail
+from archive.views.image_detail import (
+    ImageDetail,
+    image_detail,
+    image_details,
+    unknown_image,
+)
 from archive.views.image_index import ImageFilter
 from archive.views.publications import view_named, view_of_run
 from archive.views.views import PRODUCTION, View, Views
 from model_store.frozen import Frozen
 from pages.context import Context
 from pages.html import page
+from pages.pictures import Lookup
 
 MAX_LIMIT = 500
 
@@ -119,15 +126,28 @@ def router(context: Context) -> APIRouter:
         previous, following = context.index.neighbours(wanted, media_sha256)
         return Neighbours(previous=previous, next=following)
 
+    published = Lookup(
+        lambda digests: image_details(context.tables, digests, Views(context.tables.url).current())
+    )
+
     @routes.get("/{media_sha256}")
-    def detail(
+    async def detail(
         media_sha256: str,
         view: str = PRODUCTION,
         run: Annotated[
             str | None, Query(description="show the results of this run instead of the view's")
         ] = None,
     ) -> ImageDetail:
-        return image_detail(context.tables, media_sha256, view_of(context, view, run))
+        if run is None and view == PRODUCTION:  # browsers of reviewers request several at once
+            found = await published.get(media_sha256)
+            if found is None:
+                raise unknown_image(media_sha256)
+            return found
+
+        def read() -> ImageDetail:
+            return image_detail(context.tables, media_sha256, view_of(context, view, run))
+
+        return await asyncio.to_thread(read)
 
     return routes
 
