@@ -13,11 +13,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
+from archive.views.cameras import CameraViews
 from model_store.errors import ResightError
 from pages.context import Context
 from pages.headers import PageHeaders
 from pages.html import page, static_router
 from pages.routes import (
+    cameras,
+    deployments,
     exports,
     images,
     layers,
@@ -45,6 +48,7 @@ def build_pages_app(context: Context, access: Access | None = None) -> FastAPI:
     api = base_api(
         "Resight page", "Images, detections, statements and runs, for people and scripts"
     )
+    camera_views = CameraViews(context.tables)
     for router in (
         overview.router(context),
         images.router(context),
@@ -55,11 +59,11 @@ def build_pages_app(context: Context, access: Access | None = None) -> FastAPI:
         upload.router(context),
         statements.router(context),
         stream.router(context, access),
-        upload.router(context),
-        layers.router(context),
         runs.router(context),
         models.router(context),
         session.router(access),
+        cameras.router(context, camera_views),
+        deployments.router(context, camera_views),
         static_router(),
     ):
         api.include_router(router)

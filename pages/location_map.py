@@ -1,0 +1,74 @@
+"""Place locations on a plane, for a map without tiles: north up, true to scale at the middle latitude.
+
+scatter(locations with latitude, longitude and images) -> circles in a box of WIDTH x HEIGHT, and a scale bar
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+WIDTH, HEIGHT, MARGIN = 720.0, 480.0, 48.0
+MIN_RADIUS, MAX_RADIUS = 6.0, 26.0
+KM_PER_DEGREE = 111.32
+MIN_SPAN_KM = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Circle:
+    x: float
+    y: float
+    radius: float
+    row: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Scatter:
+    """Circles, the largest first, and the bar: its length in kilometres and in units of the box."""
+
+    circles: tuple[Circle, ...]
+    bar_km: float
+    bar: float
+
+
+def scatter(rows: Sequence[Mapping[str, Any]]) -> Scatter | None:
+    """Return the plane of all rows with coordinates, None without any. The area of a circle grows with its images."""
+    placed = [row for row in rows if row["latitude"] is not None]
+    if not placed:
+        return None
+    west = _west([row["longitude"] for row in placed])
+    latitudes = [row["latitude"] for row in placed]
+    squeeze = max(0.01, math.cos(math.radians((min(latitudes) + max(latitudes)) / 2)))
+    xs = [((row["longitude"] - west) % 360) * squeeze * KM_PER_DEGREE for row in placed]
+    ys = [-latitude * KM_PER_DEGREE for latitude in latitudes]
+    spans = (max(xs) - min(xs) or MIN_SPAN_KM, max(ys) - min(ys) or MIN_SPAN_KM)
+    per_km = min((WIDTH - 2 * MARGIN) / spans[0], (HEIGHT - 2 * MARGIN) / spans[1])
+    middle = ((max(xs) + min(xs)) / 2, (max(ys) + min(ys)) / 2)
+    most = max(1, *(row["images"] for row in placed))
+    circles = [
+        Circle(
+            round(WIDTH / 2 + (x - middle[0]) * per_km, 1),
+            round(HEIGHT / 2 + (y - middle[1]) * per_km, 1),
+            round(MIN_RADIUS + (MAX_RADIUS - MIN_RADIUS) * math.sqrt(row["images"] / most), 1),
+            row,
+        )
+        for x, y, row in zip(xs, ys, placed, strict=True)
+    ]
+    bar_km = _round_length(WIDTH / 4 / per_km)
+    circles.sort(key=lambda circle: -circle.radius)
+    return Scatter(tuple(circles), bar_km, round(bar_km * per_km, 1))
+
+
+def _west(longitudes: Sequence[float]) -> float:
+    """Return the longitude at which the map begins: after the widest gap, so that it may cross 180 degrees."""
+    ordered = sorted(set(longitudes))
+    following = [*ordered[1:], ordered[0] + 360]
+    return max(zip(ordered, following, strict=True), key=lambda pair: pair[1] - pair[0])[1] % 360
+
+
+def _round_length(km: float) -> float:
+    """Return the largest of 1, 2 and 5 times a power of ten that is at most `km`."""
+    power = 10.0 ** math.floor(math.log10(km))
+    return max(factor * power for factor in (1, 2, 5) if factor * power <= km)

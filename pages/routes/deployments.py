@@ -1,0 +1,183 @@
+"""/ui/v1/cameras, /ui/v1/locations and /ui/v1/deployments: facts about cameras as JSON. Changes require admin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+
+from archive.catalogue.deployments import (
+    KINDS,
+    TABLE,
+    Camera,
+    Deployment,
+    Fact,
+    Kind,
+    Location,
+    all_rows,
+    current,
+    record,
+    remove,
+    revert,
+)
+from archive.views.cameras import CameraViews
+from model_store.errors import BadRequest
+from pages.context import Context
+from serve.api.bodies import SmallBodyRoute
+from serve.auth.scopes import IDENTITY, Identity, TokenScope
+
+OF_PLURAL: dict[str, Kind] = {f"{kind}s": model.kind for kind, model in KINDS.items()}
+ROUNDED_DIGITS = 1
+"""Decimal places of coordinates for those without the scope review or admin: about 10 km."""
+Limit = Annotated[int, Query(ge=1, le=5000)]
+After = Annotated[str, Query(max_length=1000, description="`next` of the previous page")]
+
+
+def router(context: Context, views: CameraViews) -> APIRouter:
+    routes = APIRouter(route_class=SmallBodyRoute, tags=["cameras"])
+    tables = context.tables
+
+    @routes.get("/v1/deployment_changes")
+    def changes(
+        request: Request, after: Annotated[int, Query(ge=0)] = 0, limit: Limit = 1000
+    ) -> dict[str, Any]:
+        """Return all statements about cameras, locations and deployments, oldest first; none is ever removed."""
+        rows = [row for row in all_rows(tables.existing(TABLE)) if row["change"] > after]
+        more = len(rows) > limit
+        shown = [shown_to(request, row) for row in rows[:limit]]
+        return {"changes": shown, "next": str(shown[-1]["change"]) if more else ""}
+
+    @routes.post("/v1/deployment_changes/{change}/revert")
+    def restore(request: Request, change: int) -> dict[str, Any]:
+        """State a fact again as this change stated it, also one that is deleted."""
+        return {"id": revert(tables, change, actor_of(request))}
+
+    def stated(request: Request, fact: Fact, fact_id: str | None) -> dict[str, Any]:
+        if isinstance(fact, Deployment):
+            own, fact = (
+                fact.deployment_id,
+                fact.model_copy(update={"deployment_id": fact_id or fact.deployment_id}),
+            )
+        else:
+            own = fact.camera_id if isinstance(fact, Camera) else fact.location
+        if fact_id is not None and own not in (None, fact_id):
+            raise BadRequest(f"the path has the id '{fact_id[:100]}' and the body '{own}'")
+        (name,), changed = record(tables, {"": fact}, actor_of(request))
+        return {"id": name, "changed": bool(changed)}
+
+    @routes.post("/v1/cameras")
+    def post_camera(request: Request, fact: Camera) -> dict[str, Any]:
+        """Record a camera, or correct the one with its id."""
+        return stated(request, fact, None)
+
+    @routes.put("/v1/cameras/{fact_id:path}")
+    def put_camera(request: Request, fact_id: str, fact: Camera) -> dict[str, Any]:
+        return stated(request, fact, fact_id)
+
+    @routes.post("/v1/locations")
+    def post_location(request: Request, fact: Location) -> dict[str, Any]:
+        """Record a location, or correct the one with its name."""
+        return stated(request, fact, None)
+
+    @routes.put("/v1/locations/{fact_id:path}")
+    def put_location(request: Request, fact_id: str, fact: Location) -> dict[str, Any]:
+        return stated(request, fact, fact_id)
+
+    @routes.post("/v1/deployments")
+    def post_deployment(request: Request, fact: Deployment) -> dict[str, Any]:
+        """Record a deployment, or correct the one with its id, or with its camera and start."""
+        return stated(request, fact, None)
+
+    @routes.put("/v1/deployments/{fact_id:path}")
+    def put_deployment(request: Request, fact_id: str, fact: Deployment) -> dict[str, Any]:
+        return stated(request, fact, fact_id)
+
+    for plural, kind in OF_PLURAL.items():
+        _add_kind(routes, context, views, plural, kind)
+    return routes
+
+
+def _add_kind(
+    routes: APIRouter, context: Context, views: CameraViews, plural: str, kind: Kind
+) -> None:
+    @routes.get(f"/v1/{plural}", name=f"list {plural}")
+    def facts(request: Request, after: After = "", limit: Limit = 1000) -> dict[str, Any]:
+        """Return the valid ones by id. Cameras and locations include those that only images or deployments have."""
+        rows = {row["id"]: row for row in listed(context, views, kind)}
+        ids = sorted(name for name in rows if name > after)
+        shown = [shown_to(request, rows[name]) for name in ids[:limit]]
+        return {plural: shown, "next": ids[limit - 1] if len(ids) > limit else ""}
+
+    @routes.delete(f"/v1/{plural}/{{fact_id:path}}", name=f"delete {kind}")
+    def delete(request: Request, fact_id: str) -> dict[str, Any]:
+        """Delete one; its rows stay. Refused for a camera or location while images or deployments refer to it."""
+        remove(context.tables, kind, [fact_id], actor_of(request))
+        return {"id": fact_id, "changed": True}
+
+
+def actor_of(request: Request) -> str:
+    identity: Identity = request.scope[IDENTITY]
+    return identity.name
+
+
+def may(request: Request, *scopes: TokenScope) -> bool:
+    """Return whether the sender has one of these scopes."""
+    identity: Identity | None = request.scope.get(IDENTITY)
+    return identity is not None and bool(identity.scopes.intersection(scopes))
+
+
+def shown_to(request: Request, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with coordinates as exact as the sender may see them: places of rare animals attract hunters."""
+    if may(request, TokenScope.review, TokenScope.admin) or row.get("latitude") is None:
+        return dict(row)
+    rounded = {name: round(row[name], ROUNDED_DIGITS) for name in ("latitude", "longitude")}
+    return {**row, **rounded}
+
+
+def listed(context: Context, views: CameraViews, kind: Kind) -> list[dict[str, Any]]:
+    """Return the valid facts of a kind, each with its `id` and number of `images`."""
+    found = current(context.tables)
+    names = [name for name in KINDS[kind].model_fields if name != "deployment_id"]
+    rows = {
+        row["fact_id"]: {"id": row["fact_id"]} | {name: row[name] for name in names}
+        for (of, _), row in found.items()
+        if of == kind
+    }
+    deployments = [row for (of, _), row in found.items() if of == "deployment"]
+    if kind == "camera":
+        pictures = {row["camera_id"]: row for row in views.cameras() if row["camera_id"]}
+        for name in {*pictures, *(row["camera_id"] for row in deployments)}:
+            rows.setdefault(name, {"id": name, "camera_id": name, "notes": None})
+        return [row | _of_camera(pictures.get(name)) for name, row in rows.items()]
+    counts = views.deployments()
+    images = {
+        row["fact_id"]: counts.get(row["fact_id"], {}).get("images", 0) for row in deployments
+    }
+    if kind == "deployment":
+        of_deployment = {
+            r["fact_id"]: {n: r[n] for n in ("clock_stated_by", "actor")} for r in deployments
+        }
+        return [row | of_deployment[name] | {"images": images[name]} for name, row in rows.items()]
+    exact = {name for name, row in rows.items() if row["latitude"] is not None}
+    for row in sorted(deployments, key=lambda row: row["from_local"]):  # the newest coordinates
+        name = row["location"]
+        place = rows.setdefault(name, dict.fromkeys(names) | {"id": name, "location": name})
+        if row["latitude"] is not None and name not in exact:
+            place.update({n: row[n] for n in ("latitude", "longitude")})
+    for name, place in rows.items():
+        here = [row for row in deployments if row["location"] == name]
+        place["cameras"] = sorted({row["camera_id"] for row in here})
+        place["images"] = sum(images[row["fact_id"]] for row in here)
+    return list(rows.values())
+
+
+def _of_camera(pictures: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the columns of `CameraViews.cameras` as JSON, and `days_without` between the first and last picture."""
+    if pictures is None:
+        times: dict[str, Any] = {"first_at": None, "last_at": None}
+        return times | dict.fromkeys(("images", "days", "days_without", "failed", "empty"), 0)
+    first, last = pictures["first_at"], pictures["last_at"]
+    span = (last.date() - first.date()).days + 1 if first else 0
+    times = {"first_at": first and first.isoformat(), "last_at": last and last.isoformat()}
+    return {**pictures, **times, "days_without": span - pictures["days"]}

@@ -1,0 +1,72 @@
+"""Arrange the days of a camera by month: pictures, none while it was deployed, or not deployed.
+
+calendar(images by day, deployments, today) -> months with 31 cells, and the number of deployed days with and without
+pictures. Days are those of the camera's own clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+MAX_MONTHS = 60
+LEVELS = (1, 10, 50, 200)
+"""Minimum numbers of pictures of the four shades."""
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """One day: `level` 0 to 4 by its pictures."""
+
+    day: date
+    images: int
+    deployed: bool
+
+    @property
+    def level(self) -> int:
+        return sum(self.images >= least for least in LEVELS)
+
+    @property
+    def next(self) -> date:
+        return self.day + timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Calendar:
+    """Newest month first, by its name such as "2026-05"; a cell is None outside the month."""
+
+    months: tuple[tuple[str, tuple[Day | None, ...]], ...]
+    nights: int
+    nights_without: int
+    left_out: int
+
+
+def calendar(
+    images: Mapping[date, int], deployments: Sequence[Mapping[str, Any]], today: date
+) -> Calendar:
+    """Return the newest MAX_MONTHS months. A deployment without an end continues until `today`."""
+    deployed: set[date] = set()
+    end = max(today, *images) if images else today
+    for row in deployments:
+        first = date.fromisoformat(row["from_local"][:10])
+        last = date.fromisoformat(row["until_local"][:10]) if row["until_local"] else today
+        if row["until_local"] and row["until_local"][10:] == "T00:00:00":  # exclusive
+            last -= timedelta(days=1)
+        deployed |= {first + timedelta(days=n) for n in range((min(last, end) - first).days + 1)}
+    days = {d.replace(day=1) for d in deployed | set(images)}
+    names = sorted(days, reverse=True)
+    months = [
+        (f"{first:%Y-%m}", tuple(_cells(first, images, deployed))) for first in names[:MAX_MONTHS]
+    ]
+    without = sum(images.get(day, 0) == 0 for day in deployed)
+    return Calendar(tuple(months), len(deployed), without, max(0, len(names) - MAX_MONTHS))
+
+
+def _cells(first: date, images: Mapping[date, int], deployed: set[date]) -> list[Day | None]:
+    days = [first + timedelta(days=n) for n in range(31)]
+    return [
+        Day(day, images.get(day, 0), day in deployed) if day.month == first.month else None
+        for day in days
+    ]

@@ -1,0 +1,279 @@
+"""Pages of cameras and the map: tables, forms with errors at their fields, clocks, and hidden coordinates."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from html import unescape
+from typing import Any
+from urllib.parse import quote
+
+import pyarrow as pa
+import pytest
+from starlette.testclient import TestClient
+
+from archive.catalogue.deployments import Deployment, Location, current, record
+from archive.delta.tables import Tables
+from archive.schemas import MEDIA
+from pages.context import Context
+from pages.http_app import build_pages_app
+from serve.auth.guard import Access
+from serve.auth.scopes import TokenScope
+from serve.auth.tokens import TokenFile
+from tests.fixtures_local import put_results, result_rows
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    """it's "quoted" & so""",
+    "Füchse/Nord #1 ?x=&y",
+    "{{ 7 * 7 }}",
+    "ü" * 300,
+)
+
+
+def put_images(
+    tables: Tables, *images: tuple[str | None, str | None], first: int = 0, **more: Any
+) -> None:
+    rows = [
+        {
+            "media_sha256": f"{camera}{n}",
+            "source_root": "/a",
+            "path": f"{n}.jpg",
+            "camera_id": camera,
+            "captured_at_local": taken,
+        }
+        for n, (camera, taken) in enumerate(images, first)
+    ]
+    table = pa.Table.from_pylist([row | more for row in rows], schema=MEDIA)
+    tables.append("media", table, "test", lambda _, wanted: wanted)
+
+
+def put(tables: Tables, *facts: Any) -> list[str]:
+    return record(tables, {str(n): fact for n, fact in enumerate(facts)}, "ana")[0]
+
+
+def deployed(camera: str = "north", **more: Any) -> Deployment:
+    values = {
+        "camera_id": camera,
+        "location": "Oak hill",
+        "from_local": "2026-05-01",
+        "until_local": "2026-05-05",
+    }
+    return Deployment.model_validate(values | more)
+
+
+def rows_of_page(text: str) -> list[list[str]]:
+    """Return the texts of the cells of each row of tables."""
+    rows = re.findall(r"<tr[^>]*>(.*?)</tr>", text, re.DOTALL)
+    cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in rows]
+    return [[unescape(re.sub(r"<[^>]*>", "", cell)).strip() for cell in row] for row in cells]
+
+
+def error_at(text: str, field: str) -> str:
+    """Return the message that an input with an error is described by."""
+    (found,) = re.findall(rf'<input id="([^"]*)" name="{field}"[^>]*aria-invalid="true"', text)
+    (message,) = re.findall(rf'<span id="{found}-help" class="field-error">(.*?)</span>', text)
+    return unescape(message)
+
+
+def test_pages_of_an_empty_archive_are_empty(client: TestClient) -> None:
+    assert "No images yet" in client.get("/ui/cameras").text
+    assert "No location has coordinates yet" in client.get("/ui/map").text
+    assert client.get("/ui/cameras/north").status_code == 404
+
+
+def test_the_table_counts_what_each_camera_took(client: TestClient, tables: Tables) -> None:
+    taken = ("2026-05-01T09:30:00", "2026-05-01T10:00:00", "2026-05-05T01:00:00", None)
+    put_images(tables, *(("north", time) for time in taken), (None, None))
+    put(tables, deployed("new"))
+    text = client.get("/ui/cameras").text
+    assert rows_of_page(text)[1:] == [
+        ["new", "0", "", "", "0", "0 %", "0 %"],
+        ["north", "4", "2026-05-01", "2026-05-05 01:00", "3", "0 %", "0 %"],
+    ]
+    assert "Images without a camera: 1" in text
+    assert 'href="/ui/images?camera=north"' in text
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_are_text(client: TestClient, tables: Tables, name: str) -> None:
+    put_images(tables, (name, "2026-05-02T09:30:00"))
+    put(tables, deployed(name, location=name, notes=name, latitude=1.0, longitude=2.0))
+    for path in ("/ui/cameras", "/ui/map", f"/ui/cameras/{quote(name, safe='')}"):
+        answer = client.get(path)
+        assert answer.status_code == 200, path
+        assert name in unescape(answer.text)
+        assert "<script>alert" not in answer.text
+    (link,) = re.findall(r'<th scope="row"><a href="([^"]*)"', client.get("/ui/cameras").text)
+    assert client.get(unescape(link)).status_code == 200
+
+
+def form(**values: str) -> dict[str, str]:
+    return {"location": "Oak hill", "from_local": "2026-05-01T09:30", "action": "save"} | values
+
+
+def test_a_deployment_is_added_edited_ended_deleted_and_restored(
+    client: TestClient, tables: Tables
+) -> None:
+    put_images(tables, ("north", "2026-05-02T09:30:00"))
+    answer = client.post("/ui/cameras/north", data=form(latitude="52.51", longitude="13.4"))
+    assert (answer.status_code, answer.history[0].status_code) == (200, 303)
+    ((_, name),) = current(tables)
+    assert "1 images" in answer.text
+    client.post(
+        "/ui/cameras/north",
+        data=form(deployment_id=name, until_local="2026-06-01T00:00", notes="end"),
+    )
+    (row,) = current(tables).values()
+    assert (row["until_local"], row["latitude"], row["actor"]) == (
+        "2026-06-01T00:00:00",
+        None,
+        "local",
+    )
+    client.post("/ui/cameras/north", data={"deployment_id": name, "action": "remove"})
+    assert current(tables) == {}
+    text = client.get("/ui/cameras/north").text
+    assert [row[-1].split()[0] for row in rows_of_page(text) if row[1:2] == ["local"]] == [
+        "deleted",
+        "replaced",
+        "replaced",
+    ]
+    client.post("/ui/cameras/north", data={"change": "2", "action": "revert"})
+    assert [row["notes"] for row in current(tables).values()] == ["end"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("location", "", "Field required"),
+        ("from_local", "noon", "invalid time 'noon'"),
+        ("until_local", "2026-04-01T00:00", "is not after"),
+        ("latitude", "91", "less than or equal to 90"),
+        ("latitude", "52", "must be given together"),
+        ("time_zone", "Berlin", "unknown time zone"),
+        ("clock_offset_s", "1h", "valid integer"),
+        ("camera_clock", "2026-05-01T00:00", "give both times"),
+        ("from_local", "2026-05-02", "overlaps deployment"),
+    ],
+)
+def test_an_error_is_at_its_field_and_nothing_is_lost(
+    client: TestClient, tables: Tables, field: str, value: str, message: str
+) -> None:
+    put(tables, deployed())
+    sent = form(notes="<keep> me", from_local="2026-07-01T09:30") | {field: value}
+    answer = client.post("/ui/cameras/north", data=sent)
+    assert answer.status_code == 400
+    at = "right_time" if field == "camera_clock" else field
+    assert message in error_at(answer.text, at)
+    assert 'value="&lt;keep&gt; me"' in answer.text
+    assert len(current(tables)) == 1
+
+
+def test_a_clock_is_corrected_after_an_example(client: TestClient, tables: Tables) -> None:
+    put_images(tables, ("north", "2026-05-02T09:30:00"), ("north", "2026-05-04T23:30:00"))
+    (name,) = put(tables, deployed())
+    sent = form(deployment_id=name, from_local="2026-05-01T00:00", until_local="2026-05-05T00:00")
+    clocks = {"camera_clock": "2026-05-02T10:00", "right_time": "2026-05-02T11:00:30"}
+    text = client.post("/ui/cameras/north", data=sent | clocks | {"action": "check"}).text
+    examples = re.findall(r"<s>(.*?)</s> → <strong>(.*?)</strong>", text)
+    assert examples == [
+        ("2026-05-02 09:30:00", "2026-05-02 10:30:30"),
+        ("2026-05-04 23:30:00", "2026-05-05 00:30:30"),
+    ]
+    assert [row["clock_offset_s"] for row in current(tables).values()] == [None]
+    text = client.post("/ui/cameras/north", data=sent | clocks).text
+    assert "clock corrected by 3630 s" in text
+    assert "Clock stated by local" in text
+    new = form(from_local="2026-06-01T00:00", clock_offset_s="-60", action="check")
+    assert "<strong>2026-05-31 23:59:00</strong>" in client.post("/ui/cameras/north", data=new).text
+
+
+def test_the_calendar_has_pictures_none_and_days_without_a_camera(
+    client: TestClient, tables: Tables
+) -> None:
+    put_images(tables, *[("north", "2026-05-02T09:30:00")] * 3, ("north", "2026-05-07T00:00:00"))
+    put(tables, deployed())
+    text = client.get("/ui/cameras/north").text
+    (month,) = [row for row in rows_of_page(text) if row[0] == "2026-05"]
+    assert month[1:9] == ["0", "3", "0", "0", "·", "·", "1", "·"]
+    assert "4 days deployed, 3 without pictures" in text
+    assert 'href="/ui/images?camera=north&amp;since=2026-05-02&amp;until=2026-05-03"' in text
+
+
+def test_cameras_are_added_noted_and_deleted_unless_used(
+    client: TestClient, tables: Tables
+) -> None:
+    assert "without spaces" not in client.post("/ui/cameras", data={"camera_id": " a/b "}).text
+    assert client.post("/ui/cameras", data={"camera_id": "ü" * 301}).status_code == 400
+    client.post("/ui/cameras/a%2Fb", data={"action": "notes", "notes": "spare"})
+    assert [row["notes"] for row in current(tables).values()] == ["spare"]
+    assert client.post("/ui/cameras/a%2Fb", data={"action": "delete"}).url.path == "/ui/cameras"
+    assert current(tables) == {}
+    put(tables, deployed())
+    answer = client.post("/ui/cameras/north", data={"action": "delete"})
+    assert (answer.status_code, "1 deployments refer to it" in answer.text) == (400, True)
+
+
+def test_wrong_requests_are_refused(client: TestClient, tables: Tables) -> None:
+    put(tables, deployed())
+    for data in ({"action": "explode"}, {"action": "revert", "change": "x"}):
+        assert client.post("/ui/cameras/north", data=data).status_code == 400
+    many = {f"f{n}": "x" for n in range(100)}
+    assert client.post("/ui/cameras/north", data=many).status_code == 400
+
+
+@pytest.fixture
+def reader(context: Context) -> Iterator[TestClient]:
+    """A client with the scope detect only."""
+    file = TokenFile.of(context.settings)
+    file.add("boss", [TokenScope.admin])
+    token = file.add("reader", [TokenScope.detect])
+    app = build_pages_app(context, Access.of(context.settings))
+    headers = {"authorization": f"Bearer {token}"}
+    with TestClient(
+        app, base_url="http://127.0.0.1:8000", root_path="/ui", headers=headers
+    ) as client:
+        yield client
+
+
+def test_exact_coordinates_and_changes_need_a_scope(reader: TestClient, tables: Tables) -> None:
+    put(tables, Location(location="Oak hill", latitude=52.5168, longitude=-13.4449), deployed())
+    put(tables, deployed("south", location="Mill", latitude=52.1234, longitude=13.5678))
+    for path in (
+        "map",
+        "cameras/north",
+        "cameras/south",
+        "v1/locations",
+        "v1/deployments",
+        "v1/deployment_changes",
+    ):
+        text = reader.get(f"/ui/{path}").text
+        assert not re.search(r"52\.51|13\.44|52\.12|13\.56", text), path
+    assert "52.5" in reader.get("/ui/map").text
+    assert "exact ones require the scope review" in reader.get("/ui/map").text
+    assert reader.post("/ui/cameras/north", data=form()).status_code == 403
+    assert "<form" not in reader.get("/ui/cameras/north").text
+
+
+def test_the_map_is_beside_a_table(client: TestClient, tables: Tables) -> None:
+    put_images(tables, ("north", "2026-05-02T09:30:00"))
+    put(tables, deployed(latitude=52.5168, longitude=13.4449), deployed("south", location="Mill"))
+    text = client.get("/ui/map").text
+    assert rows_of_page(text)[1:] == [
+        ["1. Mill", "", "", "0", "south"],
+        ["2. Oak hill", "52.5168", "13.4449", "1", "north"],
+    ]
+    assert text.count("<circle") == 1
+    assert 'aria-label="Oak hill: 1 images"' in text
+    assert re.search(r"\d k?m</text>", text)
+
+
+def test_shares_are_of_the_published_view(client: TestClient, tables: Tables) -> None:
+    from archive.views.views import View, Views
+
+    put_images(tables, *[("north", "2026-05-02T09:30:00")] * 4)
+    put_results(tables, result_rows(["north0", "north1"]))
+    put_results(tables, result_rows(["north2"], status="failed"))
+    view = View(inference_key="k", model_name="m", model_version="1", weights_sha256="w")
+    Views(tables.url).publish(view, after=0)
+    assert rows_of_page(client.get("/ui/cameras").text)[1][-2:] == ["50 %", "25.0 %"]

@@ -1,0 +1,54 @@
+"""The calendar of a camera: each deployed day once, ends exclusive, and no day after today."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+from pages.trap_nights import MAX_MONTHS, calendar
+
+TODAY = date(2026, 6, 3)
+
+
+def deployed(first: str, last: str | None) -> dict[str, Any]:
+    return {"from_local": first, "until_local": last}
+
+
+def test_the_end_is_exclusive_and_a_part_of_a_day_is_a_day() -> None:
+    rows = [
+        deployed("2026-05-01T18:00:00", "2026-05-03T00:00:00"),
+        deployed("2026-05-03T00:00:00", "2026-05-03T01:00:00"),
+    ]
+    found = calendar({date(2026, 5, 2): 12}, rows, TODAY)
+    assert (found.nights, found.nights_without) == (3, 2)
+    ((name, days),) = found.months
+    assert name == "2026-05"
+    assert [(day.images, day.deployed, day.level) for day in days[:4] if day] == [
+        (0, True, 0),
+        (12, True, 2),
+        (0, True, 0),
+        (0, False, 0),
+    ]
+
+
+def test_a_deployment_without_an_end_continues_until_today_and_no_further() -> None:
+    for until in (None, "2027-01-01T00:00:00"):
+        found = calendar({}, [deployed("2026-05-30T00:00:00", until)], TODAY)
+        assert found.nights == 5
+        assert [name for name, _ in found.months] == ["2026-06", "2026-05"]
+    assert calendar({}, [deployed("2026-07-01T00:00:00", None)], TODAY).nights == 0
+
+
+def test_months_end_with_their_last_day() -> None:
+    ((_, days),) = calendar({date(2026, 2, 28): 1}, [], TODAY).months
+    assert [day and day.day.day for day in days[26:]] == [27, 28, None, None, None]
+
+
+def test_the_newest_months_are_shown() -> None:
+    found = calendar({}, [deployed("2000-01-01T00:00:00", None)], TODAY)
+    assert len(found.months) == MAX_MONTHS
+    assert (found.months[0][0], found.left_out) == ("2026-06", 26 * 12 + 6 - MAX_MONTHS)
+
+
+def test_nothing_is_nothing() -> None:
+    assert calendar({}, [], TODAY).months == ()
