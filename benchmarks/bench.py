@@ -59,6 +59,7 @@ STEPS = (
     Step("catalogue", ("--quick",), minutes=2),
     Step("filters", ("--here", "--detections", "300000"), minutes=4),
     Step("uploads", ("--sizes", "1000000"), minutes=2),
+    Step("page", minutes=5),
     Step("load_cost", ("--quick",), minutes=1),
     Step("decode_and_nms", quick=("--quick",), minutes=1),
 )
