@@ -172,7 +172,7 @@ def html_router(context: Context) -> APIRouter:
             request, "viewer.html", image=None, wanted=wanted, review=True, **choices(wanted)
         )
 
-    def choices(wanted: ImageFilter) -> dict[str, list[tuple[str, int]]]:
+    def choices(wanted: ImageFilter) -> dict[str, Any]:
         """Return the cameras and labels of the view, with their images."""
         everything = ImageFilter(view=wanted.view)
         return {

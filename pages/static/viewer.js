@@ -51,9 +51,9 @@ async function show(digest) {
   const url = isReview ? `${root}/review${location.search}` : `${root}/images/${digest}?${new URLSearchParams(location.search)}`;
   history.replaceState(null, "", url);
   await draw();
-  drawBurst(digest);
-  drawLabels(image.camera_id);
-  lookAhead(digest);
+  drawBurst(digest).catch(fail);
+  drawLabels(image.camera_id).catch(fail);
+  lookAhead(digest).catch(() => {}); // the next key asks again, and says what is wrong
 }
 
 async function lookAhead(digest) {

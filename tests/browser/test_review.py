@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 
 from playwright.sync_api import Page, expect
 
@@ -51,6 +52,47 @@ def test_a_picture_is_opened_decided_by_keys_and_undone_after_a_reload(
     assert {row["action"] for row in statements(served)} == {"keep"}
     page.keyboard.press("u")
     expect(page.locator("#notice")).to_have_text("Taken back.")
+    assert statements(served) == []
+
+
+def test_two_people_on_one_picture_both_have_their_word(served: Served, visit: Visit) -> None:
+    ana = visit("/review?status=ok&camera=deer-north")
+    expect(ana.locator("#boxes li")).not_to_have_count(0)
+    digest = ana.evaluate("document.querySelector('#stage img').src").split("/")[-2]
+    ben = visit(f"/images/{digest}")
+    expect(ben.locator("#boxes li")).not_to_have_count(0)
+    ana.goto(f"{served.url}/images/{digest}")
+    expect(ana.locator("#boxes li")).not_to_have_count(0)
+    for person, key in ((ana, "j"), (ben, "j")):
+        person.keyboard.press(key)
+    ana.keyboard.press("x")
+    expect(ana.locator("#boxes")).to_contain_text("rejected")
+    ben.keyboard.press("l")
+    ben.locator("#label-input").fill("wolf")
+    ben.keyboard.press("Enter")
+    expect(ben.locator("#place")).not_to_contain_text("unsaved")
+    expect(ben.locator("#notice")).to_contain_text("Somebody else changed this image")
+    ana.keyboard.press("u")
+    expect(ana.locator("#notice")).to_contain_text("Taken back.")
+    said = [row["label"] for row in statements(served) if row["media_sha256"] == digest]
+    assert said == ["wolf"], "the undo of one person leaves the word of the other"
+    ben.keyboard.press("u")
+    expect(ben.locator("#notice")).to_contain_text("Taken back.")
+    assert statements(served) == []
+
+
+def test_decisions_survive_a_server_that_is_killed(served: Served, visit: Visit) -> None:
+    page = visit("/review?status=ok")
+    expect(page.locator("#boxes li")).not_to_have_count(0)
+    served.server.end(signal.SIGKILL)
+    page.keyboard.press("Shift+Enter")
+    expect(page.locator("#place")).to_contain_text("1 unsaved")
+    expect(page.locator("#notice")).to_contain_text("Not saved yet")
+    served.server.start()
+    expect(page.locator("#place")).not_to_contain_text("unsaved", timeout=30_000)
+    assert len({row["media_sha256"] for row in statements(served)}) == 1
+    page.keyboard.press("u")
+    expect(page.locator("#notice")).to_contain_text("Taken back.")
     assert statements(served) == []
 
 
