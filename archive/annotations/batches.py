@@ -40,6 +40,8 @@ from model_store.frozen import Frozen
 BATCH_ID = r"^[0-9a-f]{32}$"
 MAX_IMAGES = 1_000
 """Maximum number of images that an answer lists."""
+MAX_LOADED = 200_000
+"""Maximum size of a selection that loads only the results of its images, and not those of the whole view."""
 _RELATIONS = Relations(*ANNOTATIONS.files, Path(__file__).parent / "batches.sql")
 _COPIED = ("actor", "action", "media_sha256", "inference_key", "rank", *BOX, "label", "reason")
 _STATEMENTS = pa.schema(
@@ -180,7 +182,8 @@ def selected_rows(
     if (action == "relabel") != bool(label):
         raise BadRequest(f"{action} needs {'a' if action == 'relabel' else 'no'} label")
     published = None if view == PRODUCTION else view_named(tables, view)
-    with connect(tables, published, statement=_SELECTED[action]) as sql:
+    images = media["media_sha256"] if len(media) <= MAX_LOADED else None
+    with connect(tables, published, images, statement=_SELECTED[action]) as sql:
         sql.register("chosen", media.select(["media_sha256"]))
         values = {"label": label} if label else {}
         return sql.sql(_SELECTED[action], params=values).to_arrow_table()
