@@ -54,7 +54,7 @@ create or replace temp table assertion_rows as
 -- Images in which a statement replaced one of another person that its author had not seen.
 create or replace temp table changed_images as
     with compared as (
-        select r.batch_id, r.assertion_id, r.media_sha256, r.actor, w.seen, s.actor as other,
+        select r.batch_id, r.assertion_id, r.media_sha256, r.actor, w.seen, r.x1_px is null as of_image, s.actor as other,
             s.asserted_at, s.assertion_id as other_id
         from recorded r semi join (from requested where compares) using (batch_id)
             left join statements w on r.assertion_id = statement_id(w.batch_id, w.number)
@@ -63,8 +63,9 @@ create or replace temp table changed_images as
         where r.withdraws is null),
     newest as (
         select batch_id, media_sha256, actor, seen, arg_max(other, (asserted_at, other_id)) as other,
-            coalesce(bool_or(other_id = batch_id || seen), false) as stands
-        from compared group by batch_id, assertion_id, media_sha256, actor, seen)
+            coalesce(if(of_image, arg_max(other_id, (asserted_at, other_id)) = batch_id || seen,
+                bool_or(other_id = batch_id || seen)), false) as stands
+        from compared group by batch_id, assertion_id, media_sha256, actor, seen, of_image)
     select distinct batch_id, media_sha256, other from newest
     where not stands and other is distinct from actor and (other is not null or seen is not null);
 

@@ -72,6 +72,7 @@ async function work() {
       write(QUEUE, read(QUEUE).slice(1));
       wait = 500;
       if (answer.changed_meanwhile?.length) notice(t("Somebody else changed this image meanwhile; both statements are kept."));
+      if (answer.kept) notice(t("{n} decisions stay, because {names} decided again later.", { n: answer.kept, names: answer.by.join(", ") }));
       listener(entry, answer);
     } catch (error) {
       if (!(error instanceof Refused)) throw error;

@@ -183,7 +183,11 @@ function afterwards(media) {
   drawAside();
 }
 
-const emptied = () => ({ action: "suppress", media_sha256: image.media_sha256 });
+/** Return the statement that the image is empty; `seen` is its newest statement. */
+function emptied() {
+  const newest = image.statements.find((said) => said.stands);
+  return { action: "suppress", media_sha256: image.media_sha256, ...(newest ? { seen: newest.assertion_id } : {}) };
+}
 
 /** Decide the whole burst, or this image, and go on. */
 async function settle(action, alone) {

@@ -240,6 +240,16 @@ def test_what_a_person_had_not_seen_is_reported_and_never_refused(tables: Tables
     assert record(tables, key_of(7), [named(image=B, seen=gone)], "kim").changed_meanwhile == (B,)
 
 
+def test_of_a_whole_image_the_newest_statement_must_be_seen(tables: Tables) -> None:
+    record(tables, key_of(1), [named()], "lee")
+    record(tables, key_of(2), [named(rank=1)], "ana")
+    first, newest = human_assertions(tables)["assertion_id"].to_pylist()
+    for n, (seen, by) in enumerate(((first, ("ana",)), (newest, ()), (None, ("ana",)))):
+        statement = BatchStatement(action="suppress", media_sha256=A, seen=seen)
+        assert record(tables, key_of(10 + n), [statement], "kim").by == by
+        withdraw(tables, key_of(20 + n), key_of(10 + n), "kim")
+
+
 def test_statements_about_pruned_results_are_recorded_with_a_conflict(
     tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
