@@ -127,23 +127,23 @@ def events_of(tables: Tables, run_id: str, most: int) -> list[dict[str, Any]]:
 def rows_of(tables: Tables, runs: Sequence[Mapping[str, Any]]) -> list[RunRow]:
     """Return these runs as they are listed."""
     shown = views_by_key(tables) if runs else {}
-    return [_row_of(tables, run, shown) for run in runs]
+    return [_row_of(run, shown, _pace_of(tables, run)) for run in runs]
 
 
 def state_of(tables: Tables, run: Mapping[str, Any], now: datetime | None = None) -> RunState:
     """Return the state of a run, with its pace at `now`."""
-    row, spec, counts = rows_of(tables, [run])[0], spec_of(run), counts_of(run)
+    pace, counts = _pace_of(tables, run, now), counts_of(run)
+    row = _row_of(run, views_by_key(tables), pace)
     metrics = json.loads(run["metrics"]) if run["metrics"] else None
     done = sum(counts[name] for name in COUNTS[1:]) if counts else 0
     requested = counts["requested"] if counts else 0
-    pace = _pace_of(tables, run, now)
     return RunState(
         run_id=run["run_id"],
         state=run["state_now"],
         kind=row.kind,
         inference_key=run["inference_key"],
         model=row.model,
-        spec=spec,
+        spec=spec_of(run),
         metrics=metrics,
         message=run["message"],
         started_at=row.started_at,
@@ -227,12 +227,11 @@ def _inferred(event: Mapping[str, Any] | None) -> int:
     return sum(event["counts"][name] or 0 for name in INFERRED) if event else 0
 
 
-def _row_of(tables: Tables, run: Mapping[str, Any], shown: Mapping[str, list[str]]) -> RunRow:
+def _row_of(run: Mapping[str, Any], shown: Mapping[str, list[str]], pace: Pace) -> RunRow:
     spec, counts = spec_of(run), counts_of(run) or {}
     scope = spec.get("scope", {})
     shows = kind_of(dict(run)) == "detect" and not scope.get("sample")
     metrics = json.loads(run["metrics"] or "{}")
-    rate = _pace_of(tables, run).per_s if run["state_now"] == "running" else None
     return RunRow(
         run_id=run["run_id"],
         kind=kind_of(dict(run)),
@@ -243,7 +242,7 @@ def _row_of(tables: Tables, run: Mapping[str, Any], shown: Mapping[str, list[str
         started_at=moment(run["started_at"]),
         took_s=round((run["event_at"] - run["started_at"]).total_seconds(), 1),
         published=tuple(shown.get(run["inference_key"], ())) if shows else (),
-        images_per_s=rate or metrics.get("images_per_s"),
+        images_per_s=pace.per_s or metrics.get("images_per_s"),
         started_by=spec.get("started_by"),
     )
 

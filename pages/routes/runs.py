@@ -16,7 +16,7 @@ from batch.publishing.impact.report import ImpactReport, impact_report
 from batch.publishing.impact.result_sets import PREVIOUS, PUBLISHED
 from batch.publishing.publish import next_rollback
 from batch.runs.accounting import failed_images
-from batch.runs.listing import ShownState, page, require_run, rows_of, state_of
+from batch.runs.listing import ShownState, find, page, require_run, rows_of, state_of
 from pages import html
 from pages.context import Context
 from serve.inference.admission import Room
@@ -70,11 +70,14 @@ def router(context: Context) -> APIRouter:
         return unless_same(request, html.page(request, "run_progress.html", **_shown(run_id)))
 
     def _shown(run_id: str) -> dict[str, Any]:
-        run = state_of(tables, require_run(tables, run_id))
+        found = find(tables, run_id)
+        if found is None and context.jobs().job_of(run_id):
+            return {"run_id": run_id, "run": None, "failed": []}  # its job has not begun
+        run = state_of(tables, found or require_run(tables, run_id))
         failed = (
             failed_images(tables, run_id, MAX_FAILED) if run.counts and run.counts["failed"] else []
         )
-        return {"run": run, "failed": failed}
+        return {"run_id": run_id, "run": run, "failed": failed}
 
     return routes
 

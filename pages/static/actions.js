@@ -38,12 +38,13 @@ function inWords(plan) {
 
 async function send(form, button) {
   const [error, output] = [form.querySelector(".field-error"), form.querySelector("output")];
+  const body = values(form, button); // before the buttons are disabled: their values are not sent then
   const buttons = [...form.querySelectorAll("button")].filter((each) => !each.disabled);
   error.hidden = true;
   output.textContent = form.dataset.wait ?? t("One moment …");
   for (const each of buttons) each.disabled = true;
   try {
-    const found = await ended(await json(form.dataset.post, { method: "POST", body: values(form, button) }));
+    const found = await ended(await json(form.dataset.post, { method: "POST", body }));
     if (found.state === "refused") throw new Error(found.detail);
     output.textContent = found.plan ? inWords(found.plan) : (found.detail ?? t("Done."));
     if (found.plan) form.querySelector("[data-needs-estimate]").disabled = false;

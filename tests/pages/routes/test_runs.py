@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,8 +19,10 @@ from batch.runs.spec import RunSpec
 from model_store.names import version_id
 from model_store.store import ModelStore
 from pages.context import Context
+from pages.http_app import build_pages_app
 from tests.cli.ran import START, key, ran
 from tests.fixtures_local import publish_blobs, put_results, result_rows
+from tests.support.jobs import FakeJobs
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -78,6 +81,16 @@ def test_a_running_run_has_an_honest_estimate_and_can_be_cancelled(
     text = client.get("/ui/runs/young").text
     assert "the time that is left is not known yet" in text, "one event has no rate"
     assert 'data-post="//runs/young/cancel"' in text
+
+
+def test_a_run_that_was_just_submitted_is_starting(context: Context) -> None:
+    jobs = FakeJobs()
+    jobs.alive = {"unborn"}
+    app = build_pages_app(replace(context, jobs=lambda: jobs))
+    client = TestClient(app, base_url="http://127.0.0.1:8000", root_path="/ui")
+    assert "The run is starting." in client.get("/ui/runs/unborn").text
+    assert 'data-state="running"' in client.get("/ui/runs/unborn/progress").text
+    assert client.get("/ui/runs/none").status_code == 404
 
 
 def test_progress_is_sent_only_if_it_changed(
