@@ -76,7 +76,7 @@ async function work() {
       listener(entry, answer);
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
-      if (error.status && ![429, 502, 503, 504, 507].includes(error.status)) {
+      if (error.status && ![401, 429, 502, 503, 504, 507].includes(error.status)) {
         stopped = true; // the same request would be refused again: a person must decide
         notice(t("Not saved: {why}", { why: error.message }), 0);
         return listener(entry, null, error);

@@ -39,6 +39,7 @@ export async function json(path, { method = "GET", body, signal } = {}) {
     throw new Refused(0, t("The server does not answer."));
   }
   const found = await answer.json().catch(() => ({}));
+  if (answer.status === 401) found.detail = t("Your session has ended. Sign in again in another tab.");
   if (!answer.ok) throw new Refused(answer.status, found.detail ?? `HTTP ${answer.status}`, Number(answer.headers.get("Retry-After")) || 0);
   return found;
 }
