@@ -27,7 +27,7 @@ from deltalake.exceptions import DeltaError
 
 from archive.annotations.assertions import HUMAN
 from archive.delta.relations import Relations
-from archive.delta.scratch_db import LARGE_MIB
+from archive.delta.scratch_db import MEMORY_MIB
 from archive.delta.snapshot import added_since, commit_time, has_removed_since
 from archive.delta.sql_literal import literal
 from archive.delta.tables import Tables
@@ -56,11 +56,11 @@ _CREATE = """
         source_root varchar, path varchar using compression uncompressed, camera_id varchar,
         width_px integer, height_px integer, status varchar, reviewed boolean, n_boxes integer, top_label varchar,
         top_score float, uncertain_score float, person boolean, event_id varchar using compression uncompressed,
-        boxes struct(label varchar, x1 float, y1 float, x2 float, y2 float)[]);
+        boxes struct(label varchar, x1 float, y1 float, x2 float, y2 float)[] using compression uncompressed);
     insert into built.cells by name from new_cells order by image_id;
     create table built.found as from new_found order by label, image_id
 """
-"""Texts that differ in most rows are not compressed: reading some rows would decode whole dictionaries."""
+"""Values that differ in most rows are not compressed: reading some rows would decode many others."""
 _REPLACE = """
     delete from built.found where image_id in (
         select image_id from built.cells where media_sha256 in (select media_sha256 from changed));
@@ -212,7 +212,7 @@ def _write(
         if old:
             shutil.copyfile(old.file, file)
         with (
-            connect(past, about.view, images, LARGE_MIB, _READ) as sql,
+            connect(past, about.view, images, MEMORY_MIB, _READ) as sql,
             bounded(sql, BUILD_S, name, "try again when the machine has less other work"),
         ):
             sql.execute(f"attach {literal(str(file))} as built")
