@@ -1,11 +1,12 @@
-// The page of a run: its progress and the end of its log, until it has ended. Nothing is requested while the tab is hidden.
+// The page of a run: its progress and the end of its log, until shortly after its end. Nothing is requested while the tab is hidden.
 
 import { json, notice, root } from "./page.js";
 
 const EVERY_MS = 4000;
 const MAX_CHARS = 200000;
+const AFTER_END = 5; // the job writes its report after the run is recorded as ended
 const [part, log] = [document.querySelector("[data-poll]"), document.getElementById("log")];
-let [tag, next, job] = ["", null, ""];
+let [tag, next, job, left] = ["", null, "", AFTER_END];
 
 async function progress() {
   const answer = await fetch(root + part.dataset.poll, { cache: "no-cache" });
@@ -38,7 +39,8 @@ async function look() {
       notice(error.message);
     }
   }
-  if (part.querySelector("[data-state]").dataset.state === "running") setTimeout(look, EVERY_MS);
+  left = part.querySelector("[data-state]").dataset.state === "running" ? AFTER_END : left - 1;
+  if (left > 0) setTimeout(look, EVERY_MS);
 }
 
 look();

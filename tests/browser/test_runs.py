@@ -1,0 +1,68 @@
+"""A run from its estimate to its publication and back, with the buttons of the page."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.sync_api import expect
+
+from tests.browser.conftest import Visit
+
+RUN_MS = 180_000
+
+
+def test_a_run_is_estimated_started_followed_published_and_rolled_back(visit: Visit) -> None:
+    page = visit("/runs")
+    page.get_by_text("Start a run").click()
+    form = page.locator("form[data-estimate]")
+    start = form.get_by_role("button", name="Start the run")
+    expect(start).to_be_disabled()
+    form.get_by_label("Cameras").fill("nowhere")
+    form.get_by_role("button", name="Estimate").click()
+    expect(form.get_by_role("alert")).to_contain_text("unknown camera 'nowhere'")
+    form.get_by_label("Cameras").fill("")
+    form.get_by_label("Model").select_option("motion@1")
+    form.get_by_role("button", name="Estimate").click()
+    expect(form.get_by_role("status")).to_contain_text("are to be detected", timeout=RUN_MS)
+    form.get_by_label("Taken before").fill("2099-01-01")
+    expect(start).to_be_disabled()
+    form.get_by_label("Taken before").fill("")
+    form.get_by_role("button", name="Estimate").click()
+    expect(start).to_be_enabled(timeout=RUN_MS)
+    start.click()
+    page.wait_for_url(re.compile(r"/ui/runs/\d{8}T"))
+    expect(page.locator("#progress")).to_contain_text("finished", timeout=RUN_MS)
+    expect(page.locator("#progress")).to_contain_text("The counts balance")
+    expect(page.locator("#log")).to_contain_text('"event": "report"', timeout=RUN_MS)
+
+    page.get_by_role("link", name="What would change").click()
+    expect(page.get_by_role("heading", name="By camera")).to_be_visible(timeout=RUN_MS)
+    override = page.get_by_label("Publish anyway, because")
+    if override.count():
+        override.fill("a test")
+    page.get_by_role("button", name="Publish").click()
+    expect(page.get_by_role("heading", name="Runs")).to_be_visible(timeout=RUN_MS)
+    newest = page.locator("tbody tr").first
+    expect(newest).to_contain_text("production")
+    expect(newest).to_contain_text("local")
+
+    page.get_by_role("link", name="Roll back").click()
+    expect(page.get_by_text("would undo: number")).to_be_visible(timeout=RUN_MS)
+    page.get_by_role("button", name="Roll back").click()
+    page.wait_for_url(re.compile("/ui/runs$"), timeout=RUN_MS)
+    expect(page.locator("tbody tr").first).not_to_contain_text("production")
+
+
+def test_an_operation_that_is_refused_is_explained_next_to_its_button(visit: Visit) -> None:
+    page = visit("/models/motion")
+    page.locator("form[data-post$='/pin']").get_by_role("button").click()
+    expect(page.get_by_role("heading", name="(pinned)")).to_be_visible(timeout=RUN_MS)
+    expect(page.get_by_role("button", name="promote")).to_be_disabled()
+    page.get_by_role("button", name="unpin").click()
+    expect(page.get_by_role("heading", name="(pinned)")).to_have_count(0, timeout=RUN_MS)
+    form = page.locator("form[data-post$='/shadow']")
+    form.locator("select").evaluate(
+        "select => { select.options[0].disabled = false; select.value = '1'; }"
+    )
+    form.get_by_role("button", name="shadow").click()
+    expect(form.get_by_role("alert")).not_to_be_empty(timeout=RUN_MS)
