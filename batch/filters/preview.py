@@ -8,17 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from archive.delta.tables import Tables
+from archive.views.views import View
 from batch.filters.evaluate import Evaluated, Question, evaluate
 from batch.filters.run import FilterReport, dry_run
 from batch.filters.spec import FilterSpec
 
 MOST = 24
 _BOX = ("x1_px", "y1_px", "x2_px", "y2_px")
+_READ = ["media_sha256", "rank", "action", "label", "reason", *_BOX]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Example:
 
     media_sha256: str
     camera_id: str | None
-    box_px: tuple[float, float, float, float] | None
+    box_px: tuple[float, ...] | None
     label: str | None
     score: float | None
     action: str
@@ -38,44 +38,49 @@ class Example:
 def preview(
     spec: FilterSpec, tables: Tables, most: int = MOST
 ) -> tuple[FilterReport, list[Example]]:
-    """Return the report and the examples with the lowest digests, which are a random choice.
+    """Return the report and examples: first detections that the view shows, else those with the lowest digests.
 
-    Raises as `batch.filters.run.dry_run`.
+    Digests are random, so these are examples of all cameras. Raises as `batch.filters.run.dry_run`.
     """
-    examples: dict[str, Example] = {}
+    kept: dict[str, tuple[bool, Example]] = {}
 
     def judge(parts: Iterable[pa.Table], question: Question, actors: int) -> Iterator[Evaluated]:
         del actors
         for part in parts:
             evaluated = evaluate(part, question)
-            examples.update(_examples(part, evaluated.rows, most))
-            for digest in sorted(examples)[most:]:
-                del examples[digest]
+            for is_below, example in _examples(part, evaluated.rows, spec.view):
+                digest = example.media_sha256
+                if digest not in kept or is_below < kept[digest][0]:
+                    kept[digest] = (is_below, example)
+            for digest in _in_order(kept)[most:]:
+                del kept[digest]
             yield evaluated
 
     report = dry_run(spec, tables, judge)
-    return report, [examples[digest] for digest in sorted(examples)]
+    return report, [kept[digest][1] for digest in _in_order(kept)]
 
 
-def _examples(part: pa.Table, rows: pa.Table, most: int) -> Iterator[tuple[str, Example]]:
-    """Yield one example for each of the images with the lowest digests."""
-    digests = rows["media_sha256"].to_numpy(zero_copy_only=False)
-    _, first = np.unique(digests.astype(str), return_index=True)
-    chosen = rows.take(pa.array(first[:most], pa.int64()))
-    of_images = part.filter(pc.is_in(part["media_sha256"], value_set=chosen["media_sha256"]))  # pyright: ignore[reportAttributeAccessIssue]
-    before = {(row["media_sha256"], row["rank"]): row for row in of_images.to_pylist()}
-    cameras = {row["media_sha256"]: row["camera_id"] for row in before.values()}
-    for row in chosen.to_pylist():
-        digest, box = row["media_sha256"], tuple(row[name] for name in _BOX)
-        detection = before.get((digest, row["rank"]), {"label": None, "score": None})
+def _in_order(kept: dict[str, tuple[bool, Example]]) -> list[str]:
+    return sorted(kept, key=lambda digest: (kept[digest][0], digest))
+
+
+def _examples(part: pa.Table, rows: pa.Table, view: View) -> Iterator[tuple[bool, Example]]:
+    """Yield each row that would be added, and whether its detection is below the score that the view shows."""
+    columns = [part[name].to_pylist() for name in ("media_sha256", "rank", "label", "score")]
+    before = {(digest, rank): found for digest, rank, *found in zip(*columns, strict=True)}
+    cameras = dict(zip(columns[0], part["camera_id"].to_pylist(), strict=True))
+    for row in rows.select(_READ).to_pylist():
+        digest, of_image = row["media_sha256"], row["rank"] is None
+        label, score = (None, None) if of_image else before[digest, row["rank"]]
+        least = view.label_thresholds.get(label or "", view.threshold)
         yield (
-            digest,
+            score is not None and score < least,
             Example(
                 media_sha256=digest,
                 camera_id=cameras[digest],
-                box_px=None if row["rank"] is None else box,
-                label=detection["label"] if row["rank"] is not None else None,
-                score=detection["score"] if row["rank"] is not None else None,
+                box_px=None if of_image else tuple(row[name] for name in _BOX),
+                label=label,
+                score=score,
                 action=row["action"],
                 new_label=row["label"],
                 reason=row["reason"] or "",

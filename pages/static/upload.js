@@ -38,7 +38,7 @@ function show(item, state, words = "") {
     fill(status, `${WORDS[state]}, ${media.is_new ? t("new") : t("known already")}`);
     fill(detections, counted(answer.detections));
     fill(camera, media.camera_id ?? t("no camera"), !media.camera_id);
-    fill(time, media.captured_at_local?.replace("T", " ") ?? t("no time in the file"), !media.captured_at_local);
+    fill(time, media.captured_at_local?.replace("T", " ").slice(0, 19) ?? t("no time in the file"), !media.captured_at_local);
   }
   drawing ??= requestAnimationFrame(summarise);
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -10,6 +12,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from archive.annotations.assertions import append
+from archive.annotations.import_file import read_assertions
 from archive.delta.tables import Tables
 from archive.views.filter_sql import statement
 from archive.views.image_index import ImageFilter, ImageIndex
@@ -53,6 +57,10 @@ def tables(tmp_path: Path) -> Tables:
     found = [box(0, 1, 1, 50.0, "it's", 0.7), box(1, 9, 9, 50.0, "deer", 0.9)]
     put(tables, {1: ("o'neill; --", 0.0, found), 2: ("north", 5.0, [])})
     publish(tables)
+    file = tmp_path / "said.jsonl"
+    row = {"actor": "kim", "asserted_at": datetime.now(UTC).isoformat(), "action": "suppress"}
+    file.write_text(json.dumps(row | {"media_sha256": sha(2)}))
+    append(tables, read_assertions(tables, file).rows)
     return tables
 
 
@@ -68,7 +76,8 @@ def tables(tmp_path: Path) -> Tables:
         ({"path": "%"}, [], []),
         ({"status": "empty"}, [], [2]),
         ({"until": "2026-05-14T12:00:05"}, [0, 1], [1]),
-        ({"reviewed": True}, [], []),
+        ({"reviewed": True}, [], [2]),
+        ({"reviewed": False}, [0, 1], [1]),
         ({"event_id": "x' or true"}, [], []),
     ],
     ids=str,

@@ -60,3 +60,15 @@ def test_an_image_as_a_whole_has_no_box(tables: Tables) -> None:
         (None, None, "group")
     }
     assert len(examples) == 10
+
+
+def test_detections_that_the_view_shows_come_first(tmp_path: Path) -> None:
+    tables = tables_at(tmp_path)
+    faint, clear = box(0, 1, 1, 20.0, "fox", 0.2), box(1, 5, 5, 20.0, "deer", 0.4)
+    put(tables, {1: ("north", 0.0, [faint]), 2: ("north", 9.0, [faint, clear])})
+    publish(tables, threshold=0.5, label_thresholds={"deer": 0.3})
+    _, examples = preview(prepare(tables, "small-size", {}), tables)
+    assert [(one.media_sha256, one.label) for one in examples] == [
+        (sha(2), "deer"),
+        (sha(1), "fox"),
+    ]
