@@ -17,6 +17,7 @@ PAGES = (
     "/runs",
     "/models",
     "/layers",
+    "/filters/rank-rollup",
     "/exports",
     "/session",
 )

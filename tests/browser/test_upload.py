@@ -1,0 +1,92 @@
+"""Upload, filters and exports in a browser."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+from playwright.sync_api import expect
+
+from model_store.errors import ImageError
+from model_store.images.decode import decode
+from tests.browser.conftest import Served, Visit
+
+HOSTILE = "<img src=x onerror=alert(1)>.jpg"
+
+
+def pictures_of(served: Served) -> list[Path]:
+    """Return files that can be decoded, under a name each."""
+    found = {path.name: path for path in sorted(served.archive.rglob("*.JPG"))}
+    return [path for path in found.values() if can_decode(path)]
+
+
+def can_decode(path: Path) -> bool:
+    try:
+        decode(path.read_bytes())
+    except ImageError:
+        return False
+    return True
+
+
+def test_each_file_has_its_result_and_failures_keep_the_words_of_the_server(
+    visit: Visit, served: Served, tmp_path: Path
+) -> None:
+    pictures = pictures_of(served)[:4]
+    damaged = tmp_path / HOSTILE
+    damaged.write_bytes(b"no picture")
+    page = visit("/upload")
+    page.get_by_label("Camera", exact=True).fill("browser-1")
+    page.get_by_label("Files: choose them").set_input_files([*pictures, damaged])
+    page.get_by_role("button", name="Upload").click()
+    summary = page.locator("#summary")
+    expect(summary).to_have_text(
+        "5 of 5 files: 4 completed, 0 processing, 1 failed", timeout=60_000
+    )
+    expect(page.locator("#failures li")).to_have_count(1)
+    expect(page.locator("#failures li")).to_contain_text(f"{HOSTILE}: ")
+    row = page.get_by_role("row").filter(has=page.get_by_role("link", name=pictures[0].name))
+    expect(row).to_contain_text("completed, new")
+    page.get_by_role("button", name="Try the failed").click()
+    expect(summary).to_contain_text("1 failed")
+    page.get_by_label("Files: choose them").set_input_files(pictures[0])
+    page.get_by_role("button", name="Upload").click()
+    expect(page.locator("#files tr").last).to_contain_text("known already", timeout=30_000)
+    page.locator("#files a").first.click()
+    expect(page).to_have_url(re.compile("/ui/images/[0-9a-f]{64}"))
+
+
+def test_a_busy_server_is_asked_again_when_it_says(visit: Visit, served: Served) -> None:
+    page, answers = visit("/upload"), [429, 429]
+
+    def busy(route: object) -> None:
+        if answers:
+            body = '{"detail": "the queue is full"}'
+            route.fulfill(status=answers.pop(), headers={"Retry-After": "1"}, body=body)  # type: ignore[attr-defined]
+        else:
+            route.continue_()  # type: ignore[attr-defined]
+
+    page.route("**/v1/images?*", busy)
+    page.get_by_label("Files: choose them").set_input_files(pictures_of(served)[5])
+    page.get_by_role("button", name="Upload").click()
+    expect(page.locator("#summary")).to_contain_text("1 completed", timeout=60_000)
+    assert answers == []
+
+
+def test_a_filter_is_previewed_run_and_switched_on(visit: Visit) -> None:
+    page = visit("/filters/score-threshold")
+    page.get_by_label("min score").fill("0.9")
+    page.get_by_role("button", name="Preview").click()
+    expect(page.get_by_role("heading", name="What would change")).to_be_visible(timeout=60_000)
+    page.get_by_role("button", name="Run as previewed").click()
+    expect(page.get_by_text("The run has started.")).to_be_visible(timeout=60_000)
+
+
+def test_an_export_is_a_file_of_the_filter(visit: Visit) -> None:
+    page = visit("/exports?status=ok")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="detections as CSV").click()
+    with download.value.path().open(newline="") as file:
+        assert len(list(csv.DictReader(file))) > 0
+    page.reload()
+    expect(page.get_by_role("cell", name=download.value.suggested_filename)).to_be_visible()
