@@ -89,6 +89,7 @@ class Counted(Frozen):
 def router(context: Context) -> APIRouter:
     routes = APIRouter(prefix="/v1/assertions")
     writers: list[StatementWriter] = []
+    selecting = asyncio.Lock()  # of two large selections, one waits: each may take a gigabyte
 
     async def add(batch: Batch) -> Recorded:
         if not writers:  # it needs the running event loop
@@ -103,7 +104,8 @@ def router(context: Context) -> APIRouter:
         actor, chosen = identity_of(request).name, body.selection
         if chosen is None:
             return await add(Batch(body.batch_id, actor, body.statements))
-        counted, rows = await asyncio.to_thread(_selected, context, chosen, body.dry_run)
+        async with selecting:
+            counted, rows = await asyncio.to_thread(_selected, context, chosen, body.dry_run)
         if body.dry_run:
             return counted
         why = _not_confirmed(chosen, counted)

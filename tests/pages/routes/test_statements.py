@@ -10,6 +10,8 @@ from starlette.testclient import TestClient
 import pages.routes.statements
 from archive.annotations.assertions import human_assertions
 from archive.delta.tables import Tables
+from archive.views.image_index import ImageFilter
+from pages.context import Context
 from tests.archive.annotations.two_images import EMPTY, KEY, A, B, key_of, put_images
 from tests.fixtures_local import rows_of
 
@@ -121,6 +123,18 @@ def test_a_selection_is_counted_confirmed_and_recorded_once(
     assert post(client, selection(2, only_b))["added"] == 1
     post(client, {"batch_id": key_of(3), "of": key_of(1)}, "/undo")
     assert stand(tables) == [("b", None)]
+
+
+def test_the_index_follows_a_statement_and_its_undo(client: TestClient, context: Context) -> None:
+    def reviewed() -> int:
+        context.index.refresh()
+        return context.index.count(ImageFilter(reviewed=True))
+
+    assert reviewed() == 0
+    post(client, {"batch_id": key_of(1), "statements": [statement()]})
+    assert reviewed() == 1
+    post(client, {"batch_id": key_of(2), "of": key_of(1)}, "/undo")
+    assert reviewed() == 0
 
 
 def test_a_selection_by_digests_is_counted_like_a_filter(
