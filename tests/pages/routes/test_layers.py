@@ -145,6 +145,8 @@ def test_a_preview_shows_what_the_run_would_change(client: TestClient) -> None:
     ]
     assert "fox 0.50 → hidden" in " ".join(text.split())
     assert "<script>alert" not in text
+    events = post(client, "/ui/filters/events", form_of(client, "events")).text
+    assert f'src="/ui/v1/images/{sha(1)}/thumbnail?w=320"' in events, "of a whole image"
 
 
 @pytest.mark.usefixtures("archive")
