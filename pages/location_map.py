@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-WIDTH, HEIGHT, MARGIN = 720.0, 480.0, 48.0
+WIDTH, HEIGHT, MARGIN, FOOT = 720.0, 480.0, 32.0, 48.0
+"""`FOOT` is the height of the strip with the scale bar, which has no circle."""
 MIN_RADIUS, MAX_RADIUS = 6.0, 26.0
 KM_PER_DEGREE = 111.32
 MIN_SPAN_KM = 1.0
@@ -44,13 +45,13 @@ def scatter(rows: Sequence[Mapping[str, Any]]) -> Scatter | None:
     xs = [((row["longitude"] - west) % 360) * squeeze * KM_PER_DEGREE for row in placed]
     ys = [-latitude * KM_PER_DEGREE for latitude in latitudes]
     spans = (max(xs) - min(xs) or MIN_SPAN_KM, max(ys) - min(ys) or MIN_SPAN_KM)
-    per_km = min((WIDTH - 2 * MARGIN) / spans[0], (HEIGHT - 2 * MARGIN) / spans[1])
+    per_km = min((WIDTH - 2 * MARGIN) / spans[0], (HEIGHT - FOOT - 2 * MARGIN) / spans[1])
     middle = ((max(xs) + min(xs)) / 2, (max(ys) + min(ys)) / 2)
     most = max(1, *(row["images"] for row in placed))
     circles = [
         Circle(
             round(WIDTH / 2 + (x - middle[0]) * per_km, 1),
-            round(HEIGHT / 2 + (y - middle[1]) * per_km, 1),
+            round((HEIGHT - FOOT) / 2 + (y - middle[1]) * per_km, 1),
             round(MIN_RADIUS + (MAX_RADIUS - MIN_RADIUS) * math.sqrt(row["images"] / most), 1),
             row,
         )

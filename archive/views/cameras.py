@@ -20,7 +20,7 @@ _CAMERAS = """
         select *, if(coalesce(len(timestamp_flags), 0) = 0, captured_at_local, null) as taken_at from images)
     select camera_id, count(*) as images, min(taken_at) as first_at, max(taken_at) as last_at,
         count(distinct taken_at::date) as days, count(*) filter (status = 'failed') as failed,
-        count(*) filter (status = 'empty') as empty
+        count(*) filter (status = 'empty') as empty, count(status) as seen
     from dated left join results using (media_sha256) group by camera_id order by camera_id nulls last
 """
 _DEPLOYMENTS = """

@@ -176,7 +176,9 @@ def _of_camera(pictures: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the columns of `CameraViews.cameras` as JSON, and `days_without` between the first and last picture."""
     if pictures is None:
         times: dict[str, Any] = {"first_at": None, "last_at": None}
-        return times | dict.fromkeys(("images", "days", "days_without", "failed", "empty"), 0)
+        return times | dict.fromkeys(
+            ("images", "days", "days_without", "failed", "empty", "seen"), 0
+        )
     first, last = pictures["first_at"], pictures["last_at"]
     span = (last.date() - first.date()).days + 1 if first else 0
     times = {"first_at": first and first.isoformat(), "last_at": last and last.isoformat()}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pages.location_map import HEIGHT, WIDTH, scatter
+from pages.location_map import FOOT, HEIGHT, WIDTH, scatter
 
 
 def place(latitude: float | None, longitude: float | None, images: int = 0) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def test_every_circle_is_inside_and_the_bar_is_short(rows: list[dict[str, Any]])
     assert len(plane.circles) == len(rows)
     for circle in plane.circles:
         assert circle.radius <= circle.x <= WIDTH - circle.radius
-        assert circle.radius <= circle.y <= HEIGHT - circle.radius
+        assert circle.radius <= circle.y <= HEIGHT - FOOT - circle.radius
     assert 0 < plane.bar <= WIDTH / 4 + 0.1
 
 
