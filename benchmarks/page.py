@@ -117,8 +117,6 @@ def measure(tables: Tables, folder: Path, pages: int) -> dict[str, Any]:
     found = {"build_s": build_s, "indexed": state.images, "build_mib": round(peak_mib())}
     found["file_mb"] = round(sum(f.stat().st_size for f in folder.rglob("*.duckdb")) / 1e6)
     found["lists"] = lists(index, pages)
-    page = index.page(ImageFilter(), at=datetime(1990, 1, 1))
-    found["oldest"] = str(page.rows["captured_at_local"][-1].as_py())
     found["offset_ms"], found["offset_same"] = by_offset(index, folder)
     digests = index.select(ImageFilter(status="ok"))["media_sha256"].to_pylist()
     for first in range(10**8, 10**8 + 1_000, UPLOADS):
@@ -149,10 +147,9 @@ def filters(lot: random.Random) -> dict[str, ImageFilter]:
         "rare": ImageFilter(label=label, min_score=0.99, camera=camera),
         "score": ImageFilter(min_score=0.9),
         "week": ImageFilter(since=moment, until=moment + timedelta(days=7)),
-        "reviewed": ImageFilter(reviewed=True),
         "to review": ImageFilter(reviewed=False, label=label, min_score=0.5),
         "path": ImageFilter(path=f"{camera}/2025-0{lot.randrange(1, 10)}/"),
-        "none": ImageFilter(camera="nowhere"),
+        "none": ImageFilter(camera="?"),
     }
 
 
@@ -208,7 +205,7 @@ def by_offset(index: ImageIndex, folder: Path) -> tuple[float, bool]:
 
 
 def stated(shas: list[str]) -> pa.Table:
-    row = {"layer_id": "human", "method": "human", "actor": "kim", "action": "suppress"}
+    row = {"layer_id": "human", "method": "human", "action": "suppress"}
     row |= {"asserted_at": datetime.now(UTC)}
     return pa.Table.from_pylist([row | {"media_sha256": sha} for sha in shas], schema=ASSERTIONS)
 
