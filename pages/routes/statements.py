@@ -26,9 +26,16 @@ from model_store.frozen import Frozen
 from pages.context import Context
 from pages.html import identity_of
 from pages.statements import StatementWriter
+from serve.api.bodies import SmallBodyRoute
 
 MAX_STATEMENTS, MAX_DIGESTS, MAX_UNCONFIRMED = 1_000, 10_000, 10_000
 Digest = Annotated[str, Field(pattern=DIGEST)]
+
+
+class BatchRoute(SmallBodyRoute):
+    """Route with a larger body limit: a selection can list 10,000 digests."""
+
+    max_bytes = 2 * 1024 * 1024
 
 
 class Selection(Frozen):
@@ -87,7 +94,7 @@ class Counted(Frozen):
 
 
 def router(context: Context) -> APIRouter:
-    routes = APIRouter(prefix="/v1/assertions")
+    routes = APIRouter(prefix="/v1/assertions", route_class=BatchRoute)
     writers: list[StatementWriter] = []
     selecting = asyncio.Lock()  # of two large selections, one waits: each may take a gigabyte
 

@@ -153,3 +153,9 @@ def test_a_large_selection_needs_its_number_typed(
     status, detail = refused(client, selection(1, chosen))
     assert (status, "`confirmed_count`" in detail) == (400, True)
     assert post(client, selection(1, chosen | {"confirmed_count": 2}))["added"] == 2
+
+
+def test_a_body_that_is_too_large_is_refused_before_it_is_read(client: TestClient) -> None:
+    answer = client.post(PATH, content=b'{"batch_id": "' + b"0" * 3 * 1024 * 1024)
+    assert answer.status_code == 413
+    assert "over the limit of 2048 KiB" in answer.json()["detail"]
