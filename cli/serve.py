@@ -57,7 +57,7 @@ def serve(
     access = Access.of(settings, args.require_token)
     jobs = jobs_of(settings, here=True)
     runs = build_runs_api(settings, jobs, access, args.cors_origins)
-    pages = build_pages_app(Context.of(settings, lambda: jobs), access)
+    pages = build_pages_app(Context.of(settings, lambda: jobs), access, args.cors_origins)
 
     def ready(served: EmbeddedHost) -> None:
         serving = served.engine.serving()

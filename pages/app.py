@@ -35,7 +35,8 @@ class PagesReplica:
         use_dashboard()
         settings = Settings()
         context = Context.of(settings, lambda: ClusterJobs(settings))
-        return build_pages_app(context, Access.of(settings, self._args.require_token))
+        access = Access.of(settings, self._args.require_token)
+        return build_pages_app(context, access, self._args.cors_origins)
 
 
 def build(args: RunsArgs) -> Application:

@@ -6,6 +6,7 @@ Routes are declared without the prefix /ui, which the host sets as `root_path`.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -42,8 +43,13 @@ MAX_REQUESTS = 200
 """Maximum concurrent requests; a browser requests up to 60 thumbnails at once."""
 
 
-def build_pages_app(context: Context, access: Access | None = None) -> FastAPI:
-    """Return the application. `access` decides who may use it; None: everyone."""
+def build_pages_app(
+    context: Context, access: Access | None = None, cors_origins: Sequence[str] = ()
+) -> FastAPI:
+    """Return the application. `access` decides who may use it (None: everyone).
+
+    `cors_origins` are other names under which browsers may reach it while no token is needed.
+    """
     access = access or Access()
     api = base_api(
         "Resight page", "Images, detections, statements and runs, for people and scripts"
@@ -69,7 +75,7 @@ def build_pages_app(context: Context, access: Access | None = None) -> FastAPI:
         api.include_router(router)
     _answer_pages_with_pages(api)
     describe_scopes(api, "/ui")
-    api.add_middleware(Guard, access=access, prefix="/ui")
+    api.add_middleware(Guard, access=access, origins=cors_origins, prefix="/ui")
     api.add_middleware(MaxRequests, room=Room(MAX_REQUESTS, "requests are being answered"))
     api.add_middleware(PageHeaders)
     return api

@@ -6,6 +6,7 @@ Forms are plain HTML. A form that is wrong is shown again, with each error at it
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -120,7 +121,7 @@ def _apply(context: Context, request: Request, camera: str, form: Values) -> int
             case "delete":
                 remove(tables, "camera", [camera], actor)
             case "revert":
-                if not form.get("change", "").isdecimal():
+                if not re.fullmatch("[0-9]{1,18}", form.get("change", "")):
                     raise BadRequest("name the change to restore")
                 revert(tables, int(form["change"]), actor)
             case "notes":
@@ -218,7 +219,10 @@ def _example(
         return {}
     start = datetime.fromisoformat(deployment["from_local"])
     times = [pictures["first_at"], pictures["last_at"]] if pictures else [start]
-    return {_words(time): _words(time + timedelta(seconds=offset_s)) for time in times}
+    try:
+        return {_words(time): _words(time + timedelta(seconds=offset_s)) for time in times}
+    except OverflowError:  # a damaged time of an image, near the year 9999
+        return {}
 
 
 def _offset(form: Values) -> Values:

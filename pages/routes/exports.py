@@ -89,7 +89,8 @@ def _written(
     context: Context, relation: str, wanted: ImageFilter, name: str, sender: str
 ) -> tuple[IO[bytes], int]:
     """Write an export; return it as an open file without a name, which ends with the response, and its size."""
-    folder, view = Path(tempfile.mkdtemp(prefix="resight-export-")), view_of(context, wanted.view)
+    view = view_of(context, wanted.view)
+    folder = Path(tempfile.mkdtemp(prefix="resight-export-"))
     try:
         export(
             context.tables,

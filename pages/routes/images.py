@@ -92,17 +92,17 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("")
     def images(wanted: Annotated[ImagesQuery, Query()]) -> Images:
-        context.follower.used(wanted.view)
         found = context.index.page(
             filter_of(wanted), wanted.limit, after=wanted.after, before=wanted.before, at=wanted.at
         )
+        context.follower.used(wanted.view)  # after the look-up, which raises for an unknown view
         columns = found.rows.to_pydict()
         return Images(columns=columns, previous=found.previous, next=found.next)
 
     @routes.get("/count")
     def count(wanted: Annotated[ImageFilter, Query()]) -> Count:
-        context.follower.used(wanted.view)
         state = context.index.state(wanted.view)
+        context.follower.used(wanted.view)
         return Count(
             count=context.index.count(wanted), index_version=state.version, behind_s=state.behind_s
         )
@@ -110,6 +110,7 @@ def router(context: Context) -> APIRouter:
     @routes.get("/histogram")
     def histogram(wanted: Annotated[HistogramQuery, Query()]) -> list[Bar]:
         bars = context.index.histogram(filter_of(wanted), wanted.by)
+        context.follower.used(wanted.view)
         return [Bar(value=value, images=images) for value, images in bars]
 
     @routes.get("/uncertain")
@@ -118,8 +119,9 @@ def router(context: Context) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100,
     ) -> list[str]:
         """Return the digests of the images with the score nearest to 0.5, these first."""
+        found = context.index.uncertain(wanted, limit)
         context.follower.used(wanted.view)
-        return context.index.uncertain(wanted, limit)
+        return found
 
     @routes.get("/{media_sha256}/neighbours")
     def neighbours(media_sha256: str, wanted: Annotated[ImageFilter, Query()]) -> Neighbours:

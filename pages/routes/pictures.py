@@ -116,15 +116,23 @@ class Pictures:
         return Response(data, headers=headers, media_type=JPEG)
 
     async def original(self, request: Request, media_sha256: str) -> Response:
-        """Return the file itself. Its type is that of its header, never that of its name."""
-        hidden, headers = await self._hide(request, media_sha256, "original")
+        """Return the file itself, typed by its header; without the scope `review`, a JPEG without metadata."""
+        bare = not _may_review(request)  # EXIF data may contain exact coordinates
+        recipe = "original-bare" if bare else "original"
+        hidden, headers = await self._hide(request, media_sha256, recipe)
+        if bare and not hidden:
+            headers["Cache-Control"] = (
+                CHECK  # another token of this browser may see the file itself
+            )
         if _is_current(request, headers):
             return Response(status_code=304, headers=headers)
         row = await self._row(media_sha256)
 
         def typed(data: bytes) -> tuple[bytes, str]:
             return (
-                (redacted(data, hidden), JPEG) if hidden else (data, read_header(data).media_type)
+                (redacted(data, hidden), JPEG)
+                if hidden or bare
+                else (data, read_header(data).media_type)
             )
 
         async def made() -> tuple[bytes, str]:

@@ -54,6 +54,7 @@ class Selection(Frozen):
     confirmed_count: int | None = None
     action: Action
     label: str | None = Field(default=None, max_length=200)
+    view: str = Field(default=PRODUCTION, description="the view that `digests` were shown in")
 
     @model_validator(mode="after")
     def _consistent(self) -> Selection:
@@ -147,7 +148,7 @@ def router(context: Context) -> APIRouter:
 
 def _selected(context: Context, chosen: Selection, dry_run: bool) -> tuple[Counted, pa.Table]:
     """Return the number of images of a selection, and its statements."""
-    view, version = PRODUCTION, ""
+    view, version = chosen.view, ""
     if chosen.filter is None:
         digests = sorted(set(chosen.digests) - set(chosen.excluded))
         media = pa.table({"media_sha256": pa.array(digests, pa.string())})
@@ -169,8 +170,15 @@ def _not_confirmed(chosen: Selection, counted: Counted) -> ResightError | None:
         return Conflict(
             f"{counted.count} images match now, and {chosen.count} were confirmed: nothing was recorded. Confirm again"
         )
+    if chosen.index_version and _serial(chosen.index_version) != _serial(counted.index_version):
+        return Conflict("other results were published since: nothing was recorded. Look again")
     if counted.count > MAX_UNCONFIRMED and chosen.confirmed_count != counted.count:
         return BadRequest(
             f"the selection has {counted.count} images: repeat this number in `confirmed_count`"
         )
     return None
+
+
+def _serial(index_version: str) -> str:
+    """Return the serial of the publication, the last part of a version of the index."""
+    return index_version.rpartition(".")[2]

@@ -79,7 +79,8 @@ async function work() {
       if (error.status && ![401, 429, 502, 503, 504, 507].includes(error.status)) {
         stopped = true; // the same request would be refused again: a person must decide
         notice(t("Not saved: {why}", { why: error.message }), 0);
-        return listener(entry, null, error);
+        listener(entry, null, error); // it may drop the entry, which goes on with the others
+        continue;
       }
       notice(t("Not saved yet: {why} Trying again …", { why: error.message }), 0);
       await new Promise((done) => setTimeout(done, wait));

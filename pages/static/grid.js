@@ -4,7 +4,7 @@
 import { json, notice, Refused, root, STATUS, t } from "./page.js";
 import { batchId } from "./decisions.js";
 
-const PAGE = 100, WINDOW = 600, TYPED = 10_000;
+const PAGE = 100, WINDOW = 600, TYPED = 10_000, LATE_S = 10;
 const grid = document.getElementById("grid"), end = document.getElementById("end");
 const filter = new URLSearchParams([...new URLSearchParams(location.search)].filter(([name, value]) => value && !["at", "crops", "order", "run"].includes(name)));
 const crops = new URLSearchParams(location.search).has("crops") ? filter.get("label") : null;
@@ -60,7 +60,7 @@ function cellOf(row) {
   picture.className = "picture";
   const image = new Image();
   Object.assign(image, { loading: "lazy", decoding: "async", width: 320, height: 240 });
-  image.alt = [best + more, row.camera_id, time].filter(Boolean).join(", ");
+  image.alt = [best + more, row.reviewed ? t("reviewed") : "", row.camera_id, time].filter(Boolean).join(", ");
   const crop = crops && row.boxes.find((box) => box.label === crops);
   image.src = crop ? cropOf(row, crop) : `${root}/v1/images/${row.media_sha256}/thumbnail?w=320`;
   image.addEventListener("error", () => picture.classList.add("unreadable"));
@@ -73,7 +73,7 @@ function cellOf(row) {
     frame.append(image, outlines(row.boxes));
   } else frame.append(image);
   picture.append(frame);
-  link.append(picture, text("span", "what", best + more), text("span", "when quiet", [row.camera_id, time].filter(Boolean).join(" · ")));
+  link.append(picture, text("span", "what", (row.reviewed ? "✓ " : "") + best + more), text("span", "when quiet", [row.camera_id, time].filter(Boolean).join(" · ")));
   const tick = document.createElement("input");
   Object.assign(tick, { type: "checkbox", tabIndex: -1, checked: isSelected(row.media_sha256) });
   tick.setAttribute("aria-label", t("Select {what}", { what: image.alt }));
@@ -183,7 +183,7 @@ async function bulk(action) {
   if (!confirm(t("{what} in {n} images?", { what: words, n: count.toLocaleString() }))) return;
   const chosen = selection.all
     ? { filter: Object.fromEntries(filter), excluded: [...selection.digests], index_version: counted.index_version }
-    : { digests: [...selection.digests] };
+    : { digests: [...selection.digests], ...(filter.has("view") ? { view: filter.get("view") } : {}) };
   const typed = count > TYPED ? prompt(t("Type the number of images, {n}, to go on:", { n: count })) : null;
   if (count > TYPED && Number(typed) !== count) return;
   const batch_id = batchId(), confirmed = count > TYPED ? { confirmed_count: count } : {};
@@ -196,6 +196,7 @@ async function bulk(action) {
     if (!(error instanceof Refused)) throw error;
     notice(error.message, 0);
   }
+  await drawCount(); // the next selection counts what matches now
 }
 
 document.getElementById("bulk").addEventListener("click", (event) => event.target.dataset.bulk && bulk(event.target.dataset.bulk));
@@ -277,7 +278,8 @@ async function drawDays() {
 
 async function drawCount() {
   counted = await json(`/v1/images/count?${query()}`);
-  document.getElementById("count").textContent = t("{n} images", { n: counted.count.toLocaleString() });
+  const late = counted.behind_s > LATE_S ? t("the list is {n} s behind", { n: Math.round(counted.behind_s) }) : "";
+  document.getElementById("count").textContent = [t("{n} images", { n: counted.count.toLocaleString() }), late].filter(Boolean).join(" — ");
 }
 
 document.getElementById("review").href += `?${query()}`;

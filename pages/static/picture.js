@@ -1,7 +1,7 @@
 // A picture with its boxes: an SVG over the image in the image's own pixels, with zoom, pan and drawing.
 
 const SVG = "http://www.w3.org/2000/svg";
-const MAX_ZOOM = 12, STEP_PX = 0.02, LEAST_FRAC = 0.005;
+const MAX_ZOOM = 12, STEP_PX = 0.02, LEAST_FRAC = 0.005, WAIT_MS = 10_000;
 
 function element(name, values) {
   const node = document.createElementNS(SVG, name);
@@ -12,7 +12,7 @@ function element(name, values) {
 export class Picture {
   /** `chosen(index)` is called when a box is clicked, `drawn(box)` with the corners in pixels of a finished drawing. */
   constructor(stage, chosen, drawn) {
-    Object.assign(this, { stage, chosen, drawn, zoom: 1, x: 0, y: 0, boxesOn: true, drawing: null });
+    Object.assign(this, { stage, chosen, drawn, zoom: 1, x: 0, y: 0, boxesOn: true, drawing: null, second: [] });
     this.frame = document.createElement("div");
     this.frame.className = "frame";
     this.image = new Image();
@@ -34,15 +34,23 @@ export class Picture {
   show({ src, full, width, height, alt }) {
     Object.assign(this, { width, height, full });
     this.image.alt = alt;
-    if (this.image.src !== new URL(src, location).href) this.image.src = src;
+    if (this.shown !== src) {
+      this.shown = this.image.src = src;
+      this.drawing = null;
+      this.stage.classList.remove("drawing");
+    }
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    this.drawing = null;
     this.#fit();
+  }
+
+  /** Return once the picture can be seen, or cannot be loaded, or after WAIT_MS. */
+  visible() {
+    return Promise.race([this.image.decode().catch(() => {}), new Promise((done) => setTimeout(done, WAIT_MS))]);
   }
 
   draw(boxes, selected) {
     const marks = this.boxesOn ? boxes.map((box, index) => this.#mark(box, index, index === selected)) : [];
-    this.svg.replaceChildren(...marks);
+    this.svg.replaceChildren(...this.second.map((box) => this.#corners("other", box)), ...marks);
     if (this.drawing) this.svg.append(this.#corners("drawing", this.drawing));
   }
 

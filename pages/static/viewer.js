@@ -13,9 +13,10 @@ const isUncertain = isReview && filter.get("order") === "uncertain";
 for (const name of ["run", "order", "crops", "at"]) filter.delete(name);
 if (isReview && !filter.has("reviewed")) filter.set("reviewed", "false");
 const picture = new Picture(document.getElementById("stage"), (index) => choose(index), (box) => ask((label) => say([place(box, "add", label)])));
-let image = null, selected = -1, burst = [], labels = [], repeatable = null, queue = [];
+let image = null, selected = -1, burst = [], labels = [], repeatable = null, queue = [], turns = 0, busy = false;
 const details = new Map(), neighbours = new Map();
 
+const view = filter.has("view") ? { view: filter.get("view") } : {};
 const query = (more = {}) => new URLSearchParams({ ...Object.fromEntries(filter), ...more }).toString();
 const pictureOf = (digest) => `${root}/v1/images/${digest}/thumbnail?w=${WIDTH}`;
 
@@ -23,7 +24,7 @@ function remembered(map, digest, path) {
   if (!map.has(digest)) map.set(digest, json(path).catch((error) => (map.delete(digest), Promise.reject(error))));
   return map.get(digest);
 }
-const detailOf = (digest) => remembered(details, digest, `/v1/images/${digest}?${new URLSearchParams(filter.has("view") ? { view: filter.get("view") } : {})}`);
+const detailOf = (digest) => remembered(details, digest, `/v1/images/${digest}?${new URLSearchParams(view)}`);
 const besides = (digest) => (queue.length ? { previous: queue[queue.indexOf(digest) - 1] ?? null, next: queue[queue.indexOf(digest) + 1] ?? null } : listed(digest));
 const listed = (digest) => remembered(neighbours, digest, `/v1/images/${digest}/neighbours?${query()}`);
 
@@ -45,12 +46,15 @@ async function show(digest) {
     document.getElementById("strip").replaceChildren();
     return say_place(isReview ? t("Nothing is left to review.") : t("No image matches."));
   }
-  image = await detailOf(digest);
+  const mine = ++turns, found = await detailOf(digest);
+  if (mine !== turns) return; // another image was asked for meanwhile
+  image = found;
   selected = shownBoxes().length === 1 ? image.boxes.indexOf(shownBoxes()[0]) : -1;
   burst = [];
   const url = isReview ? `${root}/review${location.search}` : `${root}/images/${digest}?${new URLSearchParams(location.search)}`;
   history.replaceState(null, "", url);
   await draw();
+  await picture.visible(); // until then, keys would decide about pixels that nobody has seen
   drawBurst(digest).catch(fail);
   drawLabels(image.camera_id).catch(fail);
   lookAhead(digest).catch(() => {}); // the next key asks again, and says what is wrong
@@ -72,7 +76,8 @@ async function draw() {
   const alt = [shownBoxes().map((box) => box.label).join(", ") || STATUS[image.status], image.camera_id, image.captured_at_local].filter(Boolean).join(", ");
   picture.show({ src: pictureOf(image.media_sha256), full: `${root}/v1/images/${image.media_sha256}/original`, width, height, alt });
   const second = other ? (await json(`/v1/images/${image.media_sha256}?${new URLSearchParams({ run: other })}`)).boxes : [];
-  picture.draw([...image.boxes, ...second.map((box) => ({ ...box, is_other: true }))], selected);
+  picture.second = second.filter((box) => box.is_shown);
+  picture.draw(image.boxes, selected);
   drawAside();
 }
 
@@ -114,7 +119,7 @@ function choose(index) {
 
 async function drawBurst(digest) {
   const strip = document.getElementById("strip");
-  const { columns } = image.event_id ? await json(`/v1/images?${new URLSearchParams({ event_id: image.event_id, limit: 500 })}`) : { columns: { media_sha256: [] } };
+  const { columns } = image.event_id ? await json(`/v1/images?${new URLSearchParams({ ...view, event_id: image.event_id, limit: 500 })}`) : { columns: { media_sha256: [] } };
   if (image?.media_sha256 !== digest) return;
   burst = columns.media_sha256;
   strip.hidden = burst.length < 2;
@@ -165,7 +170,9 @@ const corners = ({ x1_px, y1_px, x2_px, y2_px }) => ({ x1_px, y1_px, x2_px, y2_p
 
 /** Return a statement about a box: of the model by its rank, of a person by its corners. */
 function place(box, action, label) {
-  const named = box.rank === null || box.rank === undefined ? corners(box) : { inference_key: box.inference_key, rank: box.rank };
+  const isDrawn = box.rank === null || box.rank === undefined;
+  const named = isDrawn ? corners(box) : { inference_key: box.inference_key, rank: box.rank };
+  if (isDrawn && action === "relabel") action = "add"; // no box of a model would carry the label
   const seen = box.is_human ? { seen: box.assertion_id } : {};
   return { action, media_sha256: image.media_sha256, ...named, ...(label ? { label } : {}), ...seen };
 }
@@ -194,10 +201,11 @@ async function settle(action, alone) {
   const media = alone || burst.length < 2 ? [image.media_sha256] : burst;
   repeatable = () => settle(action, alone);
   if (media.length > 1) {
-    decide({ selection: { digests: media, count: media.length, action } }, media);
+    decide({ selection: { ...view, digests: media, count: media.length, action } }, media);
     afterwards(media);
   } else {
     const boxes = shownBoxes();
+    if (action === "keep" && !boxes.length && image.status !== "empty" && image.status !== "ok") return notice(t("There is nothing to confirm: 0 marks the image as empty."));
     say(action === "keep" && boxes.length ? boxes.filter((box) => box.rank !== null).map((box) => place(box, "keep", box.label)) : [emptied()]);
     if (action === "keep" && boxes.length && boxes.every((box) => box.rank === null)) notice(t("Nothing to confirm: people drew these boxes."));
   }
@@ -218,14 +226,24 @@ async function relabel(label) {
   repeatable = () => relabel(label);
   const media = [image.media_sha256], isWhole = selected < 0 || shownBoxes().length === 1;
   say(boxes.map((box) => place(box, "relabel", label)));
-  isWhole ? await onward(media) : await refresh();
+  if (isWhole) return onward(media);
+  change(selected, { label, is_shown: true });
 }
 
 async function reject() {
   if (selected < 0) return notice(t("Choose a box first: J and K, or a click."));
   say([place(image.boxes[selected], "suppress")]);
-  await refresh();
+  change(selected, { is_shown: false });
 }
+
+/** Show a decision at once; the answer of the server replaces it. */
+function change(index, values) {
+  const boxes = image.boxes.map((box, i) => (i === index ? { ...box, is_human: true, ...values } : box));
+  image = { ...image, boxes };
+  return draw();
+}
+
+const isSame = (a, b) => (a.rank === null ? b.rank === null && JSON.stringify(corners(a)) === JSON.stringify(corners(b)) : a.rank === b.rank && a.inference_key === b.inference_key);
 
 /** Read the image again once everything queued is saved. */
 async function refresh() {
@@ -234,7 +252,9 @@ async function refresh() {
   details.delete(digest);
   const fresh = await detailOf(digest);
   if (image?.media_sha256 !== digest) return;
+  const chosen = image.boxes[selected];
   image = fresh;
+  selected = chosen ? image.boxes.findIndex((box) => isSame(chosen, box)) : -1;
   await draw();
 }
 
@@ -260,6 +280,16 @@ function fail(error) {
 
 const step = async (name) => image && show((await besides(image.media_sha256))[name] ?? image.media_sha256);
 const run = (work) => (...given) => Promise.resolve(work(...given)).catch(fail);
+/** One decision at a time: a key that is held, or pressed before the next picture is there, does nothing. */
+const decision = (work) => run(async (event) => {
+  if (busy || !image || event?.repeat) return;
+  busy = true;
+  try {
+    await work(event);
+  } finally {
+    busy = false;
+  }
+});
 const needsImage = (work) => run((...given) => image && work(...given));
 const isDrawing = () => picture.drawing !== null;
 const nudge = (dx, dy) => (event) => (picture.nudge(dx, dy, event?.shiftKey), picture.draw(image.boxes, selected));
@@ -267,11 +297,11 @@ const arrow = (dx, dy, otherwise) => needsImage((event) => (isDrawing() ? nudge(
 const turn = (by) => () => choose(image.boxes.length ? (selected + by + image.boxes.length) % image.boxes.length : -1);
 
 const keys = {
-  Enter: needsImage((event) => (isDrawing() ? picture.finishDrawing(true) : settle("keep", event?.shiftKey))),
-  "0": needsImage((event) => settle("suppress", event?.shiftKey)),
-  x: needsImage(reject),
-  l: needsImage(() => ask((label) => relabel(label).catch(fail))),
-  r: needsImage(() => repeatable?.()),
+  Enter: decision((event) => (isDrawing() ? picture.finishDrawing(true) : settle("keep", event?.shiftKey))),
+  "0": decision((event) => settle("suppress", event?.shiftKey)),
+  x: decision(reject),
+  l: decision(() => ask((label) => decision(() => relabel(label))())),
+  r: decision(() => repeatable?.()),
   u: run(() => back(undo())),
   "Ctrl+z": run(() => back(undo())),
   U: run(() => back(redo())),
@@ -292,7 +322,7 @@ const keys = {
   h: needsImage(() => ((picture.boxesOn = !picture.boxesOn), picture.draw(image.boxes, selected))),
   c: needsImage(() => picture.toggleContrast()),
 };
-for (let i = 1; i <= FREQUENT; i++) keys[i] = needsImage(() => labels[i - 1] && relabel(labels[i - 1]));
+for (let i = 1; i <= FREQUENT; i++) keys[i] = decision(() => labels[i - 1] && relabel(labels[i - 1]));
 bind(keys, {
   Enter: t("confirm all boxes of the burst and go on; with Shift only this image"), "0": t("empty, and go on"), "1–9": t("relabel, and go on"), L: t("type a label"),
   X: t("reject the box"), B: t("draw a box; arrows move it, with Shift they size it, Enter keeps it"), R: t("repeat the last decision"), U: t("undo; with Shift redo"),

@@ -30,6 +30,19 @@ def is_foreign(headers: Headers, origins: Collection[str]) -> bool:
     return not _is_of_host(origin, headers) or not _is_fixed(headers.get("host", ""))
 
 
+def is_seen_elsewhere(headers: Headers, origins: Collection[str]) -> bool:
+    """Return whether a page of another site could read or start a request without `Origin`, while no token is needed.
+
+    Its own host name may come to mean this machine (DNS rebinding), and its tags for images may name any address.
+    """
+    host = headers.get("host", "")
+    own = [origin.partition("://")[2] for origin in origins]
+    crosses = headers.get("sec-fetch-site") == "cross-site"
+    return not (_is_fixed(host) or host in own) or (
+        crosses and headers.get("sec-fetch-mode") != "navigate"
+    )
+
+
 def require_same_origin(headers: Headers) -> None:
     """Raise Forbidden unless a page of this site, or the user, sends the request.
 

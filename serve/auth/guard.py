@@ -31,7 +31,13 @@ from model_store.errors import (
     Unauthorized,
 )
 from serve.api.refusal import refusal
-from serve.auth.browsers import SAFE_METHODS, is_foreign, login_redirect, require_same_origin
+from serve.auth.browsers import (
+    SAFE_METHODS,
+    is_foreign,
+    is_seen_elsewhere,
+    login_redirect,
+    require_same_origin,
+)
 from serve.auth.scopes import IDENTITY, LOCAL, OPERATOR, STALE_S, Identity, TokenScope
 from serve.auth.sessions import (
     RENEW_S,
@@ -59,8 +65,7 @@ RULES: tuple[tuple[str, str, TokenScope | None], ...] = (
     ("GET|HEAD", r"/ui/static/.*", None),
     ("GET|HEAD|POST", r"/ui/session", None),
     ("POST", r"/ui/session/(end|look)", None),
-    ("POST", r"/ui/v1/(assertions|flags)(/.*)?", TokenScope.review),
-    ("POST", r"/ui/v1/uploads(/.*)?", TokenScope.upload),
+    ("POST", r"/ui/v1/assertions(/.*)?", TokenScope.review),
     ("GET|HEAD", r".*", TokenScope.detect),  # also metrics and docs: they contain nothing secret
 )
 """Methods, path and scope; the first match applies. Requests without a match change something and require admin.
@@ -334,7 +339,10 @@ class Guard:
             return None
         identity = None if scope is None else await self._access.check(headers, scope)
         await self._access.update()
-        if self._access.open and is_foreign(headers, self._origins):
+        if self._access.open and (
+            is_foreign(headers, self._origins)
+            or (path.startswith("/ui/") and is_seen_elsewhere(headers, self._origins))
+        ):
             raise Forbidden(
                 "requests from pages of other sites are rejected while this API needs no token; add the site to "
                 "cors_origins, or make a token with 'resight tokens add'"

@@ -17,6 +17,7 @@ from starlette.datastructures import Headers
 from starlette.testclient import TestClient
 
 import pages.routes.pictures
+import tests.fixtures_local
 from archive.annotations.assertions import append
 from archive.delta.tables import Tables
 from archive.schemas import ASSERTIONS
@@ -279,6 +280,20 @@ def test_originals_have_the_type_of_their_bytes_and_a_harmless_name(
     assert words == "inline; filename*=UTF-8"
     assert not set(encoded_name) & set("\"; =\r\n'")
     assert unquote(encoded_name) == (shown or name)
+
+
+def test_an_original_has_no_metadata_without_the_scope_review(
+    guarded: TestClient, root: Path, tables: Tables
+) -> None:
+    """EXIF data may contain exact coordinates, which the page rounds for these tokens."""
+    data = tests.fixtures_local.jpeg(root={0x010F: "Reconyx"}, gps={1: "N", 2: (47.0, 22.0, 12.0)})
+    write_files(root, {"south/gps.jpg": data})
+    put(tables, media_row(root, "south/gps.jpg", data))
+    path = f"/ui/v1/images/{hashlib.sha256(data).hexdigest()}/original"
+    bare = guarded.get(path, headers=sent_by("stranger"))
+    assert (bare.status_code, dict(opened(bare.content).getexif())) == (200, {})
+    assert opened(bare.content).size == opened(data).size
+    assert guarded.get(path, headers=sent_by("reviewer")).content == data
 
 
 # people

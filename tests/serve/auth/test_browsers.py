@@ -91,7 +91,9 @@ async def test_a_change_by_cookie_must_come_from_a_page_of_this_site(
         for method in ("GET", "HEAD"):
             origin = {name: headers[name] for name in headers if name != "origin"}
             read = await api.request(method, f"{prefix}/v1/x", headers=cookie | origin)
-            assert read.status_code == 200
+            embedded = headers.get("sec-fetch-site") == "cross-site"
+            shows_pictures = access.open and prefix == "/ui"
+            assert read.status_code == (403 if embedded and shows_pictures else 200)
 
 
 @pytest.mark.parametrize("prefix", ["", "/runs", "/ui"])
@@ -297,3 +299,15 @@ async def test_a_cookie_of_another_home_leads_to_the_login(tmp_path: Path) -> No
     cookie = await cookie_of(other, "secret")
     async with guarded(here, "/ui") as api:
         assert (await api.get("/ui/", headers=cookie | PAGE)).status_code == 303
+
+
+async def test_the_open_page_is_read_under_a_fixed_host_only(file: TokenFile) -> None:
+    """A page of another site could point its own name to this machine, and read pictures without `Origin`."""
+    open_access = Access("", file)
+    for name, status in (("localhost", 200), ("127.0.0.1:8000", 200), ("evil.example", 403)):
+        async with guarded(open_access, "/ui") as api:
+            read = await api.get("/ui/v1/x", headers={"host": name})
+            assert read.status_code == status, name
+            followed = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
+            link = await api.get("/ui/v1/x", headers={"host": name, **followed})
+            assert link.status_code == status, "a link of another site may be followed"

@@ -92,7 +92,6 @@ async def outcome(access: Access, token: str | None, scope: TokenScope = TokenSc
         ("POST", "/ui/v1/assertions", "review"),
         ("POST", "/ui/v1/assertions/undo", "review"),
         ("POST", "/ui/v1/assertionsx", "admin"),
-        ("POST", "/ui/v1/uploads", "upload"),
         ("PUT", "/ui/v1/cameras/north", "admin"),
         ("DELETE", "/ui/v1/deployments/7", "admin"),
         ("POST", "/v1/assertions", "admin"),
