@@ -9,10 +9,12 @@ from typing import Any
 import httpx2
 import pytest
 
+from examples.sample_archive import Summary
 from tests.cluster.hosts import Host, wait_for
 from tests.fixtures_local import rows_of
 
 pytestmark = pytest.mark.cluster
+Archive = tuple[Path, Summary]
 
 
 def get(host: Host, path: str, **query: Any) -> Any:
@@ -27,8 +29,8 @@ def post(host: Host, path: str, body: dict[str, Any]) -> dict[str, Any]:
     return dict(answer.json())
 
 
-def test_a_picture_is_found_shown_decided_and_taken_back(host: Host, cameras: Path) -> None:
-    host.finished(cameras)
+def test_a_picture_is_found_shown_decided_and_taken_back(host: Host, archive: Archive) -> None:
+    host.finished(archive[0])
     page = httpx2.get(f"{host.url}/ui/", timeout=120)
     assert "ssdlite-coco@1" in page.text
     wait_for(lambda: get(host, "/v1/images/count", status="ok")["behind_s"] == 0)
