@@ -1,8 +1,7 @@
 """Record human statements in batches, which can be withdrawn and repeated as a whole.
 
-record(tables, batch_id, statements, actor) -> Recorded; record_all(tables, batches) commits those of many people
-withdraw(tables, batch_id, of_batch, actor): one row for each statement, which removes exactly that one
-repeat(tables, batch_id, of_batch, actor): the statements again
+record_all(tables, [Batch(batch_id, actor, statements), ...]) -> [Recorded, ...], in one commit
+A batch with `of_batch` withdraws each statement of that one, or with `repeats` records them again.
 A client chooses each `batch_id`; a batch that is recorded already adds nothing and returns its first answer. Times are
 those of this process, but always later than every earlier row about the image.
 """
@@ -137,40 +136,6 @@ class Batch:
         return bool(self.of_batch) or len(self.statements) or len(self.selected or ())
 
 
-def record(
-    tables: Tables, batch_id: str, statements: Sequence[BatchStatement], actor: str
-) -> Recorded:
-    """Record statements: all, or none if one is invalid. Raises BadRequest that names it, Conflict, StorageError."""
-    return _single(tables, Batch(batch_id, actor, tuple(statements)))
-
-
-def withdraw(tables: Tables, batch_id: str, of_batch: str, actor: str) -> Recorded:
-    """Withdraw each statement of a batch; what stood before stands again. A withdrawal is undone by its repetition.
-
-    Raises BadRequest for an unknown batch, StorageError.
-    """
-    return _single(tables, Batch(batch_id, actor, of_batch=of_batch))
-
-
-def repeat(tables: Tables, batch_id: str, of_batch: str, actor: str) -> Recorded:
-    """Record the statements of a batch, or those that it withdrew, again. Raises as `withdraw`."""
-    return _single(tables, Batch(batch_id, actor, of_batch=of_batch, repeats=True))
-
-
-def record_selection(
-    tables: Tables,
-    batch_id: str,
-    media: pa.Table,
-    action: Action,
-    label: str | None,
-    actor: str,
-    view: str = PRODUCTION,
-) -> Recorded:
-    """Record the rows of `selected_rows`. Raises BadRequest, Conflict, StorageError."""
-    rows = selected_rows(tables, media, action, label, view)
-    return _single(tables, Batch(batch_id, actor, selected=rows))
-
-
 def selected_rows(
     tables: Tables, media: pa.Table, action: Action, label: str | None, view: str
 ) -> pa.Table:
@@ -230,13 +195,6 @@ def _answer(answer: Recorded | ResightError, error: ResightError | None) -> Reco
     if isinstance(error, BadRequest) and isinstance(answer, Recorded) and answer.added:
         return answer
     return error or answer
-
-
-def _single(tables: Tables, batch: Batch) -> Recorded:
-    (answer,) = record_all(tables, [batch])
-    if isinstance(answer, ResightError):
-        raise answer
-    return answer
 
 
 def _checked(tables: Tables, batches: Sequence[Batch]) -> tuple[pa.Table, dict[str, ResightError]]:

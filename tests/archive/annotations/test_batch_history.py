@@ -11,10 +11,11 @@ import pytest
 
 from archive.annotations.assertions import append
 from archive.annotations.batch_history import BatchSummary, history
-from archive.annotations.batches import Batch, BatchStatement, record_all, withdraw
+from archive.annotations.batches import Batch, BatchStatement, record_all
 from archive.delta.tables import Tables
 from archive.schemas import ASSERTIONS, MEDIA
 from model_store.errors import BadRequest
+from tests.archive.annotations.two_images import withdraw
 
 A, B = "a" * 64, "b" * 64
 

@@ -17,15 +17,12 @@ import archive.annotations.batches
 import archive.retention
 from archive.annotations.assertions import human_assertions
 from archive.annotations.batches import (
+    Action,
     Batch,
     BatchStatement,
     Recorded,
-    record,
     record_all,
-    record_selection,
-    repeat,
     selected_rows,
-    withdraw,
 )
 from archive.delta.tables import Tables
 from archive.views.query import query
@@ -42,6 +39,10 @@ from tests.archive.annotations.two_images import (
     key_of,
     named,
     put_images,
+    record,
+    recorded,
+    repeat,
+    withdraw,
 )
 from tests.fixtures_local import rows_of
 
@@ -273,6 +274,19 @@ def test_statements_about_pruned_results_are_recorded_with_a_conflict(
 
 def digests(*shas: str) -> pa.Table:
     return pa.table({"media_sha256": pa.array(shas, pa.string())})
+
+
+def record_selection(
+    tables: Tables,
+    batch_id: str,
+    media: pa.Table,
+    action: Action,
+    label: str | None,
+    actor: str,
+    view: str = "production",
+) -> Recorded:
+    rows = selected_rows(tables, media, action, label, view)
+    return recorded(tables, Batch(batch_id, actor, selected=rows))
 
 
 def test_a_large_selection_has_the_same_rows(

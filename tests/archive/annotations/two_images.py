@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
 
-from archive.annotations.batches import BatchStatement
+from archive.annotations.batches import (
+    Batch,
+    BatchStatement,
+    Recorded,
+    record_all,
+)
 from archive.delta.tables import Tables
 from archive.schemas import MEDIA
 from archive.views.views import View, Views
+from model_store.errors import ResightError
 from tests.fixtures_local import put_results, result_rows
 
 A, B, EMPTY = "a" * 64, "b" * 64, "e" * 64
@@ -47,3 +54,25 @@ def named(
 ) -> BatchStatement:
     row = {"action": action, "media_sha256": image, "inference_key": KEY, "rank": rank}
     return BatchStatement.model_validate(row | more)
+
+
+def record(
+    tables: Tables, batch_id: str, statements: Iterable[BatchStatement], actor: str
+) -> Recorded:
+    return recorded(tables, Batch(batch_id, actor, tuple(statements)))
+
+
+def withdraw(tables: Tables, batch_id: str, of_batch: str, actor: str) -> Recorded:
+    return recorded(tables, Batch(batch_id, actor, of_batch=of_batch))
+
+
+def repeat(tables: Tables, batch_id: str, of_batch: str, actor: str) -> Recorded:
+    return recorded(tables, Batch(batch_id, actor, of_batch=of_batch, repeats=True))
+
+
+def recorded(tables: Tables, batch: Batch) -> Recorded:
+    """Return the answer to a batch, or raise its error."""
+    (answer,) = record_all(tables, [batch])
+    if isinstance(answer, ResightError):
+        raise answer
+    return answer
