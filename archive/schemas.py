@@ -238,6 +238,7 @@ DEPLOYMENTS = pa.schema(
         ("time_zone", pa.string()),
         ("clock_offset_s", pa.int64()),
         ("clock_stated_by", pa.string()),
+        ("clock_reason", pa.string()),
         ("notes", pa.string()),
         ("actor", pa.string()),
         ("stated_at", UTC),

@@ -23,7 +23,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from archive.catalogue.local_time import LocalTime
 from archive.delta.snapshot import dataset
@@ -31,7 +31,7 @@ from archive.delta.tables import Tables
 from archive.delta.writer import Writer
 from archive.schemas import DEPLOYMENTS, MEDIA
 from model_store.errors import BadRequest, Conflict, ModelNotFound
-from model_store.frozen import Frozen
+from model_store.frozen import Frozen, wrong_fields
 
 TABLE = "deployments"
 MAX_NAME_CHARS = 300
@@ -121,6 +121,9 @@ class Deployment(_Place):
         ge=-MAX_OFFSET_S,
         le=MAX_OFFSET_S,
         description="seconds to add to the camera's time to correct it; null: not checked",
+    )
+    clock_reason: str | None = Field(
+        default=None, max_length=4000, description="reason for that offset"
     )
 
     @model_validator(mode="after")
@@ -240,6 +243,24 @@ def revert(tables: Tables, change: int, actor: str) -> str:
         raise ModelNotFound(f"unknown change {change} of deployments: see their history")
     (fact_id,), _ = record(tables, {"": fact_of(rows[0])}, actor)
     return fact_id
+
+
+def correct_clock(
+    tables: Tables, deployment_id: str, offset_s: int, reason: str, actor: str
+) -> bool:
+    """State the clock offset of a deployment, with a reason; return whether that changed it.
+
+    Raises BadRequest for an offset above MAX_OFFSET_S, ModelNotFound for an unknown deployment, and as `record`.
+    """
+    row = current(tables).get(("deployment", deployment_id))
+    if row is None:
+        raise _unknown("deployment", deployment_id)
+    stated = {"clock_offset_s": offset_s, "clock_reason": reason or None}
+    try:
+        fact = Deployment.model_validate(fact_of(row).model_dump() | stated)
+    except ValidationError as error:
+        raise BadRequest(wrong_fields(error, Deployment)) from error
+    return bool(record(tables, {"": fact}, actor)[1])
 
 
 def fact_of(row: Mapping[str, Any]) -> Fact:

@@ -137,8 +137,8 @@ create or replace view valid_facts as
 create or replace view deployments as
     select d.fact_id as deployment_id, d.camera_id, d.location, coalesce(d.latitude, l.latitude) as latitude,
         coalesce(d.longitude, l.longitude) as longitude, d.from_local::timestamp as from_local,
-        d.until_local::timestamp as until_local, d.time_zone, d.clock_offset_s, d.clock_stated_by, d.notes, d.actor,
-        d.stated_at
+        d.until_local::timestamp as until_local, d.time_zone, d.clock_offset_s, d.clock_stated_by, d.clock_reason,
+        d.notes, d.actor, d.stated_at
     from valid_facts d left join valid_facts l on l.kind = 'location' and l.fact_id = d.location
     where d.kind = 'deployment';
 

@@ -1,4 +1,4 @@
-"""resight deployments add, list, remove: from a spreadsheet to relations."""
+"""resight deployments: from a spreadsheet to relations, and a clock that is corrected."""
 
 from __future__ import annotations
 
@@ -52,3 +52,42 @@ def test_wrong_rows_are_named(resight: Resight, home: Path, tmp_path: Path) -> N
 
 def test_a_file_without_an_author_is_refused(resight: Resight, home: Path, tmp_path: Path) -> None:
     assert resight("deployments", "add", table(tmp_path)).code == 2
+
+
+def test_a_clock_is_corrected_and_the_correction_taken_back(
+    resight: Resight, home: Path, tmp_path: Path
+) -> None:
+    resight("deployments", "add", table(tmp_path), "--by", "ana").ok()
+    (row,) = json.loads(resight("deployments", "list", "--format", "json").ok())
+    words = ("deployments", "clock", row["deployment_id"], "--by", "ben", "--format", "json")
+    times = ("--showed", "2026-05-01T11:00", "--right", "2026-05-01T12:00:05")
+    done = json.loads(resight(*words, *times, "--reason", "summer time").ok())
+    assert (done["clock_offset_s"], done["changed"]) == (3605, 1)
+    assert json.loads(resight(*words, "--offset-s", 3605, "--reason", "summer time").ok()) == (
+        done | {"changed": 0}
+    )
+    changes = json.loads(resight("deployments", "history", "--format", "json").ok())
+    stated = ("change", "clock_offset_s", "clock_reason", "clock_stated_by", "actor")
+    assert [tuple(change[name] for name in stated) for change in changes] == [
+        (1, None, None, None, "ana"),
+        (2, 3605, "summer time", "ben", "ben"),
+    ]
+    assert "restored" in resight("deployments", "revert", "1", "--by", "ana").ok()
+    (again,) = json.loads(resight("deployments", "list", "--format", "json").ok())
+    assert (again["clock_offset_s"], again["clock_reason"]) == (None, None)
+    empty = resight("deployments", "history", "--camera", "x", "--format", "json").ok()
+    assert json.loads(empty) == []
+
+
+def test_an_unclear_correction_is_refused(resight: Resight, home: Path, tmp_path: Path) -> None:
+    resight("deployments", "add", table(tmp_path), "--by", "ana").ok()
+    (row,) = json.loads(resight("deployments", "list", "--format", "json").ok())
+    clock = ("deployments", "clock", row["deployment_id"], "--by", "ben")
+    for wrong in ((), ("--showed", "2026-05-01"), ("--offset-s", 1, "--right", "2026-05-01")):
+        assert "give either --offset-s" in resight(*clock, *wrong).refused(2)
+    assert "invalid time 'noon'" in resight(
+        *clock, "--showed", "noon", "--right", "2026-05-01"
+    ).refused(2)
+    assert "clock_offset_s: " in resight(*clock, "--offset-s", 10**12).refused(2)
+    unknown = ("deployments", "clock", "x", "--offset-s", 1, "--by", "ben")
+    assert "unknown deployment 'x'" in resight(*unknown).refused(6)

@@ -19,13 +19,16 @@ def test_a_script_creates_reads_corrects_deletes_and_restores(client: TestClient
     name = made["id"]
     assert made == {"id": name, "changed": True}
     assert client.post("/ui/v1/deployments", json=NORTH).json() == {"id": name, "changed": False}
-    client.put(f"/ui/v1/deployments/{name}", json=NORTH | {"clock_offset_s": 60})
+    client.put(
+        f"/ui/v1/deployments/{name}", json=NORTH | {"clock_offset_s": 60, "clock_reason": "GPS"}
+    )
     (row,) = client.get("/ui/v1/deployments").json()["deployments"]
     assert row == NORTH | {
         **dict.fromkeys(("latitude", "longitude", "until_local", "time_zone", "notes")),
         "id": name,
         "from_local": "2026-05-01T00:00:00",
         "clock_offset_s": 60,
+        "clock_reason": "GPS",
         "clock_stated_by": "local",
         "actor": "local",
         "images": 0,
