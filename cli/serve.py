@@ -14,6 +14,7 @@ from serve.cluster.ports import MAX_PORT
 with lazy_imports():
     import asyncio
 
+    from archive.delta.arrow_alone import import_arrow_alone
     from archive.delta.tables import Tables
     from batch.api.app import build_runs_api
     from batch.jobs.control import jobs_of
@@ -45,6 +46,7 @@ def serve(
 
     Example: resight serve --port 8000
     """
+    import_arrow_alone()
     settings = Settings()
     Tables(settings.new_tables_url)  # raises if uploads and runs could not use the path
     require_token_beyond_loopback(settings, host)
@@ -56,8 +58,12 @@ def serve(
     )  # as 'resight up' does: a home without it may lack its disk, and so its list of tokens
     access = Access.of(settings, args.require_token)
     jobs = jobs_of(settings, here=True)
-    runs = build_runs_api(settings, jobs, access, args.cors_origins)
-    pages = build_pages_app(Context.of(settings, lambda: jobs), access, args.cors_origins)
+    others = {
+        "/runs": lambda: build_runs_api(settings, jobs, access, args.cors_origins),
+        "/ui": lambda: build_pages_app(
+            Context.of(settings, lambda: jobs), access, args.cors_origins
+        ),
+    }
 
     def ready(served: EmbeddedHost) -> None:
         serving = served.engine.serving()
@@ -66,6 +72,4 @@ def serve(
         for label, why in serving.failures.items():
             note(f"not {label}: {why}")
 
-    asyncio.run(
-        serve_until_signal(settings, args, (host, port), {"/runs": runs, "/ui": pages}, ready)
-    )
+    asyncio.run(serve_until_signal(settings, args, (host, port), others, ready))

@@ -35,10 +35,12 @@ async def serve(
     settings: Settings,
     args: DetectArgs,
     address: tuple[str, int],
-    mounted: Mapping[str, Asgi],
+    mounted: Mapping[str, Callable[[], Asgi]],
     ready: Callable[[EmbeddedHost], None],
 ) -> None:
     """Serve the detectors at /, and `mounted` applications by their prefixes; call `ready` before the first answer.
+
+    The functions of `mounted` make their applications on a thread, after `ready`: detections do not wait for them.
 
     Raises ClusterError if the address is in use, or another host serves this home; StorageUnreachable.
     """
@@ -53,16 +55,18 @@ async def serve(
         host = EmbeddedHost(settings, args)
         try:
             await host.start()
-            gc.freeze()  # as a replica of a cluster does
+            others = _Others(mounted)
             server = _Server(
-                _config(cancelled_with_client(_together(host.application(), mounted)), address)
+                _config(cancelled_with_client(_together(host.application(), others)), address)
             )
             for received in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(received, setattr, server, "should_exit", True)
             ready(host)
             reloading = loop.create_task(reload_when(reload_wanted, host))
+            others.made.add_done_callback(lambda made: _end_if_failed(made, server))
             await server.serve()
             reloading.cancel()
+            await others.made
         finally:
             await host.close()
 
@@ -159,15 +163,36 @@ def cancelled_with_client(app: Asgi) -> Asgi:
     return application
 
 
-def _together(detect: Asgi, mounted: Mapping[str, Asgi]) -> Asgi:
+class _Others:
+    """Applications beside the detectors. `made` has them by prefix, once the thread that makes them has ended."""
+
+    def __init__(self, makers: Mapping[str, Callable[[], Asgi]]) -> None:
+        self.prefixes = tuple(makers)
+        self.made = asyncio.ensure_future(asyncio.to_thread(self._make, dict(makers)))
+
+    @staticmethod
+    def _make(makers: Mapping[str, Callable[[], Asgi]]) -> dict[str, Asgi]:
+        made = {prefix: make() for prefix, make in makers.items()}
+        gc.freeze()  # as a replica of a cluster does
+        return made
+
+
+def _end_if_failed(made: asyncio.Future[dict[str, Asgi]], server: uvicorn.Server) -> None:
+    """End a server that lacks an application; `serve` then raises its error."""
+    if made.cancelled() or made.exception():
+        server.should_exit = True
+
+
+def _together(detect: Asgi, others: _Others) -> Asgi:
     async def application(
         scope: MutableMapping[str, Any], receive: Callable[..., Any], send: Callable[..., Any]
     ) -> None:
         path = scope["path"] if scope["type"] == "http" else ""
-        prefix = next((at for at in mounted if f"{path}/".startswith(f"{at}/")), None)
+        prefix = next((at for at in others.prefixes if f"{path}/".startswith(f"{at}/")), None)
         if prefix is None:
             await detect(scope, receive, send)
         else:
-            await mounted[prefix]({**scope, "root_path": prefix}, receive, send)
+            application = (await asyncio.shield(others.made))[prefix]
+            await application({**scope, "root_path": prefix}, receive, send)
 
     return application

@@ -7,20 +7,25 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
+from starlette.responses import PlainTextResponse
 
 import serve.embedded.server
 from archive.delta.tables import Tables
 from model_store.errors import ClusterError
+from serve.cluster.deploy import detect_args
 from serve.cluster.head import ClusterState, start
 from serve.cluster.ports import Ports, preferred_or_free
 from serve.embedded.home_lock import home_lock, served_at
 from serve.embedded.server import reload_when, sole_host
+from serve.embedded.server import serve as serve_until_signal
 from serve.settings import Settings
 from tests.fixtures_local import ROOT, jpeg, motion_store, rows_of
 
@@ -136,6 +141,52 @@ def test_while_it_serves_no_other_host_starts_and_after_kill_9_one_does(
     assert server.end(signal.SIGKILL) == -signal.SIGKILL
     with home_lock(settings, "mine"):
         assert served_at(settings) == "mine"
+
+
+def test_detections_do_not_wait_for_the_applications_beside_them(settings: Settings) -> None:
+    port, answered, seen = preferred_or_free(0), threading.Event(), list[str]()
+
+    def make() -> Any:
+        assert answered.wait(60)
+        return PlainTextResponse("the page")
+
+    def look() -> None:
+        try:
+            url = f"http://127.0.0.1:{port}"
+            with httpx2.Client(transport=httpx2.HTTPTransport(retries=5), timeout=60) as client:
+                seen.append(client.get(f"{url}/healthz").text)
+                answered.set()
+                seen.append(client.get(f"{url}/ui/").text)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    looking = threading.Thread(target=look)
+    asyncio.run(
+        serve_until_signal(
+            settings,
+            detect_args(settings),
+            ("127.0.0.1", port),
+            {"/ui": make},
+            lambda _: looking.start(),
+        )
+    )
+    looking.join(60)
+    assert seen[1:] == ["the page"]
+
+
+def test_an_application_that_cannot_be_made_ends_the_process_with_its_error(
+    settings: Settings,
+) -> None:
+    def make() -> Any:
+        raise ClusterError("no jobs here")
+
+    address = ("127.0.0.1", preferred_or_free(0))
+    with pytest.raises(ClusterError, match="no jobs here"):
+        asyncio.run(
+            serve_until_signal(
+                settings, detect_args(settings), address, {"/ui": make}, lambda _: None
+            )
+        )
 
 
 def test_beside_a_cluster_it_does_not_start(
