@@ -126,11 +126,11 @@ def _corrected(
     common["reason"] = f"{file.name} {digest[:12]}"
     found = corrections(tables, rows, common)
     assertions = _assertions(tables, file, found.statements, found.wrong, corrected.HELP)
-    new = _not_recorded(tables, assertions)
+    new = not_recorded(tables, assertions)
     return Read(new, found.unchanged, found.repeated + len(assertions) - len(new))
 
 
-def _not_recorded(tables: Tables, rows: pa.Table) -> pa.Table:
+def not_recorded(tables: Tables, rows: pa.Table) -> pa.Table:
     """Return the rows that no earlier import of this file has added."""
     table = tables.existing("assertions")
     if table is None or not len(rows):
@@ -153,12 +153,17 @@ def _assertions(
     usage: str,
 ) -> pa.Table:
     rows = located_rows(tables, statements, errors)
+    refuse(file, errors, usage)
+    return pa.Table.from_pylist(list(rows.values()), schema=ASSERTIONS)
+
+
+def refuse(file: Path, errors: Mapping[int, str], *usage: str) -> None:
+    """Raise BadRequest with the errors of a file by row, if there are any."""
     if errors:
         lines = [f"row {number}: {why}" for number, why in sorted(errors.items())]
         more = [f"and {len(lines) - SHOWN_ERRORS} more"] if len(lines) > SHOWN_ERRORS else []
-        shown = [f"{file}: nothing was added", *lines[:SHOWN_ERRORS], *more, usage]
+        shown = [f"{file}: nothing was added", *lines[:SHOWN_ERRORS], *more, *usage]
         raise BadRequest("\n".join(shown))
-    return pa.Table.from_pylist(list(rows.values()), schema=ASSERTIONS)
 
 
 def located_rows(

@@ -1,0 +1,214 @@
+"""Add the work of people in another tool as statements: all of a file's rows, or none.
+
+works --read_work--> rows of `assertions`, and a report of images that were not found
+A box is an `add`: it names the detection that it covers, or adds an animal. An image without an animal is a `suppress`.
+A label of a whole image applies to its detections in the published view. Reading a file again adds nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from archive.annotations.annotation_file import BOX, read_statements
+from archive.annotations.import_file import Image, located_rows, not_recorded, refuse
+from archive.delta.snapshot import scan
+from archive.delta.tables import Tables
+from archive.schemas import ASSERTIONS, MEDIA
+from archive.views.query import connect
+from archive.views.views import Views
+from model_store.errors import BadRequest
+
+MAX_SHAPE_DIFFERENCE = 0.02
+"""Maximum relative difference of the shape of an image in the file and in the catalogue, because tools round."""
+
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A person's statement about an image in another tool, in row `number` of its file.
+
+    The box is x1, y1, x2, y2 in parts of the image; without it, `label` is that of the whole image. Without a label,
+    the image is empty. `size_px` is the width and height of the image in that tool.
+    """
+
+    number: int
+    path: str
+    label: str | None
+    box: tuple[float, float, float, float] | None = None
+    size_px: tuple[float, float] | None = None
+    actor: str | None = None
+    asserted_at: str | None = None
+
+
+@dataclass
+class WorkRead:
+    """New rows, the number of rows that are recorded already, and the reason for each image that was left out."""
+
+    rows: pa.Table
+    images: int = 0
+    repeated: int = 0
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+def read_work(
+    tables: Tables,
+    file: Path,
+    works: Iterable[Work],
+    root: str | None = None,
+    by: str | None = None,
+    at: str | None = None,
+) -> WorkRead:
+    """Return the statements of a file. `by` and `at` (default: now) apply to works without an author or a time.
+
+    Paths are relative to `root`, an ingested archive. Raises BadRequest with all errors by row, or if no image of the
+    file is in the catalogue.
+    """
+    said = list(works)
+    if not said:
+        raise BadRequest(f"{file}: it has no work of a person; nothing was added")
+    images, left_out = _images(tables, {work.path for work in said}, root)
+    if not images:
+        raise BadRequest(
+            f"{file}: no image of it is in the catalogue, such as {said[0].path}; is it of another archive? "
+            "Ingest its folder, or name its archive with --root; nothing was added"
+        )
+    left_out |= _contradictions(said)
+    usable = [work for work in said if work.path in images and work.path not in left_out]
+    shown = _shown(tables, [images[work.path] for work in usable if work.label and not work.box])
+    rows: list[dict[str, Any]] = []
+    numbers: list[int] = []
+    for work in usable:
+        image = images[work.path]
+        try:
+            found = list(_statements(work, image, shown.get(image.media_sha256, [])))
+        except ValueError as error:
+            left_out[work.path] = str(error)
+            continue
+        rows += found
+        numbers += [work.number] * len(found)
+    common = {"actor": by, "asserted_at": at or datetime.now(UTC).isoformat()}
+    common["reason"] = f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()[:12]}"
+    statements, errors = read_statements(rows, common)
+    located = located_rows(tables, statements, errors)
+    refuse(file, {numbers[n - 1]: why for n, why in errors.items()})
+    table = pa.Table.from_pylist(list(located.values()), schema=ASSERTIONS)
+    new = not_recorded(tables, table)
+    return WorkRead(new, len(images), len(table) - len(new), left_out)
+
+
+def _contradictions(said: Sequence[Work]) -> dict[str, str]:
+    """Return the images that a file calls empty and not empty, or to which it gives several labels without a box."""
+    labels: dict[str, set[str | None]] = {}
+    boxed: set[str] = set()
+    for work in said:
+        if work.box is None:
+            labels.setdefault(work.path, set()).add(work.label)
+        else:
+            boxed.add(work.path)
+    several = {
+        path: ", ".join(f"'{name or 'empty'}'" for name in sorted(of, key=str))
+        for path, of in labels.items()
+        if len(of) > 1
+    }
+    reasons = {
+        path: f"it has several labels without a box: {names}" for path, names in several.items()
+    }
+    empty = {path for path, of in labels.items() if None in of} & boxed
+    return reasons | dict.fromkeys(empty, "the file calls it empty, but has boxes of it")
+
+
+def _statements(work: Work, image: Image, shown: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
+    """Yield the statements of a work. Raises ValueError if the image does not allow them."""
+    name = {
+        "media_sha256": image.media_sha256,
+        "actor": work.actor,
+        "asserted_at": work.asserted_at,
+    }
+    if not work.label:
+        yield {**name, "action": "suppress"}
+    elif work.box is None:
+        if not shown:
+            raise ValueError(
+                f"'{work.label}' has no box, and the view shows no detection: draw one"
+            )
+        for detection in shown:
+            yield {**name, **detection, "action": "relabel", "label": work.label}
+    else:
+        width, height = _size(work, image)
+        values = (v * of for v, of in zip(work.box, (width, height) * 2, strict=True))
+        yield {**name, **dict(zip(BOX, values, strict=True)), "action": "add", "label": work.label}
+
+
+def _size(work: Work, image: Image) -> tuple[int, int]:
+    """Return the displayed size. Raises ValueError if it is unknown, or has another shape than in the file."""
+    if not image.width_px or not image.height_px:
+        raise ValueError("its size is unknown, because its header could not be read")
+    if work.size_px and work.size_px[0] > 0 and work.size_px[1] > 0:
+        shape = work.size_px[0] / work.size_px[1] * image.height_px / image.width_px
+        if abs(shape - 1) > MAX_SHAPE_DIFFERENCE:
+            size = f"{image.width_px} x {image.height_px} px"
+            raise ValueError(
+                f"the file has it as {work.size_px[0]:g} x {work.size_px[1]:g} px, but it is displayed as {size}"
+            )
+    return image.width_px, image.height_px
+
+
+def _images(
+    tables: Tables, paths: set[str], root: str | None
+) -> tuple[dict[str, Image], dict[str, str]]:
+    """Return the image of each path, and the reasons for the others.
+
+    A path is that of the catalogue, or one of the two ends with the other: tools add or leave out folders.
+    """
+    with duckdb.connect() as sql:
+        scan(sql, "media", tables.existing("media"), MEDIA)
+        sql.register("wanted", pa.table({"name": sorted(paths)}))
+        rows = sql.execute(
+            """
+            with present as (
+                select path, media_sha256, width_px, height_px from media
+                where missing_since is null and ($root is null or source_root = $root)),
+            found as (
+                select name, path = name as is_equal, media_sha256, width_px, height_px
+                from wanted join present on parse_filename(path) = parse_filename(name)
+                where path = name or ends_with(path, '/' || name) or ends_with(name, '/' || path))
+            select distinct name, media_sha256, width_px, height_px from found
+            qualify rank() over (partition by name order by is_equal desc) = 1
+            """,
+            {"root": root},
+        ).fetchall()
+    images: dict[str, Image] = {}
+    left_out = dict.fromkeys(sorted(paths), "it is not in the catalogue")
+    for name, *of in rows:
+        several = name in images
+        images[name] = Image(*of)
+        left_out.pop(name, None)
+        if several:
+            left_out[name] = (
+                "several images of the catalogue have this path: name one archive with --root"
+            )
+    return images, left_out
+
+
+def _shown(tables: Tables, images: Sequence[Image]) -> dict[str, list[Row]]:
+    """Return the detections that the published view shows in these images."""
+    view, found = Views(tables.url).current(), dict[str, list[Row]]()
+    if view is None or not images:
+        return found
+    wanted = pa.chunked_array([pa.array(sorted({i.media_sha256 for i in images}), pa.string())])
+    with connect(tables, view, wanted, statement="detections") as sql:
+        columns = ("inference_key", "rank", *BOX)
+        query = f"select media_sha256, {', '.join(columns)} from detections"
+        for sha256, *values in sql.sql(query).fetchall():
+            found.setdefault(sha256, []).append(dict(zip(columns, values, strict=True)))
+    return found

@@ -1,0 +1,155 @@
+"""The work of people in other tools, as statements."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from archive.annotations.assertions import append
+from archive.annotations.foreign_work import Work, WorkRead, read_work
+from archive.delta.tables import Tables
+from archive.views.query import query
+from model_store.errors import BadRequest
+from tests.archive.annotations.two_images import EMPTY, FOX, A, put_images
+
+LYNX = (0.5, 0.5, 0.9, 0.9)
+"""A box without a detection."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("filled")
+    put_images(Tables(str(out)))
+    return out
+
+
+@pytest.fixture
+def filled(folder: Path, tmp_path: Path) -> Tables:
+    return Tables(str(shutil.copytree(folder, tmp_path / "tables")))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "work.json"
+    path.write_text("any")
+    return path
+
+
+def parts(corners: tuple[float, ...]) -> tuple[float, float, float, float]:
+    """Return pixels of an image of 40 x 30 in parts of it."""
+    x1, y1, x2, y2 = corners
+    return x1 / 40, y1 / 30, x2 / 40, y2 / 30
+
+
+def add(tables: Tables, file: Path, *works: Work, **more: Any) -> WorkRead:
+    read = read_work(tables, file, works, **({"by": "kim"} | more))
+    append(tables, read.rows)
+    return read
+
+
+def shown(tables: Tables) -> list[tuple[Any, ...]]:
+    rows = query(tables, "select media_sha256[1], label, said_by from detections order by all")
+    return [tuple(row.values()) for row in rows.to_pylist()]
+
+
+def test_a_box_names_the_detection_that_it_covers_or_adds_an_animal(
+    filled: Tables, file: Path
+) -> None:
+    works = [Work(1, "a", "wolf", parts(FOX)), Work(2, "a", "lynx", LYNX, (400, 300))]
+    read = add(filled, file, *works)
+    assert (len(read.rows), read.images, read.left_out) == (2, 1, {})
+    assert shown(filled) == [
+        *(("a", "boar", None), ("a", "lynx", "human"), ("a", "wolf", "human")),
+        *(("b", "boar", None), ("b", "fox", None)),
+    ]
+
+
+def test_an_empty_image_has_no_detection_and_a_label_of_an_image_applies_to_all_of_them(
+    filled: Tables, file: Path
+) -> None:
+    read = add(filled, file, Work(1, "a", None), Work(2, "b", "wolf"))
+    assert len(read.rows) == 3
+    assert shown(filled) == [("b", "wolf", "human")] * 2
+
+
+def test_reading_a_file_again_adds_nothing(filled: Tables, file: Path) -> None:
+    works = [Work(1, "a", "wolf", parts(FOX)), Work(2, "b", "wolf"), Work(3, "e", None)]
+    assert len(add(filled, file, *works).rows) == 4
+    again = add(filled, file, *works)
+    assert (len(again.rows), again.repeated) == (0, 4)
+    file.write_text("another content")
+    assert len(add(filled, file, *works).rows) == 4
+
+
+@pytest.mark.parametrize("path", ["e", "media/e", "/data/x/e"])
+def test_tools_may_put_folders_before_a_path(filled: Tables, file: Path, path: str) -> None:
+    assert add(filled, file, Work(1, path, None)).rows["media_sha256"].to_pylist() == [EMPTY]
+
+
+@pytest.mark.parametrize(
+    ("works", "left_out"),
+    [
+        ([Work(2, "north/b2", None)], "it is not in the catalogue"),
+        ([Work(2, "e", "fox")], "'fox' has no box, and the view shows no detection: draw one"),
+        (
+            [Work(2, "b", "fox", LYNX, (300, 400))],
+            "as 300 x 400 px, but it is displayed as 40 x 30",
+        ),
+        (
+            [Work(2, "b", "fox"), Work(3, "b", "wolf")],
+            "several labels without a box: 'fox', 'wolf'",
+        ),
+        ([Work(2, "b", "fox", LYNX), Work(3, "b", None)], "calls it empty, but has boxes of it"),
+    ],
+)
+def test_other_images_are_added_and_these_are_left_out_with_the_reason(
+    filled: Tables, file: Path, works: list[Work], left_out: str
+) -> None:
+    read = add(filled, file, Work(1, "a", None), *works)
+    assert read.rows["media_sha256"].to_pylist() == [A]
+    assert list(read.left_out) == [works[0].path]
+    assert left_out in read.left_out[works[0].path]
+
+
+@pytest.mark.parametrize(
+    ("works", "more", "words"),
+    [
+        ([], {}, "it has no work of a person"),
+        (
+            [Work(1, "other/archive.jpg", None)],
+            {},
+            "no image of it is in the catalogue, such as other",
+        ),
+        ([Work(1, "a", None)], {"root": "/y"}, "no image of it is in the catalogue"),
+        (
+            [Work(1, "a", None), Work(7, "b", "x", (0.5, 0.5, 1.5, 1))],
+            {},
+            "row 7: the box lies outside",
+        ),
+        (
+            [Work(1, "a", None), Work(7, "b", "x", (0.5, 0.5, 0.5, 1))],
+            {},
+            "row 7: a box needs x1_px",
+        ),
+        ([Work(7, "a", None)], {"by": None}, "row 7: actor: missing; add the column, or give --by"),
+        ([Work(7, "a", None, asserted_at="noon")], {}, "row 7: asserted_at 'noon'"),
+    ],
+)
+def test_an_invalid_file_adds_nothing(
+    filled: Tables, file: Path, works: list[Work], more: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(BadRequest, match=words):
+        add(filled, file, *works, **more)
+    assert filled.existing("assertions") is None
+
+
+def test_the_author_and_the_time_of_the_file_come_first(filled: Tables, file: Path) -> None:
+    works = [
+        Work(1, "a", None, actor="ana", asserted_at="2026-05-01T00:00:00Z"),
+        Work(2, "b", None),
+    ]
+    rows = add(filled, file, *works, at="2026-06-01T00:00:00Z").rows.to_pylist()
+    assert [(r["actor"], r["asserted_at"].month) for r in rows] == [("ana", 5), ("kim", 6)]
