@@ -17,7 +17,8 @@ from serve.auth.guard import Access
 from serve.log_config import configure_logs
 from serve.settings import Settings
 
-CPUS = 0.1  # logical
+ON_HEAD = {"num_cpus": 0.1, "resources": {"node:__internal_head__": 0.001}}
+"""Options of a replica that uses RESIGHT_HOME, a folder of the head node: Ray gives only that node this resource."""
 MAX_ONGOING = 1000
 """More requests than the application answers concurrently: it rejects the excess at once, Ray would queue it."""
 
@@ -59,7 +60,7 @@ def build(args: RunsArgs) -> Application:
         name="Runs",
         num_replicas=1,
         max_ongoing_requests=MAX_ONGOING,
-        ray_actor_options={"num_cpus": CPUS},
+        ray_actor_options=ON_HEAD,
     )(ray_serve.ingress()(RunsReplica))
     return deployment.bind(args)
 
