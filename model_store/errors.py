@@ -23,6 +23,7 @@ ResightError
 |-- StorageError
 |   |-- StorageFull            a disk is full, or has less free space than is reserved for tables and logs
 |   |-- StorageUnreachable     a folder or bucket cannot be listed, read or written
+|   |-- IndexNotReady          the index of images is being built; until then the page has no lists
 |   |-- StorageUnsafe          a store that overwrites instead of creating, or a file outside its folder
 |   `-- TableConflict          a commit was rejected too often because of other writers
 |-- RunError
@@ -156,6 +157,10 @@ class StorageFull(StorageError):
 
 class StorageUnreachable(StorageError):
     pass
+
+
+class IndexNotReady(StorageError):
+    retry_after_s: float | None = SOON_S
 
 
 class StorageUnsafe(StorageError):

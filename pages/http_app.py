@@ -15,7 +15,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from archive.views.cameras import CameraViews
-from model_store.errors import ResightError
+from model_store.errors import IndexNotReady, ResightError
 from pages.context import Context
 from pages.headers import PageHeaders
 from pages.html import page, static_router
@@ -98,8 +98,8 @@ def _as_page(handler: Any) -> Any:
         problem: Response = await handler(request, error)
         if is_json(request):
             return problem
-        detail = json.loads(bytes(problem.body))["detail"]
-        answer = page(request, "error.html", problem.status_code, detail=detail)
+        detail, waits = json.loads(bytes(problem.body))["detail"], isinstance(error, IndexNotReady)
+        answer = page(request, "error.html", problem.status_code, detail=detail, waits=waits)
         for name in ("retry-after", "allow"):
             if name in problem.headers:
                 answer.headers[name] = problem.headers[name]

@@ -1,30 +1,36 @@
-"""Keep the index of images close to the tables: each use starts a refresh in the background if the last one is old."""
+"""Keep the index of images close to the tables: each use starts a refresh in the background if the last one is old.
+
+A view without a file is built in the background too; requests wait for it a moment, then they get IndexNotReady.
+"""
 
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from time import monotonic
 
 import structlog
 
 from archive.views.image_index import ImageIndex
 from archive.views.views import PRODUCTION
-from model_store.errors import ResightError
+from model_store.errors import IndexNotReady, ResightError
 
-REFRESH_S = 3.0
+REFRESH_S, WAIT_S = 3.0, 3.0
+"""Seconds after which an index is refreshed again, and how long a request waits for the first build."""
 log = structlog.get_logger("resight.page")
 
 
 class IndexFollower:
-    """Refreshes an index, one view at a time; readers get the old rows until it is done."""
+    """Builds and refreshes an index, one view at a time; readers get the old rows until it is done."""
 
     def __init__(self, index: ImageIndex) -> None:
         self._index = index
         self._refreshed_s: dict[str, float] = {}
         self._waiting: set[str] = set()
+        self._builds: dict[str, Future[bool]] = {}
         self._lock = threading.Lock()
         self._worker = ThreadPoolExecutor(1, "index")
+        index.on_missing = self.require
 
     def used(self, view: str = PRODUCTION, changed: bool = False) -> None:
         """Refresh the view soon; with `changed`, also if it was refreshed just now."""
@@ -34,6 +40,27 @@ class IndexFollower:
                 return
             self._waiting.add(view)
         self._worker.submit(self._refresh, view)
+
+    def require(self, view: str) -> None:
+        """Build the first file of a view. Raises IndexNotReady if it takes longer than WAIT_S, and as `refresh`."""
+        with self._lock:
+            build = self._builds.get(view)
+            if build is None or build.done():
+                build = self._builds[view] = self._worker.submit(self._index.refresh, view)
+        try:
+            build.result(WAIT_S)
+        except TimeoutError:
+            done, of_all = self.building(view) or (0, 0)
+            raise IndexNotReady(
+                f"the index of the images is being built: step {done} of {of_all}; try again in a moment"
+            ) from None
+        finally:
+            if build.done():
+                self._builds.pop(view, None)
+
+    def building(self, view: str = PRODUCTION) -> tuple[int, int] | None:
+        """Return the step of the first build that is running, and the number of steps; None if none is running."""
+        return self._index.steps.get(view, (0, 1)) if view in self._builds else None
 
     def _refresh(self, view: str) -> None:
         with self._lock:

@@ -3,7 +3,7 @@
 ImageIndex(tables, HOME/index).page(ImageFilter(camera="north"), 100) -> ImagePage(rows, previous, next)
 The rows equal those of `archive/views/search.py` at the versions that `state` returns, in the same order; that module
 has no file, and takes a second at a million images. Only `refresh` follows the tables: the others read the
-file that is there, and build it if there is none (`archive/views/image_index_file.py`).
+file that is there, and build it if there is none (`archive/views/image_index_file.py`), or call `on_missing` for it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, time
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -147,6 +148,10 @@ class ImageIndex:
 
     def __init__(self, tables: Tables, folder: Path, within_s: float = WITHIN_S) -> None:
         self._tables, self._folder, self._within_s = tables, folder, within_s
+        self.on_missing: Callable[[str], None] | None = None
+        """Called with a view that has no file: it lets `refresh` build one elsewhere, or raises."""
+        self.steps: dict[str, tuple[int, int]] = {}
+        """Step of the newest build of each view, and the number of its steps."""
         self._open: dict[str, OpenIndex] = {}
         self._turns: dict[str, threading.Lock] = defaultdict(threading.Lock)
 
@@ -295,6 +300,9 @@ class ImageIndex:
         opened = self._open.get(view)
         if opened is None:
             opened = open_newest(self._folder_of(view), self._tables, view)
+            if opened is None and self.on_missing:
+                self.on_missing(view)
+                return self._open[view]
             opened = self._open.setdefault(view, opened) if opened else self._update(view)
         return opened
 
@@ -312,9 +320,13 @@ class ImageIndex:
             if damaged and mine and mine.file == damaged.file:
                 mine = None
             if mine is None or follow:
-                mine = updated(self._tables, source_of(self._tables, view), folder, mine)
+                source = source_of(self._tables, view)
+                mine = updated(self._tables, source, folder, mine, partial(self._on_step, view))
             self._open[view] = mine
             return mine
+
+    def _on_step(self, view: str, step: int, of_all: int) -> None:
+        self.steps[view] = step, of_all
 
     def _folder_of(self, view: str) -> Path:
         if not NAME.fullmatch(view):

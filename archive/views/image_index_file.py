@@ -14,7 +14,7 @@ import contextlib
 import fcntl
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -171,8 +171,16 @@ def changed_images(about: About, source: Source) -> pa.ChunkedArray | None:
     return changed if len(changed) <= MOST_CHANGED else None
 
 
-def updated(tables: Tables, source: Source, folder: Path, old: OpenIndex | None) -> OpenIndex:
+def updated(
+    tables: Tables,
+    source: Source,
+    folder: Path,
+    old: OpenIndex | None,
+    on_step: Callable[[int, int], None] = lambda step, of_all: None,
+) -> OpenIndex:
     """Return `old` if it has the rows of `source`, else write a file and open it. Call it only within `locked`.
+
+    `on_step` is called with the number of each step, and how many there are.
 
     Only images that newer commits added rows of are computed again, if the logs of the tables list them all.
     Raises DeadlinePassed, StorageFull, StorageUnreachable.
@@ -183,11 +191,11 @@ def updated(tables: Tables, source: Source, folder: Path, old: OpenIndex | None)
     number = max(time.time_ns() // 10**6, *(int(path.stem) + 1 for path in _files(folder)), 0)
     temporary = folder / "new.tmp"
     try:
-        _write(source, tables, temporary, images, old if images is not None else None)
+        _write(source, tables, temporary, images, old if images is not None else None, on_step)
     except (duckdb.Error, StorageUnreachable):
         if images is None:
             raise
-        _write(source, tables, temporary, None, None)  # the old file may be damaged
+        _write(source, tables, temporary, None, None, on_step)  # the old file may be damaged
     temporary.rename(folder / f"{number:016}.duckdb")
     for path in _files(folder)[:-1]:
         path.unlink(missing_ok=True)
@@ -202,6 +210,7 @@ def _write(
     file: Path,
     images: pa.ChunkedArray | None,
     old: OpenIndex | None,
+    on_step: Callable[[int, int], None],
 ) -> None:
     """Write the rows of all images, or those of `images` to a copy of the `old` file."""
     about, name = source.about, f"the index of view {source.about.view_name}"
@@ -222,8 +231,14 @@ def _write(
                 sql.execute(
                     "set variable first_id = (select coalesce(max(image_id), 0) from built.cells)"
                 )
-            _ROWS.create(sql, "new_cells", "new_found")
-            sql.execute(_CREATE if images is None else _REPLACE)
+            statements = [
+                _ROWS.statements[name]
+                for name in _ROWS.needed_by("new_cells", "new_found")
+                if name in _ROWS.statements
+            ] + (_CREATE if images is None else _REPLACE).split(";\n")
+            for step, statement in enumerate(statements, 1):
+                on_step(step, len(statements))
+                sql.execute(statement)
             ((count,),) = sql.sql("select count(*) from built.cells").fetchall()
             text = about.model_copy(update={"images": count}).model_dump_json()
             sql.execute("create or replace table built.about as select $1 as text", [text])
