@@ -1,5 +1,7 @@
 """The `pages` application of Ray Serve, at /ui. Its own replica, as thumbnails must not take the places of detections.
 
+It runs on the head node: its index, thumbnails and sessions are in RESIGHT_HOME, a folder of that node.
+
 `serve/app.yaml` refers to it as `pages.app:build`; access is controlled as for the detectors (serve/auth/guard.py).
 """
 
@@ -10,12 +12,11 @@ from fastapi import FastAPI
 from ray import serve as ray_serve
 from ray.serve import Application
 
-from batch.app import RunsArgs, use_dashboard
+from batch.app import ON_HEAD, RunsArgs, use_dashboard
 from serve.auth.guard import Access
 from serve.log_config import configure_logs
 from serve.settings import Settings
 
-CPUS = 0.1  # logical
 MAX_ONGOING = 1000
 """More requests than the application answers concurrently: it rejects the excess at once, Ray would queue it."""
 
@@ -29,12 +30,15 @@ class PagesReplica:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         from batch.jobs.cluster_jobs import ClusterJobs
+        from batch.jobs.own_jobs import OwnJobs
         from pages.context import Context
         from pages.http_app import build_pages_app
 
         use_dashboard()
         settings = Settings()
-        context = Context.of(settings, lambda: ClusterJobs(settings))
+        own = OwnJobs(settings, "this machine")
+        context = Context.of(settings, lambda: ClusterJobs(settings), [own])
+        context.follower.used()  # builds the index of a new node before the first request
         access = Access.of(settings, self._args.require_token)
         return build_pages_app(context, access, self._args.cors_origins)
 
@@ -45,6 +49,6 @@ def build(args: RunsArgs) -> Application:
         name="Pages",
         num_replicas=1,
         max_ongoing_requests=MAX_ONGOING,
-        ray_actor_options={"num_cpus": CPUS},
+        ray_actor_options=ON_HEAD,
     )(ray_serve.ingress()(PagesReplica))
     return deployment.bind(args)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import HTMLResponse, Response
+from fastapi.responses import HTMLResponse
 from starlette.concurrency import run_in_threadpool
 
 from archive.views.run_kinds import RunKind
@@ -63,33 +62,16 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("/runs/{run_id}")
     def run(request: Request, run_id: str) -> HTMLResponse:
-        return html.page(request, "run.html", **_shown(run_id))
-
-    @routes.get("/runs/{run_id}/progress")
-    def progress(request: Request, run_id: str) -> Response:
-        return unless_same(request, html.page(request, "run_progress.html", **_shown(run_id)))
-
-    def _shown(run_id: str) -> dict[str, Any]:
         found = find(tables, run_id)
-        if found is None and context.jobs().job_of(run_id):
-            return {"run_id": run_id, "run": None, "failed": []}  # its job has not begun
-        run = state_of(tables, found or require_run(tables, run_id))
-        failed = (
-            failed_images(tables, run_id, MAX_FAILED) if run.counts and run.counts["failed"] else []
-        )
-        return {"run_id": run_id, "run": run, "failed": failed}
+        if found is None and context.from_jobs(lambda jobs: jobs.job_of(run_id)):
+            shown, failed = None, []  # its job has not begun
+        else:
+            shown = state_of(tables, found or require_run(tables, run_id))
+            has_failed = shown.counts and shown.counts["failed"]
+            failed = failed_images(tables, run_id, MAX_FAILED) if has_failed else []
+        return html.page(request, "run.html", run_id=run_id, run=shown, failed=failed)
 
     return routes
-
-
-def unless_same(request: Request, response: Response) -> Response:
-    """Return a response with its digest as ETag; 304 if the browser has that one already."""
-    tag = f'"{hashlib.sha256(bytes(response.body)).hexdigest()[:16]}"'
-    headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
-    if request.headers.get("if-none-match") == tag:
-        return Response(status_code=304, headers=headers)
-    response.headers.update(headers)
-    return response
 
 
 def _compared(report: ImpactReport) -> Mapping[str, Any]:

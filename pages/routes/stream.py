@@ -1,6 +1,7 @@
 """GET /ui/v1/stream: server-sent events about runs, the index and publications, so that pages need not poll.
 
 Each event has the whole state as JSON and a number as its id; a client that comes back gets the newest state at once.
+With `run`, events named `log` have the new lines of its log.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from time import monotonic
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
 from archive.views.publications import connect_runs
@@ -21,6 +22,7 @@ from pages.context import Context
 from serve.auth.guard import Access
 from serve.auth.scopes import TokenScope
 
+LOG_BYTES = 64 * 1024
 LOOK_S, PING_S, MAX_S, MAX_STREAMS = 2.0, 15.0, 600.0, 40
 """Seconds between looks at the tables, between signs of life, and until a client must connect again."""
 _RUNS = """
@@ -59,7 +61,27 @@ class State:
         for run in runs:
             run["metrics"] = json.loads(run["metrics"]) if run["metrics"] else None
         published = {"serial": view.serial, "run_id": view.run_id} if view else None
-        return {"runs": runs, "published": published}
+        return {"runs": runs, "published": published, "index": self._context.follower.building()}
+
+
+class LogTail:
+    """The last lines of the log of a run's newest job, on any host, then its new lines."""
+
+    def __init__(self, context: Context, run_id: str) -> None:
+        self._context, self._run_id = context, run_id
+        self._job, self._next = "", 0
+
+    def read(self) -> dict[str, Any] | None:
+        """Return new lines; `is_first` if they begin the log of another job. None without any."""
+        after = self._next if self._job else None
+        part = self._context.from_jobs(lambda jobs: jobs.log(self._run_id, after, LOG_BYTES))
+        if part is None:
+            return None
+        is_first, self._job, self._next = part.job != self._job, part.job, part.next
+        if is_first and after is not None:
+            self._job = ""
+            return self.read()
+        return {"text": part.text, "is_first": is_first} if part.text or is_first else None
 
 
 def router(context: Context, access: Access) -> APIRouter:
@@ -67,18 +89,25 @@ def router(context: Context, access: Access) -> APIRouter:
     state = State(context)
 
     @routes.get("/v1/stream", response_class=StreamingResponse)
-    async def stream(request: Request) -> StreamingResponse:
+    async def stream(
+        request: Request,
+        run: Annotated[
+            str | None, Query(description="also send new lines of the log of this run")
+        ] = None,
+    ) -> StreamingResponse:
         """Send the state at once and after each change, for ten minutes or until the token is revoked."""
         if state.open >= MAX_STREAMS:
             raise Overloaded(f"{state.open} streams are open", PING_S)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        events = _events(state, request, access)
+        events = _events(state, request, access, LogTail(context, run) if run else None)
         return StreamingResponse(events, headers=headers, media_type="text/event-stream")
 
     return routes
 
 
-async def _events(state: State, request: Request, access: Access) -> AsyncIterator[str]:
+async def _events(
+    state: State, request: Request, access: Access, log: LogTail | None = None
+) -> AsyncIterator[str]:
     began_s = spoke_s = monotonic()
     sent = -1
     state.open += 1
@@ -92,7 +121,10 @@ async def _events(state: State, request: Request, access: Access) -> AsyncIterat
             if state.number != sent:
                 sent, spoke_s = state.number, monotonic()
                 yield f"id: {sent}\ndata: {state.text}\n\n"
-            elif monotonic() - spoke_s > PING_S:
+            if log and (part := await asyncio.to_thread(log.read)):
+                spoke_s = monotonic()
+                yield f"event: log\ndata: {json.dumps(part)}\n\n"
+            if monotonic() - spoke_s > PING_S:
                 spoke_s = monotonic()
                 yield ": ping\n\n"
             await asyncio.sleep(LOOK_S)

@@ -1,46 +1,28 @@
-// The page of a run: its progress and the end of its log, until shortly after its end. Nothing is requested while the tab is hidden.
+// The page of a run: its progress is loaded again when the event stream tells of a change, which also brings its log.
 
-import { json, notice, root } from "./page.js";
+import { notice } from "./page.js";
+import { follow } from "./stream.js";
 
-const EVERY_MS = 4000;
 const MAX_CHARS = 200000;
-const AFTER_END = 5; // the job writes its report after the run is recorded as ended
-const [part, log] = [document.querySelector("[data-poll]"), document.getElementById("log")];
-let [tag, next, job, left] = ["", null, "", AFTER_END];
+const [part, log] = [document.getElementById("progress"), document.getElementById("log")];
+let known = "";
 
-async function progress() {
-  const answer = await fetch(root + part.dataset.poll, { cache: "no-cache" });
-  if (!answer.ok || answer.headers.get("etag") === tag) return;
-  tag = answer.headers.get("etag");
+async function changed({ runs = [], problem }) {
+  const now = JSON.stringify(runs.find((run) => run.run_id === part.dataset.run));
+  if (problem || now === known) return problem && notice(problem);
+  const answer = await fetch(location.href).catch(() => null);
+  if (!answer?.ok) return;
+  known = now;
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   const hadFocus = part.contains(document.activeElement);
-  part.replaceChildren(...page.body.childNodes);
+  part.replaceChildren(...page.getElementById("progress").childNodes);
   if (hadFocus) part.querySelector("button, a")?.focus();
 }
 
-async function lines() {
-  const found = await json(log.dataset.log + (next === null ? "" : `?after=${next}`)).catch((error) => {
-    if (error.status === 404) return null; // no log on this host
-    throw error;
-  });
-  if (!found) return;
+function logged({ text, is_first }) {
   const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
-  if (found.job !== job) log.textContent = "";
-  log.textContent = (log.textContent + found.text).slice(-MAX_CHARS);
-  [next, job] = [found.next, found.job];
+  log.textContent = ((is_first ? "" : log.textContent) + text).slice(-MAX_CHARS);
   if (atEnd) log.scrollTop = log.scrollHeight;
 }
 
-async function look() {
-  if (!document.hidden) {
-    try {
-      await Promise.all([progress(), lines()]);
-    } catch (error) {
-      notice(error.message);
-    }
-  }
-  left = part.querySelector("[data-state]").dataset.state === "running" ? AFTER_END : left - 1;
-  if (left > 0) setTimeout(look, EVERY_MS);
-}
-
-look();
+follow(changed, part.dataset.run, logged);

@@ -1,17 +1,18 @@
-// The newest state of runs and publications, by one stream a tab; closed while the tab is hidden.
+// The newest state of runs, publications and the index, by one stream a tab; closed while the tab is hidden.
 
 import { root } from "./page.js";
 
-/** Call `changed(state)` with each state: {runs, published}. */
-export function follow(changed) {
+/** Call `changed(state)` with each state: {runs, published, index}. Of a run, also call `logged(part)` with parts of its log. */
+export function follow(changed, run, logged) {
   let source = null;
   const update = () => {
     if (document.hidden) {
       source?.close();
       source = null;
     } else if (!source) {
-      source = new EventSource(`${root}/v1/stream`);
+      source = new EventSource(`${root}/v1/stream${run ? `?run=${encodeURIComponent(run)}` : ""}`);
       source.onmessage = (event) => changed(JSON.parse(event.data));
+      source.addEventListener("log", (event) => logged(JSON.parse(event.data)));
     }
   };
   document.addEventListener("visibilitychange", update);

@@ -20,6 +20,7 @@ class FakeJobs:
         self.lines, self.outcome = lines, outcome
         self.submitted: list[tuple[str, str, list[str], bool]] = []
         self.alive: set[str] = set()
+        self.prefix = "job of"
         self.stopped: list[str] = []
 
     def submit(self, module: str, run_id: str, words: Sequence[str], followed: bool) -> str:
@@ -35,17 +36,17 @@ class FakeJobs:
 
     def stop(self, run_id: str) -> str | None:
         self.stopped.append(run_id)
-        return f"job of {run_id}" if run_id in self.alive else None
+        return f"{self.prefix} {run_id}" if run_id in self.alive else None
 
     def job_of(self, run_id: str = "") -> tuple[str, str] | None:
         run = run_id or max(self.alive, default="")
-        return (run, f"job of {run}") if run in self.alive else None
+        return (run, f"{self.prefix} {run}") if run in self.alive else None
 
     def log(self, run_id: str, after: int | None, max_bytes: int) -> LogPart | None:
         if self.job_of(run_id) is None:
             return None
         text = "\n".join(self.lines) + "\n"
-        return read_part(f"job of {run_id}", io.BytesIO(text.encode()), after, max_bytes)
+        return read_part(f"{self.prefix} {run_id}", io.BytesIO(text.encode()), after, max_bytes)
 
     def running(self) -> set[str]:
         return self.alive

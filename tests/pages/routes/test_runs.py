@@ -12,10 +12,12 @@ from starlette.testclient import TestClient
 
 from archive.delta.tables import Tables
 from archive.schemas import MEDIA
+from batch.jobs.control import Jobs
 from batch.publishing.publish import publish
 from batch.runs.accounting import Counts
 from batch.runs.record import RunLog
 from batch.runs.spec import RunSpec
+from model_store.errors import ClusterError
 from model_store.names import version_id
 from model_store.store import ModelStore
 from pages.context import Context
@@ -84,25 +86,19 @@ def test_a_running_run_has_an_honest_estimate_and_can_be_cancelled(
 
 
 def test_a_run_that_was_just_submitted_is_starting(context: Context) -> None:
-    jobs = FakeJobs()
-    jobs.alive = {"unborn"}
-    app = build_pages_app(replace(context, jobs=lambda: jobs))
-    client = TestClient(app, base_url="http://127.0.0.1:8000", root_path="/ui")
-    assert "The run is starting." in client.get("/ui/runs/unborn").text
-    assert 'data-state="running"' in client.get("/ui/runs/unborn/progress").text
-    assert client.get("/ui/runs/none").status_code == 404
+    def unreachable() -> Jobs:
+        raise ClusterError("the dashboard does not answer")
 
-
-def test_progress_is_sent_only_if_it_changed(
-    client: TestClient, tables: Tables, store: ModelStore
-) -> None:
-    ran(tables, store, "young", "1", "running", start=datetime.now(UTC))
-    first = client.get("/ui/runs/young/progress")
-    again = {"if-none-match": first.headers["etag"]}
-    assert client.get("/ui/runs/young/progress", headers=again).status_code == 304
-    ran(tables, store, "young", "1", "running", "sealed", start=datetime.now(UTC))
-    changed = client.get("/ui/runs/young/progress", headers=again)
-    assert (changed.status_code, 'data-state="sealed"' in changed.text) == (200, True)
+    own, other = FakeJobs(), FakeJobs()
+    own.alive, other.alive = {"unborn"}, {"elsewhere"}
+    for jobs, names in ((lambda: own, own.alive | other.alive), (unreachable, other.alive)):
+        app = build_pages_app(replace(context, jobs=jobs, others=[other]))
+        client = TestClient(app, base_url="http://127.0.0.1:8000", root_path="/ui")
+        for name in names:
+            text = client.get(f"/ui/runs/{name}").text
+            assert "The run is starting." in text
+            assert f'data-post="//runs/{name}/cancel"' in text
+        assert client.get("/ui/runs/none").status_code == 404
 
 
 def test_failed_images_are_named_with_links(
