@@ -175,6 +175,9 @@ EXPORTS = pa.schema(
         ("relation", pa.string()),
         ("inference_keys", pa.list_(pa.string())),
         ("view", pa.string()),
+        ("layers", pa.list_(pa.string())),
+        ("thresholds", pa.string()),
+        ("model", pa.string()),
         ("rows", pa.int64()),
         ("file", pa.string()),
     ]

@@ -1,10 +1,9 @@
-"""The commands `ingest, sql, export, compact`: the archive and its tables. Need no cluster."""
+"""The commands `ingest, sql, compact`: the archive and its tables. Need no cluster."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,14 +21,13 @@ with lazy_imports():
     from archive.catalogue.roots import require_foreign
     from archive.delta.compact import compact, tidy
     from archive.delta.tables import Tables
-    from archive.views.exports import export
     from archive.views.publications import unpublished, view_named, view_of_run
     from archive.views.query import query
     from archive.views.views import View
     from model_store.leftovers import remove_leftovers
     from serve.settings import Settings
 
-_OF_VIEW = re.compile(r"\b(results|detections|hidden|events|occurrences)\b", re.IGNORECASE)
+OF_VIEW = re.compile(r"\b(results|detections|hidden|events|occurrences)\b", re.IGNORECASE)
 ViewOption = Annotated[
     str | None,
     typer.Option("--view", help="query the results of this view; default: production"),
@@ -55,7 +53,6 @@ MemoryOption = Annotated[
 def register(app: typer.Typer) -> None:
     app.command("ingest")(ingest_command)
     app.command("sql")(sql)
-    app.command("export")(export_command)
     app.command("compact")(compact_command)
 
 
@@ -162,39 +159,11 @@ def sql(
     Example: resight sql "select label, count(*) from detections group by label" --format csv
     """
     tables = Tables(Settings().mounted_tables_url)
-    chosen = _chosen(tables, view, run)
+    chosen = chosen_view(tables, view, run)
     found = query(tables, statement, chosen, allow_files, memory_mib)
     print_rows(found.to_pylist(), fmt, found.column_names)
-    if chosen is None and _OF_VIEW.search(statement):
-        _note_unpublished(tables)
-
-
-def export_command(
-    relation: Annotated[str, typer.Argument(help=f"relation to export: {', '.join(RELATIONS)}")],
-    out: Annotated[
-        Path, typer.Argument(help="file to write; its name must end in .parquet or .csv")
-    ],
-    view: ViewOption = None,
-    run: RunOption = None,
-    memory_mib: MemoryOption = None,
-    overwrite: Annotated[
-        bool,
-        typer.Option("--overwrite", help="replace the file if it exists, with all edits in it"),
-    ] = False,
-    fmt: FormatOption = Format.table,
-) -> None:
-    """Write a relation to a Parquet or CSV file, and record the export in the table 'exports'.
-
-    Example: resight export detections deer.parquet
-    """
-    if out.exists() and not overwrite:  # a person may have edited it since its export
-        raise BadRequest(f"{out} exists: choose another name, or replace it with --overwrite")
-    tables = Tables(Settings().mounted_tables_url)
-    chosen = _chosen(tables, view, run)
-    rows = export(tables, relation, out, chosen, memory_mib)
-    print_facts({"relation": relation, "rows": rows, "file": str(out)}, fmt)
-    if chosen is None and _OF_VIEW.search(relation):
-        _note_unpublished(tables)
+    if chosen is None and OF_VIEW.search(statement):
+        note_unpublished(tables)
 
 
 def compact_command(
@@ -229,7 +198,7 @@ def compact_command(
     print_rows(rows, fmt)
 
 
-def _chosen(tables: Tables, view: str | None, run: str | None) -> View | None:
+def chosen_view(tables: Tables, view: str | None, run: str | None) -> View | None:
     """Return the requested view; None for the published production view. Raises BadRequest."""
     if view is not None and run is not None:
         raise BadRequest("--view and --run exclude each other")
@@ -238,7 +207,7 @@ def _chosen(tables: Tables, view: str | None, run: str | None) -> View | None:
     return None if view is None else view_named(tables, view)
 
 
-def _note_unpublished(tables: Tables) -> None:
+def note_unpublished(tables: Tables) -> None:
     words = unpublished(tables)
     if words:
         note(words)

@@ -16,6 +16,7 @@ from cli import (
     cluster,
     deployments,
     detect,
+    export,
     filters,
     layers,
     logs,
@@ -53,6 +54,7 @@ app.add_typer(filters.app, name="filters")
 app.add_typer(layers.app, name="layers")
 app.add_typer(deployments.app, name="deployments")
 archive.register(app)
+export.register(app)
 plan.register(app)
 reprocess.register(app)
 classify.register(app)

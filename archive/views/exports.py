@@ -7,7 +7,9 @@ The record protects the inference keys in the file from a prune. If the last ste
 from __future__ import annotations
 
 import contextlib
+import json
 import secrets
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ from archive.schemas import EXPORTS
 from archive.views.query import connect, is_of_storage, out_of_memory
 from archive.views.views import View, Views
 from model_store.errors import BadRequest, Conflict, StorageError, StorageUnreachable
-from model_store.leftovers import remove_leftovers
+from model_store.leftovers import remove, remove_leftovers
 
 _FORMATS = {".parquet": "format parquet, compression zstd", ".csv": "format csv, header"}
 _KEYS = "select distinct inference_key from {} order by all"
@@ -69,26 +71,52 @@ def export(
     if out.suffix.lower() not in _FORMATS:
         raise BadRequest(f"unknown file type {out}: use a name that ends in .parquet or .csv")
     view = view or Views(tables.url).current()
-    remove_leftovers(str(out.parent), ".resight-*.part")
-    part = out.with_name(f".resight-{secrets.token_hex(8)}.part")  # of this export alone
-    try:
+
+    def write(part: Path) -> tuple[int, list[str]]:
         used = f"{relation} {where}"
         with connect(tables, view, memory_mib=memory_mib, statement=used) as sql:
             rows = _copy(sql, relation, where, out, part)
-            keys = _keys(sql, relation, view) if rows else []
+            return rows, _keys(sql, relation, view) if rows else []
+
+    shown = view if relation in OF_VIEW else None
+    return write_recorded(tables, relation, out, write, shown, name)
+
+
+def write_recorded(
+    tables: Tables,
+    relation: str,
+    out: Path,
+    write: Callable[[Path], tuple[int, list[str]]],
+    view: View | None = None,
+    name: str = "",
+) -> int:
+    """Make `out`, a file or a folder, by `write(part)`, and record the export; return its number of rows.
+
+    `write` makes the hidden `part` in the same folder, and returns the number of its rows and the inference keys that
+    they have. `relation`: a relation, or the name of a file format. `view` is recorded with its layers and thresholds.
+    Raises as `export`.
+    """
+    remove_leftovers(str(out.parent), ".resight-*.part")
+    part = out.with_name(f".resight-{secrets.token_hex(8)}.part")  # of this export alone
+    try:
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadRequest(f"cannot write {out}: {error}") from error
+        rows, keys = write(part)
         record = {
             "exported_at": datetime.now(UTC),
             "relation": relation,
             "inference_keys": keys,
-            "view": _describe(view) if view and relation in OF_VIEW else None,
             "rows": rows,
             "file": name or str(out.resolve()),
+            **(_shown_by(view) if view else {}),
         }
         recorded = pa.Table.from_pylist([record], schema=EXPORTS)
         Writer(tables, "exports").append(recorded, _not_recorded)
         try:
             _require_kept(tables, relation, keys, out)
-            part.replace(out)
+            _move(part, out)
         except Exception as error:
             _remove_record(tables, record)
             if isinstance(error, OSError):
@@ -96,8 +124,29 @@ def export(
             raise
         return rows
     finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
+        remove(part)
+
+
+def is_recorded(tables: Tables, out: Path) -> bool:
+    """Return whether a recorded export made this file or folder."""
+    table = tables.existing("exports")
+    same = ds.field("file") == str(out.resolve())
+    return table is not None and bool(dataset(table, EXPORTS).count_rows(filter=same))
+
+
+def _move(part: Path, out: Path) -> None:
+    """Rename `part` to `out`, in place of an earlier one. A folder is moved aside first, and back if that fails."""
+    if not out.is_dir():
+        part.replace(out)
+        return
+    aside = out.with_name(f".resight-{secrets.token_hex(8)}.part")
+    out.rename(aside)
+    try:
+        part.rename(out)
+    except OSError:
+        aside.rename(out)
+        raise
+    remove(aside)
 
 
 def _require_kept(tables: Tables, relation: str, keys: list[str], out: Path) -> None:
@@ -128,7 +177,6 @@ def _copy(sql: duckdb.DuckDBPyConnection, relation: str, where: str, out: Path, 
         rows = f"(select * from {rows} where {where})"
     copy = f"copy {rows} to {literal(str(part))} ({_FORMATS[out.suffix.lower()]})"
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
         written = sql.execute(copy).fetchall()
     except OSError as error:
         raise BadRequest(f"cannot write {out}: {error}") from error
@@ -153,7 +201,19 @@ def _keys(sql: duckdb.DuckDBPyConnection, relation: str, view: View | None) -> l
     return [row[0] for row in sql.execute(_KEYS.format(table)).fetchall()]
 
 
-def _describe(view: View) -> str:
+def _shown_by(view: View) -> dict[str, Any]:
+    """Return the columns of `exports` for a view."""
+    thresholds = {"default": view.threshold, "per_label": view.label_thresholds}
+    return {
+        "view": view_words(view),
+        "layers": list(view.layers),
+        "thresholds": json.dumps(thresholds, ensure_ascii=False),
+        "model": f"{view.model_name}@{view.model_version}",
+    }
+
+
+def view_words(view: View) -> str:
+    """Return `production 3` for a publication, `run ID` for the results of a run."""
     return f"{view.name} {view.serial}" if view.serial else f"run {view.run_id}"
 
 

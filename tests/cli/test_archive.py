@@ -182,7 +182,7 @@ def test_export_writes_files_that_others_open(
 @pytest.mark.parametrize(
     ("view", "name", "message"),
     [
-        ("", "x.csv", "unknown relation"),
+        ("", "x.csv", "unknown relation or format"),
         ("deer", "x.csv", "use one of media, images, results, detections, runs"),
         ("media", "x.xlsx", "ends in .parquet or .csv"),
     ],

@@ -307,6 +307,8 @@ def test_what_is_exported_is_recorded(
     assert export(filled, relation, Path("out.parquet"), view) == rows
     (record,) = rows_of(filled, "exports")
     assert asked <= record.pop("exported_at") <= datetime.now(UTC)
+    shown_by = ([], "m@1", '{"default": 0.0, "per_label": {}}') if words else (None,) * 3
+    assert tuple(record.pop(name) for name in ("layers", "model", "thresholds")) == shown_by
     assert record == {
         "relation": relation,
         "inference_keys": keys,

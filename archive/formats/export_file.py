@@ -1,0 +1,132 @@
+"""Export the images of a view to a file or folder of another tool, and record the export.
+
+export_file(tables, FORMATS["megadetector"], out, view) -> number of images
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from archive.annotations.classes import classifiers, read_classes
+from archive.delta.tables import Tables
+from archive.formats.file_formats import FileFormat
+from archive.formats.records import USED, Facts, ImageRecord, image_records
+from archive.views.exports import is_recorded, view_words, write_recorded
+from archive.views.publications import connect_runs, last_sealed
+from archive.views.query import connect, is_of_storage, out_of_memory
+from archive.views.views import View, Views
+from model_store.errors import BadRequest, StorageUnreachable
+
+MEMORY_MIB = 512
+_LABELS = """
+    with flat as (select unnest(detections) as d from seen)
+    select d.label from flat group by d.label order by min(d.class_id), d.label
+"""
+_SEALED = "select event_at from runs where run_id = $run_id and state = 'sealed'"
+
+
+def export_file(
+    tables: Tables,
+    fmt: FileFormat,
+    out: Path,
+    view: View | None = None,
+    *,
+    files: pa.Table | None = None,
+    floor: float = 0.0,
+    labels: Sequence[str] = (),
+    options: Mapping[str, str] | None = None,
+    memory_mib: int | None = None,
+    name: str = "",
+) -> int:
+    """Write the present files of a view (default: production) to `out` atomically; return their number.
+
+    `files` (source_root, path) narrows them, and `floor` their detections. `labels` are the detector's, in its order;
+    default: those of its results. The record has `name`, by default the path.
+    Raises BadRequest, also for a folder that no export made, Conflict, StorageUnreachable, TableConflict.
+    """
+    view = view or Views(tables.url).current()
+    if view is None:
+        raise BadRequest(
+            "nothing is published: publish a run with 'resight runs publish', or use --run RUN"
+        )
+    chosen = fmt.options(options or {})
+    _require_name(tables, fmt, out)
+    facts = _facts_of(tables, view, tuple(labels))
+    classifier = next(iter(classifiers(tables, view.inference_key)), None)
+    if classifier:
+        model = f"{classifier.model_name}@{classifier.model_version}"
+        lineages = dict(zip(*read_classes(tables.url, classifier.labels_digest), strict=True))
+        facts = replace(
+            facts, classifier=model, descriptions={k: v for k, v in lineages.items() if v}
+        )
+
+    def write(part: Path) -> tuple[int, list[str]]:
+        count = 0
+
+        def counted(images: Iterator[ImageRecord]) -> Iterator[ImageRecord]:
+            nonlocal count
+            for image in images:
+                count += 1
+                yield image
+
+        with connect(tables, view, memory_mib=memory_mib or MEMORY_MIB, statement=USED) as sql:
+            key = classifier.classifier_key if classifier else ""
+            known = facts if facts.labels else replace(facts, labels=_labels(sql))
+            try:
+                fmt.write(counted(image_records(sql, files, floor, key)), known, part, chosen)
+            except duckdb.OutOfMemoryException as error:
+                raise out_of_memory(error) from error
+            except duckdb.Error as error:
+                if is_of_storage(error):
+                    raise StorageUnreachable(
+                        f"cannot read {tables.url} for {out}: {error}"
+                    ) from error
+                raise
+            except OSError as error:
+                raise BadRequest(f"cannot write {out}: {error}") from error
+        return count, [view.inference_key]
+
+    return write_recorded(tables, fmt.name, out, write, view, name)
+
+
+def _require_name(tables: Tables, fmt: FileFormat, out: Path) -> None:
+    """Raise BadRequest for a name that does not fit, or a folder that is not an earlier export."""
+    if fmt.suffix and out.suffix.lower() != fmt.suffix:
+        raise BadRequest(
+            f"invalid name {out}: {fmt.name} is a file, use a name that ends in {fmt.suffix}"
+        )
+    if not out.exists():
+        return
+    if out.is_dir() != fmt.is_folder:
+        kind = "folder" if fmt.is_folder else "file"
+        raise BadRequest(f"cannot replace {out}: {fmt.name} is a {kind}, choose another name")
+    if fmt.is_folder and any(out.iterdir()) and not is_recorded(tables, out):
+        raise BadRequest(f"cannot replace {out}: no export made this folder, choose another name")
+
+
+def _facts_of(tables: Tables, view: View, labels: tuple[str, ...]) -> Facts:
+    run_id = view.run_id or last_sealed(tables, view.inference_key)
+    with connect_runs(tables) as sql:
+        sealed = sql.execute(_SEALED, {"run_id": run_id}).fetchone()
+    return Facts(
+        view=view_words(view),
+        run_id=run_id,
+        model=f"{view.model_name}@{view.model_version}",
+        weights_sha256=view.weights_sha256,
+        sealed_at=sealed[0] if sealed else None,
+        labels=labels,
+        inference_key=view.inference_key,
+        layers=view.layers,
+        threshold=view.threshold,
+        label_thresholds=view.label_thresholds,
+    )
+
+
+def _labels(sql: duckdb.DuckDBPyConnection) -> tuple[str, ...]:
+    """Return the labels of the results of the view, in the order of their classes."""
+    return tuple(row[0] for row in sql.execute(_LABELS).fetchall())

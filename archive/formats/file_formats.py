@@ -1,0 +1,76 @@
+"""List the file formats of other tools; the module of a format is imported when it is used.
+
+FORMATS["megadetector"].write(records, facts, part, options)
+A format is a line of FORMATS and a module with `write(images, facts, out, options)`. `images` yields each ImageRecord
+once, `out` is the file or the folder to make, and the class of `options` (Frozen) is that of the parameter.
+"""
+
+from __future__ import annotations
+
+import importlib
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from model_store.errors import BadRequest
+from model_store.frozen import Frozen, wrong_fields
+
+if TYPE_CHECKING:
+    from archive.formats.records import Facts, ImageRecord
+
+
+@dataclass(frozen=True)
+class FileFormat:
+    """A format that views are exported to. `suffix` is that of its file, "" for a folder; `place`: module:function."""
+
+    name: str
+    suffix: str
+    description: str
+    place: str
+
+    @property
+    def is_folder(self) -> bool:
+        return not self.suffix
+
+    def options(self, given: Mapping[str, str]) -> Frozen:
+        """Return the options of the format from their texts. Raises BadRequest for an unknown or invalid one."""
+        kind: type[Frozen] = typing.get_type_hints(self._function())["options"]
+        unknown = sorted(given.keys() - kind.model_fields.keys())
+        if unknown:
+            names = ", ".join(kind.model_fields) or "none"
+            raise BadRequest(f"unknown option '{unknown[0]}' of {self.name}; its options: {names}")
+        try:
+            return kind.model_validate(dict(given))
+        except ValidationError as error:
+            raise BadRequest(f"invalid option of {self.name}: {wrong_fields(error)}") from error
+
+    def write(
+        self, images: Iterable[ImageRecord], facts: Facts, out: Path, options: Frozen
+    ) -> None:
+        """Write the images to `out`. Raises BadRequest if the format requires a fact that is missing."""
+        self._function()(images, facts, out, options)
+
+    def _function(self) -> typing.Any:
+        module, function = self.place.split(":")
+        return getattr(importlib.import_module(f"archive.formats.{module}"), function)
+
+
+_LISTED = (
+    FileFormat(
+        name="megadetector",
+        suffix=".json",
+        description="MegaDetector batch results 1.6, for Timelapse and AddaxAI",
+        place="megadetector:write",
+    ),
+    FileFormat(
+        name="megadetector-folders",
+        suffix="",
+        description="the same, with a file for each top folder",
+        place="megadetector:write_folders",
+    ),
+)
+FORMATS = {each.name: each for each in _LISTED}

@@ -1,0 +1,207 @@
+"""Stream the images of a view with their shown detections, for the writers of files of other tools.
+
+image_records(sql, tables) -> one ImageRecord per present file, by root and path, in constant memory
+The relations of `archive/views/query.py` are ordered once, in two tables of its scratch database, and read in windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+import duckdb
+import pyarrow as pa
+
+from archive.delta.scratch_db import windows
+
+Status = Literal["ok", "empty", "failed", "missing"]
+WINDOW = 10_000
+"""Files that are in memory at a time."""
+USED = """
+    media images results detections image_groups image_deployments deployments classifications seen
+"""
+"""Relations that `image_records` and `facts_of` read, for `query.connect`."""
+_FILES = """
+    create table export_files as
+    with described as (
+        from (select media_sha256, deployment_id from image_deployments) full join
+            (select media_sha256, event_id from image_groups) using (media_sha256))
+    select row_number() over (order by source_root, path) - 1 as n, m.source_root, m.path, m.media_sha256,
+        m.media_type, m.size_bytes, coalesce(r.width_px, m.width_px) as width_px,
+        coalesce(r.height_px, m.height_px) as height_px, m.captured_at_local,
+        coalesce(m.timestamp_flags, []) as timestamp_flags, m.camera_id, d.event_id, d.deployment_id,
+        coalesce(r.status, 'missing') as status, r.error_code, r.error_detail as detail
+    from media m left join results r using (media_sha256) left join described d using (media_sha256)
+    where m.missing_since is null {chosen} order by n
+"""
+_CHOSEN = "and (m.source_root, m.path) in (select (source_root, path) from chosen_files)"
+_BOXES = """
+    create table export_boxes as
+    with classes as (
+        select media_sha256, rank, label, score from classifications
+        where inference_key = getvariable('inference_key') and classifier_key = $classifier and status = 'ok')
+    select f.n, d.label, d.score, d.x1_px, d.y1_px, d.x2_px, d.y2_px, d.rank,
+        coalesce(d.said_by = 'human', false) as is_human, d.said_by, d.model_label,
+        c.label as class_label, c.score as class_score
+    from detections d join (select n, media_sha256 from export_files) f using (media_sha256)
+        left join classes c on c.media_sha256 = d.media_sha256 and c.rank = d.rank
+    where is_human or d.score >= $floor::float
+    order by f.n, d.rank nulls last, d.x1_px, d.y1_px
+"""
+_DEPLOYMENTS = """
+    select deployment_id, camera_id, location, latitude, longitude, from_local, until_local, time_zone,
+        clock_offset_s, notes from deployments
+"""
+
+
+@dataclass(slots=True)
+class BoxRecord:
+    """One shown detection: corners in pixels of the displayed image, the origin at the top left.
+
+    `label` and `score` are those after layers and people; `model_label` is the detector's own, None for a box that a
+    person added, which has neither rank nor score. `classification` is the best class of the classifier, with its
+    score.
+    """
+
+    label: str
+    score: float | None
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+    rank: int | None = None
+    is_human: bool = False
+    said_by: str | None = None
+    model_label: str | None = None
+    classification: tuple[str, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentFact:
+    """The deployment of an image's camera at its time; times are those of the camera's clock."""
+
+    deployment_id: str
+    camera_id: str
+    location: str | None
+    latitude: float | None
+    longitude: float | None
+    from_local: datetime
+    until_local: datetime | None
+    time_zone: str | None
+    clock_offset_s: int | None
+    notes: str | None
+
+
+@dataclass(slots=True)
+class ImageRecord:
+    """One present file. `status` is that of relation `results`, or `missing` without a result in the view."""
+
+    source_root: str
+    path: str
+    media_sha256: str
+    width_px: int | None
+    height_px: int | None
+    captured_at_local: datetime | None
+    camera_id: str | None
+    event_id: str | None
+    status: Status
+    error_code: str | None = None
+    detections: tuple[BoxRecord, ...] = ()
+    deployment: DeploymentFact | None = None
+    timestamp_flags: tuple[str, ...] = ()
+    detail: str | None = None
+    media_type: str | None = None
+    size_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Lineage of an export. `labels` are the detector's, in its order; `sealed_at` is the end of its run (UTC).
+
+    `descriptions`: the lineages of the classes of the classifier, such as `mammalia;carnivora;…`.
+    """
+
+    view: str
+    run_id: str | None
+    model: str
+    weights_sha256: str
+    sealed_at: datetime | None
+    labels: tuple[str, ...]
+    inference_key: str = ""
+    layers: tuple[str, ...] = ()
+    threshold: float = 0.0
+    label_thresholds: Mapping[str, float] = field(default_factory=dict[str, float])
+    classifier: str | None = None
+    descriptions: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def described(self) -> dict[str, Any]:
+        """Return the lineage as a JSON object, without labels."""
+        facts = asdict(self)
+        del facts["labels"], facts["descriptions"]
+        moment = self.sealed_at and self.sealed_at.isoformat(timespec="seconds")
+        return facts | {"layers": list(self.layers), "sealed_at": moment}
+
+
+def image_records(
+    sql: duckdb.DuckDBPyConnection,
+    files: pa.Table | None = None,
+    floor: float = 0.0,
+    classifier: str = "",
+) -> Iterator[ImageRecord]:
+    """Yield the present files of a connection with the relations `USED` (archive/views/query.py), by root and path.
+
+    `files` (source_root, path) narrows them. A detection of a model needs a score of `floor` or more. `classifier`:
+    key of the classifier with the classes of the boxes.
+    """
+    sql.execute("drop table if exists export_files; drop table if exists export_boxes")
+    if files is not None:
+        sql.register("chosen_files", files)
+    sql.execute(_FILES.format(chosen="" if files is None else _CHOSEN))
+    sql.execute(_BOXES, {"floor": floor, "classifier": classifier})
+    deployments = {row[0]: DeploymentFact(*row) for row in sql.execute(_DEPLOYMENTS).fetchall()}
+    for window in windows(sql, "export_files", WINDOW):
+        columns = window.to_pydict()
+        first, last = columns["n"][0], columns["n"][-1]
+        boxes = _boxes(sql, first, last)
+        for at, n in enumerate(columns["n"]):
+            yield _image(columns, at, tuple(boxes.get(n, ())), deployments)
+
+
+def _image(
+    columns: Mapping[str, list[Any]],
+    at: int,
+    detections: tuple[BoxRecord, ...],
+    deployments: Mapping[str, DeploymentFact],
+) -> ImageRecord:
+    status = columns["status"][at]
+    return ImageRecord(
+        source_root=columns["source_root"][at],
+        path=columns["path"][at],
+        media_sha256=columns["media_sha256"][at],
+        width_px=columns["width_px"][at],
+        height_px=columns["height_px"][at],
+        captured_at_local=columns["captured_at_local"][at],
+        camera_id=columns["camera_id"][at],
+        event_id=columns["event_id"][at],
+        status="empty" if status == "ok" and not detections else status,
+        error_code=columns["error_code"][at],
+        detections=detections,
+        deployment=deployments.get(columns["deployment_id"][at] or ""),
+        timestamp_flags=tuple(columns["timestamp_flags"][at]),
+        detail=columns["detail"][at],
+        media_type=columns["media_type"][at],
+        size_bytes=columns["size_bytes"][at],
+    )
+
+
+def _boxes(sql: duckdb.DuckDBPyConnection, first: int, last: int) -> dict[int, list[BoxRecord]]:
+    """Return the boxes of files `first` to `last`, by the number of the file."""
+    part = f"from export_boxes where n between {first} and {last} order by rowid"
+    rows = sql.sql(part).to_arrow_table()
+    boxes: dict[int, list[BoxRecord]] = {}
+    for n, *of, label, score in zip(*(column.to_pylist() for column in rows.columns), strict=True):
+        box = BoxRecord(*of, classification=None if label is None else (label, score))
+        boxes.setdefault(n, []).append(box)
+    return boxes

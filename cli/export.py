@@ -1,0 +1,151 @@
+"""The command `export`: relations to tables, and the images of a view to files of other tools. Needs no cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from archive.defaults import RELATIONS
+from archive.formats.file_formats import FORMATS
+from batch.runs.options import takes_scope
+from batch.runs.scope import MediaScope
+from cli.archive import (
+    OF_VIEW,
+    MemoryOption,
+    RunOption,
+    ViewOption,
+    chosen_view,
+    note_unpublished,
+)
+from cli.output import Format, FormatOption, note, print_facts
+from model_store.errors import BadRequest, ModelError, StorageError
+from model_store.lazy_imports import lazy_imports
+
+with lazy_imports():
+    import pyarrow as pa
+
+    from archive.delta.scratch_db import scratch
+    from archive.delta.tables import Tables
+    from archive.formats.export_file import export_file
+    from archive.views.exports import export
+    from archive.views.views import View, Views
+    from batch.planning.plan import latest_images, scope_images
+    from batch.planning.sample import choose_sample
+    from model_store.names import version_id
+    from model_store.store import ModelStore
+    from serve.settings import Settings
+
+_LISTED = "; ".join(f"{fmt.name} ({fmt.description})" for fmt in FORMATS.values())
+_CHOSEN = """
+    select source_root, path from scoped where md5_number(media_sha256) in (select id from wanted)
+"""
+
+
+def register(app: typer.Typer) -> None:
+    app.command("export")(export_command)
+
+
+@takes_scope(MediaScope)
+def export_command(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="RELATION|FORMAT",
+            help=f"relation to export: {', '.join(RELATIONS)}; or file format of other tools: {_LISTED}",
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            help="file to write; of a relation, its name must end in .parquet or .csv; some formats are folders"
+        ),
+    ],
+    scope: MediaScope,
+    view: ViewOption = None,
+    run: RunOption = None,
+    floor: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="of a format: leave out detections below this score"),
+    ] = 0.0,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="option of the format; repeat it for several"
+        ),
+    ] = None,
+    memory_mib: MemoryOption = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="replace the file if it exists, with all edits in it"),
+    ] = False,
+    fmt: FormatOption = Format.table,
+) -> None:
+    """Write a relation to a Parquet or CSV file, or images with their detections in the format of another tool.
+
+    The options of a scope choose the images of a format. The export is recorded in the table 'exports'.
+    Example: resight export detections deer.parquet; or: resight export megadetector deer.json --camera north
+    """
+    if out.exists() and not overwrite:  # a person may have edited it since its export
+        raise BadRequest(f"{out} exists: choose another name, or replace it with --overwrite")
+    if what not in (*RELATIONS, *FORMATS):
+        names = ", ".join((*RELATIONS, *FORMATS))
+        raise BadRequest(f"unknown relation or format '{what}': use one of {names}")
+    tables = Tables(Settings().mounted_tables_url)
+    chosen = chosen_view(tables, view, run)
+    if what not in FORMATS:
+        if scope != MediaScope() or floor or settings:
+            raise BadRequest(
+                f"--camera and the other options of a scope, --floor and --set apply to {', '.join(FORMATS)}; for "
+                "part of a relation use 'resight sql'"
+            )
+        rows = export(tables, what, out, chosen, memory_mib)
+        print_facts({"relation": what, "rows": rows, "file": str(out)}, fmt)
+        if chosen is None and OF_VIEW.search(what):
+            note_unpublished(tables)
+        return
+    chosen = chosen or Views(tables.url).current()
+    images = export_file(
+        tables,
+        FORMATS[what],
+        out,
+        chosen,
+        files=_files(tables, scope, chosen) if scope != MediaScope() else None,
+        floor=floor,
+        labels=_labels(chosen) if chosen else (),
+        options=dict(map(_setting, settings or ())),
+        memory_mib=memory_mib,
+    )
+    print_facts({"format": what, "images": images, "file": str(out)}, fmt)
+    if not images:
+        note("the file has no image")
+
+
+def _files(tables: Tables, scope: MediaScope, view: View | None) -> pa.Table:
+    """Return source_root and path of the files of a scope; its labels are those of `view`."""
+    with scratch("export") as sql:
+        scope_images(sql, tables, tables.existing("media"), scope, view)
+        latest_images(sql, scope)
+        if scope.sample:
+            choose_sample(sql, scope.sample)
+        return sql.sql(_CHOSEN).to_arrow_table()
+
+
+def _labels(view: View) -> Sequence[str]:
+    """Return the labels of the view's model in its order, () if this machine lacks the model."""
+    store = ModelStore(Settings().models_url)
+    try:
+        return store.describe(
+            version_id(view.model_name, view.model_version)
+        ).detector_config.labels
+    except (ModelError, StorageError):
+        return ()
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise BadRequest(f"invalid --set '{text}': use NAME=VALUE")
+    return name.strip(), value

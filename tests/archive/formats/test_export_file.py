@@ -1,0 +1,112 @@
+"""Exports of other tools' formats: recorded, all or nothing, and never over a folder that no export made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from archive.delta.tables import Tables
+from archive.formats import megadetector
+from archive.formats.export_file import export_file
+from archive.formats.file_formats import FORMATS, FileFormat
+from archive.formats.records import Facts, ImageRecord
+from archive.views.views import Views
+from model_store.errors import BadRequest
+from model_store.frozen import Frozen
+from tests.archive.formats.small_archive import KEY, small_archive
+from tests.fixtures_local import rows_of
+
+FILE, FOLDER = FORMATS["megadetector"], FORMATS["megadetector-folders"]
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Tables:
+    return small_archive(str(tmp_path / "tables"))
+
+
+def test_an_export_is_recorded_with_its_view(tables: Tables, tmp_path: Path) -> None:
+    out = tmp_path / "out" / "md.json"
+    assert export_file(tables, FILE, out) == 6
+    (row,) = rows_of(tables, "exports")
+    assert (row["relation"], row["inference_keys"], row["view"]) == (
+        FILE.name,
+        [KEY],
+        "production 1",
+    )
+    assert (row["model"], row["layers"], row["rows"], row["file"]) == ("md@5a", [], 6, str(out))
+    assert json.loads(row["thresholds"]) == {"default": 0.2, "per_label": {}}
+    assert [file.name for file in out.parent.iterdir()] == ["md.json"]
+
+
+def test_a_writer_that_fails_leaves_nothing(
+    tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out" / "md"
+
+    def broken(images: Iterable[ImageRecord], facts: Facts, out: Path, options: Frozen) -> None:
+        out.mkdir()
+        (out / "half").write_text("x")
+        raise BadRequest("no")
+
+    monkeypatch.setattr(megadetector, "write_folders", broken)
+    monkeypatch.setitem(broken.__annotations__, "options", Frozen)
+    with pytest.raises(BadRequest, match="no"):
+        export_file(tables, FOLDER, out)
+    assert list(out.parent.iterdir()) == []
+    assert tables.existing("exports") is None
+
+
+def test_a_folder_is_replaced_only_if_an_export_made_it(tables: Tables, tmp_path: Path) -> None:
+    out = tmp_path / "out" / "md"
+    export_file(tables, FOLDER, out)
+    (out / "mine.txt").write_text("x")
+    export_file(tables, FOLDER, out)
+    assert not (out / "mine.txt").exists()
+    assert [file.name for file in out.parent.iterdir()] == ["md"]
+    other = tmp_path / "photos"
+    other.mkdir()
+    (other / "a.jpg").write_text("x")
+    with pytest.raises(BadRequest, match="no export made this folder"):
+        export_file(tables, FOLDER, other)
+    with pytest.raises(BadRequest, match="is a file, choose another"):
+        export_file(tables, FILE, out.rename(out.with_suffix(".json")))
+    with pytest.raises(BadRequest, match=r"ends in \.json"):
+        export_file(tables, FILE, tmp_path / "md.txt")
+
+
+def test_unknown_and_invalid_options_are_refused(
+    tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(
+        BadRequest, match="unknown option 'colour' of megadetector; its options: none"
+    ):
+        export_file(tables, FILE, tmp_path / "md.json", options={"colour": "red"})
+
+    class Numbered(Frozen):
+        number: int
+
+    def write(images: Iterable[ImageRecord], facts: Facts, out: Path, options: Frozen) -> None: ...
+
+    monkeypatch.setattr(megadetector, "write", write)
+    monkeypatch.setitem(write.__annotations__, "options", Numbered)
+    with pytest.raises(BadRequest, match="invalid option of megadetector: number"):
+        FILE.options({"number": "x"})
+    assert FILE.options({"number": "3"}) == Numbered(number=3)
+
+
+def test_without_a_view_there_is_nothing_to_export(tmp_path: Path) -> None:
+    tables = Tables(str(tmp_path / "tables"))
+    tables.snapshot("media")
+    assert Views(tables.url).current() is None
+    with pytest.raises(BadRequest, match="nothing is published"):
+        export_file(tables, FILE, tmp_path / "md.json")
+
+
+@pytest.mark.parametrize("fmt", FORMATS.values(), ids=lambda fmt: fmt.name)
+def test_each_format_has_a_writer_with_options(fmt: FileFormat) -> None:
+    assert fmt == FORMATS[fmt.name]
+    kind = fmt._function().__globals__
+    assert fmt.place.split(":")[1] in kind

@@ -1,0 +1,74 @@
+"""The stream of images, compared with the rows of the relations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+import archive.formats.records
+from archive.delta.tables import Tables
+from archive.formats.records import USED, BoxRecord, Facts, ImageRecord, image_records
+from archive.views.query import connect
+from tests.archive.formats.small_archive import FOX, ROOT, media_row, put_media, small_archive
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Tables:
+    return small_archive(str(tmp_path_factory.mktemp("home") / "tables"))
+
+
+def records(tables: Tables, files: pa.Table | None = None, floor: float = 0) -> list[ImageRecord]:
+    with connect(tables, statement=USED) as sql:
+        return list(image_records(sql, files, floor))
+
+
+def test_each_present_file_has_its_boxes_after_people(tables: Tables) -> None:
+    found = {image.path: image for image in records(tables)}
+    assert list(found) == sorted(
+        ["north/a.jpg", "north/b.jpg", "south/c.jpg", "south/copy.jpg", "south/d.jpg", "z.jpg"]
+    )
+    fox = BoxRecord(
+        *("fox", pytest.approx(0.9), *FOX[2:], 0),  # type: ignore[arg-type]
+        is_human=True,
+        said_by="human",
+        model_label="animal",
+    )
+    assert found["north/a.jpg"].detections == found["south/copy.jpg"].detections == (fox,)
+    added = BoxRecord("person", None, 1, 2, 3, 4, is_human=True, said_by="human")
+    assert found["z.jpg"].detections == (added,)
+    states = {path: image.status for path, image in found.items()}
+    assert (states["north/b.jpg"], states["south/d.jpg"]) == ("empty", "missing")
+    failed = found["south/c.jpg"]
+    assert (failed.status, failed.error_code, failed.detail) == ("failed", "decode", "not a JPEG")
+    assert (failed.width_px, found["south/d.jpg"].width_px) == (None, 1000)
+
+
+def test_windows_and_a_floor_lose_no_other_box(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = records(tables)
+    monkeypatch.setattr(archive.formats.records, "WINDOW", 2)
+    assert records(tables) == whole
+    boxes = [box.is_human for image in records(tables, floor=0.95) for box in image.detections]
+    assert boxes == [True] * 3  # a person's statement has no floor
+
+
+def test_chosen_files_alone_are_read(tables: Tables) -> None:
+    chosen = pa.table({"source_root": [ROOT, "/other"], "path": ["south/copy.jpg", "z.jpg"]})
+    assert [image.path for image in records(tables, chosen)] == ["south/copy.jpg"]
+
+
+def test_paths_are_in_the_order_of_their_bytes(tmp_path: Path) -> None:
+    tables = Tables(str(tmp_path / "tables"))
+    paths = ["b.jpg", "a/1.jpg", "a b/1.jpg", "Ä.jpg", "B.jpg"]
+    put_media(tables, *(media_row(str(n), path) for n, path in enumerate(paths)))
+    assert [image.path for image in records(tables)] == sorted(paths)
+
+
+def test_the_lineage_is_a_json_object() -> None:
+    facts = Facts("production 1", "r", "md@5a", "w", None, ("animal",), layers=("l",))
+    described = facts.described()
+    assert (described["layers"], described["model"]) == (["l"], "md@5a")
+    assert "labels" not in described

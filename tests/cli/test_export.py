@@ -1,0 +1,67 @@
+"""`resight export FORMAT`: scopes, options and refusals; tests/cli/test_archive.py exports relations."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.archive.formats.small_archive import LABELS, small_archive
+from tests.cli.conftest import Resight
+
+NAME = "megadetector"
+
+
+@pytest.fixture
+def archive(home: Path) -> None:
+    home.mkdir()
+    small_archive(str(home / "tables"))
+
+
+def files(out: Path) -> list[str]:
+    return [image["file"] for image in json.loads(out.read_text())["images"]]
+
+
+@pytest.mark.usefixtures("archive")
+def test_a_format_has_the_images_of_a_scope(resight: Resight, tmp_path: Path) -> None:
+    out = tmp_path / "md.json"
+    facts = json.loads(resight("export", NAME, out, "--format", "json").ok())
+    assert facts == {"format": NAME, "images": 6, "file": str(out)}
+    assert files(out) == [*("north/a.jpg", "north/b.jpg", "south/c.jpg", "south/copy.jpg", "z.jpg")]
+    assert tuple(json.loads(out.read_text())["detection_categories"].values()) == LABELS
+    for words, expected in (
+        (["--camera", "north"], ["north/a.jpg", "north/b.jpg"]),
+        (["--path", "south/*", "--label", "fox"], ["south/copy.jpg"]),
+        (["--camera", "north", "--floor", "0.95"], ["north/a.jpg", "north/b.jpg"]),
+    ):
+        resight("export", NAME, out, *words, "--overwrite").ok()
+        assert files(out) == expected
+
+
+@pytest.mark.usefixtures("archive")
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["megadetektor", "x.json"], "unknown relation or format 'megadetektor'"),
+        ([NAME, "x.json", "--camera", "west"], "unknown camera 'west'"),
+        ([NAME, "x.json", "--set", "a"], "invalid --set 'a': use NAME=VALUE"),
+        ([NAME, "x.json", "--set", "a=b"], "unknown option 'a' of megadetector"),
+        ([NAME, "x.txt"], "ends in .json"),
+        (["media", "x.csv", "--camera", "north"], "--set apply to megadetector"),
+    ],
+)
+def test_what_no_format_can_have_ends_with_2(
+    resight: Resight, tmp_path: Path, words: list[str], message: str
+) -> None:
+    what, name, *more = words
+    assert message in resight("export", what, tmp_path / name, *more).refused(2)
+    assert not (tmp_path / name).exists()
+
+
+@pytest.mark.usefixtures("archive")
+def test_a_file_with_edits_is_not_replaced(resight: Resight, tmp_path: Path) -> None:
+    out = tmp_path / "md.json"
+    out.write_text("mine")
+    assert "replace it with --overwrite" in resight("export", NAME, out).refused(2)
+    assert out.read_text() == "mine"
