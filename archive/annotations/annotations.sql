@@ -48,8 +48,9 @@ create or replace temp table standing as
     where action <> 'withdraw' and case when x1_px is null then filled is null or (asserted_at, assertion_id) > filled
         else emptied is null or (asserted_at, assertion_id) > emptied end;
 
--- The detection of each human assertion about a box (archive/annotations/match_boxes.py).
-create or replace view attached as
+-- The detection of each human assertion about a box (`match_annotations` in archive/annotations/assertions.py). A table,
+-- as four relations read it: views are planned again wherever they are read.
+create or replace temp table attached as
     with touching as (
         select s.assertion_id, s.action, s.label, s.actor, s.reason, s.asserted_at, b.media_sha256, b.rank,
             coalesce(s.inference_key = getvariable('inference_key') and s.rank = b.rank, false) as named,
