@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import typer.main
 
 from archive.delta.tables import Tables
 from archive.schemas import MEDIA
@@ -22,6 +24,8 @@ from tests.cli.ran import START, ran
 from tests.fixtures_local import publish_blobs
 
 Resight = Callable[..., "Done"]
+COMMANDS = functools.cache(typer.main.get_command)
+"""The commands of an application. Typer makes all of them again for each call, in 80 ms."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ def resight(
         capsys.readouterr()
         with monkeypatch.context() as patch:
             patch.setattr(sys, "argv", ["resight", *map(str, arguments)])
+            patch.setattr(typer.main, "get_command", COMMANDS)
             patch.setattr(subprocess, "Popen", no_process)
             patch.setattr(stage_start, "start_ahead", lambda *_: None)
             try:
