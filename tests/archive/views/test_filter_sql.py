@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import duckdb
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from archive.annotations.import_file import read_assertions
 from archive.delta.tables import Tables
 from archive.views.filter_sql import statement
 from archive.views.image_index import ImageFilter, ImageIndex
-from archive.views.query import query
+from archive.views.query import connect, query
 from archive.views.views import Views
 from model_store.errors import BadRequest
 from tests.archive.resolve_worlds import view_of
@@ -39,25 +40,34 @@ def test_the_statement_selects_the_images_of_the_index(
         write(tables, given_.then)
         Views(tables.url).publish(view_of(given_.world), after=0)
         index = ImageIndex(tables, Path(place) / "index")
-        for wanted in ({}, *some):
-            asked = ImageFilter(**wanted)
-            matching = set(index.select(asked)["media_sha256"].to_pylist())
-            missing = set(index.select(ImageFilter(status="missing"))["media_sha256"].to_pylist())
-            rows = query(tables, statement("results", asked))["media_sha256"].to_pylist()
-            assert sorted(rows) == sorted(matching - missing), wanted
-            shown = query(tables, statement("detections", asked)).to_pylist()
-            assert {row["media_sha256"] for row in shown} <= matching, wanted
-            if asked.status == "ok":
-                assert {row["media_sha256"] for row in shown} == matching, wanted
+        missing = set(index.select(ImageFilter(status="missing"))["media_sha256"].to_pylist())
+        filters = [ImageFilter(**wanted) for wanted in ({}, *some)]
+        read = " ".join(
+            statement(name, one) for name in ("results", "detections") for one in filters
+        )
+        with connect(tables, statement=read) as sql:
+            for wanted in filters:
+                matching = set(index.select(wanted)["media_sha256"].to_pylist())
+                rows = images(sql, statement("results", wanted))
+                assert sorted(rows) == sorted(matching - missing), wanted
+                shown = set(images(sql, statement("detections", wanted)))
+                assert shown <= matching, wanted
+                if wanted.status == "ok":
+                    assert shown == matching, wanted
 
 
-@pytest.fixture
-def tables(tmp_path: Path) -> Tables:
-    tables = tables_at(tmp_path)
+def images(sql: duckdb.DuckDBPyConnection, rows: str) -> list[str]:
+    return [digest for (digest,) in sql.sql(f"select media_sha256 from ({rows})").fetchall()]
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Tables:
+    place = tmp_path_factory.mktemp("filter_sql")
+    tables = tables_at(place)
     found = [box(0, 1, 1, 50.0, "it's", 0.7), box(1, 9, 9, 50.0, "deer", 0.9)]
     put(tables, {1: ("o'neill; --", 0.0, found), 2: ("north", 5.0, [])})
     publish(tables)
-    file = tmp_path / "said.jsonl"
+    file = place / "said.jsonl"
     row = {"actor": "kim", "asserted_at": datetime.now(UTC).isoformat(), "action": "suppress"}
     file.write_text(json.dumps(row | {"media_sha256": sha(2)}))
     append(tables, read_assertions(tables, file).rows)
