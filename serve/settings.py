@@ -6,10 +6,11 @@ RESIGHT_LOGS move these folders, the first two also to s3://.
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model_store.deployment import DEFAULT_POOL
@@ -150,6 +151,9 @@ class Limits(Frozen):
     free_mib: int = Field(
         default=1024, ge=0, description="MiB that uploads leave free on their disk; 0: no check"
     )
+    fetch_s: int = Field(
+        default=30, ge=1, description="seconds for an image that a request names by URL to arrive"
+    )
 
 
 class Pool(Frozen):
@@ -194,6 +198,10 @@ class Pool(Frozen):
         return self.workers or usable_cores()
 
 
+def _network(text: str) -> str:
+    return str(ip_network(text))  # its ValueError names the text
+
+
 class DetectArgs(Pool):
     """Arguments of the `detect` application (`args:` in serve/app.yaml).
 
@@ -208,6 +216,16 @@ class DetectArgs(Pool):
         default_factory=dict, description="other pools, by the name that deployment.json uses"
     )
     _pool: str = PrivateAttr(default=DEFAULT_POOL)
+    image_hosts: list[
+        Annotated[str, Field(pattern=r"^(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]+)?$")]
+    ] = Field(
+        default_factory=list,
+        description="hosts from which images may be fetched by URL, as name or name:port; none: no image",
+    )
+    image_networks: list[Annotated[str, AfterValidator(_network)]] = Field(
+        default_factory=list,
+        description="private networks in which these hosts may lie, as 10.0.0.0/8; none: public addresses only",
+    )
     bulk_share: float = Field(
         default=0.2, gt=0, lt=1, description="share of bulk batches while both lanes have work"
     )

@@ -1,6 +1,6 @@
 """HTTP API of a detector replica, without Ray. Documentation at /docs, schema at /openapi.json.
 
-/v1/detect  /v1/images  /v1/classify  /v1/models  /v2  /metrics  /healthz  /readyz
+/v1/detect  /v1/images  /v1/classify  /v1/models  /v2  /antenna  /metrics  /healthz  /readyz
 
 Each group of routes is a module of this folder; authorisation is in `serve/auth/`.
 """
@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
+from serve.antenna.fetch import ImageFetcher
+from serve.antenna.routes import router as antenna_router
 from serve.api import classify, detect, images, models, ops
 from serve.api.base import base_api, describe_scopes
 from serve.api.bodies import MIB
@@ -33,6 +35,7 @@ def build_http_api(
     cors_origins: Sequence[str] = (),
     pools: Pools | None = None,
     uploads: Uploads | None = None,
+    fetcher: ImageFetcher | None = None,
 ) -> FastAPI:
     """Return the application of an engine.
 
@@ -41,6 +44,7 @@ def build_http_api(
     cors_origins  sites allowed to send requests from a browser, as scheme://host:port
     pools         answer for models placed in other pools
     uploads       stores images; None: /v1/images does not exist
+    fetcher       fetches images by URL for Antenna; None: as the arguments of the engine permit
     """
     api = base_api("Resight", "Versioned detectors and classifiers over HTTP")
     api.include_router(detect.router(engine))
@@ -52,6 +56,7 @@ def build_http_api(
     api.include_router(models.read_router(engine, rollouts, pools))
     api.include_router(ops.metrics_router(engine, rollouts, gather))
     api.include_router(v2.router(engine, pools=pools))
+    api.include_router(antenna_router(engine, fetcher or ImageFetcher(engine.args), pools))
     api.include_router(ops.health_router(engine, pools))
     if pools is not None:
         api.add_middleware(PoolProxy, engine=engine, pools=pools)

@@ -20,7 +20,7 @@ from model_store.errors import Overloaded
 from serve.api.refusal import refusal
 from serve.inference.admission import Room
 
-ALIVE = ("/healthz", "/v2/health/live")
+ALIVE = ("/healthz", "/v2/health/live", "/antenna/livez")
 """Paths that are answered without waiting, so never rejected."""
 
 

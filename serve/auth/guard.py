@@ -9,6 +9,7 @@ A middleware also covers paths without dependencies: /docs, mounted applications
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import hmac
 import re
@@ -56,10 +57,11 @@ log = structlog.get_logger("resight.access")
 
 RULES: tuple[tuple[str, str, TokenScope | None], ...] = (
     # load balancers and orchestrators call these without a token; the answers contain only the health
-    ("GET|HEAD", r"/healthz|/readyz|/v2/health/(live|ready)", None),
+    ("GET|HEAD", r"/healthz|/readyz|/v2/health/(live|ready)|/antenna/(livez|readyz)", None),
     ("POST", r"/v1/(detect|classify)", TokenScope.detect),
     ("POST", r"/v2/models/[^/]+(/versions/[^/]+)?/infer", TokenScope.detect),
     ("POST", r"/v2/repository/index", TokenScope.detect),  # a list, by POST
+    ("POST", r"(/antenna)?/process", TokenScope.detect),
     ("POST", r"/v1/images", TokenScope.upload),
     # the login opens without a token, and so do its style sheet and its modules
     ("GET|HEAD", r"/ui/static/.*", None),
@@ -73,6 +75,8 @@ RULES: tuple[tuple[str, str, TokenScope | None], ...] = (
 A path contains the prefix of the page, `/ui`, but not that of the other applications.
 """
 
+OF_ANTENNA = r"/antenna/.*|/process"
+"""Paths on which the password of basic credentials is accepted as the token."""
 CHECK_S, WAIT_S = 2.0, 2.0
 """Seconds after which the tokens are read again in the background, and the maximum wait for them.
 
@@ -278,6 +282,23 @@ class Access:
         self._trouble = trouble
 
 
+def bearer_of_basic(headers: Headers) -> Headers:
+    """Return headers with the password of basic credentials as the bearer token; others unchanged.
+
+    Antenna sends no header for tokens, but it sends user and password of its endpoint URL.
+    """
+    scheme, _, text = headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        return headers
+    try:
+        token = base64.b64decode(text, validate=True).decode().partition(":")[2]
+    except ValueError:
+        token = ""
+    changed = headers.mutablecopy()
+    changed["authorization"] = f"Bearer {token}"
+    return Headers(raw=changed.raw)
+
+
 def _value(headers: Headers) -> str:
     return session_value(headers.getlist("cookie"))
 
@@ -318,6 +339,8 @@ class Guard:
             return
         path = self._prefix + connection["path"].removeprefix(connection.get("root_path", ""))
         headers = Headers(scope=connection)
+        if re.fullmatch(OF_ANTENNA, path):
+            headers = bearer_of_basic(headers)
         try:
             identity = await self._check(connection["method"], path, headers)
         except ResightError as error:

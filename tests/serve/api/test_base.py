@@ -17,6 +17,7 @@ from tests.serve.http_client import CAT, problem_of, requests_of
 from tests.serve.idle_rollouts import IdleRollouts
 
 HEALTH = {"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"}
+HEALTH |= {"/antenna/livez", "/antenna/readyz"}
 NOT_FOUND = {"/v2/{rest:path}"}
 WRONG_METHODS = {"/v2", "/v1/images"}
 

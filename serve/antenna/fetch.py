@@ -1,0 +1,158 @@
+"""Fetch images by URL: from listed hosts, at permitted addresses, within bounds of bytes and time.
+
+URL -> listed host -> its addresses, each permitted -> a connection to one of these addresses -> bytes
+
+The connection goes to an address that was checked, not to the name, so that DNS cannot change between check and use.
+Redirects are not followed, no proxy of the environment is used, and no credentials are sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Collection
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import cast
+
+import httpx2
+
+from model_store.errors import BadRequest, ImageTooLarge, TooSlow
+from model_store.names import MAX_QUOTED
+from serve.api.bodies import MIB
+from serve.settings import DetectArgs
+
+PORTS = {"http": 80, "https": 443}
+PUBLIC_V6 = ip_network("2000::/3")
+Resolve = Callable[[str, int], Awaitable[list[str]]]
+"""Returns the addresses of a host. Raises OSError."""
+
+
+async def resolve_host(host: str, port: int) -> list[str]:
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(address[4][0]) for address in found]
+
+
+class ImageFetcher:
+    """Fetches the images that requests name by URL. Use it on one event loop."""
+
+    def __init__(self, args: DetectArgs, resolve: Resolve = resolve_host) -> None:
+        self._hosts = frozenset(args.image_hosts)
+        self._networks = [ip_network(text) for text in args.image_networks]
+        self._max_bytes, self._within_s = args.limits.body_mib * MIB, args.limits.fetch_s
+        self._resolve = resolve
+        self._http: httpx2.AsyncClient | None = None
+
+    async def fetch(self, text: str) -> bytes:
+        """Return the bytes of an image.
+
+        Raises BadRequest for a URL that is not permitted or does not answer with a file, ImageTooLarge, TooSlow.
+        """
+        url = self._listed(text)
+        try:
+            async with asyncio.timeout(self._within_s):
+                return await self._read(url, await self._address(url))
+        except TimeoutError:
+            raise TooSlow(
+                f"{url.host} did not send the image within {self._within_s} s (limits.fetch_s)"
+            ) from None
+        except (httpx2.HTTPError, httpx2.StreamError) as error:
+            reason = str(error) or type(error).__name__
+            raise BadRequest(f"{url.host} did not send the image: {reason[:MAX_QUOTED]}") from error
+
+    def _listed(self, text: str) -> httpx2.URL:
+        """Parse a URL. Raises BadRequest unless its host and port are listed."""
+        try:
+            url = httpx2.URL(text)
+        except (httpx2.InvalidURL, ValueError) as error:
+            raise BadRequest(f"invalid URL '{text[:MAX_QUOTED]}': {error}") from error
+        if url.scheme not in PORTS or not url.host or url.userinfo:
+            raise BadRequest(
+                f"invalid URL '{text[:MAX_QUOTED]}': use http:// or https:// and a host, without a password"
+            )
+        host, port = url.raw_host.decode(), url.port or PORTS[url.scheme]
+        names = {f"{_bracketed(host)}:{port}"}
+        if port == PORTS[url.scheme]:
+            names.add(_bracketed(host))
+        if names.isdisjoint(self._hosts):
+            listed = ", ".join(sorted(self._hosts)) or "none"
+            raise BadRequest(
+                f"{host[:MAX_QUOTED]}:{port} is not a host of images: add it to image_hosts (listed: {listed})"
+            )
+        return url
+
+    async def _address(self, url: httpx2.URL) -> str:
+        """Return an address of a host. Raises BadRequest unless all its addresses are permitted."""
+        host = url.raw_host.decode()
+        try:
+            addresses = await self._resolve(host, url.port or PORTS[url.scheme])
+        except (OSError, UnicodeError) as error:
+            raise BadRequest(f"{host} has no address: {error}") from error
+        for address in addresses:
+            if not is_permitted(address, self._networks):
+                raise BadRequest(
+                    f"{host} has the address {address}, which is not public: add its network to image_networks"
+                )
+        if not addresses:
+            raise BadRequest(f"{host} has no address")
+        return addresses[0]
+
+    async def _read(self, url: httpx2.URL, address: str) -> bytes:
+        request = self._client().build_request(
+            "GET",
+            url.copy_with(host=address),
+            headers={"Host": url.netloc.decode(), "Accept-Encoding": "identity"},
+            extensions={"sni_hostname": url.raw_host.decode()},  # TLS verifies the name
+        )
+        answer = await self._client().send(request, stream=True)
+        try:
+            return await self._body(url.host, answer)
+        finally:
+            await answer.aclose()
+
+    async def _body(self, host: str, answer: httpx2.Response) -> bytes:
+        if answer.is_redirect:
+            raise BadRequest(f"{host} redirects the image elsewhere, which is not followed")
+        if answer.status_code != 200:
+            raise BadRequest(f"{host} answered {answer.status_code} in place of the image")
+        if answer.headers.get("content-encoding", "identity") != "identity":
+            raise BadRequest(f"{host} sent the image compressed, which was not requested")
+        too_large = ImageTooLarge(f"the image is over the limit of {self._max_bytes // MIB} MiB")
+        declared = answer.headers.get("content-length", "")
+        if declared.isdecimal() and int(declared[:18]) > self._max_bytes:
+            raise too_large
+        parts, size = list[bytes](), 0
+        async for part in answer.aiter_raw():
+            size += len(part)
+            if size > self._max_bytes:
+                raise too_large
+            parts.append(part)
+        if not size:
+            raise BadRequest(f"{host} sent 0 bytes in place of the image")
+        return b"".join(parts)
+
+    def _client(self) -> httpx2.AsyncClient:
+        if self._http is None:
+            # a connection that is kept could answer for another name of the same address
+            limits = httpx2.Limits(max_keepalive_connections=0)
+            self._http = httpx2.AsyncClient(
+                trust_env=False, follow_redirects=False, timeout=self._within_s, limits=limits
+            )
+        return self._http
+
+
+def is_permitted(address: str, networks: Collection[object]) -> bool:
+    """Return whether an address is public, or lies in one of the networks."""
+    ip = ip_address(address.partition("%")[0])
+    if isinstance(ip, IPv6Address) and ip.ipv4_mapped:
+        ip = ip.ipv4_mapped
+    if any(ip in network for network in cast("Collection[list[object]]", networks)):
+        return True
+    if isinstance(ip, IPv4Address):
+        return ip.is_global and not ip.is_multicast
+    tunnel = ip.sixtofour or ip.teredo  # they contain another address
+    return ip in PUBLIC_V6 and ip.is_global and not tunnel
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

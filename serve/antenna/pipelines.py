@@ -1,0 +1,128 @@
+"""Pipelines of the model store: each detector alone, and each detector with each classifier of its pool.
+
+A slug names exact versions, as results in Antenna belong to them:
+blobs-1-5e884898, or with a classifier blobs-1-5e884898--colours-1-8d969eef
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+
+from model_store.errors import ModelError, ModelNotFound
+from model_store.names import MAX_QUOTED, VersionId, parse_ref
+from model_store.store import ModelInfo, ModelStore, ModelVersion
+from serve.antenna.schemas import Algorithm, AlgorithmReference, CategoryMap, PipelineInfo
+
+JOINT = "--"
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """A detector, and the classifier of its boxes if any."""
+
+    detector: ModelVersion
+    classifier: ModelVersion | None = None
+
+    @property
+    def models(self) -> tuple[ModelVersion, ...]:
+        return (self.detector, self.classifier) if self.classifier else (self.detector,)
+
+    @property
+    def slug(self) -> str:
+        return JOINT.join(key_of(model.info) for model in self.models)
+
+    def described(self) -> PipelineInfo:
+        """Return the pipeline for Antenna, which also looks pipelines up by name: names are as unique as slugs."""
+        names = " + ".join(str(model.id) for model in self.models)
+        return PipelineInfo(
+            name=" + ".join(name_of(model.info) for model in self.models),
+            slug=self.slug,
+            description=f"Resight: {names}",
+            algorithms=[algorithm(model) for model in self.models],
+        )
+
+
+def key_of(info: ModelInfo) -> str:
+    """Return the key of a version: its name and version as a slug without `--`, and the start of its inference key."""
+    words = re.sub(r"[^a-z0-9_]+", "-", str(info.id).lower()).strip("-")
+    return f"{words}-{info.inference_key[:8]}"
+
+
+def name_of(info: ModelInfo) -> str:
+    return f"{info.id} ({info.inference_key[:8]})"
+
+
+def reference(info: ModelInfo) -> AlgorithmReference:
+    return AlgorithmReference(name=name_of(info), key=key_of(info))
+
+
+def algorithm(model: ModelVersion) -> Algorithm:
+    """Return a model for Antenna. A detector has a category map too: its label is an intermediate classification."""
+    labels = list(model.info.labels)
+    return Algorithm(
+        name=name_of(model.info),
+        key=key_of(model.info),
+        task_type="detection" if is_detector(model) else "classification",
+        version_name=model.info.version,
+        description=f"weights {model.info.weights_sha256}, inference key {model.info.inference_key}",
+        category_map=CategoryMap(
+            data=[{"label": label, "index": i} for i, label in enumerate(labels)], labels=labels
+        ),
+    )
+
+
+def is_detector(model: ModelVersion) -> bool:
+    return model.config.kind == "detector"
+
+
+def served_pipelines(store: ModelStore, pool_of: Callable[[str], str]) -> list[Pipeline]:
+    """Return the pipelines of the versions that answer for the bare names of models. Raises StorageUnreachable."""
+    served = list(_described(store, _served(store)))
+    return [
+        pipeline
+        for detector in filter(is_detector, served)
+        for pipeline in (
+            Pipeline(detector),
+            *(
+                Pipeline(detector, model)
+                for model in served
+                if not is_detector(model) and pool_of(model.id.name) == pool_of(detector.id.name)
+            ),
+        )
+    ]
+
+
+def find_pipeline(store: ModelStore, slug: str) -> Pipeline:
+    """Return the pipeline of a slug, of any versions in the store. Raises ModelNotFound, StorageUnreachable."""
+    keys = slug.split(JOINT)
+    every = (version for name in store.names() for version in store.versions(name))
+    by_key = {key_of(model.info): model for model in _described(store, every)}
+    found = [by_key[key] for key in keys if key in by_key]
+    if (
+        len(found) == len(keys) <= 2
+        and [is_detector(model) for model in found] == [True, False][: len(keys)]
+    ):
+        return Pipeline(*found)
+    raise ModelNotFound(f"unknown pipeline '{slug[:MAX_QUOTED]}': GET /antenna/info lists them")
+
+
+def loaded_slugs(pipelines: Iterable[Pipeline], loaded: Collection[VersionId]) -> list[str]:
+    return [p.slug for p in pipelines if all(model.id in loaded for model in p.models)]
+
+
+def _served(store: ModelStore) -> Iterator[VersionId]:
+    for name in store.names():
+        try:
+            yield store.resolve(parse_ref(name))
+        except ModelError:
+            continue  # without an alias, or damaged: it answers no request either
+
+
+def _described(store: ModelStore, versions: Iterable[VersionId]) -> Iterator[ModelVersion]:
+    for version in versions:
+        try:
+            yield store.describe(version)
+        except ModelError:
+            continue  # GET /v1/models has the reason

@@ -1,0 +1,207 @@
+"""Antenna's processing-service API over a detector and a classifier."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin
+
+import httpx2
+import numpy as np
+import pytest
+
+from serve.auth.guard import scope_of
+from serve.auth.scopes import TokenScope
+from serve.inference.engine import Engine
+from serve.settings import DetectArgs, Limits
+from tests.fixtures_local import encoded
+from tests.model_store.classifiers import LABELS
+from tests.serve.antenna.stations import Station, antenna_client, both_models, file_of
+from tests.serve.http_client import problem_of
+
+
+def red_square() -> bytes:
+    pixels = np.zeros((60, 80, 3), np.uint8)
+    pixels[20:30, 30:40] = (255, 150, 150)
+    return encoded(pixels, "PNG")
+
+
+SQUARE, BLACK = red_square(), encoded(np.zeros((60, 80, 3), np.uint8), "PNG")
+FILES = {
+    "/square.png": file_of(SQUARE),
+    "/black.png": file_of(BLACK),
+    "/text.txt": file_of(b"no image"),
+    "/empty.jpg": file_of(b""),
+}
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    place: Path = both_models(tmp_path_factory.mktemp("models"))
+    engine = Engine(DetectArgs(models=str(place), workers=1, limits=Limits(online_queue=2)))
+    asyncio.run(engine.aliases.refresh())
+    yield engine
+    engine.stop()
+
+
+def ask(engine: Engine, method: str, path: str, token: str = "", **request: Any) -> httpx2.Response:
+    async def send() -> httpx2.Response:
+        station = Station({})
+        async with antenna_client(engine, station, token) as client:
+            return await client.request(method, path, **request)
+
+    return asyncio.run(send())
+
+
+def process(engine: Engine, *names: str, which: int = 0, **more: Any) -> dict[str, Any]:
+    """Return the results of some files, with the slug of the pipeline at `which`."""
+
+    async def send() -> httpx2.Response:
+        async with Station(FILES).running() as station, antenna_client(engine, station) as client:
+            slug = (await client.get("/antenna/info")).json()["pipelines"][which]["slug"]
+            images = [{"id": name, "url": station.url(f"/{name}")} for name in names]
+            body = {"pipeline": slug, "source_images": images, **more}
+            return await client.post("/antenna/process", json=body)
+
+    answer = asyncio.run(send())
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_the_store_gives_a_detector_alone_and_with_the_classifier(engine: Engine) -> None:
+    info = ask(engine, "GET", "/antenna/info").json()
+    alone, both = info["pipelines"]
+    assert [len(alone["algorithms"]), len(both["algorithms"])] == [1, 2]
+    detector, classifier = both["algorithms"]
+    assert [detector["task_type"], classifier["task_type"]] == ["detection", "classification"]
+    assert classifier["category_map"]["labels"] == list(LABELS)
+    assert [entry["index"] for entry in classifier["category_map"]["data"]] == [0, 1, 2, 3]
+    assert both["slug"] == f"{detector['key']}--{classifier['key']}"
+    assert detector["key"].startswith("blobs-1-")
+    assert {a["key"] for a in info["algorithms"]} == {detector["key"], classifier["key"]}
+
+
+def test_health_is_as_antenna_reads_it(engine: Engine) -> None:
+    assert ask(engine, "GET", "/antenna/livez").json() == {"status": True}
+    slugs = [p["slug"] for p in ask(engine, "GET", "/antenna/info").json()["pipelines"]]
+    assert ask(engine, "GET", "/antenna/readyz").json() == {"status": slugs}
+
+
+def test_a_detector_alone_gives_its_label_and_score(engine: Engine) -> None:
+    results = process(engine, "square.png")
+    (found,) = results["detections"]
+    assert found["source_image_id"] == "square.png"
+    assert list(found["bbox"].values()) == pytest.approx([30, 20, 40, 30], abs=7)
+    (label,) = found["classifications"]
+    assert label["terminal"] is True
+    assert max(label["scores"]) > 0
+    assert results["errors"] is None
+
+
+def test_a_classifier_classifies_each_box(engine: Engine) -> None:
+    (found,) = process(engine, "square.png", which=1)["detections"]
+    label, species = found["classifications"]
+    assert [label["terminal"], species["terminal"]] == [False, True]
+    assert species["classification"] == LABELS[0]
+    assert len(species["scores"]) == len(species["logits"]) == len(LABELS)
+    assert species["scores"].index(max(species["scores"])) == 0
+
+
+def test_boxes_that_antenna_knows_are_classified_in_place_of_the_detector(engine: Engine) -> None:
+    of = {"name": "theirs", "key": "theirs"}
+    box = {"x1": 0, "y1": 0, "x2": 20, "y2": 20}
+    known = [
+        {"source_image": {"id": "square.png", "url": "x"}, "bbox": b, "algorithm": of}
+        for b in (box, None)
+    ]
+    (found,) = process(engine, "square.png", which=1, detections=known)["detections"]
+    assert found["bbox"] == box
+    assert found["algorithm"] == of
+    assert len(found["classifications"]) == 1
+
+
+def test_an_image_that_fails_is_an_error_and_not_an_empty_image(engine: Engine) -> None:
+    """Antenna records each of `source_images` without a detection as empty."""
+    results = process(engine, "black.png", "text.txt", "empty.jpg", "square.png")
+    assert [image["id"] for image in results["source_images"]] == ["black.png", "square.png"]
+    errors = {entry["image_id"]: entry["error"] for entry in results["errors"]}
+    assert set(errors) == {"text.txt", "empty.jpg"}
+    assert "0 bytes" in errors["empty.jpg"]
+
+
+def test_more_images_than_places_are_all_answered(engine: Engine) -> None:
+    async def send() -> httpx2.Response:
+        async with Station(FILES).running() as station, antenna_client(engine, station) as client:
+            slug = (await client.get("/antenna/info")).json()["pipelines"][0]["slug"]
+            images = [{"id": str(i), "url": station.url("/black.png")} for i in range(9)]
+            body = {"pipeline": slug, "source_images": images}
+            return await client.post("/antenna/process", json=body)
+
+    results = asyncio.run(send()).json()
+    assert results["errors"] is None
+    assert len(results["source_images"]) == 9
+    assert engine.admission.images.taken == 0
+
+
+def test_unknown_fields_and_repeated_images_are_tolerated(engine: Engine) -> None:
+    results = process(engine, "black.png", "black.png", config={"request_x": 1}, future=[1])
+    assert len(results["source_images"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ({"pipeline": "none", "source_images": []}, 404, "unknown pipeline 'none'"),
+        ({"pipeline": "a--b--c", "source_images": []}, 404, "unknown pipeline"),
+        ({"source_images": []}, 400, "pipeline"),
+        ({"pipeline": "x", "source_images": [{"id": "1"}]}, 400, "url"),
+        ({"pipeline": "x", "source_images": [{"id": "1", "url": "u"}] * 257}, 400, "256"),
+        ([], 400, "valid dictionary"),
+    ],
+)
+def test_an_invalid_request_is_a_problem(
+    engine: Engine, body: Any, status: int, words: str
+) -> None:
+    assert words in problem_of(ask(engine, "POST", "/antenna/process", json=body), status)
+
+
+def test_one_id_with_two_urls_is_refused(engine: Engine) -> None:
+    slug = ask(engine, "GET", "/antenna/info").json()["pipelines"][0]["slug"]
+    images = [{"id": "1", "url": "http://a.test/"}, {"id": "1", "url": "http://b.test/"}]
+    body = {"pipeline": slug, "source_images": images}
+    assert "listed twice" in problem_of(ask(engine, "POST", "/antenna/process", json=body), 400)
+
+
+def test_a_body_over_the_bound_is_refused(engine: Engine) -> None:
+    body = json.dumps({"pipeline": "x", "source_images": [], "more": "x" * (4 * 2**20)})
+    assert "4096 KiB" in problem_of(ask(engine, "POST", "/antenna/process", content=body), 413)
+
+
+def test_antenna_reaches_every_route_from_its_endpoint_url(engine: Engine) -> None:
+    endpoint = "http://resight/antenna/"
+    for path, status in (("info", 200), ("readyz", 200), ("livez", 200)):
+        assert ask(engine, "GET", urljoin(endpoint, path)).status_code == status
+    answer = ask(engine, "POST", urljoin(endpoint, "/process"), json={})
+    assert "pipeline" in problem_of(answer, 400)
+
+
+def test_scopes_and_the_password_of_the_endpoint_url(engine: Engine) -> None:
+    assert scope_of("POST", "/antenna/process") is TokenScope.detect
+    assert scope_of("POST", "/process") is TokenScope.detect
+    assert scope_of("POST", "/antenna/other") is TokenScope.admin
+    for path in ("/antenna/livez", "/antenna/readyz"):
+        assert ask(engine, "GET", path, token="secret").status_code == 200
+    basic = base64.b64encode(b"antenna:secret").decode()
+    statuses = {
+        value: ask(engine, "GET", "/antenna/info", "secret", headers={"authorization": value})
+        for value in ("Bearer secret", f"Basic {basic}", "Basic c2VjcmV0", "Basic ?", "")
+    }
+    assert [answer.status_code for answer in statuses.values()] == [200, 200, 401, 401, 401]
+    elsewhere = ask(
+        engine, "GET", "/v1/models", "secret", headers={"authorization": f"Basic {basic}"}
+    )
+    assert elsewhere.status_code == 401
