@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from batch.jobs.exit_codes import exit_code
 from cli import (
+    antenna,
     archive,
     assertions,
     classify,
@@ -53,6 +54,7 @@ app.add_typer(assertions.app, name="assertions")
 app.add_typer(filters.app, name="filters")
 app.add_typer(layers.app, name="layers")
 app.add_typer(deployments.app, name="deployments")
+app.add_typer(antenna.app, name="antenna")
 archive.register(app)
 export.register(app)
 plan.register(app)

@@ -9,6 +9,7 @@ nothing, so `detect` repeats them once, after the time that a 429 or 503 sets. C
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx2
@@ -55,6 +56,15 @@ class Client:
         answer = self._post("/v1/detect", content=image, params=query, headers=headers)
         return DetectResponse.model_validate_json(answer.content)
 
+    def antenna_info(self) -> dict[str, Any]:
+        """Return the pipelines of Antenna's processing-service API."""
+        return self._request("GET", "/antenna/info").json()
+
+    def process(self, pipeline: str, images: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+        """Run a pipeline of `antenna_info` over images, each with `id` and `url`; return Antenna's results."""
+        body = {"pipeline": pipeline, "source_images": images}
+        return self._post("/antenna/process", json=body).json()
+
     def apply(self, operation: Operation) -> Outcome:
         """Start an operation and wait for its end. Raises BadRequest, ModelNotFound or Conflict if it is rejected."""
         fields = operation.model_dump(exclude={"kind", "name"}, exclude_none=True)
@@ -90,7 +100,7 @@ class Client:
                 continue
             if answer.status_code not in (429, 502, 503) or attempt == ATTEMPTS:
                 return _checked(answer)
-            time.sleep(_wait_s(answer))
+            time.sleep(wait_s(answer))
         raise AssertionError("unreachable")
 
     def _request(self, method: str, path: str, **request: Any) -> httpx2.Response:
@@ -100,7 +110,8 @@ class Client:
             raise ClusterError(f"{self._http.base_url} does not answer: {error}") from error
 
 
-def _wait_s(answer: httpx2.Response) -> float:
+def wait_s(answer: httpx2.Response) -> float:
+    """Return the seconds of Retry-After, at most MAX_WAIT_S; 0.2 without it."""
     text = answer.headers.get("retry-after", "0.2")
     return min(MAX_WAIT_S, float(text)) if text.replace(".", "", 1).isdecimal() else 0.2
 
@@ -115,7 +126,7 @@ def _checked(answer: httpx2.Response) -> httpx2.Response:
     except (ValueError, KeyError, TypeError):
         raise ClusterError(f"HTTP {answer.status_code}: {answer.text[:300]}") from None
     if answer.status_code == 429:
-        raise Overloaded(detail, _wait_s(answer))
+        raise Overloaded(detail, wait_s(answer))
     raise _class_of(kind)(detail)
 
 

@@ -58,6 +58,7 @@ TREE = dict(commands(typer.main.get_command(cli.main.app)))
 
 def test_the_commands_are_these() -> None:
     assert sorted(TREE) == [
+        "antenna work",
         "assertions add",
         "assertions list",
         "classify",
