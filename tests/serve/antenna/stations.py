@@ -42,6 +42,7 @@ class Station:
 
     def __init__(self, files: Mapping[str, bytes | Script]) -> None:
         self.files, self.asked, self.port = files, list[bytes](), 0
+        self._answering = set[asyncio.Task[Any]]()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Station]:
@@ -51,8 +52,14 @@ class Station:
             yield self
         finally:
             server.close()
+            for task in self._answering:
+                task.cancel()
+            await asyncio.gather(*self._answering, return_exceptions=True)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task
+        self._answering.add(task)
         head = await reader.readuntil(b"\r\n\r\n")
         self.asked.append(head)
         file = self.files[head.split()[1].decode().partition("?")[0]]
