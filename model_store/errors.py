@@ -44,6 +44,7 @@ Each is raised with one message, and can be pickled, since errors cross process 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from textwrap import shorten
 
 MOST_CHARS = 400
@@ -57,14 +58,21 @@ class ResightError(Exception):
     """Base of all deliberate errors. The message describes what is wrong, where, and what to do.
 
     `retry_after_s` is the time to wait before a retry; None if the error stays until a person does something.
+    `fields` are the messages about single fields of a request, by their names.
     """
 
     retry_after_s: float | None = None
 
-    def __init__(self, message: str = "", retry_after_s: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str = "",
+        retry_after_s: float | None = None,
+        fields: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(message)
         if retry_after_s is not None:
             self.retry_after_s = retry_after_s
+        self.fields = dict(fields or {})
 
 
 class ImageError(ResightError):

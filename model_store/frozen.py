@@ -44,6 +44,19 @@ def wrong_fields(
     return "; ".join(words + more)
 
 
+def by_field(error: Invalid, begin: str = "", skip: int = 0) -> dict[str, str]:
+    """Return the reasons by the path of their field, without its first `skip` parts and after `begin`.
+
+    Reasons about the value itself are left out.
+    """
+    reasons: dict[str, list[str]] = {}
+    for item in error.errors()[:MAX_ERRORS]:
+        if place := item["loc"][skip:]:
+            words = item["msg"].removeprefix("Value error, ")
+            reasons.setdefault(begin + ".".join(map(str, place)), []).append(words)
+    return {name: "; ".join(words) for name, words in reasons.items()}
+
+
 def _unknown(model: type[BaseModel], place: Sequence[int | str]) -> str:
     kind: type[BaseModel] | None = model
     for part in place[:-1]:

@@ -1,7 +1,6 @@
-"""Make HTML forms from the JSON schema of a pydantic model, and read what they send.
+"""Make the controls of a form from the JSON schema of a pydantic model.
 
-fields_of(SmallSizeConfig, values) -> the fields for `templates/form.html`
-submitted(SmallSizeConfig, pairs)  -> Submitted: values, and errors by field ("" for the whole form)
+fields_of(SmallSizeConfig, values) -> the fields for `templates/form.html`; `static/actions.js` sends their values
 
 Only pydantic validates. Schemas without an own control are edited as JSON, so that each new filter has a form.
 """
@@ -9,15 +8,11 @@ Only pydantic validates. Schemas without an own control are edited as JSON, so t
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl
 
-from fastapi import Request
-from pydantic import BaseModel, ValidationError
-
-from model_store.errors import BadRequest
+from pydantic import BaseModel
 
 EMPTY_ROWS = 3
 """Empty rows of a mapping, for new entries; a row without a key is dropped."""
@@ -30,7 +25,6 @@ _BOUNDS = {
     "exclusiveMaximum": "max",
     "maxLength": "maxlength",
 }
-Errors = dict[str, list[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +42,12 @@ class Field:
     choices: tuple[str, ...] = ()
     bounds: Mapping[str, float | str] | None = None
     schema: str = ""
-    errors: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Submitted:
-    """Values as sent, for pydantic and to be shown again, and the errors in them."""
-
-    values: dict[str, Any]
-    errors: Errors
 
 
 def fields_of(
     model: type[BaseModel],
     values: Mapping[str, Any] | None = None,
     labels: Sequence[str] = (),
-    errors: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Field]:
     """Return the fields of a model without constants; `values` replace the defaults, `labels` are those in use."""
     fields = list[Field]()
@@ -79,70 +63,8 @@ def fields_of(
         elif kind == "json":
             shown = {of: schema[of] for of in schema if of not in ("default", "description")}
             more["schema"] = json.dumps(shown, indent=1, ensure_ascii=False)
-        wrong = tuple((errors or {}).get(name, ()))
-        shown_value = _shown(kind, value, labels)
-        fields.append(Field(name, kind, help_, shown_value, is_optional, errors=wrong, **more))
+        fields.append(Field(name, kind, help_, _shown(kind, value, labels), is_optional, **more))
     return fields
-
-
-def submitted(model: type[BaseModel], pairs: Iterable[tuple[str, str]]) -> Submitted:
-    """Return the values of a form, and pydantic's errors. Names that are not fields are left to pydantic."""
-    sent: dict[str, list[str]] = {}
-    for name, text in pairs:
-        sent.setdefault(name, []).append(text)
-    values, errors = dict[str, Any](), Errors()
-    for name, (schema, is_optional) in _schemas(model).items():
-        kind, texts = _kind(name, schema), sent.pop(name, [])
-        keys, numbers = sent.pop(f"{name}.key", []), sent.pop(f"{name}.value", [])
-        text = texts[0].strip() if texts else ""
-        if kind == "switch":
-            values[name] = bool(texts)
-        elif kind in ("labels", "lines"):
-            typed = sent.pop(f"{name}.more", []) if kind == "labels" else texts
-            lines = (line.strip() for text in typed for line in text.split("\n"))
-            values[name] = [*(texts if kind == "labels" else ()), *filter(None, lines)]
-        elif kind == "rows":
-            rows = [(key.strip(), n.strip()) for key, n in zip(keys, numbers, strict=False)]
-            values[name] = {key: number for key, number in rows if key}
-            twice = {key for key, _ in rows if key and [k for k, _ in rows].count(key) > 1}
-            if twice:
-                errors[name] = [f"listed twice: {', '.join(sorted(twice))}"]
-        elif kind == "json":
-            try:
-                values |= {name: json.loads(text)} if text else {}
-            except ValueError as error:
-                values[name], errors[name] = text, [f"invalid JSON: {error}"]
-        else:
-            values[name] = None if is_optional and not text else text
-    values |= {name: texts[0] for name, texts in sent.items()}
-    return Submitted(values, _errors(model, values) | errors)
-
-
-async def form_of(request: Request) -> list[tuple[str, str]]:
-    """Return the fields of an HTML form in their order. Raises BadRequest for another kind of body."""
-    if not request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
-        raise BadRequest("send the fields as application/x-www-form-urlencoded")
-    try:
-        return parse_qsl((await request.body()).decode(), keep_blank_values=True, errors="strict")
-    except ValueError as error:
-        raise BadRequest(f"invalid form: {error}") from error
-
-
-def _errors(model: type[BaseModel], values: Mapping[str, Any]) -> Errors:
-    try:
-        model.model_validate(values)
-    except ValidationError as error:
-        found, names = Errors(), _schemas(model)
-        for item in error.errors():
-            name, *rest = [str(part) for part in item["loc"]] or [""]
-            words = item["msg"].removeprefix("Value error, ")
-            if name not in names:
-                name, rest = "", [name, *rest] if name else rest
-            found.setdefault(name, []).append(
-                ": ".join([".".join(rest), words] if rest else [words])
-            )
-        return found
-    return {}
 
 
 def _schemas(model: type[BaseModel]) -> dict[str, tuple[dict[str, Any], bool]]:

@@ -23,7 +23,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
 
 from archive.catalogue.local_time import LocalTime
 from archive.delta.snapshot import dataset
@@ -86,15 +86,16 @@ class _Place(Frozen):
         default=None, ge=-90, le=90, description="degrees, north positive"
     )
     longitude: float | None = Field(
-        default=None, ge=-180, le=180, description="degrees, east positive"
+        default=None, ge=-180, le=180, description="degrees, east positive", validate_default=True
     )
     notes: str | None = Field(default=None, max_length=4000)
 
-    @model_validator(mode="after")
-    def _both_coordinates(self) -> _Place:
-        if (self.latitude is None) != (self.longitude is None):
+    @field_validator("longitude")
+    @classmethod
+    def _both_coordinates(cls, longitude: float | None, info: ValidationInfo) -> float | None:
+        if "latitude" in info.data and (info.data["latitude"] is None) != (longitude is None):
             raise ValueError("latitude and longitude must be given together")
-        return self
+        return longitude
 
 
 class Location(_Place):
@@ -126,13 +127,15 @@ class Deployment(_Place):
         default=None, max_length=4000, description="reason for that offset"
     )
 
-    @model_validator(mode="after")
-    def _ends_after_its_start(self) -> Deployment:
-        if self.until_local is not None and self.until_local <= self.from_local:
+    @field_validator("until_local")
+    @classmethod
+    def _ends_after_its_start(cls, until: datetime | None, info: ValidationInfo) -> datetime | None:
+        start = info.data.get("from_local")
+        if until is not None and start is not None and until <= start:
             raise ValueError(
-                f"until_local {self.until_local.isoformat()} is not after from_local {self.from_local.isoformat()}"
+                f"until_local {until.isoformat()} is not after from_local {start.isoformat()}"
             )
-        return self
+        return until
 
 
 Fact = Camera | Location | Deployment
@@ -334,7 +337,8 @@ def _require_apart(after: Mapping[Key, Row], names: Mapping[Key, str]) -> None:
                     )
             last = max(last, one, key=lambda item: _end(item[1]))
     if lines:
-        raise Conflict("\n".join(lines))
+        words = "\n".join(lines)
+        raise Conflict(words, fields={"from_local": words})
 
 
 def _end(row: Row) -> str:

@@ -23,7 +23,7 @@ from batch.filters.kinds import (
     tracking,
 )
 from model_store.errors import BadRequest
-from model_store.frozen import wrong_fields
+from model_store.frozen import by_field, wrong_fields
 
 FILTERS: dict[str, Filter] = {
     module.FILTER.kind: module.FILTER
@@ -57,4 +57,7 @@ def config_of(kind: str, fields: dict[str, Any]) -> FilterConfig:
         return config.model_validate({"kind": kind} | fields)
     except ValidationError as error:
         names = ", ".join(name for name in config.model_fields if name != "kind")
-        raise BadRequest(f"{wrong_fields(error, whole=kind)}; fields of {kind}: {names}") from error
+        raise BadRequest(
+            f"{wrong_fields(error, whole=kind)}; fields of {kind}: {names}",
+            fields=by_field(error, "config."),
+        ) from error

@@ -14,7 +14,6 @@ from archive.catalogue.deployments import (
     Deployment,
     Fact,
     Kind,
-    Location,
     all_rows,
     current,
     record,
@@ -28,6 +27,7 @@ from serve.api.bodies import SmallBodyRoute
 from serve.auth.scopes import IDENTITY, Identity, TokenScope
 
 OF_PLURAL: dict[str, Kind] = {f"{kind}s": model.kind for kind, model in KINDS.items()}
+TIMES = ("first_at", "last_at")
 ROUNDED_DIGITS = 1
 """Decimal places of coordinates for those without the scope review or admin: about 10 km."""
 Limit = Annotated[int, Query(ge=1, le=5000)]
@@ -53,46 +53,6 @@ def router(context: Context, views: CameraViews) -> APIRouter:
         """State a fact again as this change stated it, also one that is deleted."""
         return {"id": revert(tables, change, actor_of(request))}
 
-    def stated(request: Request, fact: Fact, fact_id: str | None) -> dict[str, Any]:
-        if isinstance(fact, Deployment):
-            own, fact = (
-                fact.deployment_id,
-                fact.model_copy(update={"deployment_id": fact_id or fact.deployment_id}),
-            )
-        else:
-            own = fact.camera_id if isinstance(fact, Camera) else fact.location
-        if fact_id is not None and own not in (None, fact_id):
-            raise BadRequest(f"the path has the id '{fact_id[:100]}' and the body '{own}'")
-        (name,), changed = record(tables, {"": fact}, actor_of(request))
-        return {"id": name, "changed": bool(changed)}
-
-    @routes.post("/v1/cameras")
-    def post_camera(request: Request, fact: Camera) -> dict[str, Any]:
-        """Record a camera, or correct the one with its id."""
-        return stated(request, fact, None)
-
-    @routes.put("/v1/cameras/{fact_id:path}")
-    def put_camera(request: Request, fact_id: str, fact: Camera) -> dict[str, Any]:
-        return stated(request, fact, fact_id)
-
-    @routes.post("/v1/locations")
-    def post_location(request: Request, fact: Location) -> dict[str, Any]:
-        """Record a location, or correct the one with its name."""
-        return stated(request, fact, None)
-
-    @routes.put("/v1/locations/{fact_id:path}")
-    def put_location(request: Request, fact_id: str, fact: Location) -> dict[str, Any]:
-        return stated(request, fact, fact_id)
-
-    @routes.post("/v1/deployments")
-    def post_deployment(request: Request, fact: Deployment) -> dict[str, Any]:
-        """Record a deployment, or correct the one with its id, or with its camera and start."""
-        return stated(request, fact, None)
-
-    @routes.put("/v1/deployments/{fact_id:path}")
-    def put_deployment(request: Request, fact_id: str, fact: Deployment) -> dict[str, Any]:
-        return stated(request, fact, fact_id)
-
     for plural, kind in OF_PLURAL.items():
         _add_kind(routes, context, views, plural, kind)
     return routes
@@ -109,11 +69,36 @@ def _add_kind(
         shown = [shown_to(request, rows[name]) for name in ids[:limit]]
         return {plural: shown, "next": ids[limit - 1] if len(ids) > limit else ""}
 
+    def add(request: Request, fact: Any) -> dict[str, Any]:
+        """Record one, or correct the one with its id; a deployment also by its camera and start."""
+        return _record(context, request, fact, None)
+
+    def put(request: Request, fact_id: str, fact: Any) -> dict[str, Any]:
+        """Record one with this id, or correct it; fields that are not sent become null."""
+        return _record(context, request, fact, fact_id)
+
+    for endpoint in (add, put):
+        endpoint.__annotations__["fact"] = KINDS[kind]
+    routes.post(f"/v1/{plural}", name=f"add {kind}")(add)
+    routes.put(f"/v1/{plural}/{{fact_id:path}}", name=f"put {kind}")(put)
+
     @routes.delete(f"/v1/{plural}/{{fact_id:path}}", name=f"delete {kind}")
     def delete(request: Request, fact_id: str) -> dict[str, Any]:
         """Delete one; its rows stay. Refused for a camera or location while images or deployments refer to it."""
         remove(context.tables, kind, [fact_id], actor_of(request))
         return {"id": fact_id, "changed": True}
+
+
+def _record(context: Context, request: Request, fact: Fact, fact_id: str | None) -> dict[str, Any]:
+    if isinstance(fact, Deployment):
+        own = fact.deployment_id
+        fact = fact.model_copy(update={"deployment_id": fact_id or own})
+    else:
+        own = fact.camera_id if isinstance(fact, Camera) else fact.location
+    if fact_id is not None and own not in (None, fact_id):
+        raise BadRequest(f"the path has the id '{fact_id[:100]}' and the body '{own}'")
+    (name,), changed = record(context.tables, {"": fact}, actor_of(request))
+    return {"id": name, "changed": bool(changed)}
 
 
 def actor_of(request: Request) -> str:
@@ -151,14 +136,13 @@ def listed(context: Context, views: CameraViews, kind: Kind) -> list[dict[str, A
             rows.setdefault(name, {"id": name, "camera_id": name, "notes": None})
         return [row | _of_camera(pictures.get(name)) for name, row in rows.items()]
     counts = views.deployments()
-    images = {
-        row["fact_id"]: counts.get(row["fact_id"], {}).get("images", 0) for row in deployments
+    of_deployment = {
+        row["fact_id"]: {"clock_stated_by": row["clock_stated_by"], "actor": row["actor"]}
+        | _pictures(counts.get(row["fact_id"]))
+        for row in deployments
     }
     if kind == "deployment":
-        of_deployment = {
-            r["fact_id"]: {n: r[n] for n in ("clock_stated_by", "actor")} for r in deployments
-        }
-        return [row | of_deployment[name] | {"images": images[name]} for name, row in rows.items()]
+        return [row | of_deployment[name] for name, row in rows.items()]
     exact = {name for name, row in rows.items() if row["latitude"] is not None}
     for row in sorted(deployments, key=lambda row: row["from_local"]):  # the newest coordinates
         name = row["location"]
@@ -168,18 +152,22 @@ def listed(context: Context, views: CameraViews, kind: Kind) -> list[dict[str, A
     for name, place in rows.items():
         here = [row for row in deployments if row["location"] == name]
         place["cameras"] = sorted({row["camera_id"] for row in here})
-        place["images"] = sum(images[row["fact_id"]] for row in here)
+        place["images"] = sum(of_deployment[row["fact_id"]]["images"] for row in here)
     return list(rows.values())
 
 
-def _of_camera(pictures: Mapping[str, Any] | None) -> dict[str, Any]:
+def _pictures(row: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the number of images, and the first and last time as text."""
+    times = {name: row[name].isoformat() if row and row[name] else None for name in TIMES}
+    return {"images": row["images"] if row else 0, **times}
+
+
+def _of_camera(row: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the columns of `CameraViews.cameras` as JSON, and `days_without` between the first and last picture."""
-    if pictures is None:
-        times: dict[str, Any] = {"first_at": None, "last_at": None}
-        return times | dict.fromkeys(
-            ("images", "days", "days_without", "failed", "empty", "seen"), 0
+    if row is None:
+        return _pictures(row) | dict.fromkeys(
+            ("days", "days_without", "failed", "empty", "seen"), 0
         )
-    first, last = pictures["first_at"], pictures["last_at"]
+    first, last = row["first_at"], row["last_at"]
     span = (last.date() - first.date()).days + 1 if first else 0
-    times = {"first_at": first and first.isoformat(), "last_at": last and last.isoformat()}
-    return {**pictures, **times, "days_without": span - pictures["days"]}
+    return {**row, **_pictures(row), "days_without": span - row["days"]}

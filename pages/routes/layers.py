@@ -1,144 +1,129 @@
-"""/ui/layers: switch layers of a view on and off. /ui/filters/{kind}: fill in a filter, preview it, then run it.
+"""/ui/layers and /ui/filters/{kind}: pages of layers and filters. Their JSON: GET, PUT /ui/v1/layers, and previews.
 
-A run starts only from a preview of the same settings.
+A run is started by POST /runs/filters/{kind}; the page offers it after a preview of the same settings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse
+from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
-from archive.annotations.layers import Layer, read_layers
-from archive.views.views import PRODUCTION, Views
-from batch.filters.layers import of_silent, states, switch, unfounded
+from archive.annotations.layers import read_layers
+from archive.views.views import PRODUCTION, View, Views
+from batch.api.filters import FilterRequest, FilterRoute
+from batch.filters.layers import LayerState, of_silent, states, switch, unfounded
 from batch.filters.prepare import prepare
-from batch.filters.preview import preview
+from batch.filters.preview import Example, preview
 from batch.filters.registry import FILTERS, filter_of
-from batch.filters.scope import FilterScope
-from batch.filters.spec import FilterSpec
-from batch.jobs.control import submit_filters
-from model_store.errors import BadRequest, Conflict, ModelNotFound
+from batch.filters.run import FilterReport
+from model_store.errors import ModelNotFound
+from model_store.frozen import Frozen
 from pages.choices import known_cameras, labels_in_use
 from pages.context import Context
-from pages.forms import Submitted, fields_of, form_of, submitted
-from pages.html import page, prefix
-from serve.api import problems
-from serve.api.bodies import SmallBodyRoute
+from pages.forms import fields_of
+from pages.html import page
 from serve.inference.admission import Room
 
 MAX_PREVIEWS = 2
 """Maximum concurrent previews; each reads all images of its scope."""
 
 
-class FormRoute(SmallBodyRoute):
-    """Route with a larger body limit: lists of labels can be long."""
+class LayerRow(Frozen):
+    """A stored layer: its `position` in the view (from 1; null: off) and settings other than the filter's defaults."""
 
-    max_bytes = 1024 * 1024
+    layer_id: str
+    kind: str
+    position: int | None
+    assertions: int
+    settings: dict[str, Any]
+
+
+class LayersOfView(Frozen):
+    """All layers, those of the view first and the lowest first; `view` is null if nothing is published."""
+
+    view: View | None
+    layers: tuple[LayerRow, ...]
+    notes: tuple[str, ...]
+
+
+class LayerSwitch(Frozen):
+    is_on: bool
+    view: str = PRODUCTION
+    reason: str = Field(default="", max_length=2000, description="stored with the publication")
+
+
+class Preview(Frozen):
+    """Counts of a dry run, and up to 24 examples of what the run would change."""
+
+    layer_id: str
+    report: FilterReport
+    examples: tuple[Example, ...]
 
 
 def router(context: Context) -> APIRouter:
-    routes = APIRouter(include_in_schema=False, route_class=FormRoute)
+    routes = APIRouter(route_class=FilterRoute, tags=["layers"])
     tables, previews = context.tables, Room(MAX_PREVIEWS, "previews are being made")
 
-    @routes.get("/layers")
-    def layers(request: Request, view: str = PRODUCTION) -> HTMLResponse:
-        return _layers(request, view)
-
-    def _layers(
-        request: Request, view: str, wrong: tuple[str, str] = ("", ""), status: int = 200
-    ) -> HTMLResponse:
+    @routes.get("/v1/layers")
+    def list_layers(view: str = PRODUCTION) -> LayersOfView:
         current = Views(tables.url).current(view)
-        newest_first = [*reversed(states(tables, current))]
-        rows = sorted(newest_first, key=lambda row: row.position or len(FILTERS) + 1)
         notes = [*unfounded(tables, current), *of_silent(tables, current)] if current else []
-        values = {"view": view, "current": current, "rows": rows, "notes": notes, "wrong": wrong}
+        rows = [_row(state) for state in reversed(states(tables, current))]
+        rows.sort(key=lambda row: row.position or len(FILTERS) + 1)
+        return LayersOfView(view=current, layers=tuple(rows), notes=tuple(notes))
+
+    @routes.put("/v1/layers/{layer_id}")
+    def switch_layer(layer_id: str, body: LayerSwitch) -> LayersOfView:
+        """Publish the view with the layer switched on or off."""
+        names = {"on" if body.is_on else "off": [layer_id]}
+        switch(tables, body.view, reason=body.reason, **names)
+        context.follower.used(body.view, changed=True)
+        return list_layers(body.view)
+
+    @routes.post("/v1/filters/{kind}/preview")
+    async def preview_filter(kind: str, body: FilterRequest) -> Preview:
+        """Return what a run of the filter would change; nothing is written."""
+        spec = await run_in_threadpool(prepare, tables, kind, body.config, body.scope, body.view)
+        with previews.place():
+            report, examples = await run_in_threadpool(preview, spec, tables)
+        return Preview(layer_id=spec.layer().layer_id, report=report, examples=tuple(examples))
+
+    @routes.get("/layers", include_in_schema=False)
+    def layers(request: Request, view: str = PRODUCTION) -> HTMLResponse:
         kinds = sorted(FILTERS.values(), key=lambda entry: entry.order)
-        return page(request, "layers.html", status, **values, kinds=kinds, unusual=_unusual)
+        return page(request, "layers.html", name=view, shown=list_layers(view), kinds=kinds)
 
-    @routes.post("/layers")
-    async def switch_layer(request: Request, view: str = PRODUCTION) -> Response:
-        form = dict(await form_of(request))
-        layer, to = form.get("layer", ""), form.get("to", "")
-        if to not in ("on", "off") or not layer:
-            raise BadRequest("send the fields layer (an id) and to (on or off)")
-        which: dict[str, Any] = {to: [layer], "reason": form.get("reason", "")}
-        try:
-            await run_in_threadpool(switch, tables, view, **which)
-        except (BadRequest, Conflict) as error:
-            status, wrong = problems.status_of(error), (layer, str(error))
-            return await run_in_threadpool(_layers, request, view, wrong, status)
-        context.follower.used(view, changed=True)
-        return _see(request, "/layers", view=view)
-
-    @routes.get("/filters/{kind}")
+    @routes.get("/filters/{kind}", include_in_schema=False)
     def form(
         request: Request, kind: str, view: str = PRODUCTION, layer: str = "", run: str = ""
     ) -> HTMLResponse:
         stored = read_layers(tables).get(layer) if layer else None
         if layer and (stored is None or stored.kind != kind):
             raise ModelNotFound(f"unknown layer '{layer}' of {kind}: see resight layers list")
-        sent = Submitted(dict(stored.config) if stored else {}, {})
-        return _form(request, kind, view, sent, started=run)
-
-    def _form(
-        request: Request, kind: str, view: str, sent: Submitted, status: int = 200, **more: Any
-    ) -> HTMLResponse:
         entry, labels = filter_of(kind), labels_in_use(context, view)
-        values: dict[str, Any] = {"camera": "", "started": "", "report": None, "examples": []}
-        values |= {"entry": entry, "view": view, "whole": sent.errors.get("", [])}
-        values |= {"labels": labels, "cameras": known_cameras(context, view), "previewed": ""}
-        fields = fields_of(entry.config, sent.values, labels, sent.errors)
-        return page(request, "filter.html", status, fields=fields, **values | more)
-
-    @routes.post("/filters/{kind}")
-    async def submit(request: Request, kind: str, view: str = PRODUCTION) -> Response:
-        config, pairs = filter_of(kind).config, await form_of(request)
-        own = {name: text for name, text in pairs if name.startswith("_")}
-        sent = submitted(config, [pair for pair in pairs if not pair[0].startswith("_")])
-        camera = own.get("_camera", "").strip()
-        shown: dict[str, Any] = {"camera": camera}
-        if not sent.errors:
-            try:
-                scope = FilterScope(camera=(camera,) if camera else ())
-                spec = await run_in_threadpool(prepare, tables, kind, sent.values, scope, view)
-                if "_run" in own and own.get("_previewed") == _settings_of(spec):
-                    await run_in_threadpool(_start, spec)
-                    return _see(request, f"/filters/{kind}", view=view, run=spec.run_id)
-                with previews.place():
-                    report, examples = await run_in_threadpool(preview, spec, tables)
-                shown |= {"report": report, "examples": examples, "previewed": _settings_of(spec)}
-            except BadRequest as error:
-                sent = Submitted(sent.values, {"": [str(error)]})
-        status = 400 if sent.errors else 200
-        return await run_in_threadpool(_form, request, kind, view, sent, status, **shown)
-
-    def _start(spec: FilterSpec) -> None:
-        submit_filters([spec], context.jobs(), context.settings)
+        values: dict[str, Any] = {"entry": entry, "view": view, "started": run, "labels": labels}
+        values["fields"] = fields_of(entry.config, stored.config if stored else None, labels)
+        return page(request, "filter.html", cameras=known_cameras(context, view), **values)
 
     return routes
 
 
-def _settings_of(spec: FilterSpec) -> str:
-    """Return what a preview and its run must have in common."""
-    return f"{spec.layer().layer_id} {spec.scope.words()}"
-
-
-def _unusual(layer: Layer) -> Mapping[str, Any]:
-    """Return the settings of a layer that differ from the defaults of its filter."""
+def _row(state: LayerState) -> LayerRow:
+    layer = state.layer
     entry = FILTERS.get(layer.kind)
     known = entry.config.model_json_schema()["properties"] if entry else {}
-    return {
-        name: value
-        for name, value in layer.config.items()
-        if value != known.get(name, {}).get("default")
-    }
-
-
-def _see(request: Request, path: str, **query: str) -> RedirectResponse:
-    """Return a redirection after a form, so that reloading the page does not send it again."""
-    return RedirectResponse(f"{prefix(request)}{path}?{urlencode(query)}", 303)
+    return LayerRow(
+        layer_id=layer.layer_id,
+        kind=layer.kind,
+        position=state.position,
+        assertions=state.assertions,
+        settings={
+            name: value
+            for name, value in layer.config.items()
+            if value != known.get(name, {}).get("default")
+        },
+    )

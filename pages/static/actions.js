@@ -1,22 +1,37 @@
-// Forms that send JSON: <form data-post="//runs" data-then="/runs/{run_id}">, with an <output> and a .field-error.
-// A field's name may have dots (scope.camera), data-kind="list" or "number"; empty fields are not sent.
-// data-estimate: one button has dry_run, and the other can be pressed once its plan is shown.
+// Forms that send JSON: <form data-post="//runs" data-then="/runs/{run_id}">. Errors are shown at their fields, others below the form.
+// data-method is POST unless given; a button may have its own data-post, data-method and data-then. After success, data-then opens.
+// A field's name may have dots (scope.camera); data-kind is one of READ, or item, key. Empty fields are not sent, with data-optional null.
+// data-estimate: one button has dry_run, and the other can be pressed once its answer is shown. data-download: the answer is a file.
 
-import { json, root, t } from "./page.js";
+import { json, Refused, request, root, t } from "./page.js";
 
-/** Return the values of a form as an object. */
+const parts = (text, separator) => text.split(separator).map((part) => part.trim()).filter(Boolean);
+const READ = { number: Number, list: (text) => parts(text, ","), lines: (text) => parts(text, "\n"), json: JSON.parse };
+
+/** Return the values of a form as an object. Throws Refused for text that is not JSON, and for a name that is listed twice. */
 export function values(form, button) {
   const all = {};
   for (const field of form.elements) {
-    const text = field.value?.trim();
-    if (!field.name || !text || field.disabled || (field.type === "submit" && field !== button)) continue;
-    const path = field.name.split(".");
-    const last = path.pop();
-    const place = path.reduce((part, name) => (part[name] ??= {}), all);
-    const kind = field.dataset.kind;
-    if (kind === "list") place[last] = text.split(",").map((word) => word.trim()).filter(Boolean);
-    else if (field.type === "submit") place[last] = true;
-    else place[last] = kind === "number" ? Number(text) : text;
+    const { name, type, dataset: { kind } } = field, text = field.value?.trim();
+    if (!name || field.disabled || (type === "submit" && field !== button) || (type === "radio" && !field.checked)) continue;
+    const path = name.split("."), last = path.pop();
+    const whole = () => path.reduce((part, key) => (part[key] ??= {}), all);
+    const wrong = (words) => new Refused(400, words, 0, { [name]: words });
+    if (kind === "item") whole()[last] = [...(whole()[last] ?? []), ...(field.checked ? [field.value] : [])];
+    else if (kind === "lines") whole()[last] = [...(whole()[last] ?? []), ...READ.lines(text)];
+    else if (kind === "key") {
+      const rows = (whole()[last] ??= {});
+      if (text in rows) throw wrong(t("listed twice: {name}", { name: text }));
+      if (text) rows[text] = field.nextElementSibling.value.trim();
+    } else if (type === "checkbox") whole()[last] = field.checked;
+    else if (type === "submit") whole()[last] = true;
+    else if (text || kind === "text") {
+      try {
+        whole()[last] = READ[kind]?.(text) ?? text;
+      } catch (error) {
+        throw wrong(t("invalid JSON: {why}", { why: error.message }));
+      }
+    } else if ("optional" in field.dataset) whole()[last] = null;
   }
   return all;
 }
@@ -36,37 +51,89 @@ function inWords(plan) {
   return t("{all} images, {reused} of them have a result; {todo} are to be detected, {mib} MiB. Time: {time} ({basis}).", texts);
 }
 
+/** Return the element of a form for its state, or for its error; add it if there is none. */
+function place(form, role) {
+  const found = form.querySelector(role === "status" ? "output" : ".field-error:not([data-of])");
+  if (found) return found;
+  const made = document.createElement(role === "status" ? "output" : "p");
+  made.setAttribute("role", role);
+  made.className = role === "alert" ? "field-error" : "";
+  form.append(made);
+  return made;
+}
+
+/** Return the first control that an error of the server names: scope.camera.0 is about scope.camera. */
+function controlOf(form, name) {
+  for (const path = name.split("."); path.length; path.pop()) {
+    const found = form.querySelector(`[name="${CSS.escape(path.join("."))}"]:not([type=hidden])`);
+    if (found) return found;
+  }
+  return null;
+}
+
+let shown = 0; // errors at fields, for their ids
+
+function show(form, problem) {
+  const errors = Object.entries(problem.errors ?? {}).map(([name, words]) => [controlOf(form, name), name, words]);
+  for (const [control, name, words] of errors) {
+    if (!control) continue;
+    const line = Object.assign(document.createElement("p"), { id: `error-${++shown}`, role: "alert", className: "field-error", textContent: words });
+    line.dataset.of = name;
+    (control.closest(".field, label") ?? control).after(line);
+    control.setAttribute("aria-invalid", "true");
+    control.setAttribute("aria-errormessage", line.id);
+  }
+  const isWhole = !errors.length || errors.some(([control]) => !control);
+  Object.assign(place(form, "alert"), { textContent: isWhole ? problem.message : "", hidden: !isWhole });
+  form.querySelector("[aria-invalid]")?.focus();
+}
+
+function clear(form) {
+  for (const line of form.querySelectorAll("[data-of]")) line.remove();
+  for (const control of form.querySelectorAll("[aria-invalid]")) control.removeAttribute("aria-invalid");
+  place(form, "alert").hidden = true;
+}
+
+async function save(response) {
+  const link = document.createElement("a"), name = /filename="([^"]*)"/.exec(response.headers.get("Content-Disposition"));
+  link.href = URL.createObjectURL(await response.blob());
+  link.download = name?.[1] ?? "";
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+}
+
 async function send(form, button) {
-  const [error, output] = [form.querySelector(".field-error"), form.querySelector("output")];
-  const body = values(form, button); // before the buttons are disabled: their values are not sent then
-  const buttons = [...form.querySelectorAll("button")].filter((each) => !each.disabled);
-  error.hidden = true;
-  output.textContent = form.dataset.wait ?? t("One moment …");
-  for (const each of buttons) each.disabled = true;
+  const { post, method = "POST", then, wait } = { ...form.dataset, ...button?.dataset };
+  const output = place(form, "status"), buttons = [...form.querySelectorAll("button:enabled")];
+  clear(form);
   try {
-    const found = await ended(await json(form.dataset.post, { method: "POST", body }));
-    if (found.state === "refused") throw new Error(found.detail);
-    output.textContent = found.plan ? inWords(found.plan) : (found.detail ?? t("Done."));
-    if (found.plan) form.querySelector("[data-needs-estimate]").disabled = false;
-    else if (found.report) output.textContent = t("Nothing to do: {accounts}", { accounts: found.report.accounting });
-    else location.assign(form.dataset.then ? root + form.dataset.then.replace("{run_id}", found.run_id) : location.href);
+    const body = method === "DELETE" ? undefined : values(form, button); // before the buttons are disabled: their values are not sent then
+    output.textContent = wait ?? t("One moment …");
+    for (const each of buttons) each.disabled = true;
+    const response = await request(post, { method, body });
+    const answer = "download" in form.dataset ? await save(response) : await ended(await response.json());
+    if (answer?.state === "refused") throw new Error(answer.detail);
+    output.textContent = answer?.plan ? inWords(answer.plan) : (answer?.detail ?? t("Done."));
+    if (!form.dispatchEvent(new CustomEvent("answered", { detail: answer, cancelable: true }))) return; // shown by the page's own script
+    if (answer?.plan) form.querySelector("[data-needs-estimate]").disabled = false;
+    else if (answer?.report) output.textContent = t("Nothing to do: {accounts}", { accounts: answer.report.accounting });
+    else if (then) location.assign(root + then.replace(/\{(\w+)\}/g, (_, name) => encodeURIComponent(answer[name])));
+    else if (answer) location.reload();
   } catch (problem) {
     output.textContent = "";
-    error.textContent = problem.message;
-    error.hidden = false;
+    show(form, problem);
   } finally {
     for (const each of buttons) each.disabled = false;
   }
 }
 
 document.addEventListener("submit", (event) => {
-  const form = event.target;
-  if (!form.dataset.post) return;
+  if (!(event.submitter?.dataset.post ?? event.target.dataset.post)) return;
   event.preventDefault();
-  send(form, event.submitter);
+  send(event.target, event.submitter);
 });
 
 document.addEventListener("input", (event) => {
   const form = event.target.closest("[data-estimate]");
-  if (form) form.querySelector("[data-needs-estimate]").disabled = true; // the plan was of other fields
+  if (form) form.querySelector("[data-needs-estimate]").disabled = true; // the estimate was of other fields
 });

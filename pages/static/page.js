@@ -17,17 +17,19 @@ export function notice(text, ms = 6000) {
   if (ms) place.timer = setTimeout(() => (place.hidden = true), ms);
 }
 
-/** A request that the server refused; `status` is 0 if it did not answer at all, `retryS` its Retry-After or 0. */
+/** A request that the server refused; `status` is 0 without an answer, `retryS` its Retry-After or 0, `errors` are by field. */
 export class Refused extends Error {
-  constructor(status, detail, retryS = 0) {
+  constructor(status, detail, retryS = 0, errors = {}) {
     super(detail);
-    this.status = status;
-    this.retryS = retryS;
+    Object.assign(this, { status, retryS, errors });
   }
 }
 
-/** Return the JSON of a path below the page's root; a file is sent as it is. Throws Refused with the server's own words. */
-export async function json(path, { method = "GET", body, signal } = {}) {
+/** Return the JSON of a path below the page's root. Throws as `request`. */
+export const json = async (path, options) => (await request(path, options)).json().catch(() => ({}));
+
+/** Return the response of a path below the page's root, or of "//PATH" of the server; a file is sent as it is. Throws Refused. */
+export async function request(path, { method = "GET", body, signal } = {}) {
   const isRaw = body === undefined || body instanceof Blob;
   const headers = isRaw ? {} : { "Content-Type": "application/json" };
   const data = isRaw ? body : JSON.stringify(body);
@@ -38,10 +40,10 @@ export async function json(path, { method = "GET", body, signal } = {}) {
     if (error.name === "AbortError") throw error;
     throw new Refused(0, t("The server does not answer."));
   }
-  const found = await answer.json().catch(() => ({}));
-  if (answer.status === 401) found.detail = t("Your session has ended. Sign in again in another tab.");
-  if (!answer.ok) throw new Refused(answer.status, found.detail ?? `HTTP ${answer.status}`, Number(answer.headers.get("Retry-After")) || 0);
-  return found;
+  if (answer.ok) return answer;
+  const problem = await answer.json().catch(() => ({}));
+  if (answer.status === 401 && path !== "/v1/session") problem.detail = t("Your session has ended. Sign in again in another tab.");
+  throw new Refused(answer.status, problem.detail ?? `HTTP ${answer.status}`, Number(answer.headers.get("Retry-After")) || 0, problem.errors);
 }
 
 /** Words for the codes of the API. */

@@ -6,6 +6,7 @@ The error classes do not depend on HTTP; a test checks that each of them is mapp
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -15,7 +16,7 @@ from starlette.requests import ClientDisconnect
 
 from model_store import errors
 from model_store.errors import ResightError
-from model_store.frozen import wrong_fields
+from model_store.frozen import by_field, wrong_fields
 from serve.api.schemas import Problem
 
 STATUS: dict[type[ResightError], int] = {
@@ -47,16 +48,23 @@ def status_of(error: ResightError) -> int:
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 
-def problem(status: int, kind: str, detail: str, headers: dict[str, str] | None = None) -> Response:
-    """Return a problem response; `kind` is the error's class name."""
+def problem(
+    status: int,
+    kind: str,
+    detail: str,
+    headers: dict[str, str] | None = None,
+    errors: Mapping[str, str] | None = None,
+) -> Response:
+    """Return a problem response; `kind` is the error's class name, `errors` are messages by field."""
     words = "".join(f" {c.lower()}" if c.isupper() else c for c in kind).strip()
     body = Problem(
         type=f"urn:resight:{words.replace(' ', '-')}",
         title=words.capitalize(),
         status=status,
         detail=detail,
+        errors=dict(errors) if errors else None,
     )
-    return Response(body.model_dump_json(), status, headers, MEDIA_TYPE)
+    return Response(body.model_dump_json(exclude_none=True), status, headers, MEDIA_TYPE)
 
 
 def retry_after(seconds: float) -> dict[str, str]:
@@ -70,7 +78,7 @@ def of_error(error: ResightError) -> Response:
         headers |= retry_after(error.retry_after_s)
     if isinstance(error, errors.Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
-    return problem(status_of(error), type(error).__name__, str(error), headers)
+    return problem(status_of(error), type(error).__name__, str(error), headers, error.fields)
 
 
 def wrong_parameters(error: RequestValidationError) -> str:
@@ -93,7 +101,7 @@ def install(api: FastAPI) -> None:
 
     async def invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return problem(400, "BadRequest", wrong_parameters(error))
+        return problem(400, "BadRequest", wrong_parameters(error), None, by_field(error, skip=1))
 
     async def gone(_: Request, error: Exception) -> Response:
         return Response(status_code=CLIENT_CLOSED_REQUEST)  # the client has closed the connection

@@ -130,6 +130,9 @@ class Problem(Wire):
     title: str
     status: int
     detail: str
+    errors: dict[str, str] | None = Field(
+        default=None, description="messages by the field of the body or the parameter, if any"
+    )
 
 
 A = TypeVar("A", bound=Wire)

@@ -76,7 +76,7 @@ def test_a_busy_server_is_asked_again_when_it_says(visit: Visit, served: Served)
 def test_a_filter_is_previewed_run_and_switched_on(visit: Visit) -> None:
     page = visit("/filters/score-threshold")
     page.get_by_label("min score").fill("0.9")
-    page.get_by_role("button", name="Preview").click()
+    page.get_by_role("button", name="Preview", exact=True).click()
     expect(page.get_by_role("heading", name="What would change")).to_be_visible(timeout=60_000)
     page.get_by_role("button", name="Run as previewed").click()
     expect(page.get_by_text("The run has started.")).to_be_visible(timeout=60_000)

@@ -1,15 +1,14 @@
-"""Forms from pydantic schemas: one control for each shape, values as they were sent, errors by field."""
+"""Forms from pydantic schemas: one control for each shape. What they send is in tests/browser/test_forms.py."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-import pytest
 from pydantic import Field
 
 from batch.filters.registry import FILTERS
 from model_store.frozen import Frozen
-from pages.forms import fields_of, submitted
+from pages.forms import fields_of
 
 
 class Part(Frozen):
@@ -59,65 +58,6 @@ def test_each_shape_has_its_control() -> None:
 def test_labels_in_use_are_offered_after_the_chosen_ones() -> None:
     fields = {field.name: field for field in fields_of(Shapes, labels=["fox", "person"])}
     assert fields["ignored_labels"].value == [("person", True), ("fox", False)]
-
-
-def test_what_was_sent_is_read_by_its_shape() -> None:
-    pairs = [
-        *[("share", "0.25"), ("pixels", ""), ("name", " roe deer "), ("action", "keep")],
-        *[
-            ("month", "may"),
-            ("ignored_labels", "a,b\u2028c"),
-            ("ignored_labels.more", "x\r\n\r\n y "),
-        ],
-        *[("ranks", "genus\r\nspecies"), ("shares.key", "fox"), ("shares.value", "1")],
-        *[
-            ("shares.key", ""),
-            ("shares.value", "0.3"),
-            ("parts", '{"a": {"share": 1}}'),
-            ("either", "4"),
-        ],
-    ]
-    sent = submitted(Shapes, pairs)
-    assert sent.errors == {}
-    assert Shapes.model_validate(sent.values) == Shapes(
-        share=0.25,
-        is_used=False,
-        name="roe deer",
-        action="keep",
-        month="may",
-        ignored_labels=("a,b\u2028c", "x", "y"),
-        ranks=("genus", "species"),
-        shares={"fox": 1.0},
-        parts={"a": Part(share=1)},
-        either=4,
-    )
-
-
-@pytest.mark.parametrize(
-    ("pairs", "field", "words"),
-    [
-        ([("share", "2")], "share", "less than or equal to 1"),
-        ([("share", "")], "share", "valid number"),
-        ([("share", "nan")], "share", "finite number"),
-        ([("action", "drop")], "action", "'hide' or 'keep'"),
-        ([("shares.key", "fox"), ("shares.value", "much")], "shares", "fox: "),
-        ([("shares.key", "fox"), ("shares.value", "1")] * 2, "shares", "listed twice: fox"),
-        ([("parts", "{")], "parts", "invalid JSON"),
-        ([("parts", '{"a": {"share": "x"}}')], "parts", "a.share: "),
-        ([("colour", "red")], "", "colour: Extra inputs"),
-    ],
-)
-def test_an_error_is_at_its_field(pairs: list[tuple[str, str]], field: str, words: str) -> None:
-    valid = [("share", "1"), ("name", "a"), ("action", "hide"), ("month", "jan"), ("either", "1")]
-    given = {name for name, _ in pairs}
-    sent = submitted(Shapes, [*[pair for pair in valid if pair[0] not in given], *pairs])
-    assert list(sent.errors) == [field]
-    assert words in sent.errors[field][0]
-    again = {field.name: field for field in fields_of(Shapes, sent.values, errors=sent.errors)}
-    if field:
-        assert again[field].errors == tuple(sent.errors[field])
-    if field == "parts" and words == "invalid JSON":
-        assert again["parts"].value == "{", "shown as it was sent"
 
 
 def test_every_field_of_every_filter_has_a_control_and_a_help() -> None:

@@ -9,6 +9,8 @@ import pytest
 from starlette.testclient import TestClient
 
 import pages
+from batch.filters.registry import FILTERS
+from pages.forms import fields_of
 from pages.html import LANGUAGES, STATIC, messages, static_digest
 
 FOLDER = Path(pages.__file__).parent
@@ -19,7 +21,14 @@ def texts() -> set[str]:
     """Return the English texts of all calls t("…") in modules, templates and scripts."""
     files = [file for suffix in ("py", "html", "js") for file in FOLDER.rglob(f"*.{suffix}")]
     found = [text for file in files for text in CALL.findall(file.read_text(encoding="utf-8"))]
-    return {text[1:-1].replace('\\"', '"') for text in found} - {"…", "English text with {n}"}
+    of_code = {text[1:-1].replace('\\"', '"') for text in found} - {"…", "English text with {n}"}
+    return of_code | described()
+
+
+def described() -> set[str]:
+    """Return the texts of filters and of their fields, which their pages show."""
+    helps = {field.help for entry in FILTERS.values() for field in fields_of(entry.config)}
+    return helps | {entry.what for entry in FILTERS.values()}
 
 
 @pytest.mark.parametrize("language", LANGUAGES[1:])

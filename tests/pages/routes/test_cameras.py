@@ -1,4 +1,4 @@
-"""Pages of cameras and the map: tables, forms with errors at their fields, clocks, and hidden coordinates."""
+"""Pages of cameras and the map: tables, forms, and hidden coordinates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from starlette.testclient import TestClient
 
-from archive.catalogue.deployments import Deployment, Location, current, record
+from archive.catalogue.deployments import Deployment, Location, record
 from archive.delta.tables import Tables
 from archive.schemas import MEDIA
 from pages.context import Context
@@ -69,13 +69,6 @@ def rows_of_page(text: str) -> list[list[str]]:
     return [[unescape(re.sub(r"<[^>]*>", "", cell)).strip() for cell in row] for row in cells]
 
 
-def error_at(text: str, field: str) -> str:
-    """Return the message that an input with an error is described by."""
-    (found,) = re.findall(rf'<input id="([^"]*)" name="{field}"[^>]*aria-invalid="true"', text)
-    (message,) = re.findall(rf'<span id="{found}-help" class="field-error">(.*?)</span>', text)
-    return unescape(message)
-
-
 def test_pages_of_an_empty_archive_are_empty(client: TestClient) -> None:
     assert "No images yet" in client.get("/ui/cameras").text
     assert "No location has coordinates yet" in client.get("/ui/map").text
@@ -108,84 +101,28 @@ def test_hostile_names_are_text(client: TestClient, tables: Tables, name: str) -
     assert client.get(unescape(link)).status_code == 200
 
 
-def form(**values: str) -> dict[str, str]:
-    return {"location": "Oak hill", "from_local": "2026-05-01T09:30", "action": "save"} | values
-
-
-def test_a_deployment_is_added_edited_ended_deleted_and_restored(
+def test_forms_send_their_fields_to_the_routes_of_deployments(
     client: TestClient, tables: Tables
 ) -> None:
+    """What they send, and what the routes answer, is in test_deployments.py."""
     put_images(tables, ("north", "2026-05-02T09:30:00"))
-    answer = client.post("/ui/cameras/north", data=form(latitude="52.51", longitude="13.4"))
-    assert (answer.status_code, answer.history[0].status_code) == (200, 303)
-    ((_, name),) = current(tables)
-    assert "1 images" in answer.text
-    client.post(
-        "/ui/cameras/north",
-        data=form(deployment_id=name, until_local="2026-06-01T00:00", notes="end"),
-    )
-    (row,) = current(tables).values()
-    assert (row["until_local"], row["latitude"], row["actor"]) == (
-        "2026-06-01T00:00:00",
-        None,
-        "local",
-    )
-    client.post("/ui/cameras/north", data={"deployment_id": name, "action": "remove"})
-    assert current(tables) == {}
+    (name,) = put(tables, deployed(notes="<keep> me", clock_offset_s=60))
+    put(tables, deployed(notes="other"))
     text = client.get("/ui/cameras/north").text
-    assert [row[-1].split()[0] for row in rows_of_page(text) if row[1:2] == ["local"]] == [
-        "deleted",
-        "replaced",
-        "replaced",
+    assert "1 images" in text
+    assert "clock corrected by 60 s" not in text
+    assert 'value="other"' in text
+    forms = re.findall(r'<form[^>]* data-post="([^"]*)"(?: data-method="(\w+)")?', text)
+    assert forms == [
+        (f"/v1/deployments/{name}", "PUT"),
+        ("/v1/deployments", ""),
+        ("/v1/deployment_changes/1/revert", "POST"),
+        ("/v1/cameras/north", "PUT"),
     ]
-    client.post("/ui/cameras/north", data={"change": "2", "action": "revert"})
-    assert [row["notes"] for row in current(tables).values()] == ["end"]
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "message"),
-    [
-        ("location", "", "Field required"),
-        ("from_local", "noon", "invalid time 'noon'"),
-        ("until_local", "2026-04-01T00:00", "is not after"),
-        ("latitude", "91", "less than or equal to 90"),
-        ("latitude", "52", "must be given together"),
-        ("time_zone", "Berlin", "unknown time zone"),
-        ("clock_offset_s", "1h", "valid integer"),
-        ("camera_clock", "2026-05-01T00:00", "give both times"),
-        ("from_local", "2026-05-02", "overlaps deployment"),
-    ],
-)
-def test_an_error_is_at_its_field_and_nothing_is_lost(
-    client: TestClient, tables: Tables, field: str, value: str, message: str
-) -> None:
-    put(tables, deployed())
-    sent = form(notes="<keep> me", from_local="2026-07-01T09:30") | {field: value}
-    answer = client.post("/ui/cameras/north", data=sent)
-    assert answer.status_code == 400
-    at = "right_time" if field == "camera_clock" else field
-    assert message in error_at(answer.text, at)
-    assert 'value="&lt;keep&gt; me"' in answer.text
-    assert len(current(tables)) == 1
-
-
-def test_a_clock_is_corrected_after_an_example(client: TestClient, tables: Tables) -> None:
-    put_images(tables, ("north", "2026-05-02T09:30:00"), ("north", "2026-05-04T23:30:00"))
-    (name,) = put(tables, deployed())
-    sent = form(deployment_id=name, from_local="2026-05-01T00:00", until_local="2026-05-05T00:00")
-    clocks = {"camera_clock": "2026-05-02T10:00", "right_time": "2026-05-02T11:00:30"}
-    text = client.post("/ui/cameras/north", data=sent | clocks | {"action": "check"}).text
-    examples = re.findall(r"<s>(.*?)</s> → <strong>(.*?)</strong>", text)
-    assert examples == [
-        ("2026-05-02 09:30:00", "2026-05-02 10:30:30"),
-        ("2026-05-04 23:30:00", "2026-05-05 00:30:30"),
-    ]
-    assert [row["clock_offset_s"] for row in current(tables).values()] == [None]
-    text = client.post("/ui/cameras/north", data=sent | clocks).text
-    assert "clock corrected by 3630 s" in text
-    assert "Clock stated by local" in text
-    new = form(from_local="2026-06-01T00:00", clock_offset_s="-60", action="check")
-    assert "<strong>2026-05-31 23:59:00</strong>" in client.post("/ui/cameras/north", data=new).text
+    for sent in re.findall(r'<form class="fields".*?</form>', text, re.DOTALL)[:2]:
+        names = set(re.findall(r' name="(\w+)"', sent))
+        assert names == set(Deployment.model_fields) - {"deployment_id"}
+    assert 'data-first="2026-05-02T09:30:00"' in text
 
 
 def test_the_calendar_has_pictures_none_and_days_without_a_camera(
@@ -198,28 +135,6 @@ def test_the_calendar_has_pictures_none_and_days_without_a_camera(
     assert month[1:9] == ["0", "3", "0", "0", "·", "·", "1", "·"]
     assert "4 days deployed, 3 without pictures" in text
     assert 'href="/ui/images?camera=north&amp;since=2026-05-02&amp;until=2026-05-03"' in text
-
-
-def test_cameras_are_added_noted_and_deleted_unless_used(
-    client: TestClient, tables: Tables
-) -> None:
-    assert "without spaces" not in client.post("/ui/cameras", data={"camera_id": " a/b "}).text
-    assert client.post("/ui/cameras", data={"camera_id": "ü" * 301}).status_code == 400
-    client.post("/ui/cameras/a%2Fb", data={"action": "notes", "notes": "spare"})
-    assert [row["notes"] for row in current(tables).values()] == ["spare"]
-    assert client.post("/ui/cameras/a%2Fb", data={"action": "delete"}).url.path == "/ui/cameras"
-    assert current(tables) == {}
-    put(tables, deployed())
-    answer = client.post("/ui/cameras/north", data={"action": "delete"})
-    assert (answer.status_code, "1 deployments refer to it" in answer.text) == (400, True)
-
-
-def test_wrong_requests_are_refused(client: TestClient, tables: Tables) -> None:
-    put(tables, deployed())
-    for data in ({"action": "explode"}, {"action": "revert", "change": "x"}):
-        assert client.post("/ui/cameras/north", data=data).status_code == 400
-    many = {f"f{n}": "x" for n in range(100)}
-    assert client.post("/ui/cameras/north", data=many).status_code == 400
 
 
 @pytest.fixture
@@ -251,7 +166,7 @@ def test_exact_coordinates_and_changes_need_a_scope(reader: TestClient, tables: 
         assert not re.search(r"52\.51|13\.44|52\.12|13\.56", text), path
     assert "52.5" in reader.get("/ui/map").text
     assert "exact ones require the scope review" in reader.get("/ui/map").text
-    assert reader.post("/ui/cameras/north", data=form()).status_code == 403
+    assert reader.put("/ui/v1/cameras/north", json={"camera_id": "north"}).status_code == 403
     assert "<form" not in reader.get("/ui/cameras/north").text
 
 

@@ -32,6 +32,8 @@ def test_a_script_creates_reads_corrects_deletes_and_restores(client: TestClient
         "clock_stated_by": "local",
         "actor": "local",
         "images": 0,
+        "first_at": None,
+        "last_at": None,
     }
     assert client.delete(f"/ui/v1/deployments/{name}").json() == {"id": name, "changed": True}
     assert client.delete(f"/ui/v1/deployments/{name}").status_code == 404
@@ -99,6 +101,32 @@ def test_wrong_requests_are_problems(
     )
     assert words in answer.json()["detail"]
     assert len(current(tables)) == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("location", None, "Field required"),
+        ("from_local", "noon", "invalid time 'noon'"),
+        ("until_local", "2026-04-01T00:00", "is not after"),
+        ("latitude", "91", "less than or equal to 90"),
+        ("longitude", "13.4", "must be given together"),
+        ("time_zone", "Berlin", "unknown time zone"),
+        ("clock_offset_s", "1h", "valid integer"),
+        ("from_local", "2026-05-03", "overlaps deployment"),
+    ],
+)
+def test_a_problem_names_the_field_that_is_wrong(
+    client: TestClient, field: str, value: str | None, message: str
+) -> None:
+    """Numbers may be text, as the forms of the page send them."""
+    client.post("/ui/v1/deployments", json=NORTH | {"until_local": "2026-05-09"})
+    body = NORTH | {"from_local": "2026-07-01", "latitude": None, field: value}
+    sent = {name: text for name, text in body.items() if text is not None}
+    answer = client.post("/ui/v1/deployments", json=sent)
+    assert answer.status_code in (400, 409)
+    assert list(answer.json()["errors"]) == [field]
+    assert message in answer.json()["errors"][field]
 
 
 def test_the_schema_describes_the_bodies(client: TestClient) -> None:

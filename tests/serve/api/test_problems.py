@@ -112,3 +112,9 @@ def test_an_error_that_ends_by_itself_says_when_to_retry(kind: type[ResightError
 @pytest.mark.parametrize(("wait_s", "header"), [(0.0, "0"), (1.0, "1"), (1.2, "2"), (29.9, "30")])
 def test_retry_after_is_whole_seconds_rounded_up(wait_s: float, header: str) -> None:
     assert of_error(Overloaded("full", wait_s)).headers["Retry-After"] == header
+
+
+def test_messages_about_fields_are_in_the_problem_also_after_a_process_border() -> None:
+    error = pickle.loads(pickle.dumps(errors.Conflict("late", fields={"until": "too late"})))
+    assert json.loads(bytes(of_error(error).body))["errors"] == {"until": "too late"}
+    assert "errors" not in json.loads(bytes(of_error(errors.Conflict("late")).body))

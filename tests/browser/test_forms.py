@@ -1,0 +1,86 @@
+"""Forms in a browser: what they send, and errors at the fields that the server names."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from batch.filters.registry import FILTERS
+from tests.browser.conftest import Visit
+
+
+def test_a_camera_and_its_deployment_are_added_corrected_and_deleted(visit: Visit) -> None:
+    page = visit("/cameras")
+    page.get_by_text("Add a camera").first.click()
+    page.get_by_label("Camera", exact=True).fill(" gate/1 #2 ")
+    page.get_by_role("button", name="Add a camera").click()
+    page.wait_for_url(re.compile("/ui/cameras/gate.*1%20%232$"))
+    page.get_by_text("Add a deployment").click()
+    page.get_by_label("Location").fill("Mill")
+    page.get_by_label("From").fill("2026-05-01T09:30")
+    page.get_by_label("Until").fill("2026-04-01T09:30")
+    page.get_by_label("Latitude").fill("52.5")
+    page.get_by_role("button", name="Add deployment").click()
+    until = page.get_by_label("Until")
+    expect(until).to_have_attribute("aria-invalid", "true")
+    expect(page.locator(".field:has([name=until_local]) + .field-error")).to_contain_text(
+        "is not after"
+    )
+    expect(page.locator(".field:has([name=longitude]) + .field-error")).to_contain_text("together")
+    expect(page.get_by_label("Location")).to_have_value("Mill")
+    until.fill("")
+    page.get_by_label("Latitude").fill("")
+    page.get_by_label("or: the camera showed").fill("2026-05-02T10:00")
+    page.get_by_label("when it really was").fill("2026-05-02T11:00:30")
+    expect(page.get_by_label("Seconds to add")).to_have_value("3630")
+    expect(page.locator(".example")).to_contain_text("2026-05-01 09:30:00 → 2026-05-01 10:30:30")
+    page.get_by_role("button", name="Add deployment").click()
+    deployment = page.locator("details").filter(has_text="clock corrected by 3630 s")
+    expect(deployment).to_be_visible(timeout=30_000)
+    deployment.locator("summary").click()
+    deployment.get_by_role("button", name="Delete").click()
+    expect(page.get_by_text("No deployment yet.")).to_be_visible(timeout=30_000)
+    page.get_by_role("button", name="Delete camera").click()
+    page.wait_for_url(re.compile("/ui/cameras$"))
+    expect(page.get_by_role("link", name="gate/1 #2")).to_have_count(0)
+
+
+@pytest.mark.parametrize("kind", FILTERS)
+def test_the_form_of_a_filter_sends_its_defaults(visit: Visit, kind: str) -> None:
+    page = visit(f"/filters/{kind}")
+    sent = page.evaluate(
+        """async () => {
+            const { values } = await import(document.querySelector("script[src*='actions.js']").src);
+            return values(document.getElementById("filter"));
+        }"""
+    )
+    config = FILTERS[kind].config
+    assert config.model_validate(sent.pop("config")) == config()
+    assert sent == {"view": "production", "scope": {"camera": []}}
+
+
+def test_the_values_of_a_form_have_the_shapes_of_its_fields(visit: Visit) -> None:
+    page = visit("/filters/rank-rollup")
+    page.get_by_label("Name 3 of thresholds").fill("")
+    page.get_by_label("Name 4 of thresholds").fill("order")
+    page.get_by_label("Value 4 of thresholds").fill("0.3")
+    page.get_by_label("ranks (one a line)").fill("order\n\n genus \nspecies")
+    page.get_by_role("group", name="ignored labels").get_by_label("Other labels").fill("fox\n cat ")
+    page.get_by_label("strict").check()
+    with page.expect_request("**/preview") as request:
+        page.get_by_role("button", name="Preview", exact=True).click()
+    config = (request.value.post_data_json or {})["config"]
+    assert config["thresholds"] == {"species": "0.8", "genus": "0.6", "order": "0.3"}
+    assert config["ranks"] == ["order", "genus", "species"]
+    assert config["ignored_labels"][-2:] == ["fox", "cat"]
+    assert (config["strict"], config["lineage"]) == (True, "constrained")
+    page.get_by_label("Name 5 of thresholds").fill("genus")
+    page.get_by_role("button", name="Preview", exact=True).click()
+    expect(page.get_by_text("listed twice: genus")).to_be_visible()
+    page.goto(page.url.replace("rank-rollup", "small-size"))
+    page.get_by_label("per camera (JSON)").fill("{")
+    page.get_by_role("button", name="Preview", exact=True).click()
+    expect(page.get_by_text("invalid JSON")).to_be_visible()
+    expect(page.get_by_label("per camera (JSON)")).to_be_focused()
