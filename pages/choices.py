@@ -1,28 +1,39 @@
-"""Suggestions for forms: the cameras and labels of the archive, the most frequent first."""
+"""Choices for forms: the cameras and labels of a view with their images, the most frequent first."""
 
 from __future__ import annotations
 
-from archive.views.image_index import By, ImageFilter
-from archive.views.views import NAME, PRODUCTION
+from typing import Literal
+
+from archive.views.image_index import ImageFilter
+from archive.views.views import NAME, PRODUCTION, Views
 from model_store.errors import BadRequest
 from pages.context import Context
 
 MAX_CHOICES = 200
+Bars = list[tuple[str, int]]
 
 
 def known_cameras(context: Context, view: str = PRODUCTION) -> list[str]:
-    return _most(context, view, "camera")
+    return [name for name, _ in _counted(context, view, "camera")][:MAX_CHOICES]
 
 
 def labels_in_use(context: Context, view: str = PRODUCTION) -> list[str]:
     """Return the labels that the view shows."""
-    return _most(context, view, "label")
+    return [name for name, _ in _counted(context, view, "label")][:MAX_CHOICES]
 
 
-def _most(context: Context, view: str, by: By) -> list[str]:
+def counted_choices(context: Context, view: str) -> dict[str, Bars | list[str]]:
+    """Return the choices of `templates/filters.html`."""
+    return {
+        "cameras": _counted(context, view, "camera"),
+        "labels": _counted(context, view, "label"),
+        "views": Views(context.tables.url).names(),
+    }
+
+
+def _counted(context: Context, view: str, column: Literal["camera", "label"]) -> Bars:
     if context.tables.existing("media") is None:
         return []
     if not NAME.fullmatch(view):
         raise BadRequest(f"invalid name of a view '{view[:80]}'")
-    bars = context.index.histogram(ImageFilter(view=view), by)
-    return [value for value, _ in bars if value][:MAX_CHOICES]
+    return [bar for bar in context.index.histogram(ImageFilter(view=view), column) if bar[0]]

@@ -118,7 +118,7 @@ def write_recorded(
             _require_kept(tables, relation, keys, out)
             _move(part, out)
         except Exception as error:
-            _remove_record(tables, record)
+            remove_record(tables, record)
             if isinstance(error, OSError):
                 raise BadRequest(f"cannot write {out}: {error}") from error
             raise
@@ -158,7 +158,7 @@ def _require_kept(tables: Tables, relation: str, keys: list[str], out: Path) -> 
         )
 
 
-def _remove_record(tables: Tables, record: dict[str, Any]) -> None:
+def remove_record(tables: Tables, record: dict[str, Any]) -> None:
     """Remove the record of a file that was not written; if that fails, more results than needed are kept.
 
     `DeltaTable.delete` would write the other records of the file as string_view, on which no reader can filter.

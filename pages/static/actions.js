@@ -24,7 +24,6 @@ export function values(form, button) {
       if (text in rows) throw wrong(t("listed twice: {name}", { name: text }));
       if (text) rows[text] = field.nextElementSibling.value.trim();
     } else if (type === "checkbox") whole()[last] = field.checked;
-    else if (type === "submit") whole()[last] = true;
     else if (text || kind === "text") {
       try {
         whole()[last] = READ[kind]?.(text) ?? text;

@@ -85,7 +85,7 @@ def test_a_filter_is_previewed_run_and_switched_on(visit: Visit) -> None:
 def test_an_export_is_a_file_of_the_filter(visit: Visit) -> None:
     page = visit("/exports?status=ok")
     with page.expect_download() as download:
-        page.get_by_role("link", name="detections as CSV").click()
+        page.get_by_role("button", name="detections as CSV").click()
     with download.value.path().open(newline="") as file:
         assert len(list(csv.DictReader(file))) > 0
     page.reload()

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import csv
 import io
 import shlex
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from starlette.requests import ClientDisconnect
 from starlette.testclient import TestClient
+from starlette.types import Message
 
-import pages.routes.exports
 from archive.annotations.corrections import EXPORTED_LABEL
 from archive.delta.tables import Tables
 from archive.views.exports import export
 from archive.views.query import query
 from pages.context import Context
 from pages.http_app import build_pages_app
-from serve.auth.guard import Access
+from pages.routes import exports
+from serve.auth.guard import Access, scope_of
+from serve.auth.scopes import TokenScope
 from tests.batch.filters.scene import KEY, box, publish, put
 from tests.fixtures_local import rows_of
 from tests.support.html_form import Page
@@ -42,11 +48,18 @@ def archive(tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return tables
 
 
+def posted(client: TestClient, relation: str, format_: str, **wanted: str) -> bytes:
+    body = {"relation": relation, "format": format_, "filter": wanted}
+    answer = client.post("/ui/v1/exports", json=body)
+    assert answer.status_code == 200, answer.text
+    return answer.content
+
+
 def test_a_file_has_the_bytes_that_the_command_writes(
     client: TestClient, archive: Tables, tmp_path: Path
 ) -> None:
     export(archive, "detections", tmp_path / "all.csv")
-    answer = client.get("/ui/v1/exports/detections.csv")
+    answer = client.post("/ui/v1/exports", json={"relation": "detections", "format": "csv"})
     assert answer.status_code == 200
     assert answer.content == (tmp_path / "all.csv").read_bytes()
     assert answer.headers["content-type"] == "text/csv; charset=utf-8"
@@ -55,43 +68,92 @@ def test_a_file_has_the_bytes_that_the_command_writes(
 
 
 def test_a_filter_narrows_the_rows(client: TestClient, archive: Tables, tmp_path: Path) -> None:
-    query_ = {"camera": HOSTILE, "label": "fox"}
-    text = client.get("/ui/v1/exports/detections.csv", params=query_).text
+    text = posted(client, "detections", "csv", camera=HOSTILE, label="fox").decode()
     (row,) = csv.DictReader(io.StringIO(text))
     assert (row["camera_id"], row["label"], row[EXPORTED_LABEL]) == (HOSTILE, "fox", "fox")
-    data = client.get("/ui/v1/exports/results.parquet", params={"camera": "north"}).content
+    data = posted(client, "results", "parquet", camera="north")
     statuses = pq.read_table(io.BytesIO(data))["status"].to_pylist()
     assert sorted(statuses) == ["empty", "ok"]
 
 
 def test_an_export_is_recorded_with_its_keys(client: TestClient, archive: Tables) -> None:
-    client.get("/ui/v1/exports/results.csv", params={"status": "ok"})
+    posted(client, "results", "csv", status="ok")
     (record,) = rows_of(archive, "exports")
     assert (record["relation"], record["rows"], record["inference_keys"]) == ("results", 2, [KEY])
     assert record["file"].startswith("results-2")
     page = Page(client.get("/ui/exports").text)
     cells = ["".join(texts) for tag, _, texts in page.elements if tag == "td"]
     assert cells[1:] == ["results", "production 1", "2", record["file"]]
+    (row,) = client.get("/ui/v1/exports").json()
+    assert (row["file"], row["inference_keys"]) == (record["file"], [KEY])
 
 
 @pytest.mark.parametrize(
-    "path", ["media.csv", "detections.xlsx", "detections.csv?colour=red", "results.csv?min_score=2"]
+    "wrong",
+    [
+        {"relation": "media"},
+        {"format": "xlsx"},
+        {"filter": {"colour": "red"}},
+        {"filter": {"min_score": 2}},
+        {"filter": {"view": "none"}},
+    ],
 )
 def test_what_cannot_be_exported_is_a_problem(
-    client: TestClient, archive: Tables, path: str
+    client: TestClient, archive: Tables, wrong: dict[str, Any]
 ) -> None:
-    answer = client.get(f"/ui/v1/exports/{path}")
+    answer = client.post("/ui/v1/exports", json={"relation": "results", "format": "csv"} | wrong)
     assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")
     assert archive.existing("exports") is None
+
+
+@pytest.mark.parametrize("chunks", [0, 1, 2])
+async def test_a_cancelled_download_leaves_nothing(
+    archive: Tables, tmp_path: Path, chunks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file has two chunks; after both, the client has it."""
+    forgotten = list[str]()
+    (tmp_path / "file").write_bytes(b"12")
+    monkeypatch.setattr(exports, "CHUNK_BYTES", 1)
+    with (tmp_path / "file").open("rb") as file:
+        answer = exports.Download(file, lambda: forgotten.append("record"))
+        sent = list[bytes]()
+
+        async def send(message: Message) -> None:
+            if message.get("body"):
+                if len(sent) == chunks:
+                    raise OSError("the client is gone")
+                sent.append(message["body"])
+
+        async def receive() -> Message:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        scope = {"type": "http", "asgi": {"spec_version": "2.4"}}
+        with contextlib.suppress(ClientDisconnect):
+            await answer(scope, receive, send)
+        assert file.closed
+    assert forgotten == ([] if chunks == 2 else ["record"])
+
+
+def test_the_record_of_a_cancelled_download_is_removed(
+    context: Context, client: TestClient, archive: Tables
+) -> None:
+    for relation in ("results", "detections"):
+        posted(client, relation, "csv")
+    files = {row["relation"]: row["file"] for row in rows_of(archive, "exports")}
+    exports._forget(context, files["results"])
+    (left,) = rows_of(archive, "exports")
+    assert left["relation"] == "detections"
+    assert list(Path(tempfile.gettempdir()).iterdir()) == []
 
 
 def test_more_exports_than_places_are_refused(
     context: Context, archive: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pages.routes.exports, "MAX_EXPORTS", 0)
+    monkeypatch.setattr(exports, "MAX_EXPORTS", 0)
     app = build_pages_app(context, Access())
     with TestClient(app, base_url="http://127.0.0.1:8000", root_path="/ui") as client:
-        answer = client.get("/ui/v1/exports/results.csv")
+        answer = client.post("/ui/v1/exports", json={"relation": "results", "format": "csv"})
     assert answer.status_code == 429
     assert "retry-after" in answer.headers
     assert archive.existing("exports") is None
@@ -104,17 +166,18 @@ def test_the_page_links_files_of_its_filter_and_shows_their_sql(
     assert "<script>alert" not in text
     assert "1 images match" in text
     page = Page(text)
-    links = [attributes["href"] for tag, attributes, _ in page.elements if "download" in attributes]
-    assert [link.partition("?")[0] for link in links] == [
-        f"/ui/v1/exports/{name}.{kind}"
-        for name in ("detections", "results")
-        for kind in ("csv", "parquet")
-    ]
-    assert len(list(csv.reader(io.StringIO(client.get(links[0]).text)))) == 3
+    assert [field["value"] for field in page.named("filter.camera")] == [HOSTILE] * 2
+    assert [field["value"] for field in page.named("relation")] == ["detections", "results"]
+    assert {field["value"] for field in page.named("format")} == {"csv", "parquet"}
     commands = ["".join(texts) for tag, _, texts in page.elements if tag == "pre"]
     program, command, statement = shlex.split(commands[0])
     assert (program, command) == ("resight", "sql")
     assert len(query(archive, statement)) == 2
+
+
+def test_an_export_changes_a_table_and_needs_the_scope_of_reviewers() -> None:
+    assert scope_of("POST", "/ui/v1/exports") is TokenScope.review
+    assert scope_of("GET", "/ui/v1/exports") is TokenScope.detect
 
 
 def test_an_empty_archive_has_no_exports(client: TestClient, tables: Tables) -> None:
