@@ -61,6 +61,10 @@ def _require_zone(zone: str) -> str:
     return zone
 
 
+TimeZone = Annotated[str, AfterValidator(_require_zone)]
+"""Name of an IANA time zone, or an offset from UTC such as +02:00."""
+
+
 def _require_name(name: str) -> str:
     if not name.isprintable() or name != name.strip():
         raise ValueError(
@@ -114,7 +118,7 @@ class Deployment(_Place):
     until_local: LocalTime | None = Field(
         default=None, description="end (exclusive), by the camera's own clock; null: it continues"
     )
-    time_zone: Annotated[str, AfterValidator(_require_zone)] | None = Field(
+    time_zone: TimeZone | None = Field(
         default=None, description="name such as Europe/Berlin, or offset from UTC such as +02:00"
     )
     clock_offset_s: int | None = Field(

@@ -72,5 +72,53 @@ _LISTED = (
         description="the same, with a file for each top folder",
         place="megadetector:write_folders",
     ),
+    FileFormat(
+        name="camtrap-dp",
+        suffix="",
+        description="Camera Trap Data Package 1.0.2",
+        place="camtrap_dp:write",
+    ),
+    FileFormat(
+        name="coco",
+        suffix=".json",
+        description="COCO data set with the fields of camera traps",
+        place="coco:write",
+    ),
+    FileFormat(
+        name="coco-results",
+        suffix=".json",
+        description="COCO detection results",
+        place="coco:write_results",
+    ),
+    FileFormat(
+        name="csv",
+        suffix="",
+        description="CSV of images and of detections, for spreadsheets",
+        place="csv_tables:write",
+    ),
+    FileFormat(
+        name="timelapse",
+        suffix=".csv",
+        description="CSV of labels for Timelapse",
+        place="csv_tables:write_timelapse",
+    ),
+    FileFormat(
+        name="label-studio",
+        suffix="",
+        description="tasks of Label Studio with predictions",
+        place="label_studio:write",
+    ),
+    FileFormat(
+        name="yolo",
+        suffix="",
+        description="data set to train YOLO",
+        place="yolo:write",
+    ),
+    FileFormat(
+        name="darwin-core",
+        suffix=".csv",
+        description="Darwin Core occurrences",
+        place="darwin_core:write",
+    ),
 )
 FORMATS = {each.name: each for each in _LISTED}

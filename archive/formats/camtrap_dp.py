@@ -1,0 +1,273 @@
+"""Write a Camera Trap Data Package (Camtrap DP 1.0.2, https://camtrap-dp.tdwg.org): a folder of three tables.
+
+images --write--> deployments.csv, media.csv, observations.csv, datapackage.json
+Each box is an observation of its image; each label of an event is an observation of the event with its MaxN. The
+format requires facts that no image has: contributors, the project, places and time zones. People state them; none is
+guessed.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import mimetypes
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from archive.catalogue.deployments import TimeZone
+from archive.formats.camtrap_package import COLUMNS, descriptor, read_package
+from archive.formats.event_counts import Event, EventCounts
+from archive.formats.label_kinds import kind_of
+from archive.formats.local_times import utc, with_offset
+from archive.formats.placed import Placed, Places, corrected
+from archive.formats.records import BoxRecord, Facts, ImageRecord
+from model_store.errors import BadRequest
+from model_store.frozen import Frozen
+
+_PATH = re.compile(r"(?![./~])(?!.*\.\.).+", re.DOTALL)
+DECIMALS = 6
+FORBIDDEN = (
+    "images have a path that Camtrap DP forbids, because it begins with . / or ~, or contains ..: give them "
+    "another beginning with --set media_prefix=media/, or rename them"
+)
+Row = dict[str, Any]
+
+
+class CamtrapOptions(Frozen):
+    """Options of the format. `media_prefix` is put before each path, such as media/ or https://example.org/."""
+
+    package: Path | None = None
+    time_zone: TimeZone | None = None
+    media_prefix: str = ""
+    leave_out: bool = False
+
+
+@dataclass
+class _Deployment:
+    """A deployment with what its images add: the last time, and whether a time is doubtful."""
+
+    placed: Placed
+    last: datetime
+    doubtful: bool = False
+
+    @property
+    def start(self) -> datetime:
+        return corrected(self.placed.deployment.from_local, self.placed.deployment)
+
+
+class _Words:
+    """Columns that are the same for all observations of a label, or of a machine; `used` are scientific names."""
+
+    def __init__(self, facts: Facts, names: Mapping[str, str]) -> None:
+        self._facts, self._names = facts, names
+        self._of_label: dict[str, Row] = {}
+        self.used: set[str] = set()
+        self._machine = {
+            "classificationMethod": "machine",
+            "classifiedBy": f"{facts.model} (sha256:{facts.weights_sha256[:12]})",
+            "classificationTimestamp": facts.sealed_at and utc(facts.sealed_at),
+        }
+
+    def of_label(self, label: str) -> Row:
+        if label not in self._of_label:
+            name = self._names.get(label.casefold(), "")
+            self.used |= {name} - {""}
+            columns = {"observationType": kind_of(label), "scientificName": name}
+            self._of_label[label] = columns | {"observationTags": self._tags(label)}
+        return self._of_label[label]
+
+    def of_none(self, status: str) -> Row:
+        """Return the columns of an observation without an animal: blank only if a model has seen the image."""
+        if status == "empty":
+            return {**self._machine, "observationType": "blank", "observationTags": self._tags()}
+        return {"observationType": "unclassified", "observationTags": self._tags()}
+
+    def classified(self, is_human: bool, score: float | None) -> Row:
+        """Return who classified: a person, or the model version; the format has no column for its digest."""
+        if is_human:
+            return {"classificationMethod": "human", "classifiedBy": "human"}
+        probability = None if score is None else round(score, DECIMALS)
+        return self._machine | {"classificationProbability": probability}
+
+    def _tags(self, label: str = "") -> str:
+        tags = {
+            "label": label.replace("|", "/"),
+            "run": self._facts.run_id,
+            "view": self._facts.view,
+        }
+        return " | ".join(f"{name}:{value}" for name, value in tags.items() if value)
+
+
+class _Table:
+    """A table of the package, a row at a time."""
+
+    def __init__(self, files: ExitStack, folder: Path, name: str) -> None:
+        file = (folder / f"{name}.csv").open("w", encoding="utf-8", newline="")
+        self._writer = csv.writer(files.enter_context(file))
+        self._columns = COLUMNS[name]
+        self._writer.writerow(self._columns)
+
+    def add(self, row: Row) -> None:
+        self._writer.writerow(map(row.get, self._columns))
+
+
+def write(images: Iterable[ImageRecord], facts: Facts, out: Path, options: CamtrapOptions) -> None:
+    """Write a package to the new folder `out`.
+
+    Raises BadRequest for facts that are missing, with the way to state them.
+    """
+    package = read_package(options.package)
+    places, events = Places(options.time_zone), EventCounts()
+    words = _Words(facts, package.scientific_names())
+    deployments: dict[str, _Deployment] = {}
+    out.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as files:
+        media = _Table(files, out, "media")
+        observations = _Table(files, out, "observations")
+        for image in images:
+            placed = places.of(image)
+            path = options.media_prefix + image.path
+            if placed and not _PATH.fullmatch(path):
+                places.refuse(FORBIDDEN, image)
+            elif placed:
+                of = deployments.setdefault(
+                    placed.deployment.deployment_id, _Deployment(placed, placed.moment)
+                )
+                of.last = max(of.last, placed.moment)
+                of.doubtful = of.doubtful or bool(image.timestamp_flags)
+                events.add(image, placed.deployment.deployment_id, placed.moment)
+                media.add(_media_row(placed, path))
+                for row in _of_image(placed, words):
+                    observations.add(row)
+        left_out = places.require_all(options.leave_out)
+        if not deployments:
+            raise BadRequest("nothing was written: no image is left to export")
+        for (event_id, deployment), event in events.events.items():
+            zone = deployments[deployment].placed.zone
+            for row in _of_event(event_id, deployment, event, zone, words):
+                observations.add(row)
+        table = _Table(files, out, "deployments")
+        for key in sorted(deployments):
+            table.add(_deployment_row(deployments[key]))
+    of = list(deployments.values())
+    stated = descriptor(
+        package,
+        [(each.placed.longitude, each.placed.latitude) for each in of],
+        (min(each.start for each in of), max(each.last for each in of)),
+        words.used,
+        bool(events.events),
+    )
+    stated["resight"] = {**facts.described(), "left_out": left_out}
+    text = json.dumps(stated, ensure_ascii=False, indent=2)
+    (out / "datapackage.json").write_text(text + "\n", "utf-8")
+
+
+def _media_row(placed: Placed, path: str) -> Row:
+    image = placed.image
+    has_people = any(kind_of(box.label) == "human" for box in image.detections)
+    return {
+        "mediaID": media_id(image),
+        "deploymentID": placed.deployment.deployment_id,
+        "timestamp": placed.timestamp,
+        "filePath": path,
+        "filePublic": _bool(image.status in ("ok", "empty") and not has_people),
+        "fileName": path.rpartition("/")[2],
+        "mediaComments": f"sha256:{image.media_sha256}",
+        "fileMediatype": image.media_type or mimetypes.guess_type(image.path)[0] or "image/jpeg",
+    }
+
+
+def media_id(image: ImageRecord) -> str:
+    """Return the id of a file: copies of one content have different ones."""
+    text = "\0".join((image.source_root, image.path, image.media_sha256))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _of_image(placed: Placed, words: _Words) -> Iterator[Row]:
+    """Yield the observations of an image: its boxes, or one that it is blank or was not classified."""
+    image = placed.image
+    media, timestamp = media_id(image), placed.timestamp
+    common: Row = {
+        "deploymentID": placed.deployment.deployment_id,
+        "mediaID": media,
+        "eventID": image.event_id,
+        "eventStart": timestamp,
+        "eventEnd": timestamp,
+        "observationLevel": "media",
+    }
+    for index, box in enumerate(image.detections):
+        yield {
+            **common,
+            **words.of_label(box.label),
+            **_box(image, box),
+            **words.classified(box.is_human, box.score),
+            "observationID": f"{media}_{f'added{index}' if box.rank is None else box.rank}",
+            "count": 1,
+        }
+    if not image.detections:
+        row = {"observationID": f"{media}_image", "observationComments": image.error_code}
+        yield common | words.of_none(image.status) | row
+
+
+def _of_event(
+    event_id: str, deployment: str, event: Event, zone: str, words: _Words
+) -> Iterator[Row]:
+    """Yield the observations of an event: each label with its MaxN, or one that it is blank or was not classified."""
+    common: Row = {
+        "deploymentID": deployment,
+        "eventID": event_id,
+        "eventStart": with_offset(event.start, zone),
+        "eventEnd": with_offset(event.end, zone),
+        "observationLevel": "event",
+    }
+    for number, (label, count) in enumerate(sorted(event.labels.items())):
+        yield {
+            **common,
+            **words.of_label(label),
+            **words.classified(count.is_human, count.score),
+            "observationID": f"{deployment}_{event_id}_{number}",
+            "count": count.max_n,
+        }
+    if not event.labels:
+        none = words.of_none("empty" if event.is_complete else "failed")
+        yield common | none | {"observationID": f"{deployment}_{event_id}_event"}
+
+
+def _box(image: ImageRecord, box: BoxRecord) -> dict[str, float]:
+    """Return the box in parts of the image, cut at its borders; nothing for a box without area."""
+    if not image.width_px or not image.height_px:
+        return {}
+    x, right = (round(min(max(v / image.width_px, 0.0), 1.0), DECIMALS) for v in (box.x1, box.x2))
+    y, bottom = (round(min(max(v / image.height_px, 0.0), 1.0), DECIMALS) for v in (box.y1, box.y2))
+    width, height = round(right - x, DECIMALS), round(bottom - y, DECIMALS)
+    if width <= 0 or height <= 0:
+        return {}
+    return {"bboxX": x, "bboxY": y, "bboxWidth": width, "bboxHeight": height}
+
+
+def _deployment_row(of: _Deployment) -> Row:
+    facts, zone = of.placed.deployment, of.placed.zone
+    end = corrected(facts.until_local, facts) if facts.until_local else of.last
+    ongoing = "" if facts.until_local else "continues: its end is the time of its last image"
+    return {
+        "deploymentID": facts.deployment_id,
+        "locationID": facts.location,
+        "locationName": facts.location,
+        "latitude": of.placed.latitude,
+        "longitude": of.placed.longitude,
+        "deploymentStart": with_offset(of.start, zone),
+        "deploymentEnd": with_offset(end, zone),
+        "cameraID": facts.camera_id,
+        "timestampIssues": _bool(of.doubtful),
+        "deploymentComments": "; ".join(filter(None, (facts.notes, ongoing))),
+    }
+
+
+def _bool(value: bool) -> str:
+    return "true" if value else "false"

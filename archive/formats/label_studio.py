@@ -1,0 +1,87 @@
+"""Write tasks of Label Studio with the boxes as predictions (https://labelstud.io/guide/predictions).
+
+images --write--> tasks.json to import, labels.xml for the labelling interface
+Boxes are in percent of the displayed image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import quoteattr
+
+from pydantic import Field
+
+from archive.formats.json_stream import dump
+from archive.formats.records import BoxRecord, Facts, ImageRecord
+from model_store.frozen import Frozen
+
+DECIMALS = 4
+_LINK = {"from_name": "label", "to_name": "image"}
+
+
+class LabelStudioOptions(Frozen):
+    """Options of the format."""
+
+    media_prefix: str = Field(
+        default="/data/local-files/?d=",
+        description="text before the path of each image: the local storage of Label Studio, or an address",
+    )
+
+
+def write(
+    images: Iterable[ImageRecord], facts: Facts, out: Path, options: LabelStudioOptions
+) -> None:
+    """Write tasks.json and labels.xml to the folder `out`. An image of unknown size has no prediction."""
+    out.mkdir(parents=True, exist_ok=True)
+    labels = dict.fromkeys(facts.labels)
+    with (out / "tasks.json").open("w", encoding="utf-8") as file:
+        file.write("[")
+        for number, image in enumerate(images, 1):
+            dump(file, _task(image, facts, options.media_prefix), first=number == 1)
+            labels |= dict.fromkeys(box.label for box in image.detections)
+        file.write("\n]\n")
+    tags = "".join(f"    <Label value={quoteattr(label)}/>\n" for label in labels)
+    text = (
+        '<View>\n  <Image name="image" value="$image"/>\n'
+        f'  <RectangleLabels name="label" toName="image">\n{tags}  </RectangleLabels>\n</View>\n'
+    )
+    (out / "labels.xml").write_text(text, "utf-8")
+
+
+def _task(image: ImageRecord, facts: Facts, prefix: str) -> dict[str, Any]:
+    task: dict[str, Any] = {
+        "data": {
+            "image": prefix + image.path,
+            "path": image.path,
+            "source_root": image.source_root,
+            "media_sha256": image.media_sha256,
+            "camera": image.camera_id,
+            "status": image.status,
+        }
+    }
+    width, height = image.width_px, image.height_px
+    if image.status not in ("ok", "empty") or not width or not height:
+        return task
+    prediction = {
+        "model_version": facts.model,
+        "score": max((box.score or 0.0 for box in image.detections), default=0.0),
+        "result": [_region(n, box, width, height) for n, box in enumerate(image.detections)],
+    }
+    return task | {"predictions": [prediction]}
+
+
+def _region(number: int, box: BoxRecord, width: int, height: int) -> dict[str, Any]:
+    x, y = round(100 * box.x1 / width, DECIMALS), round(100 * box.y1 / height, DECIMALS)
+    value = {
+        "x": x,
+        "y": y,
+        "width": round(100 * box.x2 / width - x, DECIMALS),
+        "height": round(100 * box.y2 / height - y, DECIMALS),
+        "rotation": 0,
+        "rectanglelabels": [box.label],
+    }
+    size = {"original_width": width, "original_height": height, "image_rotation": 0}
+    region = {"id": f"box{number}", "type": "rectanglelabels", **_LINK, **size, "value": value}
+    return region | ({} if box.score is None else {"score": box.score})

@@ -1,0 +1,141 @@
+"""Write a data set of YOLO to train the next model: linked images, a text file of boxes for each, and data.yaml.
+
+images --write--> images/AB/DIGEST.jpg -> the file, labels/AB/DIGEST.txt, train.txt, val.txt, test.txt, data.yaml
+A line of labels is: class, centre x, centre y, width, height, in parts of the displayed image. Images of a camera
+within an hour of each other, or of one event, are always in one part. So no part has images that are almost equal
+to those of another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import Field
+
+from archive.formats.records import Facts, ImageRecord
+from model_store.errors import BadRequest
+from model_store.frozen import Frozen
+from model_store.storage import is_local
+
+GAP = timedelta(hours=1)
+"""Images of a camera with a longer time between them may be in different parts."""
+DECIMALS = 6
+Part = Literal["train", "val", "test"]
+
+
+class YoloOptions(Frozen):
+    """Options of the format."""
+
+    val_share: float = Field(
+        default=0.2, ge=0, le=0.9, description="share of images for validation"
+    )
+    test_share: float = Field(default=0.0, ge=0, le=0.9, description="share of images for tests")
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """Facts that decide the part of an image."""
+
+    camera: str
+    moment: datetime | None
+    name: str
+    event_id: str | None
+
+
+def write(images: Iterable[ImageRecord], facts: Facts, out: Path, options: YoloOptions) -> None:
+    """Write the data set to the folder `out`. Images without a result are left out.
+
+    Raises BadRequest for images that are not on this machine, and if no image is left.
+    """
+    classes = {label: number for number, label in enumerate(facts.labels)}
+    listed: list[_Listed] = []
+    for image in images:
+        if image.status not in ("ok", "empty") or not image.width_px or not image.height_px:
+            continue
+        name = _link(image, out)
+        if name is None:
+            continue
+        labels = out / "labels" / name.rpartition(".")[0]
+        labels.parent.mkdir(parents=True, exist_ok=True)
+        labels.with_name(f"{labels.name}.txt").write_text("".join(_lines(image, classes)))
+        camera = image.camera_id or image.path.rpartition("/")[0]
+        listed.append(_Listed(camera, image.captured_at_local, name, image.event_id))
+    if not listed:
+        raise BadRequest("nothing was written: no image has a result")
+    parts = _split(listed, options)
+    for part, names in parts.items():
+        (out / f"{part}.txt").write_text("".join(f"./images/{name}\n" for name in names))
+    config = {
+        **{part: f"{part}.txt" for part, names in parts.items() if names},
+        "names": {number: label for label, number in classes.items()},
+    }
+    (out / "data.yaml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+
+
+def _link(image: ImageRecord, out: Path) -> str | None:
+    """Link the file of an image by its content; return its name in images/, or None for a copy of another one.
+
+    YOLO finds labels by the last /images/ of a path, so a folder of the archive must not be part of it.
+    """
+    if not is_local(image.source_root):
+        raise BadRequest(
+            f"{image.source_root} is not on this machine: YOLO reads files, so copy the images to a local folder first"
+        )
+    sha256 = image.media_sha256
+    name = f"{sha256[:2]}/{sha256}{Path(image.path).suffix.lower()}"
+    link = out / "images" / name
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if link.is_symlink():
+        return None
+    link.symlink_to(Path(image.source_root.removeprefix("file://")).resolve() / image.path)
+    return name
+
+
+def _lines(image: ImageRecord, classes: dict[str, int]) -> Iterator[str]:
+    width, height = image.width_px or 1, image.height_px or 1
+    for box in image.detections:
+        x1, x2 = (min(max(x / width, 0.0), 1.0) for x in (box.x1, box.x2))
+        y1, y2 = (min(max(y / height, 0.0), 1.0) for y in (box.y1, box.y2))
+        number = classes.setdefault(box.label, len(classes))
+        values = ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
+        yield " ".join([str(number), *(f"{value:.{DECIMALS}f}" for value in values)]) + "\n"
+
+
+def _split(images: Sequence[_Listed], options: YoloOptions) -> dict[Part, list[str]]:
+    """Return the names of each part; the same images give the same parts, also with other cameras."""
+    parts: dict[Part, list[str]] = {"train": [], "val": [], "test": []}
+    for group in _groups(images):
+        key = f"{group[0].camera}\0{group[0].moment}"
+        place = int(hashlib.sha256(key.encode()).hexdigest()[:12], 16) / 16**12
+        part: Part = "train"
+        if place < options.val_share + options.test_share:
+            part = "val" if place < options.val_share else "test"
+        parts[part] += [image.name for image in group]
+    return parts
+
+
+def _groups(images: Sequence[_Listed]) -> Iterator[list[_Listed]]:
+    """Yield the images that must stay together: neighbours in time or event, and those of a camera without a time."""
+    ordered = sorted(images, key=lambda i: (i.camera, i.moment or datetime.min, i.name))
+    group: list[_Listed] = []
+    for image in ordered:
+        if group and not _together(group[-1], image):
+            yield group
+            group = []
+        group.append(image)
+    yield group
+
+
+def _together(before: _Listed, image: _Listed) -> bool:
+    if before.camera != image.camera:
+        return False
+    if before.moment is None or image.moment is None:
+        return before.moment is image.moment
+    is_near = image.moment - before.moment <= GAP
+    return is_near or (image.event_id is not None and image.event_id == before.event_id)

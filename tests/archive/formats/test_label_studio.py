@@ -1,0 +1,47 @@
+"""Tasks of Label Studio."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from archive.formats.label_studio import LabelStudioOptions, write
+from tests.archive.formats.some_images import FACTS, burst
+
+
+def test_each_box_is_a_region_in_percent(tmp_path: Path) -> None:
+    write(burst(), FACTS, tmp_path, LabelStudioOptions())
+    tasks = json.loads((tmp_path / "tasks.json").read_text())
+    assert [task["data"]["image"] for task in tasks] == [
+        f"/data/local-files/?d={each.path}" for each in burst()
+    ]
+    for task, each in zip(tasks[:4], burst()[:4], strict=True):
+        (prediction,) = task["predictions"]
+        assert prediction["model_version"] == "deer@2"
+        for region, box in zip(prediction["result"], each.detections, strict=True):
+            value = region["value"]
+            left, top = value["x"] * 2, value["y"]
+            corners = (left, top, left + value["width"] * 2, top + value["height"])
+            assert corners == pytest.approx((box.x1, box.y1, box.x2, box.y2), abs=1e-3)
+            assert value["rectanglelabels"] == [box.label]
+            assert (region["original_width"], region["original_height"]) == (200, 100)
+            assert region.get("score") == box.score
+    assert "predictions" not in tasks[4]  # it failed
+
+
+def test_the_labelling_interface_has_all_labels_and_the_names_of_the_regions(
+    tmp_path: Path,
+) -> None:
+    write(burst(), FACTS, tmp_path, LabelStudioOptions(media_prefix="https://x/"))
+    view = ET.parse(tmp_path / "labels.xml").getroot()
+    assert [label.get("value") for label in view.iter("Label")] == ["deer", "person", "fox"]
+    task = json.loads((tmp_path / "tasks.json").read_text())[0]
+    region = task["predictions"][0]["result"][0]
+    tag, picture = view.find("RectangleLabels"), view.find("Image")
+    assert tag is not None
+    assert picture is not None
+    assert (region["from_name"], region["to_name"]) == (tag.get("name"), picture.get("name"))
+    assert task["data"][(picture.get("value") or "").removeprefix("$")].startswith("https://x/")
