@@ -1,6 +1,7 @@
-"""Choose one image for each content: the first catalogued of the present files with the same bytes.
+"""Choose one image for each content: the first catalogued of the present files with the same bytes; correct its time.
 
 images_of("media") -> SQL. All queries that count contents or name their camera use it, so that their counts agree.
+dated(rows, "wrong_clocks") -> SQL with the column `captured_at_corrected`
 """
 
 from __future__ import annotations
@@ -23,3 +24,18 @@ def images_of(media: str) -> str:
     A content without a present file has no row. Files that are catalogued later never replace the chosen one.
     """
     return _IMAGES.format(media=media)
+
+
+def dated(rows: str, periods: str = "", more: str = "") -> str:
+    """Return a query in brackets for `rows` with `captured_at_corrected`, and with the columns `more` of `p`.
+
+    `periods` is relation `wrong_clocks` or `deployment_periods` (archive/views/views.sql). Without it, the archive has
+    no deployments: nothing is joined, and the columns of `more` must be constants.
+    """
+    if not periods:
+        return f"(select *, captured_at_local as captured_at_corrected{more} from {rows})"
+    return f"""(
+        select i.*, corrected(i.captured_at_local::timestamp, p.clock_offset_s) as captured_at_corrected{more}
+        from {rows} i left join {periods} p on p.camera_id = i.camera_id
+            and p.from_local <= i.captured_at_local::timestamp and i.captured_at_local::timestamp < p.until_local)
+    """

@@ -26,9 +26,13 @@ def condition(relation: str, wanted: ImageFilter) -> str:
     """Return the condition on the rows of `detections` or `results`; "" for all rows."""
     files = _joined(
         wanted.camera is not None and f"camera_id = {literal(wanted.camera)}",
-        wanted.since and f"captured_at_local >= timestamp {literal(str(wanted.since))}",
-        wanted.until and f"captured_at_local < timestamp {literal(str(wanted.until))}",
+        wanted.since and f"captured_at_corrected >= timestamp {literal(str(wanted.since))}",
+        wanted.until and f"captured_at_corrected < timestamp {literal(str(wanted.until))}",
         wanted.path is not None and f"starts_with(path, {literal(wanted.path)})",
+    )
+    placed = _joined(
+        wanted.deployment is not None and f"deployment_id = {literal(wanted.deployment)}",
+        wanted.location is not None and f"location = {literal(wanted.location)}",
     )
     shown = _joined(
         wanted.label is not None and f"label = {literal(wanted.label)}",
@@ -39,6 +43,7 @@ def condition(relation: str, wanted: ImageFilter) -> str:
     of_rows = relation == "detections"
     return _joined(
         (files or not of_rows) and _images("images", files),
+        placed and _images("image_deployments", placed),
         shown and (shown if of_rows else _images("detections", shown)),
         status and (_images("results", status) if of_rows else status),
         event and _images("image_groups", event),

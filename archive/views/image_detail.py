@@ -20,10 +20,12 @@ from model_store.errors import ModelNotFound
 from model_store.frozen import Frozen
 
 _IMAGE = """
-    select m.*, r.status, r.error_code, r.error_detail, r.decode_note, r.saturated, r.run_id, r.model_name,
-        r.model_version, r.weights_sha256, r.inference_key, r.finished_at,
+    select m.*, d.captured_at_corrected, d.deployment_id, d.location, r.status, r.error_code, r.error_detail,
+        r.decode_note, r.saturated, r.run_id, r.model_name, r.model_version, r.weights_sha256, r.inference_key,
+        r.finished_at,
         m.media_sha256 in (select media_sha256 from standing) as reviewed
-    from media m left join results r using (media_sha256) where m.media_sha256 in (select unnest($digests))
+    from media m left join image_deployments d using (media_sha256) left join results r using (media_sha256)
+    where m.media_sha256 in (select unnest($digests))
     order by m.missing_since is not null, coalesce(m.catalogued_at, m.ingested_at), m.source_root, m.path
 """
 _BOXES = """
@@ -56,6 +58,8 @@ _FACTS = (
     "timestamp_source",
     "timestamp_flags",
     "media_type",
+    "deployment_id",
+    "location",
 )
 
 
@@ -108,6 +112,9 @@ class ImageDetail(Frozen):
     files: tuple[str, ...]
     camera_id: str | None
     captured_at_local: str | None
+    captured_at_corrected: str | None = Field(
+        description="the same with the clock offset of the deployment"
+    )
     width_px: int | None
     height_px: int | None
     size_bytes: int | None
@@ -169,12 +176,14 @@ def _detail(
 ) -> ImageDetail:
     chosen = files[0]
     moment: datetime | None = chosen["captured_at_local"]
+    corrected: datetime | None = chosen["captured_at_corrected"] or moment
     version = f"{chosen['model_name']}@{chosen['model_version']}"
     return ImageDetail(
         **_fields(ImageDetail, chosen)
         | {
             "files": tuple(f"{file['source_root']}/{file['path']}" for file in files),
             "captured_at_local": moment and moment.isoformat(sep=" ", timespec="seconds"),
+            "captured_at_corrected": corrected and corrected.isoformat(sep=" ", timespec="seconds"),
             "facts": {name: str(chosen[name]) for name in _FACTS if chosen[name]},
             "status": chosen["status"] or "missing",
             "problem": chosen["error_detail"] or chosen["header_error"] or chosen["decode_note"],

@@ -54,6 +54,8 @@ _CONDITIONS = {
     "reviewed": "reviewed = $reviewed",
     "path": "starts_with(path, $path)",
     "event_id": "event_id = $event_id",
+    "deployment": "deployment_id = $deployment",
+    "location": "location = $location",
 }
 _AFTER = """moment <= {moment} and (moment < {moment} or (source_root, path) > ($place_root, $place_path))"""
 _BEFORE = """moment >= {moment} and (moment > {moment} or (source_root, path) < ($place_root, $place_path))"""
@@ -63,7 +65,8 @@ _UNDATED: Place = (None, "", "")
 """Place before the images without a time."""
 _PAGE = """
     with page as (select image_id from {rows} where {conditions} order by {order} limit {limit})
-    select media_sha256, nullif(moment, '-infinity') as captured_at_local, camera_id, source_root, path,
+    select media_sha256, captured_at_local, nullif(moment, '-infinity') as captured_at_corrected, camera_id,
+        location, source_root, path,
         width_px, height_px, status, reviewed, n_boxes, top_label, top_score, uncertain_score, person, event_id, boxes
     from cells semi join page using (image_id) order by moment desc, source_root, path
 """
@@ -100,7 +103,7 @@ _DAMAGED = (
 
 
 class ImageFilter(Frozen):
-    """Conditions on images; all must hold. `since` and `until` (exclusive) are local camera times."""
+    """Conditions on images; all must hold. `since` and `until` (exclusive) are local camera times after corrections."""
 
     camera: str | None = None
     status: Literal["ok", "empty", "failed", "missing"] | None = None
@@ -115,6 +118,8 @@ class ImageFilter(Frozen):
     )
     path: str | None = Field(default=None, description="start of the path below its root")
     event_id: str | None = None
+    deployment: str | None = Field(default=None, description="id of the image's deployment")
+    location: str | None = Field(default=None, description="location of that deployment")
     view: str = Field(default=PRODUCTION, pattern=f"^{NAME.pattern}$")
 
 
@@ -195,7 +200,7 @@ class ImageIndex:
 
         def read(sql: duckdb.DuckDBPyConnection, _: About) -> ImagePage:
             rows, back = _part(sql, wanted, place, bool(before), limit + 1), bool(before)
-            if at and (not len(rows) or rows["captured_at_local"][0].as_py() is None):
+            if at and (not len(rows) or rows["captured_at_corrected"][0].as_py() is None):
                 oldest = _part(sql, wanted, _UNDATED, True, limit + 1)
                 rows, back = (oldest, True) if len(oldest) else (rows, False)
             more = len(rows) > limit
@@ -383,7 +388,7 @@ def _any(
     sql: duckdb.DuckDBPyConnection, wanted: ImageFilter, image: Mapping[str, Any], back: bool
 ) -> bool:
     """Return whether there are images after another, or before it with `back`."""
-    place = (image["captured_at_local"], image["source_root"], image["path"])
+    place = (image["captured_at_corrected"], image["source_root"], image["path"])
     rows, values = _beside(wanted, place, back)
     return bool(sql.execute(_ANY.format(**rows), values).fetchall())
 

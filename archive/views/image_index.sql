@@ -1,5 +1,5 @@
 -- Rows of an image index, from the relations of views.sql and annotations.sql over the same tables.
--- Reads `images`, `results`, `detections`, `standing` and `image_groups`. archive/views/image_index_file.py stores them.
+-- Reads `images`, `results`, `detections`, `standing`, `image_groups` and `image_deployments`. archive/views/image_index_file.py stores them.
 
 create or replace temp table shown_boxes as
     select media_sha256, label, score, {
@@ -24,15 +24,16 @@ create or replace temp table image_rows as
         select media_sha256, list(box order by score desc nulls first)[:10] as boxes
         from shown_boxes where box.x2 is not null and box.y2 is not null group by media_sha256),
     stated as (select distinct media_sha256 from standing)
-    select i.media_sha256, coalesce(i.captured_at_local, '-infinity'::timestamp) as moment, i.source_root, i.path,
-        i.camera_id, i.width_px, i.height_px, coalesce(r.status, 'missing') as status,
+    select i.media_sha256, coalesce(i.captured_at_corrected, '-infinity'::timestamp) as moment, i.captured_at_local,
+        i.source_root, i.path, i.camera_id, p.deployment_id, p.location, i.width_px, i.height_px, coalesce(r.status, 'missing') as status,
         s.media_sha256 is not null as reviewed, coalesce(l.n_boxes, 0) as n_boxes, l.top_label, l.top_score,
         l.uncertain_score, coalesce(l.person, false) as person, g.event_id, coalesce(o.boxes, []) as boxes
     from images i left join results r on r.media_sha256 = i.media_sha256
         left join labelled l on l.media_sha256 = i.media_sha256
         left join outlined o on o.media_sha256 = i.media_sha256
         left join stated s on s.media_sha256 = i.media_sha256
-        left join image_groups g on g.media_sha256 = i.media_sha256;
+        left join image_groups g on g.media_sha256 = i.media_sha256
+        left join image_deployments p on p.media_sha256 = i.media_sha256;
 
 -- The images in page order, with a number that is larger than all of `first_id`.
 create or replace temp table new_cells as
@@ -42,5 +43,5 @@ create or replace temp table new_cells as
 -- One row per image and label, with the columns that a filter reads.
 create or replace view new_found as
     select f.label, f.score as top_score, c.image_id, c.moment, c.source_root, c.path, c.camera_id, c.status, c.reviewed,
-        c.event_id
+        c.event_id, c.deployment_id, c.location
     from shown_labels f join new_cells c on c.media_sha256 = f.media_sha256;

@@ -24,11 +24,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
+from pyarrow.dataset import Dataset
 
 from archive.annotations.assertions import HUMAN
 from archive.delta.relations import Relations
 from archive.delta.scratch_db import MEMORY_MIB
-from archive.delta.snapshot import added_since, commit_time, has_removed_since
+from archive.delta.snapshot import added_since, commit_time, dataset, has_removed_since
 from archive.delta.sql_literal import literal
 from archive.delta.tables import Tables
 from archive.schemas import TABLES
@@ -41,18 +42,19 @@ from model_store.frozen import Frozen
 from model_store.storage import absolute
 from model_store.storage_errors import storage_error
 
-FORMAT = 3
+FORMAT = 4
 """Number of the tables and columns of a file; a file with another number is replaced."""
 READ_MIB = 512
 BUILD_S = 1800.0
 MOST_CHANGED, MOST_COMMITS = 50_000, 2_000
 """Changed images, and commits to one table, above which a new file is built from all rows."""
-_FOLLOWED = ("media", "results", "assertions")
+_FOLLOWED = ("media", "results", "assertions", "deployments")
 _ROWS = Relations(Path(__file__).with_name("image_index.sql"))
-_READ = "images results detections standing image_groups"
+_READ = "images results detections standing image_groups image_deployments"
 _CREATE = """
     create table built.cells (
         image_id bigint not null, media_sha256 varchar using compression uncompressed, moment timestamp,
+        captured_at_local timestamp, deployment_id varchar, location varchar,
         source_root varchar, path varchar using compression uncompressed, camera_id varchar,
         width_px integer, height_px integer, status varchar, reviewed boolean, n_boxes integer, top_label varchar,
         top_score float, uncertain_score float, person boolean, event_id varchar using compression uncompressed,
@@ -161,14 +163,27 @@ def changed_images(about: About, source: Source) -> pa.ChunkedArray | None:
             if has_removed_since(table, key, version):
                 return None
             rows = added_since(table, TABLES[name], key, version)
-            found = rows.to_table(
-                ["media_sha256"], filter=is_used if name == "assertions" else None
-            )
+            if name == "deployments":
+                found = _images_of(rows, source.snapshots)
+            else:
+                used = is_used if name == "assertions" else None
+                found = rows.to_table(["media_sha256"], filter=used)
         except (OSError, DeltaError, pa.ArrowException):  # a log or file that is no longer kept
             return None
         digests = pa.chunked_array([*digests.chunks, *found["media_sha256"].chunks], pa.string())
     changed = pa.chunked_array([digests.unique()])
     return changed if len(changed) <= MOST_CHANGED else None
+
+
+def _images_of(added: Dataset, snapshots: Mapping[str, DeltaTable | None]) -> pa.Table:
+    """Return the digests of the images of all cameras that the changed deployments ever had."""
+    facts = added.to_table(["fact_id"], filter=pc.field("kind") == "deployment")["fact_id"]
+    rows = dataset(snapshots["deployments"], TABLES["deployments"])
+    cameras = rows.to_table(["camera_id"], filter=pc.field("fact_id").isin(facts.unique()))
+    of_cameras = pc.field("camera_id").isin(cameras["camera_id"].unique())
+    return dataset(snapshots["media"], TABLES["media"]).to_table(
+        ["media_sha256"], filter=of_cameras
+    )
 
 
 def updated(

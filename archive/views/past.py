@@ -15,7 +15,7 @@ from archive.delta.tables import Tables
 from archive.views.views import Views
 from model_store.errors import StorageUnreachable
 
-PINNED = ("media", "results", "assertions", "classifications")
+PINNED = ("media", "results", "assertions", "classifications", "deployments")
 """Tables that scopes read, except `layers`, which never changes."""
 VIEW = "view"
 Moment = Mapping[str, int | None]

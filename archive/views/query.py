@@ -8,6 +8,7 @@ with the box also as fractions of the image.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import tempfile
 from collections.abc import Collection, Iterator
@@ -21,7 +22,7 @@ from pyarrow.dataset import Dataset
 
 from archive.annotations.assertions import ANNOTATIONS, NO_ANNOTATIONS
 from archive.annotations.layers import layer_table, layers_of
-from archive.catalogue.images import images_of
+from archive.catalogue.images import dated, images_of
 from archive.delta.relations import Relations
 from archive.delta.scratch_db import half_of_memory_mib, scratch
 from archive.delta.snapshot import dataset, scan
@@ -42,9 +43,17 @@ set lock_configuration = true;
 """
 _LISTING_WORDS = ("query", "show", "schema", "table", "view", "pragma", "duckdb_", "pg_", "sqlite")
 """Words of statements that list relations, or can use them without naming them."""
-_IMAGES = f"create or replace view images as from {images_of('media')}"
-RELATIONS = Relations(*ANNOTATIONS.files, VIEWS_SQL, images=_IMAGES)
-_WITHOUT_ANNOTATIONS = Relations(*RELATIONS.files, NO_ANNOTATIONS, images=_IMAGES)
+
+
+@functools.cache
+def _relations(annotated: bool, deployed: bool) -> Relations:
+    """Return the relations; those of an archive without annotations or deployments are cheaper."""
+    files = [*ANNOTATIONS.files, VIEWS_SQL, *([] if annotated else [NO_ANNOTATIONS])]
+    images = dated(images_of("media"), "wrong_clocks" if deployed else "")
+    return Relations(*files, images=f"create or replace view images as from {images}")
+
+
+RELATIONS = _relations(annotated=True, deployed=True)
 
 
 @contextlib.contextmanager
@@ -80,7 +89,8 @@ def connect(
         sql.execute("set variable inference_key = $key", {"key": view and view.inference_key})
         sql.execute("set variable threshold = $min", {"min": view.threshold if view else 0.0})
         sql.begin()  # one write to the disk for all relations
-        (RELATIONS if annotated else _WITHOUT_ANNOTATIONS).create(sql, *_used_by(statement))
+        deployed = opened.get("deployments") is not None
+        _relations(bool(annotated), deployed).create(sql, *_used_by(statement))
         sql.commit()
         yield sql
 

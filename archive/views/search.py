@@ -36,8 +36,13 @@ MEMORY_MIB = 1024
 LEAST_S = 0.1
 _FILES = """
     ($camera is null or camera_id = $camera)
-        and ($since is null or captured_at_local >= $since)
-        and ($until is null or captured_at_local < $until)
+        and ($since is null or captured_at_corrected >= $since)
+        and ($until is null or captured_at_corrected < $until)
+"""
+_PLACED = """
+    and media_sha256 in (
+        select media_sha256 from image_deployments
+        where ($deployment is null or deployment_id = $deployment) and ($location is null or location = $location))
 """
 _SHOWN = """
     and media_sha256 in (
@@ -50,14 +55,14 @@ _STATUS = """
 """
 """Relation `seen` is cheaper than `results`, where the status depends on the shown detections."""
 _AFTER = """
-    and case when $moment is null then captured_at_local is null and (source_root, path) > ($root, $path)
-        else captured_at_local is null or captured_at_local < $moment::timestamp
-            or (captured_at_local = $moment::timestamp and (source_root, path) > ($root, $path)) end
+    and case when $moment is null then captured_at_corrected is null and (source_root, path) > ($root, $path)
+        else captured_at_corrected is null or captured_at_corrected < $moment::timestamp
+            or (captured_at_corrected = $moment::timestamp and (source_root, path) > ($root, $path)) end
 """
 _PAGE = """
-    select media_sha256, source_root, path, camera_id, captured_at_local
+    select media_sha256, source_root, path, camera_id, captured_at_local, captured_at_corrected
     from images where {files} {conditions}
-    order by captured_at_local desc nulls last, source_root, path
+    order by captured_at_corrected desc nulls last, source_root, path
     limit $max_rows
 """
 _DETAILS = """
@@ -68,14 +73,14 @@ _DETAILS = """
     select page.*, coalesce(status, 'missing') as status, error_code, error_detail, decode_note,
         coalesce(labels, map {}) as labels
     from page left join results using (media_sha256) left join labels using (media_sha256)
-    order by captured_at_local desc nulls last, source_root, path
+    order by captured_at_corrected desc nulls last, source_root, path
 """
 
 
 class Wanted(Frozen):
     """Conditions of a search; all must hold. `status` is that of relation `results`, or `missing` without a row.
 
-    `since` and `until` (exclusive) are local camera times, without an offset.
+    `since` and `until` (exclusive) are local camera times after corrections of clocks, without an offset.
     """
 
     status: Literal["ok", "empty", "failed", "missing"] | None = Field(
@@ -83,15 +88,18 @@ class Wanted(Frozen):
         description="ok: the view shows a detection; empty: it shows none; missing: the image has no result",
     )
     camera: str | None = None
+    deployment: str | None = Field(default=None, description="id of the image's deployment")
+    location: str | None = Field(default=None, description="location of that deployment")
     label: str | None = Field(default=None, description="label of a shown detection")
     min_score: float | None = Field(
         default=None, ge=0, le=1, description="minimum score of that detection"
     )
     since: LocalTime | None = Field(
-        default=None, description="earliest time taken, by the camera's own clock"
+        default=None, description="earliest time taken, by the camera's corrected clock"
     )
     until: LocalTime | None = Field(
-        default=None, description="end of the times taken (exclusive), by the camera's own clock"
+        default=None,
+        description="end of the times taken (exclusive), by the camera's corrected clock",
     )
     view: str = Field(default=PRODUCTION, json_schema_extra={"pattern": f"^{NAME.pattern}$"})
     limit: int = Field(default=100, ge=1, le=MOST_IMAGES)
@@ -164,6 +172,9 @@ def _page_query(wanted: Wanted) -> tuple[str, dict[str, Any]]:
     if wanted.label is not None or wanted.min_score is not None:
         conditions += _SHOWN.format(files=_FILES)
         values |= {"label": wanted.label, "min_score": wanted.min_score}
+    if wanted.deployment is not None or wanted.location is not None:
+        conditions += _PLACED
+        values |= {"deployment": wanted.deployment, "location": wanted.location}
     if wanted.after:
         moment, root, path = place_of(wanted.after)
         conditions += _AFTER
@@ -178,7 +189,7 @@ def view_shown(tables: Tables, name: str) -> View | None:
 
 def cursor_of(image: Mapping[str, Any]) -> str:
     """Return the opaque cursor of the place of an image in page order."""
-    moment: datetime | None = image["captured_at_local"]
+    moment: datetime | None = image["captured_at_corrected"]
     return base64.urlsafe_b64encode(
         _MARK.dump_json((moment, image["source_root"], image["path"]))
     ).decode()

@@ -36,7 +36,7 @@ create or replace view all_detections as
             width_px, height_px, unnest(detections) as d
         from results_table
     )
-    select m.source_root, m.path, m.camera_id, m.captured_at_local, m.captured_at_utc,
+    select m.source_root, m.path, m.camera_id, m.captured_at_local, m.captured_at_corrected, m.captured_at_utc,
         f.media_sha256, f.inference_key, f.model_name, f.model_version, f.weights_sha256, f.run_id,
         f.d.rank, f.d.label, f.d.class_id, f.d.score,
         f.d.x1_px, f.d.y1_px, f.d.x2_px, f.d.y2_px,
@@ -78,7 +78,8 @@ create or replace view detections as
     from resolved_detections d left join label_thresholds t using (label)
     where is_shown(is_hidden, is_human, d.score, t.score)
     union all by name
-    select m.source_root, m.path, m.camera_id, m.captured_at_local, m.captured_at_utc, a.media_sha256,
+    select m.source_root, m.path, m.camera_id, m.captured_at_local, m.captured_at_corrected, m.captured_at_utc,
+        a.media_sha256,
         a.label, c.class_id, a.x1_px, a.y1_px, a.x2_px, a.y2_px,
         a.x1_px / m.width_px as x_frac, a.y1_px / m.height_px as y_frac,
         (a.x2_px - a.x1_px) / m.width_px as w_frac, (a.y2_px - a.y1_px) / m.height_px as h_frac,
@@ -104,14 +105,14 @@ create or replace view results as
 
 create or replace view events as
     with frames as (
-        select g.event_id, g.event_note, media_sha256, m.camera_id, m.captured_at_local
+        select g.event_id, g.event_note, media_sha256, m.camera_id, m.captured_at_corrected
         from image_groups g join images m using (media_sha256)),
     counts as (
         select event_id, label, media_sha256, count(*) as n from detections where event_id is not null group by all),
     most as (select event_id, label, max(n) as n from counts group by all),
     max_n as (select event_id, map_from_entries(list((label, n) order by label)) as max_n from most group by event_id)
-    select event_id, min(camera_id) as camera_id, min(captured_at_local) as start_local,
-        max(captured_at_local) as end_local, count(*) as n_images,
+    select event_id, min(camera_id) as camera_id, min(captured_at_corrected) as start_local,
+        max(captured_at_corrected) as end_local, count(*) as n_images,
         string_agg(distinct nullif(event_note, ''), '; ') as notes, any_value(max_n) as max_n
     from frames left join max_n using (event_id) group by event_id;
 
@@ -122,7 +123,7 @@ create or replace view occurrences as
             bool_or(coalesce(said_by = 'human', false)) as by_person
         from members group by all)
     select occurrence_id, min(event_id) as event_id, min(camera_id) as camera_id,
-        min(captured_at_local) as start_local, max(captured_at_local) as end_local,
+        min(captured_at_corrected) as start_local, max(captured_at_corrected) as end_local,
         count(*) as n_detections, any_value(v.label) as label, any_value(v.best) as score
     from members join (
         from votes qualify row_number() over (
@@ -142,13 +143,24 @@ create or replace view deployments as
     from valid_facts d left join valid_facts l on l.kind = 'location' and l.fact_id = d.location
     where d.kind = 'deployment';
 
--- Each image with the deployment of its camera at its time: the last one that began, if it had not ended.
+-- The period of each deployment. It ends where the next one of its camera begins, also if other programs stored overlaps.
+create or replace view deployment_periods as
+    select fact_id as deployment_id, camera_id, location, clock_offset_s, from_local::timestamp as from_local,
+        least(coalesce(until_local::timestamp, 'infinity'), lead(from_local::timestamp, 1, 'infinity'::timestamp)
+            over (partition by camera_id order by from_local, fact_id)) as until_local
+    from valid_facts where kind = 'deployment';
+
+create or replace view wrong_clocks as from deployment_periods where clock_offset_s <> 0;
+
+-- A camera's time with the offset that people stated, within the years of ISO 8601; damaged files have any year.
+create or replace macro corrected(taken, offset_s) as
+    case when taken is null or offset_s is null then taken
+        else greatest(least(taken + to_seconds(offset_s), timestamp '9999-12-31'), timestamp '0001-01-01') end;
+
+-- Each image with the deployment of its camera at its time.
 create or replace view image_deployments as
-    with begun as (
-        select m.media_sha256, m.captured_at_local, if(m.captured_at_local >= d.until_local, null, d.deployment_id)
-            as deployment_id
-        from images m asof left join deployments d
-            on m.camera_id = d.camera_id and m.captured_at_local >= d.from_local)
-    select b.media_sha256, d.deployment_id, d.location, d.latitude, d.longitude, d.time_zone,
-        b.captured_at_local + to_seconds(coalesce(d.clock_offset_s, 0)) as captured_at_corrected
-    from begun b left join deployments d on d.deployment_id = b.deployment_id;
+    select m.media_sha256, p.deployment_id, p.location, d.latitude, d.longitude, d.time_zone,
+        corrected(m.captured_at_local, p.clock_offset_s) as captured_at_corrected
+    from images m left join deployment_periods p
+            on p.camera_id = m.camera_id and p.from_local <= m.captured_at_local and m.captured_at_local < p.until_local
+        left join deployments d on d.deployment_id = p.deployment_id;

@@ -12,13 +12,14 @@ from archive.catalogue.images import images_of
 from archive.delta.snapshot import dataset, open_tables, scan
 from archive.delta.tables import Tables
 from archive.schemas import ASSERTIONS, MEDIA, RESULTS
+from archive.views.clocks import with_deployments
 from batch.filters.review import Candidate
 from model_store.errors import BadRequest
 
 _CANDIDATES = """
     with said as (from ({newest}) where action <> 'withdraw' and group_id is not null),
     files as (
-        select media_sha256, source_root as root, path, camera_id as camera, captured_at_local::timestamp as taken,
+        select media_sha256, source_root as root, path, camera_id as camera, captured_at_corrected::timestamp as taken,
             len(coalesce(timestamp_flags, [])) = 0 as sure
         from {images}),
     boxes as (select media_sha256, unnest(detections) as d from result_rows),
@@ -47,7 +48,8 @@ def candidates(tables: Tables, layer: Layer, inference_key: str) -> list[Candida
         scan(sql, "media_rows", tables.existing("media"), MEDIA)
         scan(sql, "result_rows", tables.existing("results"), RESULTS, inference_key)
         statement = _CANDIDATES.format(
-            newest=newest("assertion_rows"), images=images_of("media_rows")
+            newest=newest("assertion_rows"),
+            images=with_deployments(sql, tables, images_of("media_rows")),
         )
         slots = sql.execute(statement, {"layer": layer.layer_id, "key": inference_key}).fetchall()
     return [_candidate(slot) for slot in slots]

@@ -18,6 +18,7 @@ from archive.catalogue.images import images_of
 from archive.delta.snapshot import dataset, scan
 from archive.delta.tables import Tables
 from archive.schemas import ASSERTIONS, CLASSIFICATIONS, RESULTS
+from archive.views.clocks import with_deployments
 from archive.views.views import View
 from batch.filters.contract import Context
 from batch.filters.parts import also_numbered, cuts, number, number_layers, part
@@ -30,14 +31,14 @@ PART_ROWS = 20_000
 CLASSES_SHARE = 10
 """Divisor of PART_ROWS for parts with logits, for about 1,000 classes."""
 _ASSERTION_COLUMNS = "media_sha256, rank, assertion_id, action, label, score, asserted_at"
-_CONTENTS = f"""
+_CONTENTS = """
     create table contents as
-    select media_sha256, path, camera_id, captured_at_local::timestamp as taken_local,
-        captured_at_utc::timestamp as taken_utc,
+    select media_sha256, path, camera_id, captured_at_corrected::timestamp as taken_local,
+        captured_at_utc::timestamp + (captured_at_corrected::timestamp - captured_at_local::timestamp) as taken_utc,
         coalesce(array_to_string(timestamp_flags, ','), '') as clock_flags, width_px, height_px,
         camera_id is null as unknown,
         if(camera_id is null, regexp_replace(path, '[^/]*$', ''), camera_id) as place
-    from {images_of("media")}
+    from {images}
 """
 _MEMBERS = "media_sha256 in (select media_sha256 from members)"
 _WIDENED = """
@@ -83,7 +84,8 @@ def load(
     inference_key = view.inference_key
     choose(sql, tables, view, view_layers, scope)
     scan(sql, "result_rows", tables.existing("results"), RESULTS, inference_key)
-    sql.execute(_CONTENTS)
+    images = with_deployments(sql, tables, images_of("media"))
+    sql.execute(_CONTENTS.format(images=images))
     if context == "camera":
         sql.execute(_WIDENED)
     number(sql, context)
@@ -129,7 +131,7 @@ def choose(
     scope_images(sql, tables, tables.existing("media"), scope, view, conditions)
     latest_images(sql, scope)
     if scope.sample:
-        choose_sample(sql, scope.sample)
+        choose_sample(sql, tables, scope.sample)
     sql.execute(
         "create table chosen as select distinct media_sha256 from scoped "
         "where md5_number(media_sha256) in (select id from wanted)"

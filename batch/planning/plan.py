@@ -23,6 +23,7 @@ from archive.delta.snapshot import scan
 from archive.delta.sql_literal import literal
 from archive.delta.tables import Tables
 from archive.schemas import MEDIA, TABLES
+from archive.views.clocks import with_deployments
 from archive.views.past import PastTables
 from archive.views.query import is_of_storage
 from archive.views.views import View
@@ -36,9 +37,9 @@ from model_store.store import ModelStore, ModelVersion
 
 _PRESENT = """
     create or replace temp view present as
-    select media_sha256, source_root, path, size_bytes, quick_digest, camera_id, captured_at_local,
-        coalesce(len(timestamp_flags), 0) > 0 as doubtful
-    from media where missing_since is null
+    select media_sha256, source_root, path, size_bytes, quick_digest, camera_id, captured_at_corrected, deployment_id,
+        location, coalesce(len(timestamp_flags), 0) > 0 as doubtful
+    from {media} where missing_since is null
 """
 _WANTED = """
     create or replace table wanted as
@@ -156,7 +157,7 @@ def scope_images(
     `view` and `also` as for `select_scope`.
     """
     scan(sql, "media", media, MEDIA)
-    sql.execute(_PRESENT)
+    sql.execute(_PRESENT.format(media=with_deployments(sql, tables, "media")))
     select_scope(sql, tables, scope, view, also)
     sql.execute(_WANTED)
 
@@ -208,7 +209,7 @@ def plan_pass(
         if scope.sample:
             units = "{wanted} left join {done} using ({ids}) where".format(**_relations(work))
             population_todo = _count(sql, f"{units} {due}")
-            choose_sample(sql, scope.sample)
+            choose_sample(sql, past or tables, scope.sample)
         work.keep_units(sql)
         if past:
             place_images(sql, past, media)

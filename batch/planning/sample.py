@@ -16,17 +16,19 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from archive.catalogue.images import images_of
+from archive.delta.tables import Tables
+from archive.views.clocks import with_deployments
 
 DAY_STARTS_H, NIGHT_STARTS_H = 6, 18
-"""Hours by the camera's clock; images without a time are a separate stratum."""
-_STRATA = f"""
+"""Hours by the camera's corrected clock; images without a time are a separate stratum."""
+_STRATA = """
     create table strata as
     select md5_number(media_sha256) as id, camera_id, case
-        when captured_at_local is null then 'undated'
-        when substr(captured_at_local, 12, 2)::integer >= {DAY_STARTS_H}
-            and substr(captured_at_local, 12, 2)::integer < {NIGHT_STARTS_H} then 'day'
+        when captured_at_corrected is null then 'undated'
+        when substr(captured_at_corrected::varchar, 12, 2)::integer >= {day}
+            and substr(captured_at_corrected::varchar, 12, 2)::integer < {night} then 'day'
         else 'night' end as light
-    from {images_of("media")} where id in (select id from wanted)
+    from {images} where id in (select id from wanted)
 """
 _SIZES = """
     from (select camera_id, light, count(*) as n, min(id) as first_id from strata group by all)
@@ -41,9 +43,10 @@ _CUT = """
 """
 
 
-def choose_sample(sql: duckdb.DuckDBPyConnection, images: int) -> None:
+def choose_sample(sql: duckdb.DuckDBPyConnection, tables: Tables, images: int) -> None:
     """Keep `images` rows in `wanted` (id), by strata of the images in `media`; all of them if there are fewer."""
-    sql.execute(_STRATA)
+    rows = with_deployments(sql, tables, images_of("media"))
+    sql.execute(_STRATA.format(day=DAY_STARTS_H, night=NIGHT_STARTS_H, images=rows))
     strata = sql.sql(_SIZES).fetchall()
     rng = random.Random(min((first for *_, first in strata), default=0))
     quotas = allocate([n for _, _, n, _ in strata], images, rng.random())

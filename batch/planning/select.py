@@ -24,8 +24,10 @@ from model_store.errors import BadRequest
 
 _CONDITIONS = {
     "camera": "camera_id in (select unnest($camera::varchar[]))",
-    "since": "captured_at_local >= $since",
-    "until": "captured_at_local < $until",
+    "deployment": "deployment_id in (select unnest($deployment::varchar[]))",
+    "location": "location in (select unnest($location::varchar[]))",
+    "since": "captured_at_corrected >= $since",
+    "until": "captured_at_corrected < $until",
     "folder": "starts_with(source_root || '/' || path, $folder || '/')",
     "path": "path glob $path",
 }
@@ -37,7 +39,7 @@ _LATEST = """
     from scoped where md5_number(media_sha256) in (select id from wanted)
     qualify row_number() over (
         partition by camera_id
-        order by doubtful, captured_at_local desc nulls last, path desc, source_root desc) = 1;
+        order by doubtful, captured_at_corrected desc nulls last, path desc, source_root desc) = 1;
     create or replace temp view scoped as from latest;
 """
 _SHOWN = """
@@ -79,7 +81,9 @@ def select_scope(
     given = scope.model_dump(mode="json")
     conditions = {name: _CONDITIONS[name] for name in _CONDITIONS if name in given}
     conditions |= also or {}
-    _require_cameras(sql, scope.camera)
+    _require_all(sql, "camera", "camera_id", scope.camera)
+    _require_all(sql, "deployment", "deployment_id", scope.deployment)
+    _require_all(sql, "location", "location", scope.location)
     if scope.ids is not None:
         _select_listed(sql, tables, scope.ids)
         conditions["ids"] = _OF_LIST
@@ -113,15 +117,17 @@ def _published(tables: Tables) -> View:
     return view
 
 
-def _require_cameras(sql: duckdb.DuckDBPyConnection, cameras: Sequence[str]) -> None:
-    """Raise BadRequest for a camera without images: a misspelt one must not be ignored silently."""
-    if not cameras:
+def _require_all(
+    sql: duckdb.DuckDBPyConnection, name: str, column: str, wanted: Sequence[str]
+) -> None:
+    """Raise BadRequest for a camera or deployment without images: a misspelt one must not be ignored silently."""
+    if not wanted:
         return
-    rows = sql.sql("select distinct camera_id from present where camera_id is not null order by 1")
+    rows = sql.sql(f"select distinct {column} from present where {column} is not null order by 1")
     names = [str(row[0]) for row in rows.fetchall()]
-    for camera in cameras:
-        if camera not in names:
-            raise BadRequest(f"unknown camera '{camera}'; {_near(camera, names)}")
+    for each in wanted:
+        if each not in names:
+            raise BadRequest(f"unknown {name} '{each}'; {_near(each, names)}")
 
 
 def _select_shown(
@@ -191,7 +197,7 @@ def _available(
     view: View | None,
 ) -> str:
     if name in ("since", "until"):
-        times = "select min(captured_at_local), max(captured_at_local) from present"
+        times = "select min(captured_at_corrected), max(captured_at_corrected) from present"
         first, last = sql.sql(times).fetchall()[0]
         return f"images were taken from {first} to {last}" if first else "no image has a time"
     if name == "folder":

@@ -35,7 +35,7 @@ S = TypeVar("S", bound="PassSpec")
 Command = Callable[..., R]
 _TEXT: Any = str | None
 _TYPES: dict[str, Any] = {
-    "camera": list[str] | None,
+    **dict.fromkeys(("camera", "deployment", "location"), list[str] | None),
     "since": _TEXT,
     "until": _TEXT,
     "run_id": str,

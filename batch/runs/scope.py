@@ -41,12 +41,20 @@ class MediaScope(Frozen):
     camera: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         default=(), description="only images of this camera; repeat it for several"
     )
+    deployment: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        default=(), description="only images of this deployment, by its id; repeat it for several"
+    )
+    location: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        default=(), description="only images of deployments at this location; repeat it for several"
+    )
     since: LocalTime | None = Field(
         default=None,
-        description="only images taken at this time or later, by the camera's clock: 2026-05-01 or 2026-05-01T12:00",
+        description="only images taken at this time or later, by the camera's corrected clock: 2026-05-01 or "
+        "2026-05-01T12:00",
     )
     until: LocalTime | None = Field(
-        default=None, description="only images taken before this time, by the camera's clock"
+        default=None,
+        description="only images taken before this time, by the camera's corrected clock",
     )
     folder: Annotated[str, AfterValidator(_absolute)] | None = Field(
         default=None,

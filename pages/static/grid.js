@@ -55,7 +55,7 @@ function cellOf(row) {
   link.tabIndex = -1;
   const best = row.top_label ? `${row.top_label} ${row.top_score === null ? "" : row.top_score.toFixed(2)}`.trim() : STATUS[row.status];
   const more = row.n_boxes > 1 ? ` +${row.n_boxes - 1}` : "";
-  const time = (row.captured_at_local ?? "").slice(0, 16).replace("T", " ");
+  const time = (row.captured_at_corrected ?? "").slice(0, 16).replace("T", " ");
   const picture = document.createElement("span");
   picture.className = "picture";
   const image = new Image();

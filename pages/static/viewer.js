@@ -73,7 +73,7 @@ const shownBoxes = () => image.boxes.filter((box) => box.is_shown);
 
 async function draw() {
   const [width, height] = [image.width_px || 4, image.height_px || 3];
-  const alt = [shownBoxes().map((box) => box.label).join(", ") || STATUS[image.status], image.camera_id, image.captured_at_local].filter(Boolean).join(", ");
+  const alt = [shownBoxes().map((box) => box.label).join(", ") || STATUS[image.status], image.camera_id, image.captured_at_corrected].filter(Boolean).join(", ");
   picture.show({ src: pictureOf(image.media_sha256), full: `${root}/v1/images/${image.media_sha256}/original`, width, height, alt });
   const second = other ? (await json(`/v1/images/${image.media_sha256}?${new URLSearchParams({ run: other })}`)).boxes : [];
   picture.second = second.filter((box) => box.is_shown);
@@ -89,7 +89,7 @@ function row(tag, words, className = "") {
 }
 
 function drawAside() {
-  const heading = [image.captured_at_local, image.camera_id].filter(Boolean).join(" · ");
+  const heading = [image.captured_at_corrected, image.camera_id].filter(Boolean).join(" · ");
   say_place([heading, image.reviewed ? t("reviewed") : "", image.problem ?? "", unsaved() ? t("{n} unsaved", { n: unsaved() }) : ""].filter(Boolean).join(" — "));
   document.getElementById("boxes").replaceChildren(...image.boxes.map((box, index) => {
     const button = row("button", `${box.label ?? "?"} ${box.score === null ? "" : box.score.toFixed(2)}`);
@@ -127,7 +127,7 @@ async function drawBurst(digest) {
     const link = row("a", []), small = new Image();
     link.href = `${root}/images/${each}?${query()}`;
     Object.assign(small, { loading: "lazy", width: 160, height: 120, src: `${root}/v1/images/${each}/thumbnail?w=160` });
-    small.alt = [columns.captured_at_local[i], columns.top_label[i] ?? STATUS[columns.status[i]]].filter(Boolean).join(", ");
+    small.alt = [columns.captured_at_corrected[i], columns.top_label[i] ?? STATUS[columns.status[i]]].filter(Boolean).join(", ");
     if (each === digest) link.setAttribute("aria-current", "true");
     link.append(small);
     link.addEventListener("click", (event) => (event.preventDefault(), show(each).catch(fail)));

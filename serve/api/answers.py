@@ -103,9 +103,11 @@ def to_found(found: Found) -> FoundImages:
 
 
 def _found_image(image: dict[str, Any]) -> WireFoundImage:
-    moment: datetime | None = image["captured_at_local"]
-    fields = image | {"captured_at_local": moment and moment.isoformat()}
-    return WireFoundImage.model_validate(fields)
+    moments: dict[str, datetime | None] = {
+        name: image[name] for name in ("captured_at_local", "captured_at_corrected")
+    }
+    texts = {name: moment and moment.isoformat() for name, moment in moments.items()}
+    return WireFoundImage.model_validate(image | texts)
 
 
 def _model(model: ModelInfo, alias: str | None) -> WireModel:

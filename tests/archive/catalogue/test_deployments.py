@@ -359,7 +359,13 @@ def with_relations() -> duckdb.DuckDBPyConnection:
     types = {"media_sha256": pa.string(), "camera_id": pa.string()}
     images = pa.schema(types | {"captured_at_local": pa.timestamp("us")})
     sql.register("images", images.empty_table())
-    for name in ("valid_facts", "deployments", "image_deployments"):
+    for name in (
+        "valid_facts",
+        "deployments",
+        "deployment_periods",
+        "corrected",
+        "image_deployments",
+    ):
         sql.execute(RELATIONS.statements[name])
     return sql
 

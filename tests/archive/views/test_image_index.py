@@ -30,7 +30,10 @@ from tests.archive.resolve_worlds import LABELS, SCORES, as_tables, view_of, wor
 from tests.archive.views.test_search import START, VIEW, put, world
 
 Image = dict[str, Any]
-COLUMNS = ("media_sha256", "captured_at_local", "camera_id", "source_root", "path", "width_px")
+COLUMNS = (
+    *("media_sha256", "captured_at_local", "captured_at_corrected", "camera_id"),
+    *("source_root", "path", "width_px"),
+)
 TIMES = st.none() | st.integers(0, 4).map(lambda hour: datetime(2026, 5, 14, hour))
 FILTERS = st.builds(
     dict,
@@ -142,7 +145,7 @@ def check(index: ImageIndex, images: Sequence[Image], wanted: dict[str, Any]) ->
         uncertain = image.pop("uncertain_score")
         image["distance"] = None if uncertain is None else abs(uncertain - 0.5)
         assert len(image.pop("boxes")) <= min(10, image["n_boxes"]), "none without a size"
-        del image["height_px"], image["person"]
+        del image["height_px"], image["person"], image["location"]
     assert there == [details(image) for image in expected]
     assert index.count(asked) == len(expected)
     for by in ("day", "hour", "camera", "status", "label"):

@@ -326,12 +326,12 @@ def test_any_mark_is_refused_or_three_flat_values(mark: str) -> None:
     strategies.text(max_size=50),
 )
 def test_a_mark_says_what_it_was_made_of(moment: datetime | None, root: str, path: str) -> None:
-    image = {"captured_at_local": moment, "source_root": root, "path": path}
+    image = {"captured_at_corrected": moment, "source_root": root, "path": path}
     assert place_of(cursor_of(image)) == (moment, root, path)
 
 
 def test_a_mark_of_the_longest_paths_is_within_its_bound() -> None:
-    image = {"captured_at_local": datetime.max, "source_root": '"' * 4096, "path": '"' * 4096}
+    image = {"captured_at_corrected": datetime.max, "source_root": '"' * 4096, "path": '"' * 4096}
     assert len(cursor_of(image)) <= MOST_MARK
 
 

@@ -1,0 +1,27 @@
+"""Correct times in a scratch database that has no relations of queries, such as that of a plan.
+
+with_deployments(database, tables, "media") -> SQL of its rows with `captured_at_corrected`, deployment and location
+"""
+
+from __future__ import annotations
+
+import duckdb
+
+from archive.catalogue.images import dated
+from archive.delta.snapshot import dataset
+from archive.delta.tables import Tables
+from archive.schemas import DEPLOYMENTS
+from archive.views.query import RELATIONS
+
+
+def with_deployments(sql: duckdb.DuckDBPyConnection, tables: Tables, rows: str) -> str:
+    """Return a query in brackets for `rows`, files of `media` as it is stored, each with its deployment.
+
+    `captured_at_corrected` is text if the archive has no deployments, else a timestamp. Raises StorageUnreachable.
+    """
+    table = tables.existing("deployments")
+    if table is None:
+        return dated(rows, more=", null::varchar as deployment_id, null::varchar as location")
+    sql.register("deployments_table", dataset(table, DEPLOYMENTS))
+    RELATIONS.create(sql, "deployment_periods", "corrected")
+    return dated(rows, "deployment_periods", ", p.deployment_id, p.location")

@@ -1,0 +1,205 @@
+"""Corrected clocks: relations, lists, searches, scopes and filters use them, and the camera's word stays."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from archive.annotations.layers import Layer
+from archive.catalogue.deployments import Deployment, correct_clock, record, remove, revert
+from archive.catalogue.images import images_of
+from archive.delta.snapshot import scan
+from archive.delta.tables import Tables
+from archive.schemas import MEDIA
+from archive.views.clocks import with_deployments
+from archive.views.filter_sql import statement
+from archive.views.image_detail import image_detail
+from archive.views.image_index import ImageFilter, ImageIndex
+from archive.views.query import query
+from archive.views.search import Wanted, find
+from archive.views.views import Views
+from batch.filters.load import load
+from batch.filters.scope import FilterScope
+from batch.planning.plan import scope_images
+from batch.runs.scope import MediaScope
+from model_store.errors import BadRequest
+from tests.batch.filters.scene import NOON, box, publish, put, sha, tables_at
+
+HOUR = 3600.0
+ORDER = [1, 3, 2, 4]
+"""The images, newest first by the corrected clocks: that of camera south is two hours slow."""
+CORRECTED = {1: NOON + timedelta(hours=3), 2: NOON, 3: NOON + timedelta(hours=2), 4: None}
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Tables:
+    tables = tables_at(tmp_path)
+    found = [box(0, 1.0, 1.0, 50.0)]
+    images = {1: ("north", 3 * HOUR, found), 2: ("north", 0.0, found), 3: ("south", 0.0, found)}
+    put(tables, {**images, 4: ("south", None, found)})
+    publish(tables)
+    return tables
+
+
+def deploy(tables: Tables, offset_s: int | None = 7200) -> list[str]:
+    places = {"north": ("Oak hill", None), "south": ("Mill", offset_s)}
+    facts = {
+        camera: Deployment.model_validate(
+            {
+                "camera_id": camera,
+                "location": location,
+                "from_local": "2026-05-01",
+                "clock_offset_s": offset,
+            }
+        )
+        for camera, (location, offset) in places.items()
+    }
+    return record(tables, facts, "ana")[0]
+
+
+def numbers(rows: Any) -> list[int]:
+    return [int(one, 16) for one in rows]
+
+
+def test_relations_have_both_times(tables: Tables) -> None:
+    deploy(tables)
+    rows = query(tables, "from images order by media_sha256").to_pylist()
+    assert [row["captured_at_local"] for row in rows] == [CORRECTED[1], NOON, NOON, None]
+    assert [row["captured_at_corrected"] for row in rows] == list(CORRECTED.values())
+    for relation in ("detections", "all_detections", "image_deployments"):
+        rows = query(tables, f"from {relation} order by media_sha256").to_pylist()
+        assert [row["captured_at_corrected"] for row in rows] == list(CORRECTED.values()), relation
+
+
+def test_an_archive_without_deployments_has_one_time(tables: Tables) -> None:
+    (row,) = query(tables, "select * from images where camera_id = 'south' limit 1").to_pylist()
+    assert row["captured_at_corrected"] == row["captured_at_local"]
+
+
+@pytest.mark.parametrize("year", [1, 9999])
+def test_a_damaged_time_stays_within_the_years_of_a_date(tables: Tables, year: int) -> None:
+    deploy(tables)
+    taken = f"timestamp '{year:04}-12-31 00:00:00'"
+    offset = -(10**9) if year == 1 else 10**9
+    statement = f"select corrected({taken}, {offset}) as t from image_deployments limit 1"
+    (row,) = query(tables, statement).to_pylist()
+    assert row["t"].year == year
+
+
+def test_a_search_is_in_order_of_the_corrected_time(tables: Tables) -> None:
+    deploy(tables)
+
+    def found(**wanted: Any) -> list[int]:
+        images = find(tables, Wanted(**wanted), within_s=60).images
+        return numbers(image["media_sha256"] for image in images)
+
+    assert found() == ORDER
+    page = find(tables, Wanted(limit=2), within_s=60)
+    assert found(after=page.next) == ORDER[2:]
+    assert found(since=NOON + timedelta(hours=1)) == [1, 3]
+    assert found(location="Mill") == [3, 4][:1], "an image without a time is in no deployment"
+    assert found(location="Oak hill", until=NOON + timedelta(hours=1)) == [2]
+    assert found(deployment="?") == []
+
+
+def test_the_index_follows_a_correction_and_its_undo(tables: Tables, tmp_path: Path) -> None:
+    index = ImageIndex(tables, tmp_path / "index")
+
+    def found(**wanted: Any) -> list[int]:
+        return numbers(index.page(ImageFilter(**wanted)).rows["media_sha256"].to_pylist())
+
+    assert found() == [1, 2, 3, 4]
+    south = deploy(tables, None)[1]
+    assert index.refresh()
+    assert (found(), found(location="Mill"), found(deployment=south)) == ([1, 2, 3, 4], [3], [3])
+    assert correct_clock(tables, south, 7200, "summer time", "ben")
+    assert index.state().behind_s > 0
+    assert index.refresh()
+    assert found() == ORDER
+    assert found(since=NOON + timedelta(hours=1), label="deer") == [1, 3]
+    rows = index.page(ImageFilter(location="Mill")).rows.to_pylist()
+    times = [(row["captured_at_local"], row["captured_at_corrected"]) for row in rows]
+    assert times == [(NOON, CORRECTED[3])]
+    sql = statement("results", ImageFilter(since=NOON + timedelta(hours=1), location="Mill"))
+    assert numbers(query(tables, sql)["media_sha256"].to_pylist()) == [3]
+    revert(tables, 2, "ana")
+    assert index.refresh()
+    assert found() == [1, 2, 3, 4]
+    remove(tables, "deployment", [south], "ana")
+    assert index.refresh()
+    assert found(location="Mill") == []
+
+
+def test_the_index_follows_a_deployment_to_another_camera(tables: Tables, tmp_path: Path) -> None:
+    index = ImageIndex(tables, tmp_path / "index")
+    south = deploy(tables)[1]
+    index.refresh()
+    moved = {"deployment_id": south, "camera_id": "east", "location": "Mill"}
+    record(tables, {"": Deployment.model_validate(moved | {"from_local": "2026-05-01"})}, "ana")
+    index.refresh()
+    assert index.count(ImageFilter(location="Mill")) == 0
+
+
+def test_details_name_the_place_and_both_times(tables: Tables) -> None:
+    deploy(tables)
+    detail = image_detail(tables, sha(3), Views(tables.url).current())
+    assert (detail.captured_at_local, detail.captured_at_corrected) == (
+        "2026-05-14 12:00:00",
+        "2026-05-14 14:00:00",
+    )
+    assert detail.facts["location"] == "Mill"
+
+
+def scoped(tables: Tables, **scope: Any) -> list[int]:
+    with duckdb.connect() as sql:
+        sql.execute("create macro md5_number(t) as t")
+        scope_images(sql, tables, tables.existing("media"), MediaScope(**scope))
+        rows = sql.sql("select distinct media_sha256 from scoped order by 1").fetchall()
+    return numbers(row[0] for row in rows)
+
+
+def test_scopes_know_places_and_corrected_times(tables: Tables) -> None:
+    with pytest.raises(BadRequest, match="unknown location 'Mill'; available: none"):
+        scoped(tables, location=("Mill",))
+    north, south = deploy(tables)
+    since = NOON + timedelta(hours=1)
+    assert scoped(tables, since=since) == [1, 3]
+    assert scoped(tables, until=since) == [2]
+    assert scoped(tables, location=("Mill",)) == [3]
+    assert scoped(tables, location=("Mill", "Oak hill")) == [1, 2, 3]
+    assert scoped(tables, deployment=(south,), since=since) == [3]
+    assert MediaScope(location=("Mill",)).words() == "location Mill"
+    with pytest.raises(BadRequest, match="unknown location 'Mil'; did you mean 'Mill'"):
+        scoped(tables, location=("Mil",))
+    with pytest.raises(BadRequest, match=f"unknown deployment '?'; available: .*{north}"[:20]):
+        scoped(tables, deployment=("?",))
+    with pytest.raises(BadRequest, match="images were taken from 2026-05-14 12:00:00 to .* 15:00"):
+        scoped(tables, since=datetime(2027, 1, 1))
+
+
+def test_a_filter_sees_corrected_times(tables: Tables) -> None:
+    deploy(tables)
+    view = Views(tables.url).current()
+    assert view
+    with duckdb.connect() as sql:
+        sql.execute("set timezone = 'UTC'; create macro md5_number(t) as t")
+        layer = Layer("l", "events", 1, {}, (), "event")
+        loaded = load(sql, tables, view, [], [layer], "l", FilterScope(), "camera")
+        (part,) = loaded.parts()
+    taken = dict(
+        zip(numbers(part["media_sha256"].to_pylist()), part["taken_local"].to_pylist(), strict=True)
+    )
+    assert taken == CORRECTED
+
+
+def test_rows_of_stored_files_have_their_deployment(tables: Tables) -> None:
+    deploy(tables)
+    with duckdb.connect() as sql:
+        scan(sql, "media", tables.existing("media"), MEDIA)
+        rows = with_deployments(sql, tables, images_of("media"))
+        found = sql.sql(f"select location from {rows} order by media_sha256").fetchall()
+    assert [location for (location,) in found] == ["Oak hill", "Oak hill", "Mill", None]
