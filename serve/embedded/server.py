@@ -164,7 +164,7 @@ def cancelled_with_client(app: Asgi) -> Asgi:
 
 
 class _Others:
-    """Applications beside the detectors. `made` has them by prefix, once the thread that makes them has ended."""
+    """Applications next to the detectors. `made` has them by prefix, once the thread that makes them has ended."""
 
     def __init__(self, makers: Mapping[str, Callable[[], Asgi]]) -> None:
         self.prefixes = tuple(makers)
