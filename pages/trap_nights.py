@@ -43,18 +43,26 @@ class Calendar:
     left_out: int
 
 
-def calendar(
-    images: Mapping[date, int], deployments: Sequence[Mapping[str, Any]], today: date
-) -> Calendar:
-    """Return the newest MAX_MONTHS months. A deployment without an end continues until `today`."""
-    deployed: set[date] = set()
-    end = max(today, *images) if images else today
+def deployed_days(
+    deployments: Sequence[Mapping[str, Any]], today: date, end: date | None = None
+) -> set[date]:
+    """Return the days of the deployments of one camera until `end`, by default `today`."""
+    days: set[date] = set()
     for row in deployments:
         first = date.fromisoformat(row["from_local"][:10])
         last = date.fromisoformat(row["until_local"][:10]) if row["until_local"] else today
         if row["until_local"] and row["until_local"][10:] == "T00:00:00":  # exclusive
             last -= timedelta(days=1)
-        deployed |= {first + timedelta(days=n) for n in range((min(last, end) - first).days + 1)}
+        number = (min(last, end or today) - first).days + 1
+        days |= {first + timedelta(days=n) for n in range(number)}
+    return days
+
+
+def calendar(
+    images: Mapping[date, int], deployments: Sequence[Mapping[str, Any]], today: date
+) -> Calendar:
+    """Return the newest MAX_MONTHS months. A deployment without an end continues until `today`."""
+    deployed = deployed_days(deployments, today, max(today, *images) if images else today)
     days = {d.replace(day=1) for d in deployed | set(images)}
     names = sorted(days, reverse=True)
     months = [

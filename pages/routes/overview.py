@@ -1,22 +1,28 @@
-"""/ui/: what is published, what waits for people, the newest images, and activity."""
+"""/ui/: what is published, what waits for people, what runs, which cameras need attention, and activity."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
+from archive.catalogue.deployments import current
+from archive.views.cameras import CameraViews
 from archive.views.image_index import ImageFilter
 from archive.views.views import Views
+from batch.runs.listing import page as runs
+from batch.runs.listing import rows_of
+from pages.attention import attention
 from pages.context import Context
 from pages.html import page, prefix, translator_of
 
-NEWEST, BARS = 8, 30
-"""Number of newest images, and of bars in a chart."""
+NEWEST, BARS, MAX_RUNNING = 8, 30, 5
+"""Number of newest images, of bars in a chart, and of running runs."""
 
 
-def router(context: Context) -> APIRouter:
+def router(context: Context, cameras: CameraViews) -> APIRouter:
     routes = APIRouter(include_in_schema=False)
 
     @routes.get("/")
@@ -41,11 +47,19 @@ def router(context: Context) -> APIRouter:
             return lambda value: f"{prefix(request)}/images?{urlencode({field: value})}"
 
         everything, found = ImageFilter(), ImageFilter(status="ok")
+        failed = dict(index.histogram(ImageFilter(status="failed"), "camera"))
+        deployments = [
+            row for (of, _), row in current(context.tables).items() if of == "deployment"
+        ]
+        today = datetime.now(UTC).date()
+        running = rows_of(context.tables, runs(context.tables, MAX_RUNNING, state="running"))
         return page(
             request,
             "overview.html",
             view=Views(context.tables.url).current(),
             numbers=numbers,
+            running=running,
+            attention=attention(cameras.activity(), failed, deployments, today),
             newest=index.page(everything, NEWEST).rows.to_pylist(),
             hours=index.histogram(found, "hour"),
             days=[bar for bar in index.histogram(everything, "day") if bar[0]][-BARS:],

@@ -1,0 +1,77 @@
+"""Which cameras need attention: silent, doubtful clocks, failures; and the sum of trap nights."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Any
+
+from starlette.testclient import TestClient
+
+from archive.delta.tables import Tables
+from archive.views.views import View, Views
+from pages.attention import Attention, attention
+from tests.fixtures_local import put_results, result_rows
+from tests.pages.routes.test_cameras import deployed, put, put_images
+
+TODAY = date(2026, 6, 20)
+
+
+def activity(**last: datetime | None) -> list[dict[str, Any]]:
+    rows = {"images": 20, "doubtful": 0, "days": 1}
+    return [rows | {"camera_id": camera, "last_at": at} for camera, at in last.items()]
+
+
+def deployment(camera: str, begin: str, end: str | None = None) -> dict[str, Any]:
+    return {"camera_id": camera, "from_local": begin, "until_local": end}
+
+
+def found(rows: list[dict[str, Any]], *deployments: dict[str, Any], **failed: int) -> Attention:
+    return attention(rows, failed, deployments, TODAY)
+
+
+def test_a_camera_is_silent_compared_with_the_newest_picture_of_all() -> None:
+    rows = activity(
+        a=datetime(2026, 6, 1), b=datetime(2026, 5, 25, 1), c=datetime(2026, 5, 24), d=None
+    )
+    assert found(rows).silent == (("c", "2026-05-24"),)
+    taken_down = deployment("c", "2026-05-01T00:00:00", "2026-05-26T00:00:00")
+    assert found(rows, taken_down).silent == ()
+    moved = deployment("c", "2026-05-26T00:00:00")
+    assert found(rows, taken_down, moved).silent == (), "it has stood there for less than a week"
+    never = deployment("x", "2026-05-02T00:00:00")
+    assert found(rows, never).silent == (("x", "2026-05-02"), ("c", "2026-05-24"))
+    assert found([]).silent == ()
+
+
+def test_the_worst_cameras_come_first() -> None:
+    rows = activity(a=None, b=None, c=None)
+    rows[0]["doubtful"], rows[2]["doubtful"] = 1, 9
+    result = found(rows, a=1, b=4)
+    assert result.clocks == (("c", 9), ("a", 1))
+    assert result.failing == (("b", 0.2), ("a", 0.05))
+
+
+def test_trap_nights_are_days_of_cameras() -> None:
+    rows = [
+        deployment("a", "2026-06-01T12:00:00", "2026-06-03T12:00:00"),
+        deployment("a", "2026-06-03T12:00:00", "2026-06-05T00:00:00"),
+        deployment("b", "2026-06-19T00:00:00"),
+    ]
+    result = found([], *rows)
+    assert (result.nights, result.deployments) == (4 + 2, 3)
+
+
+def test_the_overview_links_to_what_needs_attention(client: TestClient, tables: Tables) -> None:
+    put_images(tables, ("a&b", "2000-01-01T00:00:00"), timestamp_flags=["reset_default"])
+    put_images(tables, ("south", "2026-05-01T00:00:00"), ("new", "2026-05-20T00:00:00"), first=5)
+    put_results(tables, result_rows(["south5"], status="failed"))
+    Views(tables.url).publish(
+        View(inference_key="k", model_name="m", model_version="1", weights_sha256="w"), 0
+    )
+    put(tables, deployed("new", from_local="2026-05-01", until_local="2026-05-04"))
+    text = client.get("/ui/").text
+    assert "silent for a week before 2026-05-20" in text
+    assert '<a href="/ui/cameras/south">south</a> since 2026-05-01' in text
+    assert '<a href="/ui/cameras/a%26b">a&amp;b</a> 1 images' in text
+    assert '<a href="/ui/images?status=failed&amp;camera=south">south</a> 100%' in text
+    assert "trap nights in 1 deployments" in text
