@@ -19,6 +19,7 @@ from model_store.errors import IndexNotReady, ResightError
 from pages.context import Context
 from pages.headers import PageHeaders
 from pages.html import page, static_router
+from pages.impact import Impacts
 from pages.routes import (
     cameras,
     deployments,
@@ -54,9 +55,9 @@ def build_pages_app(
     api = base_api(
         "Resight page", "Images, detections, statements and runs, for people and scripts"
     )
-    camera_views = CameraViews(context.tables)
+    camera_views, impacts = CameraViews(context.tables), Impacts(context)
     for router in (
-        overview.router(context),
+        overview.router(context, camera_views),
         images.router(context),
         images.html_router(context),
         pictures.router(context),
@@ -65,8 +66,8 @@ def build_pages_app(
         upload.router(context),
         statements.router(context),
         stream.router(context, access),
-        runs.router(context),
-        models.router(context),
+        runs.router(context, impacts),
+        models.router(context, impacts),
         session.router(access),
         cameras.router(context, camera_views),
         deployments.router(context, camera_views),

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Annotated, Literal
+from urllib.parse import urlencode
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
+from starlette.concurrency import run_in_threadpool
 
 from archive.views.publications import last_sealed
 from batch.runs.listing import views_by_key
-from model_store.errors import ModelError
-from model_store.names import parse_ref
+from model_store.errors import BadRequest, ModelError, ModelNotFound
+from model_store.names import DEFAULT_ALIAS, parse_ref
 from model_store.store import ModelStore
 from pages.context import Context
-from pages.html import page
+from pages.html import page, translator_of
+from pages.impact import Change, Impacts
 from serve.rollout.events import Event, events
 from serve.rollout.state import AliasState, read_state
 
@@ -45,7 +49,7 @@ class Live:
     by: str
 
 
-def router(context: Context) -> APIRouter:
+def router(context: Context, impacts: Impacts) -> APIRouter:
     routes = APIRouter(include_in_schema=False)
     store = context.store
 
@@ -58,7 +62,7 @@ def router(context: Context) -> APIRouter:
         return page(request, "models.html", rows=rows)
 
     @routes.get("/models/{name}")
-    def model(request: Request, name: str) -> HTMLResponse:
+    def model(request: Request, name: str, changed: str = "") -> HTMLResponse:
         store.require_model(parse_ref(name).name)
         aliases, problem = _aliases(store, name)
         past = events(store, name, MAX_EVENTS)
@@ -71,9 +75,47 @@ def router(context: Context) -> APIRouter:
             problem=problem,
             events=past,
             live={alias: live_times(past, alias) for alias in aliases},
+            changed=changed,
         )
 
+    @routes.get("/models/{name}/change")
+    async def change(
+        request: Request,
+        name: str,
+        do: Annotated[Literal["promote", "canary", "rollback"], Query()],
+        alias: str = DEFAULT_ALIAS,
+        version: str = "",
+        percent: Annotated[float, Query(ge=0, le=100)] = 0,
+    ) -> HTMLResponse:
+        """Show what a promotion, a canary or a roll-back of an alias would change, with its form."""
+        t, state = translator_of(request), await run_in_threadpool(_state_of, store, name, alias)
+        back = do == "rollback"
+        if back and not state.previous:
+            raise BadRequest(f"alias {alias} of {name} has no earlier version to go back to")
+        version = state.previous[-1] if back else version
+        fields = {"alias": alias} | ({} if back else {"version": version})
+        title = t("Let version {new} answer in place of {old}", new=version, old=state.active)
+        button = t("Go back") if back else t("promote")
+        if do == "canary":
+            words = {"new": version, "n": f"{percent:g}", "alias": alias}
+            title, button = t("Let {new} answer {n} % of {alias}", **words), t("canary")
+            fields["percent"] = f"{percent:g}"
+        post = f"//v1/models/{name}/{do}"
+        then = f"/models/{name}?{urlencode({'changed': alias})}"
+        form = Change(title, button, post, then, fields=fields, back=back)
+        sides = f"{name}@{state.active}", f"{name}@{version}"
+        return await impacts.page(request, *sides, form, of_model=name)
+
     return routes
+
+
+def _state_of(store: ModelStore, name: str, alias: str) -> AliasState:
+    """Return the state of an alias. Raises ModelNotFound."""
+    store.require_model(parse_ref(name).name)
+    state = read_state(store, name).aliases.get(alias)
+    if state is None:
+        raise ModelNotFound(f"unknown alias '{alias[:100]}' of {name}")
+    return state
 
 
 def live_times(past: Sequence[Event], alias: str) -> list[Live]:

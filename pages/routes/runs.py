@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated
+from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 from starlette.concurrency import run_in_threadpool
 
+from archive.delta.tables import Tables
 from archive.views.run_kinds import RunKind
 from archive.views.views import Views
-from batch.publishing.impact.report import ImpactReport, impact_report
 from batch.publishing.impact.result_sets import PREVIOUS, PUBLISHED
 from batch.publishing.publish import next_rollback
 from batch.runs.accounting import failed_images
 from batch.runs.listing import ShownState, find, page, require_run, rows_of, state_of
 from pages import html
 from pages.context import Context
-from serve.inference.admission import Room
+from pages.impact import Change, Impacts
 
-MAX_COMPARISONS = 2
-MAX_FAILED, MAX_ROWS, MAX_SAMPLES = 20, 200, 6
+MAX_FAILED = 20
 
 
-def router(context: Context) -> APIRouter:
+def router(context: Context, impacts: Impacts) -> APIRouter:
     routes = APIRouter(include_in_schema=False)
     tables, store = context.tables, context.store
-    comparisons = Room(MAX_COMPARISONS, "comparisons are being made")
 
     @routes.get("/runs")
     def runs(
@@ -51,14 +50,11 @@ def router(context: Context) -> APIRouter:
         )
 
     @routes.get("/runs/compare")
-    async def compare(request: Request, old: str = PUBLISHED, new: str = PREVIOUS) -> HTMLResponse:
-        with comparisons.place():
-            report = await run_in_threadpool(
-                impact_report, context.settings, tables, store, old, new, MAX_SAMPLES
-            )
-        history = Views(tables.url).history() if new == PREVIOUS else []
-        undo = next_rollback(tables, history) if history else ""
-        return html.page(request, "compare.html", **_compared(report), undo=undo, old=old, new=new)
+    async def compare(
+        request: Request, old: str = PUBLISHED, new: str = PREVIOUS, done: bool = False
+    ) -> HTMLResponse:
+        change = await run_in_threadpool(_change, html.translator_of(request), tables, old, new)
+        return await impacts.page(request, old, new, change, done=done)
 
     @routes.get("/runs/{run_id}")
     def run(request: Request, run_id: str) -> HTMLResponse:
@@ -74,14 +70,15 @@ def router(context: Context) -> APIRouter:
     return routes
 
 
-def _compared(report: ImpactReport) -> Mapping[str, Any]:
-    impact, names = report.impact, ("labels", "relabelled", "cameras")
-    rows = {name: getattr(impact, name)[:MAX_ROWS] for name in names}
-    left_out = sum(len(getattr(impact, name)) - len(rows[name]) for name in names)
-    return {
-        "impact": impact,
-        "verdict": report.verdict,
-        "left_out": left_out,
-        **rows,
-        "samples": report.samples,
-    }
+def _change(t: Callable[..., str], tables: Tables, old: str, new: str) -> Change | None:
+    """Return the form of a comparison with what is published: publish, or roll back. None for another comparison."""
+    history = Views(tables.url).history()
+    if new == PREVIOUS:
+        words = next_rollback(tables, history) if history else ""
+        title = t("Roll back")
+        return Change(title, title, "//runs/rollback", "/runs", words, reason=True, back=True)
+    if old != PUBLISHED:
+        return None
+    title, post = t("Publish {new}", new=new), f"//runs/{quote(new, safe='')}/publish"
+    then = "/runs/compare?done=true" if history else "/runs"
+    return Change(title, t("Publish"), post, then, reason=True)

@@ -101,6 +101,7 @@ class Collector:
 
     def __init__(self) -> None:
         self.errors: list[str] = []
+        self.expected: tuple[int, ...] = ()
 
     def watch(self, page: Page) -> Page:
         page.on("pageerror", lambda error: self.errors.append(f"page error: {error}"))
@@ -113,7 +114,7 @@ class Collector:
             self.errors.append(f"console: {text}")
 
     def _response(self, response: Response) -> None:
-        if response.status >= 500:
+        if response.status >= 500 and response.status not in self.expected:
             self.errors.append(f"{response.status} {response.url}: {response.text()[:500]}")
 
 
@@ -122,10 +123,14 @@ Visit = Callable[..., Page]
 
 @pytest.fixture
 def visit(browser: Browser, served: Served) -> Iterator[Visit]:
-    """Open a path of the page in a context of its own: visit("/images", color_scheme="dark")."""
+    """Open a path of the page in a context of its own: visit("/images", color_scheme="dark").
+
+    With `expected=(503,)`, answers with this status are no errors.
+    """
     collector, contexts = Collector(), list[BrowserContext]()
 
-    def opened(path: str, **options: object) -> Page:
+    def opened(path: str, expected: tuple[int, ...] = (), **options: object) -> Page:
+        collector.expected += expected
         values = {"timezone_id": "America/Los_Angeles", "locale": "en-GB"} | options
         context = browser.new_context(**values)  # type: ignore[arg-type]
         context.set_default_timeout(15_000)

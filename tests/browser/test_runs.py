@@ -41,7 +41,9 @@ def test_a_run_is_estimated_started_followed_published_and_rolled_back(visit: Vi
     if override.count():
         override.fill("a test")
     page.get_by_role("button", name="Publish").click()
-    expect(page.get_by_role("heading", name="Runs")).to_be_visible(timeout=RUN_MS)
+    expect(page.get_by_text("Below is what going back would change.")).to_be_visible(timeout=RUN_MS)
+    expect(page.get_by_text("would undo: number")).to_be_visible()
+    page.get_by_role("link", name="All runs").click()
     newest = page.locator("tbody tr").first
     expect(newest).to_contain_text("production")
     expect(newest).to_contain_text("local")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import pyarrow as pa
 from starlette.testclient import TestClient
 
+from archive.schemas import MEDIA
 from pages.context import Context
 from pages.http_app import build_pages_app
 from pages.routes.models import live_times
@@ -15,7 +17,8 @@ from serve.auth.tokens import TokenFile
 from serve.rollout import events
 from serve.rollout.events import Event
 from serve.rollout.operations import Operation, new_outcome
-from serve.rollout.state import AliasState
+from serve.rollout.state import AliasState, Share, update_state
+from tests.cli.ran import ran
 from tests.fixtures_local import SMALL, publish_blobs
 
 NOON = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
@@ -61,11 +64,61 @@ def test_a_model_has_its_versions_history_and_forms(client: TestClient, context:
     assert 'href="/ui/models/blobs"' in client.get("/ui/models").text
     text = client.get("/ui/models/blobs").text
     assert "What served when" in text
-    for kind in ("promote", "rollback", "canary", "shadow", "pin"):
+    for kind in ("shadow", "pin"):
         assert f'data-post="//v1/models/blobs/{kind}"' in text
+    for kind in ("promote", "canary"):
+        assert f'name="do" value="{kind}"' in text
     assert "no run of it has ended" in text
     assert "There is no earlier version." in text
     assert client.get("/ui/models/none").status_code == 404
+
+
+def test_the_impact_is_shown_before_an_alias_moves(client: TestClient, context: Context) -> None:
+    tables, store = context.tables, context.store
+    for version, side_px in (("1", 64), ("2", 96)):
+        preprocess = {"resize": "stretch", "side_px": side_px}
+        publish_blobs(store, version, preprocess=preprocess, thresholds={"default": 0.5})
+    media = [{"media_sha256": sha, "source_root": "/r", "path": f"{sha}.jpg"} for sha in "ab"]
+    tables.append("media", pa.Table.from_pylist(media, schema=MEDIA), "w", lambda _, rows: rows)
+    ran(tables, store, "old", "1", "running", "sealed")
+    store.set_alias("blobs", "production", "1")
+    unknown = client.get("/ui/models/blobs/change?do=promote&version=2").text
+    assert "What would change is unknown" in unknown
+    ran(tables, store, "new", "2", "running", "sealed", scores=())
+    text = client.get("/ui/models/blobs/change?do=promote&version=2").text
+    assert "Let version 2 answer in place of 1" in text
+    assert "over all 2 images that have results" in text
+    assert "detections 2 → 0" in text
+    assert "/ui/v1/images/a/crop?" in text
+    assert 'data-post="//v1/models/blobs/promote"' in text
+    assert 'data-then="/models/blobs?changed=production"' in text
+    assert 'name="version" value="2"' in text
+    canary = client.get("/ui/models/blobs/change?do=canary&version=2&percent=12.5").text
+    assert 'data-post="//v1/models/blobs/canary"' in canary
+    assert 'name="percent" value="12.5" data-kind="number"' in canary
+    for query, status in (
+        ("do=rollback", 400),
+        ("do=promote&version=3", 404),
+        ("do=promote&version=2&alias=none", 404),
+        ("do=delete&version=2", 400),
+    ):
+        assert client.get(f"/ui/models/blobs/change?{query}").status_code == status, query
+
+
+def test_the_way_back_is_next_to_what_was_changed(client: TestClient, context: Context) -> None:
+    for version in ("1", "2"):
+        publish_blobs(context.store, version, **SMALL)
+    context.store.set_alias("blobs", "production", "2")
+    now = AliasState(active="2", previous=("1",), canary=Share(version="1", percent=5))
+    update_state(context.store, "blobs", lambda state: state.with_alias("production", now))
+    text = client.get("/ui/models/blobs?changed=production").text
+    assert "Done: version 2 answers now." in text
+    assert "Go back to version 1 …" in text
+    assert "End the canary" in text
+    back = client.get("/ui/models/blobs/change?do=rollback").text
+    assert "Let version 1 answer in place of 2" in back
+    assert 'data-post="//v1/models/blobs/rollback"' in back
+    assert 'name="version"' not in back
 
 
 def test_without_the_scope_admin_there_are_no_forms(context: Context) -> None:

@@ -1,0 +1,73 @@
+"""Show what a change would do before it is made, with the form that makes it.
+
+old, new, Change --Impacts.page--> compare.html: counts by label and camera, and changed images, old and new
+Scripts get the same from GET /runs/diff, and send the change itself to /runs or /v1/models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+from starlette.concurrency import run_in_threadpool
+
+from batch.publishing.impact.report import ImpactReport, impact_report
+from pages import html
+from pages.context import Context
+from serve.inference.admission import Room
+
+MAX_COMPARISONS = 2
+MAX_ROWS, MAX_SAMPLES = 200, 6
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A form: its path `post`, the `fields` to send, and the page to go to after it.
+
+    `reason`: it has a field for one, and also for an override if gates fail. `back` undoes an earlier change.
+    """
+
+    title: str
+    button: str
+    post: str
+    then: str
+    words: str = ""
+    fields: dict[str, str] = field(default_factory=dict)
+    reason: bool = False
+    back: bool = False
+
+
+class Impacts:
+    """Use one per process: it limits how many comparisons are made concurrently."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._room = Room(MAX_COMPARISONS, "comparisons are being made")
+
+    async def page(
+        self, request: Request, old: str, new: str, change: Change | None, **values: Any
+    ) -> HTMLResponse:
+        """Return the page of a comparison. Raises what `impact_report` raises, and Overloaded."""
+        context = self._context
+        with self._room.place():
+            report = await run_in_threadpool(
+                impact_report,
+                context.settings,
+                context.tables,
+                context.store,
+                old,
+                new,
+                MAX_SAMPLES,
+            )
+        shown = _shown(report) | values
+        return html.page(request, "compare.html", old=old, new=new, change=change, **shown)
+
+
+def _shown(report: ImpactReport) -> dict[str, Any]:
+    impact, names = report.impact, ("labels", "relabelled", "cameras")
+    rows = {name: getattr(impact, name)[:MAX_ROWS] for name in names}
+    left_out = sum(len(getattr(impact, name)) - len(rows[name]) for name in names)
+    found = {"impact": impact, "verdict": report.verdict, "samples": report.samples}
+    return found | rows | {"left_out": left_out}
