@@ -62,13 +62,13 @@ def arguments_of(
     return parser.parse_args()
 
 
-def need(*modules: str) -> None:
+def need(*modules: str, group: str = "bench") -> None:
     """Exit with an install command if modules are missing, before anything is measured."""
     missing = [name for name in modules if find_spec(name) is None]
     if missing:
         sys.exit(
             f"{', '.join(missing)} cannot be imported; install the benchmark tools first:\n"
-            "  uv pip install --constraint constraints.txt --group bench -e '.[cpu]'"
+            f"  uv pip install --constraint constraints.txt --group {group} -e '.[cpu]'"
         )
 
 

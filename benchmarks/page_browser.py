@@ -55,7 +55,7 @@ _NEXT = """(key) => new Promise((done) => {
 
 def main() -> None:
     arguments = arguments_of(__doc__, images=1_000_000, pictures=300, keys=100)
-    need("playwright")
+    need("playwright", group="dev")
     images = 20_000 if arguments.quick else arguments.images
     pictures = 40 if arguments.quick else arguments.pictures
     keys = min(arguments.keys, pictures - 10)
