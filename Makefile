@@ -38,6 +38,7 @@ check: $(VENV)/.dev ## format, lint, types, layers, spelling, declared dependenc
 	$(RUN) -c 'from importlinter.cli import lint_imports_command as main; main()'
 	$(RUN) -m codespell_lib
 	$(RUN) -m deptry .
+	$(RUN) -m deptry client --config client/pyproject.toml
 
 fmt: $(VENV)/.dev
 	$(RUN) -m ruff format .

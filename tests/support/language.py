@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
-CODE = ("serve", "batch", "archive", "model_store", "cli", "pages", "resight.py")
+CODE = ("serve", "batch", "archive", "model_store", "cli", "client", "pages", "resight.py")
 DOCUMENTS = (
     "docs",
     "README.md",

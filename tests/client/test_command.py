@@ -1,0 +1,207 @@
+"""The command `resight-client`: exit codes, the bar, the last resort of a kill, and a real server."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+import resight_client.command
+import resight_client.server
+from resight_client import Progress
+from resight_client.command import Bar, main
+from tests.client.shelf import Shelf, Station, problem, sha256_of
+from tests.fixtures_local import ROOT, motion_store, photo, rows_of
+from tests.serve.api.test_images import Desk
+from tests.serve.http_client import engine_over
+
+SEND = ("send", "--url", "http://resight", "--model", "deer", "--camera", "north", "--give-up-s=0")
+
+
+@pytest.fixture
+def shelf(station: Station, monkeypatch: pytest.MonkeyPatch) -> Shelf:
+    """The server of every client that is made."""
+
+    def client(**args: Any) -> httpx2.Client:
+        return real(**{**args, "transport": station.shelf})
+
+    real = httpx2.Client
+    monkeypatch.setattr(resight_client.server.httpx2, "Client", client)
+    monkeypatch.setenv("XDG_STATE_HOME", str(station.card.parent))
+    return station.shelf
+
+
+def test_exit_codes(station: Station, shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
+    words = (*SEND, str(station.card))
+    shelf.answers.append(httpx2.ConnectError("no route"))
+    assert main(words) == 3
+    assert "0 sent, 3 waiting" in capsys.readouterr().out
+    shelf.answers.append(problem(401, "unauthorized"))
+    assert main(words) == 2
+    assert "error: 401 the unauthorized" in capsys.readouterr().err
+    shelf.problems[sha256_of(b"a.jpg")] = problem(400, "image-unreadable")
+    assert main(words) == 1
+    done = capsys.readouterr()
+    assert done.out == "2 sent, 1 refused\n"
+    assert "a.jpg: 400 the image-unreadable" in done.err
+    shelf.problems.clear()
+    assert main((*words, "--again")) == 0
+    assert capsys.readouterr().out == "1 sent, 2 there already\n"
+    with pytest.raises(SystemExit) as left:
+        main(("send",))
+    assert left.value.code == 2
+
+
+def test_an_interrupt_says_how_to_resume(
+    station: Station, shelf: Shelf, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    shelf.on_store = interrupt
+    assert main((*SEND, str(station.card))) == 130
+    assert "repeat the command to resume" in capsys.readouterr().err
+
+
+def test_detect_prints_a_line_for_each_image(
+    station: Station, shelf: Shelf, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shelf.answers.extend(
+        [problem(400, "image-unreadable"), httpx2.Response(200, json={"detections": []})]
+    )
+    images = [str(station.card / name) for name in ("a.jpg", "b.JPG")]
+    assert main(("detect", "--url", "http://resight", "--model", "deer", *images)) == 1
+    done = capsys.readouterr()
+    assert json.loads(done.out) == {"image": images[1], "detections": []}
+    assert "a.jpg: 400" in done.err
+
+
+def test_the_bar_is_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", text)
+    bar = Bar(shown=False)
+    bar.show(Progress(1, 2, 5, 10))
+    assert text.getvalue() == ""
+    bar = Bar(shown=True)
+    bar.show(Progress(1, 2, 5, 10))
+    bar.note("busy")
+    bar.end()
+    assert f"[{'#' * 15}{'-' * 15}] 1/2 " in text.getvalue()
+    assert "busy\n" in text.getvalue()
+
+
+def test_the_client_needs_only_httpx2_and_the_syntax_of_python_3_9() -> None:
+    modules = set[str]()
+    for path in (ROOT / "client").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(), feature_version=(3, 9))):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                modules.add((node.module or "").partition(".")[0])
+    assert modules - set(sys.stdlib_module_names) == {"httpx2", "resight_client"}
+
+
+@pytest.fixture
+def hanging() -> Iterator[tuple[str, list[bytes], threading.Event]]:
+    """A server that stores what it receives, and never answers; its URL, what it stored, and when it stored two."""
+    stored, two = list[bytes](), threading.Event()
+    ended = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            stored.append(self.rfile.read(int(self.headers["content-length"])))
+            if len(stored) == 2:
+                two.set()
+                ended.wait(60)
+            else:
+                media = {"media_sha256": sha256_of(stored[-1]), "is_new": True}
+                body = json.dumps({"media": media}).encode()
+                self.send_response(201)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", stored, two
+    ended.set()
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_killed_process_is_resumed(
+    station: Station, hanging: tuple[str, list[bytes], threading.Event]
+) -> None:
+    """The second image is stored when SIGKILL arrives, but not recorded; it is sent again, and kept once."""
+    url, stored, two = hanging
+    words = [
+        "send",
+        str(station.card),
+        "--url",
+        url,
+        "--model",
+        "deer",
+        "--queue",
+        str(station.queue),
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "resight_client.command", *words],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "client")},
+    )
+    try:
+        assert two.wait(60)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    summary = resight_client.send_folder(station.card, url, "deer", queue=station.queue)
+    assert (summary.before, summary.sent) == (1, 2)
+    assert len(stored) == 4
+    assert len(set(stored)) == 3
+
+
+class InProcess(httpx2.BaseTransport):
+    """Requests to the API of a desk, on one event loop."""
+
+    def __init__(self, desk: Desk, runner: asyncio.Runner) -> None:
+        self._desk, self._runner = desk, runner
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        async def send() -> httpx2.Response:
+            async with self._desk._client() as client:
+                return await client.request(
+                    request.method, request.url, content=request.read(), headers=request.headers
+                )
+
+        answer = self._runner.run(send())
+        return httpx2.Response(answer.status_code, content=answer.content)
+
+
+def test_a_real_server_keeps_each_content_once(station: Station, tmp_path: Path) -> None:
+    station.put("a.jpg", photo("cat"))
+    station.put("DCIM/100/c.jpeg", photo("cat"))
+    motion_store(tmp_path / "models", "1")
+    with asyncio.Runner() as runner:
+        engine = runner.run(engine_over(tmp_path / "models"))
+        real = Desk(engine, tmp_path)
+        for _ in range(2):  # the second time with a new queue, as on another machine
+            summary = station.send(model="blobs", transport=InProcess(real, runner))
+            assert (summary.sent + summary.kept, summary.refused) == (2, 1)
+            station.queue.unlink()
+        runner.run(real.records.close())
+        engine.stop()
+    assert [row["camera_id"] for row in rows_of(real.tables, "media")] == ["north"]
