@@ -47,9 +47,9 @@ def old_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive.retention, "WRITTEN", timedelta(seconds=-1))
 
 
-@pytest.fixture
-def four(tables: Tables, old_files: None) -> Tables:
-    """Return tables with four keys of three rows in two files, snips of one key and classifications of two."""
+@pytest.fixture(scope="session")
+def four_untouched(tmp_path_factory: pytest.TempPathFactory) -> Tables:
+    tables = Tables(str(tmp_path_factory.mktemp("four") / "tables"))
     for key in KEYS:
         put_results(tables, result_rows([f"{key}1", f"{key}2"], key=key))
         put_results(tables, result_rows([f"{key}3"], key=key))
@@ -57,4 +57,11 @@ def four(tables: Tables, old_files: None) -> Tables:
     for key in ("a", "b"):
         rows = [{"inference_key": key, "media_sha256": "a1", "rank": rank} for rank in (0, 1)]
         add(tables, "classifications", CLASSIFICATIONS, *rows)
+    return tables
+
+
+@pytest.fixture
+def four(four_untouched: Tables, tables: Tables, old_files: None) -> Tables:
+    """Return tables with four keys of three rows in two files, snips of one key and classifications of two."""
+    shutil.copytree(four_untouched.url, tables.url)
     return tables

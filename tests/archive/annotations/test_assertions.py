@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,10 @@ WHO = {"actor": "kim", "asserted_at": "2026-05-14T12:00:00Z"}
 KEEP = {"media_sha256": A, "action": "keep", "label": "deer", **CORNERS, **WHO}
 
 
-@pytest.fixture
-def tables(tmp_path: Path) -> Tables:
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Tables:
     """Return tables with two catalogued images; KEY has two detections of the first."""
-    tables = Tables(str(tmp_path / "tables"))
+    tables = Tables(str(tmp_path_factory.mktemp("untouched") / "tables"))
     media = [
         {"media_sha256": A, "source_root": "/x", "path": "a.jpg", "width_px": 40, "height_px": 30},
         {"media_sha256": B, "source_root": "/x", "path": "b.jpg", "width_px": None},
@@ -48,6 +49,12 @@ def tables(tmp_path: Path) -> Tables:
     ]
     put_results(tables, result_rows([A], KEY, detections=seen))
     return tables
+
+
+@pytest.fixture
+def tables(untouched: Tables, tmp_path: Path) -> Tables:
+    """Return a copy of them, for this test alone."""
+    return Tables(str(shutil.copytree(untouched.url, tmp_path / "tables")))
 
 
 APART = dict(zip(CORNERS, (20.0, 20.0, 30.0, 30.0), strict=True))
