@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -42,15 +43,29 @@ def half_and_half() -> bytes:
     return encoded(pixels, "PNG")
 
 
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
+@contextlib.contextmanager
+def engine_at(place: Path) -> Iterator[Engine]:
     """`colours`, a classifier, versions 1 and 2, and `blobs`, a detector; both in production."""
-    colour_store(tmp_path, "1", "2").set_alias("colours", "production", "1")
-    motion_store(tmp_path, "1")
-    engine = Engine(DetectArgs(models=str(tmp_path), workers=1, limits=Limits(body_mib=1)))
+    colour_store(place, "1", "2").set_alias("colours", "production", "1")
+    motion_store(place, "1")
+    engine = Engine(DetectArgs(models=str(place), workers=1, limits=Limits(body_mib=1)))
     asyncio.run(engine.aliases.refresh())
     yield engine
     engine.stop()
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """An engine for all tests that leave it as it is."""
+    with engine_at(tmp_path_factory.mktemp("classify")) as engine:
+        yield engine
+
+
+@pytest.fixture
+def own_engine(tmp_path: Path) -> Iterator[Engine]:
+    """An engine that the test may change."""
+    with engine_at(tmp_path) as engine:
+        yield engine
 
 
 async def classify(
@@ -115,14 +130,14 @@ async def test_crops_of_another_size_are_refused(engine: Engine, shape: tuple[in
         await engine.classify_chunk(chunk)
 
 
-async def test_a_bad_crop_fails_alone(engine: Engine) -> None:
-    chunk = await chunk_of(engine, "colours@1", RED, CAT, MOOSE)
-    alone = await engine.classify_chunk(await chunk_of(engine, "colours@1", RED, MOOSE))
-    classifier = engine.models.model(ONE)
+async def test_a_bad_crop_fails_alone(own_engine: Engine) -> None:
+    chunk = await chunk_of(own_engine, "colours@1", RED, CAT, MOOSE)
+    alone = await own_engine.classify_chunk(await chunk_of(own_engine, "colours@1", RED, MOOSE))
+    classifier = own_engine.models.model(ONE)
     assert isinstance(classifier, Classifier)
     cat = classifier.prepare(decode(CAT).pixels)
-    engine.models.exchange(ONE, replace(classifier, session=Sour(classifier.session, cat)))
-    answer = await engine.classify_chunk(chunk)
+    own_engine.models.exchange(ONE, replace(classifier, session=Sour(classifier.session, cat)))
+    answer = await own_engine.classify_chunk(chunk)
     assert answer.errors[0] is answer.errors[2] is None
     assert answer.errors[1] == "model: the network's output holds NaN or infinity"
     assert np.isnan(answer.logits[1]).all()
@@ -144,38 +159,38 @@ class Sour:
         return {name: np.where(hit[:, None], np.nan, values) for name, values in found.items()}
 
 
-async def test_a_lease_holds_a_classifier_as_it_holds_a_detector(engine: Engine) -> None:
+async def test_a_lease_holds_a_classifier_as_it_holds_a_detector(own_engine: Engine) -> None:
     two = VersionId("colours", "2")
-    key = await engine.ensure(two)
-    assert key == engine.store.describe(two).info.inference_key
-    engine.models.lease(two, "a run", 60)
-    assert engine.models.holders(two) == ["a run"]
+    key = await own_engine.ensure(two)
+    assert key == own_engine.store.describe(two).info.inference_key
+    own_engine.models.lease(two, "a run", 60)
+    assert own_engine.models.holders(two) == ["a run"]
     with pytest.raises(Exception, match="held by a run"):
-        await engine.aliases.release(two)
-    engine.models.lease(two, "a run", 0)
-    assert await engine.aliases.release(two)
+        await own_engine.aliases.release(two)
+    own_engine.models.lease(two, "a run", 0)
+    assert await own_engine.aliases.release(two)
 
 
-async def test_an_alias_moves_between_versions_of_a_classifier(engine: Engine) -> None:
-    assert (await engine.classify(RED, "colours")).model.version == "1"
-    engine.store.set_alias("colours", "production", "2")
-    await engine.aliases.refresh()
-    assert (await engine.classify(RED, "colours")).model.version == "2"
+async def test_an_alias_moves_between_versions_of_a_classifier(own_engine: Engine) -> None:
+    assert (await own_engine.classify(RED, "colours")).model.version == "1"
+    own_engine.store.set_alias("colours", "production", "2")
+    await own_engine.aliases.refresh()
+    assert (await own_engine.classify(RED, "colours")).model.version == "2"
 
 
-async def test_batches_are_measured_and_follow_the_deployment_file(engine: Engine) -> None:
-    assert 1 <= engine.models.model(ONE).batch.max <= 8
-    engine.store.folder.write("colours/deployment.json", b'{"*": {"batch": {"max": 3}}}')
-    await engine.aliases.retune()
-    assert engine.models.model(ONE).batch.max == 3
+async def test_batches_are_measured_and_follow_the_deployment_file(own_engine: Engine) -> None:
+    assert 1 <= own_engine.models.model(ONE).batch.max <= 8
+    own_engine.store.folder.write("colours/deployment.json", b'{"*": {"batch": {"max": 3}}}')
+    await own_engine.aliases.retune()
+    assert own_engine.models.model(ONE).batch.max == 3
 
 
-async def test_what_was_answered_is_counted(engine: Engine) -> None:
-    await engine.classify(RED, "colours")
-    await engine.classify_chunk(await chunk_of(engine, "colours@1", RED, CAT))
+async def test_what_was_answered_is_counted(own_engine: Engine) -> None:
+    await own_engine.classify(RED, "colours")
+    await own_engine.classify_chunk(await chunk_of(own_engine, "colours@1", RED, CAT))
     with pytest.raises(BadRequest):
-        await engine.classify(RED, "blobs")
-    text = engine.exposition()
+        await own_engine.classify(RED, "blobs")
+    text = own_engine.exposition()
     for line in (
         'resight_requests_total{model="colours",outcome="ok",version="1"} 1.0',
         'resight_requests_total{model="blobs",outcome="BadRequest",version="1"} 1.0',
@@ -376,8 +391,8 @@ async def test_v2_refuses_a_classifier_in_words(
     assert "is a classifier: use POST /v1/classify" in refused.json()["error"]
 
 
-async def test_v2_lists_loads_and_unloads_a_classifier(engine: Engine) -> None:
-    async with client(engine) as api:
+async def test_v2_lists_loads_and_unloads_a_classifier(own_engine: Engine) -> None:
+    async with client(own_engine) as api:
         loaded = await api.post(
             "/v2/repository/models/colours/load", json={"parameters": {"version": "2"}}
         )

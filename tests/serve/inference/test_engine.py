@@ -80,9 +80,10 @@ async def test_both_lanes_give_the_same_rows_bit_for_bit(
         np.testing.assert_array_equal(one.class_ids, two.detections.class_ids)
 
 
-def odd_store(folder: Path) -> str:
+@pytest.fixture(scope="module")
+def odd_store(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Models whose pictures are not one square each: rect, tiled, and with masks."""
-    store = ModelStore(str(folder))
+    store = ModelStore(str(tmp_path_factory.mktemp("odd")))
     metadata = {"names": "{0: 'deer'}", "stride": "32", "imgsz": "[128, 128]"}
     overrides = {"score_floor": 0.0, "nms": {"max_detections": 20}}
     add_version(store, version_id("rect", "1"), pooling(5, metadata), overrides, {})
@@ -92,12 +93,12 @@ def odd_store(folder: Path) -> str:
     outputs = example("yolov8_seg", np.random.default_rng(2), 3, 1, 64)
     seg = constant_graph(outputs, 64, {"names": "['deer']", "task": "segment"})
     add_version(store, version_id("seg", "1"), seg, {}, {})
-    return str(folder)
+    return store.url
 
 
 @pytest.mark.parametrize("model", ["rect@1", "tiled@1", "seg@1"])
-async def test_odd_models_too_give_the_same_rows_on_both_lanes(tmp_path: Path, model: str) -> None:
-    engine = Engine(DetectArgs(models=odd_store(tmp_path), workers=2))
+async def test_odd_models_too_give_the_same_rows_on_both_lanes(odd_store: str, model: str) -> None:
+    engine = Engine(DetectArgs(models=odd_store, workers=2))
     try:
         answer = await engine.detect_chunk(await chunk_of(engine, model, NAMES))
         online = [await engine.detect(photo(name), model) for name in NAMES]
