@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from fastapi import FastAPI
 
 import serve.uploads.uploads
 from archive.delta.tables import Tables
@@ -35,6 +36,7 @@ class Desk:
         self.tables = Tables(str(place / "tables"))
         self.records: Any = None
         self.free_mib = 0
+        self._apis: dict[int, FastAPI] = {}
 
     async def record(self, upload: Upload) -> None:
         self.records = self.records or Recorder(self.tables, 0.05)
@@ -53,9 +55,15 @@ class Desk:
             return await client.get("/v1/images", params=query)
 
     def _client(self) -> httpx2.AsyncClient:
-        uploads = Uploads(str(self.folder), self, self.engine.metrics.uploaded, self.free_mib)
-        transport = httpx2.ASGITransport(build_http_api(self.engine, uploads=uploads))
+        transport = httpx2.ASGITransport(self._api())
         return httpx2.AsyncClient(transport=transport, base_url="http://resight")
+
+    def _api(self) -> FastAPI:
+        """Return the API; building one takes as long as twenty requests."""
+        if self.free_mib not in self._apis:
+            uploads = Uploads(str(self.folder), self, self.engine.metrics.uploaded, self.free_mib)
+            self._apis[self.free_mib] = build_http_api(self.engine, uploads=uploads)
+        return self._apis[self.free_mib]
 
     @property
     def files(self) -> list[str]:

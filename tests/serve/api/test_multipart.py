@@ -6,7 +6,6 @@ import asyncio
 import random
 import threading
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -52,12 +51,12 @@ def engine() -> Iterator[Engine]:
     engine.stop()
 
 
-@pytest.fixture
-def small(tmp_path: Path) -> Iterator[Engine]:
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """A replica with room for four images, of at most 1 MiB."""
-    motion_store(tmp_path, "1")
+    store = motion_store(tmp_path_factory.mktemp("small"), "1")
     limits = Limits(online_queue=4, body_mib=1)
-    engine = Engine(DetectArgs(models=str(tmp_path), workers=1, limits=limits))
+    engine = Engine(DetectArgs(models=store.url, workers=1, limits=limits))
     asyncio.run(engine.aliases.refresh())
     yield engine
     engine.stop()

@@ -9,6 +9,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Awaitable, Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +61,17 @@ def blobs(tmp_path: Path) -> Iterator[MakeEngine]:
 
 def client(engine: Engine, *dependencies: Any) -> httpx2.AsyncClient:
     """A client of /v2; errors that escape the error handling are raised here."""
+    transport = httpx2.ASGITransport(api_of(engine, *dependencies))
+    return httpx2.AsyncClient(transport=transport, base_url="http://resight")
+
+
+@lru_cache(maxsize=1)
+def api_of(engine: Engine, *dependencies: Any) -> FastAPI:
+    """Return /v2 of an engine; building it takes longer than most requests."""
     api = FastAPI()
     problems.install(api)
     api.include_router(v2.router(engine), dependencies=list(dependencies))
-    transport = httpx2.ASGITransport(api)
-    return httpx2.AsyncClient(transport=transport, base_url="http://resight")
+    return api
 
 
 async def post(engine: Engine, body: Any, path: str = PATH, **headers: str) -> httpx2.Response:
