@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from archive.views.image_index import ImageFilter
 from archive.views.views import NAME, PRODUCTION, Views
@@ -22,7 +22,7 @@ def labels_in_use(context: Context, view: str = PRODUCTION) -> list[str]:
     return [name for name, _ in _counted(context, view, "label")][:MAX_CHOICES]
 
 
-def counted_choices(context: Context, view: str) -> dict[str, Bars | list[str]]:
+def counted_choices(context: Context, view: str) -> dict[str, Any]:
     """Return the choices of `templates/filters.html`."""
     return {
         "cameras": _counted(context, view, "camera"),

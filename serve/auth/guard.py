@@ -65,8 +65,8 @@ RULES: tuple[tuple[str, str, TokenScope | None], ...] = (
     ("POST", r"/v1/images", TokenScope.upload),
     # the login opens without a token, and so do its style sheet and its modules
     ("GET|HEAD", r"/ui/static/.*", None),
-    ("GET|HEAD|POST", r"/ui/session", None),
-    ("POST", r"/ui/session/(end|look)", None),
+    ("GET|HEAD", r"/ui/session", None),
+    ("POST", r"/ui/v1/session(/(end|look))?", None),
     ("POST", r"/ui/v1/(assertions(/.*)?|exports)", TokenScope.review),
     ("GET|HEAD", r".*", TokenScope.detect),  # also metrics and docs: they contain nothing secret
 )

@@ -84,3 +84,21 @@ def test_the_values_of_a_form_have_the_shapes_of_its_fields(visit: Visit) -> Non
     page.get_by_role("button", name="Preview", exact=True).click()
     expect(page.get_by_text("invalid JSON")).to_be_visible()
     expect(page.get_by_label("per camera (JSON)")).to_be_focused()
+
+
+def test_a_session_is_started_in_german_and_ended(visit: Visit) -> None:
+    page = visit("/session?next=/ui/cameras")
+    name = page.get_by_label("Your name")
+    name.fill("a\u202eb")
+    page.get_by_role("button", name="Use this name").click()
+    expect(name).to_have_attribute("aria-invalid", "true", timeout=30_000)
+    expect(page.get_by_text("A name has 1 to 64")).to_be_visible()
+    name.fill("Zoë")
+    page.get_by_role("button", name="Use this name").click()
+    page.wait_for_url(re.compile("/ui/cameras$"))
+    page.get_by_role("link", name="Zoë").click()
+    page.get_by_label("Language").select_option("de")
+    page.get_by_role("button", name="Use these").click()
+    expect(page.get_by_text("Angemeldet als Zoë")).to_be_visible(timeout=30_000)
+    page.get_by_role("button", name="Abmelden").click()
+    expect(page.get_by_text("Angemeldet als")).to_have_count(0, timeout=30_000)

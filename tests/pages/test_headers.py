@@ -25,7 +25,7 @@ POLICY = {
         ("GET", "/ui/", 303),
         ("GET", "/ui/session", 200),
         ("GET", "/ui/v1/nothing", 401),
-        ("POST", "/ui/session", 403),
+        ("POST", "/ui/v1/session", 403),
         ("GET", "/ui/static/0000/page.css", 200),
         ("GET", "/ui/static/0000/nothing.css", 404),
         ("GET", "/ui/session?unknown=1", 400),

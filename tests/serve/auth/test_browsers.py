@@ -129,7 +129,7 @@ async def test_a_forged_cookie_decides_nothing(access: Access) -> None:
     assert answer.status_code == (200 if access.open else 401)
 
 
-@pytest.mark.parametrize("path", ["/ui/session", "/ui/session/end"])
+@pytest.mark.parametrize("path", ["/ui/v1/session", "/ui/v1/session/end"])
 @pytest.mark.parametrize(("headers", "passes"), FROM)
 async def test_another_site_can_neither_log_in_nor_out(
     access: Access, path: str, headers: dict[str, str], passes: bool
@@ -148,7 +148,7 @@ async def test_a_page_with_a_rebound_name_changes_nothing_without_tokens(
     rebound = {"origin": f"http://{host}", "sec-fetch-site": "same-origin"}
     cookie = await cookie_of(access, "Anna")
     async with guarded(access, "/ui", host) as api:
-        for path in ("/ui/session", "/ui/session/end", "/ui/v1/assertions", "/ui/v1/x"):
+        for path in ("/ui/v1/session", "/ui/v1/session/end", "/ui/v1/assertions", "/ui/v1/x"):
             for headers in (rebound, rebound | cookie):
                 answer = await api.post(path, headers=headers)
                 assert answer.status_code == 403, path
@@ -158,10 +158,10 @@ async def test_the_first_request_of_a_replica_can_be_a_login(file: TokenFile) ->
     """The tokens are read before the guard decides whether the name of the host matters."""
     login = {"origin": "http://evil.example", "sec-fetch-site": "same-origin"}
     async with guarded(Access(file=file), "/ui", "evil.example") as api:
-        assert (await api.post("/ui/session", headers=login)).status_code == 403
+        assert (await api.post("/ui/v1/session", headers=login)).status_code == 403
     file.add("anna", ALL)
     async with guarded(Access(file=file), "/ui", "evil.example") as api:
-        assert (await api.post("/ui/session", headers=login)).status_code == 200, "needs a token"
+        assert (await api.post("/ui/v1/session", headers=login)).status_code == 200, "needs a token"
 
 
 async def test_a_site_that_is_allowed_cannot_use_the_session(access: Access) -> None:
