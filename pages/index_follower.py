@@ -60,7 +60,8 @@ class IndexFollower:
 
     def building(self, view: str = PRODUCTION) -> tuple[int, int] | None:
         """Return the step of the first build that is running, and the number of steps; None if none is running."""
-        return self._index.steps.get(view, (0, 1)) if view in self._builds else None
+        build = self._builds.get(view)
+        return None if build is None or build.done() else self._index.steps.get(view, (0, 1))
 
     def _refresh(self, view: str) -> None:
         with self._lock:

@@ -135,6 +135,6 @@ def _written(context: Context, body: ExportBody, name: str, record: str) -> tupl
 
 
 def _forget(context: Context, record: str) -> None:
-    """Remove the record of an export that nobody has received, so that it keeps no results."""
+    """Remove the record of an export that was not received, so that it keeps no results."""
     for row in query(context.tables, f"from exports where file = {literal(record)}").to_pylist():
         remove_record(context.tables, row)

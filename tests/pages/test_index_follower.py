@@ -67,6 +67,8 @@ def test_requests_are_told_to_come_again_until_the_index_is_built(
     step, of_all = context.follower.building() or (0, 0)
     assert step == 3 < of_all
     gate.set()
+    context.follower._builds["production"].result(60)
+    assert context.follower.building() is None, "also if nobody requests the view again"
     assert client.get("/ui/v1/images").json()["columns"]["camera_id"] == ["north"]
     assert context.follower.building() is None
 
