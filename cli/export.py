@@ -129,7 +129,7 @@ def _files(tables: Tables, scope: MediaScope, view: View | None) -> pa.Table:
         scope_images(sql, tables, tables.existing("media"), scope, view)
         latest_images(sql, scope)
         if scope.sample:
-            choose_sample(sql, scope.sample)
+            choose_sample(sql, tables, scope.sample)
         return sql.sql(_CHOSEN).to_arrow_table()
 
 

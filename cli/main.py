@@ -19,6 +19,7 @@ from cli import (
     detect,
     export,
     filters,
+    import_results,
     layers,
     logs,
     metrics,
@@ -57,6 +58,7 @@ app.add_typer(deployments.app, name="deployments")
 app.add_typer(antenna.app, name="antenna")
 archive.register(app)
 export.register(app)
+app.add_typer(import_results.app, name="import")
 plan.register(app)
 reprocess.register(app)
 classify.register(app)

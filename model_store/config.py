@@ -18,9 +18,12 @@ from model_store.errors import ModelRefused
 from model_store.frozen import Frozen, wrong_fields
 from model_store.transform.letterbox import Resize, SizePx
 
+EXTERNAL = "external"
+"""Runtime, and decoder, of results that another tool made."""
+
 
 def _require_known(decoder: str) -> str:
-    if decoder not in DECODERS:
+    if decoder not in DECODERS and decoder != EXTERNAL:
         raise ValueError(f"unknown decoder {decoder!r}: use {', '.join(DECODERS)}")
     return decoder
 
@@ -51,6 +54,19 @@ class MotionRuntime(Frozen):
     min_area_frac: float = Field(default=0.002, gt=0, lt=1, description="of the network's input")
     background_sigma_px: float = Field(default=24.0, gt=0)
     max_blobs: int = Field(default=50, ge=1)
+
+
+class ExternalRuntime(Frozen):
+    """Marker of a version without weights: its results were imported from a file of another tool."""
+
+    kind: Literal["external"] = "external"
+    tool: str = Field(description="format of the file: megadetector, speciesnet")
+    detector: str = Field(description="detector that the file names, with its version")
+    metadata: str = Field(default="{}", description="other facts about it in the file, as JSON")
+    file_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    min_class_score: float | None = Field(
+        default=None, description="score from which boxes are named by their class; null: never"
+    )
 
 
 class Merge(Frozen):
@@ -144,7 +160,9 @@ class ModelConfig(Frozen):
     """config.json of a detector."""
 
     kind: Literal["detector"] = "detector"
-    runtime: Annotated[OnnxRuntime | TorchRuntime | MotionRuntime, Field(discriminator="kind")]
+    runtime: Annotated[
+        OnnxRuntime | TorchRuntime | MotionRuntime | ExternalRuntime, Field(discriminator="kind")
+    ]
     decoder: DecoderName
     preprocess: Preprocess = Preprocess()
     nms: Nms = Nms()
@@ -162,14 +180,23 @@ class ModelConfig(Frozen):
         if unknown:
             raise ValueError(f"thresholds.per_label has unknown labels: {unknown}")
         _require_distinct(self.labels)
+        if (self.runtime.kind == EXTERNAL) != (self.decoder == EXTERNAL):
+            raise ValueError("runtime external needs decoder external, and no other has it")
         if (self.runtime.kind == "motion") != (self.decoder == "blobs"):
             raise ValueError(
                 f"runtime {self.runtime.kind} cannot be combined with decoder {self.decoder}: "
                 "motion needs blobs, onnx and torch need a network's decoder"
             )
+        if self.is_external:
+            return self
         if DECODERS[self.decoder].masks and _unions(self.preprocess.tiling):
             raise ValueError("tiling.merge.kind union does not support masks: use suppress")
         return self
+
+    @property
+    def is_external(self) -> bool:
+        """Return whether another tool made the results; such a version has no weights and cannot be run."""
+        return self.runtime.kind == EXTERNAL
 
     @functools.cached_property
     def class_thresholds(self) -> tuple[float, ...]:

@@ -11,7 +11,7 @@ import hashlib
 import json
 from typing import Any
 
-from model_store.config import AnyConfig, ClassifierConfig, MotionRuntime
+from model_store.config import AnyConfig, ClassifierConfig, ExternalRuntime, MotionRuntime
 from model_store.errors import ModelRefused
 
 NUMERICS_VERSION = 2
@@ -57,7 +57,7 @@ def weights_digest(config: AnyConfig, digests: dict[str, str]) -> str:
 
     Raises ModelRefused if the weights file of the config is missing.
     """
-    if not isinstance(config.runtime, MotionRuntime):
+    if not isinstance(config.runtime, MotionRuntime | ExternalRuntime):
         if config.runtime.weights not in digests:
             raise ModelRefused(
                 f"runtime {config.runtime.kind} needs the weights file {config.runtime.weights}, which is missing; "

@@ -120,5 +120,11 @@ _LISTED = (
         description="Darwin Core occurrences",
         place="darwin_core:write",
     ),
+    FileFormat(
+        name="speciesnet",
+        suffix=".json",
+        description="predictions in the format of SpeciesNet 5",
+        place="speciesnet:write",
+    ),
 )
 FORMATS = {each.name: each for each in _LISTED}

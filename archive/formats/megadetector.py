@@ -59,9 +59,8 @@ class MegaDetectorFile:
             names = {number: name for name, number in self._classes.items()}
             known = self._facts.descriptions
             rest["classification_categories"] = names
-            rest["classification_category_descriptions"] = {
-                number: known.get(name, name) for number, name in names.items()
-            }
+            lineages = {number: known[name] for number, name in names.items() if name in known}
+            rest |= {"classification_category_descriptions": lineages} if lineages else {}
         rest["info"] = self._info()
         text = json.dumps(rest, ensure_ascii=False, indent=1)
         self._file.write(f"\n],\n{text[2:]}\n")
@@ -86,7 +85,7 @@ class MegaDetectorFile:
         named = _named(box, self._categories)
         row: dict[str, Any] = {
             "category": self._categories.setdefault(named, str(len(self._categories) + 1)),
-            "conf": 1.0 if box.score is None else round(float(box.score), 3),
+            "conf": _rounded(box.score),
             "bbox": bbox(box, width, height),
         }
         classes = [(box.label, 1.0 if box.is_human else box.score)] if named != box.label else []
@@ -94,10 +93,7 @@ class MegaDetectorFile:
             classes = [box.classification]
         if classes:
             row["classifications"] = [
-                [
-                    self._classes.setdefault(name, str(len(self._classes) + 1)),
-                    round(score or 1.0, 3),
-                ]
+                [self._classes.setdefault(name, str(len(self._classes) + 1)), _rounded(score)]
                 for name, score in classes
             ]
         return row
@@ -183,6 +179,11 @@ def bbox(box: BoxRecord, width_px: int, height_px: int) -> list[float]:
     left, width = _side(box.x1 / width_px, box.x2 / width_px)
     top, height = _side(box.y1 / height_px, box.y2 / height_px)
     return [left, top, width, height]
+
+
+def _rounded(score: float | None) -> float:
+    """Return a score with 3 decimals; a box that a person added has none, and gets 1.0."""
+    return 1.0 if score is None else round(float(score), 3)
 
 
 def _side(low: float, high: float) -> tuple[float, float]:

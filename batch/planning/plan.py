@@ -31,6 +31,7 @@ from batch.planning.passes import TRIED_AGAIN, DetectPass, Pass
 from batch.planning.sample import choose_sample
 from batch.planning.select import keep_latest, select_scope
 from batch.runs.scope import MediaScope, Scope
+from model_store.config import ModelConfig
 from model_store.errors import BadRequest, StorageUnreachable
 from model_store.names import parse_ref
 from model_store.store import ModelStore, ModelVersion
@@ -139,6 +140,10 @@ def pinned(
         command = "classify" if version.config.kind == "classifier" else "reprocess"
         raise BadRequest(
             f"{version.id} is a {version.config.kind}, and a {kind} is needed here; see: resight {command} --help"
+        )
+    if isinstance(version.config, ModelConfig) and version.config.is_external:
+        raise BadRequest(
+            f"{version.id} has imported results and cannot be run: import another file, or run a model of the store"
         )
     return version
 

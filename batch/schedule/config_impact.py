@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from model_store.config import ModelConfig, Thresholds
+from model_store.config import EXTERNAL, ModelConfig, Thresholds
 from model_store.inference_key import NUMERICS_VERSION, canonical_json, inference_key
 
 Need = Literal["nothing", "view", "postprocess", "inference"]
@@ -24,6 +24,7 @@ _BOXES = "different boxes of the network's output are kept, and only those are s
 _TILES = "the image is cut into different tiles"
 _MERGED = "boxes of different tiles are merged differently before they are stored"
 _BLOBS = "a motion detector has these settings in place of weights"
+_IMPORTED = "another tool made the results, and this says which ones"
 _WORDS = "text for people: no row depends on it"
 _PACE = "it decides how images are batched: rows are the same"
 
@@ -38,6 +39,11 @@ FIELD_NEEDS: dict[str, tuple[Need, str]] = {
     "runtime.min_area_frac": ("inference", _BLOBS),
     "runtime.background_sigma_px": ("inference", _BLOBS),
     "runtime.max_blobs": ("inference", _BLOBS),
+    "runtime.tool": ("inference", _IMPORTED),
+    "runtime.detector": ("inference", _IMPORTED),
+    "runtime.metadata": ("inference", _IMPORTED),
+    "runtime.file_sha256": ("inference", _IMPORTED),
+    "runtime.min_class_score": ("inference", _IMPORTED),
     "decoder": ("inference", "the network's output is decoded into different boxes"),
     "preprocess.resize": ("inference", _PIXELS),
     "preprocess.side_px": ("inference", _PIXELS),
@@ -179,8 +185,9 @@ def _differences(path: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]
 
 
 def _weights(old: Side, new: Side) -> Iterator[Change]:
-    both_motion = old.config.runtime.kind == new.config.runtime.kind == "motion"
-    if old.weights_sha256 != new.weights_sha256 and not both_motion:  # its digest covers the fields
+    kinds = {old.config.runtime.kind, new.config.runtime.kind}
+    of_fields = kinds in ({"motion"}, {EXTERNAL})  # the digest is that of the fields
+    if old.weights_sha256 != new.weights_sha256 and not of_fields:
         why = "different weights: every score and box may differ"
         yield Change("weights_sha256", old.weights_sha256, new.weights_sha256, "inference", why)
 

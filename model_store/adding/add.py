@@ -15,7 +15,7 @@ import numpy as np
 
 from model_store.adding.probe_ties import mark_ties
 from model_store.adding.recognise import Recognised, recognise
-from model_store.config import AnyConfig, MotionRuntime, parse_config
+from model_store.config import AnyConfig, OnnxRuntime, TorchRuntime, parse_config
 from model_store.errors import ModelError, ModelExists, ModelRefused
 from model_store.inference_key import inference_key, sha256_hex, weights_digest
 from model_store.load import Loaded, opened
@@ -37,7 +37,8 @@ def already_there(
     store: ModelStore, name: str, config: AnyConfig, weights: bytes | None
 ) -> ModelVersion | None:
     """Return a READY version with these weights and this config, the highest whole number first, or None."""
-    given = {} if isinstance(config.runtime, MotionRuntime) else {config.runtime.weights: weights}
+    runtime = config.runtime
+    given = {runtime.weights: weights} if isinstance(runtime, OnnxRuntime | TorchRuntime) else {}
     digests = {file: sha256_hex(data) for file, data in given.items() if data is not None}
     digest = weights_digest(config, digests)
     for version in sorted(store.versions(name), key=number_of, reverse=True):
@@ -125,7 +126,7 @@ def _files(
     files[CONFIG] = json.dumps(
         config.model_dump(mode="json"), indent=1, ensure_ascii=False
     ).encode()
-    if weights is not None and not isinstance(config.runtime, MotionRuntime):
+    if weights is not None and isinstance(config.runtime, OnnxRuntime | TorchRuntime):
         files[config.runtime.weights] = weights
     files.setdefault("README.md", _readme(known))
     return files

@@ -11,7 +11,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.config import AnyConfig, MotionRuntime
+from model_store.config import AnyConfig, ExternalRuntime, MotionRuntime
+from model_store.errors import ModelRefused
 from model_store.runtimes.inputs import ImageInput
 
 
@@ -33,7 +34,12 @@ class WeightsSession(Session, Protocol):
 
 
 def open_session(config: AnyConfig, files: Mapping[str, bytes], threads: int) -> Session:
-    """Open a session of the config's runtime. Raises ModelRefused if it cannot load the weights."""
+    """Open a session of the config's runtime. Raises ModelRefused if it cannot load the weights, or has none."""
+    if isinstance(config.runtime, ExternalRuntime):
+        raise ModelRefused(
+            f"results of {config.runtime.detector} were imported from a file of {config.runtime.tool}; without "
+            "weights they can be neither run nor served: add them with 'resight models add'"
+        )
     if isinstance(config.runtime, MotionRuntime):
         from model_store.runtimes.motion import MotionSession
 

@@ -79,6 +79,8 @@ def test_the_commands_are_these() -> None:
         "filters review",
         "filters run",
         "filters show",
+        "import megadetector",
+        "import speciesnet",
         "ingest",
         "layers list",
         "layers off",

@@ -21,7 +21,7 @@ from batch.schedule.config_impact import (
     numerics_of,
     overall,
 )
-from model_store.config import ModelConfig, Thresholds
+from model_store.config import ModelConfig, OnnxRuntime, Thresholds, TorchRuntime
 from model_store.inference_key import NUMERICS_VERSION, inference_key, weights_digest
 
 ONE, OTHER = "1" * 64, "2" * 64
@@ -31,6 +31,16 @@ BASE: dict[str, Any] = {
     "decoder": "yolov8",
     "labels": ["deer", "fox"],
     "preprocess": {"tiling": TILING},
+}
+IMPORTED: dict[str, Any] = {
+    "runtime": {
+        "kind": "external",
+        "tool": "megadetector",
+        "detector": "md_v5a",
+        "file_sha256": "a" * 64,
+    },
+    "decoder": "external",
+    "labels": ["animal"],
 }
 MOTION: dict[str, Any] = {"runtime": {"kind": "motion"}, "decoder": "blobs", "labels": ["blob"]}
 
@@ -67,7 +77,8 @@ def config(base: dict[str, Any], **changed: Any) -> ModelConfig:
 
 
 def side(found: ModelConfig, weights: str = ONE, **more: Any) -> Side:
-    files = {} if found.runtime.kind == "motion" else {found.runtime.weights: weights}
+    runtime = found.runtime
+    files = {runtime.weights: weights} if isinstance(runtime, OnnxRuntime | TorchRuntime) else {}
     shown = more.pop("shown", found.thresholds)
     return Side(found, weights_digest(found, files), shown, **more)
 
@@ -94,6 +105,11 @@ ONE_CHANGE = [
     ("runtime__min_area_frac", 0.01, MOTION),
     ("runtime__background_sigma_px", 12.0, MOTION),
     ("runtime__max_blobs", 7, MOTION),
+    ("runtime__tool", "speciesnet", IMPORTED),
+    ("runtime__detector", "md_v5b", IMPORTED),
+    ("runtime__metadata", '{"a": 1}', IMPORTED),
+    ("runtime__file_sha256", "b" * 64, IMPORTED),
+    ("runtime__min_class_score", 0.5, IMPORTED),
     ("decoder", "yolov5", BASE),
     ("preprocess__resize", "stretch", BASE),
     ("preprocess__side_px", 320, BASE),

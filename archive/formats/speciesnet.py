@@ -1,0 +1,86 @@
+"""Write predictions in the format of SpeciesNet 5 (20261015), with a class for each detection.
+
+images --write--> {info, predictions: [{filepath, detections | failures, country …, model_version}]}
+Labels that SpeciesNet lacks are classes of detections of an animal. Paths are relative to the archive.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from archive.formats.megadetector import bbox, same_root
+from archive.formats.records import BoxRecord, Facts, ImageRecord
+from archive.formats.results_file import ANIMAL, SPECIESNET
+from model_store.frozen import Frozen
+
+VERSION = "20261015"
+_OTHER_NAMES = {"person": "human"}
+
+
+class SpeciesNetOptions(Frozen):
+    """The format has no options."""
+
+
+def write(
+    images: Iterable[ImageRecord], facts: Facts, out: Path, options: SpeciesNetOptions
+) -> None:
+    """Write one JSON file. Raises BadRequest for images of several archives, because paths are relative to one."""
+    root = None
+    with out.open("w", encoding="utf-8") as file:
+        info = {"format_version": VERSION, "resight": facts.described()}
+        file.write(f'{{"info": {json.dumps(info, ensure_ascii=False)},\n"predictions": [')
+        separator = "\n"
+        for image in images:
+            root = same_root(image, root)
+            if image.status == "missing" and not image.detections:
+                continue
+            row = _prediction(image, facts)
+            file.write(separator + json.dumps(row, ensure_ascii=False, allow_nan=False))
+            separator = ",\n"
+        file.write("\n]}\n")
+
+
+def _prediction(image: ImageRecord, facts: Facts) -> dict[str, Any]:
+    row: dict[str, Any] = {"filepath": image.path}
+    if image.status == "failed" and not image.detections:
+        row["failures"] = ["DETECTOR"]
+    place = image.deployment
+    if place is not None and place.latitude is not None:
+        row |= {"latitude": place.latitude, "longitude": place.longitude}
+    if "failures" not in row:
+        size = image.width_px or 1, image.height_px or 1
+        boxes = sorted(image.detections, key=lambda box: -_score(box))
+        row["detections"] = [_detection(box, *size, facts) for box in boxes]
+    return row | {"model_version": facts.model}
+
+
+def _detection(box: BoxRecord, width_px: int, height_px: int, facts: Facts) -> dict[str, Any]:
+    label = _OTHER_NAMES.get(box.label, box.label)
+    named = label if label in SPECIESNET else ANIMAL
+    row: dict[str, Any] = {
+        "category": str(SPECIESNET.index(named) + 1),
+        "label": named,
+        "conf": round(_score(box), 4),
+        "bbox": bbox(box, width_px, height_px),
+    }
+    if named != label:
+        source, score = "person" if box.is_human else "detector", _score(box)
+        row["processed_classification"] = _class(
+            box.label, 1.0 if box.is_human else score, source, facts
+        )
+    elif box.classification and box.label == box.model_label:
+        row["processed_classification"] = _class(*box.classification, "classifier", facts)
+    return row
+
+
+def _class(name: str, score: float, source: str, facts: Facts) -> dict[str, Any]:
+    """Return a class. Its name has seven parts: an id, five ranks and the common name."""
+    ranks = (facts.descriptions.get(name, "").split(";") + [""] * 5)[:5]
+    return {"class": ";".join(["", *ranks, name]), "score": round(score, 4), "source": source}
+
+
+def _score(box: BoxRecord) -> float:
+    return 1.0 if box.score is None else float(box.score)

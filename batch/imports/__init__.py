@@ -1,0 +1,1 @@
+"""Results of other tools as those of external model versions."""

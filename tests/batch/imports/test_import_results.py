@@ -1,0 +1,227 @@
+"""Results of other tools: read back box for box, once, all or nothing, and never run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from archive.delta.tables import Tables
+from archive.formats.export_file import export_file
+from archive.formats.file_formats import FORMATS
+from archive.formats.records import USED, image_records
+from archive.views.publications import view_of_run
+from archive.views.query import connect, query
+from archive.views.views import Views
+from batch.imports.import_results import import_results
+from batch.planning.plan import pinned
+from batch.publishing.impact.result_sets import side
+from batch.publishing.publish import publish
+from model_store.errors import BadRequest, ModelRefused
+from model_store.load import load_model
+from model_store.names import parse_version
+from model_store.store import ModelStore
+from tests.archive.formats.small_archive import LABELS, ROOT, media_row, put_media, small_archive
+from tests.fixtures_local import publish_blobs, rows_of
+
+INFO = {
+    "format_version": "1.6",
+    "detector": "md_v5a.0.0.pt",
+    "detector_metadata": {"typical_detection_threshold": 0.3},
+}
+CATEGORIES = {"1": "animal", "2": "person", "3": "vehicle"}
+FOUND: dict[str, Any] = {"category": "1", "conf": 0.9, "bbox": [0.1, 0.1, 0.2, 0.4]}
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Tables:
+    return small_archive(str(tmp_path / "tables"))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ModelStore:
+    return ModelStore(str(tmp_path / "models"))
+
+
+def written(place: Path, *images: dict[str, Any], **more: Any) -> Path:
+    file = place / "md.json"
+    value = {"info": INFO, "detection_categories": CATEGORIES, "images": images} | more
+    file.write_text(json.dumps(value))
+    return file
+
+
+def image(path: str, *detections: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"file": path, "detections": list(detections), **more}
+
+
+def shown(tables: Tables, run_id: str | None = None) -> list[tuple[Any, ...]]:
+    view = view_of_run(tables, run_id) if run_id else None
+    with connect(tables, view, statement=USED) as sql:
+        return [
+            (r.path, r.status, b.label, b.score or 1.0, b.x1, b.y1, b.x2, b.y2)
+            for r in image_records(sql)
+            for b in r.detections
+        ]
+
+
+def label_of(tables: Tables, run_id: str) -> str:
+    """Label of the only box of an image that no person has seen."""
+    (label,) = [row[2] for row in shown(tables, run_id) if row[0] == "south/d.jpg"]
+    return str(label)
+
+
+def test_an_export_that_is_imported_equals_its_view(
+    tables: Tables, store: ModelStore, tmp_path: Path
+) -> None:
+    out = tmp_path / "md.json"
+    export_file(tables, FORMATS["megadetector"], out, labels=LABELS)
+    found = import_results(tables, store, "megadetector", out, ROOT, min_class_score=0)
+    assert found.images == 5
+    assert found.unmatched == {"a copy of another image of the file": (1, "south/copy.jpg")}
+    counts = found.counts
+    assert (counts.requested, counts.ok, counts.empty, counts.failed) == (4, 2, 1, 1)
+    now, before = shown(tables, found.run_id), shown(tables)
+    assert [row[:3] for row in now if row[0] != "z.jpg"] == [row[:3] for row in before[:2]]
+    places = [row for row in now if row[0] in ("north/a.jpg", "z.jpg")]
+    expected = [row for row in before if row[0] in ("north/a.jpg", "z.jpg")]
+    for row, old in zip(places, expected, strict=True):
+        assert (row[0], row[2]) == (old[0], old[2])
+        assert row[3] == pytest.approx(old[3], abs=5e-4)
+        assert row[4:] == pytest.approx(old[4:], abs=1000 * 1e-4)
+
+
+def test_a_second_import_changes_nothing(tables: Tables, store: ModelStore, tmp_path: Path) -> None:
+    file = written(tmp_path, image("north/a.jpg", FOUND), image("north/b.jpg"))
+    first = import_results(tables, store, "megadetector", file, ROOT)
+    before = {name: rows_of(tables, name) for name in ("results", "runs", "media")}
+    second = import_results(tables, store, "megadetector", file, ROOT)
+    assert (second.run_id, second.counts.reused, second.counts.ok) == (first.run_id, 2, 0)
+    assert {name: rows_of(tables, name) for name in before} == before
+    assert store.versions("md_v5a.0.0") == [parse_version(first.model)]
+
+
+def test_the_run_and_the_rows_have_the_lineage(
+    tables: Tables, store: ModelStore, tmp_path: Path
+) -> None:
+    file = written(tmp_path, image("north/a.jpg", FOUND), image("x.jpg"), image("north/gone.jpg"))
+    found = import_results(tables, store, "megadetector", file, ROOT, name="mega")
+    assert found.model.startswith("mega@")
+    assert found.unmatched == {
+        f"not catalogued in {ROOT}": (1, "x.jpg"),
+        "gone from the archive": (1, "north/gone.jpg"),
+    }
+    rows = query(tables, "select * from all_results where run_id <> 'r'").to_pylist()
+    (row,) = rows
+    assert (row["run_id"], row["width_px"], row["error_code"]) == (found.run_id, 1000, None)
+    (box,) = row["detections"]
+    assert (box["rank"], box["label"], box["class_id"]) == (0, "animal", 0)
+    assert [box[name] for name in ("x1_px", "y1_px", "x2_px", "y2_px")] == pytest.approx(
+        [100, 50, 300, 250]
+    )
+    runs = query(tables, "select * from runs").to_pylist()
+    assert [(run["run_id"], run["state"]) for run in runs] == [(found.run_id, "sealed")]
+    spec = json.loads(runs[0]["spec"])
+    assert (spec["tool"], spec["detector"], spec["file"]) == (
+        *("megadetector", "md_v5a.0.0.pt"),
+        str(file),
+    )
+    config = store.describe(parse_version(found.model)).detector_config
+    assert (config.thresholds.default, config.labels) == (0.3, LABELS)
+
+
+def test_imported_results_are_published_and_compared_but_never_run(
+    tables: Tables, store: ModelStore, tmp_path: Path
+) -> None:
+    file = written(
+        tmp_path, image("north/a.jpg", FOUND), image("north/b.jpg", {**FOUND, "conf": 0.1})
+    )
+    found = import_results(tables, store, "megadetector", file, ROOT)
+    view = publish(tables, store, found.run_id)
+    assert (view.threshold, Views(tables.url).current()) == (0.3, view)
+    assert {row[0] for row in shown(tables)} == {"north/a.jpg", "south/copy.jpg", "z.jpg"}
+    assert side(tables, store, found.model).inference_key == view.inference_key
+    with pytest.raises(ModelRefused, match="neither run nor served"):
+        load_model(store, parse_version(found.model))
+    with pytest.raises(BadRequest, match="has imported results and cannot be run"):
+        pinned(store, found.model)
+
+
+def test_boxes_are_named_by_classes_above_a_score(
+    tables: Tables, store: ModelStore, tmp_path: Path
+) -> None:
+    named = {**FOUND, "classifications": [["7", 0.4], ["8", 0.6]]}
+    file = written(
+        tmp_path,
+        image("south/d.jpg", named),
+        classification_categories={"7": "fox", "8": "deer"},
+    )
+    labels = {}
+    for score in (None, 0.5, 0.7):
+        run = import_results(tables, store, "megadetector", file, ROOT, min_class_score=score)
+        labels[score] = shown(tables, run.run_id)[0][2]
+    assert labels == {None: "animal", 0.5: "deer", 0.7: "animal"}
+    assert len(store.versions("md_v5a.0.0")) == 3
+
+
+def test_predictions_of_speciesnet_are_imported(
+    tables: Tables, store: ModelStore, tmp_path: Path
+) -> None:
+    box = {"label": "animal", "conf": 0.8, "bbox": [0.1, 0.1, 0.2, 0.2]}
+    file = tmp_path / "predictions.json"
+    common = {"prediction_score": 0.9, "model_version": "4.0.1a"}
+    fox = {"prediction": "u;mammalia;carnivora;canidae;vulpes;vulpes;red fox", **common}
+    rows = [
+        {"filepath": f"{ROOT}/south/d.jpg", "detections": [box], **fox},
+        {"filepath": "north/b.jpg", "failures": ["DETECTOR"], "model_version": "4.0.1a"},
+    ]
+    file.write_text(json.dumps({"predictions": rows}))
+    found = import_results(tables, store, "speciesnet", file, ROOT, min_class_score=0.65)
+    assert found.model.startswith("speciesnet-4.0.1a@")
+    assert (found.counts.ok, found.counts.failed) == (1, 1)
+    assert label_of(tables, found.run_id) == "red fox"
+
+
+@pytest.mark.parametrize(
+    ("images", "root", "message"),
+    [
+        (
+            [image("x.jpg"), image("y.jpg")],
+            ROOT,
+            r"no image of .* 2 not catalogued .* such as x.jpg",
+        ),
+        ([image("a.jpg"), image("./a.jpg")], f"{ROOT}/north", "has image 'a.jpg' twice"),
+        ([image("../a.jpg")], f"{ROOT}/north", "not a path below /data/deer/north"),
+        ([image("/other/a.jpg")], ROOT, "is not below /data/deer"),
+        ([image("C:\\a.jpg")], ROOT, "is not below /data/deer"),
+        ([image("north/a.jpg", width=640, height=480)], ROOT, "1 of another size in the catalogue"),
+        ([image("a.jpg")], "/nowhere", "/nowhere is not in a catalogued archive"),
+    ],
+)
+def test_a_file_that_does_not_fit_changes_nothing(
+    tables: Tables, store: ModelStore, tmp_path: Path, images: list[Any], root: str, message: str
+) -> None:
+    before = rows_of(tables, "results")
+    with pytest.raises(BadRequest, match=message):
+        import_results(tables, store, "megadetector", written(tmp_path, *images), root)
+    assert rows_of(tables, "results") == before
+    assert store.names() == []
+    assert tables.existing("runs") is None
+
+
+def test_a_root_inside_an_archive_and_backslashes_find_the_images(
+    tables: Tables, store: ModelStore, tmp_path: Path
+) -> None:
+    put_media(tables, media_row("w", "north/card 1/w.jpg"))
+    file = written(tmp_path, image("card 1\\w.jpg", FOUND))
+    assert import_results(tables, store, "megadetector", file, f"{ROOT}/north").counts.ok == 1
+
+
+def test_a_model_that_can_run_keeps_its_name(
+    tables: Tables, store: ModelStore, tmp_path: Path
+) -> None:
+    publish_blobs(store, "1")
+    file = written(tmp_path, image("north/a.jpg", FOUND))
+    with pytest.raises(BadRequest, match="blobs@1 is a model that can run"):
+        import_results(tables, store, "megadetector", file, ROOT, name="blobs")
