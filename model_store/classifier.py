@@ -16,7 +16,7 @@ from model_store.config import Batch, ClassifierConfig
 from model_store.decoders.layout import OutputNonsense
 from model_store.errors import BadRequest, ModelRefused
 from model_store.images.crops import Box, crop
-from model_store.images.decode import MAX_PIXELS, ImageFacts, Pixels, decode
+from model_store.images.decode import MAX_PIXELS, DecodedImage, ImageFacts, Pixels, decode
 from model_store.runtimes import Session
 from model_store.store import ModelInfo
 from model_store.transform.preprocess import Prepared, prepare, to_tensor
@@ -54,8 +54,16 @@ class Classifier:
 
         Raises ImageError. Raises BadRequest if the box does not overlap the image.
         """
-        tolerant = self.config.preprocess.damaged == "tolerate"
-        image = decode(data, max_pixels, tolerant=tolerant)
+        return self.read_box(self.decode(data, max_pixels), box_xyxy_px)
+
+    def decode(self, data: bytes, max_pixels: int = MAX_PIXELS) -> DecodedImage:
+        """Decode an image as this version requires it. Raises ImageError."""
+        return decode(data, max_pixels, tolerant=self.config.preprocess.damaged == "tolerate")
+
+    def read_box(
+        self, image: DecodedImage, box_xyxy_px: Box | None = None
+    ) -> tuple[ImageFacts, Prepared]:
+        """Convert a decoded image, or a box of it, to network input. Raises BadRequest as `read`."""
         pixels, facts = image.pixels, image.facts
         if box_xyxy_px is not None:
             _require_inside(box_xyxy_px, facts)

@@ -7,6 +7,7 @@ blobs-1-5e884898, or with a classifier blobs-1-5e884898--colours-1-8d969eef
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -14,8 +15,10 @@ from model_store.errors import ModelError, ModelNotFound
 from model_store.names import MAX_QUOTED, VersionId, parse_ref
 from model_store.store import ModelInfo, ModelStore, ModelVersion
 from serve.antenna.schemas import Algorithm, AlgorithmReference, CategoryMap, PipelineInfo
+from serve.inference.engine import Engine
 
 JOINT = "--"
+KEEP_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,35 @@ class Pipeline:
             description=f"Resight: {names}",
             algorithms=[algorithm(model) for model in self.models],
         )
+
+
+class Pipelines:
+    """The pipelines of an engine's store, which is read at most every KEEP_S seconds, and for each new slug."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._served, self._read_at_s = list[Pipeline](), -KEEP_S
+        self._by_slug: dict[str, Pipeline] = {}
+
+    async def served(self) -> list[Pipeline]:
+        """Return the pipelines of the versions that serve. Raises StorageUnreachable, Overloaded."""
+        engine, now_s = self._engine, time.monotonic()
+        if now_s - self._read_at_s >= KEEP_S:
+            self._served = await engine.lookups.run(
+                served_pipelines, engine.store, engine.placement.pool_of
+            )
+            self._read_at_s = now_s
+        return self._served
+
+    async def find(self, slug: str) -> Pipeline:
+        """Return a pipeline of any versions in the store; versions never change, so that it is kept.
+
+        Raises ModelNotFound, StorageUnreachable, Overloaded.
+        """
+        if slug not in self._by_slug:
+            engine = self._engine
+            self._by_slug[slug] = await engine.lookups.run(find_pipeline, engine.store, slug)
+        return self._by_slug[slug]
 
 
 def key_of(info: ModelInfo) -> str:

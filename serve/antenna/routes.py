@@ -8,24 +8,24 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 import structlog
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from model_store.classifier import softmax
-from model_store.errors import BadRequest, ResightError
+from model_store.errors import BadRequest, Overloaded, ResightError
 from model_store.images.crops import Box
 from model_store.store import ModelInfo
 from serve.antenna.fetch import ImageFetcher
 from serve.antenna.pipelines import (
     Pipeline,
+    Pipelines,
     algorithm,
-    find_pipeline,
     loaded_slugs,
     reference,
-    served_pipelines,
 )
 from serve.antenna.schemas import (
     BoundingBox,
@@ -48,12 +48,16 @@ from serve.api.headers import REQUEST_ID, request_id_of
 from serve.api.schemas import WireDetection
 from serve.inference.admission import Room
 from serve.inference.engine import Engine
+from serve.inference.workers import SharedImage
 from serve.models.pool_proxy import Pools, forwarded
 from serve.models.readiness import serving_everywhere
 
 MAX_REQUESTS, CONCURRENT_IMAGES, CONCURRENT_BOXES = 16, 4, 8
+DECODED_IMAGES = 2
+"""Images of a replica that are kept in memory as pixels while their boxes are classified."""
 WAIT_S, STEP_S = 60.0, 0.05
 """Maximum wait of an image for a place among the images of the replica, and the time between two attempts."""
+A = TypeVar("A")
 log = structlog.get_logger("resight.serve")
 
 
@@ -65,7 +69,8 @@ def router(engine: Engine, fetcher: ImageFetcher, pools: Pools | None = None) ->
     routes = APIRouter(tags=["antenna"])
     large = APIRouter(tags=["antenna"], route_class=LargeBodyRoute)
     room = Room(MAX_REQUESTS, "requests of Antenna are being answered")
-    placement, lookups = engine.placement, engine.lookups
+    placement, pipelines = engine.placement, Pipelines(engine)
+    decoding = asyncio.Semaphore(DECODED_IMAGES)
 
     @routes.get("/antenna/livez")
     @any_query
@@ -79,16 +84,15 @@ def router(engine: Engine, fetcher: ImageFetcher, pools: Pools | None = None) ->
         """Return the slugs of the pipelines with all models loaded; 503 if no model is loaded."""
         serving = await serving_everywhere(engine.serving(), pools)
         serving.require_ready(engine.store.url)
-        pipelines = await lookups.run(served_pipelines, engine.store, placement.pool_of)
-        return PipelinesOnline(status=loaded_slugs(pipelines, serving.versions))
+        return PipelinesOnline(status=loaded_slugs(await pipelines.served(), serving.versions))
 
     @routes.get("/antenna/info")
     async def info() -> ServiceInfo:
         """Return the pipelines of the served models, with their labels."""
-        pipelines = await lookups.run(served_pipelines, engine.store, placement.pool_of)
-        models = {model.id: model for pipeline in pipelines for model in pipeline.models}
+        served = await pipelines.served()
+        models = {model.id: model for pipeline in served for model in pipeline.models}
         return ServiceInfo(
-            pipelines=[pipeline.described() for pipeline in pipelines],
+            pipelines=[pipeline.described() for pipeline in served],
             algorithms=[algorithm(model) for model in models.values()],
         )
 
@@ -101,13 +105,13 @@ def router(engine: Engine, fetcher: ImageFetcher, pools: Pools | None = None) ->
     async def process(request: Request, wanted: PipelineRequest) -> Response:
         """Fetch images, detect, and classify each box. An image that fails is an entry of `errors`."""
         with room.place():
-            pipeline = await lookups.run(find_pipeline, engine.store, wanted.pipeline)
+            pipeline = await pipelines.find(wanted.pipeline)
             name = pipeline.detector.id.name
             if pools is not None and not placement.serves(name):
                 passed = forwarded(request, await request.body(), None)
                 answer = await pools.answer(placement.pool_of(name), passed)
                 return Response(answer.body, answer.status, media_type="application/json")
-            run = PipelineRun(engine, fetcher, pipeline, request_id_of(request))
+            run = PipelineRun(engine, fetcher, pipeline, request_id_of(request), decoding)
             results = await run.results(wanted)
         text = await asyncio.to_thread(results.model_dump_json)  # may hold the scores of many boxes
         headers = {REQUEST_ID: run.request_id}
@@ -117,16 +121,33 @@ def router(engine: Engine, fetcher: ImageFetcher, pools: Pools | None = None) ->
     return routes
 
 
+async def when_free(call: Callable[[], Awaitable[A]]) -> A:
+    """Return `call()`, repeated for up to WAIT_S while the lane is full: Antenna does not repeat a request."""
+    ends_s = time.monotonic() + WAIT_S
+    while True:
+        try:
+            return await call()
+        except Overloaded:
+            if time.monotonic() > ends_s:
+                raise
+        await asyncio.sleep(STEP_S)
+
+
 class PipelineRun:
     """One request: a pipeline over its images."""
 
     def __init__(
-        self, engine: Engine, fetcher: ImageFetcher, pipeline: Pipeline, request_id: str
+        self,
+        engine: Engine,
+        fetcher: ImageFetcher,
+        pipeline: Pipeline,
+        request_id: str,
+        decoding: asyncio.Semaphore,
     ) -> None:
         self._engine, self._fetcher, self.request_id = engine, fetcher, request_id
         self._detector = pipeline.detector.info
         self._classifier = pipeline.classifier.info if pipeline.classifier else None
-        self._turns = asyncio.Semaphore(CONCURRENT_IMAGES)
+        self._turns, self._decoding = asyncio.Semaphore(CONCURRENT_IMAGES), decoding
 
     async def results(self, wanted: PipelineRequest) -> PipelineResults:
         """Return the results of all images. Raises BadRequest for one id with several URLs."""
@@ -189,18 +210,22 @@ class PipelineRun:
                 if box.bbox
             ]
         else:
-            answer = to_response(
-                await self._engine.detect(data, str(self._detector.id), None, self.request_id), None
+            ref = str(self._detector.id)
+            detected = await when_free(
+                lambda: self._engine.detect(data, ref, None, self.request_id)
             )
+            answer = to_response(detected, None)
             seconds = answer.timings_ms.inference / 1e3
             found = [self._detection(image_id, one, seconds) for one in answer.detections]
         if self._classifier is None:
             return found
-        classified: list[Detection] = []
-        for start in range(0, len(found), CONCURRENT_BOXES):
-            part = found[start : start + CONCURRENT_BOXES]
-            calls = [self._classified(one, data, self._classifier) for one in part]
-            classified += await asyncio.gather(*calls)
+        classified, shared = list[Detection](), SharedImage()
+        count = max(1, min(CONCURRENT_BOXES, self._engine.args.limits.online_queue // 8))
+        async with self._decoding:
+            for start in range(0, len(found), count):
+                part = found[start : start + count]
+                calls = [self._classified(one, data, self._classifier, shared) for one in part]
+                classified += await asyncio.gather(*calls)
         return classified
 
     def _detection(self, image_id: str, found: WireDetection, seconds: float) -> Detection:
@@ -225,9 +250,14 @@ class PipelineRun:
             classifications=[label],
         )
 
-    async def _classified(self, found: Detection, data: bytes, classifier: ModelInfo) -> Detection:
+    async def _classified(
+        self, found: Detection, data: bytes, classifier: ModelInfo, shared: SharedImage
+    ) -> Detection:
         box: Box = (found.bbox.x1, found.bbox.y1, found.bbox.x2, found.bbox.y2)
-        answer = await self._engine.classify(data, str(classifier.id), box, None, self.request_id)
+        ref = str(classifier.id)
+        answer = await when_free(
+            lambda: self._engine.classify(data, ref, box, None, self.request_id, shared)
+        )
         species = Classification(
             classification=classifier.labels[int(answer.logits.argmax())],
             scores=softmax(answer.logits[None])[0].tolist(),

@@ -22,9 +22,11 @@ from model_store.detections import Detections
 from model_store.detector import LoadedDetector
 from model_store.errors import BadRequest
 from model_store.images.crops import Box
+from model_store.images.decode import ImageFacts
 from model_store.names import VersionId
 from model_store.runtimes.inputs import joined
 from model_store.store import ModelStore
+from model_store.transform.preprocess import Prepared
 from serve.inference.admission import Admission
 from serve.inference.batcher import Lane
 from serve.inference.chunks import Chunk, ChunkAnswer, LogitsAnswer, pack_answers, pack_logits
@@ -37,7 +39,7 @@ from serve.inference.results import (
     Timings,
 )
 from serve.inference.threads import Threads
-from serve.inference.workers import PendingImage, Workers
+from serve.inference.workers import PendingImage, SharedImage, Workers
 from serve.models.alias_poller import AliasPoller
 from serve.models.loaded_models import LoadedModels, NoProver, Prover
 from serve.models.loader import Loader
@@ -174,14 +176,19 @@ class Engine:
         box_xyxy_px: Box | None = None,
         deadline_s: float | None = None,
         request_id: str = "",
+        shared: SharedImage | None = None,
     ) -> ClassAnswer:
         """Classify one encoded image, or a box of it in px of the upright image.
+
+        Pass the same `shared` for several boxes of an image, which is then decoded once.
 
         Raises as `detect`, and BadRequest for a detector or for a box that lies outside the image.
         """
         with self.observer.request(CLASSIFY, ref, request_id, bytes=len(body)) as request:
             request.model = model = await self.resolver.get(ref, sample_of(body))
-            request.answer = answer = await self._classify(body, model, box_xyxy_px, deadline_s)
+            request.answer = answer = await self._classify(
+                body, model, box_xyxy_px, deadline_s, shared
+            )
         return answer
 
     async def _detect(
@@ -212,11 +219,17 @@ class Engine:
         resolved: ResolvedModel,
         box_xyxy_px: Box | None,
         deadline_s: float | None,
+        shared: SharedImage | None,
     ) -> ClassAnswer:
         classifier, max_px = resolved.classifier, self._max_pixels
-        image = PendingImage(
-            lambda: classifier.read(body, box_xyxy_px, max_px), len(body), deadline_s
-        )
+
+        def read() -> tuple[ImageFacts, Prepared]:
+            if shared is None:
+                return classifier.read(body, box_xyxy_px, max_px)
+            image = shared.decoded(lambda: classifier.decode(body, max_px))
+            return classifier.read_box(image, box_xyxy_px)
+
+        image = PendingImage(read, len(body), deadline_s)
         result, queue_ms = await self.workers.image(Lane.ONLINE, classifier, image)
         assert isinstance(result, ClassResult)
         return ClassAnswer(

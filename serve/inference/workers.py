@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
@@ -27,7 +28,7 @@ from model_store.classifier import Classifier
 from model_store.config import Batch
 from model_store.detector import LoadedDetector
 from model_store.errors import DeadlinePassed
-from model_store.images.decode import ImageFacts
+from model_store.images.decode import DecodedImage, ImageFacts
 from model_store.load import Loaded
 from model_store.machine import usable_cores
 from model_store.names import VersionId
@@ -136,6 +137,21 @@ class BatchKey:
 
     version: VersionId
     raw: bool
+
+
+class SharedImage:
+    """The pixels of an image that several crops need; the first one decodes it, in its thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._image: DecodedImage | None = None
+
+    def decoded(self, decode: Callable[[], DecodedImage]) -> DecodedImage:
+        """Return the image. Raises the errors of `decode`."""
+        with self._lock:
+            if self._image is None:
+                self._image = decode()
+            return self._image
 
 
 @dataclass(frozen=True, slots=True, eq=False)

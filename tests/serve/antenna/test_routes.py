@@ -14,9 +14,14 @@ import httpx2
 import numpy as np
 import pytest
 
+import model_store.classifier
+from model_store.images.decode import decode
+from serve.api.app import build_http_api
 from serve.auth.guard import scope_of
 from serve.auth.scopes import TokenScope
 from serve.inference.engine import Engine
+from serve.models.pool_proxy import ForwardedAnswer, ForwardedRequest
+from serve.models.readiness import Serving
 from serve.settings import DetectArgs, Limits
 from tests.fixtures_local import encoded
 from tests.model_store.classifiers import LABELS
@@ -124,6 +129,34 @@ def test_boxes_that_antenna_knows_are_classified_in_place_of_the_detector(engine
     assert len(found["classifications"]) == 1
 
 
+def test_the_boxes_of_an_image_decode_it_once_and_score_as_v1_classify(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[int] = []
+
+    def counted(data: bytes, *args: Any, **more: Any) -> Any:
+        decoded.append(len(data))
+        return decode(data, *args, **more)
+
+    monkeypatch.setattr(model_store.classifier, "decode", counted)
+    of = {"name": "theirs", "key": "theirs"}
+    boxes = [{"x1": x, "y1": 5.5, "x2": x + 20, "y2": 30} for x in range(0, 55, 5)]
+    known = [
+        {"source_image": {"id": "square.png", "url": "x"}, "bbox": box, "algorithm": of}
+        for box in boxes
+    ]
+    results = process(engine, "square.png", which=1, detections=known)
+    assert results["errors"] is None
+    found = results["detections"]
+    assert decoded == [len(SQUARE)]
+    assert [one["bbox"] for one in found] == boxes
+    for one in found:
+        (species,) = one["classifications"]
+        box = tuple(one["bbox"].values())
+        alone = asyncio.run(engine.classify(SQUARE, "colours", box))
+        assert species["logits"] == alone.logits.tolist()
+
+
 def test_an_image_that_fails_is_an_error_and_not_an_empty_image(engine: Engine) -> None:
     """Antenna records each of `source_images` without a detection as empty."""
     results = process(engine, "black.png", "text.txt", "empty.jpg", "square.png")
@@ -187,6 +220,36 @@ def test_antenna_reaches_every_route_from_its_endpoint_url(engine: Engine) -> No
         assert ask(engine, "GET", urljoin(endpoint, path)).status_code == status
     answer = ask(engine, "POST", urljoin(endpoint, "/process"), json={})
     assert "pipeline" in problem_of(answer, 400)
+
+
+def test_a_pipeline_of_another_pool_is_passed_on(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed: list[tuple[str, ForwardedRequest]] = []
+
+    class Others:
+        async def serving(self) -> Serving:
+            return Serving()
+
+        async def answer(self, pool: str, request: ForwardedRequest) -> ForwardedAnswer:
+            passed.append((pool, request))
+            return ForwardedAnswer(200, [], b'{"pipeline": "there"}')
+
+    slug = ask(engine, "GET", "/antenna/info").json()["pipelines"][0]["slug"]
+    monkeypatch.setattr(engine.placement, "pools", frozenset({"default", "gpu"}))
+    monkeypatch.setattr(engine.placement, "pool_of", lambda name: "gpu")
+    body = {"pipeline": slug, "source_images": [{"id": "1", "url": "u"}]}
+
+    async def send() -> httpx2.Response:
+        api = build_http_api(engine, pools=Others())
+        transport = httpx2.ASGITransport(api)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://resight") as client:
+            return await client.post("/process", json=body, headers={"authorization": "secret"})
+
+    assert asyncio.run(send()).json() == {"pipeline": "there"}
+    ((pool, request),) = passed
+    assert (pool, request.path, json.loads(request.body)) == ("gpu", "/process", body)
+    assert "authorization" not in {name.decode() for name, _ in request.headers}
 
 
 def test_scopes_and_the_password_of_the_endpoint_url(engine: Engine) -> None:
