@@ -9,11 +9,15 @@ from typing import Annotated
 import typer
 
 from cli.output import Format, FormatOption, note, print_facts, print_rows
+from model_store.errors import BadRequest
 from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
     from archive.annotations.assertions import append, human_assertions
-    from archive.annotations.import_file import read_assertions, remarks
+    from archive.annotations.foreign_work import read_work
+    from archive.annotations.import_file import Read, read_assertions, remarks
+    from archive.annotations.work_files import read as read_tool
+    from archive.annotations.work_files import work_file
     from archive.delta.tables import Tables
     from serve.settings import Settings
 
@@ -30,9 +34,27 @@ def add(
         Path,
         typer.Argument(
             help="output of 'resight export detections' with corrected labels (.csv, .parquet), or assertions "
-            "(.csv, .json, .jsonl); see docs/reference/assertions.md"
+            "(.csv, .json, .jsonl), or with --from a file of another tool; see docs/reference/assertions.md"
         ),
     ],
+    tool: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="the file has boxes and labels that people made in another tool: camtrap-dp (its folder), coco, cvat, "
+            "label-studio or timelapse",
+        ),
+    ] = None,
+    root: Annotated[
+        str | None,
+        typer.Option(help="with --from: archive of the images; default: all"),
+    ] = None,
+    column: Annotated[
+        str | None,
+        typer.Option(
+            help="with --from timelapse: column with the labels; default: Species or Label"
+        ),
+    ] = None,
     by: Annotated[
         str | None,
         typer.Option(help="author of the corrections, or of assertions without an actor"),
@@ -54,13 +76,26 @@ def add(
     file again adds nothing. Example: resight assertions add checked.csv --by "Ana" --dry-run
     """
     tables = Tables(Settings().mounted_tables_url)
-    read = read_assertions(tables, file, by, at)
+    work = None
+    if tool:
+        file = work_file(tool, file)
+        work = read_work(tables, file, read_tool(tool, file, column), root, by, at)
+        read = Read(work.rows, repeated=work.repeated)
+        for line in work.lines:
+            note(line)
+    elif root or column:
+        raise BadRequest(
+            "--root and --column apply to files of other tools: name the tool with --from"
+        )
+    else:
+        read = read_assertions(tables, file, by, at)
     for remark in remarks(tables, read.rows):
         note(remark)
     actions = Counter(read.rows["action"].to_pylist())
     for image in read.idle:
         note(f"nothing to withdraw: no earlier statement stands about that box or image: {image}")
     counts = {"unchanged": read.unchanged, "repeated": read.repeated}
+    counts |= {"left_out": len(work.left_out)} if work else {}
     counts |= {action: actions[action] for action in ACTIONS}
     added = 0 if dry_run else append(tables, read.rows)
     print_facts({"file": str(file), **counts, "added": added}, fmt)

@@ -18,13 +18,14 @@ import duckdb
 import pyarrow as pa
 
 from archive.annotations.annotation_file import BOX, read_statements
-from archive.annotations.import_file import Image, located_rows, not_recorded, refuse
+from archive.annotations.import_file import SHOWN_ERRORS, Image, located_rows, not_recorded, refuse
 from archive.delta.snapshot import scan
 from archive.delta.tables import Tables
 from archive.schemas import ASSERTIONS, MEDIA
 from archive.views.query import connect
 from archive.views.views import Views
 from model_store.errors import BadRequest
+from model_store.storage import absolute
 
 MAX_SHAPE_DIFFERENCE = 0.02
 """Maximum relative difference of the shape of an image in the file and in the catalogue, because tools round."""
@@ -59,6 +60,13 @@ class WorkRead:
     repeated: int = 0
     left_out: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def lines(self) -> list[str]:
+        """Images that were left out with the reason, a line each; at most SHOWN_ERRORS."""
+        lines = [f"left out: {path}: {why}" for path, why in self.left_out.items()]
+        more = len(lines) - SHOWN_ERRORS
+        return [*lines[:SHOWN_ERRORS], *([f"and {more} more"] if more > 0 else [])]
+
 
 def read_work(
     tables: Tables,
@@ -70,8 +78,8 @@ def read_work(
 ) -> WorkRead:
     """Return the statements of a file. `by` and `at` (default: now) apply to works without an author or a time.
 
-    Paths are relative to `root`, an ingested archive. Raises BadRequest with all errors by row, or if no image of the
-    file is in the catalogue.
+    `root` is an archive, or a folder of one; default: all archives. Raises BadRequest with all errors by row, or if no
+    image of the file is in the catalogue.
     """
     said = list(works)
     if not said:
@@ -177,7 +185,8 @@ def _images(
             """
             with present as (
                 select path, media_sha256, width_px, height_px from media
-                where missing_since is null and ($root is null or source_root = $root)),
+                where missing_since is null
+                    and ($root is null or starts_with(source_root || '/' || path, $root || '/'))),
             found as (
                 select name, path = name as is_equal, media_sha256, width_px, height_px
                 from wanted join present on parse_filename(path) = parse_filename(name)
@@ -185,7 +194,7 @@ def _images(
             select distinct name, media_sha256, width_px, height_px from found
             qualify rank() over (partition by name order by is_equal desc) = 1
             """,
-            {"root": root},
+            {"root": root and absolute(root)},
         ).fetchall()
     images: dict[str, Image] = {}
     left_out = dict.fromkeys(sorted(paths), "it is not in the catalogue")

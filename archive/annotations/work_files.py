@@ -1,6 +1,6 @@
 """Read the work of people from the files of other tools, for `foreign_work`.
 
-read(format, file) -> a Work for each box, label or empty image, without the results of machines
+read(tool, file) -> a Work for each box, label or empty image, without the results of machines
 """
 
 from __future__ import annotations
@@ -22,40 +22,41 @@ EMPTY = ("empty", "blank", "none", "nothing")
 _ANIMALS = ("animal", "unknown")
 
 
-def read(format_name: str, file: Path, label_column: str | None = None) -> Iterator[Work]:
-    """Yield the work in a file of a format. Raises BadRequest with the place of the first error in it."""
-    reader = READERS.get(format_name)
+_DAMAGED = (
+    *(KeyError, TypeError, IndexError, AttributeError, ValueError, RecursionError),
+    *(ET.ParseError, csv.Error),
+)
+
+
+def work_file(tool: str, file: Path) -> Path:
+    """Return the file with the work: of a data package of camera traps, also named by its folder, the observations."""
+    if tool != "camtrap-dp":
+        return file
+    return (file if file.is_dir() else file.parent) / "observations.csv"
+
+
+def read(tool: str, file: Path, column: str | None = None) -> Iterator[Work]:
+    """Yield the work in a file of a tool; `column` has the labels of Timelapse. Raises BadRequest."""
+    reader = READERS.get(tool)
     if reader is None:
-        raise BadRequest(f"unknown format '{format_name}': use one of {', '.join(READERS)}")
+        raise BadRequest(f"unknown tool '{tool}': use one of {', '.join(READERS)}")
     try:
         if file.is_file() and file.stat().st_size > MAX_BYTES:
             raise BadRequest(f"{file} is larger than {MAX_BYTES >> 20} MiB: export fewer images")
-        yield from reader(file, label_column)
+        yield from reader(file, column)
     except UnicodeDecodeError as error:
         raise BadRequest(f"cannot read {file}: it is not UTF-8") from error
     except OSError as error:
         raise BadRequest(f"cannot read {file}: {error}") from error
-    except (
-        KeyError,
-        TypeError,
-        IndexError,
-        AttributeError,
-        ET.ParseError,
-        csv.Error,
-        ValueError,
-        RecursionError,
-    ) as error:
+    except _DAMAGED as error:
         why = f"missing {error}" if isinstance(error, KeyError) else str(error)
-        raise BadRequest(
-            f"{file} is not a file of {format_name}: {why}; nothing was added"
-        ) from error
+        raise BadRequest(f"{file} is not a file of {tool}: {why}; nothing was added") from error
 
 
 def _camtrap_dp(file: Path, _: str | None) -> Iterator[Work]:
-    """Yield observations of media by people. `file` is the folder of the package, or a file in it."""
-    folder = file if file.is_dir() else file.parent
-    paths = {row["mediaID"]: row["filePath"] for row in read_rows(folder / "media.csv")}
-    for number, row in enumerate(read_rows(folder / "observations.csv"), 1):
+    """Yield observations of media by people."""
+    paths = {row["mediaID"]: row["filePath"] for row in read_rows(file.with_name("media.csv"))}
+    for number, row in enumerate(read_rows(file), 1):
         kind = row["observationType"]
         by_person = row["classificationMethod"] == "human" and row["observationLevel"] == "media"
         if not by_person or kind == "unclassified":

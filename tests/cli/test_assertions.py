@@ -16,6 +16,7 @@ from archive.delta.tables import Tables
 from archive.views.views import View, Views
 from cli import runs_diff
 from model_store.errors import BadRequest, GateClosed
+from tests.archive.annotations.two_images import put_images
 from tests.batch.publishing.impact.scene import NEW, OLD, Seen, World, sha
 from tests.cli.conftest import Resight
 
@@ -49,6 +50,30 @@ def checked(place: Path, *rows: dict[str, Any]) -> Path:
 def keep(name: str, **more: Any) -> dict[str, Any]:
     corners = dict(zip(("x1_px", "y1_px", "x2_px", "y2_px"), BOX, strict=True))
     return {"media_sha256": sha(name), "action": "keep", "label": "deer", **corners, **more}
+
+
+def test_the_work_of_another_tool_is_added_once(
+    resight: Resight, home: Path, tmp_path: Path
+) -> None:
+    home.mkdir()
+    put_images(Tables(str(home / "tables")))
+    file = tmp_path / "coco.json"
+    image = {"id": 1, "file_name": "a", "width": 40, "height": 30}
+    box = {"category_id": 7, "bbox": [1, 2, 12, 12]}
+    boxes = [{"image_id": number, **box} for number in (1, 2)]
+    images = [image, image | {"id": 2, "file_name": "elsewhere.jpg"}]
+    names = [{"id": 7, "name": "deer"}]
+    file.write_text(json.dumps({"images": images, "annotations": boxes, "categories": names}))
+    words = ("assertions", "add", file, "--from", "coco", "--by", "kim", "--format", "json")
+    done = resight(*words)
+    facts = json.loads(done.ok())
+    assert (facts["add"], facts["left_out"], facts["added"]) == (1, 1, 1)
+    assert "left out: elsewhere.jpg: it is not in the catalogue" in done.err
+    again = json.loads(resight(*words).ok())
+    assert (again["repeated"], again["added"]) == (1, 0)
+    assert "name the tool with --from" in resight("assertions", "add", file, "--root", "/").refused(
+        2
+    )
 
 
 def test_a_file_is_added_once(resight: Resight, tables: Tables, tmp_path: Path) -> None:

@@ -89,6 +89,18 @@ def test_tools_may_put_folders_before_a_path(filled: Tables, file: Path, path: s
     assert add(filled, file, Work(1, path, None)).rows["media_sha256"].to_pylist() == [EMPTY]
 
 
+@pytest.mark.parametrize(("root", "found"), [("/x", 1), ("/x/", 1), ("/x/e", 0), (None, 1)])
+def test_the_root_is_an_archive_or_a_folder_of_one(
+    filled: Tables, file: Path, root: str | None, found: int
+) -> None:
+    works = [Work(1, "e", None)]
+    if found:
+        assert len(read_work(filled, file, works, root, "kim").rows) == found
+    else:
+        with pytest.raises(BadRequest, match="no image of it is in the catalogue"):
+            read_work(filled, file, works, root, "kim")
+
+
 @pytest.mark.parametrize(
     ("works", "left_out"),
     [

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from archive.annotations.foreign_work import Work
-from archive.annotations.work_files import READERS, read
+from archive.annotations.work_files import READERS, read, work_file
 from model_store.errors import BadRequest
 from tests.fixtures_local import write_json
 
@@ -69,7 +69,7 @@ def test_camtrap_dp_of_another_tool_gives_species_blanks_and_authors(tmp_path: P
         table.writeheader()
         table.writerows({"mediaID": "m", **common, **row} for row in rows)
     (tmp_path / "media.csv").write_text("mediaID,filePath\nm,media/a.JPG\n")
-    works = list(read("camtrap-dp", tmp_path))
+    works = list(read("camtrap-dp", work_file("camtrap-dp", tmp_path)))
     assert [work.label for work in works] == ["Vulpes vulpes", None, "vehicle"]
     assert {(work.path, work.actor, work.box) for work in works} == {("media/a.JPG", "Ana", None)}
 
@@ -123,7 +123,8 @@ def test_a_damaged_or_foreign_file_gives_no_work(tmp_path: Path, name: str, cont
     for file in ("media.csv", "observations.csv", "t.csv", "a.json"):
         (tmp_path / file).write_bytes(content)
     try:
-        works = list(read(name, tmp_path / ("t.csv" if name == "timelapse" else "a.json")))
+        file = tmp_path / ("t.csv" if name == "timelapse" else "a.json")
+        works = list(read(name, work_file(name, file)))
     except BadRequest:
         works = []  # a file without work is refused by read_work
     assert works == []
@@ -137,7 +138,7 @@ def test_a_damaged_or_foreign_file_gives_no_work(tmp_path: Path, name: str, cont
         ("label-studio", json.dumps([task(region(rotation=5))]), "task 1 has a rotated rectangle"),
         ("cvat", CVAT.replace("<box ", "<polygon ", 1), "it has a polygon"),
         ("cvat", "<!DOCTYPE a [<!ENTITY x 'y'>]><a>&y;</a>", "undefined entity"),
-        ("yolo", "", "unknown format 'yolo': use one of camtrap-dp, coco"),
+        ("yolo", "", "unknown tool 'yolo': use one of camtrap-dp, coco"),
     ],
 )
 def test_a_refusal_tells_what_is_wrong(tmp_path: Path, name: str, content: str, words: str) -> None:

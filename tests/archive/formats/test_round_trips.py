@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from archive.annotations.work_files import read
+from archive.annotations.work_files import read, work_file
 from archive.formats.camtrap_dp import CamtrapOptions
 from archive.formats.camtrap_dp import write as write_camtrap
 from archive.formats.coco import CocoOptions
@@ -24,12 +24,11 @@ def test_camtrap_dp_gives_the_statements_of_people_and_not_those_of_the_model(
 ) -> None:
     stated = write_json(tmp_path / "stated.json", STATED)
     write_camtrap(burst(), FACTS, tmp_path / "out", CamtrapOptions(package=stated))
-    (work,) = read("camtrap-dp", tmp_path / "out" / "datapackage.json")
+    (work,) = read("camtrap-dp", work_file("camtrap-dp", tmp_path / "out"))
     assert (work.path, work.label, work.actor) == (burst()[0].path, ADDED.label, "human")
     assert work.box == pytest.approx(
         (ADDED.x1 / 200, ADDED.y1 / 100, ADDED.x2 / 200, ADDED.y2 / 100)
     )
-    assert list(read("camtrap-dp", tmp_path / "out")) == [work]
 
 
 def test_a_confirmed_prediction_of_label_studio_has_the_corners_of_its_detection(
