@@ -66,6 +66,13 @@ def ingest_command(
         ),
     ] = None,
     verify: Annotated[bool, typer.Option(help="read and hash every file again")] = False,
+    exiftool: Annotated[
+        bool | None,
+        typer.Option(
+            help="read maker notes of camera traps with ExifTool, which must be installed: serial number, sequence, "
+            "trigger, temperature, moon; stored with the archive; default: as at its last ingest, at first not"
+        ),
+    ] = None,
     retire: Annotated[
         bool,
         typer.Option("--retire", help="the archive is gone for good: leave its files out of runs"),
@@ -93,7 +100,7 @@ def ingest_command(
     if retire:
         print_facts({"root": url, "retired": retire_archive(tables, url)}, fmt)
         return
-    report = catalogue(settings, tables, url, template, verify, max_mib, yes)
+    report = catalogue(settings, tables, url, template, verify, max_mib, yes, exiftool)
     facts = asdict(report)
     if fmt is Format.table:  # the files are named below
         facts |= {name: len(facts[name]) for name in ("unreadable", "unlisted")}
@@ -110,6 +117,7 @@ def catalogue(
     verify: bool = False,
     max_mib: int = MAX_MIB,
     believe: bool = False,
+    exiftool: bool | None = None,
 ) -> IngestReport:
     """Ingest an archive with a progress bar. Raises as `archive.catalogue.ingest.ingest`."""
     places = (settings.models_url, settings.tables_url, settings.snips_url)
@@ -124,6 +132,7 @@ def catalogue(
             progress=lambda done, total: bar.update(task, completed=done, total=total),
             max_mib=max_mib,
             believe=believe,
+            exiftool=exiftool,
         )
 
 

@@ -44,7 +44,7 @@ _TABLES = """
 _KNOWN = """
     insert into known
     select path, content_tag, missing_since is not null, camera_id,
-        camera_source is distinct from 'exif_serial', quick_digest, hash(media_sha256),
+        coalesce(camera_source, 'path') = 'path', quick_digest, hash(media_sha256),
         coalesce(catalogued_at, ingested_at),
         coalesce(finished_at >= ingested_at, finished_at is not null)
     from media left join mismatched using (media_sha256) where source_root = $root

@@ -9,6 +9,7 @@ continues. Memory grows neither with the number of files nor with their sizes.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 from collections import Counter
@@ -22,9 +23,10 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from archive.catalogue.diff import Difference, Due, difference, mismatches
+from archive.catalogue.exiftool import BATCH, HEAD_BYTES, ExifTool, MakerNotes
 from archive.catalogue.listing import Gap, list_files
-from archive.catalogue.media import compile_template, media_row
-from archive.catalogue.roots import keep_template, kept_template, require_apart
+from archive.catalogue.media import compile_template, media_row, with_maker_notes
+from archive.catalogue.roots import keep, kept_exiftool, kept_template, require_apart
 from archive.catalogue.row_updates import Changes, add_files, replace_some
 from archive.defaults import MAX_MIB
 from archive.delta.replace import MANY_ROWS
@@ -69,6 +71,7 @@ class _Listed(NamedTuple):
 class _Outcome(NamedTuple):
     due: Due
     row: dict[str, Any] | Exception
+    head: bytes = b""  # of a JPEG, for ExifTool
 
     @property
     def kind(self) -> str:
@@ -88,16 +91,20 @@ def ingest(
     progress: Callable[[int, int], None] = lambda done, total: None,
     max_mib: int = MAX_MIB,
     believe: bool = False,
+    exiftool: bool | None = None,
 ) -> IngestReport:
     """Ingest a local folder or s3:// prefix.
 
     `template` defaults to the last one given for this archive. `verify` reads and hashes every file again. A file
     larger than `max_mib` counts as unreadable. With `believe`, any number of files may be marked as missing.
-    Raises BadRequest (template, overlapping archives), StorageUnreachable, TableConflict.
+    `exiftool` adds maker notes to the rows of files that are read, by default if it did at the last ingest.
+    Raises BadRequest (template, overlapping archives, no ExifTool), StorageUnreachable, TableConflict.
     """
     root = Folder(absolute(url))
     pattern = compile_template(template or kept_template(tables.url, root.url))
-    with difference(root.url) as diff:
+    has_notes = kept_exiftool(tables.url, root.url) if exiftool is None else exiftool
+    with difference(root.url) as diff, contextlib.ExitStack() as stack:
+        tool = stack.enter_context(ExifTool()) if has_notes else None
         base = tables.snapshot("media")  # first, so that uploads during the listing are not gone
         writer = Writer(tables, "media", root.url, base)
         archives = diff.archives(base)
@@ -110,12 +117,13 @@ def ingest(
             raise StorageUnreachable(f"{error}{hint}") from error
         catalogued = diff.know(base, mismatches(tables))
         _require_files(root.url, listed, catalogued)
-        if template:
-            keep_template(tables.url, root.url, template)
+        keep(tables.url, root.url, template, exiftool)
         todo = diff.plan(verify)
         unreadable = dict(listed.unnamed)
         total = todo.files + len(unreadable)
-        outcomes = _read_all(root, diff.todo(), pattern, max_mib << 20)
+        outcomes = _read_all(root, diff.todo(), pattern, max_mib << 20, HEAD_BYTES if tool else 0)
+        if tool:
+            outcomes = _with_notes(outcomes, tool)
         changes = Changes(writer, diff.sql)
         written: Counter[str] = Counter()
         bytes_read = 0
@@ -212,7 +220,7 @@ def _unchanged(root_url: str) -> str:
 
 
 def _read_all(
-    root: Folder, files: Iterable[Due], pattern: re.Pattern[str], max_bytes: int
+    root: Folder, files: Iterable[Due], pattern: re.Pattern[str], max_bytes: int, head_bytes: int
 ) -> Iterator[_Outcome]:
     """Yield outcomes in any order. The files in memory are bounded in number and in bytes."""
 
@@ -222,8 +230,10 @@ def _read_all(
             if size > max_bytes:
                 raise ImageTooLarge(f"{size >> 20} MiB, over --max-mib {max_bytes >> 20}")
             read_at = datetime.now(UTC)
-            row = media_row(root.url, due.file, root.read(due.file.path), pattern)
-            return _Outcome(due, row | {"ingested_at": read_at, "catalogued_at": read_at})
+            data = root.read(due.file.path)
+            row = media_row(root.url, due.file, data, pattern)
+            head = data[:head_bytes] if row["media_type"] == "image/jpeg" else b""
+            return _Outcome(due, row | {"ingested_at": read_at, "catalogued_at": read_at}, head)
         except (OSError, StorageUnreachable, ImageTooLarge, MemoryError) as error:
             return _Outcome(due, error)
 
@@ -242,6 +252,19 @@ def _read_all(
             for future in done:
                 del pending[future]
                 yield future.result()
+
+
+def _with_notes(outcomes: Iterator[_Outcome], tool: ExifTool) -> Iterator[_Outcome]:
+    """Yield outcomes with maker notes; a file that ExifTool cannot read counts as unreadable."""
+    while part := list(islice(outcomes, BATCH)):
+        notes = iter(tool.read([outcome.head for outcome in part if outcome.head]))
+        for outcome in part:
+            row, found = outcome.row, next(notes) if outcome.head else None
+            if isinstance(found, MakerNotes) and isinstance(row, dict):
+                row = with_maker_notes(row, found)
+            elif isinstance(found, Exception):
+                row = found
+            yield _Outcome(outcome.due, row)
 
 
 def _printable(text: str) -> str:

@@ -1,7 +1,8 @@
 """Build the row of `media` for a file of the archive.
 
 (root, file, bytes) --media_row--> dict of the columns in schemas.MEDIA.
-The camera is the EXIF body serial number, else the {camera} part of the path template, else unknown.
+The camera is the EXIF body serial number, else that of the maker notes, else the {camera} part of the path template,
+else unknown.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from archive.catalogue.exif import Exif, read_exif
+from archive.catalogue.exiftool import MakerNotes
 from archive.catalogue.listing import ArchiveFile
 from archive.catalogue.quick_digest import quick_digest
 from archive.defaults import DEFAULT_TEMPLATE
@@ -39,6 +41,7 @@ def media_row(
         "content_tag": file.content_tag,
         "media_type": kind,
         **_header(data),
+        **asdict(MakerNotes()),
         **asdict(exif),
         "camera_id": serial or from_path,
         "camera_source": "exif_serial" if serial else "path" if from_path else None,
@@ -46,6 +49,17 @@ def media_row(
         "catalogued_at": now,
         "missing_since": None,
     }
+
+
+def with_maker_notes(row: dict[str, Any], notes: MakerNotes) -> dict[str, Any]:
+    """Return the row with maker notes, and with the camera of their serial number if EXIF has none."""
+    found = asdict(notes)
+    serial = notes.camera_serial
+    if row["camera_serial"] or serial is None:
+        del found["camera_serial"]
+    else:
+        found |= {"camera_id": serial, "camera_source": "maker_serial"}
+    return row | found
 
 
 def compile_template(template: str) -> re.Pattern[str]:

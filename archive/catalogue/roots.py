@@ -1,7 +1,8 @@
-"""Check that archives overlap neither each other nor Resight's own folders, and store their path templates.
+"""Check that archives overlap neither each other nor Resight's own folders, and store how they are read.
 
 A file below two roots would have two rows in `media` and two paths, perhaps with different cameras.
-<tables>/templates/<sha256 of the root>.json has the path template that was last given for an archive.
+<tables>/templates/<sha256 of the root>.json has the path template that was last given for an archive, and
+whether ExifTool reads it.
 """
 
 from __future__ import annotations
@@ -57,19 +58,35 @@ def require_foreign(url: str, home: str, places: Iterable[str], uploads: str) ->
 
 def kept_template(tables_url: str, root: str) -> str:
     """Return the template of an archive, or the default. Raises StorageUnreachable."""
+    return str(_kept(tables_url, root).get("template", DEFAULT_TEMPLATE))
+
+
+def kept_exiftool(tables_url: str, root: str) -> bool:
+    """Return whether ExifTool reads the maker notes of an archive. Raises StorageUnreachable."""
+    return _kept(tables_url, root).get("exiftool") is True
+
+
+def keep(tables_url: str, root: str, template: str | None, exiftool: bool | None) -> None:
+    """Store what is given for the next ingests of the archive. Raises StorageUnreachable."""
+    given = {"template": template, "exiftool": exiftool}
+    changed = {name: value for name, value in given.items() if value is not None}
+    if changed:
+        values = {"root": root} | _kept(tables_url, root) | changed
+        data = json.dumps(values, ensure_ascii=False).encode()
+        Folder(f"{tables_url}/templates").write(_file(root), data)
+
+
+def _kept(tables_url: str, root: str) -> dict[str, object]:
     folder, name = Folder(f"{tables_url}/templates"), _file(root)
     try:
-        return str(json.loads(folder.read(name))["template"])
+        values = json.loads(folder.read(name))
+        if not isinstance(values, dict):
+            raise ValueError("not a JSON object")
+        return values
     except FileNotFoundError:
-        return DEFAULT_TEMPLATE
+        return {}
     except (ValueError, LookupError, TypeError) as error:
         raise StorageUnreachable(f"cannot read {folder.url}/{name}: {error}") from error
-
-
-def keep_template(tables_url: str, root: str, template: str) -> None:
-    """Store the template for the next ingests of the archive. Raises StorageUnreachable."""
-    data = json.dumps({"root": root, "template": template}, ensure_ascii=False).encode()
-    Folder(f"{tables_url}/templates").write(_file(root), data)
 
 
 def _file(root: str) -> str:

@@ -87,6 +87,8 @@ class Rows:
     clock_flags: NDArray[
         np.object_
     ]  # doubts about the file's time: "", or before_2001, reset_default, after_now, joined by ","
+    sequence_number: NDArray[np.int32]  # "3 of 10" of the maker notes: 3; 0: unknown
+    sequence_length: NDArray[np.int32]  # and 10
     width_px: NDArray[np.float64]  # of the image as displayed, more than 0; NaN: unknown
     height_px: NDArray[np.float64]
     rank: NDArray[np.int32]
@@ -136,6 +138,7 @@ class Rows:
 
 _COLUMNS = (
     *("media_sha256", "path", "camera_id", "taken_local", "taken_utc", "clock_flags"),
+    *("sequence_number", "sequence_length"),
     *(
         "width_px",
         "height_px",

@@ -35,7 +35,8 @@ _CONTENTS = """
     create table contents as
     select media_sha256, path, camera_id, captured_at_corrected::timestamp as taken_local,
         captured_at_utc::timestamp + (captured_at_corrected::timestamp - captured_at_local::timestamp) as taken_utc,
-        coalesce(array_to_string(timestamp_flags, ','), '') as clock_flags, width_px, height_px,
+        coalesce(array_to_string(timestamp_flags, ','), '') as clock_flags, sequence_number, sequence_length,
+        width_px, height_px,
         camera_id is null as unknown,
         if(camera_id is null, regexp_replace(path, '[^/]*$', ''), camera_id) as place
     from {images}

@@ -21,6 +21,7 @@ LOGITS = pa.field("logits", pa.list_(pa.float32()))
 _IMAGES = """
     create table images as
     select c.media_sha256, c.path, c.camera_id, c.taken_local, c.taken_utc, c.clock_flags,
+        c.sequence_number, c.sequence_length,
         coalesce(s.width_px, c.width_px)::double as width_px, coalesce(s.height_px, c.height_px)::double as height_px,
         {group} as part_of
     from chosen join result_rows s using (media_sha256) join contents c using (media_sha256)

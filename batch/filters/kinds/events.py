@@ -1,6 +1,8 @@
-"""Group images of one camera into events, separated by gaps in time.
+"""Group images of one camera into events, separated by gaps in time, or by the camera's own sequence numbers.
 
 images of a camera in order of time --a gap of more than gap_s starts the next--> group of each image
+
+Where maker notes number the images of a sequence ("3 of 10"), "1 of n" starts an event, and the others follow it.
 
 The gap is to the previous image, not to the event's first. If every dated image of the camera has a UTC time, order
 and gaps use UTC; a change of summer time then neither splits nor merges events. Otherwise the order is the camera's
@@ -22,6 +24,8 @@ from batch.filters.support.group_id import group_id
 
 US = 1_000_000
 WEEK_S = 604_800.0
+SEQUENCE_GAP_S = 600.0
+"""Two images further apart are of two sequences, also if their numbers increase because others were deleted."""
 
 
 class EventsConfig(FilterConfig):
@@ -38,6 +42,10 @@ class EventsConfig(FilterConfig):
         description="seconds: an image more than this (strict) after its event's first starts a new event; none: no "
         "limit",
     )
+    sequences: bool = Field(
+        default=True,
+        description="whether an image with a sequence number starts an event at '1 of n' instead of after a gap",
+    )
 
 
 def say(config: EventsConfig, rows: Rows) -> Iterator[Said]:
@@ -53,7 +61,13 @@ def say(config: EventsConfig, rows: Rows) -> Iterator[Said]:
     undated = np.isnat(images.taken_local[order])
     same_place = np.diff(place[order], prepend=-1) == 0
     back = same_place & (gap < np.timedelta64(0, "us"))
-    begins = ~same_place | undated | back | (gap > _duration(config.gap_s))
+    breaks = gap > _duration(config.gap_s)
+    if config.sequences:
+        number, length = images.sequence_number[order], images.sequence_length[order]
+        follows = (np.diff(number, prepend=0) > 0) & (np.diff(length, prepend=0) == 0)
+        follows &= gap <= _duration(SEQUENCE_GAP_S)
+        breaks = np.where(length > 1, ~follows, breaks)
+    begins = ~same_place | undated | back | breaks
     cut = np.zeros(len(order), bool)
     if config.max_event_s is not None:
         cut = _cuts(begins, gap, _duration(config.max_event_s))
@@ -117,4 +131,6 @@ def _duration(seconds: float) -> np.timedelta64:
     return np.timedelta64(round(seconds * US), "us")
 
 
-FILTER = Filter(config=EventsConfig, apply=say, context="camera", order=70, groups="event")
+FILTER = Filter(
+    config=EventsConfig, apply=say, context="camera", order=70, version=2, groups="event"
+)

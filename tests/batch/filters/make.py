@@ -16,6 +16,8 @@ PLAIN: dict[str, Any] = {
     "taken_local": None,
     "taken_utc": None,
     "clock_flags": "",
+    "sequence_number": None,
+    "sequence_length": None,
     "width_px": 1000.0,
     "height_px": 1000.0,
     "rank": 0,

@@ -220,6 +220,13 @@ def _of_csv(number: int, row: dict[str, str]) -> dict[str, Any]:
     )
 
 
+SEQUENCES = [(None, None), (None, None), (1, 1), (1, 3), (2, 3), (3, 3), (2, 4)]
+
+
+def numbered(number: int | None, length: int | None) -> dict[str, int | None]:
+    return {"sequence_number": number, "sequence_length": length}
+
+
 @st.composite
 def images(draw: st.DrawFn) -> dict[str, Any]:
     number = draw(st.integers(0, 10**6))
@@ -230,11 +237,24 @@ def images(draw: st.DrawFn) -> dict[str, Any]:
         camera_id=draw(st.sampled_from([None, "a", "b"])),
         path=f"{draw(st.sampled_from('xy'))}/{number:07}.jpg",
         clock_flags=draw(st.sampled_from(["", "", "before_2001,after_now"])),
+        **numbered(*draw(st.sampled_from(SEQUENCES))),
     )
 
 
-def walked(table: Sequence[dict[str, Any]], gap_s: float, cap_s: float | None) -> Any:
+def begins_after(before: dict[str, Any], row: dict[str, Any], gap: float, gap_s: float) -> bool:
+    """Return whether an image is not of the event of the one before it."""
+    if (row["sequence_length"] or 0) > 1:
+        same = before["sequence_length"] == row["sequence_length"]
+        return not (same and before["sequence_number"] < row["sequence_number"] and gap <= 600)
+    return gap > gap_s
+
+
+def walked(
+    table: Sequence[dict[str, Any]], gap_s: float, cap_s: float | None, sequences: bool
+) -> Any:
     """Return the image numbers of each event, and the reasons by image."""
+    if not sequences:
+        table = [row | numbered(None, None) for row in table]
     places = defaultdict(list)
     for row in table:
         places[row["camera_id"], None if row["camera_id"] else row["path"][0]].append(row)
@@ -255,12 +275,13 @@ def walked(table: Sequence[dict[str, Any]], gap_s: float, cap_s: float | None) -
                 clock = "taken_utc" if both else "taken_local"
                 gap = (row[clock] - before[clock]).total_seconds()
                 elapsed += gap
-                cut = 0 <= gap <= gap_s and cap_s is not None and elapsed > cap_s
+                begins = gap < 0 or begins_after(before, row, gap, gap_s)
+                cut = not begins and cap_s is not None and elapsed > cap_s
                 if gap < 0:
                     reason.append(f"clock went back {-gap:.0f} s")
                 if cut:
                     reason.append(f"cut after {cap_s:.0f} s")
-                if gap < 0 or gap > gap_s or cut:
+                if begins or cut:
                     events.append(event)
                     event, elapsed = [], 0.0
             event.append(int(row["media_sha256"], 16))
@@ -279,14 +300,15 @@ def walked(table: Sequence[dict[str, Any]], gap_s: float, cap_s: float | None) -
     st.lists(images(), max_size=14, unique_by=lambda row: row["media_sha256"]),
     st.sampled_from([0.0, 20.0, 60.0]),
     st.sampled_from([None, 25.0, 100.0]),
+    st.booleans(),
 )
 def test_it_matches_loops_over_images(
-    table: list[dict[str, Any]], gap_s: float, cap_s: float | None
+    table: list[dict[str, Any]], gap_s: float, cap_s: float | None, sequences: bool
 ) -> None:
-    expected, why = walked(table, gap_s, cap_s)
-    given = rows(*table)
-    assert groups(given, gap_s=gap_s, max_event_s=cap_s) == expected
-    found = said(given, gap_s=gap_s, max_event_s=cap_s)
+    expected, why = walked(table, gap_s, cap_s, sequences)
+    given, config = rows(*table), {"gap_s": gap_s, "max_event_s": cap_s, "sequences": sequences}
+    assert groups(given, **config) == expected
+    found = said(given, **config)
     assert {digest: one.reason for digest, one in found.items()} == why
 
 
@@ -296,3 +318,22 @@ def test_the_order_of_the_rows_changes_nothing(table: list[dict[str, Any]], rand
     once = list(say(EventsConfig(), rows(*table)))
     random.shuffle(table)
     assert list(say(EventsConfig(), rows(*table))) == once
+
+
+def test_a_sequence_is_an_event_however_near_the_next_one_is() -> None:
+    seconds = (0, 1, 2, 5, 6, 7, 90, 200)
+    place = [(1, 3), (2, 3), (3, 3), (1, 3), (2, 3), (3, 3), (None, None), (1, 1)]
+    table = rows(*(taken(n, s, **numbered(*place[n])) for n, s in enumerate(seconds)))
+    assert groups(table, gap_s=100) == [[0, 1, 2], [3, 4, 5, 6], [7]]
+    assert groups(table, gap_s=100, sequences=False) == [[0, 1, 2, 3, 4, 5, 6], [7]]
+
+
+def test_a_sequence_goes_on_over_a_gap_and_without_an_image_that_was_deleted() -> None:
+    place = [(1, 5), (2, 5), (4, 5), (2, 5), (3, 5)]
+    table = rows(*(taken(n, 70 * n, **numbered(*place[n])) for n in range(5)))
+    assert groups(table) == [[0, 1, 2], [3, 4]]
+
+
+def test_numbers_that_increase_hours_later_are_of_another_sequence() -> None:
+    table = rows(taken(1, 0, **numbered(1, 3)), taken(2, 600.5, **numbered(2, 3)))
+    assert groups(table, gap_s=1000) == [[1], [2]]
