@@ -1,4 +1,4 @@
-"""/ui/session: the page of the session. Its JSON gives a token, or a name if none is needed, for the cookie of a session.
+"""/ui/session: the page of the session. Its JSON gives a session for a token, or for a name where it is enough.
 
 POST /ui/v1/session         token or name -> the cookie
 POST /ui/v1/session/end     removes the cookie

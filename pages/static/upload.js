@@ -1,24 +1,19 @@
-// Send files one by one to the detectors, and show what came of each. States are those of the answers; nothing is kept.
+// Show the camera, time and place of chosen files; then send them to the detectors, and show what came of each. Nothing is kept.
 
 import { json, Refused, root, t } from "./page.js";
 
-const AT_ONCE = 3, ASK_S = 2, MOST_ASKED = 60, RETRIED = [429, 503];
+const AT_ONCE = 3, WAIT_S = 2, MAX_WAITS = 60, HEAD_BYTES = 256 * 1024, RETRIED = [429, 503];
 const at = (id) => document.getElementById(id);
-const settings = at("for"), form = at("send");
-const WORDS = { pending: t("waiting"), processing: t("processing"), completed: t("completed"), failed: t("failed") };
-const items = []; // {file, camera, model, state, row, answer, why}
-let sending = 0, asking = null, drawing = null;
+const settings = at("for"), form = at("send"), list = document.querySelector("#sent tbody");
+const WORDS = { chosen: t("being looked at"), ready: t("not sent yet"), pending: t("waiting"), processing: t("processing"), completed: t("completed"), failed: t("failed") };
+let items = []; // {file, camera, model, state, row, media, answer, why}; media is what the catalogue has, or will have
+let busy = 0, waiting = null, drawing = null;
 
 /** Return the labels of an answer with their numbers: "2 deer, 1 fox". */
 export function counted(detections) {
   const counts = new Map();
   for (const { label } of detections) counts.set(label, (counts.get(label) ?? 0) + 1);
   return [...counts].map(([label, n]) => `${n} ${label}`).join(", ") || t("none");
-}
-
-/** Return what is missing in a stored image: its time, its camera. */
-export function missing(media) {
-  return [media.captured_at_local ? "" : t("no time in the file"), media.camera_id ? "" : t("no camera")].filter(Boolean);
 }
 
 function fill(cell, words, waits = false) {
@@ -28,17 +23,21 @@ function fill(cell, words, waits = false) {
 
 function show(item, state, words = "") {
   item.state = state;
-  const [name, status, detections, camera, time] = item.row.cells, answer = item.answer;
+  const [name, status, detections, camera, time, place] = item.row.cells, { answer, media } = item;
   fill(status, words ? `${WORDS[state]}: ${words}` : WORDS[state]);
   if (answer) {
-    const media = answer.media, link = document.createElement("a");
+    const link = document.createElement("a");
     link.href = `${root}/images/${media.media_sha256}`;
     link.textContent = item.file.name;
     name.replaceChildren(link);
     fill(status, `${WORDS[state]}, ${media.is_new ? t("new") : t("known already")}`);
     fill(detections, counted(answer.detections));
+  }
+  if (media) {
+    const isDoubtful = !media.captured_at_local || media.timestamp_flags?.length;
     fill(camera, media.camera_id ?? t("no camera"), !media.camera_id);
-    fill(time, media.captured_at_local?.replace("T", " ").slice(0, 19) ?? t("no time in the file"), !media.captured_at_local);
+    fill(time, media.captured_at_local?.replace("T", " ").slice(0, 19) ?? t("no time in the file"), isDoubtful);
+    if ("location" in media) fill(place, media.location ?? t("unknown"));
   }
   drawing ??= requestAnimationFrame(summarise);
 }
@@ -46,11 +45,13 @@ function show(item, state, words = "") {
 function summarise() {
   drawing = null;
   const of = (state) => items.filter((item) => item.state === state);
-  const failed = of("failed"), done = items.filter((item) => item.answer);
+  const failed = of("failed"), done = items.filter((item) => item.answer), ready = of("ready");
+  form.querySelector(".main").disabled = !ready.length || of("chosen").length > 0;
+  at("clear").disabled = !ready.length;
   at("sent").hidden = !items.length;
   at("progress").max = items.length;
   at("progress").value = done.length + failed.length;
-  at("summary").textContent = t("{n} of {all} files: {done} completed, {busy} processing, {failed} failed", {
+  at("summary").textContent = ready.length ? t("{n} files are not sent yet: check their camera and time.", { n: ready.length }) : t("{n} of {all} files: {done} completed, {busy} processing, {failed} failed", {
     n: done.length + failed.length, all: items.length, done: of("completed").length, busy: of("processing").length, failed: failed.length });
   at("failed").hidden = !failed.length;
   at("failures").replaceChildren(...failed.map((item) => {
@@ -58,40 +59,53 @@ function summarise() {
     line.textContent = `${item.file.name}: ${item.why}`;
     return line;
   }));
-  const doubtful = done.filter((item) => missing(item.answer.media).length).length;
+  const doubtful = items.filter(({ media }) => media && !(media.captured_at_local && media.camera_id)).length;
   at("doubts").textContent = doubtful ? t("{n} images lack a time or a camera. They are stored, but are in no day or place.", { n: doubtful }) : "";
 }
 
 function add(files) {
   const { camera, model } = Object.fromEntries(new FormData(settings));
   for (const file of files) {
-    const row = at("files").insertRow();
-    for (let cells = 0; cells < 5; cells++) row.insertCell();
+    const row = list.insertRow();
+    for (let cells = 0; cells < 6; cells++) row.insertCell();
     row.cells[0].textContent = file.name;
     items.push({ file, camera, model, row });
-    show(items.at(-1), "pending");
+    show(items.at(-1), "chosen");
   }
   work();
 }
 
 function work() {
-  for (let item; sending < AT_ONCE && (item = items.find(({ state }) => state === "pending")); ) {
-    sending++;
-    show(item, "processing");
-    send(item).finally(() => {
-      sending--;
+  for (let item; busy < AT_ONCE && (item = items.find(({ state, isBusy }) => !isBusy && ["chosen", "pending"].includes(state))); ) {
+    busy++;
+    item.isBusy = true;
+    (item.state === "chosen" ? check : send)(item).finally(() => {
+      busy--;
+      item.isBusy = false;
       work();
     });
   }
 }
 
+/** Read what the catalogue will have of a file, from its beginning. */
+async function check(item) {
+  try {
+    item.media = await json(`/v1/uploads/check?${new URLSearchParams({ camera: item.camera })}`, { method: "POST", body: item.file.slice(0, HEAD_BYTES) });
+    if (item.state === "chosen") show(item, "ready");
+  } catch (error) {
+    show(item, "failed", (item.why = error.message));
+  }
+}
+
 async function send(item) {
   const query = new URLSearchParams({ model: item.model, camera: item.camera });
+  show(item, "processing");
   for (;;) {
     try {
-      item.answer = await json(`//v1/images?${query}`, { method: "POST", body: item.file });
-      show(item, item.answer.recorded ? "completed" : "processing");
-      asking ??= ask().finally(() => (asking = null));
+      const answer = await json(`//v1/images?${query}`, { method: "POST", body: item.file });
+      Object.assign(item, { answer, media: { ...item.media, ...answer.media } });
+      show(item, answer.recorded ? "completed" : "processing");
+      waiting ??= rowsOfAll().finally(() => (waiting = null));
       return;
     } catch (error) {
       item.why = error.message;
@@ -102,17 +116,17 @@ async function send(item) {
   }
 }
 
-/** Ask for the rows of the images that are stored, but were not recorded yet when the answer came. */
-async function ask() {
-  for (let asked = 0; asked < MOST_ASKED; asked++) {
+/** Wait for the rows of the images that are stored, but were not recorded yet when the answer came. */
+async function rowsOfAll() {
+  for (let waits = 0; waits < MAX_WAITS; waits++) {
     const item = items.find(({ state, answer }) => state === "processing" && answer);
     if (!item) return;
     try {
       await json(`/v1/images/${item.answer.media.media_sha256}`);
       show(item, "completed");
-      asked = 0;
+      waits = 0;
     } catch {
-      await new Promise((done) => setTimeout(done, ASK_S * 1000)); // no row yet, or no answer
+      await new Promise((done) => setTimeout(done, WAIT_S * 1000)); // no row yet, or no answer
     }
   }
 }
@@ -121,10 +135,23 @@ function chosen(files) {
   if (settings.reportValidity()) add(files);
 }
 
-form?.addEventListener("submit", (event) => {
-  event.preventDefault();
+form?.addEventListener("change", () => {
   chosen(form.elements.image.files);
   form.reset();
+});
+form?.addEventListener("submit", (event) => {
+  event.preventDefault();
+  for (const item of items) if (item.state === "ready") show(item, "pending");
+  work();
+});
+at("clear")?.addEventListener("click", () => {
+  for (const item of items) if (item.state === "ready") item.row.remove();
+  items = items.filter(({ state }) => state !== "ready");
+  summarise();
+});
+settings?.addEventListener("change", () => {
+  for (const item of items) if (item.state === "ready") show(Object.assign(item, Object.fromEntries(new FormData(settings))), "chosen");
+  work();
 });
 form?.addEventListener("dragover", (event) => event.preventDefault());
 form?.addEventListener("drop", (event) => {
@@ -136,7 +163,6 @@ at("again")?.addEventListener("click", () => {
   for (const item of items) if (item.state === "failed") show(item, "pending");
   work();
 });
-for (const node of document.querySelectorAll(".no-script")) node.remove();
 addEventListener("beforeunload", (event) => {
-  if (items.some(({ state, answer }) => (state === "pending" || state === "processing") && !answer)) event.preventDefault();
+  if (items.some(({ state, answer }) => ["pending", "processing"].includes(state) && !answer)) event.preventDefault();
 });

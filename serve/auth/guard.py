@@ -62,7 +62,7 @@ RULES: tuple[tuple[str, str, TokenScope | None], ...] = (
     ("POST", r"/v2/models/[^/]+(/versions/[^/]+)?/infer", TokenScope.detect),
     ("POST", r"/v2/repository/index", TokenScope.detect),  # a list, by POST
     ("POST", r"(/antenna)?/process", TokenScope.detect),
-    ("POST", r"/v1/images", TokenScope.upload),
+    ("POST", r"/v1/images|/ui/v1/uploads/check", TokenScope.upload),
     # the login opens without a token, and so do its style sheet and its modules
     ("GET|HEAD", r"/ui/static/.*", None),
     ("GET|HEAD", r"/ui/session", None),

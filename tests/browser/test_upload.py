@@ -38,6 +38,13 @@ def test_each_file_has_its_result_and_failures_keep_the_words_of_the_server(
     page = visit("/upload")
     page.get_by_label("Camera", exact=True).fill("browser-1")
     page.get_by_label("Files: choose them").set_input_files([*pictures, damaged])
+    expect(page.locator("#summary")).to_contain_text("5 files are not sent yet", timeout=30_000)
+    first = page.locator("#sent tbody tr").first
+    expect(first).to_contain_text("not sent yet")
+    expect(page.locator("#sent tbody tr").last).to_contain_text("no time in the file")
+    page.get_by_label("Camera", exact=True).fill("browser-2")
+    page.get_by_label("Camera", exact=True).blur()
+    expect(page.locator("#sent tbody tr").last).to_contain_text("browser-2", timeout=30_000)
     page.get_by_role("button", name="Upload").click()
     summary = page.locator("#summary")
     expect(summary).to_have_text(
@@ -51,8 +58,8 @@ def test_each_file_has_its_result_and_failures_keep_the_words_of_the_server(
     expect(summary).to_contain_text("1 failed")
     page.get_by_label("Files: choose them").set_input_files(pictures[0])
     page.get_by_role("button", name="Upload").click()
-    expect(page.locator("#files tr").last).to_contain_text("known already", timeout=30_000)
-    page.locator("#files a").first.click()
+    expect(page.locator("#sent tbody tr").last).to_contain_text("known already", timeout=30_000)
+    page.locator("#sent tbody a").first.click()
     expect(page).to_have_url(re.compile("/ui/images/[0-9a-f]{64}"))
 
 

@@ -118,7 +118,7 @@ async def test_a_wrong_token_is_refused_after_a_pause(
     error: str,
 ) -> None:
     async with browser(context, Access("secret", file)) as client:
-        answer = await login(client, **fields)
+        answer = await login(client, SAME, **fields)
     assert answer.status_code == status
     assert error in answer.json()["errors"]["token"]
     assert "set-cookie" not in answer.headers

@@ -1,12 +1,15 @@
-"""The page of uploads: what it offers, what it refuses, and the form that works without scripts."""
+"""The page of uploads: what it offers and refuses, and what it shows of a file before it is sent."""
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from PIL.ExifTags import IFD
 from starlette.testclient import TestClient
 
 from archive.delta.tables import Tables
@@ -45,14 +48,37 @@ def test_the_published_model_and_the_known_cameras_are_offered(
     assert "<script>alert" not in text
 
 
-def test_without_scripts_a_form_sends_the_files_to_the_detectors(
+def test_camera_time_and_location_are_known_before_a_file_is_sent(
     client: TestClient, archive: Tables
 ) -> None:
-    page = Page(client.get("/ui/upload?camera=north+1&model=first@1").text)
-    _, form, _ = page.with_id("send")
-    assert (form["method"], form["enctype"]) == ("post", "multipart/form-data")
-    assert form["action"] == "/v1/images?model=first%401&camera=north+1"
-    assert [each["name"] for each in page.named("image")] == ["image"]
+    fact = {"camera_id": "north", "location": "Oak hill", "from_local": "2026-05-01"}
+    client.post("/ui/v1/deployments", json=fact)
+    path = "/ui/v1/uploads/check"
+    taken = picture("2026:05:02 09:30:00")
+    answer = client.post(path, params={"camera": "north"}, content=taken[:-99])
+    assert answer.json() == {
+        "camera_id": "north",
+        "captured_at_local": "2026-05-02T09:30:00",
+        "timestamp_flags": [],
+        "location": "Oak hill",
+    }
+    early = client.post(path, params={"camera": "north"}, content=picture("2026:04:02 09:30:00"))
+    assert early.json()["location"] is None
+    nothing = client.post(path, content=picture(None)).json()
+    assert nothing.pop("timestamp_flags") == []
+    assert set(nothing.values()) == {None}
+    assert client.post(path, content=b"no picture").json()["captured_at_local"] is None
+    assert client.post(path, params={"camera": "a/b"}, content=taken).status_code == 400
+    assert client.post(path, content=b"x" * 300_000).status_code == 413
+
+
+def picture(taken: str | None) -> bytes:
+    """Return a small JPEG with this time in its EXIF data."""
+    exif, file = Image.Exif(), io.BytesIO()
+    if taken:
+        exif.get_ifd(IFD.Exif)[0x9003] = taken
+    Image.effect_noise((64, 64), 80).save(file, "jpeg", exif=exif)
+    return file.getvalue()
 
 
 @pytest.mark.parametrize("query", ["camera=a/b", "camera=%3Dcmd", "model=A+B", "colour=red"])
@@ -63,7 +89,7 @@ def test_an_invalid_choice_is_an_error(client: TestClient, query: str) -> None:
 def test_an_archive_without_models_says_so(client: TestClient) -> None:
     text = client.get("/ui/upload").text
     assert "resight models add" in text
-    assert "multipart" not in text
+    assert "<form" not in text
 
 
 @pytest.fixture

@@ -87,6 +87,7 @@ async def outcome(access: Access, token: str | None, scope: TokenScope = TokenSc
         ("DELETE", "/ui/v1/session", "admin"),
         ("POST", "/ui/session", "admin"),
         ("POST", "/ui/v1/exports", "review"),
+        ("POST", "/ui/v1/uploads/check", "upload"),
         ("GET", "/ui/sessions", "detect"),
         ("POST", "/ui/static/0000/page.css", "admin"),
         ("GET", "/ui/", "detect"),
