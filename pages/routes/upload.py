@@ -31,7 +31,7 @@ class HeadRoute(SmallBodyRoute):
 
 
 class UploadCheck(Frozen):
-    """What the catalogue will have of a file. `timestamp_flags` are doubts about its time."""
+    """Values that the catalogue will have of a file. `timestamp_flags` are doubts about its time."""
 
     camera_id: str | None
     captured_at_local: str | None
