@@ -47,10 +47,6 @@ class _Tasks(BaseModel):
     tasks: list[Task]
 
 
-class Unavailable(ClusterError):
-    """Antenna does not answer, or only with errors that end by themselves."""
-
-
 @dataclass
 class Tally:
     """Tasks by their end; `unposted` results were computed, but Antenna did not accept them."""
@@ -101,7 +97,10 @@ class AntennaQueue:
         self._request("POST", f"/jobs/{job}/result/", json=body)
 
     def _request(self, method: str, path: str, **request: Any) -> Any:
-        """Return the JSON of an answer. Raises Unavailable, and ClusterError if Antenna refuses the request."""
+        """Return the JSON of an answer.
+
+        Raises ClusterError, with `retry_after_s` unless Antenna refuses the request for a reason that stays.
+        """
         pause_s, reason = FIRST_WAIT_S, ""
         for attempt in range(1, ATTEMPTS + 1):
             try:
@@ -113,13 +112,17 @@ class AntennaQueue:
                     return _json(answer)
                 reason = f"{answer.status_code} {answer.text[:300]}"
                 if answer.status_code not in LATER:
-                    raise ClusterError(f"Antenna refused {method} {answer.url.path}: {reason}")
+                    removed = answer.status_code == 404  # a job that has ended since it was listed
+                    raise ClusterError(
+                        f"Antenna refused {method} {answer.url.path}: {reason}",
+                        pause_s if removed else None,
+                    )
                 if "retry-after" in answer.headers:
                     pause_s = max(pause_s, wait_s(answer))
             if attempt == ATTEMPTS or self._stop.wait(pause_s):
                 break
             pause_s *= 2
-        raise Unavailable(f"Antenna does not answer {method} {path}: {reason}")
+        raise ClusterError(f"Antenna does not answer {method} {path}: {reason}", pause_s)
 
 
 def work(
@@ -134,8 +137,8 @@ def work(
 ) -> Tally:
     """Process the tasks of the pipelines until `stop` is set, or with `once` until no job has a task.
 
-    A batch that was taken is completed. Raises ClusterError if Antenna refuses the token, and with `once` also
-    Unavailable; raises the errors of Resight that a retry does not end.
+    A batch that was taken is completed. Raises ClusterError if Antenna refuses the token, with `once` also if
+    it does not answer, and the errors of Resight that a retry does not end.
     """
     tally = Tally()
     while not stop.is_set():
@@ -143,8 +146,8 @@ def work(
         try:
             for job, slug in queue.jobs(slugs):
                 done += sum(_batches(queue, resight, job, slug, batch, stop, tally, report))
-        except Unavailable as error:
-            if once:
+        except ClusterError as error:
+            if once or error.retry_after_s is None:
                 raise
             report(str(error))
         if not done:
@@ -175,7 +178,7 @@ def _batches(
         except ClusterError as error:
             tally.unposted += len(results)
             report(f"job {job}: {len(results)} results were not posted: {error}")
-            if not isinstance(error, Unavailable):
+            if error.retry_after_s is None:
                 raise
         report(
             f"job {job}: {len(tasks)} images, {len(errors)} failed{'; ' if errors else ''}{'; '.join(errors[:3])}"

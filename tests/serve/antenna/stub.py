@@ -79,7 +79,7 @@ class StubAntenna:
         self.broken = deque[int]()
         self.results: dict[str, TaskResult] = {}
         self.registered: dict[str, Any] = {}
-        self.asked = list[str]()
+        self.asked, self.removed = list[str](), set[int]()
 
     def answer(self, request: httpx2.Request) -> httpx2.Response:
         path = request.url.path.removeprefix("/api/v2")
@@ -97,6 +97,8 @@ class StubAntenna:
                 open_ = [job for job, tasks in self.waiting.items() if tasks]
                 found = [{"id": job, "pipeline_slug": self.slug, "more": 1} for job in open_[:1]]
                 return httpx2.Response(200, json={"count": len(found), "results": found})
+            case ["jobs", job, _] if int(job) in self.removed:
+                return httpx2.Response(404, json={"detail": "Not found."})
             case ["jobs", job, "tasks"]:
                 tasks = self.waiting[int(job)]
                 taken = [tasks.popleft() for _ in range(min(body["batch_size"], len(tasks)))]

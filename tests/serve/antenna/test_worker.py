@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from model_store.errors import ClusterError, ModelNotFound, ModelNotReady
-from serve.antenna.worker import AntennaQueue, Tally, Unavailable, work
+from serve.antenna.worker import AntennaQueue, Tally, work
 from serve.client import Client
 from tests.serve.antenna.stub import Failure, Results, StubAntenna, tasks_of
 
@@ -114,7 +114,7 @@ def test_results_that_antenna_never_accepts_are_counted() -> None:
 def test_an_antenna_that_is_away_ends_the_command_only_with_once() -> None:
     antenna, stop = StubAntenna({1: tasks_of("a")}, SLUG), Waits()
     antenna.broken.extend([503] * 6)
-    with pytest.raises(Unavailable, match="Antenna does not answer GET /jobs/: 503 later"):
+    with pytest.raises(ClusterError, match="Antenna does not answer GET /jobs/: 503 later"):
         worked(antenna, Resight())
     antenna.broken.extend([503] * 6)
 
@@ -175,6 +175,23 @@ def test_a_task_without_an_address_for_its_result_is_left_out() -> None:
     antenna = StubAntenna({1: tasks}, SLUG)
     worked(antenna, Resight())
     assert set(antenna.results) == {"reply.b"}
+
+
+def test_a_job_that_was_removed_does_not_end_the_worker() -> None:
+    antenna, stop = StubAntenna({1: tasks_of("a"), 2: tasks_of("b")}, SLUG), Waits()
+    lines: list[str] = []
+
+    def report(text: str) -> None:
+        lines.append(text)
+        if text.startswith("Antenna refused"):
+            antenna.removed.clear()
+            antenna.waiting.pop(1)
+        if text.startswith("job 2"):
+            stop.set()
+
+    antenna.removed.add(1)
+    assert worked(antenna, Resight(), stop, once=False, report=report) == Tally(images=1)
+    assert "refused POST /api/v2/jobs/1/tasks/: 404" in lines[0]
 
 
 def test_pipelines_are_offered_under_a_name() -> None:
