@@ -34,6 +34,7 @@ def router(context: Context, impacts: Impacts) -> APIRouter:
         before: str | None = None,
         state: ShownState | None = None,
         kind: RunKind | None = None,
+        model: str = "",
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
     ) -> HTMLResponse:
         found = page(tables, limit + 1, before, state, kind)
@@ -45,6 +46,7 @@ def router(context: Context, impacts: Impacts) -> APIRouter:
             rows=rows,
             next=rows[-1].run_id if len(found) > limit else None,
             chosen={"state": state, "kind": kind},
+            wanted=model,
             models=models,
             versions=[str(version) for name in models for version in store.versions(name)],
         )

@@ -18,6 +18,7 @@ PAGES = (
     "/runs/compare?old=ssdlite-coco@1&new=published",
     "/models",
     "/models/ssdlite-coco",
+    "/models/ssdlite-coco/change?do=promote&version=1",
     "/layers",
     "/filters/rank-rollup",
     "/exports",
