@@ -48,7 +48,7 @@ def write(images: Iterable[ImageRecord], facts: Facts, out: Path, options: Froze
             size = (image.width_px, image.height_px)
             sheet.write([*name, image.status, image.error_code, *found, *place, *size, *common])
             for box in image.detections:
-                said = (box.rank, box.label, box.score, box.is_human, box.said_by)
+                said = (box.rank, box.label, _rounded(box.score), box.is_human, box.said_by)
                 boxes.write([*name, *said, box.x1, box.y1, box.x2, box.y2, *common])
 
 
@@ -77,7 +77,12 @@ def _top(image: ImageRecord) -> tuple[str | None, float | None, Counter[str]]:
     """
     counts = Counter(box.label for box in image.detections)
     best = max(image.detections, key=lambda b: (b.is_human, b.score or 0.0), default=None)
-    return (best.label, best.score, counts) if best else (None, None, counts)
+    return (best.label, _rounded(best.score), counts) if best else (None, None, counts)
+
+
+def _rounded(score: float | None) -> float | None:
+    """Return a score without the digits that come from 32 bits: 0.89 and not 0.8899999856948853."""
+    return None if score is None else round(score, 6)
 
 
 def _words(counts: Counter[str]) -> str:

@@ -84,4 +84,4 @@ def _region(number: int, box: BoxRecord, width: int, height: int) -> dict[str, A
     }
     size = {"original_width": width, "original_height": height, "image_rotation": 0}
     region = {"id": f"box{number}", "type": "rectanglelabels", **_LINK, **size, "value": value}
-    return region | ({} if box.score is None else {"score": box.score})
+    return region | ({} if box.score is None else {"score": round(box.score, 6)})

@@ -108,16 +108,31 @@ def _lines(image: ImageRecord, classes: dict[str, int]) -> Iterator[str]:
 
 
 def _split(images: Sequence[_Listed], options: YoloOptions) -> dict[Part, list[str]]:
-    """Return the names of each part; the same images give the same parts, also with other cameras."""
+    """Return the names of each part; the same images give the same parts, also with other cameras.
+
+    Raises BadRequest if all images belong together, so that none is left for validation.
+    """
     parts: dict[Part, list[str]] = {"train": [], "val": [], "test": []}
-    for group in _groups(images):
-        key = f"{group[0].camera}\0{group[0].moment}"
-        place = int(hashlib.sha256(key.encode()).hexdigest()[:12], 16) / 16**12
+    placed = sorted((_place(group[0]), [i.name for i in group]) for group in _groups(images))
+    if options.val_share and len(placed) == 1:
+        raise BadRequest(
+            "nothing was written: all images are of one camera within an hour of each other, so none is left for "
+            "validation; export more images, or set val_share=0"
+        )
+    for number, (place, names) in enumerate(placed):
         part: Part = "train"
         if place < options.val_share + options.test_share:
             part = "val" if place < options.val_share else "test"
-        parts[part] += [image.name for image in group]
+        if options.val_share and number == 0:
+            part = "val"  # also of a few groups
+        parts[part] += names
     return parts
+
+
+def _place(first: _Listed) -> float:
+    """Return a number from 0 to 1 that only the camera and the time of a group determine."""
+    key = f"{first.camera}\0{first.moment}"
+    return int(hashlib.sha256(key.encode()).hexdigest()[:12], 16) / 16**12
 
 
 def _groups(images: Sequence[_Listed]) -> Iterator[list[_Listed]]:

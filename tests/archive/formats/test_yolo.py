@@ -31,7 +31,7 @@ def test_each_box_is_a_line_and_each_image_a_link(tmp_path: Path) -> None:
         (tmp_path / "archive" / each.path).write_text(each.path)
     copy = replace(images[0], path="copy.JPG")
     failed = image(9, status="failed", source_root=root)
-    write([*images, copy, failed], FACTS, tmp_path / "out", YoloOptions())
+    write([*images, copy, failed], FACTS, tmp_path / "out", YoloOptions(val_share=0))
     config = yaml.safe_load((tmp_path / "out" / "data.yaml").read_text())
     assert config["names"] == {0: "deer", 1: "person", 2: "fox"}
     for each in images:
@@ -84,8 +84,18 @@ def test_other_cameras_do_not_move_images_to_another_part(tmp_path: Path) -> Non
     more = [image(n, camera_id="a", event_id=None) for n in range(30, 40)]
     write(images, FACTS, tmp_path / "one", YoloOptions(val_share=0.5))
     write([*more, *images], FACTS, tmp_path / "two", YoloOptions(val_share=0.5))
+    both = parts_of(tmp_path / "two")
     for part, digests in parts_of(tmp_path / "one").items():
-        assert set(digests) <= set(parts_of(tmp_path / "two")[part])
+        assert set(digests) <= set(both[part])
+
+
+def test_there_is_always_an_image_for_validation(tmp_path: Path) -> None:
+    later = START + timedelta(days=2)
+    two = [image(1), image(2, captured_at_local=later, event_id=None)]
+    write(two, FACTS, tmp_path / "a", YoloOptions(val_share=0.01))
+    assert [len(digests) for digests in parts_of(tmp_path / "a").values()] == [1, 1, 0]
+    with pytest.raises(BadRequest, match="none is left for validation"):
+        write([image(1), image(2)], FACTS, tmp_path / "b", YoloOptions())
 
 
 def test_images_elsewhere_and_images_without_results_are_refused(tmp_path: Path) -> None:
