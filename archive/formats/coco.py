@@ -102,8 +102,8 @@ def _image(number: int, image: ImageRecord) -> dict[str, Any]:
         "location": image.camera_id,
         "corrupt": image.status == "failed",
     }
-    if image.captured_at_local is not None:
-        row["datetime"] = row["date_captured"] = f"{image.captured_at_local:%Y-%m-%d %H:%M:%S}"
+    if image.captured_at_corrected is not None:
+        row["datetime"] = row["date_captured"] = f"{image.captured_at_corrected:%Y-%m-%d %H:%M:%S}"
     return row
 
 

@@ -45,8 +45,8 @@ class MegaDetectorFile:
             return
         else:
             row |= {"detections": None, "failure": failure_words(image.error_code)}
-        if image.captured_at_local is not None:
-            row["datetime"] = f"{image.captured_at_local:%Y:%m:%d %H:%M:%S}"
+        if image.captured_at_corrected is not None:
+            row["datetime"] = f"{image.captured_at_corrected:%Y:%m:%d %H:%M:%S}"
         if image.width_px and image.height_px:
             row |= {"width": image.width_px, "height": image.height_px}
         self._file.write("\n" if self._is_first else ",\n")

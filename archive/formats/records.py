@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import duckdb
@@ -114,6 +114,13 @@ class ImageRecord:
     detail: str | None = None
     media_type: str | None = None
     size_bytes: int | None = None
+
+    @property
+    def captured_at_corrected(self) -> datetime | None:
+        """Return the camera's time with the clock offset of its deployment."""
+        if self.captured_at_local is None or self.deployment is None:
+            return self.captured_at_local
+        return self.captured_at_local + timedelta(seconds=self.deployment.clock_offset_s or 0)
 
 
 @dataclass(frozen=True)
