@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx2
 import pytest
 
 from model_store.names import version_id
@@ -38,3 +39,16 @@ def test_problems_reach_the_client(host: Host, photo: Any) -> None:
     assert cut_in_header.headers["content-type"] == "application/problem+json"
     assert host.detect(b"<html>not found</html>").status_code == 415
     assert host.detect(b"\xff\xd8\xff" + bytes(33 * 1024 * 1024)).status_code == 413
+
+
+def test_antenna_finds_its_pipelines_and_an_image_that_is_not_permitted_is_an_entry(
+    host: Host,
+) -> None:
+    ready = httpx2.get(f"{host.url}/antenna/readyz", timeout=60).json()["status"]
+    (slug,) = (slug for slug in ready if slug.startswith("ssdlite-coco-1-"))
+    images = [{"id": "1", "url": "http://127.0.0.1/cat.jpg"}]
+    body = {"pipeline": slug, "source_images": images}
+    results = httpx2.post(f"{host.url}/process", json=body, timeout=60).json()
+    assert results["source_images"] == []
+    (error,) = results["errors"]
+    assert "127.0.0.1:80 is not a host of images" in error["error"]
