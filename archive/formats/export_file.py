@@ -74,7 +74,8 @@ def export_file(
                 count += 1
                 yield image
 
-        with connect(tables, view, memory_mib=memory_mib or MEMORY_MIB, statement=USED) as sql:
+        memory = memory_mib or MEMORY_MIB
+        with connect(tables, view, memory_mib=memory, statement=USED, scans=True) as sql:
             key = classifier.classifier_key if classifier else ""
             known = facts if facts.labels else replace(facts, labels=_labels(sql))
             try:
@@ -112,13 +113,13 @@ def _require_name(tables: Tables, fmt: FileFormat, out: Path) -> None:
 def _facts_of(tables: Tables, view: View, labels: tuple[str, ...]) -> Facts:
     run_id = view.run_id or last_sealed(tables, view.inference_key)
     with connect_runs(tables) as sql:
-        sealed = sql.execute(_SEALED, {"run_id": run_id}).fetchone()
+        sealed = sql.sql(_SEALED, params={"run_id": run_id}).to_arrow_table().to_pylist()
     return Facts(
         view=view_words(view),
         run_id=run_id,
         model=f"{view.model_name}@{view.model_version}",
         weights_sha256=view.weights_sha256,
-        sealed_at=sealed[0] if sealed else None,
+        sealed_at=sealed[0]["event_at"] if sealed else None,
         labels=labels,
         inference_key=view.inference_key,
         layers=view.layers,

@@ -63,13 +63,15 @@ def connect(
     images: pa.ChunkedArray | None = None,
     memory_mib: int | None = None,
     statement: str = "",
+    scans: bool = False,
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a scratch database with the relations over the newest snapshots, for one thread at a time.
 
     `view` defaults to production; if nothing is published, `results` and `detections` are empty. With `images` (a few
     digests), only their rows of `media`, `assertions` and the view's results are loaded, at once. Data beyond
     `memory_mib` (default: half of the machine or control group) spills to TMPDIR. With a `statement`, only the
-    relations that it names are guaranteed, because creating all takes 150 ms.
+    relations that it names are guaranteed, because creating all takes 150 ms. With `scans`, DuckDB reads local files
+    itself: whole tables then need less memory, and few rows more time.
     Raises StorageUnreachable, also without any table, as on an unmounted disk.
     """
     view = view or Views(tables.url).current()
@@ -78,7 +80,10 @@ def connect(
     annotated = opened.get("assertions") is not None or (view and view.layers)
     with scratch("sql", memory_mib or half_of_memory_mib()) as sql:
         for name, table in opened.items():
-            sql.register(f"{name}_table", _rows(name, table, TABLES[name], view, images))
+            if scans:
+                scan(sql, f"{name}_table", table, TABLES[name])
+            else:
+                sql.register(f"{name}_table", _rows(name, table, TABLES[name], view, images))
         if "views_table" in names:
             sql.register("views_table", Publications(Views(tables.url)))
         limits = view.label_thresholds if view else {}

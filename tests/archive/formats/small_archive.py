@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from archive.delta.tables import Tables
-from archive.schemas import ASSERTIONS, MEDIA, RESULTS
+from archive.schemas import ASSERTIONS, MEDIA, RESULTS, RUNS
 from archive.views.views import View, Views
 from tests.fixtures_local import put_results
 
@@ -89,6 +89,13 @@ def state(tables: Tables, sha: str, action: str, **more: Any) -> None:
     tables.append("assertions", table, "test", lambda _, wanted: wanted)
 
 
+def seal(tables: Tables, run_id: str = "r", key: str = KEY) -> None:
+    """Record the run of the results."""
+    row = {"run_id": run_id, "event": 1, "state": "sealed", "event_at": NOW, "inference_key": key}
+    table = pa.Table.from_pylist([row], schema=RUNS)
+    tables.append("runs", table, "test", lambda _, wanted: wanted)
+
+
 def publish(tables: Tables, threshold: float = 0.2, key: str = KEY) -> View:
     fields = {
         "inference_key": key,
@@ -127,5 +134,6 @@ def small_archive(place: str) -> Tables:
     state(tables, "a", "relabel", label="fox", **corners(FOX))
     state(tables, "a", "suppress", **corners(BRANCH))
     state(tables, "e", "add", label="person", x1_px=1.0, y1_px=2.0, x2_px=3.0, y2_px=4.0)
+    seal(tables)
     publish(tables)
     return tables

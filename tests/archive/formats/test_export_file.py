@@ -37,6 +37,8 @@ def test_an_export_is_recorded_with_its_view(tables: Tables, tmp_path: Path) -> 
         "production 1",
     )
     assert (row["model"], row["layers"], row["rows"], row["file"]) == ("md@5a", [], 6, str(out))
+    info = json.loads(out.read_text())["info"]
+    assert info["detection_completion_time"] == "2026-05-01 12:00:00"
     assert json.loads(row["thresholds"]) == {"default": 0.2, "per_label": {}}
     assert [file.name for file in out.parent.iterdir()] == ["md.json"]
 
