@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
@@ -19,12 +21,21 @@ from archive.views.publications import connect_runs
 from archive.views.views import Views
 from model_store.errors import Overloaded, ResightError
 from pages.context import Context
+from pages.html import identity_of
 from serve.auth.guard import Access
 from serve.auth.scopes import TokenScope
 
+T = TypeVar("T")
 LOG_BYTES = 64 * 1024
-LOOK_S, PING_S, MAX_S, MAX_STREAMS = 2.0, 15.0, 600.0, 40
-"""Seconds between looks at the tables, between signs of life, and until a client must connect again."""
+CHECK_S, LOOK_S, PING_S, MAX_S = 1.0, 2.0, 15.0, 600.0
+"""Seconds between checks of the token, looks at the tables and signs of life, and until a client must connect again."""
+WAIT_S, READERS = 1.0, 4
+"""Maximum wait for a look, so that slow tables delay no check of the token; threads that look."""
+MAX_EACH, MAX_STREAMS = 6, 40
+"""Maximum number of open streams of one token (without tokens, of a name at an address), and of all together.
+
+Browsers open at most six connections to a server by HTTP/1.1.
+"""
 _RUNS = """
     select run_id, coalesce(kind, 'detect') as kind, state_now as state, model_name, model_version, counts, metrics,
         epoch(event_at) as event_at_s
@@ -37,18 +48,36 @@ class State:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self.number, self.text, self.open = 0, "", 0
+        self.number, self.text = 0, ""
+        self.open = Counter[object]()
         self._looked_s = -LOOK_S
-        self._looking = asyncio.Lock()
+        self._readers = ThreadPoolExecutor(READERS, "stream")
+        self._looking: asyncio.Future[None] | None = None
+
+    def require_place(self, who: object) -> None:
+        """Raise Overloaded if too many streams are open, of `who` or of all."""
+        for number, most in ((self.open[who], MAX_EACH), (self.open.total(), MAX_STREAMS)):
+            if number >= most:
+                raise Overloaded(f"{number} streams are open, the bound is {most}", PING_S)
+
+    def read(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """Start `work` in one of the threads that look."""
+        return asyncio.get_running_loop().run_in_executor(self._readers, work)
 
     async def look(self) -> None:
-        async with self._looking:
-            if monotonic() - self._looked_s < LOOK_S:
-                return
-            text = json.dumps(await asyncio.to_thread(self._read), default=str)
-            self._looked_s = monotonic()
-            if text != self.text:
-                self.number, self.text = self.number + 1, text
+        """Look at the tables if the last look is old, and wait for it, at most WAIT_S."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look())
+        for ended in (await asyncio.wait([self._looking], timeout=WAIT_S))[0]:
+            ended.result()
+
+    async def _look(self) -> None:
+        if monotonic() - self._looked_s < LOOK_S:
+            return
+        text = json.dumps(await self.read(self._read), default=str)
+        self._looked_s = monotonic()
+        if text != self.text:
+            self.number, self.text = self.number + 1, text
 
     def _read(self) -> dict[str, Any]:
         tables = self._context.tables
@@ -96,21 +125,24 @@ def router(context: Context, access: Access) -> APIRouter:
         ] = None,
     ) -> StreamingResponse:
         """Send the state at once and after each change, for ten minutes or until the token is revoked."""
-        if state.open >= MAX_STREAMS:
-            raise Overloaded(f"{state.open} streams are open", PING_S)
+        host = request.client and request.client.host
+        who = (identity_of(request).name, access.open and host)
+        state.require_place(who)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        events = _events(state, request, access, LogTail(context, run) if run else None)
+        events = _events(state, request, access, who, LogTail(context, run) if run else None)
         return StreamingResponse(events, headers=headers, media_type="text/event-stream")
 
     return routes
 
 
 async def _events(
-    state: State, request: Request, access: Access, log: LogTail | None = None
+    state: State, request: Request, access: Access, who: object, log: LogTail | None = None
 ) -> AsyncIterator[str]:
+    if state.open[who] >= MAX_EACH:  # others have begun since
+        return
     began_s = spoke_s = monotonic()
-    sent = -1
-    state.open += 1
+    sent, tail = 0, None
+    state.open[who] += 1
     try:
         while monotonic() - began_s < MAX_S and not await request.is_disconnected():
             try:
@@ -121,12 +153,16 @@ async def _events(
             if state.number != sent:
                 sent, spoke_s = state.number, monotonic()
                 yield f"id: {sent}\ndata: {state.text}\n\n"
-            if log and (part := await asyncio.to_thread(log.read)):
-                spoke_s = monotonic()
-                yield f"event: log\ndata: {json.dumps(part)}\n\n"
+            if log:
+                tail = tail or state.read(log.read)
+                await asyncio.wait([tail], timeout=WAIT_S)
+                part, tail = (tail.result(), None) if tail.done() else (None, tail)
+                if part:
+                    spoke_s = monotonic()
+                    yield f"event: log\ndata: {json.dumps(part)}\n\n"
             if monotonic() - spoke_s > PING_S:
                 spoke_s = monotonic()
                 yield ": ping\n\n"
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(CHECK_S)
     finally:
-        state.open -= 1
+        state.open = state.open - Counter([who])

@@ -2,6 +2,8 @@
 
 import { root } from "./page.js";
 
+const RETRY_MS = 15_000;
+
 /** Call `changed(state)` with each state: {runs, published, index}. Of a run, also call `logged(part)` with parts of its log. */
 export function follow(changed, run, logged) {
   let source = null;
@@ -12,6 +14,11 @@ export function follow(changed, run, logged) {
     } else if (!source) {
       source = new EventSource(`${root}/v1/stream${run ? `?run=${encodeURIComponent(run)}` : ""}`);
       source.onmessage = (event) => changed(JSON.parse(event.data));
+      source.onerror = () => {
+        if (source?.readyState !== EventSource.CLOSED) return; // else refused: too many streams are open
+        source = null;
+        setTimeout(update, RETRY_MS);
+      };
       source.addEventListener("log", (event) => logged(JSON.parse(event.data)));
     }
   };

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from starlette.requests import Request
 
 from archive.catalogue.ingest import ingest
-from model_store.errors import Unauthorized
+from model_store.errors import Overloaded, Unauthorized
 from pages.context import Context
 from pages.routes import stream
 from pages.routes.stream import LogTail, State
@@ -34,18 +35,23 @@ class Revoked(Access):
         return await super().check(headers, scope)
 
 
-async def events(context: Context, access: Access, log: LogTail | None = None) -> list[str]:
+async def events(
+    context: Context, access: Access, log: LogTail | None = None, state: State | None = None
+) -> list[str]:
     async def receive() -> dict[str, str]:
         await asyncio.sleep(60)
         return {"type": "http.disconnect"}
 
     request = Request({"type": "http", "headers": [], "method": "GET", "path": "/"}, receive)
-    return [text async for text in stream._events(State(context), request, access, log)]
+    opened = stream._events(state or State(context), request, access, "kim", log)
+    return [text async for text in opened]
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "LOOK_S", 0.01)
+    monkeypatch.setattr(stream, "LOOK_S", 0.0)
+    monkeypatch.setattr(stream, "CHECK_S", 0.01)
+    monkeypatch.setattr(stream, "WAIT_S", 60.0)
 
 
 async def test_the_state_is_sent_once_until_it_changes(
@@ -84,3 +90,38 @@ async def test_the_log_of_a_run_is_sent_by_its_new_lines(context: Context) -> No
 
 async def test_a_revoked_token_ends_its_stream(context: Context) -> None:
     assert await events(context, Revoked(0)) == []
+
+
+async def test_tables_that_hang_delay_no_check_of_the_token(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    monkeypatch.setattr(State, "_read", lambda self: {} if go_on.wait(60) else None)
+    monkeypatch.setattr(LogTail, "read", lambda self: go_on.wait(60) and None)
+    monkeypatch.setattr(stream, "WAIT_S", 0.01)
+    tail = LogTail(context, "run")
+    assert await asyncio.wait_for(events(context, Revoked(3), tail), 30) == []
+    go_on.set()
+
+
+async def test_a_person_has_few_streams_and_leaves_places_to_others(context: Context) -> None:
+    state = State(context)
+    for _ in range(stream.MAX_EACH):
+        state.require_place("kim")
+        state.open["kim"] += 1
+    with pytest.raises(Overloaded, match="6 streams are open, the bound is 6") as refused:
+        state.require_place("kim")
+    assert refused.value.retry_after_s == stream.PING_S
+    state.require_place("lee")
+    state.open.update({f"person {n}": 1 for n in range(stream.MAX_STREAMS - stream.MAX_EACH)})
+    with pytest.raises(Overloaded, match="the bound is 40"):
+        state.require_place("lee")
+
+
+async def test_a_stream_that_ends_gives_its_place_back(context: Context) -> None:
+    state = State(context)
+    assert await events(context, Revoked(0), state=state) == []
+    assert not state.open
+    state.open["kim"] = stream.MAX_EACH
+    assert await events(context, Access(), state=state) == []
+    assert state.open["kim"] == stream.MAX_EACH
