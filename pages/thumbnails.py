@@ -49,28 +49,30 @@ class ThumbnailCache:
         self._readers = ThreadPoolExecutor(READERS, "thumbnail-reads")
         self._makers = ThreadPoolExecutor(threads, "thumbnails")
         self._sweeper = ThreadPoolExecutor(1, "thumbnail-sweeps")
-        self._running: dict[object, asyncio.Task[Any]] = {}
+        self._running: dict[str, asyncio.Task[Any]] = {}
         self._unswept_bytes = budget_bytes  # so that the first file starts a sweep
         self._is_writable = True
 
     async def get(
         self, media_sha256: str, recipe: str, make: Callable[[], Awaitable[bytes]]
     ) -> bytes:
-        """Return the kept picture, or that of `make`; concurrent requests of one picture share it.
+        """Return the kept picture, or that of `make`. Raises as `make`."""
+        name = f"{media_sha256}-{recipe}.jpg"
+        path = self._folder / name[:2] / name[2:4] / name
+        return await self.make(name, lambda: self._get(path, make))
+
+    async def make(self, name: str, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Return the result of `make`, which concurrent requests of one name share.
 
         Raises Overloaded if too many pictures are being made, and any error of `make`.
         """
-        name = f"{media_sha256}-{recipe}.jpg"
-        path = self._folder / name[:2] / name[2:4] / name
-        return await self._shared(name, lambda: self._get(path, make))
-
-    async def make(self, make: Callable[[], Awaitable[T]]) -> T:
-        """Return the result of `make` within the same limit, without keeping it."""
-
-        async def made() -> T:
-            return await make()
-
-        return await self._shared(object(), made)
+        task = self._running.get(name)
+        if task is None:
+            if len(self._running) >= self._max_pictures:
+                raise Overloaded(f"{len(self._running)} pictures are being made: try again soon")
+            task = self._running[name] = asyncio.create_task(make())
+            task.add_done_callback(lambda ended: self._end(name, ended))
+        return await asyncio.shield(task)  # the others still wait for it if one request ends
 
     async def run(self, work: Callable[[], T]) -> T:
         """Return the result of `work`, run in one of the threads that make pictures."""
@@ -81,16 +83,7 @@ class ThumbnailCache:
         for pool in (self._readers, self._makers, self._sweeper):
             pool.shutdown()
 
-    async def _shared(self, key: object, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        task = self._running.get(key)
-        if task is None:
-            if len(self._running) >= self._max_pictures:
-                raise Overloaded(f"{len(self._running)} pictures are being made: try again soon")
-            task = self._running[key] = asyncio.create_task(start())
-            task.add_done_callback(lambda ended: self._end(key, ended))
-        return await asyncio.shield(task)  # the others still wait for it if one request ends
-
-    def _end(self, key: object, task: asyncio.Task[Any]) -> None:
+    def _end(self, key: str, task: asyncio.Task[Any]) -> None:
         del self._running[key]
         if not task.cancelled():
             task.exception()  # read here, as all requests for it may have ended

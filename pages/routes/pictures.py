@@ -138,7 +138,8 @@ class Pictures:
         async def made() -> tuple[bytes, str]:
             return await self._cache.run(lambda: made_of(row, typed))
 
-        data, media_type = await self._cache.make(made)
+        name = f"{media_sha256}-{recipe}-{_key(*hidden)}"
+        data, media_type = await self._cache.make(name, made)
         headers |= {"Content-Security-Policy": SANDBOX}
         headers |= {"Content-Disposition": _disposition(str(row["path"]), media_type)}
         return Response(data, headers=headers, media_type=media_type)

@@ -112,13 +112,13 @@ async def test_an_error_reaches_all_that_wait_and_is_not_kept(
 async def test_requests_over_the_bound_are_refused(cache: ThumbnailCache) -> None:
     make = Maker(go=asyncio.Event())
     waiting = [asyncio.create_task(cache.get(SHA, f"t{n}", make)) for n in range(2)]
-    waiting.append(asyncio.create_task(cache.make(make)))
+    waiting.append(asyncio.create_task(cache.make("original", make)))
     await asyncio.sleep(0)
     with pytest.raises(Overloaded, match="3 pictures are being made") as refused:
         await cache.get(SHA, "another", make)
     assert refused.value.retry_after_s
     with pytest.raises(Overloaded):
-        await cache.make(make)
+        await cache.make("another", make)
     shared = asyncio.create_task(cache.get(SHA, "t0", make))  # needs no place of its own
     await asyncio.sleep(0)
     make.go.set()  # type: ignore[union-attr]
