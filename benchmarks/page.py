@@ -169,7 +169,7 @@ def lists(index: ImageIndex, pages: int) -> dict[str, dict[str, Any]]:
             cursor = {"before": page.previous} if lot.random() < 0.5 else {"after": page.next}
             page = take("page", name, partial(index.page, wanted, **cursor))
             take("count", name, partial(index.count, wanted))
-            for sha in page.rows["media_sha256"].to_pylist()[:1]:
+            for sha in page.columns["media_sha256"][:1]:
                 take("neighbours", name, partial(index.neighbours, wanted, sha))
     for name, wanted in filters(lot).items():
         for by in ("day", "hour", "camera", "label", "status"):
@@ -195,7 +195,7 @@ def by_offset(index: ImageIndex, folder: Path) -> tuple[float, bool]:
     with duckdb.connect(file, read_only=True) as sql:
         for _ in range(20):
             at = START + timedelta(minutes=lot.randrange(MINUTES))
-            page = index.page(ImageFilter(), at=at).rows["media_sha256"].to_pylist()
+            page = index.page(ImageFilter(), at=at).columns["media_sha256"]
             newer = sql.execute("select count(*) from cells where moment > $1", [at]).fetchall()
             paged = sql.sql(_BY_OFFSET, params={"n": newer[0][0]})
             taken, rows = timed(paged.to_arrow_table)

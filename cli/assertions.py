@@ -25,7 +25,7 @@ app = typer.Typer(
     help="Human assertions on detections: correct, relabelled, false or missed. Append-only.",
     no_args_is_help=True,
 )
-ACTIONS = ("keep", "relabel", "suppress", "add", "withdraw")
+ACTIONS = ("keep", "relabel", "suppress", "add", "withdraw", "flag")
 
 
 @app.command()

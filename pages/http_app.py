@@ -59,7 +59,6 @@ def build_pages_app(
     for router in (
         overview.router(context, camera_views),
         images.router(context),
-        images.html_router(context),
         pictures.router(context),
         layers.router(context),
         exports.router(context),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
@@ -39,6 +40,8 @@ class StatementWriter:
         self._waiting: dict[str, Waiting] = {}
         self._protected = set[str]()
         self._commits, self._closed = 0, False
+        # reads of other requests, which may take long, use other threads
+        self._thread = ThreadPoolExecutor(1, "statements")
         self._changed = asyncio.Event()
         self._compaction: asyncio.Task[None] | None = None
         self._task = asyncio.get_running_loop().create_task(self._work())
@@ -94,7 +97,9 @@ class StatementWriter:
         batches = [batch for batch, _ in taken]
         answers: Sequence[Recorded | Exception]
         try:
-            answers = await asyncio.to_thread(record_all, self._tables, batches, self._protected)
+            answers = await asyncio.get_running_loop().run_in_executor(
+                self._thread, record_all, self._tables, batches, self._protected
+            )
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # a panic of delta-rs is not an Exception

@@ -49,9 +49,9 @@ def _parse_time(value: object) -> datetime:
 
 
 class Statement(Frozen):
-    """A person's statement about a box, or about a whole image (suppress or withdraw without a box)."""
+    """A person's statement about a box, or about a whole image (flag; suppress or withdraw without a box)."""
 
-    action: Literal["keep", "relabel", "suppress", "add", "withdraw"]
+    action: Literal["keep", "relabel", "suppress", "add", "withdraw", "flag"]
     media_sha256: str | None = Field(default=None, pattern=DIGEST)
     path: str | None = None
     source_root: str | None = None
@@ -86,6 +86,10 @@ class Statement(Frozen):
         of_image = self.box is None and self.rank is None
         if self.action == "add" and (self.box is None or self.rank is not None):
             raise ValueError("add needs the box of an animal without a detection, and no rank")
+        if self.action == "flag" and not of_image:
+            raise ValueError(
+                "flag applies to the whole image: remove the box, inference_key and rank"
+            )
         if self.action in ("keep", "relabel") and of_image:
             raise ValueError(f"{self.action} needs a box, or inference_key and rank of a detection")
         if self.label and of_image:

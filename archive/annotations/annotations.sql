@@ -26,7 +26,7 @@ create or replace macro is_same_thing(a, b) as
 create or replace temp table standing as
     with human as (
         select * exclude (group_id, withdraws) from assertion_rows
-        where method = 'human' and withdraws is null
+        where method = 'human' and withdraws is null and action <> 'flag'
             and assertion_id not in (select withdraws from assertion_rows where withdraws is not null)),
     replaced as (
         select old.assertion_id
@@ -47,6 +47,13 @@ create or replace temp table standing as
     select latest.* from latest join moments using (media_sha256)
     where action <> 'withdraw' and case when x1_px is null then filled is null or (asserted_at, assertion_id) > filled
         else emptied is null or (asserted_at, assertion_id) > emptied end;
+
+-- Images with a flag that is newer than all other statements about them: somebody is asked to look.
+create or replace temp table flags as
+    select media_sha256, arg_max(assertion_id, (asserted_at, assertion_id)) as assertion_id from assertion_rows
+    where method = 'human' and withdraws is null
+        and assertion_id not in (select withdraws from assertion_rows where withdraws is not null)
+    group by media_sha256 having arg_max(action, (asserted_at, assertion_id)) = 'flag';
 
 -- The detection of each human assertion about a box (`match_annotations` in archive/annotations/assertions.py). A table,
 -- as four relations read it: views are planned again wherever they are read.

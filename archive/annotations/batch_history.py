@@ -6,20 +6,16 @@ Statements of a file have no batch: those of one person and moment are listed to
 
 from __future__ import annotations
 
-import base64
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
-
-from pydantic import TypeAdapter
 
 from archive.delta.snapshot import open_tables, scan
 from archive.delta.tables import Tables
 from archive.schemas import ASSERTIONS
-from model_store.errors import BadRequest
+from archive.views.search import cursor_of, place_of
 from model_store.frozen import Frozen
 
 MAX_LABELS = 5
-_MARK = TypeAdapter(tuple[int, str])
 _PAGE = f"""
     with human as (
         select *, coalesce(batch_id, actor || ' ' || epoch_us(asserted_at)) as name
@@ -29,7 +25,7 @@ _PAGE = f"""
         where ($actor is null or actor = $actor)
             and ($media is null or name in (select name from human where media_sha256 = $media))
         group by name
-        having $at_us is null or (epoch_us(max(asserted_at)), name) < ($at_us, $name)
+        having $at is null or (epoch_us(max(asserted_at)), name) < (epoch_us($at::timestamp), $name)
         order by all desc limit $limit),
     withdrawn as (select withdraws from human where withdraws is not null)
     select any_value(batch_id) as batch_id, any_value(actor) as actor, page.asserted_at,
@@ -75,24 +71,14 @@ def history(
     before: str = "",
 ) -> BatchPage:
     """Return batches of a person, or that concern an image. Raises BadRequest for an invalid cursor, StorageError."""
-    at_us, name = _marked(before) if before else (None, None)
-    values = {"actor": actor, "media": media, "at_us": at_us, "name": name, "limit": limit + 1}
+    at, _, name = place_of(before) if before else (None, "", "")
+    values = {"actor": actor, "media": media, "at": at, "name": name, "limit": limit + 1}
     sql = open_tables(tables)
     scan(sql, "stored", tables.existing("assertions"), ASSERTIONS)
     rows: list[dict[str, Any]] = sql.sql(_PAGE, params=values).to_arrow_table().to_pylist()
     names = [row.pop("name") for row in rows]
     batches = tuple(BatchSummary(**row) for row in rows[:limit])
-    more = len(rows) > limit
-    return BatchPage(batches=batches, before=_mark(batches[-1], names[limit - 1]) if more else "")
-
-
-def _mark(batch: BatchSummary, name: str) -> str:
-    at_us = round(batch.asserted_at.timestamp() * 1e6)
-    return base64.urlsafe_b64encode(_MARK.dump_json((at_us, name))).decode()
-
-
-def _marked(mark: str) -> tuple[int, str]:
-    try:
-        return _MARK.validate_json(base64.b64decode(mark, b"-_", validate=True))
-    except ValueError as error:  # also of base64 and of pydantic
-        raise BadRequest("invalid cursor in `before`: use that of the previous page") from error
+    if len(rows) <= limit:
+        return BatchPage(batches=batches, before="")
+    at = batches[-1].asserted_at.astimezone(UTC).replace(tzinfo=None)
+    return BatchPage(batches=batches, before=cursor_of(at, "", names[limit - 1]))

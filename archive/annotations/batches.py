@@ -23,11 +23,11 @@ from deltalake import DeltaTable
 from pydantic import Field
 
 from archive.annotations.annotation_file import BOX, DIGEST, read_statements
-from archive.annotations.assertions import ANNOTATIONS, HUMAN, require_kept
+from archive.annotations.assertions import ANNOTATIONS, HUMAN, make_standing, require_kept
 from archive.annotations.import_file import located_rows
 from archive.defaults import PRODUCTION
 from archive.delta.relations import Relations
-from archive.delta.snapshot import scan
+from archive.delta.snapshot import open_tables, scan
 from archive.delta.tables import Tables
 from archive.delta.writer import Writer
 from archive.schemas import ASSERTIONS
@@ -64,6 +64,11 @@ _SELECTED: dict[Action, str] = {
     f"{_SHOWN} or label <> $label",
     "suppress": "select 'suppress' as action, media_sha256 from images semi join chosen using (media_sha256)",
 }
+_BY_OTHERS = """
+    select media_sha256, list(distinct actor) from standing semi join chosen using (media_sha256)
+    where actor <> $actor and media_sha256 not in (select media_sha256 from assertion_rows where batch_id = $batch_id)
+    group by media_sha256
+"""
 _STORED = """
     create or replace temp table stored as
     from all_rows where method = 'human' and media_sha256 in (
@@ -92,7 +97,7 @@ class BatchStatement(Frozen):
     statement is about the whole image.
     """
 
-    action: Literal["keep", "relabel", "suppress", "add"]
+    action: Literal["keep", "relabel", "suppress", "add", "flag"]
     media_sha256: str = Field(pattern=DIGEST)
     inference_key: str | None = None
     rank: int | None = None
@@ -109,13 +114,15 @@ class Recorded(Frozen):
     """Answer to a batch, the same each time. `added` counts its rows.
 
     `changed_meanwhile` lists images (at most MAX_IMAGES) in which it replaced a statement that its author had not seen.
-    `kept` counts withdrawn statements that later ones had replaced already: these stay. `by` names the other people.
+    `kept` counts withdrawn statements that later ones had replaced already: these stay. `left` counts images of a
+    selection about which others had stated something: these are left. `by` names the other people.
     """
 
     batch_id: str
     added: int
     changed_meanwhile: tuple[str, ...] = ()
     kept: int = 0
+    left: int = 0
     by: tuple[str, ...] = ()
 
 
@@ -152,6 +159,20 @@ def selected_rows(
         sql.register("chosen", media.select(["media_sha256"]))
         values = {"label": label} if label else {}
         return sql.sql(_SELECTED[action], params=values).to_arrow_table()
+
+
+def decided_by_others(
+    tables: Tables, media: pa.Table, actor: str, batch_id: str = ""
+) -> dict[str, set[str]]:
+    """Return the images of `media` with valid statements of other people than `actor`, and these.
+
+    Images in a recorded batch `batch_id` are left out, so that it has the same answer each time.
+    """
+    with open_tables(tables) as sql:
+        make_standing(sql, tables)
+        sql.register("chosen", media.select(["media_sha256"]))
+        values = {"actor": actor, "batch_id": batch_id}
+        return {sha: set(people) for sha, people in sql.sql(_BY_OTHERS, params=values).fetchall()}
 
 
 def record_all(

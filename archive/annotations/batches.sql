@@ -60,7 +60,7 @@ create or replace temp table changed_images as
             left join statements w on r.assertion_id = statement_id(w.batch_id, w.number)
             left join standing s on s.media_sha256 = r.batch_id || r.media_sha256
                 and (r.x1_px is null or s.x1_px is null or is_same_thing(s, r))
-        where r.withdraws is null),
+        where r.withdraws is null and r.action <> 'flag'),
     newest as (
         select batch_id, media_sha256, actor, seen, arg_max(other, (asserted_at, other_id)) as other,
             coalesce(if(of_image, arg_max(other_id, (asserted_at, other_id)) = batch_id || seen,
@@ -73,7 +73,7 @@ create or replace temp table changed_images as
 create or replace temp table kept_statements as
     select w.batch_id, w.withdraws, s.actor as other
     from recorded w semi join (from requested where compares) using (batch_id)
-        join stored t on t.assertion_id = w.withdraws
+        join stored t on t.assertion_id = w.withdraws and t.action <> 'flag'
         left join standing s on s.media_sha256 = w.batch_id || w.media_sha256 and s.asserted_at > t.asserted_at
             and (t.x1_px is null or s.x1_px is null or is_same_thing(s, t))
     where w.batch_id || w.withdraws not in (select assertion_id from standing);

@@ -49,6 +49,7 @@ def condition(relation: str, wanted: ImageFilter) -> str:
         event and _images("image_groups", event),
         wanted.reviewed is not None
         and ("" if wanted.reviewed else "not ") + _images("standing", ""),
+        wanted.flagged is not None and ("" if wanted.flagged else "not ") + _images("flags", ""),
     )
 
 

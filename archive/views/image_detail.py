@@ -1,54 +1,44 @@
 """Details of one image: its files, the result and boxes of a view, and human statements.
 
 image_details(tables, digests, view) -> {digest: ImageDetail}; several images cost one scan, like one image
+details_in(sql, digests): the same from the file of an index of images, without a scan of the tables
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 from pydantic import Field
 
 from archive.delta.tables import Tables
+from archive.views.image_index_file import READ, row_statements
 from archive.views.query import connect, storage_errors
 from archive.views.views import View
-from model_store.errors import ModelNotFound
 from model_store.frozen import Frozen
 
-_IMAGE = """
-    select m.*, d.captured_at_corrected, d.deployment_id, d.location, r.status, r.error_code, r.error_detail,
-        r.decode_note, r.saturated, r.run_id, r.model_name, r.model_version, r.weights_sha256, r.inference_key,
-        r.finished_at,
-        m.media_sha256 in (select media_sha256 from standing) as reviewed
-    from media m left join image_deployments d using (media_sha256) left join results r using (media_sha256)
-    where m.media_sha256 in (select unnest($digests))
-    order by m.missing_since is not null, coalesce(m.catalogued_at, m.ingested_at), m.source_root, m.path
+Row = Mapping[str, Any]
+_ALSO_MISSING = """
+    create or replace temp table present as from images;
+    create or replace view images as from present union all by name
+    select *, captured_at_local as captured_at_corrected from media
+    where media_sha256 not in (select media_sha256 from present) qualify row_number() over (
+        partition by media_sha256 order by coalesce(catalogued_at, ingested_at), source_root, path) = 1
 """
-_BOXES = """
-    select d.media_sha256, d.inference_key, d.rank, d.label, d.model_label, d.score, d.model_score,
-        d.x1_px, d.y1_px, d.x2_px, d.y2_px, d.is_human, d.said_by, d.reason,
-        is_shown(d.is_hidden, d.is_human, d.score, t.score) as is_shown,
-        r.determined_by as assertion_id, d.event_id
-    from resolved_detections d left join label_thresholds t on t.label = d.label
-        left join resolved r on r.media_sha256 = d.media_sha256 and r.rank = d.rank
-    where d.media_sha256 in (select unnest($digests))
-    union all by name
-    select a.media_sha256, a.label, a.x1_px, a.y1_px, a.x2_px, a.y2_px, true as is_shown, true as is_human,
-        'human' as said_by, a.reason, a.assertion_id
-    from added a where a.media_sha256 in (select unnest($digests))
-    order by rank nulls last, assertion_id
+_IMAGES = """
+    select * exclude (moment), nullif(moment, '-infinity') as captured_at_corrected
+    from {of}cells join {of}details using (image_id) where media_sha256 in (select unnest($keys))
 """
-_STATEMENTS = """
-    select a.*, a.assertion_id in (select assertion_id from standing) as stands
-    from assertion_rows a where a.media_sha256 in (select unnest($digests)) and a.method = 'human'
-    order by a.asserted_at desc, a.assertion_id
-"""
-
-
+_PARTS = {
+    "boxes": "from {of}boxes where image_id in (select unnest($keys)) order by rank nulls last, assertion_id",
+    "statements": """
+        from {of}statements where image_id in (select unnest($keys)) order by asserted_at desc, assertion_id
+    """,
+    "files": "from {of}files where image_id in (select unnest($keys)) order by is_missing, since, file",
+}
 _FACTS = (
     "camera_make",
     "camera_model",
@@ -127,6 +117,7 @@ class ImageDetail(Frozen):
     run_id: str | None
     inference_key: str | None
     reviewed: bool
+    flagged: bool
     event_id: str | None
     boxes: tuple[Box, ...]
     statements: tuple[HumanStatement, ...]
@@ -139,61 +130,55 @@ def image_details(
 
     Raises StorageUnreachable.
     """
-    values = {"digests": list(digests)}
     chosen = pa.chunked_array([pa.array(digests, pa.string())])
-    text = _IMAGE + _BOXES + _STATEMENTS
-    with storage_errors(tables), connect(tables, view, chosen, statement=text) as sql:
-        files, boxes, said = (
-            _by_digest(sql.sql(statement, params=values).to_arrow_table().to_pylist())
-            for statement in (_IMAGE, _BOXES, _STATEMENTS)
-        )
-    return {digest: _detail(files[digest], boxes[digest], said[digest]) for digest in files}
+    with storage_errors(tables), connect(tables, view, chosen, statement=READ) as sql:
+        sql.execute(_ALSO_MISSING)
+        for statement in row_statements():
+            sql.execute(statement)
+        return details_in(sql, digests, "new_")
 
 
-def image_detail(tables: Tables, media_sha256: str, view: View | None) -> ImageDetail:
-    """Return one image of a view. Raises ModelNotFound, StorageUnreachable."""
-    found = image_details(tables, [media_sha256], view)
-    if not found:
-        raise unknown_image(media_sha256)
-    return found[media_sha256]
+def details_in(
+    sql: duckdb.DuckDBPyConnection, digests: Collection[str], of: str = ""
+) -> dict[str, ImageDetail]:
+    """Return images by the tables of an index, or by the relations `of` the same columns (`row_statements`)."""
 
+    def rows(statement: str, keys: Collection[Any]) -> list[dict[str, Any]]:
+        found = sql.sql(statement.format(of=of), params={"keys": list(keys)})
+        return found.to_arrow_table().to_pylist()
 
-def unknown_image(media_sha256: str) -> ModelNotFound:
-    return ModelNotFound(f"no image has the digest {media_sha256[:80]}")
-
-
-def _by_digest(rows: Sequence[dict[str, Any]]) -> defaultdict[str, list[dict[str, Any]]]:
-    grouped: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in rows:
-        grouped[row["media_sha256"]].append(row)
-    return grouped
+    images = rows(_IMAGES, digests) if digests else []
+    parts = {
+        (name, image["image_id"]): list[dict[str, Any]]() for image in images for name in _PARTS
+    }
+    for name, statement in _PARTS.items() if images else ():
+        for row in rows(statement, [image["image_id"] for image in images]):
+            parts[name, row["image_id"]].append(row)
+    return {
+        image["media_sha256"]: _detail(image, *(parts[name, image["image_id"]] for name in _PARTS))
+        for image in images
+    }
 
 
 def _detail(
-    files: Sequence[Mapping[str, Any]],
-    boxes: Sequence[Mapping[str, Any]],
-    said: Sequence[Mapping[str, Any]],
+    image: Row, boxes: Sequence[Row], statements: Sequence[Row], files: Sequence[Row]
 ) -> ImageDetail:
-    chosen = files[0]
-    moment: datetime | None = chosen["captured_at_local"]
-    corrected: datetime | None = chosen["captured_at_corrected"] or moment
-    version = f"{chosen['model_name']}@{chosen['model_version']}"
+    moment: datetime | None = image["captured_at_local"]
+    corrected: datetime | None = image["captured_at_corrected"]
     return ImageDetail(
-        **_fields(ImageDetail, chosen)
+        **_fields(ImageDetail, image)
         | {
-            "files": tuple(f"{file['source_root']}/{file['path']}" for file in files),
             "captured_at_local": moment and moment.isoformat(sep=" ", timespec="seconds"),
             "captured_at_corrected": corrected and corrected.isoformat(sep=" ", timespec="seconds"),
-            "facts": {name: str(chosen[name]) for name in _FACTS if chosen[name]},
-            "status": chosen["status"] or "missing",
-            "problem": chosen["error_detail"] or chosen["header_error"] or chosen["decode_note"],
-            "model": version if chosen["model_name"] else None,
-            "event_id": next((box["event_id"] for box in boxes if box["event_id"]), None),
-            "boxes": tuple(Box(**_fields(Box, box)) for box in boxes),
-            "statements": tuple(HumanStatement(**_fields(HumanStatement, row)) for row in said),
+            "facts": {name: str(image[name]) for name in _FACTS if image[name]},
+            "boxes": tuple(Box(**_fields(Box, row)) for row in boxes),
+            "statements": tuple(
+                HumanStatement(**_fields(HumanStatement, row)) for row in statements
+            ),
+            "files": tuple(row["file"] for row in files),
         }
     )
 
 
-def _fields(kind: type[Frozen], row: Mapping[str, Any]) -> dict[str, Any]:
+def _fields(kind: type[Frozen], row: Row) -> dict[str, Any]:
     return {name: row[name] for name in kind.model_fields if name in row}

@@ -1,6 +1,6 @@
 """List the images of a view fast: pages, counts, histograms and neighbours, from a local file per view.
 
-ImageIndex(tables, HOME/index).page(ImageFilter(camera="north"), 100) -> ImagePage(rows, previous, next)
+ImageIndex(tables, HOME/index).page(ImageFilter(camera="north"), 100) -> ImagePage(columns, previous, next)
 The rows equal those of `archive/views/search.py` at the versions that `state` returns, in the same order; that module
 has no file, and takes a second at a million images. Only `refresh` follows the tables: the others read the
 file that is there, and build it if there is none (`archive/views/image_index_file.py`), or call `on_missing` for it.
@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime, time
 from functools import partial
 from pathlib import Path
@@ -23,17 +22,19 @@ from pydantic import Field
 
 from archive.catalogue.local_time import LocalTime
 from archive.delta.tables import Tables
+from archive.views.image_detail import ImageDetail, details_in
 from archive.views.image_index_file import (
     About,
     OpenIndex,
     behind_since,
     bounded,
+    changed_images,
     locked,
     open_newest,
     source_of,
     updated,
 )
-from archive.views.search import MOST_IMAGES, cursor_of, place_of, view_shown
+from archive.views.search import MOST_IMAGES, cursor_of, place_in, place_of, view_shown
 from archive.views.views import NAME, PRODUCTION
 from model_store.errors import BadRequest, ModelNotFound
 from model_store.frozen import Frozen
@@ -52,6 +53,7 @@ _CONDITIONS = {
     "since": "moment >= $since",
     "until": "moment < $until and moment > '-infinity'",
     "reviewed": "reviewed = $reviewed",
+    "flagged": "flagged = $flagged",
     "path": "starts_with(path, $path)",
     "event_id": "event_id = $event_id",
     "deployment": "deployment_id = $deployment",
@@ -67,7 +69,7 @@ _PAGE = """
     with page as (select image_id from {rows} where {conditions} order by {order} limit {limit})
     select media_sha256, captured_at_local, nullif(moment, '-infinity') as captured_at_corrected, camera_id,
         location, source_root, path,
-        width_px, height_px, status, reviewed, n_boxes, top_label, top_score, uncertain_score, person, event_id, boxes
+        width_px, height_px, status, reviewed, flagged, n_boxes, top_label, top_score, uncertain_score, event_id, boxes
     from cells semi join page using (image_id) order by moment desc, source_root, path
 """
 _ANY = "select 1 from {rows} where {conditions} limit 1"
@@ -116,6 +118,10 @@ class ImageFilter(Frozen):
     reviewed: bool | None = Field(
         default=None, description="whether a statement of a person about the image is valid"
     )
+    flagged: bool | None = Field(
+        default=None,
+        description="whether colleagues should look, because no decision followed a flag",
+    )
     path: str | None = Field(default=None, description="start of the path below its root")
     event_id: str | None = None
     deployment: str | None = Field(default=None, description="id of the image's deployment")
@@ -123,23 +129,27 @@ class ImageFilter(Frozen):
     view: str = Field(default=PRODUCTION, pattern=f"^{NAME.pattern}$")
 
 
-@dataclass(frozen=True)
-class ImagePage:
-    """Images in page order, and the cursors of the pages before and after them ("" where there is none)."""
+class ImagePage(Frozen):
+    """Images as columns, newest first, and the cursors of the pages before and after them, "" at the ends."""
 
-    rows: pa.Table
+    columns: dict[str, list[Any]]
     previous: str
     next: str
 
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        values = zip(*self.columns.values(), strict=True)
+        return [dict(zip(self.columns, row, strict=True)) for row in values]
+
 
 class IndexState(Frozen):
-    """Age of an index. `behind_s` is the age of the oldest change that it lacks, 0 without one."""
+    """Rows of an index: equal versions have equal rows. `versions` are those of the tables.
 
-    view: str
-    serial: int
+    `behind_s` is the age of the oldest change of the tables that it lacks, 0 without one.
+    """
+
+    index_version: str
     versions: dict[str, int | None]
-    version: str
-    built_at: datetime
     behind_s: float
     images: int
 
@@ -165,11 +175,8 @@ class ImageIndex:
         about, source = self._opened(view).about, source_of(self._tables, view)
         since, now = behind_since(about, source), datetime.now(UTC)
         return IndexState(
-            view=view,
-            serial=about.view.serial if about.view else 0,
+            index_version=_version(about),
             versions=about.numbers,
-            version=_version(about),
-            built_at=about.built_at,
             behind_s=max(0.001, (now - since).total_seconds()) if since else 0.0,
             images=about.images,
         )
@@ -205,19 +212,20 @@ class ImageIndex:
                 rows, back = (oldest, True) if len(oldest) else (rows, False)
             more = len(rows) > limit
             rows = rows.slice(len(rows) - limit if back and more else 0, limit)
-            if not len(rows):
-                return ImagePage(rows, "", "")
-            first, last = (rows.slice(row, 1).to_pylist()[0] for row in (0, len(rows) - 1))
-            has_previous = more if back else bool(place) and _any(sql, wanted, first, True)
-            has_next = _any(sql, wanted, last, False) if back else more
-            return ImagePage(
-                rows, cursor_of(first) if has_previous else "", cursor_of(last) if has_next else ""
-            )
+            previous = following = ""
+            if len(rows):
+                ends = rows.take([0, len(rows) - 1]).to_pylist()
+                first, last = map(place_in, ends)
+                if more if back else place and _any(sql, wanted, first, True):
+                    previous = cursor_of(*first)
+                if _any(sql, wanted, last, False) if back else more:
+                    following = cursor_of(*last)
+            return ImagePage(columns=rows.to_pydict(), previous=previous, next=following)
 
         return self._read(wanted.view, read)
 
     def count(self, wanted: ImageFilter) -> int:
-        rows, values = _selected(wanted)
+        rows, values = selected(wanted)
         table = self._table(wanted.view, _COUNT.format(**rows), values)
         return int(table.column(0)[0].as_py())
 
@@ -226,7 +234,7 @@ class ImageIndex:
 
         An image counts once for each label that is shown on it. The bar "" has the images without a time or camera.
         """
-        rows, values = _selected(wanted)
+        rows, values = selected(wanted)
         if by != "label":
             statement = _HISTOGRAM.format(by=_BARS[by], **rows)
         elif wanted.label is None and wanted.min_score is None:
@@ -258,18 +266,26 @@ class ImageIndex:
 
         return self._read(wanted.view, read)
 
+    def details(self, view: str, digests: Collection[str]) -> dict[str, ImageDetail]:
+        """Return images as the tables have them, without unknown ones and those of which the file lacks rows."""
+        changed = changed_images(self._opened(view).about, source_of(self._tables, view))
+        if changed is None:
+            return {}
+        wanted = set(digests) - set(changed.to_pylist())
+        return self._read(view, lambda sql, _: details_in(sql, wanted))
+
     def uncertain(self, wanted: ImageFilter, limit: int) -> list[str]:
         """Return the digests of the matching images with a shown score nearest to 0.5, these first."""
-        rows, values = _selected(wanted)
+        rows, values = selected(wanted)
         table = self._table(wanted.view, _UNCERTAIN.format(**rows), values | {"most": limit})
         return list(table["media_sha256"].to_pylist())
 
     def select(self, wanted: ImageFilter, excluded: Iterable[str] = ()) -> pa.Table:
         """Return the digests of all matching images except `excluded`, in page order.
 
-        The schema's metadata has the `index_version` (`IndexState.version`) that they are of.
+        The schema's metadata has the `index_version` (`IndexState.index_version`) that they are of.
         """
-        rows, values = _selected(wanted)
+        rows, values = selected(wanted)
         without = pa.table({"media_sha256": pa.array(excluded, pa.string())})
 
         def read(sql: duckdb.DuckDBPyConnection, about: About) -> pa.Table:
@@ -282,8 +298,11 @@ class ImageIndex:
     def _table(self, view: str, statement: str, values: dict[str, Any]) -> pa.Table:
         return self._read(view, lambda sql, _: sql.sql(statement, params=values).to_arrow_table())
 
+    def read(self, view: str, read: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        """Return `read(cursor)` over the tables `cells`, `found` … of the file; a damaged file is replaced, once."""
+        return self._read(view, lambda sql, _: read(sql))
+
     def _read(self, view: str, read: Callable[[duckdb.DuckDBPyConnection, About], T]) -> T:
-        """Return `read(cursor, origin of the rows)`; a damaged file is replaced, once."""
         opened = self._opened(view)
         try:
             return self._read_from(opened, read)
@@ -352,7 +371,7 @@ def _version(about: About) -> str:
     return ".".join("-" if number is None else str(number) for number in numbers)
 
 
-def _selected(wanted: ImageFilter) -> tuple[dict[str, str], dict[str, Any]]:
+def selected(wanted: ImageFilter) -> tuple[dict[str, str], dict[str, Any]]:
     """Return the table and the conditions of a filter for a statement, and their values."""
     values = {name: value for name in _CONDITIONS if (value := getattr(wanted, name)) is not None}
     conditions = " and ".join(["true", *(_CONDITIONS[name] for name in values)])
@@ -363,7 +382,7 @@ def _beside(
     wanted: ImageFilter, place: Place | None, back: bool
 ) -> tuple[dict[str, str], dict[str, Any]]:
     """Return `_selected` restricted to images after a place, or before it with `back`; None: to all."""
-    rows, values = _selected(wanted)
+    rows, values = selected(wanted)
     if place is None:
         return rows, values
     rows["conditions"] += f" and {(_BEFORE if back else _AFTER).format(moment=_MOMENT)}"
@@ -384,11 +403,8 @@ def _part(
     return sql.sql(statement, params=values).to_arrow_table()
 
 
-def _any(
-    sql: duckdb.DuckDBPyConnection, wanted: ImageFilter, image: Mapping[str, Any], back: bool
-) -> bool:
-    """Return whether there are images after another, or before it with `back`."""
-    place = (image["captured_at_corrected"], image["source_root"], image["path"])
+def _any(sql: duckdb.DuckDBPyConnection, wanted: ImageFilter, place: Place, back: bool) -> bool:
+    """Return whether there are images after a place, or before it with `back`."""
     rows, values = _beside(wanted, place, back)
     return bool(sql.execute(_ANY.format(**rows), values).fetchall())
 

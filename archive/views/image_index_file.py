@@ -42,7 +42,7 @@ from model_store.frozen import Frozen
 from model_store.storage import absolute
 from model_store.storage_errors import storage_error
 
-FORMAT = 4
+FORMAT = 5
 """Number of the tables and columns of a file; a file with another number is replaced."""
 READ_MIB = 512
 BUILD_S = 1800.0
@@ -50,26 +50,30 @@ MOST_CHANGED, MOST_COMMITS = 50_000, 2_000
 """Changed images, and commits to one table, above which a new file is built from all rows."""
 _FOLLOWED = ("media", "results", "assertions", "deployments")
 _ROWS = Relations(Path(__file__).with_name("image_index.sql"))
-_READ = "images results detections standing image_groups image_deployments"
+READ = "images media results resolved_detections added standing flags assertion_rows image_groups image_deployments"
 _CREATE = """
     create table built.cells (
         image_id bigint not null, media_sha256 varchar using compression uncompressed, moment timestamp,
         captured_at_local timestamp, deployment_id varchar, location varchar,
         source_root varchar, path varchar using compression uncompressed, camera_id varchar,
-        width_px integer, height_px integer, status varchar, reviewed boolean, n_boxes integer, top_label varchar,
-        top_score float, uncertain_score float, person boolean, event_id varchar using compression uncompressed,
+        width_px integer, height_px integer, status varchar, reviewed boolean, flagged boolean, n_boxes integer,
+        top_label varchar, top_score float, uncertain_score float, event_id varchar using compression uncompressed,
         boxes struct(label varchar, x1 float, y1 float, x2 float, y2 float)[] using compression uncompressed);
     insert into built.cells by name from new_cells order by image_id;
     create table built.found as from new_found order by label, image_id
 """
 """Values that differ in most rows are not compressed: reading some rows would decode many others."""
-_REPLACE = """
-    delete from built.found where image_id in (
-        select image_id from built.cells where media_sha256 in (select media_sha256 from changed));
-    delete from built.cells where media_sha256 in (select media_sha256 from changed);
-    insert into built.cells by name from new_cells;
-    insert into built.found by name from new_found
-"""
+_PARTS = ("details", "boxes", "statements", "files")
+"""Tables of a file except `cells` and `found`."""
+_CREATE += "".join(f";\ncreate table built.{n} as from new_{n} order by image_id" for n in _PARTS)
+_OF_CHANGED = "from built.cells where media_sha256 in (select media_sha256 from changed)"
+_REPLACE = "".join(
+    f"delete from built.{name} where image_id in (select image_id {_OF_CHANGED});\n"
+    for name in (*_PARTS, "found")
+)
+_REPLACE += f"delete {_OF_CHANGED};\n" + ";\n".join(
+    f"insert into built.{name} by name from new_{name}" for name in ("cells", "found", *_PARTS)
+)
 
 
 class About(Frozen):
@@ -236,23 +240,20 @@ def _write(
         if old:
             shutil.copyfile(old.file, file)
         with (
-            connect(past, about.view, images, MEMORY_MIB, _READ) as sql,
+            connect(past, about.view, images, MEMORY_MIB, READ) as sql,
             bounded(sql, BUILD_S, name, "try again when the machine has less other work"),
         ):
             sql.execute(f"attach {literal(str(file))} as built")
-            sql.execute("set variable first_id = 0")
+            first_id = "0"
             if images is not None:
                 sql.register("changed", pa.table({"media_sha256": images}))
-                sql.execute(
-                    "set variable first_id = (select coalesce(max(image_id), 0) from built.cells)"
-                )
-            statements = [
-                _ROWS.statements[name]
-                for name in _ROWS.needed_by("new_cells", "new_found")
-                if name in _ROWS.statements
-            ] + (_CREATE if images is None else _REPLACE).split(";\n")
-            for step, statement in enumerate(statements, 1):
-                on_step(step, len(statements))
+                first_id = "(select coalesce(max(image_id), 0) from built.cells)"
+            steps = [
+                *row_statements(first_id),
+                *(_CREATE if images is None else _REPLACE).split(";\n"),
+            ]
+            for step, statement in enumerate(steps, 1):
+                on_step(step, len(steps))
                 sql.execute(statement)
             ((count,),) = sql.sql("select count(*) from built.cells").fetchall()
             text = about.model_copy(update={"images": count}).model_dump_json()
@@ -262,6 +263,13 @@ def _write(
         if isinstance(error, OSError) or is_of_storage(error):
             raise storage_error(f"build {name} from {tables.url}", error) from error
         raise
+
+
+def row_statements(first_id: str = "0") -> list[str]:
+    """Return the statements for `new_cells`, `new_details` …, with numbers above `first_id`, from relations `READ`."""
+    names = _ROWS.needed_by(*(f"new_{name}" for name in ("cells", "found", *_PARTS)))
+    made = [_ROWS.statements[name] for name in names if name in _ROWS.statements]
+    return [f"set variable first_id = {first_id}", *made]
 
 
 @contextlib.contextmanager

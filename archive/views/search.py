@@ -151,7 +151,7 @@ def find(tables: Tables, wanted: Wanted, within_s: float) -> Found:
         raise
     more = len(images) > wanted.limit
     images = images[: wanted.limit]
-    return Found(view=view, images=images, next=cursor_of(images[-1]) if more else "")
+    return Found(view=view, images=images, next=cursor_of(*place_in(images[-1])) if more else "")
 
 
 def _page_query(wanted: Wanted) -> tuple[str, dict[str, Any]]:
@@ -187,12 +187,14 @@ def view_shown(tables: Tables, name: str) -> View | None:
     return Views(tables.url).current() if name == PRODUCTION else view_named(tables, name)
 
 
-def cursor_of(image: Mapping[str, Any]) -> str:
-    """Return the opaque cursor of the place of an image in page order."""
-    moment: datetime | None = image["captured_at_corrected"]
-    return base64.urlsafe_b64encode(
-        _MARK.dump_json((moment, image["source_root"], image["path"]))
-    ).decode()
+def cursor_of(moment: datetime | None, source_root: str, path: str) -> str:
+    """Return the opaque cursor of the place of an image in page order; of other lists, by their time and name."""
+    return base64.urlsafe_b64encode(_MARK.dump_json((moment, source_root, path))).decode()
+
+
+def place_in(image: Mapping[str, Any]) -> tuple[datetime | None, str, str]:
+    """Return time, root and path of an image: its place in page order."""
+    return image["captured_at_corrected"], image["source_root"], image["path"]
 
 
 def place_of(cursor: str) -> tuple[datetime | None, str, str]:
@@ -200,7 +202,9 @@ def place_of(cursor: str) -> tuple[datetime | None, str, str]:
     try:
         return _MARK.validate_json(base64.b64decode(cursor, b"-_", validate=True))
     except ValueError as error:  # also of base64 and of pydantic
-        raise BadRequest("invalid cursor in `after`: use `next` of the previous page") from error
+        raise BadRequest(
+            "invalid cursor in `after` or `before`: use the one of another page of this list"
+        ) from error
 
 
 class Deadline:

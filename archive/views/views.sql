@@ -60,7 +60,7 @@ create or replace view resolved_detections as
             if(coalesce(r.label, d.label) = d.label, d.class_id, c.class_id) as class_id,
             coalesce(r.score, d.score) as score),
         d.label as model_label, d.score as model_score, r.score_semantics, r.said_by, r.reason,
-        g.event_id, r.occurrence_id, r.slot_id,
+        g.event_id, r.occurrence_id, r.slot_id, r.determined_by,
         coalesce(r.hidden, false) as is_hidden, coalesce(r.human, false) as is_human
     from all_detections d
         left join resolved r on r.media_sha256 = d.media_sha256 and r.rank = d.rank
@@ -74,7 +74,7 @@ create or replace macro is_shown(is_hidden, is_human, score, min_score) as
     not is_hidden and (is_human or score >= coalesce(min_score, getvariable('threshold')::float));
 
 create or replace view detections as
-    select d.* exclude (is_hidden, is_human)
+    select d.* exclude (is_hidden, is_human, determined_by)
     from resolved_detections d left join label_thresholds t using (label)
     where is_shown(is_hidden, is_human, d.score, t.score)
     union all by name
@@ -89,7 +89,7 @@ create or replace view detections as
     left join class_ids c on c.label = a.label;
 
 create or replace view hidden as
-    select * exclude (is_hidden, is_human) from resolved_detections where is_hidden;
+    select * exclude (is_hidden, is_human, determined_by) from resolved_detections where is_hidden;
 
 create or replace view results as
     with shown as (

@@ -1,8 +1,11 @@
-"""Images: lists by keyset pages, counts, histograms and details as JSON; the grid and the viewer as HTML."""
+"""Images and events: lists by keyset pages, counts, histograms and details as JSON; their pages as HTML."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -10,27 +13,35 @@ from fastapi.responses import HTMLResponse
 from pydantic import Field, model_validator
 
 from archive.catalogue.local_time import LocalTime
-from archive.views.image_detail import (
-    ImageDetail,
-    image_detail,
-    image_details,
-    unknown_image,
-)
-from archive.views.image_index import ImageFilter
-from archive.views.publications import view_named, view_of_run
-from archive.views.views import PRODUCTION, View, Views
+from archive.views.image_detail import ImageDetail, image_details
+from archive.views.image_events import Event, EventPage, disagreeing, events
+from archive.views.image_index import By, ImageFilter, ImagePage, IndexState
+from archive.views.publications import view_of_run
+from archive.views.search import view_shown
+from archive.views.views import PRODUCTION, Views
+from batch.runs import listing
+from model_store.errors import DeadlinePassed, ModelNotFound, StorageError
 from model_store.frozen import Frozen
+from pages.choices import counted_choices
 from pages.context import Context
 from pages.html import page
 from pages.pictures import Lookup
 
-MAX_LIMIT = 500
+MAX_LIMIT, MAX_RUNS = 500, 50
+READERS = 4
+"""Threads that read details of other versions than the published one; further requests wait."""
+RunId = Annotated[
+    str | None, Query(description="show the results of this run instead of the view's")
+]
 
 
-class ImagesQuery(ImageFilter):
+class RankedQuery(ImageFilter):
+    limit: int = Field(default=100, ge=1, le=MAX_LIMIT)
+
+
+class ImagesQuery(RankedQuery):
     """A filter, and where the page starts: after or before a cursor, or at a date."""
 
-    limit: int = Field(default=100, ge=1, le=MAX_LIMIT)
     after: str = Field(default="", description="`next` of a page")
     before: str = Field(default="", description="`previous` of a page")
     at: LocalTime | None = Field(
@@ -38,12 +49,24 @@ class ImagesQuery(ImageFilter):
     )
 
 
+class DisagreementQuery(RankedQuery):
+    run: str = Field(description="a run that is compared with the view")
+
+
+class EventsQuery(RankedQuery):
+    after: str = Field(default="", description="`next` of a page")
+
+
 class FormFilter(ImageFilter):
-    """A filter as an HTML form sends it, with "" for unset fields; also the other values in the URL of a page."""
+    """A filter as an HTML form sends it, with "" for unset fields; also the other values in the URL of a page.
+
+    The boxes of run `shown` replace those of the view; those of run `run` are compared with them.
+    """
 
     at: str = ""
+    shown: str = ""
     run: str = ""
-    order: Literal["", "uncertain"] = ""
+    order: Literal["", "uncertain", "disagreement"] = ""
     crops: bool = False
 
     @model_validator(mode="before")
@@ -53,26 +76,13 @@ class FormFilter(ImageFilter):
 
 
 class HistogramQuery(ImageFilter):
-    by: Literal["day", "hour", "camera", "label", "status"] = "day"
+    by: By = "day"
 
 
-class Images(Frozen):
-    """A page of images as columns, newest first. `previous` and `next` are cursors, "" at the ends."""
-
-    columns: dict[str, list[Any]]
-    previous: str
-    next: str
-
-
-class Count(Frozen):
-    """Number of images that match a filter, in the index of this version.
-
-    `behind_s` is the age of the oldest change of the tables that the index lacks, 0 without one.
-    """
+class Count(IndexState):
+    """Number of images that match a filter, in this version of the index."""
 
     count: int
-    index_version: str
-    behind_s: float
 
 
 class Neighbours(Frozen):
@@ -88,99 +98,121 @@ class Bar(Frozen):
 
 
 def router(context: Context) -> APIRouter:
-    routes = APIRouter(prefix="/v1/images")
+    routes, index = APIRouter(), context.index
+    readers = ThreadPoolExecutor(READERS, "details")
+    published = Lookup(partial(_details, context, PRODUCTION))
 
-    @routes.get("")
-    def images(wanted: Annotated[ImagesQuery, Query()]) -> Images:
-        found = context.index.page(
+    async def detail_of(media_sha256: str, view: str, run: str | None = None) -> ImageDetail:
+        if run is None and view == PRODUCTION:  # browsers of reviewers request several at once
+            found = await published.get(media_sha256)
+        else:
+            read = partial(_details, context, view, [media_sha256], run)
+            of_version = await asyncio.get_running_loop().run_in_executor(readers, read)
+            found = of_version.get(media_sha256)
+        if found is None:
+            raise ModelNotFound(f"no image has the digest {media_sha256[:80]}")
+        return found
+
+    @routes.get("/v1/images")
+    def images(wanted: Annotated[ImagesQuery, Query()]) -> ImagePage:
+        found = index.page(
             filter_of(wanted), wanted.limit, after=wanted.after, before=wanted.before, at=wanted.at
         )
         context.follower.used(wanted.view)  # after the look-up, which raises for an unknown view
-        columns = found.rows.to_pydict()
-        return Images(columns=columns, previous=found.previous, next=found.next)
+        return found
 
-    @routes.get("/count")
+    @routes.get("/v1/images/count")
     def count(wanted: Annotated[ImageFilter, Query()]) -> Count:
-        state = context.index.state(wanted.view)
+        state = index.state(wanted.view)
         context.follower.used(wanted.view)
-        return Count(
-            count=context.index.count(wanted), index_version=state.version, behind_s=state.behind_s
-        )
+        return Count(count=index.count(wanted), **state.model_dump())
 
-    @routes.get("/histogram")
+    @routes.get("/v1/images/histogram")
     def histogram(wanted: Annotated[HistogramQuery, Query()]) -> list[Bar]:
-        bars = context.index.histogram(filter_of(wanted), wanted.by)
+        bars = index.histogram(filter_of(wanted), wanted.by)
         context.follower.used(wanted.view)
         return [Bar(value=value, images=images) for value, images in bars]
 
-    @routes.get("/uncertain")
-    def uncertain(
-        wanted: Annotated[ImageFilter, Query()],
-        limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100,
-    ) -> list[str]:
+    @routes.get("/v1/images/uncertain")
+    def uncertain(wanted: Annotated[RankedQuery, Query()]) -> list[str]:
         """Return the digests of the images with the score nearest to 0.5, these first."""
-        found = context.index.uncertain(wanted, limit)
+        found = index.uncertain(filter_of(wanted), wanted.limit)
         context.follower.used(wanted.view)
         return found
 
-    @routes.get("/{media_sha256}/neighbours")
+    @routes.get("/v1/images/disagreement")
+    async def disagreement(wanted: Annotated[DisagreementQuery, Query()]) -> list[str]:
+        """Return the digests of the images, those with the most labels that only the view or the run shows first."""
+
+        def read() -> list[str]:
+            second = view_of_run(context.tables, wanted.run)
+            return disagreeing(index, context.tables, filter_of(wanted), second, wanted.limit)
+
+        return await asyncio.get_running_loop().run_in_executor(readers, read)
+
+    @routes.get("/v1/images/{media_sha256}/neighbours")
     def neighbours(media_sha256: str, wanted: Annotated[ImageFilter, Query()]) -> Neighbours:
-        previous, following = context.index.neighbours(wanted, media_sha256)
+        previous, following = index.neighbours(wanted, media_sha256)
         return Neighbours(previous=previous, next=following)
 
-    published = Lookup(
-        lambda digests: image_details(context.tables, digests, Views(context.tables.url).current())
-    )
+    @routes.get("/v1/images/{media_sha256}")
+    async def detail(media_sha256: str, view: str = PRODUCTION, run: RunId = None) -> ImageDetail:
+        return await detail_of(media_sha256, view, run)
 
-    @routes.get("/{media_sha256}")
-    async def detail(
-        media_sha256: str,
-        view: str = PRODUCTION,
-        run: Annotated[
-            str | None, Query(description="show the results of this run instead of the view's")
-        ] = None,
-    ) -> ImageDetail:
-        if run is None and view == PRODUCTION:  # browsers of reviewers request several at once
-            found = await published.get(media_sha256)
-            if found is None:
-                raise unknown_image(media_sha256)
-            return found
+    @routes.get("/v1/events")
+    def all_events(wanted: Annotated[EventsQuery, Query()]) -> EventPage:
+        """Return the events with a matching image, the latest first."""
+        found = events(index, filter_of(wanted), wanted.limit, wanted.after)
+        context.follower.used(wanted.view)
+        return found
 
-        def read() -> ImageDetail:
-            return image_detail(context.tables, media_sha256, view_of(context, view, run))
+    @routes.get("/v1/events/{event_id}")
+    def one_event(event_id: str, view: str = PRODUCTION) -> Event:
+        found = events(index, ImageFilter(event_id=event_id, view=view), 1).events
+        if not found:
+            raise ModelNotFound(f"no image of view {view} is in an event {event_id[:80]}")
+        return found[0]
 
-        return await asyncio.to_thread(read)
-
-    return routes
-
-
-def html_router(context: Context) -> APIRouter:
-    routes = APIRouter(include_in_schema=False)
-
-    @routes.get("/images")
+    @routes.get("/images", include_in_schema=False)
     def grid(request: Request, wanted: Annotated[FormFilter, Query()]) -> HTMLResponse:
-        return page(request, "images.html", wanted=wanted, **choices(wanted))
-
-    @routes.get("/images/{media_sha256}")
-    def image(
-        request: Request, media_sha256: str, wanted: Annotated[FormFilter, Query()]
-    ) -> HTMLResponse:
-        shown = image_detail(context.tables, media_sha256, view_of(context, wanted.view))
-        return page(request, "viewer.html", image=shown, wanted=wanted, review=False)
-
-    @routes.get("/review")
-    def review(request: Request, wanted: Annotated[FormFilter, Query()]) -> HTMLResponse:
         return page(
-            request, "viewer.html", image=None, wanted=wanted, review=True, **choices(wanted)
+            request,
+            "images.html",
+            wanted=wanted,
+            event=None,
+            **counted_choices(context, wanted.view),
         )
 
-    def choices(wanted: ImageFilter) -> dict[str, Any]:
-        """Return the cameras and labels of the view, with their images."""
-        everything = ImageFilter(view=wanted.view)
-        return {
-            "cameras": context.index.histogram(everything, "camera"),
-            "labels": context.index.histogram(everything, "label"),
-        }
+    @routes.get("/events/{event_id}", include_in_schema=False)
+    def event(
+        request: Request, event_id: str, wanted: Annotated[FormFilter, Query()]
+    ) -> HTMLResponse:
+        found = one_event(event_id, wanted.view)
+        return page(request, "images.html", wanted=wanted, event=found)
+
+    @routes.get("/images/{media_sha256}", include_in_schema=False)
+    async def image(
+        request: Request, media_sha256: str, wanted: Annotated[FormFilter, Query()]
+    ) -> HTMLResponse:
+        await detail_of(media_sha256, wanted.view)  # raises for an unknown image
+        more = await asyncio.get_running_loop().run_in_executor(readers, versions)
+        values = {"media_sha256": media_sha256, "wanted": wanted, "review": False}
+        return page(request, "viewer.html", **values, **more)
+
+    @routes.get("/review", include_in_schema=False)
+    def review(request: Request, wanted: Annotated[FormFilter, Query()]) -> HTMLResponse:
+        values = {"media_sha256": "", "wanted": wanted, "review": True}
+        return page(
+            request, "viewer.html", **values, **counted_choices(context, wanted.view), runs=runs()
+        )
+
+    def runs() -> list[dict[str, Any]]:
+        """Return the newest detection runs."""
+        newest = listing.page(context.tables, MAX_RUNS, kind="detect")
+        return [run for run in newest if run["inference_key"]]
+
+    def versions() -> dict[str, Any]:
+        return {"views": Views(context.tables.url).names(), "runs": runs()}
 
     return routes
 
@@ -191,10 +223,17 @@ def filter_of(wanted: ImageFilter) -> ImageFilter:
     return ImageFilter(**fields)
 
 
-def view_of(context: Context, name: str, run: str | None = None) -> View | None:
-    """Return a published view, or that of a run. None if nothing is published yet. Raises BadRequest."""
+def _details(
+    context: Context, view: str, digests: Sequence[str], run: str | None = None
+) -> Mapping[str, ImageDetail]:
+    """Return images from the index; from the tables those of a run, and those with rows that the index lacks."""
     if run is not None:
-        return view_of_run(context.tables, run)
-    if name == PRODUCTION:
-        return Views(context.tables.url).current()
-    return view_named(context.tables, name)
+        return image_details(context.tables, digests, view_of_run(context.tables, run))
+    try:
+        found = context.index.details(view, digests)
+    except (StorageError, DeadlinePassed):  # it is being built, or its disk is full
+        found = dict[str, ImageDetail]()
+    late = [digest for digest in digests if digest not in found]
+    if late:
+        found |= image_details(context.tables, late, view_shown(context.tables, view))
+    return found

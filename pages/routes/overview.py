@@ -60,7 +60,7 @@ def router(context: Context, cameras: CameraViews) -> APIRouter:
             numbers=numbers,
             running=running,
             attention=attention(cameras.activity(), failed, deployments, today),
-            newest=index.page(everything, NEWEST).rows.to_pylist(),
+            newest=index.page(everything, NEWEST).rows,
             hours=index.histogram(found, "hour"),
             days=[bar for bar in index.histogram(everything, "day") if bar[0]][-BARS:],
             labels=index.histogram(found, "label")[:BARS],

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from fastapi import APIRouter, Query, Request
 from pydantic import Field, model_validator
 
@@ -17,11 +19,12 @@ from archive.annotations.batches import (
     Batch,
     BatchStatement,
     Recorded,
+    decided_by_others,
     selected_rows,
 )
 from archive.defaults import PRODUCTION
 from archive.views.image_index import ImageFilter
-from model_store.errors import BadRequest, Conflict, ResightError
+from model_store.errors import BadRequest, Conflict, Forbidden, ResightError
 from model_store.frozen import Frozen
 from pages.context import Context
 from pages.html import identity_of
@@ -42,8 +45,9 @@ class Selection(Frozen):
     """Images that match a filter except `excluded`, or `digests`; what to state about what the view shows in them.
 
     keep: every detection is right, and images without one are empty. relabel: every detection is a `label`. suppress:
-    the images are empty. `count` is the number of images that the person has confirmed, and `confirmed_count` the
-    same, typed, for more than 10,000.
+    the images are empty. Images about which other people have stated something are left as they are, except with
+    `replaces`. `count` is the number of images that the person has confirmed, those included, and `confirmed_count`
+    the same, typed, for more than 10,000.
     """
 
     filter: ImageFilter | None = None
@@ -54,6 +58,7 @@ class Selection(Frozen):
     confirmed_count: int | None = None
     action: Action
     label: str | None = Field(default=None, max_length=200)
+    replaces: bool = False
     view: str = Field(default=PRODUCTION, description="the view that `digests` were shown in")
 
     @model_validator(mode="after")
@@ -65,10 +70,25 @@ class Selection(Frozen):
         return self
 
 
-class BatchBody(Frozen):
+class Sent(Frozen):
+    batch_id: str = Field(pattern=BATCH_ID, description="128 random bits of the client")
+    sender: str | None = Field(
+        default=None, description="name of the person who decided: with another name it is refused"
+    )
+
+    def actor(self, request: Request) -> str:
+        """Return the name of the sender. Raises Forbidden if another person has decided this."""
+        name = identity_of(request).name
+        if self.sender not in (None, name):
+            raise Forbidden(
+                f"{self.sender} decided this, and you are {name}: sign in as {self.sender}"
+            )
+        return name
+
+
+class BatchBody(Sent):
     """A batch of statements, or one about a selection; with `dry_run` the selection is only counted."""
 
-    batch_id: str = Field(pattern=BATCH_ID, description="128 random bits of the client")
     statements: tuple[BatchStatement, ...] = Field(default=(), max_length=MAX_STATEMENTS)
     selection: Selection | None = None
     dry_run: bool = False
@@ -82,22 +102,24 @@ class BatchBody(Frozen):
         return self
 
 
-class OfBatch(Frozen):
-    batch_id: str = Field(pattern=BATCH_ID, description="id of the new batch")
+class OfBatch(Sent):
     of: str = Field(pattern=BATCH_ID, description="the batch to undo, or to repeat")
 
 
 class Counted(Frozen):
-    """Number of images of a selection, in this version of the index."""
+    """Number of images of a selection, in this version of the index; `decided` of them by other people (`by`)."""
 
     count: int
     index_version: str
+    decided: int
+    by: tuple[str, ...]
 
 
 def router(context: Context) -> APIRouter:
     routes = APIRouter(prefix="/v1/assertions", route_class=BatchRoute)
     writers: list[StatementWriter] = []
-    selecting = asyncio.Lock()  # of two large selections, one waits: each may take a gigabyte
+    # of two large selections, one waits: each may take a gigabyte
+    selecting = ThreadPoolExecutor(1, "selections")
 
     async def add(batch: Batch) -> Recorded:
         if not writers:  # it needs the running event loop
@@ -109,28 +131,29 @@ def router(context: Context) -> APIRouter:
     @routes.post("")
     async def record(request: Request, body: BatchBody) -> Recorded | Counted:
         """Record statements of the sender. A batch that is sent again adds nothing and has the same answer."""
-        actor, chosen = identity_of(request).name, body.selection
+        actor, chosen = body.actor(request), body.selection
         if chosen is None:
             return await add(Batch(body.batch_id, actor, body.statements))
-        async with selecting:
-            counted, rows = await asyncio.to_thread(_selected, context, chosen, body.dry_run)
-        if body.dry_run:
+        loop = asyncio.get_running_loop()
+        counted, rows = await loop.run_in_executor(selecting, _selected, context, body, actor)
+        if rows is None:
             return counted
         why = _not_confirmed(chosen, counted)
         answer = await add(Batch(body.batch_id, actor, selected=rows.slice(0, 0) if why else rows))
         if why and not answer.added:  # it was not recorded by an earlier request
             raise why
-        return answer
+        left = {} if chosen.replaces else {"left": counted.decided, "by": counted.by}
+        return answer.model_copy(update=left)
 
     @routes.post("/undo")
     async def undo(request: Request, body: OfBatch) -> Recorded:
         """Withdraw each statement of a batch: what stood before stands again, except where others stated more."""
-        return await add(Batch(body.batch_id, identity_of(request).name, of_batch=body.of))
+        return await add(Batch(body.batch_id, body.actor(request), of_batch=body.of))
 
     @routes.post("/redo")
     async def redo(request: Request, body: OfBatch) -> Recorded:
         """Record the statements of a batch, or those that it withdrew, again."""
-        actor = identity_of(request).name
+        actor = body.actor(request)
         return await add(Batch(body.batch_id, actor, of_batch=body.of, repeats=True))
 
     @routes.get("")
@@ -146,19 +169,24 @@ def router(context: Context) -> APIRouter:
     return routes
 
 
-def _selected(context: Context, chosen: Selection, dry_run: bool) -> tuple[Counted, pa.Table]:
-    """Return the number of images of a selection, and its statements."""
-    view, version = chosen.view, ""
+def _selected(context: Context, body: BatchBody, actor: str) -> tuple[Counted, pa.Table | None]:
+    """Return the number of images of a selection, and its statements unless they are only counted."""
+    chosen, version = body.selection, ""
+    assert chosen
+    view = chosen.filter.view if chosen.filter else chosen.view
     if chosen.filter is None:
         digests = sorted(set(chosen.digests) - set(chosen.excluded))
         media = pa.table({"media_sha256": pa.array(digests, pa.string())})
     else:
-        view = chosen.filter.view
         media = context.index.select(chosen.filter, chosen.excluded)
         version = (media.schema.metadata or {}).get(b"index_version", b"").decode()
-    counted = Counted(count=len(media), index_version=version)
-    if dry_run:
-        return counted, media
+    others = decided_by_others(context.tables, media, actor, body.batch_id)
+    by = tuple(sorted(set[str]().union(*others.values())))
+    counted = Counted(count=len(media), index_version=version, decided=len(others), by=by)
+    if body.dry_run:
+        return counted, None
+    if others and not chosen.replaces:
+        media = media.filter(~pc.field("media_sha256").isin(list(others)))
     return counted, selected_rows(context.tables, media, chosen.action, chosen.label, view)
 
 

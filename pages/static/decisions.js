@@ -2,7 +2,8 @@
 
 import { json, notice, Refused, t } from "./page.js";
 
-const QUEUE = "resight.queue", DONE = "resight.done", UNDONE = "resight.undone", KEPT = 200;
+const who = document.documentElement.dataset.who;
+const QUEUE = "resight.queue", DONE = `resight.done ${who}`, UNDONE = `resight.undone ${who}`, KEPT = 200;
 let saving = null, stopped = false, listener = () => {};
 
 const read = (name) => JSON.parse(sessionStorage.getItem(name) ?? "[]");
@@ -15,7 +16,7 @@ export function batchId() {
 
 export const unsaved = () => read(QUEUE).length;
 
-/** Call `changed(entry, answer)` after each saved entry, and `changed()` if the number of unsaved ones changed. */
+/** Call `changed(entry, answer)` after each saved entry, and `changed()` if the number of unsaved ones changed; `answer` is null if it was dropped. */
 export function onSaved(changed) {
   listener = changed;
 }
@@ -23,35 +24,29 @@ export function onSaved(changed) {
 /** Queue one decision: {statements} or a {selection}; `media` are the digests it concerns. */
 export function decide(said, media) {
   const batch_id = batchId();
-  enqueue({ path: "/v1/assertions", body: { batch_id, ...said }, media });
+  enqueue("", { batch_id, ...said }, media);
   write(DONE, [...read(DONE), { batch_id, media }].slice(-KEPT));
   write(UNDONE, []);
 }
 
 /** Queue the withdrawal of the last decision that was not withdrawn; return its images, or null without one. */
-export function undo() {
-  const done = read(DONE), last = done.pop();
-  if (!last) return null;
-  const batch_id = batchId();
-  write(DONE, done);
-  write(UNDONE, [...read(UNDONE), { ...last, by: batch_id }]);
-  enqueue({ path: "/v1/assertions/undo", body: { batch_id, of: last.batch_id }, media: last.media });
-  return last.media;
-}
+export const undo = () => again("/undo", DONE, UNDONE);
 
 /** Queue the last withdrawn decision again; return its images, or null without one. */
-export function redo() {
-  const undone = read(UNDONE), last = undone.pop();
+export const redo = () => again("/redo", UNDONE, DONE);
+
+function again(path, from, to) {
+  const left = read(from), last = left.pop(), batch_id = batchId();
   if (!last) return null;
-  const batch_id = batchId();
-  write(UNDONE, undone);
-  write(DONE, [...read(DONE), { batch_id, media: last.media }]);
-  enqueue({ path: "/v1/assertions/redo", body: { batch_id, of: last.batch_id }, media: last.media });
+  write(from, left);
+  write(to, [...read(to), path === "/undo" ? last : { ...last, batch_id }]);
+  enqueue(path, { batch_id, of: last.batch_id }, last.media);
   return last.media;
 }
 
-function enqueue(entry) {
-  write(QUEUE, [...read(QUEUE), entry]);
+/** Queue a request. It names who decided, because somebody else may have signed in when it is sent. */
+function enqueue(path, body, media) {
+  write(QUEUE, [...read(QUEUE), { path: `/v1/assertions${path}`, body: { sender: who, ...body }, media }]);
   listener();
   save();
 }
@@ -72,14 +67,14 @@ async function work() {
       write(QUEUE, read(QUEUE).slice(1));
       wait = 500;
       if (answer.changed_meanwhile?.length) notice(t("Somebody else changed this image meanwhile; both statements are kept."));
+      if (!answer.added) write(DONE, read(DONE).filter(({ batch_id }) => batch_id !== answer.batch_id)); // nothing to take back
+      if (answer.left) notice(leftOut(answer));
       if (answer.kept) notice(t("{n} decisions stay, because {names} decided again later.", { n: answer.kept, names: answer.by.join(", ") }));
       listener(entry, answer);
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       if (error.status && ![401, 429, 502, 503, 504, 507].includes(error.status)) {
-        stopped = true; // the same request would be refused again: a person must decide
-        notice(t("Not saved: {why}", { why: error.message }), 0);
-        listener(entry, null, error); // it may drop the entry, which goes on with the others
+        refuse(entry, error);
         continue;
       }
       notice(t("Not saved yet: {why} Trying again …", { why: error.message }), 0);
@@ -89,11 +84,18 @@ async function work() {
   }
 }
 
-/** Drop the entry that the server refused, and go on with the others. */
-export function dropRefused() {
-  write(QUEUE, read(QUEUE).slice(1));
-  listener();
-  return save();
+/** Return the words for images of a selection that others have decided. */
+export const leftOut = ({ left, by }) => t("{n} images stay as {names} decided.", { n: left.toLocaleString(), names: by.join(", ") });
+
+/** Drop an entry that would be refused again: a selection that changed, or what the person agrees to drop. */
+function refuse(entry, { message, status }) {
+  const isMine = entry.body.sender === who, hasChanged = entry.body.selection && status !== 403;
+  if (!hasChanged && !confirm(t("Not saved: {why} Drop this decision and go on?", { why: message }))) return (stopped = true);
+  const rest = read(QUEUE).slice(1);
+  write(QUEUE, isMine ? rest : rest.filter(({ body }) => body.sender === who)); // all of somebody else's
+  write(DONE, read(DONE).filter(({ batch_id }) => batch_id !== entry.body.batch_id));
+  notice(t("Not saved: {why}", { why: message }), 0);
+  listener(entry, null);
 }
 
 addEventListener("beforeunload", (event) => {

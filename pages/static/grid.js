@@ -1,14 +1,18 @@
 // The grid of images: a window of at most WINDOW cells over the list, moved by scrolling or by choosing a day.
 // Pages come by cursors in both directions; a page that leaves the window is fetched again when it returns.
 
-import { json, notice, Refused, root, STATUS, t } from "./page.js";
-import { batchId } from "./decisions.js";
+import { json, notice, root, STATUS, t } from "./page.js";
+import { batchId, decide, leftOut, onSaved, save, undo } from "./decisions.js";
+import { bind } from "./keys.js";
 
-const PAGE = 100, WINDOW = 600, TYPED = 10_000, LATE_S = 10;
+const WINDOW = 600, TYPED = 10_000, LATE_S = 10;
 const grid = document.getElementById("grid"), end = document.getElementById("end");
-const filter = new URLSearchParams([...new URLSearchParams(location.search)].filter(([name, value]) => value && !["at", "crops", "order", "run"].includes(name)));
+const eventId = grid.dataset.event; // of the page of one event, which has its images in the order of their times
+const PAGE = eventId ? 500 : 100;
+const filter = new URLSearchParams([...new URLSearchParams(location.search)].filter(([name, value]) => value && !["at", "crops", "order", "run", "shown"].includes(name)));
+if (eventId) filter.set("event_id", eventId);
 const crops = new URLSearchParams(location.search).has("crops") ? filter.get("label") : null;
-let pages = []; // {cells, previous, next}, in the order of the list
+let pages = []; // {cells, previous, next, from}, in the order of the list; `from` is the number of the first row, null if unknown
 let loading = null;
 const selection = { all: false, digests: new Set() }; // with `all`, `digests` are excluded
 let counted = null, focused = null, anchor = null;
@@ -46,8 +50,16 @@ function cropOf(row, { x1, y1, x2, y2 }) {
   return `${root}/v1/images/${row.media_sha256}/crop?${new URLSearchParams({ x1: x1 * w, y1: y1 * h, x2: x2 * w, y2: y2 * h, w: 448 })}`;
 }
 
+/** Return an element with a role of the grid. */
+function part(tag, role, ...content) {
+  const node = document.createElement(tag);
+  node.setAttribute("role", role);
+  node.append(...content);
+  return node;
+}
+
 function cellOf(row) {
-  const cell = document.createElement("li");
+  const cell = part("div", "row");
   cell.className = `cell ${row.status}${row.reviewed ? " reviewed" : ""}`;
   cell.dataset.digest = row.media_sha256;
   const link = document.createElement("a");
@@ -60,9 +72,11 @@ function cellOf(row) {
   picture.className = "picture";
   const image = new Image();
   Object.assign(image, { loading: "lazy", decoding: "async", width: 320, height: 240 });
-  image.alt = [best + more, row.reviewed ? t("reviewed") : "", row.camera_id, time].filter(Boolean).join(", ");
+  image.alt = [best + more, row.reviewed ? t("reviewed") : "", row.flagged ? t("flagged") : "", row.camera_id, time].filter(Boolean).join(", ");
   const crop = crops && row.boxes.find((box) => box.label === crops);
-  image.src = crop ? cropOf(row, crop) : `${root}/v1/images/${row.media_sha256}/thumbnail?w=320`;
+  const thumbnail = (w) => `${root}/v1/images/${row.media_sha256}/thumbnail?w=${w}`;
+  if (!crop) Object.assign(image, { sizes: "16rem", srcset: `${thumbnail(320)} 320w, ${thumbnail(640)} 640w` });
+  image.src = crop ? cropOf(row, crop) : thumbnail(320);
   image.addEventListener("error", () => picture.classList.add("unreadable"));
   const frame = document.createElement("span"); // has the shape of the image, so that boxes fit
   frame.className = "frame";
@@ -73,12 +87,12 @@ function cellOf(row) {
     frame.append(image, outlines(row.boxes));
   } else frame.append(image);
   picture.append(frame);
-  link.append(picture, text("span", "what", (row.reviewed ? "✓ " : "") + best + more), text("span", "when quiet", [row.camera_id, time].filter(Boolean).join(" · ")));
+  link.append(picture, text("span", "what", (row.flagged ? "⚑ " : "") + (row.reviewed ? "✓ " : "") + best + more), text("span", "when quiet", [row.camera_id, time].filter(Boolean).join(" · ")));
   const tick = document.createElement("input");
   Object.assign(tick, { type: "checkbox", tabIndex: -1, checked: isSelected(row.media_sha256) });
   tick.setAttribute("aria-label", t("Select {what}", { what: image.alt }));
   tick.addEventListener("click", (event) => select(cell, event.shiftKey, tick.checked));
-  cell.append(link, tick);
+  cell.append(part("span", "gridcell", link), part("span", "gridcell", tick));
   return cell;
 }
 
@@ -86,12 +100,18 @@ async function fetchPage(more) {
   const { columns, previous, next } = await json(`/v1/images?${query({ limit: PAGE, ...more })}`);
   const names = Object.keys(columns);
   const rows = columns.media_sha256.map((_, i) => Object.fromEntries(names.map((name) => [name, columns[name][i]])));
-  return { cells: rows.map(cellOf), previous, next };
+  return { cells: (eventId ? rows.reverse() : rows).map(cellOf), previous, next };
+}
+
+/** Set the number of the first row of a page, which screen readers announce. */
+function number(page, from) {
+  page.from = from;
+  if (from !== null) page.cells.forEach((cell, i) => cell.setAttribute("aria-rowindex", from + i));
 }
 
 async function once(work) {
   if (loading) return;
-  loading = work().catch((error) => notice(error.message, 0));
+  loading = work().catch(fail);
   await loading;
   loading = null;
   end.textContent = pages.length && !pages.at(-1).next ? t("End of the list") : "";
@@ -105,7 +125,8 @@ function nearEnd() {
 const held = () => pages.reduce((sum, page) => sum + page.cells.length, 0);
 
 const extend = () => once(async () => {
-  const page = await fetchPage({ after: pages.at(-1).next });
+  const last = pages.at(-1), page = await fetchPage({ after: last.next });
+  number(page, last.from && last.from + last.cells.length);
   pages.push(page);
   grid.append(...page.cells);
   while (held() > WINDOW) {
@@ -119,6 +140,7 @@ const extendUp = () => once(async () => {
   const page = await fetchPage({ before: pages[0].previous });
   if (!page.cells.length) return void (pages[0].previous = "");
   const from = grid.scrollHeight;
+  number(page, pages[0].from && pages[0].from - page.cells.length);
   pages.unshift(page);
   grid.prepend(...page.cells);
   scrollBy(0, grid.scrollHeight - from);
@@ -128,6 +150,7 @@ const extendUp = () => once(async () => {
 /** Replace the window by the page that starts at a date, or by the newest. */
 const show = (at) => once(async () => {
   const page = await fetchPage(at ? { at } : {});
+  number(page, at ? null : 1);
   pages = [page];
   grid.replaceChildren(...page.cells);
   scrollTo(0, 0);
@@ -169,6 +192,13 @@ function showSelection() {
   document.getElementById("selected").textContent = t("{n} selected", { n: n.toLocaleString() });
 }
 
+function selectAll() {
+  selection.all = true;
+  selection.digests.clear();
+  for (const cell of grid.children) cell.querySelector("input").checked = true;
+  showSelection();
+}
+
 async function bulk(action) {
   if (action === "none") {
     selection.all = false;
@@ -178,34 +208,40 @@ async function bulk(action) {
   }
   const label = action === "relabel" ? prompt(t("Label of every detection in these images:"))?.trim() : undefined;
   if (action === "relabel" && !label) return;
-  const count = selectedCount();
-  const words = { keep: t("Confirm every detection"), suppress: t("Mark as empty"), relabel: t("Relabel all as {label}", { label }) }[action];
-  if (!confirm(t("{what} in {n} images?", { what: words, n: count.toLocaleString() }))) return;
+  const count = selectedCount(), replaces = filter.get("reviewed") === "true";
   const chosen = selection.all
     ? { filter: Object.fromEntries(filter), excluded: [...selection.digests], index_version: counted.index_version }
     : { digests: [...selection.digests], ...(filter.has("view") ? { view: filter.get("view") } : {}) };
+  const decision = { ...chosen, count, action, label, replaces };
+  if (!eventId && !(await isConfirmed(decision))) return;
   const typed = count > TYPED ? prompt(t("Type the number of images, {n}, to go on:", { n: count })) : null;
   if (count > TYPED && Number(typed) !== count) return;
-  const batch_id = batchId(), confirmed = count > TYPED ? { confirmed_count: count } : {};
-  try {
-    await json("/v1/assertions", { method: "POST", body: { batch_id, selection: { ...chosen, count, action, label, ...confirmed } } });
-    sessionStorage.setItem("resight.last", batch_id);
-    notice(t("Saved for {n} images. Ctrl+Z takes it back.", { n: count.toLocaleString() }), 0);
-    await bulk("none");
-  } catch (error) {
-    if (!(error instanceof Refused)) throw error;
-    notice(error.message, 0);
-  }
-  await drawCount(); // the next selection counts what matches now
+  decide({ selection: { ...decision, ...(count > TYPED ? { confirmed_count: count } : {}) } }, []);
+  await bulk("none");
 }
 
-document.getElementById("bulk").addEventListener("click", (event) => event.target.dataset.bulk && bulk(event.target.dataset.bulk));
-document.getElementById("all").addEventListener("click", () => {
-  selection.all = true;
-  selection.digests.clear();
-  for (const cell of grid.children) cell.querySelector("input").checked = true;
-  showSelection();
+/** Ask, with the number of images and what others have decided in them. */
+async function isConfirmed(decision) {
+  const { count, action, label, replaces } = decision;
+  const { decided, by } = await json("/v1/assertions", { method: "POST", body: { batch_id: batchId(), dry_run: true, selection: decision } });
+  const words = { keep: t("Confirm every detection"), suppress: t("Mark as empty"), relabel: t("Relabel all as {label}", { label }) }[action];
+  const others = { n: decided.toLocaleString(), names: by.join(", ") };
+  const about = replaces ? t("{names} decided {n} of them: this replaces it.", others) : t("{names} decided {n} of them: these stay as they are.", others);
+  return confirm([t("{what} in {n} images?", { what: words, n: count.toLocaleString() }), decided ? about : ""].filter(Boolean).join("\n"));
+}
+
+const fail = (error) => notice(error.message, 0);
+
+onSaved((entry, answer) => {
+  if (!entry) return;
+  const chosen = entry.body.selection;
+  if (answer && chosen) notice([t("Saved for {n} images. Ctrl+Z takes it back.", { n: (chosen.count - answer.left).toLocaleString() }), answer.left ? leftOut(answer) : ""].join(" ").trim(), 0);
+  else if (answer && entry.body.of) notice(t("Taken back."));
+  drawCount().catch(fail); // the next selection counts what matches now
 });
+
+document.getElementById("bulk").addEventListener("click", (event) => event.target.dataset.bulk && bulk(event.target.dataset.bulk).catch(fail));
+document.getElementById("all").addEventListener("click", selectAll);
 
 // keys: arrows move, Enter opens, Space selects
 
@@ -241,18 +277,10 @@ grid.addEventListener("keydown", (event) => {
   }
 });
 
-document.addEventListener("keydown", async (event) => {
-  if (!(event.ctrlKey || event.metaKey) || event.key !== "z" || event.target.matches("input, textarea")) return;
-  const of = sessionStorage.getItem("resight.last");
-  if (!of) return;
-  event.preventDefault();
-  try {
-    await json("/v1/assertions/undo", { method: "POST", body: { batch_id: batchId(), of } });
-    sessionStorage.removeItem("resight.last");
-    notice(t("Taken back."));
-  } catch (error) {
-    notice(error.message, 0);
-  }
+const whole = (action) => () => (selectAll(), bulk(action).catch(fail));
+bind({ "Ctrl+z": () => undo() ?? notice(t("Nothing to take back.")), ...(eventId ? { Enter: whole("keep"), "0": whole("suppress"), l: whole("relabel") } : {}) }, {
+  "← → ↑ ↓": t("another picture"), Enter: eventId ? t("open the picture; outside of the grid, confirm the whole event") : t("open the picture"),
+  Space: t("select; with Shift up to here"), "Ctrl+Z": t("undo"), ...(eventId ? { "0": t("the whole event is empty"), L: t("one label for the whole event") } : {}),
 });
 
 // days: months that open to days, drawn from the histogram
@@ -278,11 +306,13 @@ async function drawDays() {
 
 async function drawCount() {
   counted = await json(`/v1/images/count?${query()}`);
+  grid.setAttribute("aria-rowcount", counted.count);
   const late = counted.behind_s > LATE_S ? t("the list is {n} s behind", { n: Math.round(counted.behind_s) }) : "";
   document.getElementById("count").textContent = [t("{n} images", { n: counted.count.toLocaleString() }), late].filter(Boolean).join(" — ");
 }
 
 document.getElementById("review").href += `?${query()}`;
+save();
 show(new URLSearchParams(location.search).get("at"));
-drawCount().catch((error) => notice(error.message, 0));
-drawDays().catch((error) => notice(error.message, 0));
+drawCount().then(() => eventId && selectAll()).catch(fail);
+if (!eventId) drawDays().catch(fail);

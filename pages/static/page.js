@@ -48,4 +48,4 @@ export async function request(path, { method = "GET", body, signal } = {}) {
 
 /** Words for the codes of the API. */
 export const STATUS = { ok: t("with detections"), empty: t("empty"), failed: t("failed"), missing: t("without result") };
-export const ACTION = { keep: t("confirmed"), suppress: t("rejected"), relabel: t("relabelled"), add: t("drawn"), withdraw: t("taken back") };
+export const ACTION = { keep: t("confirmed"), suppress: t("rejected"), relabel: t("relabelled"), add: t("drawn"), withdraw: t("taken back"), flag: t("flagged") };

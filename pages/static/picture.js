@@ -1,6 +1,7 @@
 // A picture with its boxes: an SVG over the image in the image's own pixels, with zoom, pan and drawing.
 
 const SVG = "http://www.w3.org/2000/svg";
+const SIGN = { human: "✓ ", rejected: "✕ " }; // besides the style of the line, for who cannot tell the colours
 const MAX_ZOOM = 12, STEP_PX = 0.02, LEAST_FRAC = 0.005, WAIT_MS = 10_000;
 
 function element(name, values) {
@@ -50,20 +51,26 @@ export class Picture {
 
   draw(boxes, selected) {
     const marks = this.boxesOn ? boxes.map((box, index) => this.#mark(box, index, index === selected)) : [];
-    this.svg.replaceChildren(...this.second.map((box) => this.#corners("other", box)), ...marks);
+    const second = this.second.flatMap((box) => [this.#corners("other", box), this.#words(box, "B ", box.y2_px)]);
+    this.svg.replaceChildren(...second, ...marks);
     if (this.drawing) this.svg.append(this.#corners("drawing", this.drawing));
   }
 
   #mark(box, index, isSelected) {
     const group = element("g", {});
-    const kind = box.is_human ? "human" : box.is_shown ? "model" : "hidden";
+    const kind = box.is_human ? (box.is_shown ? "human" : "rejected") : box.is_shown ? "model" : "hidden";
     const rect = this.#corners(`box ${kind}${isSelected ? " selected" : ""}`, box);
     rect.addEventListener("click", () => this.moved || this.chosen(index));
-    const size = Math.max(this.width, this.height) / 55 / Math.sqrt(this.zoom);
-    const words = element("text", { x: box.x1_px, y: Math.max(box.y1_px - size * 0.35, size), "font-size": size });
-    words.textContent = `${index + 1} ${box.label ?? "?"}${box.score === null ? "" : " " + box.score.toFixed(2)}`;
-    group.append(rect, words);
+    group.append(rect, this.#words(box, `${index + 1} ${SIGN[kind] ?? ""}`, box.y1_px));
     return group;
+  }
+
+  /** Return label and score of a box as a text above a line `y`. */
+  #words(box, start, y) {
+    const size = Math.max(this.width, this.height) / 55 / Math.sqrt(this.zoom);
+    const words = element("text", { x: box.x1_px, y: Math.max(y - size * 0.35, size), "font-size": size });
+    words.textContent = `${start}${box.label ?? "?"}${box.score === null ? "" : " " + box.score.toFixed(2)}`;
+    return words;
   }
 
   #corners(className, { x1_px, y1_px, x2_px, y2_px }) {

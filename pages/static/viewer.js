@@ -1,19 +1,19 @@
 // One image at a time: look, decide by keys, go on. In review, the list is what nobody has reviewed, and a burst is one decision.
 
 import { ACTION, json, notice, Refused, root, STATUS, t } from "./page.js";
-import { decide, dropRefused, onSaved, redo, save, undo, unsaved } from "./decisions.js";
+import { decide, onSaved, redo, save, undo, unsaved } from "./decisions.js";
 import { Picture } from "./picture.js";
 import { bind } from "./keys.js";
 
 const AHEAD = 3, FREQUENT = 9, WIDTH = 1600;
 const viewer = document.getElementById("viewer"), isReview = viewer.dataset.review === "1";
 const filter = new URLSearchParams([...new URLSearchParams(location.search)].filter(([, value]) => value));
-const other = filter.get("run"); // a second set of boxes, dashed
-const isUncertain = isReview && filter.get("order") === "uncertain";
-for (const name of ["run", "order", "crops", "at"]) filter.delete(name);
+const shown = filter.get("shown"), other = filter.get("run"); // runs: of the boxes, and of a second set that is compared
+const order = isReview && filter.get("order");
+for (const name of ["shown", "run", "order", "crops", "at"]) filter.delete(name);
 if (isReview && !filter.has("reviewed")) filter.set("reviewed", "false");
 const picture = new Picture(document.getElementById("stage"), (index) => choose(index), (box) => ask((label) => say([place(box, "add", label)])));
-let image = null, selected = -1, burst = [], labels = [], repeatable = null, queue = [], turns = 0, busy = false;
+let image = null, selected = -1, burst = [], labels = [], repeatable = null, queue = [], turns = 0, busy = false, left = null, counting = null, bursting = null;
 const details = new Map(), neighbours = new Map();
 
 const view = filter.has("view") ? { view: filter.get("view") } : {};
@@ -24,13 +24,14 @@ function remembered(map, digest, path) {
   if (!map.has(digest)) map.set(digest, json(path).catch((error) => (map.delete(digest), Promise.reject(error))));
   return map.get(digest);
 }
-const detailOf = (digest) => remembered(details, digest, `/v1/images/${digest}?${new URLSearchParams(view)}`);
+const detailOf = (digest) => remembered(details, digest, `/v1/images/${digest}?${new URLSearchParams(shown ? { run: shown } : view)}`);
 const besides = (digest) => (queue.length ? { previous: queue[queue.indexOf(digest) - 1] ?? null, next: queue[queue.indexOf(digest) + 1] ?? null } : listed(digest));
 const listed = (digest) => remembered(neighbours, digest, `/v1/images/${digest}/neighbours?${query()}`);
 
 async function first() {
-  if (isUncertain) {
-    queue = await json(`/v1/images/uncertain?${query({ limit: 500 })}`);
+  if (order === "disagreement" && !other) throw new Refused(0, t("Choose the run to compare with, under Filter and order."));
+  if (order) {
+    queue = await json(`/v1/images/${order}?${query({ limit: 500, ...(order === "disagreement" ? { run: other } : {}) })}`);
     return queue[0] ?? null;
   }
   const { columns } = await json(`/v1/images?${query({ limit: 1 })}`);
@@ -55,7 +56,7 @@ async function show(digest) {
   history.replaceState(null, "", url);
   await draw();
   await picture.visible(); // until then, keys would decide about pixels that nobody has seen
-  drawBurst(digest).catch(fail);
+  bursting = drawBurst(digest).catch(fail); // a decision about the burst waits for it
   drawLabels(image.camera_id).catch(fail);
   lookAhead(digest).catch(() => {}); // the next key asks again, and says what is wrong
 }
@@ -90,7 +91,7 @@ function row(tag, words, className = "") {
 
 function drawAside() {
   const heading = [image.captured_at_corrected, image.camera_id].filter(Boolean).join(" · ");
-  say_place([heading, image.reviewed ? t("reviewed") : "", image.problem ?? "", unsaved() ? t("{n} unsaved", { n: unsaved() }) : ""].filter(Boolean).join(" — "));
+  say_place([heading, image.reviewed ? `✓ ${t("reviewed")}` : "", image.flagged ? `⚑ ${t("flagged")}` : "", image.problem ?? "", left === null ? "" : t("{n} left", { n: left.toLocaleString() }), unsaved() ? t("{n} unsaved", { n: unsaved() }) : ""].filter(Boolean).join(" — "));
   document.getElementById("boxes").replaceChildren(...image.boxes.map((box, index) => {
     const button = row("button", `${box.label ?? "?"} ${box.score === null ? "" : box.score.toFixed(2)}`);
     button.setAttribute("aria-pressed", index === selected);
@@ -122,6 +123,7 @@ async function drawBurst(digest) {
   const { columns } = image.event_id ? await json(`/v1/images?${new URLSearchParams({ ...view, event_id: image.event_id, limit: 500 })}`) : { columns: { media_sha256: [] } };
   if (image?.media_sha256 !== digest) return;
   burst = columns.media_sha256;
+  burst.undecided = columns.reviewed?.filter((is) => !is).length;
   strip.hidden = burst.length < 2;
   strip.replaceChildren(...(burst.length < 2 ? [] : burst).map((each, i) => {
     const link = row("a", []), small = new Image();
@@ -183,9 +185,20 @@ function say(statements) {
   afterwards([image.media_sha256]);
 }
 
+/** Count how many of the filter still lack a decision, until the list has all that was decided. */
+async function countLeft() {
+  clearTimeout(counting);
+  if (!isReview) return;
+  const { count, behind_s } = await json(`/v1/images/count?${query({ reviewed: "false" })}`);
+  if (behind_s || unsaved()) return void (counting = setTimeout(() => countLeft().catch(fail), 2000));
+  left = count;
+  if (image) drawAside();
+}
+
 /** Mark images as decided at once; the server's answer replaces this. */
 function afterwards(media) {
   for (const digest of media) details.delete(digest);
+  if (left !== null) left = Math.max(0, left - (media.length > 1 ? burst.undecided : image.reviewed ? 0 : 1));
   image = { ...image, reviewed: true };
   drawAside();
 }
@@ -198,6 +211,7 @@ function emptied() {
 
 /** Decide the whole burst, or this image, and go on. */
 async function settle(action, alone) {
+  await bursting;
   const media = alone || burst.length < 2 ? [image.media_sha256] : burst;
   repeatable = () => settle(action, alone);
   if (media.length > 1) {
@@ -212,12 +226,27 @@ async function settle(action, alone) {
   await onward(media);
 }
 
-/** Go to the next image that is not among these. */
-async function onward(media) {
-  let next = image.media_sha256;
-  do next = (await besides(next)).next;
-  while (next && media.includes(next));
-  await show(next);
+/** Return the next or previous image that is not among these. */
+async function beyond(media, name = "next") {
+  let digest = image.media_sha256;
+  do digest = (await besides(digest))[name];
+  while (digest && media.includes(digest));
+  return digest;
+}
+
+const onward = async (media) => show(await beyond(media));
+
+async function stepEvent(name) {
+  await bursting;
+  const digest = await beyond(burst, name);
+  if (digest) await show(digest);
+}
+
+/** Ask colleagues to look: this decides nothing, so the image stays in the review. */
+async function flag() {
+  decide({ statements: [{ action: "flag", media_sha256: image.media_sha256 }] }, [image.media_sha256]);
+  details.delete(image.media_sha256);
+  await onward([image.media_sha256]);
 }
 
 async function relabel(label) {
@@ -263,14 +292,14 @@ async function back(media) {
   await save();
   for (const digest of media) details.delete(digest);
   document.getElementById("stage").hidden = false;
-  await show(media[0]);
+  await show(media[0] ?? image?.media_sha256); // a selection of the grid has no image here
   notice(t("Taken back."), 2000);
 }
 
-onSaved((entry, answer, error) => {
-  if (error && confirm(t("Not saved: {why} Drop this decision and go on?", { why: error.message }))) dropRefused();
+onSaved((entry, answer) => {
   if (image) drawAside();
-  if (answer && entry.media.includes(image?.media_sha256)) refresh().catch(fail);
+  if (entry) countLeft().catch(fail);
+  if (entry?.media.includes(image?.media_sha256)) refresh().catch(fail);
 });
 
 function fail(error) {
@@ -309,8 +338,12 @@ const keys = {
   Escape: needsImage(() => (picture.finishDrawing(false), picture.draw(image.boxes, selected))),
   ArrowLeft: arrow(-1, 0, () => step("previous")),
   ArrowRight: arrow(1, 0, () => step("next")),
-  ArrowUp: arrow(0, -1, () => picture.zoomBy(1.25)),
-  ArrowDown: arrow(0, 1, () => picture.zoomBy(0.8)),
+  ArrowUp: arrow(0, -1, () => stepEvent("previous")),
+  ArrowDown: arrow(0, 1, () => stepEvent("next")),
+  w: needsImage(() => stepEvent("previous")),
+  s: needsImage(() => stepEvent("next")),
+  m: decision(flag),
+  g: needsImage(() => location.assign(`${root}/images?${query(image.captured_at_corrected ? { at: `${image.captured_at_corrected.replace(" ", "T")}.999999` } : {})}`)),
   a: run(() => step("previous")),
   d: run(() => step("next")),
   n: run(async () => show((await json(`/v1/images?${query({ limit: 1, reviewed: "false" })}`)).columns.media_sha256[0])),
@@ -326,9 +359,10 @@ for (let i = 1; i <= FREQUENT; i++) keys[i] = decision(() => labels[i - 1] && re
 bind(keys, {
   Enter: t("confirm all boxes of the burst and go on; with Shift only this image"), "0": t("empty, and go on"), "1–9": t("relabel, and go on"), L: t("type a label"),
   X: t("reject the box"), B: t("draw a box; arrows move it, with Shift they size it, Enter keeps it"), R: t("repeat the last decision"), U: t("undo; with Shift redo"),
-  "← →": t("previous and next image"), "J K": t("next and previous box"), N: t("next image that nobody has reviewed"), "+ - F": t("zoom, and fit"), "H C": t("boxes off, contrast"),
+  "← → A D": t("previous and next image"), "↑ ↓ W S": t("previous and next event"), M: t("flag: ask a colleague to look"), G: t("the grid at this place"), "J K": t("next and previous box"), N: t("next image that nobody has reviewed"), "+ - F": t("zoom, and fit"), "H C": t("boxes off, contrast"),
 });
 
 document.getElementById("stage").hidden = false;
 save();
+run(countLeft)();
 run(async () => show(viewer.dataset.image || (await first())))().then(() => document.getElementById("stage").focus({ preventScroll: true }));

@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+import pages.routes.images
 from archive.catalogue.ingest import ingest
 from archive.delta.tables import Tables
+from archive.views.image_detail import image_details
 from archive.views.views import View, Views
+from model_store.errors import StorageFull
+from pages.context import Context
 from tests.fixtures_local import jpeg, put_results, result_rows, rows_of, write_files
 
 TAKEN = 0x9003
@@ -58,6 +62,7 @@ def test_counts_bars_and_neighbours_agree_with_the_list(
     assert (counted["count"], counted["behind_s"]) == (2, 0.0)
     bars = client.get("/ui/v1/images/histogram?by=status").json()
     assert {bar["value"]: bar["images"] for bar in bars} == {"ok": 2, "empty": 2, "missing": 1}
+    assert client.get("/ui/v1/images/uncertain?camera=north&limit=1").json() == archive[:1]
     beside = client.get(f"/ui/v1/images/{archive[1]}/neighbours?camera=north").json()
     assert beside == {"previous": archive[0], "next": archive[3]}
 
@@ -66,7 +71,44 @@ def test_details_have_boxes_and_files(client: TestClient, archive: list[str]) ->
     detail = client.get(f"/ui/v1/images/{archive[0]}").json()
     assert [box["label"] for box in detail["boxes"]] == [HOSTILE]
     assert (detail["status"], detail["inference_key"]) == ("ok", "k")
+    assert client.get(f"/ui/v1/images/{archive[0]}?view=none").status_code == 400
+    assert client.get(f"/ui/v1/images/{archive[0]}?run=none").status_code == 400
     assert client.get("/ui/v1/images/" + "0" * 64).status_code == 404
+
+
+def test_details_of_an_index_that_is_behind_or_cannot_be_written_are_those_of_the_tables(
+    client: TestClient, archive: list[str], context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = f"/ui/v1/images/{archive[0]}"
+    before = client.get(path).json()
+    read = list[list[str]]()
+
+    def reads(tables: Tables, digests: list[str], view: View | None) -> object:
+        read.append(list(digests))
+        return image_details(tables, digests, view)
+
+    monkeypatch.setattr(pages.routes.images, "image_details", reads)
+    assert client.get(path).json() == before
+    assert read == [], "the index has it"
+    flag = {"action": "flag", "media_sha256": archive[0]}
+    body = {"batch_id": "0" * 32, "statements": [flag]}
+    monkeypatch.setattr(context.follower, "used", lambda *_, **__: None)
+    assert client.post("/ui/v1/assertions", json=body).status_code == 200
+    assert client.get(path).json()["flagged"]
+    assert client.get(f"/ui/v1/images/{archive[1]}").json()["status"] == "ok"
+    assert read == [[archive[0]]]
+
+    def full(*_: object) -> None:
+        raise StorageFull("no room")
+
+    monkeypatch.setattr(context.index, "details", full)
+    assert client.get(f"/ui/v1/images/{archive[1]}").json()["status"] == "ok"
+
+
+def test_an_unknown_event_is_not_found(client: TestClient, archive: list[str]) -> None:
+    assert client.get("/ui/v1/events").json() == {"events": [], "next": ""}
+    for path in ("/ui/v1/events/none", "/ui/events/none"):
+        assert client.get(path).status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -93,8 +135,8 @@ def test_pages_take_the_empty_fields_of_forms_and_show_hostile_names_as_text(
     for path in (
         "/ui/",
         "/ui/images?camera=&status=ok&min_score=&reviewed=",
-        f"/ui/images/{archive[0]}",
-        "/ui/review",
+        f"/ui/images/{archive[0]}?status=ok&shown=&run=",
+        "/ui/review?order=disagreement",
     ):
         page = client.get(path)
         assert page.status_code == 200, page.text

@@ -13,9 +13,8 @@ from archive.catalogue.row_updates import add_files
 from archive.delta.tables import Tables
 from archive.delta.writer import Writer
 from archive.schemas import ASSERTIONS, MEDIA
-from archive.views.image_detail import ImageDetail, image_detail
+from archive.views.image_detail import ImageDetail, image_details
 from archive.views.views import View
-from model_store.errors import ModelNotFound
 from tests.fixtures_local import put_results, result_rows
 
 NOON = datetime(2026, 5, 14, 12, tzinfo=UTC)
@@ -57,6 +56,10 @@ def two(tables: Tables) -> Tables:
     boxes = [box(0, "deer", 0.9, 0.0), box(1, "fox", 0.6, 40.0), box(2, "hare", 0.3, 70.0)]
     put_results(tables, result_rows([IMAGE], width_px=100, height_px=80, detections=boxes))
     return tables
+
+
+def image_detail(tables: Tables, media_sha256: str, view: View | None) -> ImageDetail:
+    return image_details(tables, [media_sha256], view)[media_sha256]
 
 
 def shown(detail: ImageDetail) -> list[tuple[str | None, bool, bool]]:
@@ -102,6 +105,20 @@ def test_an_image_without_result_and_one_without_publication(two: Tables) -> Non
     assert image_detail(two, IMAGE, None).boxes == ()
 
 
-def test_an_unknown_image_is_not_found(two: Tables) -> None:
-    with pytest.raises(ModelNotFound, match="no image has the digest cccc"):
-        image_detail(two, "c" * 64, VIEW)
+def test_an_unknown_image_is_left_out_and_a_missing_one_is_not(two: Tables) -> None:
+    gone = "c" * 64
+    missing = pa.Table.from_pylist([file(gone, "gone/2.jpg", gone=True)], schema=MEDIA)
+    add_files(Writer(two, "media", "/archive"), missing)
+    assert set(image_details(two, [gone, "d" * 64], VIEW)) == {gone}
+
+
+def test_a_flag_asks_until_somebody_decides(two: Tables) -> None:
+    say(two, "flag", reason="marten or stoat?")
+    detail = image_detail(two, IMAGE, VIEW)
+    assert (detail.flagged, detail.reviewed, detail.status) == (True, False, "ok")
+    assert [(said.action, said.stands) for said in detail.statements] == [("flag", True)]
+    assert shown(detail)[0] == ("deer", True, False), "it decides nothing"
+    say(two, "keep", minute=1, inference_key="k", rank=0, label="deer", **corners(0.0))
+    detail = image_detail(two, IMAGE, VIEW)
+    assert (detail.flagged, detail.reviewed) == (False, True)
+    assert [said.stands for said in detail.statements] == [True, False]

@@ -60,16 +60,16 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
     counts: list[int | None] = []
     write = files._write
 
-    def counted(source: Any, tables: Any, file: Any, images: Any, old: Any) -> None:
+    def counted(source: Any, tables: Any, file: Any, images: Any, *more: Any) -> None:
         counts.append(None if images is None else len(images))
-        write(source, tables, file, images, old)
+        write(source, tables, file, images, *more)
 
     monkeypatch.setattr(files, "_write", counted)
     return counts
 
 
 def listed(index: ImageIndex, **wanted: Any) -> list[tuple[Any, ...]]:
-    rows = index.page(ImageFilter(**wanted), 1000).rows.to_pylist()
+    rows = index.page(ImageFilter(**wanted), 1000).rows
     return [(row["media_sha256"], row["path"], row["status"], row["n_boxes"]) for row in rows]
 
 

@@ -19,7 +19,7 @@ from archive.delta.append import add_results
 from archive.delta.tables import Tables
 from archive.delta.writer import Writer
 from archive.schemas import MEDIA
-from archive.views.search import MOST_MARK, Found, Wanted, cursor_of, find, place_of
+from archive.views.search import MOST_MARK, Found, Wanted, cursor_of, find, place_in, place_of
 from archive.views.views import View, Views
 from model_store.errors import BadRequest, DeadlinePassed, StorageUnreachable
 from tests.fixtures_local import result_rows
@@ -327,12 +327,12 @@ def test_any_mark_is_refused_or_three_flat_values(mark: str) -> None:
 )
 def test_a_mark_says_what_it_was_made_of(moment: datetime | None, root: str, path: str) -> None:
     image = {"captured_at_corrected": moment, "source_root": root, "path": path}
-    assert place_of(cursor_of(image)) == (moment, root, path)
+    assert place_of(cursor_of(*place_in(image))) == (moment, root, path)
 
 
 def test_a_mark_of_the_longest_paths_is_within_its_bound() -> None:
     image = {"captured_at_corrected": datetime.max, "source_root": '"' * 4096, "path": '"' * 4096}
-    assert len(cursor_of(image)) <= MOST_MARK
+    assert len(cursor_of(*place_in(image))) <= MOST_MARK
 
 
 def test_what_takes_too_long_is_ended(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from typing import Any
 
+import httpx2
 import pytest
 from starlette.testclient import TestClient
 
+import pages.routes.images
 import pages.routes.statements
 from archive.annotations.assertions import human_assertions
 from archive.delta.tables import Tables
 from archive.views.image_index import ImageFilter
 from pages.context import Context
-from tests.archive.annotations.two_images import EMPTY, KEY, A, B, key_of, put_images
+from pages.http_app import build_pages_app
+from serve.auth.guard import Access
+from tests.archive.annotations.two_images import EMPTY, KEY, A, B, key_of, named, put_images, record
 from tests.fixtures_local import rows_of
 
 PATH = "/ui/v1/assertions"
@@ -50,7 +56,8 @@ def stand(tables: Tables) -> list[tuple[str, str | None]]:
 
 def test_a_statement_is_recorded_undone_and_repeated(client: TestClient, tables: Tables) -> None:
     body = {"batch_id": key_of(1), "statements": [statement(), statement(rank=1)]}
-    answer = {"batch_id": key_of(1), "added": 2, "changed_meanwhile": [], "kept": 0, "by": []}
+    answer = {"batch_id": key_of(1), "added": 2, "changed_meanwhile": [], "kept": 0, "left": 0}
+    answer |= {"by": []}
     assert post(client, body) == post(client, body) == answer
     assert {row["actor"] for row in rows_of(tables, "assertions")} == {"local"}
     assert stand(tables) == [("a", "boar"), ("a", "fox")]
@@ -108,8 +115,9 @@ def test_a_selection_is_counted_confirmed_and_recorded_once(
 ) -> None:
     chosen = {"filter": {"status": "ok"}, "action": "relabel", "label": "dog"}
     counted = post(client, selection(1, chosen, dry_run=True))
-    assert counted["count"] == 2
+    assert (counted["count"], counted["decided"], counted["by"]) == (2, 0, [])
     assert counted["index_version"]
+    del counted["decided"], counted["by"]
     for wrong in (1, 3):
         status, detail = refused(client, selection(1, chosen | {"count": wrong}))
         assert (status, detail.split(",")[0]) == (409, "2 images match now")
@@ -143,6 +151,60 @@ def test_a_selection_by_digests_is_counted_like_a_filter(
     chosen = {"digests": [A, B, B, EMPTY], "excluded": [A], "action": "keep", "count": 2}
     assert post(client, selection(1, chosen))["added"] == 3
     assert stand(tables) == [("b", "boar"), ("b", "fox"), ("e", None)]
+
+
+def test_a_selection_leaves_what_others_have_decided(client: TestClient, tables: Tables) -> None:
+    record(tables, key_of(8), [named("relabel", rank=1, label="wolf")], "lee")
+    post(client, {"batch_id": key_of(7), "statements": [statement(media_sha256=B)]})
+    burst = {"digests": [A, B], "action": "suppress", "count": 2}
+    counted = post(client, selection(1, burst, dry_run=True))
+    assert (counted["count"], counted["decided"], counted["by"]) == (2, 1, ["lee"])
+    answer = post(client, selection(1, burst))
+    assert (answer["added"], answer["left"], answer["by"]) == (1, 1, ["lee"])
+    assert stand(tables) == [("a", "wolf"), ("b", None)], "their own statement is replaced"
+    record(tables, key_of(9), [named("keep", image=B)], "lee")
+    assert post(client, selection(1, burst)) == answer, "sent again, after lee disagreed"
+    assert post(client, selection(2, burst | {"replaces": True}))["added"] == 2
+    assert stand(tables) == [("a", None), ("b", None)]
+
+
+def test_what_another_person_decided_is_not_recorded_under_this_name(
+    client: TestClient, tables: Tables
+) -> None:
+    body = {"batch_id": key_of(1), "sender": "ana", "statements": [statement()]}
+    status, detail = refused(client, body)
+    assert (status, detail) == (403, "ana decided this, and you are local: sign in as ana")
+    assert not rows_of(tables, "assertions")
+    assert post(client, body | {"sender": "local"})["added"] == 1
+    undo = {"batch_id": key_of(2), "sender": "ana", "of": key_of(1)}
+    for path in ("/undo", "/redo"):
+        assert refused(client, undo, path)[0] == 403
+    assert stand(tables) == [("a", "fox")]
+
+
+async def test_a_statement_is_acknowledged_while_details_hang(
+    context: Context, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+
+    def hangs(*_: Any) -> dict[str, Any]:
+        assert go_on.wait(60)
+        return {}
+
+    monkeypatch.setattr(pages.routes.images, "_details", hangs)
+    transport = httpx2.ASGITransport(build_pages_app(context, Access()), root_path="/ui")
+    async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        paths = (f"/ui/v1/images/{A}", f"/ui/v1/images/{A}?view=v", f"/ui/images/{A}")
+        reads = [asyncio.create_task(client.get(paths[n % 3])) for n in range(40)]
+        await asyncio.sleep(0)
+        body = {"batch_id": key_of(1), "statements": [statement()]}
+        answer = await asyncio.wait_for(client.post(PATH, json=body), 60)
+        whole = selection(2, {"digests": [B], "action": "keep", "count": 1})
+        selected = await asyncio.wait_for(client.post(PATH, json=whole), 60)
+        assert not any(read.done() for read in reads)
+        go_on.set()
+        assert {(await read).status_code for read in reads} == {404}
+    assert (answer.json()["added"], selected.json()["added"]) == (1, 2)
 
 
 def test_a_large_selection_needs_its_number_typed(

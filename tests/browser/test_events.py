@@ -1,0 +1,182 @@
+"""Events: one decision for all images, also with a lost answer; what others decided stays. Orders, flags and places."""
+
+from __future__ import annotations
+
+import json
+
+from playwright.sync_api import Dialog, Page, Route, expect
+
+from tests.browser.conftest import Served, Visit
+from tests.browser.test_review import signed_in, statements
+
+
+def fetched(page: Page, path: str) -> object:
+    return page.evaluate("path => fetch('/ui/v1' + path).then(a => a.json())", path)
+
+
+def long_event(page: Page) -> dict[str, object]:
+    """Return the event with the most images."""
+    found = json.loads(json.dumps(fetched(page, "/events?limit=500")))["events"]
+    return dict(max(found, key=lambda event: event["images"]))
+
+
+def test_an_event_is_decided_at_once_and_taken_back(served: Served, visit: Visit) -> None:
+    page = visit("/images")
+    event = long_event(page)
+    page.goto(f"{served.url}/events/{event['event_id']}")
+    expect(page.locator("#grid .cell")).to_have_count(int(str(event["images"])))
+    times = page.locator(".cell .when").all_inner_texts()
+    assert times == sorted(times), "in order"
+    expect(page.locator("#max-n li")).not_to_have_count(0)
+    expect(page.locator("#selected")).to_have_text(f"{event['images']} selected")
+    page.locator("body").press("0")
+    expect(page.locator("#notice")).to_contain_text(f"Saved for {event['images']} images")
+    assert {row["action"] for row in statements(served)} == {"suppress"}
+    page.reload()
+    expect(page.locator("#selected")).not_to_be_empty()
+    page.keyboard.press("Control+z")
+    expect(page.locator("#notice")).to_have_text("Taken back.")
+    assert statements(served) == []
+
+
+def test_a_selection_survives_a_lost_answer_and_a_reload(served: Served, visit: Visit) -> None:
+    page = visit("/images?status=ok")
+    expect(page.locator("#count")).not_to_be_empty()
+    page.on("dialog", lambda dialog: dialog.accept())
+    sent: list[str] = []
+
+    def loses(route: Route) -> None:
+        body = route.request.post_data_json or {}
+        if "dry_run" in body:
+            return route.continue_()
+        sent.append(body["batch_id"])
+        route.fetch()
+        return route.abort()
+
+    page.route("**/v1/assertions", loses)
+    page.locator(".cell input").first.click()
+    page.get_by_role("button", name="Mark as empty").click()
+    expect(page.locator("#notice")).to_contain_text("Not saved yet")
+    page.unroute("**/v1/assertions")
+    page.reload()
+    expect(page.locator("#notice")).to_contain_text("Saved for 1 images")
+    assert len(statements(served)) == len(set(sent)) == 1
+    page.keyboard.press("Control+z")
+    expect(page.locator("#notice")).to_have_text("Taken back.")
+    assert statements(served) == []
+
+
+def test_a_burst_leaves_what_a_colleague_decided(served: Served, visit: Visit) -> None:
+    ana, ben = signed_in(visit, "Ana"), signed_in(visit, "Ben")
+    event = long_event(ana)
+    images = f"/images?event_id={event['event_id']}"
+    digests = json.loads(json.dumps(fetched(ana, images)))["columns"]["media_sha256"]
+    ana.goto(f"{served.url}/images/{digests[0]}")
+    expect(ana.locator("#stage")).to_be_visible()
+    expect(ana.locator("#strip a")).to_have_count(len(digests))
+    ben.goto(f"{served.url}/images/{digests[1]}")
+    expect(ben.locator("#strip a")).to_have_count(len(digests))
+    ben.keyboard.press("Shift+0")
+    expect(ben.locator("#place")).not_to_contain_text("unsaved")
+    (first,) = statements(served)
+    ana.keyboard.press("Enter")
+    expect(ana.locator("#notice")).to_contain_text("1 images stay as Ben decided", timeout=30_000)
+    assert [row for row in statements(served) if row["actor"] == "Ben"] == [first]
+    for person in (ana, ben):
+        person.keyboard.press("u")
+        expect(person.locator("#notice")).to_contain_text("Taken back.")
+    assert statements(served) == []
+
+
+def test_decisions_of_one_person_are_not_sent_as_another(served: Served, visit: Visit) -> None:
+    page = signed_in(visit, "Ana")
+    page.goto(f"{served.url}/review?status=ok")
+    expect(page.locator("#boxes li")).not_to_have_count(0)
+    page.route("**/v1/assertions", lambda route: route.abort())
+    page.keyboard.press("Shift+Enter")
+    expect(page.locator("#place")).to_contain_text("1 unsaved")
+    questions: list[str] = []
+
+    def accept(dialog: Dialog) -> None:
+        questions.append(dialog.message)
+        dialog.accept()
+
+    page.on("dialog", accept)
+    page.goto(f"{served.url}/session")
+    page.get_by_label("Your name").fill("Ben")
+    page.get_by_role("button", name="Use this name").click()
+    expect(page.locator(".who")).to_have_text("Ben")
+    page.unroute("**/v1/assertions")
+    page.goto(f"{served.url}/review?status=ok")
+    expect(page.locator("#notice")).to_contain_text("Ana decided this, and you are Ben")
+    assert any("Drop this decision" in question for question in questions)
+    expect(page.locator("#place")).not_to_contain_text("unsaved")
+    assert statements(served) == []
+
+
+def test_a_flag_decides_nothing_and_leads_a_colleague_there(served: Served, visit: Visit) -> None:
+    page = visit("/review?status=ok")
+    expect(page.locator("#place")).to_contain_text("left", timeout=30_000)
+    left = page.locator("#place").inner_text().split(" left")[0].split()[-1]
+    source = str(page.locator("#stage img").get_attribute("src"))
+    first = source.split("/")[-2]
+    page.keyboard.press("m")
+    expect(page.locator("#stage img")).not_to_have_attribute("src", source)
+    expect(page.locator("#place")).not_to_contain_text("unsaved")
+    page.goto(f"{served.url}/images/{first}")
+    expect(page.locator("#place")).to_contain_text("⚑ flagged")
+    expect(page.locator("#statements")).to_contain_text("flagged")
+    assert statements(served) == []
+    page.goto(f"{served.url}/review?status=ok")
+    expect(page.locator("#place")).to_contain_text(f"{left} left", timeout=30_000)
+    page.keyboard.press("Shift+Enter")
+    expect(page.locator("#place")).to_contain_text(f"{int(left) - 1} left")
+    for _ in range(2):
+        page.keyboard.press("u")
+        expect(page.locator("#notice")).to_contain_text("Taken back.")
+        expect(page.locator("#place")).not_to_contain_text("unsaved")
+    expect(page.locator("#place")).to_contain_text(f"{left} left", timeout=30_000)
+    assert statements(served) == []
+
+
+def test_arrows_go_to_events_and_g_to_the_grid(served: Served, visit: Visit) -> None:
+    page = visit("/review?status=ok")
+    expect(page.locator("#boxes li")).not_to_have_count(0)
+    source, passed = page.locator("#stage img"), list[object]()
+    for key in ("ArrowDown", "ArrowUp", ""):
+        before = str(source.get_attribute("src"))
+        detail = fetched(page, f"/images/{before.split('/')[-2]}")
+        assert isinstance(detail, dict)
+        passed.append(detail["event_id"])
+        if key:
+            page.keyboard.press(key)
+            expect(source).not_to_have_attribute("src", before)
+            expect(page.locator("#place")).to_contain_text("left")
+    assert passed[0] == passed[2] != passed[1]
+    time = page.locator("#place").inner_text()[:16]
+    page.keyboard.press("g")
+    page.wait_for_url("**/ui/images?*at=*")
+    expect(page.locator(".cell .when").first).to_contain_text(time)
+    page.keyboard.press("?")
+    expect(page.locator("#keys-table")).to_contain_text("Ctrl+Z")
+
+
+def test_two_versions_are_chosen_from_lists(served: Served, visit: Visit) -> None:
+    page = visit("/review?status=ok")
+    page.get_by_text("Filter and order").click()
+    page.get_by_label("Order").select_option("disagreement")
+    run = page.get_by_label("Compared with").locator("option").nth(1).get_attribute("value")
+    page.get_by_label("Compared with").select_option(run)
+    page.locator(".filter").get_by_role("button", name="Show").click()
+    expect(page.locator("#stage .other").first).to_be_attached(timeout=60_000)
+    digest = page.evaluate("document.querySelector('#stage img').src").split("/")[-2]
+    ranked = fetched(page, f"/images/disagreement?run={run}&status=ok&reviewed=false&limit=500")
+    assert isinstance(ranked, list)
+    assert ranked[0] == digest
+    page.goto(f"{served.url}/images/{digest}?status=ok")
+    page.get_by_text("View and versions").click()
+    page.get_by_label("Boxes of").select_option(run)
+    page.locator(".filter").get_by_role("button", name="Show").click()
+    page.wait_for_url(f"**shown={run}*")
+    expect(page.locator("#boxes li")).not_to_have_count(0)
+    assert "status=ok" in page.url
