@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx2
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Response, sync_playwright
 
@@ -75,6 +76,8 @@ def serving(place: Path) -> Iterator[Served]:
     served.resight("filters", "run", "events")
     served.resight("layers", "on", "events")
     with server:
+        while httpx2.get(f"{served.url}/v1/images/count", timeout=60).status_code == 503:
+            pass  # the index is being built
         yield served
 
 

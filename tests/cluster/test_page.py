@@ -31,6 +31,7 @@ def post(host: Host, path: str, body: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_picture_is_found_shown_decided_and_taken_back(host: Host, archive: Archive) -> None:
     host.finished(archive[0])
+    wait_for(lambda: httpx2.get(f"{host.url}/ui/", timeout=120).status_code == 200)
     page = httpx2.get(f"{host.url}/ui/", timeout=120)
     assert "ssdlite-coco@1" in page.text
     wait_for(lambda: get(host, "/v1/images/count", status="ok")["behind_s"] == 0)
