@@ -24,11 +24,16 @@ def labels_in_use(context: Context, view: str = PRODUCTION) -> list[str]:
 
 def counted_choices(context: Context, view: str) -> dict[str, Any]:
     """Return the choices of `templates/filters.html`."""
-    return {
-        "cameras": _counted(context, view, "camera"),
-        "labels": _counted(context, view, "label"),
-        "views": Views(context.tables.url).names(),
+    columns: tuple[tuple[str, Literal["camera", "label"]], ...] = (
+        ("cameras", "camera"),
+        ("labels", "label"),
+    )
+    counted = {
+        name: [(value, f"{value} ({images})") for value, images in _counted(context, view, column)]
+        for name, column in columns
     }
+    views = Views(context.tables.url).names()
+    return counted | {"views": views, "view_choices": [(name, name) for name in views]}
 
 
 def _counted(context: Context, view: str, column: Literal["camera", "label"]) -> Bars:

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.language import CODE, DOCUMENTS, ROOT, breaches
+from tests.support.language import CODE, DOCUMENTS, ROOT, breaches, files_of
 
 
 @pytest.mark.parametrize("name", [*CODE, *DOCUMENTS])
 def test_the_language_rules_hold(name: str) -> None:
-    path = ROOT / name
-    files = [path] if path.is_file() else sorted([*path.rglob("*.py"), *path.rglob("*.md")])
+    files = files_of(ROOT / name)
     found = [f"{file}:{b.line}: {b.rule}: {b.text}" for file in files for b in breaches(file)]
     assert found == []
 
@@ -31,3 +30,21 @@ def test_a_breach_is_found(tmp_path: Path, text: str, rule: str) -> None:
     file = tmp_path / "module.py"
     file.write_text(text)
     assert any(rule in breach.rule for breach in breaches(file))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.js", "let a = 1; // nobody needs it"),
+        ("a.js", "/** Return it, meanwhile. */"),
+        ("a.html", "{# nobody\nneeds it #}"),
+        ("a.sql", "select 1 -- nobody needs it"),
+    ],
+)
+def test_comments_of_scripts_templates_and_statements_are_read(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    assert len(breaches(tmp_path / name)) == 1
+    (tmp_path / name).write_text('let a = "http://nobody.example"')
+    assert breaches(tmp_path / name) == []

@@ -48,7 +48,7 @@ create or replace temp table standing as
     where action <> 'withdraw' and case when x1_px is null then filled is null or (asserted_at, assertion_id) > filled
         else emptied is null or (asserted_at, assertion_id) > emptied end;
 
--- Images with a flag that is newer than all other statements about them: somebody is asked to look.
+-- Images with a flag that is newer than all other statements about them: a request to look at them.
 create or replace temp table flags as
     select media_sha256, arg_max(assertion_id, (asserted_at, assertion_id)) as assertion_id from assertion_rows
     where method = 'human' and withdraws is null
@@ -56,7 +56,7 @@ create or replace temp table flags as
     group by media_sha256 having arg_max(action, (asserted_at, assertion_id)) = 'flag';
 
 -- The detection of each human assertion about a box (`match_annotations` in archive/annotations/assertions.py). A table,
--- as four relations read it: views are planned again wherever they are read.
+-- as four relations read it: views are planned again at each place that reads them.
 create or replace temp table attached as
     with touching as (
         select s.assertion_id, s.action, s.label, s.actor, s.reason, s.asserted_at, b.media_sha256, b.rank,

@@ -46,7 +46,7 @@ create or replace view all_detections as
         f.d.mask_area_px, f.d.mask_rle
     from flat f join images m using (media_sha256);
 
--- The class of each label that people or layers give and the model knows.
+-- The class of each label that people or layers give, if it is one of the model.
 create or replace view class_ids as
     with flat as (select unnest(detections) as d from seen)
     select d.label as label, min(d.class_id) as class_id from flat

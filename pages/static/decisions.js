@@ -44,14 +44,14 @@ function again(path, from, to) {
   return last.media;
 }
 
-/** Queue a request. It names who decided, because somebody else may have signed in when it is sent. */
+/** Queue a request. It names who decided, because another person may have signed in when it is sent. */
 function enqueue(path, body, media) {
   write(QUEUE, [...read(QUEUE), { path: `/v1/assertions${path}`, body: { sender: who, ...body }, media }]);
   listener();
   save();
 }
 
-/** Send what is queued, in order. The server knows a batch by its id, so sending one again adds nothing. */
+/** Send what is queued, in order. The server identifies a batch by its id, so sending one again adds nothing. */
 export function save() {
   stopped = false;
   saving ??= work().finally(() => (saving = null));
@@ -92,7 +92,7 @@ function refuse(entry, { message, status }) {
   const isMine = entry.body.sender === who, hasChanged = entry.body.selection && status !== 403;
   if (!hasChanged && !confirm(t("Not saved: {why} Drop this decision and go on?", { why: message }))) return (stopped = true);
   const rest = read(QUEUE).slice(1);
-  write(QUEUE, isMine ? rest : rest.filter(({ body }) => body.sender === who)); // all of somebody else's
+  write(QUEUE, isMine ? rest : rest.filter(({ body }) => body.sender === who)); // all of another person
   write(DONE, read(DONE).filter(({ batch_id }) => batch_id !== entry.body.batch_id));
   notice(t("Not saved: {why}", { why: message }), 0);
   listener(entry, null);

@@ -220,7 +220,7 @@ async function bulk(action) {
   await bulk("none");
 }
 
-/** Ask, with the number of images and what others have decided in them. */
+/** Show a question, with the number of images and what others have decided in them. */
 async function isConfirmed(decision) {
   const { count, action, label, replaces } = decision;
   const { decided, by } = await json("/v1/assertions", { method: "POST", body: { batch_id: batchId(), dry_run: true, selection: decision } });

@@ -1,5 +1,7 @@
 // Keys of a page: single keys that a person can switch off, and the list of them at "?".
 
+import { list } from "./key_list.js";
+
 const SWITCH = "resight.keys";
 
 /** Call `actions[key](event)` for keys pressed outside of fields; `help` is the text of each key for the list. */
@@ -7,13 +9,7 @@ export function bind(actions, help) {
   const dialog = document.getElementById("keys"), on = document.getElementById("keys-on");
   on.checked = localStorage.getItem(SWITCH) !== "off";
   on.addEventListener("change", () => localStorage.setItem(SWITCH, on.checked ? "on" : "off"));
-  for (const [key, words] of Object.entries(help)) {
-    const row = document.getElementById("keys-table").insertRow();
-    const name = document.createElement("kbd");
-    name.textContent = key;
-    row.insertCell().append(name);
-    row.insertCell().textContent = words;
-  }
+  list(document.getElementById("keys-table"), help);
   document.addEventListener("keydown", (event) => {
     if (event.target.closest("input, textarea, select, dialog")) return;
     if (event.target.closest("a, button, summary") && ["Enter", " "].includes(event.key)) return;

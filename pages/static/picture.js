@@ -1,7 +1,7 @@
 // A picture with its boxes: an SVG over the image in the image's own pixels, with zoom, pan and drawing.
 
 const SVG = "http://www.w3.org/2000/svg";
-const SIGN = { human: "✓ ", rejected: "✕ " }; // besides the style of the line, for who cannot tell the colours
+const SIGN = { human: "✓ ", rejected: "✕ " }; // in addition to the style of the line, as not everyone sees the colours
 const MAX_ZOOM = 12, STEP_PX = 0.02, LEAST_FRAC = 0.005, WAIT_MS = 10_000;
 
 function element(name, values) {

@@ -1,4 +1,4 @@
-// The page of a run: its progress is loaded again when the event stream tells of a change, which also brings its log.
+// The page of a run: its progress is loaded again when the event stream reports a change, which also brings its log.
 
 import { notice } from "./page.js";
 import { follow } from "./stream.js";

@@ -1,9 +1,10 @@
-// One image at a time: look, decide by keys, go on. In review, the list is what nobody has reviewed, and a burst is one decision.
+// One image at a time: look, decide by keys, see the next. In review, the list has the images without a decision, and a burst is one decision.
 
 import { ACTION, json, notice, Refused, root, STATUS, t } from "./page.js";
 import { decide, onSaved, redo, save, undo, unsaved } from "./decisions.js";
 import { Picture } from "./picture.js";
 import { bind } from "./keys.js";
+import { KEYS } from "./key_list.js";
 
 const AHEAD = 3, FREQUENT = 9, WIDTH = 1600;
 const viewer = document.getElementById("viewer"), isReview = viewer.dataset.review === "1";
@@ -48,17 +49,17 @@ async function show(digest) {
     return say_place(isReview ? t("Nothing is left to review.") : t("No image matches."));
   }
   const mine = ++turns, found = await detailOf(digest);
-  if (mine !== turns) return; // another image was asked for meanwhile
+  if (mine !== turns) return; // another image was requested since
   image = found;
   selected = shownBoxes().length === 1 ? image.boxes.indexOf(shownBoxes()[0]) : -1;
   burst = [];
   const url = isReview ? `${root}/review${location.search}` : `${root}/images/${digest}?${new URLSearchParams(location.search)}`;
   history.replaceState(null, "", url);
   await draw();
-  await picture.visible(); // until then, keys would decide about pixels that nobody has seen
+  await picture.visible(); // until then, keys would decide about pixels that are not shown
   bursting = drawBurst(digest).catch(fail); // a decision about the burst waits for it
   drawLabels(image.camera_id).catch(fail);
-  lookAhead(digest).catch(() => {}); // the next key asks again, and says what is wrong
+  lookAhead(digest).catch(() => {}); // the next key tries again, and shows what is wrong
 }
 
 async function lookAhead(digest) {
@@ -209,7 +210,7 @@ function emptied() {
   return { action: "suppress", media_sha256: image.media_sha256, ...(newest ? { seen: newest.assertion_id } : {}) };
 }
 
-/** Decide the whole burst, or this image, and go on. */
+/** Decide the whole burst, or this image, and show the next. */
 async function settle(action, alone) {
   await bursting;
   const media = alone || burst.length < 2 ? [image.media_sha256] : burst;
@@ -242,7 +243,7 @@ async function stepEvent(name) {
   if (digest) await show(digest);
 }
 
-/** Ask colleagues to look: this decides nothing, so the image stays in the review. */
+/** Flag the image for colleagues: this decides nothing, so the image stays in the review. */
 async function flag() {
   decide({ statements: [{ action: "flag", media_sha256: image.media_sha256 }] }, [image.media_sha256]);
   details.delete(image.media_sha256);
@@ -356,11 +357,7 @@ const keys = {
   c: needsImage(() => picture.toggleContrast()),
 };
 for (let i = 1; i <= FREQUENT; i++) keys[i] = decision(() => labels[i - 1] && relabel(labels[i - 1]));
-bind(keys, {
-  Enter: t("confirm all boxes of the burst and go on; with Shift only this image"), "0": t("empty, and go on"), "1–9": t("relabel, and go on"), L: t("type a label"),
-  X: t("reject the box"), B: t("draw a box; arrows move it, with Shift they size it, Enter keeps it"), R: t("repeat the last decision"), U: t("undo; with Shift redo"),
-  "← → A D": t("previous and next image"), "↑ ↓ W S": t("previous and next event"), M: t("flag: ask a colleague to look"), G: t("the grid at this place"), "J K": t("next and previous box"), N: t("next image that nobody has reviewed"), "+ - F": t("zoom, and fit"), "H C": t("boxes off, contrast"),
-});
+bind(keys, KEYS);
 
 document.getElementById("stage").hidden = false;
 save();

@@ -1,4 +1,4 @@
-// The page of a list whose index is being built: the step, and the list itself once there is an index.
+// The page of a list while its index is being built: the step, and the list itself once there is an index.
 
 import { t } from "./page.js";
 import { follow } from "./stream.js";

@@ -100,5 +100,6 @@ def test_a_session_is_started_in_german_and_ended(visit: Visit) -> None:
     page.get_by_label("Language").select_option("de")
     page.get_by_role("button", name="Use these").click()
     expect(page.get_by_text("Angemeldet")).to_be_visible(timeout=30_000)
+    expect(page.get_by_role("row").filter(has_text="rückgängig")).to_have_count(1)
     page.get_by_role("button", name="Abmelden").click()
     expect(page.get_by_text("Angemeldet")).to_have_count(0, timeout=30_000)

@@ -61,6 +61,12 @@ DOCUMENT_WORDS = {
     if not re.search("says|tells|hears|asks|knows|nobody|may not|whoever|whose", pattern)
 }
 """In a document, people also say, ask and know."""
+REMARKS = {
+    ".js": r"(?:^|\s)//[ ]?(.*)$|/\*\*?((?:.|\n)*?)\*/",
+    ".html": r"\{#((?:.|\n)*?)#\}",
+    ".sql": r"--[ ]?(.*)$",
+}
+"""Comments of scripts, templates and statements, each read by itself."""
 RAISED_WORDS = {"raise", "refuse", "problem", "die", "fail"}
 
 
@@ -79,7 +85,7 @@ class Text(NamedTuple):
 
 def main() -> int:
     named = [Path(word) for word in sys.argv[1:]] or [ROOT / name for name in (*CODE, *DOCUMENTS)]
-    files = [file for path in named for file in sorted(_files(path))]
+    files = [file for path in named for file in files_of(path)]
     found = [(file, breach) for file in files for breach in breaches(file)]
     for file, (line, kind, rule, text) in found:
         print(f"{file}:{line}: {kind}: {rule}: {text}")
@@ -88,15 +94,24 @@ def main() -> int:
 
 
 def breaches(path: Path) -> list[Breach]:
-    """Return the breaches in a Python file or a Markdown document."""
+    """Return the breaches in a file of Python or Markdown, or in the comments of one of REMARKS."""
     source = path.read_text()
-    texts = _markdown(source) if path.suffix == ".md" else _python(source)
+    if path.suffix in REMARKS:
+        texts = _remarks(source, REMARKS[path.suffix])
+    else:
+        texts = _markdown(source) if path.suffix == ".md" else _python(source)
     words = DOCUMENT_WORDS if path.suffix == ".md" else WORDS
     return sorted(breach for text in texts for breach in _judged(text, words))
 
 
-def _files(path: Path) -> list[Path]:
-    return [path] if path.is_file() else [*path.rglob("*.py"), *path.rglob("*.md")]
+def files_of(path: Path) -> list[Path]:
+    """Return the files below a folder that have texts, or the file itself."""
+    kinds = {".py", ".md", *REMARKS}
+    return (
+        [path]
+        if path.is_file()
+        else sorted(file for file in path.rglob("*") if file.suffix in kinds)
+    )
 
 
 def _judged(text: Text, words: dict[str, str]) -> Iterator[Breach]:
@@ -150,6 +165,12 @@ def _comments(source: str) -> Iterator[Text]:
         last = token.start[0]
     if block:
         yield Text(first, "comment", "\n".join(block))
+
+
+def _remarks(source: str, pattern: str) -> Iterator[Text]:
+    for match in re.finditer(pattern, source, re.MULTILINE):
+        line = source.count("\n", 0, match.start()) + 1
+        yield Text(line, "comment", "".join(filter(None, match.groups())).strip())
 
 
 def _strings(node: ast.expr, kind: str) -> Iterator[Text]:
