@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from archive.delta.relations import Relations
-from archive.delta.snapshot import open_tables, scan
+from archive.delta.snapshot import memory_database, open_tables, scan
 from archive.delta.tables import Tables
 from archive.delta.writer import Writer
 from archive.retention import pruned_keys
@@ -170,7 +170,7 @@ def _by_batches(rows: pa.Table) -> Iterator[dict[str, Any]]:
 
 
 def _missing_rows(layer: str, snapshot: DeltaTable, wanted: pa.Table) -> pa.Table:
-    sql = duckdb.connect()
+    sql = memory_database()
     scan(sql, "stored", snapshot, ASSERTIONS)
     sql.register("wanted", wanted)
     rows = sql.sql(

@@ -27,7 +27,7 @@ from archive.annotations.assertions import ANNOTATIONS, HUMAN, make_standing, re
 from archive.annotations.import_file import located_rows
 from archive.defaults import PRODUCTION
 from archive.delta.relations import Relations
-from archive.delta.snapshot import open_tables, scan
+from archive.delta.snapshot import memory_database, open_tables, scan
 from archive.delta.tables import Tables
 from archive.delta.writer import Writer
 from archive.schemas import ASSERTIONS
@@ -184,8 +184,7 @@ def record_all(
     can remove, because this process recorded statements about them; it is updated. Raises StorageError.
     """
     statements, errors = _checked(tables, batches)
-    sql = duckdb.connect()
-    sql.execute("set timezone = 'UTC'")
+    sql = memory_database()
     sql.register("requested", _requested(batches)).register("statements", statements)
 
     def new_rows(snapshot: DeltaTable | None, _: pa.Table) -> pa.Table:

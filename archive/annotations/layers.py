@@ -15,12 +15,11 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 from deltalake import DeltaTable
 
 from archive.annotations.assertions import HUMAN
-from archive.delta.snapshot import dataset
+from archive.delta.snapshot import dataset, memory_database
 from archive.delta.tables import Tables
 from archive.delta.writer import Writer
 from archive.schemas import ASSERTIONS, LAYERS
@@ -167,7 +166,7 @@ def append_said(tables: Tables, layer: Layer, inference_key: str, rows: pa.Table
 
 
 def _missing_rows(layer: str, key: str, snapshot: DeltaTable, wanted: pa.Table) -> pa.Table:
-    sql = duckdb.connect()
+    sql = memory_database()
     sql.register("stored", dataset(snapshot, ASSERTIONS))
     sql.register("wanted", wanted)
     valid = newest("stored", "assertion_id, media_sha256, rank", of="wanted")

@@ -15,6 +15,7 @@ import duckdb
 
 _CREATED = re.compile(r"create or replace (?:view|macro|temp table) (\w+)")
 _USED = re.compile(r"\b(?:from|join) (\w+)|\b(\w+)\(")
+_PERMANENT = re.compile(r"create or replace (?=view|macro)")
 _COMMENT = re.compile(r"--.*")
 
 
@@ -52,10 +53,10 @@ class Relations:
         return list(needed)
 
     def create(self, sql: duckdb.DuckDBPyConnection, *names: str) -> None:
-        """Create the relations `names`, and before them those that they read."""
+        """Create the relations `names`, and before them those that they read; no other connection has them."""
         for name in self.needed_by(*names):
             if name in self.statements:
-                sql.execute(self.statements[name])
+                sql.execute(_PERMANENT.sub("create or replace temp ", self.statements[name], 1))
 
     def _used(self, name: str) -> Iterator[str]:
         for relation, function in _USED.findall(self.statements.get(name, "")):

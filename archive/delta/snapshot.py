@@ -43,6 +43,7 @@ from archive.schemas import TABLES
 from model_store.storage import is_local, path_of
 
 _COLUMN = "inference_key"
+_kept: list[duckdb.DuckDBPyConnection] = []
 S3_CONNECT_S, S3_REQUEST_S = 10.0, 60.0
 _KEY = f"partition.{_COLUMN}"
 
@@ -52,11 +53,29 @@ def open_tables(tables: Tables, *names: str) -> duckdb.DuckDBPyConnection:
 
     Raises StorageUnreachable.
     """
-    connection = duckdb.connect()
-    connection.execute("set timezone = 'UTC'")
+    connection = memory_database()
     for name in names:
         connection.register(name, dataset(tables.existing(name), TABLES[name]))
     return connection
+
+
+def memory_database() -> duckdb.DuckDBPyConnection:
+    """Return a connection with its own temporary relations and variables; times are UTC. Others would be shared.
+
+    All connections of a process share a database in memory: making one takes 20 to 30 ms, a connection 0.1 ms.
+    """
+    connection = duckdb.connect(_shared(os.getpid()))
+    connection.execute("set timezone = 'UTC'")
+    return connection
+
+
+@functools.cache
+def _shared(process: int) -> str:
+    """Return the name of the database of a process, which a connection keeps; it keeps no bytes of files."""
+    name = f":memory:resight-{process}"
+    _kept.append(duckdb.connect(name))
+    _kept[-1].execute("set global enable_external_file_cache = false")
+    return name
 
 
 def dataset(table: DeltaTable | None, schema: pa.Schema) -> FileSystemDataset:

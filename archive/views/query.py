@@ -25,7 +25,7 @@ from archive.annotations.layers import layer_table, layers_of
 from archive.catalogue.images import dated, images_of
 from archive.delta.relations import Relations
 from archive.delta.scratch_db import half_of_memory_mib, scratch
-from archive.delta.snapshot import dataset, scan
+from archive.delta.snapshot import dataset, memory_database, scan
 from archive.delta.sql_literal import literal
 from archive.delta.tables import Tables
 from archive.schemas import TABLES
@@ -127,10 +127,8 @@ def _rows(
     if images is None or table is None or name not in ("media", "assertions", "results"):
         return dataset(table, schema)
     key = view.inference_key if view else ""
-    with (
-        duckdb.connect() as sql
-    ):  # reads other columns only where a digest matches, which Arrow does not
-        sql.execute("set timezone = 'UTC'")
+    with memory_database() as sql:
+        # reads other columns only where a digest matches, which Arrow does not
         scan(sql, "stored", table, schema)
         sql.register("chosen", pa.table({"media_sha256": images}))
         of_view = f"where inference_key = {literal(key)}" if name == "results" else ""

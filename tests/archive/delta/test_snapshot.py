@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 from pyarrow.fs import FileSystem, PyFileSystem, S3FileSystem, SubTreeFileSystem
 
-from archive.delta.snapshot import dataset, partition_keys, read_only_files
+from archive.annotations.assertions import ANNOTATIONS
+from archive.delta.snapshot import dataset, memory_database, partition_keys, read_only_files
 from archive.delta.tables import Tables
 from archive.schemas import MEDIA, RESULTS
 from tests.fixtures_local import put_results, result_rows
@@ -74,3 +77,23 @@ def test_a_table_without_partitions(tables: Tables) -> None:
 
 def test_a_table_that_is_not_there_has_no_keys() -> None:
     assert partition_keys(None) == []
+
+
+def test_connections_to_the_database_in_memory_share_no_relation() -> None:
+    """Threads create the same names at once; what each reads is its own."""
+
+    def total(number: int) -> int:
+        with memory_database() as sql:
+            sql.register("boxes", pa.table({"inference_key": ["k"] * number}))
+            sql.register("assertion_rows", pa.table({"n": [number]}))
+            ANNOTATIONS.create(sql, "iou", "is_same_box")
+            sql.execute("create or replace temp table counted as select count(*) as n from boxes")
+            return int(sql.sql("select sum(n) from counted").fetchall()[0][0])
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(total, range(1, 21))) == list(range(1, 21))
+    with memory_database() as sql:
+        for name in ("from boxes", "from counted", "select is_same_box(0.7)"):
+            with pytest.raises(duckdb.CatalogException):
+                sql.sql(name)
+        assert sql.sql("select current_setting('timezone')").fetchall() == [("UTC",)]
