@@ -1,18 +1,9 @@
-"""Client of Resight for field stations: send a folder, resumable and each content once; detect in one image.
+"""Client of Resight for field stations: send the images of a folder, resumable and each content once.
 
-send_folder("/media/card", url="http://server:8000", model="deer", camera="north", token="…") -> Summary
-detect("buck.jpg", url="http://server:8000", model="deer", token="…") -> the answer of POST /v1/detect
+send_folder("/media/card", Options(url="http://server:8000", model="deer", camera="north", token="…")) -> Summary
 """
 
-from resight_client.send import Progress, Summary, send_folder
-from resight_client.server import ClientError, Refused, Unreachable, detect
+from resight_client.send import Options, Summary, send_folder
+from resight_client.server import ClientError, Rejected, Unreachable
 
-__all__ = [
-    "ClientError",
-    "Progress",
-    "Refused",
-    "Summary",
-    "Unreachable",
-    "detect",
-    "send_folder",
-]
+__all__ = ["ClientError", "Options", "Rejected", "Summary", "Unreachable", "send_folder"]

@@ -1,4 +1,4 @@
-"""Requests to Resight, repeated while the server is busy or away.
+"""Uploads to Resight, repeated while the server is busy or away.
 
 Server.send(…) streams a file; a body with another digest than announced is cut off before its end, and not stored.
 """
@@ -6,26 +6,27 @@ Server.send(…) streams a file; a body with another digest than announced is cu
 from __future__ import annotations
 
 import hashlib
-import os
+import logging
 import random
+import re
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
-from types import TracebackType
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import httpx2
 
 PIECE_BYTES = 256 * 1024
 FIRST_WAIT_S, MAX_WAIT_S = 1.0, 60.0
 MAX_RETRY_AFTER_S = 3600.0
-LATER = frozenset((408, 425, 429, 500, 502, 503, 504, 507))
+MAX_FAILURES = 3
+"""Failed answers for one image, after which it waits for the next call: it may be the cause."""
+OVERLOADED = 429
+"""The status of a full queue. It never counts as a failure of the image."""
+LATER = frozenset((408, 425, OVERLOADED, 500, 502, 503, 504, 507))
 """Statuses after which the same request may succeed."""
 OF_ONE_IMAGE = frozenset((413, 415))
 """Statuses that concern one image, as do problems of the type image-…; others concern every request."""
-MAX_SERVER_ERRORS = 3
-"""Attempts with status 500, after which the image is refused: it may be the cause."""
+log = logging.getLogger("resight_client")
 
 
 class ClientError(Exception):
@@ -36,20 +37,24 @@ class Refused(ClientError):
     """The server refuses this image; the next one may be accepted."""
 
 
-class Rejected(ClientError):
-    """The server refuses every request of this kind: the token, the model or the camera is wrong."""
-
-
-class Unreachable(ClientError):
-    """The server did not accept a request within the time."""
+class Failed(ClientError):
+    """The server fails for this image; the next one, or a later call, may succeed."""
 
 
 class Changed(ClientError):
     """The file changed while it was sent; the server has stored nothing."""
 
 
+class Unreachable(ClientError):
+    """The server does not answer, or the folder disappeared; a later call may succeed."""
+
+
+class Rejected(ClientError):
+    """The token, the model, the camera, the URL, the folder or the record is wrong; no image can be sent."""
+
+
 class Server:
-    """A Resight at a URL. A request is repeated until nothing succeeded for `give_up_s` seconds."""
+    """A Resight at a URL. An upload is repeated for `give_up_s` seconds; pauses grow until one is answered."""
 
     def __init__(
         self,
@@ -59,114 +64,70 @@ class Server:
         transport: httpx2.BaseTransport | None = None,
         wait: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
-        notify: Callable[[str], None] = lambda text: None,
     ) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise Rejected(f"invalid URL '{url}': use http://HOST:PORT or https://HOST")
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        timeout = httpx2.Timeout(60.0, read=180.0)
-        try:
-            self._http = httpx2.Client(
-                base_url=url, headers=headers, timeout=timeout, transport=transport
-            )
-        except (httpx2.InvalidURL, ValueError) as error:
-            raise Rejected(f"invalid URL '{url}': {error}") from error
-        self.url = url
-        self._give_up_s, self._wait, self._clock, self._notify = give_up_s, wait, clock, notify
-        self._succeeded_at_s = clock()
+        if not (token.isascii() and token.isprintable()):
+            raise Rejected("invalid token: use printable ASCII characters")
+        self.url = _without_userinfo(url)
+        self._http = httpx2.Client(
+            base_url=url,
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+            timeout=httpx2.Timeout(60.0, read=180.0),
+            transport=transport,
+        )
+        self._give_up_s, self._wait, self._clock = give_up_s, wait, clock
+        self._pause_s = FIRST_WAIT_S
 
-    def __enter__(self) -> Server:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._http.close()
 
-    def only_detector(self) -> str:
-        """Return the name of the only detector of the server. Raises Rejected if there are several, or none."""
-        models = self._request("GET", "/v1/models", {})["models"]
-        names = [m["name"] for m in models if any(v["kind"] == "detector" for v in m["versions"])]
-        if len(names) != 1:
-            raise Rejected(f"name the model; detectors of the server: {', '.join(names) or 'none'}")
-        return str(names[0])
+    def send(self, path: bytes, size: int, sha256: str, query: dict[str, str]) -> bool:
+        """Store a file with the digest `sha256`, and return whether it is new to the server.
 
-    def detect(self, image: bytes, model: str) -> dict[str, Any]:
-        """Return the answer of POST /v1/detect."""
-        return self._request("POST", "/v1/detect", {"model": model}, lambda: image)
-
-    def send(self, path: bytes, size: int, sha256: str, model: str, camera: str) -> dict[str, Any]:
-        """Store a file with the digest `sha256`, and return the answer of POST /v1/images.
-
-        Raises Refused, Rejected, Unreachable, and Changed if the file has other bytes now; OSError if it is unreadable.
+        Raises Changed if the file has other bytes now, OSError if it is unreadable, or another ClientError.
         """
-        query = {"model": model, **({"camera": camera} if camera else {})}
         headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
-        answer = self._request(
-            "POST", "/v1/images", query, lambda: _pieces(path, size, sha256), headers
-        )
-        if answer["media"]["media_sha256"] != sha256:
-            raise Refused(
-                "the server received other bytes than were sent: does a proxy change them?"
-            )
-        return answer
-
-    def _request(
-        self,
-        method: str,
-        path: str,
-        query: dict[str, str],
-        body: Callable[[], Any] = lambda: None,
-        headers: dict[str, str] | None = None,
-    ) -> dict[str, Any]:
-        pause_s, server_errors = FIRST_WAIT_S, 0
+        end_s, failures = self._clock() + self._give_up_s, 0
         while True:
-            asked_s = 0.0
+            asked_s, is_failure = 0.0, True
             try:
-                answer = self._http.request(
-                    method, path, params=query, content=body(), headers=headers
+                answer = self._http.post(
+                    "/v1/images",
+                    params=query,
+                    content=_pieces(path, size, sha256),
+                    headers=headers,
                 )
             except httpx2.HTTPError as error:
                 reason = f"{self.url} does not answer: {error or type(error).__name__}"
+                # a connection that breaks later may break because of this image
+                is_failure = not isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout))
             else:
-                if answer.is_success:
-                    self._succeeded_at_s = self._clock()
-                    return _json(answer)
-                kind, reason = _problem(answer)
                 if answer.status_code not in LATER:
-                    of_image = answer.status_code in OF_ONE_IMAGE or kind.startswith("image-")
-                    raise (Refused if of_image else Rejected)(reason)
-                server_errors += answer.status_code == 500
-                if server_errors >= MAX_SERVER_ERRORS:
-                    raise Refused(reason)
+                    self._pause_s = FIRST_WAIT_S
+                    return self._is_new(answer, sha256)
+                reason = _problem(answer)[1]
+                is_failure = answer.status_code != OVERLOADED
                 asked_s = retry_after_s(answer.headers.get("retry-after", ""))
-            pause_s = min(MAX_WAIT_S, pause_s * 2)
-            wait_s = max(asked_s, pause_s * random.uniform(0.5, 1.0))
-            if self._clock() + wait_s - self._succeeded_at_s > self._give_up_s:
-                raise Unreachable(reason)
-            self._notify(f"{reason}; next attempt in {wait_s:.0f} s")
+            failures += is_failure
+            self._pause_s = min(MAX_WAIT_S, self._pause_s * 2)
+            wait_s = max(asked_s, self._pause_s * random.uniform(0.5, 1.0))
+            if failures >= MAX_FAILURES or self._clock() + wait_s > end_s:
+                raise (Failed if is_failure else Unreachable)(reason)
+            log.info("%s; next attempt in %.0f s", reason, wait_s)
             self._wait(wait_s)
 
-
-def detect(
-    image: str | os.PathLike[str] | bytes,
-    url: str,
-    model: str,
-    token: str = "",
-    give_up_s: float = 60.0,
-) -> dict[str, Any]:
-    """Detect in an image, a path or its bytes. Return the answer of POST /v1/detect.
-
-    Raises ClientError: Refused for an image that is damaged, Unreachable if the server does not answer in time.
-    """
-    if not isinstance(image, bytes):
-        with open(image, "rb") as file:
-            image = file.read()
-    with Server(url, token, give_up_s) as server:
-        return server.detect(image, model)
+    def _is_new(self, answer: httpx2.Response, sha256: str) -> bool:
+        if not answer.is_success:
+            kind, reason = _problem(answer)
+            of_image = answer.status_code in OF_ONE_IMAGE or kind.startswith("image-")
+            raise (Refused if of_image else Rejected)(reason)
+        try:
+            media = answer.json()["media"]
+            stored, is_new = media["media_sha256"], bool(media["is_new"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise Rejected(f"{self.url} does not answer as Resight does") from error
+        if stored != sha256:
+            raise Refused("the server received other bytes than were sent: check for a proxy")
+        return is_new
 
 
 def digest_of(path: bytes) -> tuple[str, int]:
@@ -177,6 +138,24 @@ def digest_of(path: bytes) -> tuple[str, int]:
             digest.update(piece)
             size += len(piece)
     return digest.hexdigest(), size
+
+
+def retry_after_s(text: str) -> float:
+    """Return the seconds of a Retry-After; 0 if it is not a number."""
+    is_number = text.isascii() and text.isdigit()
+    return min(float(text[:9]), MAX_RETRY_AFTER_S) if is_number else 0.0
+
+
+def _without_userinfo(url: str) -> str:
+    """Return a URL without user and password, for messages and records. Raises Rejected if it is invalid."""
+    try:
+        parsed = httpx2.URL(url)
+    except (httpx2.InvalidURL, ValueError):
+        parsed = httpx2.URL()
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        shown = re.sub(r"//.*@", "//", url)
+        raise Rejected(f"invalid URL '{shown}': use http://HOST:PORT or https://HOST")
+    return str(parsed.copy_with(userinfo=b"")).rstrip("/")
 
 
 def _pieces(path: bytes, size: int, sha256: str) -> Iterator[bytes]:
@@ -201,18 +180,6 @@ def _read(file: BinaryIO) -> Iterator[bytes]:
         yield piece
 
 
-def retry_after_s(text: str) -> float:
-    """Return the seconds of a Retry-After, a number or a date; 0 if it is missing or invalid."""
-    if text.isascii() and text.isdigit():
-        return min(float(text[:9]), MAX_RETRY_AFTER_S)
-    try:
-        moment = parsedate_to_datetime(text)
-        left_s = (moment - datetime.now(timezone.utc)).total_seconds()
-    except (TypeError, ValueError, IndexError):
-        return 0.0
-    return min(max(left_s, 0.0), MAX_RETRY_AFTER_S)
-
-
 def _problem(answer: httpx2.Response) -> tuple[str, str]:
     """Return kind and text of an error; the kind is empty if the server is not a Resight."""
     try:
@@ -221,13 +188,3 @@ def _problem(answer: httpx2.Response) -> tuple[str, str]:
         return kind, f"{answer.status_code} {problem['detail']}"
     except (ValueError, KeyError, TypeError):
         return "", f"{answer.status_code} {answer.reason_phrase}: {answer.text[:200]}"
-
-
-def _json(answer: httpx2.Response) -> dict[str, Any]:
-    try:
-        found = answer.json()
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise Rejected(f"{answer.url} does not answer as Resight does")
-    return found

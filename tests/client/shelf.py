@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx2
 
-from resight_client import Summary, send_folder
+from resight_client import Options, Summary, send_folder
 from resight_client.server import Server
 
 OLD_S = 1_700_000_000
@@ -46,16 +46,12 @@ class Shelf(httpx2.BaseTransport):
         return self.answer(request)
 
     def answer(self, request: httpx2.Request) -> httpx2.Response:
-        self.asked.append(f"{request.method} {request.url.raw_path.decode()}")
+        self.asked.append(request.url.raw_path.decode())
         if self.answers:
             answer = self.answers.popleft()
             if isinstance(answer, Exception):
                 raise answer
             return answer
-        if request.url.path == "/v1/models":
-            version = {"version": "1", "kind": "detector"}
-            models = [{"name": "deer", "versions": [version]}]
-            return httpx2.Response(200, json={"models": models})
         digest, size = hashlib.sha256(), 0
         for piece in request.stream:  # type: ignore[union-attr]
             assert len(piece) <= 256 * 1024
@@ -81,10 +77,10 @@ def problem(status: int, kind: str, **headers: str) -> httpx2.Response:
 
 
 class Station:
-    """A card with files, a queue, and a clock without waits."""
+    """A card with files, a record, and a clock without waits."""
 
     def __init__(self, place: Path) -> None:
-        self.card, self.queue, self.shelf = place / "card", place / "state" / "queue", Shelf()
+        self.card, self.record, self.shelf = place / "card", place / "state" / "record", Shelf()
         self.card.mkdir()
         self.clock = Clock()
 
@@ -95,17 +91,18 @@ class Station:
         os.utime(path, (at_s, at_s))
         return path
 
-    def send(self, **more: Any) -> Summary:
+    def send(self, transport: httpx2.BaseTransport | None = None, **more: Any) -> Summary:
+        args = {"url": "http://resight", "model": "deer", "camera": "north", "record": self.record}
+        options = Options(**(args | more))
         server = Server(
-            "http://resight",
+            options.url,
             "secret",
-            transport=more.pop("transport", None) or self.shelf,
-            wait=self.clock.wait,
-            clock=self.clock,
+            options.give_up_s,
+            transport or self.shelf,
+            self.clock.wait,
+            self.clock,
         )
-        args = {"model": "deer", "camera": "north", "queue": self.queue} | more
-        with server:
-            return send_folder(self.card, "http://resight", server=server, **args)
+        return send_folder(self.card, options, server)
 
     @property
     def stored(self) -> list[str]:

@@ -1,16 +1,16 @@
-"""The command `resight-client`: exit codes, the bar, the last resort of a kill, and a real server."""
+"""The command `resight-client`: exit codes, progress, the last resort of a kill, and a real server."""
 
 from __future__ import annotations
 
 import ast
 import asyncio
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,9 +20,10 @@ import httpx2
 import pytest
 
 import resight_client.command
+import resight_client.send
 import resight_client.server
-from resight_client import Progress
-from resight_client.command import Bar, main
+from resight_client import Options
+from resight_client.command import main
 from tests.client.shelf import Shelf, Station, problem, sha256_of
 from tests.fixtures_local import ROOT, motion_store, photo, rows_of
 from tests.serve.api.test_images import Desk
@@ -51,7 +52,9 @@ def test_exit_codes(station: Station, shelf: Shelf, capsys: pytest.CaptureFixtur
     assert "0 sent, 3 waiting" in capsys.readouterr().out
     shelf.answers.append(problem(401, "unauthorized"))
     assert main(words) == 2
-    assert "error: 401 the unauthorized" in capsys.readouterr().err
+    done = capsys.readouterr()
+    assert "stopped: 401 the unauthorized" in done.err
+    assert done.out == "0 sent, 3 waiting\n"
     shelf.problems[sha256_of(b"a.jpg")] = problem(400, "image-unreadable")
     assert main(words) == 1
     done = capsys.readouterr()
@@ -60,9 +63,46 @@ def test_exit_codes(station: Station, shelf: Shelf, capsys: pytest.CaptureFixtur
     shelf.problems.clear()
     assert main((*words, "--again")) == 0
     assert capsys.readouterr().out == "1 sent, 2 there already\n"
+    station.put("new.jpg", at_s=time.time())
+    assert main((*words, "--settle-s=60")) == 3
+    assert capsys.readouterr().out == "0 sent, 3 there already, 1 still being written\n"
     with pytest.raises(SystemExit) as left:
         main(("send",))
     assert left.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (("--url=http://me:secret@/",), "invalid URL 'http:///'"),
+        (("--token=\n",), "invalid token"),
+        (("--record=/dev/null/record",), "the record /dev/null/record cannot be used"),
+        (("--camera=\udce9",), "surrogates not allowed"),
+    ],
+)
+def test_wrong_options_are_errors(
+    station: Station,
+    shelf: Shelf,
+    capsys: pytest.CaptureFixture[str],
+    wrong: tuple[str, ...],
+    message: str,
+) -> None:
+    assert main((*SEND, str(station.card), *wrong)) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_progress_is_printed_unless_quiet(
+    station: Station,
+    shelf: Shelf,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(resight_client.send, "PROGRESS_S", -1.0)
+    main((*SEND, str(station.card)))
+    assert caplog.messages[-1] == f"3 sent; at {station.card / 'DCIM/100/c.jpeg'}"
+    caplog.clear()
+    main((*SEND, str(station.card), "--quiet"))
+    assert not caplog.messages
 
 
 def test_an_interrupt_says_how_to_resume(
@@ -74,33 +114,6 @@ def test_an_interrupt_says_how_to_resume(
     shelf.on_store = interrupt
     assert main((*SEND, str(station.card))) == 130
     assert "repeat the command to resume" in capsys.readouterr().err
-
-
-def test_detect_prints_a_line_for_each_image(
-    station: Station, shelf: Shelf, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shelf.answers.extend(
-        [problem(400, "image-unreadable"), httpx2.Response(200, json={"detections": []})]
-    )
-    images = [str(station.card / name) for name in ("a.jpg", "b.JPG")]
-    assert main(("detect", "--url", "http://resight", "--model", "deer", *images)) == 1
-    done = capsys.readouterr()
-    assert json.loads(done.out) == {"image": images[1], "detections": []}
-    assert "a.jpg: 400" in done.err
-
-
-def test_the_bar_is_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", text)
-    bar = Bar(shown=False)
-    bar.show(Progress(1, 2, 5, 10))
-    assert text.getvalue() == ""
-    bar = Bar(shown=True)
-    bar.show(Progress(1, 2, 5, 10))
-    bar.note("busy")
-    bar.end()
-    assert f"[{'#' * 15}{'-' * 15}] 1/2 " in text.getvalue()
-    assert "busy\n" in text.getvalue()
 
 
 def test_the_client_needs_only_httpx2_and_the_syntax_of_python_3_9() -> None:
@@ -149,16 +162,8 @@ def test_a_killed_process_is_resumed(
 ) -> None:
     """The second image is stored when SIGKILL arrives, but not recorded; it is sent again, and kept once."""
     url, stored, two = hanging
-    words = [
-        "send",
-        str(station.card),
-        "--url",
-        url,
-        "--model",
-        "deer",
-        "--queue",
-        str(station.queue),
-    ]
+    words = ["send", str(station.card), "--url", url, "--model", "deer"]
+    words += ["--record", str(station.record)]
     process = subprocess.Popen(
         [sys.executable, "-m", "resight_client.command", *words],
         env=os.environ | {"PYTHONPATH": str(ROOT / "client")},
@@ -168,7 +173,8 @@ def test_a_killed_process_is_resumed(
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    summary = resight_client.send_folder(station.card, url, "deer", queue=station.queue)
+    options = Options(url, "deer", record=station.record)
+    summary = resight_client.send_folder(station.card, options)
     assert (summary.before, summary.sent) == (1, 2)
     assert len(stored) == 4
     assert len(set(stored)) == 3
@@ -198,10 +204,10 @@ def test_a_real_server_keeps_each_content_once(station: Station, tmp_path: Path)
     with asyncio.Runner() as runner:
         engine = runner.run(engine_over(tmp_path / "models"))
         real = Desk(engine, tmp_path)
-        for _ in range(2):  # the second time with a new queue, as on another machine
+        for _ in range(2):  # the second time with a new record, as on another machine
             summary = station.send(model="blobs", transport=InProcess(real, runner))
             assert (summary.sent + summary.kept, summary.refused) == (2, 1)
-            station.queue.unlink()
+            station.record.unlink()
         runner.run(real.records.close())
         engine.stop()
     assert [row["camera_id"] for row in rows_of(real.tables, "media")] == ["north"]

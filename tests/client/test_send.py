@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import sqlite3
 import time
 import tracemalloc
 from pathlib import Path
@@ -13,8 +15,8 @@ import httpx2
 import pytest
 
 import resight_client.send
-from resight_client import ClientError, Progress, Summary
-from resight_client.queue import Queue, default_path
+from resight_client import Options, Rejected, Summary, Unreachable
+from resight_client.record import Record, default_path
 from tests.client.shelf import OLD_S, Shelf, Station, problem, sha256_of
 
 
@@ -32,13 +34,17 @@ def test_a_content_that_lies_there_twice_is_sent_once(station: Station) -> None:
     assert len(station.shelf.asked) == 3
 
 
-def test_a_file_that_changed_is_sent_again_and_a_new_camera_is_another_target(
+def test_a_file_that_changed_is_sent_again_and_a_new_camera_or_model_is_another_target(
     station: Station,
 ) -> None:
     station.send()
     station.put("a.jpg", b"another picture", OLD_S + 5)
     assert station.send() == Summary(before=2, sent=1)
     assert station.send(camera="south") == Summary(sent=3)
+    assert station.send(model="wolf") == Summary(kept=3)
+    assert station.shelf.asked[-1] == "/v1/images?model=wolf&camera=north"
+    assert station.send(url="http://me:secret@resight/") == Summary(before=3)
+    assert b"secret" not in station.record.read_bytes()
 
 
 def test_other_files_are_left_alone(station: Station, tmp_path: Path) -> None:
@@ -97,7 +103,8 @@ def test_an_image_that_the_server_refuses_is_reported_until_it_is_sent(station: 
     (station.card / "empty.jpg").unlink()
     assert station.send().refused == 1
     station.shelf.problems.clear()
-    assert station.send(again=True).sent == 1
+    station.shelf.kept.clear()  # the archive was restored
+    assert station.send(again=True) == Summary(sent=3)
 
 
 @pytest.mark.parametrize(
@@ -108,36 +115,61 @@ def test_an_image_that_the_server_refuses_is_reported_until_it_is_sent(station: 
         problem(404, "model-not-found"),
         problem(400, "bad-request"),
         httpx2.Response(302, headers={"location": "https://resight"}),
-        httpx2.Response(200, text="<html>"),
+        httpx2.Response(200, json={"files": []}),
     ],
 )
 def test_a_request_that_is_wrong_for_all_ends_the_call(
     station: Station, answer: httpx2.Response
 ) -> None:
-    station.shelf.answers.append(answer)
-    with pytest.raises(ClientError):
-        station.send()
-    assert len(station.shelf.asked) == 1
-    assert station.send() == Summary(sent=3)
+    media = {"media_sha256": sha256_of(b"a.jpg"), "is_new": True}
+    station.shelf.answers.extend([httpx2.Response(201, json={"media": media}), answer])
+    summary = station.send()
+    assert (summary.sent, summary.waiting, summary.ok) == (1, 2, False)
+    assert isinstance(summary.stopped, Rejected)
+    assert len(station.shelf.asked) == 2
+    assert station.send() == Summary(before=1, sent=2)
 
 
 def test_without_the_server_all_waits_for_the_next_call(station: Station) -> None:
     station.shelf.answers.extend([httpx2.ConnectError("no route")] * 99)
     summary = station.send()
     assert (summary.waiting, summary.ok) == (3, False)
-    assert summary.stopped == "http://resight does not answer: no route"
+    assert isinstance(summary.stopped, Unreachable)
+    assert str(summary.stopped) == "http://resight does not answer: no route"
     assert station.clock.now_s <= 600
     station.shelf.answers.clear()
     assert station.send() == Summary(sent=3)
 
 
-def test_the_only_detector_of_the_server_is_the_default_model(station: Station) -> None:
-    assert station.send(model="").sent == 3
-    assert station.shelf.asked[0] == "GET /v1/models"
-    assert "model=deer" in station.shelf.asked[1]
+@pytest.mark.parametrize("status", [408, 500, 503, 504, 507])
+def test_an_image_for_which_the_server_fails_does_not_block_the_others(
+    station: Station, status: int
+) -> None:
+    path = str(station.card / "a.jpg")
+    station.shelf.problems[sha256_of(b"a.jpg")] = problem(status, "x")
+    assert station.send() == Summary(sent=2, waiting=1, reasons={path: f"{status} the x"})
+    assert not Summary(waiting=1).ok
+    station.shelf.problems.clear()
+    assert station.send() == Summary(before=2, sent=1)
 
 
-def test_an_unreadable_file_is_reported_and_stays_in_the_queue(
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_server_that_fails_for_all_ends_the_call_and_refuses_nothing(
+    station: Station, status: int
+) -> None:
+    for number in range(9):
+        station.put(f"{number}.jpg")
+    station.shelf.answers.extend([problem(status, "x")] * 999)
+    summary = station.send()
+    assert (summary.waiting, summary.refused, str(summary.stopped)) == (12, 0, f"{status} the x")
+    assert isinstance(summary.stopped, Unreachable)
+    assert len(station.shelf.asked) == 15  # five files, three times each
+    assert 120 < station.clock.now_s < 600
+    station.shelf.answers.clear()
+    assert station.send() == Summary(sent=12)
+
+
+def test_an_unreadable_file_is_reported_and_is_sent_later(
     station: Station, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digest_of = resight_client.send.digest_of
@@ -154,13 +186,81 @@ def test_an_unreadable_file_is_reported_and_stays_in_the_queue(
     assert station.send() == Summary(before=2, sent=1)
 
 
-def test_a_file_that_is_removed_is_forgotten(station: Station) -> None:
-    station.shelf.answers.extend([httpx2.ConnectError("")] * 99)
-    station.send()
-    station.shelf.answers.clear()
-    (station.card / "a.jpg").unlink()
+def test_a_folder_that_cannot_be_read_is_reported(
+    station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def failing(path: bytes) -> Any:
+        if path.endswith(b"DCIM"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(resight_client.send.os, "scandir", failing)
+    reasons = {str(station.card / "DCIM"): "unreadable: Permission denied"}
+    assert station.send() == Summary(sent=2, unreadable=1, reasons=reasons)
+
+
+def test_a_file_whose_facts_cannot_be_read_is_reported(
+    station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lstat = os.lstat
+
+    def failing(path: Any, **more: Any) -> os.stat_result:
+        if os.fsencode(path).endswith(b"b.JPG"):
+            raise OSError(5, "Input/output error")
+        return lstat(path, **more)
+
+    monkeypatch.setattr(resight_client.send.os, "lstat", failing)
+    reasons = {str(station.card / "b.JPG"): "unreadable: Input/output error"}
+    assert station.send() == Summary(sent=2, unreadable=1, reasons=reasons)
+
+
+def test_a_file_that_is_removed_is_left_out(station: Station) -> None:
+    station.shelf.on_store = lambda: (station.card / "b.JPG").unlink(missing_ok=True)
     assert station.send() == Summary(sent=2)
     assert station.send() == Summary(before=2)
+
+
+def test_a_folder_that_is_removed_is_reported(station: Station) -> None:
+    station.put("DCIM/100/d.jpg")
+
+    def remove() -> None:
+        if len(station.stored) == 3:
+            shutil.rmtree(station.card / "DCIM")
+
+    station.shelf.on_store = remove
+    summary = station.send()
+    assert (summary.sent, summary.unreadable, summary.stopped) == (3, 1, None)
+
+
+@pytest.mark.parametrize("empty_mount_point", [False, True])
+def test_a_card_that_disappears_ends_the_call(
+    station: Station, monkeypatch: pytest.MonkeyPatch, empty_mount_point: bool
+) -> None:
+    def pull() -> None:
+        station.card.rename(station.card.parent / "pulled")
+        if empty_mount_point:
+            station.card.mkdir()
+            device_of = resight_client.send.device_of
+            monkeypatch.setattr(
+                resight_client.send, "device_of", lambda folder: device_of(folder) + 1
+            )
+
+    station.shelf.on_store = pull
+    summary = station.send()
+    assert (summary.sent, summary.ok) == (1, False)
+    assert isinstance(summary.stopped, Unreachable)
+    assert "is the card still mounted?" in str(summary.stopped)
+
+
+def test_an_empty_folder_is_not_a_success(station: Station) -> None:
+    station.send()
+    shutil.rmtree(station.card)
+    station.card.mkdir()
+    summary = station.send()
+    assert (summary.before, summary.ok) == (0, False)
+    assert isinstance(summary.stopped, Rejected)
 
 
 class Killed(BaseException):
@@ -170,7 +270,7 @@ class Killed(BaseException):
 def test_a_call_that_is_killed_at_any_step_is_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each step is before or after a request, or before or after a transaction of the queue."""
+    """Each step is before or after a request, or before or after a transaction of the record."""
     steps = 0
 
     def step() -> None:
@@ -188,8 +288,7 @@ def test_a_call_that_is_killed_at_any_step_is_resumed(
 
         return call
 
-    monkeypatch.setattr(Queue, "_run", stepped(Queue._run))
-    monkeypatch.setattr(Queue, "_offer", stepped(Queue._offer))
+    monkeypatch.setattr(Record, "add", stepped(Record.add))
     monkeypatch.setattr(Shelf, "answer", stepped(Shelf.answer))
     killed = 0
     for number in range(1, 99):
@@ -209,14 +308,7 @@ def test_a_call_that_is_killed_at_any_step_is_resumed(
         assert summary.sent + summary.kept + summary.before == 3
         assert sorted(station.stored) == sorted(map(sha256_of, (b"a.jpg", b"b.jpg", b"c.jpg")))
         assert station.send() == Summary(before=3)
-    assert killed == 14  # 2 around the scan, and 4 around each of 3 images
-
-
-def test_progress_counts_files_and_bytes(station: Station) -> None:
-    states: list[Progress] = []
-    station.send(progress=states.append)
-    assert [(state.done, state.total) for state in states] == [(1, 3), (2, 3), (3, 3)]
-    assert states[-1].done_bytes == states[-1].total_bytes == len("a.jpgb.JPGDCIM/100/c.jpeg")
+    assert killed == 12  # 4 for each of 3 images
 
 
 def test_a_large_file_is_never_in_memory(station: Station) -> None:
@@ -227,7 +319,7 @@ def test_a_large_file_is_never_in_memory(station: Station) -> None:
     station.send()  # imports
     os.utime(path, (OLD_S + 9, OLD_S + 9))
     station.shelf.kept.clear()
-    station.queue.unlink()
+    station.record.unlink()
     tracemalloc.start()
     assert station.send().sent == 4
     peak = tracemalloc.get_traced_memory()[1]
@@ -235,27 +327,31 @@ def test_a_large_file_is_never_in_memory(station: Station) -> None:
     assert peak < 4 * 2**20
 
 
-def test_many_files_are_read_from_the_queue_in_pages(station: Station) -> None:
-    for number in range(1200):
-        station.put(f"many/{number:04}.jpg")
-    station.shelf.answers.extend([httpx2.ConnectError("")] * 99)
-    assert station.send().waiting == 1203
-    queue = Queue(station.queue, "http://resight north", os.fsencode(station.card.resolve()))
-    paths = [file.path for file in queue.files("waiting")]
-    queue.close()
-    assert len(paths) == 1203
-    assert paths == sorted(paths)
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_record_that_fails_ends_the_call_with_its_counts(
+    station: Station, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    full = "CREATE TRIGGER full BEFORE INSERT ON outcomes WHEN (SELECT count(*) FROM outcomes) = "
+    station.put("d.jpg")
+    station.send(model="other")
+    with contextlib.closing(sqlite3.connect(station.record)) as db:
+        db.execute(f"{full}{number} + 4 BEGIN SELECT raise(ABORT, 'disk is full'); END")
+        db.commit()
+    summary = station.send()
+    assert (summary.sent + summary.kept, summary.waiting) == (number, 4 - number)
+    assert isinstance(summary.stopped, Rejected)
+    assert "disk is full" in str(summary.stopped)
 
 
-def test_a_damaged_queue_and_a_missing_folder_are_errors(station: Station) -> None:
-    station.queue.parent.mkdir(parents=True)
-    station.queue.write_bytes(b"no database" * 100)
-    with pytest.raises(ClientError, match="if it is damaged, remove it"):
+def test_a_damaged_record_and_a_missing_folder_are_errors(station: Station) -> None:
+    station.record.parent.mkdir(parents=True)
+    station.record.write_bytes(b"no database" * 100)
+    with pytest.raises(Rejected, match="if it is damaged, remove it"):
         station.send()
-    with pytest.raises(ClientError, match="is not a folder"):
-        resight_client.send_folder(station.card / "missing", "http://resight")
+    with pytest.raises(Rejected, match="is not a folder"):
+        resight_client.send_folder(station.card / "missing", Options("http://resight", "deer"))
 
 
-def test_the_queue_lies_in_the_state_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_record_lies_in_the_state_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", "/state")
-    assert default_path() == Path("/state/resight-client/queue.sqlite")
+    assert default_path() == Path("/state/resight-client/record.sqlite")

@@ -1,60 +1,85 @@
-"""Requests that are repeated, and how long."""
+"""Uploads that are repeated, and how long."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
-from typing import Any
+import hashlib
+from pathlib import Path
 
 import httpx2
 import pytest
 
-from resight_client import Refused, Unreachable
-from resight_client.server import Rejected, Server, retry_after_s
+from resight_client import ClientError, Rejected, Unreachable
+from resight_client.server import Failed, Refused, Server, retry_after_s
 from tests.client.shelf import Clock, Shelf, problem
 
 
-def detected(*answers: httpx2.Response | Exception, clock: Clock | None = None) -> dict[str, Any]:
-    shelf, clock = Shelf(), clock or Clock()
-    shelf.answers.extend(answers)
-    with Server("http://resight", "secret", 600, shelf, clock.wait, clock) as server:
-        return server.detect(b"image", "deer")
+class Upload:
+    """One image, and a server that answers as it is told before it stores."""
+
+    def __init__(self, place: Path) -> None:
+        (place / "a.jpg").write_bytes(b"image")
+        self._path, self.clock, self._shelf = bytes(place / "a.jpg"), Clock(), Shelf()
+        self.server = Server(
+            "http://resight", "secret", 600, self._shelf, self.clock.wait, self.clock
+        )
+
+    def send(self, *answers: httpx2.Response | Exception) -> bool:
+        self._shelf.answers.clear()
+        self._shelf.answers.extend(answers)
+        sha256 = hashlib.sha256(b"image").hexdigest()
+        return self.server.send(self._path, 5, sha256, {"model": "deer"})
 
 
-OK = httpx2.Response(200, json={"detections": []})
+@pytest.fixture
+def upload(tmp_path: Path) -> Upload:
+    return Upload(tmp_path)
 
 
-@pytest.mark.parametrize("status", [408, 429, 502, 503, 504, 507])
-def test_a_busy_server_is_asked_again_after_its_time(status: int) -> None:
-    clock = Clock()
-    assert detected(problem(status, "x", Retry_After="7"), OK, clock=clock) == {"detections": []}
-    assert clock.waits_s == [7]
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 507])
+def test_a_busy_server_is_asked_again_after_its_time(upload: Upload, status: int) -> None:
+    assert upload.send(problem(status, "x", Retry_After="7"))
+    assert upload.clock.waits_s == [7]
 
 
-def test_waits_grow_and_are_bounded() -> None:
-    clock = Clock()
-    detected(*[httpx2.ReadError("reset")] * 8, OK, clock=clock)
-    assert all(2**n / 2 * 0.99 <= wait <= 60 for n, wait in enumerate(clock.waits_s[:6], 1))
-    assert clock.waits_s[-1] <= 60
+def test_waits_grow_until_an_answer_and_are_bounded(upload: Upload) -> None:
+    upload.send(*[httpx2.ConnectError("reset")] * 8)
+    waits_s = upload.clock.waits_s
+    assert all(2**n / 2 * 0.99 <= wait <= 60 for n, wait in enumerate(waits_s[:6], 1))
+    assert waits_s[-1] <= 60
+    upload.send(httpx2.ConnectError("reset"))
+    assert waits_s[-1] <= 2
 
 
-def test_a_server_that_never_answers_is_given_up_in_time() -> None:
-    clock = Clock()
-    with pytest.raises(Unreachable, match="does not answer: refused"):
-        detected(*[httpx2.ConnectError("refused")] * 999, clock=clock)
-    assert 300 < clock.now_s <= 600
+@pytest.mark.parametrize("answer", [httpx2.ConnectError("refused"), problem(429, "overloaded")])
+def test_a_server_that_is_away_or_full_is_given_up_in_time(
+    upload: Upload, answer: httpx2.Response | Exception
+) -> None:
+    for start_s in (0, 10_000):  # each upload has its own time
+        upload.clock.now_s = start_s
+        with pytest.raises(Unreachable, match=r"does not answer: refused|429"):
+            upload.send(*[answer] * 999)
+        assert 300 < upload.clock.now_s - start_s <= 600
 
 
-def test_a_retry_after_beyond_the_time_ends_at_once() -> None:
-    clock = Clock()
+def test_a_retry_after_beyond_the_time_ends_at_once(upload: Upload) -> None:
     with pytest.raises(Unreachable, match="429 the overloaded"):
-        detected(problem(429, "overloaded", Retry_After="601"), clock=clock)
-    assert clock.now_s == 0
+        upload.send(problem(429, "overloaded", Retry_After="601"))
+    with pytest.raises(Failed, match="503 the unavailable"):
+        upload.send(problem(503, "unavailable", Retry_After="601"))
+    assert upload.clock.now_s == 0
 
 
-def test_an_image_that_breaks_the_server_is_refused_after_three_attempts() -> None:
-    with pytest.raises(Refused, match="500 the internal-error"):
-        detected(*[problem(500, "internal-error")] * 3, OK)
+@pytest.mark.parametrize(
+    "answer",
+    [*(problem(status, "x") for status in (408, 500, 503, 507)), httpx2.ReadError("reset")],
+)
+def test_an_image_for_which_the_server_fails_has_three_attempts(
+    upload: Upload, answer: httpx2.Response | Exception
+) -> None:
+    with pytest.raises(Failed):
+        upload.send(*[answer] * 3)
+    assert len(upload.clock.waits_s) == 2
+    assert upload.send(answer, answer)
 
 
 @pytest.mark.parametrize(
@@ -63,28 +88,37 @@ def test_an_image_that_breaks_the_server_is_refused_after_three_attempts() -> No
         (problem(400, "image-unreadable"), Refused),
         (problem(413, "image-too-large"), Refused),
         (httpx2.Response(413, text="<html>"), Refused),
+        (httpx2.Response(200, json={"media": {"media_sha256": "0", "is_new": True}}), Refused),
         (problem(400, "bad-request"), Rejected),
         (problem(403, "forbidden"), Rejected),
         (httpx2.Response(200, json=[1]), Rejected),
+        (httpx2.Response(200, json={"files": {}}), Rejected),
+        (httpx2.Response(200, text="<html>"), Rejected),
     ],
 )
 def test_errors_that_stay_are_raised_at_once(
-    answer: httpx2.Response, kind: type[Exception]
+    upload: Upload, answer: httpx2.Response, kind: type[ClientError]
 ) -> None:
     with pytest.raises(kind):
-        detected(answer)
+        upload.send(answer)
+    assert not upload.clock.waits_s
 
 
 def test_the_seconds_of_retry_after() -> None:
-    later = datetime.now(UTC) + timedelta(seconds=90)
-    assert 80 < retry_after_s(format_datetime(later, usegmt=True)) <= 90
     assert retry_after_s("12") == 12
     assert retry_after_s("9" * 30) == 3600
-    for text in ("", "-1", "soon", "1e9", "²", "Thu, 99 Xxx"):
+    for text in ("", "-1", "soon", "1e9", "²", "Thu, 01 Jan 2026 00:00:00 GMT"):
         assert retry_after_s(text) == 0
 
 
-@pytest.mark.parametrize("url", ["http://[::1", "server:8000", "ftp://server", ""])
+@pytest.mark.parametrize(
+    "url", ["http://[::1", "server:8000", "ftp://server", "", "http://me:pa/secret@host"]
+)
 def test_an_invalid_url_is_an_error(url: str) -> None:
-    with pytest.raises(Rejected, match="invalid URL"):
+    with pytest.raises(Rejected, match="invalid URL") as error:
         Server(url)
+    assert "secret" not in str(error.value)
+
+
+def test_user_and_password_of_the_url_are_sent_but_not_named() -> None:
+    assert Server("http://me:secret@host:8000/").url == "http://host:8000"
