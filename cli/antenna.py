@@ -52,7 +52,7 @@ def work_command(
     """Take images from Antenna's job queue, process them with the running Resight, and post the results.
 
     'resight up' or 'resight serve' must run. The first Ctrl-C completes the current batch, the second ends at once.
-    Exit code 1 if results could not be posted.
+    Images that cannot be processed now are left to Antenna, which sends them again.
 
     Example: resight antenna work --url https://antenna.example.org/api/v2 --project 7
     """
@@ -70,9 +70,7 @@ def work_command(
             tally = work(queue, resight, slugs, stop, batch, poll_s, once, note)
         finally:
             signal.signal(signal.SIGINT, previous)
-    note(f"{tally.images} images, {tally.failed} failed, {tally.unposted} not posted")
-    if tally.unposted:
-        raise typer.Exit(1)
+    note(f"{tally.images} images, {tally.failed} failed")
     if stop.is_set():
         raise typer.Exit(INTERRUPTED)
 

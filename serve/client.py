@@ -15,7 +15,7 @@ from typing import Any
 import httpx2
 
 from model_store import errors
-from model_store.errors import ClusterError, Overloaded, ResightError
+from model_store.errors import SOON_S, ClusterError, Overloaded, ResightError, said
 from serve.api.schemas import DetectResponse
 from serve.rollout.events import Event
 from serve.rollout.operations import Operation, Outcome
@@ -94,9 +94,9 @@ class Client:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 answer = self._http.post(path, **request)
-            except GONE as error:
-                if attempt == ATTEMPTS:
-                    raise ClusterError(f"{self._http.base_url} does not answer: {error}") from error
+            except httpx2.HTTPError as error:
+                if attempt == ATTEMPTS or not isinstance(error, GONE):
+                    raise self._no_answer(error) from error
                 continue
             if answer.status_code not in (429, 502, 503) or attempt == ATTEMPTS:
                 return _checked(answer)
@@ -107,7 +107,10 @@ class Client:
         try:
             return _checked(self._http.request(method, path, **request))
         except httpx2.HTTPError as error:
-            raise ClusterError(f"{self._http.base_url} does not answer: {error}") from error
+            raise self._no_answer(error) from error
+
+    def _no_answer(self, error: Exception) -> ClusterError:
+        return ClusterError(f"{self._http.base_url} does not answer: {said(error)}", SOON_S)
 
 
 def wait_s(answer: httpx2.Response) -> float:
@@ -127,7 +130,7 @@ def _checked(answer: httpx2.Response) -> httpx2.Response:
         raise ClusterError(f"HTTP {answer.status_code}: {answer.text[:300]}") from None
     if answer.status_code == 429:
         raise Overloaded(detail, wait_s(answer))
-    raise _class_of(kind)(detail)
+    raise _class_of(kind)(detail, wait_s(answer) if "retry-after" in answer.headers else None)
 
 
 def _class_of(kind: str) -> type[ResightError]:

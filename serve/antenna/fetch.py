@@ -3,7 +3,7 @@
 URL -> listed host -> its addresses, each permitted -> a connection to one of these addresses -> bytes
 
 The connection goes to an address that was checked, not to the name, so that DNS cannot change between check and use.
-Redirects are not followed, no proxy of the environment is used, and no credentials are sent.
+Redirects are not followed, no proxy of the environment is used, and neither credentials nor cookies are sent.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Collection
+from functools import cached_property
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import cast
 
@@ -41,51 +43,51 @@ class ImageFetcher:
         self._networks = [ip_network(text) for text in args.image_networks]
         self._max_bytes, self._within_s = args.limits.body_mib * MIB, args.limits.fetch_s
         self._resolve = resolve
-        self._http: httpx2.AsyncClient | None = None
 
     async def fetch(self, text: str) -> bytes:
         """Return the bytes of an image.
 
         Raises BadRequest for a URL that is not permitted or does not answer with a file, ImageTooLarge, TooSlow.
         """
-        url = self._listed(text)
+        url, host, port = self._listed(text)
         try:
             async with asyncio.timeout(self._within_s):
-                return await self._read(url, await self._address(url))
+                return await self._read(url, host, await self._address(host, port))
         except TimeoutError:
             raise TooSlow(
-                f"{url.host} did not send the image within {self._within_s} s (limits.fetch_s)"
+                f"{host} did not send the image within {self._within_s} s (limits.fetch_s)"
             ) from None
         except (httpx2.HTTPError, httpx2.StreamError) as error:
             reason = str(error) or type(error).__name__
-            raise BadRequest(f"{url.host} did not send the image: {reason[:MAX_QUOTED]}") from error
+            raise BadRequest(f"{host} did not send the image: {reason[:MAX_QUOTED]}") from error
 
-    def _listed(self, text: str) -> httpx2.URL:
-        """Parse a URL. Raises BadRequest unless its host and port are listed."""
+    def _listed(self, text: str) -> tuple[httpx2.URL, str, int]:
+        """Parse a URL; return it with its host and port. Raises BadRequest unless these are listed.
+
+        The errors name only the host, as the other parts may contain a password or a signature.
+        """
         try:
             url = httpx2.URL(text)
-        except (httpx2.InvalidURL, ValueError) as error:
-            raise BadRequest(f"invalid URL '{text[:MAX_QUOTED]}': {error}") from error
-        if url.scheme not in PORTS or not url.host or url.userinfo:
+        except (httpx2.InvalidURL, ValueError):
+            url = httpx2.URL("")
+        host = url.raw_host.decode()
+        if url.scheme not in PORTS or not host or url.userinfo:
             raise BadRequest(
-                f"invalid URL '{text[:MAX_QUOTED]}': use http:// or https:// and a host, without a password"
+                f"invalid URL of the host '{host[:MAX_QUOTED]}': use http:// or https:// and a host, without a password"
             )
-        host, port = url.raw_host.decode(), url.port or PORTS[url.scheme]
-        names = {f"{_bracketed(host)}:{port}"}
-        if port == PORTS[url.scheme]:
-            names.add(_bracketed(host))
+        port, bracketed = url.port or PORTS[url.scheme], f"[{host}]" if ":" in host else host
+        names = {f"{bracketed}:{port}", bracketed if port == PORTS[url.scheme] else ""}
         if names.isdisjoint(self._hosts):
             listed = ", ".join(sorted(self._hosts)) or "none"
             raise BadRequest(
                 f"{host[:MAX_QUOTED]}:{port} is not a host of images: add it to image_hosts (listed: {listed})"
             )
-        return url
+        return url, host, port
 
-    async def _address(self, url: httpx2.URL) -> str:
+    async def _address(self, host: str, port: int) -> str:
         """Return an address of a host. Raises BadRequest unless all its addresses are permitted."""
-        host = url.raw_host.decode()
         try:
-            addresses = await self._resolve(host, url.port or PORTS[url.scheme])
+            addresses = await self._resolve(host, port)
         except (OSError, UnicodeError) as error:
             raise BadRequest(f"{host} has no address: {error}") from error
         for address in addresses:
@@ -97,16 +99,16 @@ class ImageFetcher:
             raise BadRequest(f"{host} has no address")
         return addresses[0]
 
-    async def _read(self, url: httpx2.URL, address: str) -> bytes:
-        request = self._client().build_request(
+    async def _read(self, url: httpx2.URL, host: str, address: str) -> bytes:
+        request = self._http.build_request(
             "GET",
             url.copy_with(host=address),
             headers={"Host": url.netloc.decode(), "Accept-Encoding": "identity"},
-            extensions={"sni_hostname": url.raw_host.decode()},  # TLS verifies the name
+            extensions={"sni_hostname": host},  # TLS verifies the name
         )
-        answer = await self._client().send(request, stream=True)
+        answer = await self._http.send(request, stream=True)
         try:
-            return await self._body(url.host, answer)
+            return await self._body(host, answer)
         finally:
             await answer.aclose()
 
@@ -131,14 +133,16 @@ class ImageFetcher:
             raise BadRequest(f"{host} sent 0 bytes in place of the image")
         return b"".join(parts)
 
-    def _client(self) -> httpx2.AsyncClient:
-        if self._http is None:
-            # a connection that is kept could answer for another name of the same address
-            limits = httpx2.Limits(max_keepalive_connections=0)
-            self._http = httpx2.AsyncClient(
-                trust_env=False, follow_redirects=False, timeout=self._within_s, limits=limits
-            )
-        return self._http
+    @cached_property
+    def _http(self) -> httpx2.AsyncClient:
+        return httpx2.AsyncClient(
+            trust_env=False,
+            follow_redirects=False,
+            timeout=self._within_s,
+            # a connection or cookie that is kept could serve another name of the same address
+            limits=httpx2.Limits(max_keepalive_connections=0),
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+        )
 
 
 def is_permitted(address: str, networks: Collection[object]) -> bool:
@@ -152,7 +156,3 @@ def is_permitted(address: str, networks: Collection[object]) -> bool:
         return ip.is_global and not ip.is_multicast
     tunnel = ip.sixtofour or ip.teredo  # they contain another address
     return ip in PUBLIC_V6 and ip.is_global and not tunnel
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

@@ -6,18 +6,21 @@ blobs-1-5e884898, or with a classifier blobs-1-5e884898--colours-1-8d969eef
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from model_store.errors import ModelError, ModelNotFound
 from model_store.names import MAX_QUOTED, VersionId, parse_ref
 from model_store.store import ModelInfo, ModelStore, ModelVersion
-from serve.antenna.schemas import Algorithm, AlgorithmReference, CategoryMap, PipelineInfo
 from serve.inference.engine import Engine
 
 JOINT = "--"
+KEY = r"[a-z0-9_]+(?:-[a-z0-9_]+)*-[0-9a-f]{8}"
+SLUG = re.compile(rf"{KEY}(?:{JOINT}{KEY})?")
 KEEP_S = 2.0
 
 
@@ -36,34 +39,39 @@ class Pipeline:
     def slug(self) -> str:
         return JOINT.join(key_of(model.info) for model in self.models)
 
-    def described(self) -> PipelineInfo:
+    def described(self) -> dict[str, Any]:
         """Return the pipeline for Antenna, which also looks pipelines up by name: names are as unique as slugs."""
         names = " + ".join(str(model.id) for model in self.models)
-        return PipelineInfo(
-            name=" + ".join(name_of(model.info) for model in self.models),
-            slug=self.slug,
-            description=f"Resight: {names}",
-            algorithms=[algorithm(model) for model in self.models],
-        )
+        return {
+            "name": " + ".join(reference(model.info)["name"] for model in self.models),
+            "slug": self.slug,
+            "version": 1,
+            "description": f"Resight: {names}",
+            "algorithms": [algorithm(model) for model in self.models],
+            "stages": [],
+        }
 
 
 class Pipelines:
-    """The pipelines of an engine's store, which is read at most every KEEP_S seconds, and for each new slug."""
+    """The pipelines of an engine's store. Use it on one event loop."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._served, self._read_at_s = list[Pipeline](), -KEEP_S
+        self._reading: asyncio.Task[list[Pipeline]] | None = None
+        self._read_at_s = 0.0
         self._by_slug: dict[str, Pipeline] = {}
 
     async def served(self) -> list[Pipeline]:
-        """Return the pipelines of the versions that serve. Raises StorageUnreachable, Overloaded."""
+        """Return the pipelines of the versions that serve, read once for all requests of KEEP_S seconds.
+
+        Raises StorageUnreachable, Overloaded.
+        """
         engine, now_s = self._engine, time.monotonic()
-        if now_s - self._read_at_s >= KEEP_S:
-            self._served = await engine.lookups.run(
-                served_pipelines, engine.store, engine.placement.pool_of
-            )
-            self._read_at_s = now_s
-        return self._served
+        if self._reading is None or (self._reading.done() and now_s - self._read_at_s >= KEEP_S):
+            pool_of = engine.placement.pool_of
+            reading = engine.lookups.run(served_pipelines, engine.store, pool_of)
+            self._reading, self._read_at_s = asyncio.create_task(reading), now_s
+        return await asyncio.shield(self._reading)
 
     async def find(self, slug: str) -> Pipeline:
         """Return a pipeline of any versions in the store; versions never change, so that it is kept.
@@ -71,6 +79,8 @@ class Pipelines:
         Raises ModelNotFound, StorageUnreachable, Overloaded.
         """
         if slug not in self._by_slug:
+            if not SLUG.fullmatch(slug):  # before the whole store is read
+                raise _not_found(slug)
             engine = self._engine
             self._by_slug[slug] = await engine.lookups.run(find_pipeline, engine.store, slug)
         return self._by_slug[slug]
@@ -82,27 +92,24 @@ def key_of(info: ModelInfo) -> str:
     return f"{words}-{info.inference_key[:8]}"
 
 
-def name_of(info: ModelInfo) -> str:
-    return f"{info.id} ({info.inference_key[:8]})"
+def reference(info: ModelInfo) -> dict[str, str]:
+    return {"name": f"{info.id} ({info.inference_key[:8]})", "key": key_of(info)}
 
 
-def reference(info: ModelInfo) -> AlgorithmReference:
-    return AlgorithmReference(name=name_of(info), key=key_of(info))
-
-
-def algorithm(model: ModelVersion) -> Algorithm:
+def algorithm(model: ModelVersion) -> dict[str, Any]:
     """Return a model for Antenna. A detector has a category map too: its label is an intermediate classification."""
-    labels = list(model.info.labels)
-    return Algorithm(
-        name=name_of(model.info),
-        key=key_of(model.info),
-        task_type="detection" if is_detector(model) else "classification",
-        version_name=model.info.version,
-        description=f"weights {model.info.weights_sha256}, inference key {model.info.inference_key}",
-        category_map=CategoryMap(
-            data=[{"label": label, "index": i} for i, label in enumerate(labels)], labels=labels
-        ),
-    )
+    info, labels = model.info, list(model.info.labels)
+    return {
+        **reference(info),
+        "task_type": "detection" if is_detector(model) else "classification",
+        "version": 1,
+        "version_name": info.version,
+        "description": f"weights {info.weights_sha256}, inference key {info.inference_key}",
+        "category_map": {
+            "data": [{"label": label, "index": i} for i, label in enumerate(labels)],
+            "labels": labels,
+        },
+    }
 
 
 def is_detector(model: ModelVersion) -> bool:
@@ -137,7 +144,11 @@ def find_pipeline(store: ModelStore, slug: str) -> Pipeline:
         and [is_detector(model) for model in found] == [True, False][: len(keys)]
     ):
         return Pipeline(*found)
-    raise ModelNotFound(f"unknown pipeline '{slug[:MAX_QUOTED]}': GET /antenna/info lists them")
+    raise _not_found(slug)
+
+
+def _not_found(slug: str) -> ModelNotFound:
+    return ModelNotFound(f"unknown pipeline '{slug[:MAX_QUOTED]}': GET /antenna/info lists them")
 
 
 def loaded_slugs(pipelines: Iterable[Pipeline], loaded: Collection[VersionId]) -> list[str]:

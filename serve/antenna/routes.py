@@ -8,15 +8,24 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from collections.abc import Coroutine, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeVar
 
 import structlog
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
+from pydantic_core import to_json
 
 from model_store.classifier import softmax
-from model_store.errors import BadRequest, Overloaded, ResightError
+from model_store.errors import (
+    SOON_S,
+    BadRequest,
+    DeadlinePassed,
+    ResightError,
+    StorageError,
+    TooSlow,
+)
 from model_store.images.crops import Box
 from model_store.store import ModelInfo
 from serve.antenna.fetch import ImageFetcher
@@ -27,24 +36,12 @@ from serve.antenna.pipelines import (
     loaded_slugs,
     reference,
 )
-from serve.antenna.schemas import (
-    BoundingBox,
-    Classification,
-    Detection,
-    ImageFailure,
-    KnownDetection,
-    Live,
-    PipelineRequest,
-    PipelineResults,
-    PipelinesOnline,
-    ServiceInfo,
-    SourceImage,
-    now,
-)
+from serve.antenna.schemas import KnownDetection, PipelineRequest, SourceImage
 from serve.api.answers import to_response
 from serve.api.base import any_query
 from serve.api.bodies import MIB, PROBLEMS, SmallBodyRoute
 from serve.api.headers import REQUEST_ID, request_id_of
+from serve.api.problems import problem, retry_after
 from serve.api.schemas import WireDetection
 from serve.inference.admission import Room
 from serve.inference.engine import Engine
@@ -52,12 +49,12 @@ from serve.inference.workers import SharedImage
 from serve.models.pool_proxy import Pools, forwarded
 from serve.models.readiness import serving_everywhere
 
-MAX_REQUESTS, CONCURRENT_IMAGES, CONCURRENT_BOXES = 16, 4, 8
-DECODED_IMAGES = 2
-"""Images of a replica that are kept in memory as pixels while their boxes are classified."""
-WAIT_S, STEP_S = 60.0, 0.05
-"""Maximum wait of an image for a place among the images of the replica, and the time between two attempts."""
+MAX_REQUESTS, MAX_BOXES = 16, 4
+"""Requests that are answered concurrently, and boxes of one image."""
+MAX_VALUES = 2_000_000
+"""Maximum number of scores and logits in an answer, which is about 40 MB of JSON."""
 A = TypeVar("A")
+Result = dict[str, Any]
 log = structlog.get_logger("resight.serve")
 
 
@@ -70,71 +67,93 @@ def router(engine: Engine, fetcher: ImageFetcher, pools: Pools | None = None) ->
     large = APIRouter(tags=["antenna"], route_class=LargeBodyRoute)
     room = Room(MAX_REQUESTS, "requests of Antenna are being answered")
     placement, pipelines = engine.placement, Pipelines(engine)
-    decoding = asyncio.Semaphore(DECODED_IMAGES)
+    turns = asyncio.Semaphore(max_images(engine))
 
     @routes.get("/antenna/livez")
     @any_query
-    async def livez() -> Live:
+    async def livez() -> dict[str, bool]:
         """Report that the process answers."""
-        return Live()
+        return {"status": True}
 
     @routes.get("/antenna/readyz", responses={503: PROBLEMS[503]})
     @any_query
-    async def readyz() -> PipelinesOnline:
+    async def readyz() -> dict[str, list[str]]:
         """Return the slugs of the pipelines with all models loaded; 503 if no model is loaded."""
         serving = await serving_everywhere(engine.serving(), pools)
         serving.require_ready(engine.store.url)
-        return PipelinesOnline(status=loaded_slugs(await pipelines.served(), serving.versions))
+        return {"status": loaded_slugs(await pipelines.served(), serving.versions)}
 
     @routes.get("/antenna/info")
-    async def info() -> ServiceInfo:
+    async def info() -> Result:
         """Return the pipelines of the served models, with their labels."""
         served = await pipelines.served()
         models = {model.id: model for pipeline in served for model in pipeline.models}
-        return ServiceInfo(
-            pipelines=[pipeline.described() for pipeline in served],
-            algorithms=[algorithm(model) for model in models.values()],
-        )
+        return {
+            "name": "Resight",
+            "description": "Detectors and classifiers of a Resight model store",
+            "pipelines": [pipeline.described() for pipeline in served],
+            "algorithms": [algorithm(model) for model in models.values()],
+        }
 
-    @large.post(
-        "/antenna/process",
-        response_model=PipelineResults,
-        responses={k: PROBLEMS[k] for k in (404, 408, 413, 429, 503)},
-    )
+    @large.post("/antenna/process", responses={k: PROBLEMS[k] for k in (404, 408, 413, 429, 503)})
     @large.post("/process", include_in_schema=False)
     async def process(request: Request, wanted: PipelineRequest) -> Response:
-        """Fetch images, detect, and classify each box. An image that fails is an entry of `errors`."""
+        """Fetch images, detect, and classify each box.
+
+        An image that fails is an entry of `errors`; an error that ends by itself is 503 for the whole request.
+        """
+        request_id = request_id_of(request)
         with room.place():
-            pipeline = await pipelines.find(wanted.pipeline)
-            name = pipeline.detector.id.name
-            if pools is not None and not placement.serves(name):
-                passed = forwarded(request, await request.body(), None)
-                answer = await pools.answer(placement.pool_of(name), passed)
-                return Response(answer.body, answer.status, media_type="application/json")
-            run = PipelineRun(engine, fetcher, pipeline, request_id_of(request), decoding)
-            results = await run.results(wanted)
-        text = await asyncio.to_thread(results.model_dump_json)  # may hold the scores of many boxes
-        headers = {REQUEST_ID: run.request_id}
-        return Response(text, headers=headers, media_type="application/json")
+            try:
+                pipeline = await pipelines.find(wanted.pipeline)
+                name = pipeline.detector.id.name
+                if pools is not None and not placement.serves(name):
+                    passed = forwarded(request, await request.body(), None)
+                    answer = await pools.answer(placement.pool_of(name), passed)
+                    response = Response(answer.body, answer.status)
+                    response.raw_headers = answer.headers
+                    return response
+                run = PipelineRun(engine, fetcher, pipeline, request_id, turns)
+                results = await run.results(wanted)
+            except ResightError as error:
+                if not ends_by_itself(error):
+                    raise
+                headers = retry_after(error.retry_after_s or SOON_S)
+                return problem(503, type(error).__name__, str(error), headers)
+            text = await asyncio.to_thread(to_json, results)  # may hold the scores of many boxes
+        return Response(text, headers={REQUEST_ID: request_id}, media_type="application/json")
 
     routes.include_router(large)
     return routes
 
 
-async def when_free(call: Callable[[], Awaitable[A]]) -> A:
-    """Return `call()`, repeated for up to WAIT_S while the lane is full: Antenna does not repeat a request."""
-    ends_s = time.monotonic() + WAIT_S
-    while True:
-        try:
-            return await call()
-        except Overloaded:
-            if time.monotonic() > ends_s:
-                raise
-        await asyncio.sleep(STEP_S)
+def max_images(engine: Engine) -> int:
+    """Return how many images of Antenna one replica fetches and processes concurrently, for all requests."""
+    return max(1, engine.args.limits.online_queue // 8)
+
+
+def ends_by_itself(error: ResightError) -> bool:
+    """Return whether the same image may succeed later. Antenna would keep an `ImageFailure` of it for ever."""
+    late = isinstance(error, StorageError | TooSlow | DeadlinePassed)
+    return late or error.retry_after_s is not None
+
+
+async def together(calls: Iterable[Coroutine[Any, Any, A]]) -> list[A]:
+    """Return the results of concurrent calls. At the first error, cancel the other calls and raise it."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(call) for call in calls]
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 class PipelineRun:
-    """One request: a pipeline over its images."""
+    """One request: a pipeline over its images.
+
+    An image takes a turn of the replica, then places among the images of all senders. All turns together take at most
+    half of these places, and none while an image is fetched, so that cameras keep theirs.
+    """
 
     def __init__(
         self,
@@ -142,15 +161,20 @@ class PipelineRun:
         fetcher: ImageFetcher,
         pipeline: Pipeline,
         request_id: str,
-        decoding: asyncio.Semaphore,
+        turns: asyncio.Semaphore,
     ) -> None:
-        self._engine, self._fetcher, self.request_id = engine, fetcher, request_id
+        self._engine, self._fetcher, self._request_id = engine, fetcher, request_id
         self._detector = pipeline.detector.info
         self._classifier = pipeline.classifier.info if pipeline.classifier else None
-        self._turns, self._decoding = asyncio.Semaphore(CONCURRENT_IMAGES), decoding
+        share = engine.args.limits.online_queue // 2 // max_images(engine)
+        self._boxes = max(1, min(MAX_BOXES, share)) if self._classifier else 1
+        self._turns, self._values_left = turns, MAX_VALUES
 
-    async def results(self, wanted: PipelineRequest) -> PipelineResults:
-        """Return the results of all images. Raises BadRequest for one id with several URLs."""
+    async def results(self, wanted: PipelineRequest) -> Result:
+        """Return the results of all images.
+
+        Raises BadRequest for one id with several URLs or too large an answer, and errors that end by themselves.
+        """
         started = time.perf_counter()
         images = {image.id: image for image in wanted.source_images}
         for image in wanted.source_images:
@@ -159,112 +183,144 @@ class PipelineRun:
         known: dict[str, list[KnownDetection]] = defaultdict(list)
         for detection in wanted.detections or ():
             known[detection.source_image.id].append(detection)
-        outcomes = await asyncio.gather(
-            *(self._outcome(image, known[image.id]) for image in images.values())
+        outcomes = await together(
+            self._outcome(image, known[image.id]) for image in images.values()
         )
-        done = [o for o in outcomes if not isinstance(o, ImageFailure)]
-        return PipelineResults(
-            pipeline=wanted.pipeline,
-            total_time=round(time.perf_counter() - started, 3),
-            source_images=[image for image, _ in done],
-            detections=[detection for _, found in done for detection in found],
-            errors=[o for o in outcomes if isinstance(o, ImageFailure)] or None,
-        )
+        done, failed = dict[str, list[Result]](), list[Result]()
+        for image_id, outcome in zip(images, outcomes, strict=True):
+            if isinstance(outcome, str):
+                failed.append({"image_id": image_id, "error": outcome})
+            else:
+                done[image_id] = outcome
+        return {
+            "pipeline": wanted.pipeline,
+            "total_time": round(time.perf_counter() - started, 3),
+            # without those that failed: Antenna records images without a detection as empty
+            "source_images": [images[image_id].model_dump() for image_id in done],
+            "detections": [detection for found in done.values() for detection in found],
+            "errors": failed or None,
+        }
 
     async def _outcome(
         self, image: SourceImage, known: Sequence[KnownDetection]
-    ) -> tuple[SourceImage, list[Detection]] | ImageFailure:
+    ) -> list[Result] | str:
+        """Return the detections of an image, or why it failed. Raises errors that fail the request."""
         try:
             async with self._turns:
-                await self._wait_for_place()
-                with self._engine.admission.images.place():
-                    data = await self._fetcher.fetch(image.url)
-                    return image, await self._detections(image.id, data, known)
+                data = await self._fetcher.fetch(image.url)
+                with self._engine.admission.images.place(self._boxes):
+                    return await self._detections(image.id, data, known)
         except ResightError as error:
-            return ImageFailure(image_id=image.id, error=str(error))
+            if self._values_left < 0 or ends_by_itself(error):
+                raise
+            return str(error)
         except Exception as error:
-            log.exception("antenna_image_failed", image=image.id, request_id=self.request_id)
-            return ImageFailure(
-                image_id=image.id, error=f"{type(error).__name__}; see the replica's log"
-            )
-
-    async def _wait_for_place(self) -> None:
-        ends_s = time.monotonic() + WAIT_S
-        while self._engine.admission.images.is_full and time.monotonic() < ends_s:
-            await asyncio.sleep(STEP_S)
+            log.exception("antenna_image_failed", image=image.id, request_id=self._request_id)
+            return f"{type(error).__name__}; see the replica's log"
 
     async def _detections(
         self, image_id: str, data: bytes, known: Sequence[KnownDetection]
-    ) -> list[Detection]:
+    ) -> list[Result]:
         """Return the detections of an image: with a classifier, of the boxes that Antenna has, if any."""
-        if self._classifier and (boxes := [k for k in known if k.bbox]):
+        boxes = [one for one in known if one.bbox] if self._classifier else []
+        if boxes:
+            self._count_values(len(boxes))
             found = [
-                Detection(
-                    source_image_id=image_id,
-                    bbox=box.bbox,
-                    algorithm=box.algorithm,
-                    timestamp=now(),
-                    classifications=[],
-                )
-                for box in boxes
-                if box.bbox
+                _detection(image_id, k.bbox.model_dump(), k.algorithm.model_dump())
+                for k in boxes
+                if k.bbox
             ]
         else:
             ref = str(self._detector.id)
-            detected = await when_free(
-                lambda: self._engine.detect(data, ref, None, self.request_id)
-            )
-            answer = to_response(detected, None)
+            answer = to_response(await self._engine.detect(data, ref, None, self._request_id), None)
+            self._count_values(len(answer.detections))
             seconds = answer.timings_ms.inference / 1e3
-            found = [self._detection(image_id, one, seconds) for one in answer.detections]
-        if self._classifier is None:
-            return found
-        classified, shared = list[Detection](), SharedImage()
-        count = max(1, min(CONCURRENT_BOXES, self._engine.args.limits.online_queue // 8))
-        async with self._decoding:
-            for start in range(0, len(found), count):
-                part = found[start : start + count]
-                calls = [self._classified(one, data, self._classifier, shared) for one in part]
-                classified += await asyncio.gather(*calls)
-        return classified
+            found = [self._detected(image_id, one, seconds) for one in answer.detections]
+        if self._classifier and found:
+            shared = SharedImage()
+            await self._classify(found[0], data, self._classifier, shared)  # decodes the image
+            for start in range(1, len(found), self._boxes):
+                part = found[start : start + self._boxes]
+                await together(self._classify(one, data, self._classifier, shared) for one in part)
+        return found
 
-    def _detection(self, image_id: str, found: WireDetection, seconds: float) -> Detection:
+    def _count_values(self, boxes: int) -> None:
+        """Count the scores and logits of some boxes. Raises BadRequest above MAX_VALUES."""
+        classes = len(self._classifier.labels) if self._classifier else 0
+        self._values_left -= boxes * (len(self._detector.labels) + 2 * classes)
+        if self._values_left < 0:
+            raise BadRequest(
+                f"the answer would have more than {MAX_VALUES} scores and logits: send fewer images or boxes"
+            )
+
+    def _detected(self, image_id: str, found: WireDetection, seconds: float) -> Result:
         """Return a detection with its label as a classification: Antenna has no other place for label and score."""
-        x1, y1, x2, y2 = found.box_xyxy_px
         scores = [0.0] * len(self._detector.labels)
         scores[found.class_id] = found.score
-        label = Classification(
-            classification=found.label,
-            scores=scores,
-            inference_time=seconds,
-            algorithm=reference(self._detector),
-            terminal=self._classifier is None,
-            timestamp=now(),
+        label = _classification(
+            self._detector, found.label, scores, None, seconds, self._classifier is None
         )
-        return Detection(
-            source_image_id=image_id,
-            bbox=BoundingBox(x1=x1, y1=y1, x2=x2, y2=y2),
-            inference_time=seconds,
-            algorithm=reference(self._detector),
-            timestamp=now(),
-            classifications=[label],
+        names: tuple[str, ...] = ("x1", "y1", "x2", "y2")
+        box = dict(zip(names, found.box_xyxy_px, strict=True))
+        return _detection(image_id, box, reference(self._detector), seconds, label)
+
+    async def _classify(
+        self, found: Result, data: bytes, classifier: ModelInfo, shared: SharedImage
+    ) -> None:
+        """Add the class of a box. One that lies outside the image, such as in a detector's padding, gets none."""
+        side = found["bbox"]
+        box: Box = (side["x1"], side["y1"], side["x2"], side["y2"])
+        ref = str(classifier.id)
+        try:
+            answer = await self._engine.classify(data, ref, box, None, self._request_id, shared)
+        except BadRequest:
+            return
+        label = classifier.labels[int(answer.logits.argmax())]
+        scores = softmax(answer.logits[None])[0].tolist()
+        seconds = answer.timings.inference_ms / 1e3
+        found["classifications"].append(
+            _classification(classifier, label, scores, answer.logits.tolist(), seconds, True)
         )
 
-    async def _classified(
-        self, found: Detection, data: bytes, classifier: ModelInfo, shared: SharedImage
-    ) -> Detection:
-        box: Box = (found.bbox.x1, found.bbox.y1, found.bbox.x2, found.bbox.y2)
-        ref = str(classifier.id)
-        answer = await when_free(
-            lambda: self._engine.classify(data, ref, box, None, self.request_id, shared)
-        )
-        species = Classification(
-            classification=classifier.labels[int(answer.logits.argmax())],
-            scores=softmax(answer.logits[None])[0].tolist(),
-            logits=answer.logits.tolist(),
-            inference_time=answer.timings.inference_ms / 1e3,
-            algorithm=reference(classifier),
-            terminal=True,
-            timestamp=now(),
-        )
-        return found.model_copy(update={"classifications": [*found.classifications, species]})
+
+def _detection(
+    image_id: str,
+    box: dict[str, float],
+    algorithm: dict[str, str],
+    seconds: float | None = None,
+    *classifications: Result,
+) -> Result:
+    return {
+        "source_image_id": image_id,
+        "bbox": box,
+        "inference_time": seconds,
+        "algorithm": algorithm,
+        "timestamp": _now(),
+        "crop_image_url": None,
+        "classifications": list(classifications),
+    }
+
+
+def _classification(
+    model: ModelInfo,
+    label: str,
+    scores: list[float],
+    logits: list[float] | None,
+    seconds: float,
+    is_terminal: bool,
+) -> Result:
+    """Return a classification; scores and logits have the order of the model's labels."""
+    return {
+        "classification": label,
+        "scores": scores,
+        "logits": logits,
+        "inference_time": seconds,
+        "algorithm": reference(model),
+        "terminal": is_terminal,
+        "timestamp": _now(),
+    }
+
+
+def _now() -> datetime:
+    """Return the time in UTC, without a zone, as Antenna stores none."""
+    return datetime.now(UTC).replace(tzinfo=None)

@@ -9,55 +9,68 @@ at any moment: nothing is lost, and nothing is kept here.
 from __future__ import annotations
 
 import socket
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Event
 from typing import Any, TypeVar
 
 import httpx2
-from pydantic import BaseModel, ConfigDict, ValidationError
 
-from model_store.errors import BadRequest, ClusterError, ModelError
-from model_store.frozen import wrong_fields
-from serve.antenna.schemas import ImageFailure, Task
+from model_store.errors import (
+    BadRequest,
+    ClusterError,
+    Forbidden,
+    ModelError,
+    ResightError,
+    TooSlow,
+    Unauthorized,
+    said,
+)
 from serve.client import Client, wait_s
 
 ATTEMPTS, FIRST_WAIT_S, TIMEOUT_S = 6, 1.0, 60.0
-"""Attempts of a request to Antenna, and the wait before the second one, which doubles."""
+"""Attempts of a request, and the wait before the second one, which doubles."""
 LATER = (408, 429, 500, 502, 503, 504)
 """Statuses after which the same request may succeed."""
 
-
-M = TypeVar("M", bound=BaseModel)
-
-
-class _Job(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
-    id: int
-    pipeline_slug: str
+A = TypeVar("A")
+Task = dict[str, str]
+"""`image_id`, `image_url`, and `reply_subject`, the address of its result."""
+Result = dict[str, Any]
 
 
-class _Jobs(BaseModel):
-    results: list[_Job]
-
-
-class _Tasks(BaseModel):
-    tasks: list[Task]
+class TokenRefused(ClusterError):
+    """Antenna refuses the token, so that each request would fail."""
 
 
 @dataclass
 class Tally:
-    """Tasks by their end; `unposted` results were computed, but Antenna did not accept them."""
+    """Images with an accepted result, and those of them that failed."""
 
     images: int = 0
     failed: int = 0
-    unposted: int = 0
+
+
+def repeated(call: Callable[[], A], stop: Event) -> A:
+    """Return `call()`, repeated up to ATTEMPTS times after errors that end by themselves, until `stop` is set."""
+    pause_s = FIRST_WAIT_S
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return call()
+        except TooSlow:  # it took its time already
+            raise
+        except ResightError as error:
+            if error.retry_after_s is None or stop.wait(max(pause_s, error.retry_after_s)):
+                raise
+        pause_s *= 2
+    return call()
 
 
 class AntennaQueue:
-    """Client of Antenna's REST API. Waits between attempts end as soon as `stop` is set."""
+    """Client of Antenna's REST API. Waits between attempts end as soon as `stop` is set.
+
+    Methods raise ClusterError, with `retry_after_s` unless Antenna refuses the request for a reason that stays.
+    """
 
     def __init__(
         self, url: str, token: str, stop: Event, transport: httpx2.BaseTransport | None = None
@@ -85,44 +98,57 @@ class AntennaQueue:
             "incomplete_only": "1",
             "dispatch_mode": "async_api",
         }
-        found = _parsed(_Jobs, self._request("GET", "/jobs/", params=query)).results
-        return [(job.id, job.pipeline_slug) for job in found if job.pipeline_slug in slugs]
+
+        def read(answer: Any) -> list[tuple[int, str]]:
+            jobs = [(int(job["id"]), str(job["pipeline_slug"])) for job in answer["results"]]
+            return [(job, slug) for job, slug in jobs if slug in slugs]
+
+        return self._request("GET", "/jobs/", read, params=query)
 
     def tasks(self, job: int, count: int) -> list[Task]:
+        """Take tasks that can be answered; none of a job that was removed."""
         body = {"batch_size": count, "client_info": self._about}
-        return _parsed(_Tasks, self._request("POST", f"/jobs/{job}/tasks/", json=body)).tasks
 
-    def post(self, job: int, results: Sequence[Any]) -> None:
+        def read(answer: Any) -> list[Task]:
+            fields = ("image_id", "image_url", "reply_subject")
+            tasks = [task for task in answer["tasks"] if task.get("reply_subject")]
+            return [{name: str(task[name]) for name in fields} for task in tasks]
+
+        return self._request("POST", f"/jobs/{job}/tasks/", read, json=body) or []
+
+    def post(self, job: int, results: Sequence[Result]) -> None:
+        """Post results; those of a job that was removed are dropped."""
         body = {"results": results, "client_info": self._about}
         self._request("POST", f"/jobs/{job}/result/", json=body)
 
-    def _request(self, method: str, path: str, **request: Any) -> Any:
-        """Return the JSON of an answer.
+    def _request(
+        self, method: str, path: str, read: Callable[[Any], A] = lambda _: None, **request: Any
+    ) -> Any:
+        """Return what `read` returns of the JSON of an answer; None for a job that was removed."""
+        return repeated(lambda: self._attempt(method, path, read, request), self._stop)
 
-        Raises ClusterError, with `retry_after_s` unless Antenna refuses the request for a reason that stays.
-        """
-        pause_s, reason = FIRST_WAIT_S, ""
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                answer = self._http.request(method, path, **request)
-            except httpx2.HTTPError as error:
-                reason = str(error) or type(error).__name__
-            else:
-                if answer.is_success:
-                    return _json(answer)
-                reason = f"{answer.status_code} {answer.text[:300]}"
-                if answer.status_code not in LATER:
-                    removed = answer.status_code == 404  # a job that has ended since it was listed
-                    raise ClusterError(
-                        f"Antenna refused {method} {answer.url.path}: {reason}",
-                        pause_s if removed else None,
-                    )
-                if "retry-after" in answer.headers:
-                    pause_s = max(pause_s, wait_s(answer))
-            if attempt == ATTEMPTS or self._stop.wait(pause_s):
-                break
-            pause_s *= 2
-        raise ClusterError(f"Antenna does not answer {method} {path}: {reason}", pause_s)
+    def _attempt(
+        self, method: str, path: str, read: Callable[[Any], A], request: dict[str, Any]
+    ) -> A | None:
+        try:
+            answer = self._http.request(method, path, **request)
+        except httpx2.HTTPError as error:
+            words = f"Antenna does not answer {method} {path}: {said(error)}"
+            raise ClusterError(words, FIRST_WAIT_S) from error
+        reason = f"{answer.status_code} {answer.text[:300]}"
+        if answer.status_code in LATER:
+            raise ClusterError(f"Antenna does not answer {method} {path}: {reason}", wait_s(answer))
+        if answer.status_code == 404 and path.startswith("/jobs/") and path != "/jobs/":
+            return None
+        if not answer.is_success:
+            kind = TokenRefused if answer.status_code in (401, 403) else ClusterError
+            raise kind(f"Antenna refused {method} {answer.url.path}: {reason}")
+        try:
+            return read(answer.json())
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ClusterError(
+                f"the answer of {answer.url} is not JSON or has other fields: is it the API's URL? ({error!r})"
+            ) from error
 
 
 def work(
@@ -137,100 +163,86 @@ def work(
 ) -> Tally:
     """Process the tasks of the pipelines until `stop` is set, or with `once` until no job has a task.
 
-    A batch that was taken is completed. Raises ClusterError if Antenna refuses the token, with `once` also if
-    it does not answer, and the errors of Resight that a retry does not end.
+    A batch that was taken is completed. An error of a job is reported and leaves its tasks to Antenna; with `once`, the
+    last one is raised at the end. Raises an error at once if Antenna or Resight refuses the token.
     """
-    tally = Tally()
+    tally, failure = Tally(), None
     while not stop.is_set():
-        done = 0
+        before = tally.images
         try:
-            for job, slug in queue.jobs(slugs):
-                done += sum(_batches(queue, resight, job, slug, batch, stop, tally, report))
+            jobs = queue.jobs(slugs)
         except ClusterError as error:
             if once or error.retry_after_s is None:
                 raise
             report(str(error))
-        if not done:
-            if once:
-                break
+            jobs = []
+        for job, slug in jobs:
+            try:
+                while not stop.is_set() and (tasks := queue.tasks(job, batch)):
+                    results, late = processed(resight, slug, tasks, stop)
+                    if results:
+                        queue.post(job, results)
+                        errors = [r["result"]["error"] for r in results if "error" in r["result"]]
+                        tally.images += len(results)
+                        tally.failed += len(errors)
+                        words = "; ".join([f"{len(errors)} failed", *errors[:3]])
+                        report(f"job {job}: {len(results)} images, {words}")
+                    if late:
+                        raise late
+            except (TokenRefused, Unauthorized, Forbidden):
+                raise
+            except ResightError as error:
+                failure = error
+                report(f"job {job}: some images are left to Antenna: {error}")
+        if tally.images == before and once:
+            break
+        if tally.images == before:
             stop.wait(poll_s)
+    if once and failure:
+        raise failure
     return tally
 
 
-def _batches(
-    queue: AntennaQueue,
-    resight: Client,
-    job: int,
-    slug: str,
-    batch: int,
-    stop: Event,
-    tally: Tally,
-    report: Callable[[str], None],
-) -> Iterator[int]:
-    """Process a job, and yield the number of tasks of each batch."""
-    while not stop.is_set() and (tasks := queue.tasks(job, batch)):
-        results = processed(resight, slug, tasks)
-        errors = [entry["result"]["error"] for entry in results if "error" in entry["result"]]
-        tally.images += len(tasks)
-        tally.failed += len(errors)
-        try:
-            queue.post(job, results)
-        except ClusterError as error:
-            tally.unposted += len(results)
-            report(f"job {job}: {len(results)} results were not posted: {error}")
-            if error.retry_after_s is None:
-                raise
-        report(
-            f"job {job}: {len(tasks)} images, {len(errors)} failed{'; ' if errors else ''}{'; '.join(errors[:3])}"
-        )
-        yield len(tasks)
+def processed(
+    resight: Client, slug: str, tasks: Sequence[Task], stop: Event
+) -> tuple[list[Result], ResightError | None]:
+    """Return the results of tasks for Antenna, and the error of those that it must deliver again.
 
-
-def processed(resight: Client, slug: str, tasks: Sequence[Task]) -> list[dict[str, Any]]:
-    """Return the result of each task that can be answered, for Antenna.
-
-    If Resight refuses the whole request, for example after a version was removed, that is the error of each task.
+    If a request with several images fails, each is sent alone, so that one image does not fail the others. An error
+    that stays, for example after a version was removed, is the result of its task. Raises Unauthorized, Forbidden.
     """
-    images = {task.image_id: {"id": task.image_id, "url": task.image_url} for task in tasks}
-    answer: dict[str, Any]
+    images = [{"id": task["image_id"], "url": task["image_url"]} for task in tasks]
     try:
-        answer = resight.process(slug, list(images.values()))
-    except (BadRequest, ModelError) as error:
-        if error.retry_after_s is not None:
-            raise
-        failures = [ImageFailure(image_id=image, error=str(error)) for image in images]
-        answer = {"errors": [failure.model_dump() for failure in failures]}
-    errors = {entry["image_id"]: entry for entry in answer.get("errors") or ()}
-    found: dict[str, list[Any]] = defaultdict(list)
-    for detection in answer.get("detections", ()):
-        found[detection["source_image_id"]].append(detection)
-    return [
-        {
-            "reply_subject": task.reply_subject,
-            "result": errors.get(task.image_id)
-            or {
-                "pipeline": slug,
-                "total_time": round(answer["total_time"] / len(images), 3),
-                "source_images": [images[task.image_id]],
-                "detections": found[task.image_id],
-            },
+        answer = repeated(lambda: resight.process(slug, images), stop)
+    except (Unauthorized, Forbidden):
+        raise
+    except ResightError as error:
+        stays = error.retry_after_s is None and isinstance(error, BadRequest | ModelError)
+        if len(tasks) > 1 and (stays or isinstance(error, TooSlow)):
+            parts = [processed(resight, slug, [task], stop) for task in tasks]
+            results = [result for part, _ in parts for result in part]
+            return results, next((late for _, late in parts if late), None)
+        if not stays:
+            return [], error
+        failures = [{"image_id": image["id"], "error": str(error)} for image in images]
+        answer = {"errors": failures}
+    return [_result(answer, slug, task, len(tasks)) for task in tasks], None
+
+
+def _result(answer: Result, slug: str, task: Task, count: int) -> Result:
+    """Return the part of an answer for one of `count` tasks. An image without a result has failed: it is not empty."""
+    image = task["image_id"]
+    sources = [one for one in answer.get("source_images", ()) if one["id"] == image]
+    errors = [one for one in answer.get("errors") or () if one["image_id"] == image]
+    result: Result
+    if errors or not sources:
+        missing = {"image_id": image, "error": "Resight returned no result for this image"}
+        result = errors[0] if errors else missing
+    else:
+        result = {
+            "pipeline": slug,
+            "total_time": round(answer["total_time"] / count, 3),
+            "source_images": sources[:1],
+            "detections": [d for d in answer["detections"] if d["source_image_id"] == image],
         }
-        for task in tasks
-        if task.reply_subject is not None
-    ]
-
-
-def _json(answer: httpx2.Response) -> Any:
-    try:
-        return answer.json()
-    except ValueError as error:
-        raise ClusterError(
-            f"{answer.url} did not answer with JSON: is it the API's URL?"
-        ) from error
-
-
-def _parsed(kind: type[M], data: Any) -> M:
-    try:
-        return kind.model_validate(data)
-    except ValidationError as error:
-        raise ClusterError(f"Antenna's answer has other fields: {wrong_fields(error)}") from error
+    return {"reply_subject": task["reply_subject"], "result": result}

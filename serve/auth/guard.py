@@ -291,7 +291,7 @@ def bearer_of_basic(headers: Headers) -> Headers:
     if scheme.lower() != "basic":
         return headers
     try:
-        token = base64.b64decode(text, validate=True).decode().partition(":")[2]
+        token = base64.b64decode(text, validate=True).decode("latin-1").partition(":")[2]
     except ValueError:
         token = ""
     changed = headers.mutablecopy()

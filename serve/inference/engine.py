@@ -180,7 +180,7 @@ class Engine:
     ) -> ClassAnswer:
         """Classify one encoded image, or a box of it in px of the upright image.
 
-        Pass the same `shared` for several boxes of an image, which is then decoded once.
+        Pass the same `shared` for several boxes of an image: the first one decodes it, and the others follow.
 
         Raises as `detect`, and BadRequest for a detector or for a box that lies outside the image.
         """

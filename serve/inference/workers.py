@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
@@ -140,18 +139,19 @@ class BatchKey:
 
 
 class SharedImage:
-    """The pixels of an image that several crops need; the first one decodes it, in its thread."""
+    """The pixels of an image that several crops need. The first crop decodes it; pass the others after its end.
+
+    Crops that are passed together would each decode it.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._image: DecodedImage | None = None
 
     def decoded(self, decode: Callable[[], DecodedImage]) -> DecodedImage:
         """Return the image. Raises the errors of `decode`."""
-        with self._lock:
-            if self._image is None:
-                self._image = decode()
-            return self._image
+        if self._image is None:
+            self._image = decode()
+        return self._image
 
 
 @dataclass(frozen=True, slots=True, eq=False)

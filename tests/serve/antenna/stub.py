@@ -95,7 +95,7 @@ class StubAntenna:
             case ["jobs"]:
                 assert request.url.params["dispatch_mode"] == "async_api"
                 open_ = [job for job, tasks in self.waiting.items() if tasks]
-                found = [{"id": job, "pipeline_slug": self.slug, "more": 1} for job in open_[:1]]
+                found = [{"id": job, "pipeline_slug": self.slug, "more": 1} for job in open_]
                 return httpx2.Response(200, json={"count": len(found), "results": found})
             case ["jobs", job, _] if int(job) in self.removed:
                 return httpx2.Response(404, json={"detail": "Not found."})

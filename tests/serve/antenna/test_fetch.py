@@ -213,3 +213,32 @@ def test_a_listed_network_is_permitted(address: str) -> None:
 def test_invalid_settings_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"image_"):
         DetectArgs(**fields)
+
+
+def test_cookies_are_not_kept_for_another_name_of_the_address() -> None:
+    async def heads() -> list[bytes]:
+        async with Station(
+            {"/a.jpg": file_of(PIXELS, Set_Cookie="a=secret; Path=/")}
+        ).running() as station:
+            fetcher = ImageFetcher(station.arguments(), at_loopback)
+            await fetcher.fetch(station.url("/a.jpg"))
+            await fetcher.fetch(station.url("/a.jpg"))
+            return station.asked
+
+    assert b"cookie" not in asyncio.run(heads())[1].lower()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://user:secret@pictures.test/a.jpg",
+        "http://elsewhere.test/a.jpg?key=secret",
+        "ftp://pictures.test/secret",
+        "http://user:secret",
+        "http://pictures.test:secret/",
+    ],
+)
+def test_an_error_names_no_other_part_of_a_url_than_its_host(url: str) -> None:
+    with pytest.raises(BadRequest) as error:
+        asyncio.run(ImageFetcher(DetectArgs(image_hosts=["pictures.test"])).fetch(url))
+    assert "secret" not in str(error.value)

@@ -7,7 +7,7 @@ import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urljoin
 
 import httpx2
@@ -15,7 +15,22 @@ import numpy as np
 import pytest
 
 import model_store.classifier
+import serve.antenna.pipelines as pipelines_module
+from model_store.errors import (
+    ModelNotFound,
+    ModelNotReady,
+    Overloaded,
+    ResightError,
+    StorageUnreachable,
+    TooSlow,
+)
 from model_store.images.decode import decode
+from model_store.names import VersionId
+from serve.antenna import routes
+from serve.antenna.fetch import ImageFetcher
+from serve.antenna.pipelines import Pipelines
+from serve.antenna.routes import PipelineRun, max_images, together
+from serve.antenna.schemas import PipelineRequest, SourceImage
 from serve.api.app import build_http_api
 from serve.auth.guard import scope_of
 from serve.auth.scopes import TokenScope
@@ -38,6 +53,7 @@ def red_square() -> bytes:
 SQUARE, BLACK = red_square(), encoded(np.zeros((60, 80, 3), np.uint8), "PNG")
 FILES = {
     "/square.png": file_of(SQUARE),
+    "/other.png": file_of(SQUARE),
     "/black.png": file_of(BLACK),
     "/text.txt": file_of(b"no image"),
     "/empty.jpg": file_of(b""),
@@ -62,8 +78,8 @@ def ask(engine: Engine, method: str, path: str, token: str = "", **request: Any)
     return asyncio.run(send())
 
 
-def process(engine: Engine, *names: str, which: int = 0, **more: Any) -> dict[str, Any]:
-    """Return the results of some files, with the slug of the pipeline at `which`."""
+def sent(engine: Engine, *names: str, which: int = 0, **more: Any) -> httpx2.Response:
+    """Return the answer for some files, with the slug of the pipeline at `which`."""
 
     async def send() -> httpx2.Response:
         async with Station(FILES).running() as station, antenna_client(engine, station) as client:
@@ -72,7 +88,12 @@ def process(engine: Engine, *names: str, which: int = 0, **more: Any) -> dict[st
             body = {"pipeline": slug, "source_images": images, **more}
             return await client.post("/antenna/process", json=body)
 
-    answer = asyncio.run(send())
+    return asyncio.run(send())
+
+
+def process(engine: Engine, *names: str, which: int = 0, **more: Any) -> dict[str, Any]:
+    """Return the results of `sent`."""
+    answer = sent(engine, *names, which=which, **more)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
@@ -166,6 +187,47 @@ def test_an_image_that_fails_is_an_error_and_not_an_empty_image(engine: Engine) 
     assert "0 bytes" in errors["empty.jpg"]
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        Overloaded("full"),
+        ModelNotReady("it is being loaded", 2.0),
+        StorageUnreachable("no answer"),
+        TooSlow("slow"),
+    ],
+)
+def test_an_error_that_ends_by_itself_is_not_a_result_of_the_image(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, error: ResightError
+) -> None:
+    async def failing(*_: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(engine, "detect", failing)
+    answer = sent(engine, "square.png", "text.txt")
+    assert str(error) in problem_of(answer, 503)
+    assert answer.headers["retry-after"] == ("2" if error.retry_after_s == 2 else "1")
+    assert answer.json()["type"].startswith("urn:resight:")
+    assert engine.admission.images.taken == 0
+
+
+def test_an_error_ends_the_other_images_of_the_request() -> None:
+    cancelled: list[int] = []
+
+    async def wait(number: int) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append(number)
+            raise
+
+    async def fail() -> None:
+        raise Overloaded("full")
+
+    with pytest.raises(Overloaded):
+        asyncio.run(together([wait(1), wait(2), fail()]))
+    assert set(cancelled) == {1, 2}
+
+
 def test_more_images_than_places_are_all_answered(engine: Engine) -> None:
     async def send() -> httpx2.Response:
         async with Station(FILES).running() as station, antenna_client(engine, station) as client:
@@ -180,6 +242,128 @@ def test_more_images_than_places_are_all_answered(engine: Engine) -> None:
     assert engine.admission.images.taken == 0
 
 
+def test_a_camera_is_answered_while_slow_images_of_antenna_are_fetched(engine: Engine) -> None:
+    async def send() -> tuple[httpx2.Response, int]:
+        fetching = asyncio.Event()
+
+        async def slow(writer: asyncio.StreamWriter) -> None:
+            fetching.set()
+            await writer.wait_closed()
+
+        station = Station({"/slow.png": slow})
+        async with station.running(), antenna_client(engine, station) as client:
+            slug = (await client.get("/antenna/info")).json()["pipelines"][0]["slug"]
+            images = [{"id": str(i), "url": station.url("/slow.png")} for i in range(64)]
+            body = {"pipeline": slug, "source_images": images}
+            pending = asyncio.create_task(client.post("/antenna/process", json=body))
+            await fetching.wait()
+            answer = await client.post("/v1/detect?model=blobs", content=SQUARE)
+            pending.cancel()
+            await asyncio.gather(pending, return_exceptions=True)
+            return answer, len(station.asked)
+
+    answer, asked = asyncio.run(send())
+    assert answer.status_code == 200
+    assert asked == 1  # a share of two places
+    assert engine.admission.images.taken == 0
+
+
+def test_the_turns_of_antenna_take_at_most_half_of_the_places(engine: Engine) -> None:
+    taken: list[int] = []
+
+    class Fetcher:
+        async def fetch(self, url: str) -> bytes:
+            return SQUARE
+
+    async def send(detector: Engine) -> None:
+        pipeline = (await Pipelines(detector).served())[1]
+        turns = asyncio.Semaphore(max_images(detector))
+        detect = detector.detect
+
+        async def counted(*args: Any) -> Any:
+            taken.append(detector.admission.images.taken)
+            return await detect(*args)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(detector, "detect", counted)
+            run = PipelineRun(detector, cast(ImageFetcher, Fetcher()), pipeline, "", turns)
+            images = [SourceImage(id=str(i), url="u") for i in range(20)]
+            await run.results(PipelineRequest(pipeline="x", source_images=images))
+
+    large = Engine(DetectArgs(models=engine.args.models, workers=1, limits=Limits(online_queue=16)))
+
+    async def both() -> None:
+        await large.aliases.refresh()
+        await send(large)
+
+    try:
+        asyncio.run(both())
+    finally:
+        large.stop()
+    assert len(taken) == 20
+    assert max(taken) == 8
+
+
+def test_an_answer_with_too_many_values_is_refused(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = len(engine.store.describe(VersionId("blobs", "1")).info.labels)
+    monkeypatch.setattr(routes, "MAX_VALUES", labels)
+    assert process(engine, "square.png")["errors"] is None
+    answer = sent(engine, "square.png", "other.png")
+    assert f"more than {labels} scores and logits" in problem_of(answer, 400)
+
+
+def test_a_box_outside_the_image_is_kept_without_a_class(engine: Engine) -> None:
+    of = {"name": "theirs", "key": "theirs"}
+    boxes = [
+        {"x1": 80, "y1": 0, "x2": 80, "y2": 20},
+        {"x1": 0, "y1": 0, "x2": 20, "y2": 20},
+        {"x1": 90, "y1": 0, "x2": 95, "y2": 20},
+    ]
+    known = [
+        {"source_image": {"id": "square.png", "url": "x"}, "bbox": b, "algorithm": of}
+        for b in boxes
+    ]
+    results = process(engine, "square.png", which=1, detections=known)
+    assert results["errors"] is None
+    assert [found["bbox"] for found in results["detections"]] == boxes
+    assert [len(found["classifications"]) for found in results["detections"]] == [0, 1, 0]
+
+
+def test_concurrent_health_checks_read_the_store_once(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[int] = []
+    served = pipelines_module.served_pipelines
+
+    def counted(*args: Any) -> Any:
+        reads.append(1)
+        return served(*args)
+
+    monkeypatch.setattr(pipelines_module, "served_pipelines", counted)
+
+    async def send() -> None:
+        async with antenna_client(engine, Station({})) as client:
+            answers = await asyncio.gather(*(client.get("/antenna/readyz") for _ in range(20)))
+            assert {answer.status_code for answer in answers} == {200}
+
+    asyncio.run(send())
+    assert reads == [1]
+
+
+def test_a_text_that_is_no_slug_is_unknown_without_reading_the_store(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_: Any) -> Any:
+        raise AssertionError("read")
+
+    monkeypatch.setattr(pipelines_module, "find_pipeline", read)
+    for slug in ("none", "a--b--c", "../x-00000000", "a-0000000", "A-00000000", "-" * 400):
+        with pytest.raises(ModelNotFound):
+            asyncio.run(Pipelines(engine).find(slug))
+
+
 def test_unknown_fields_and_repeated_images_are_tolerated(engine: Engine) -> None:
     results = process(engine, "black.png", "black.png", config={"request_x": 1}, future=[1])
     assert len(results["source_images"]) == 1
@@ -189,10 +373,11 @@ def test_unknown_fields_and_repeated_images_are_tolerated(engine: Engine) -> Non
     ("body", "status", "words"),
     [
         ({"pipeline": "none", "source_images": []}, 404, "unknown pipeline 'none'"),
+        ({"pipeline": "a-00000000--b-00000000", "source_images": []}, 404, "unknown pipeline"),
         ({"pipeline": "a--b--c", "source_images": []}, 404, "unknown pipeline"),
         ({"source_images": []}, 400, "pipeline"),
         ({"pipeline": "x", "source_images": [{"id": "1"}]}, 400, "url"),
-        ({"pipeline": "x", "source_images": [{"id": "1", "url": "u"}] * 257}, 400, "256"),
+        ({"pipeline": "x", "source_images": [{"id": "1", "url": "u"}] * 65}, 400, "64"),
         ([], 400, "valid dictionary"),
     ],
 )
@@ -233,7 +418,7 @@ def test_a_pipeline_of_another_pool_is_passed_on(
 
         async def answer(self, pool: str, request: ForwardedRequest) -> ForwardedAnswer:
             passed.append((pool, request))
-            return ForwardedAnswer(200, [], b'{"pipeline": "there"}')
+            return ForwardedAnswer(503, [(b"retry-after", b"7")], b'{"pipeline": "there"}')
 
     slug = ask(engine, "GET", "/antenna/info").json()["pipelines"][0]["slug"]
     monkeypatch.setattr(engine.placement, "pools", frozenset({"default", "gpu"}))
@@ -246,7 +431,9 @@ def test_a_pipeline_of_another_pool_is_passed_on(
         async with httpx2.AsyncClient(transport=transport, base_url="http://resight") as client:
             return await client.post("/process", json=body, headers={"authorization": "secret"})
 
-    assert asyncio.run(send()).json() == {"pipeline": "there"}
+    answer = asyncio.run(send())
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "7")
+    assert answer.json() == {"pipeline": "there"}
     ((pool, request),) = passed
     assert (pool, request.path, json.loads(request.body)) == ("gpu", "/process", body)
     assert "authorization" not in {name.decode() for name, _ in request.headers}
@@ -264,6 +451,13 @@ def test_scopes_and_the_password_of_the_endpoint_url(engine: Engine) -> None:
         for value in ("Bearer secret", f"Basic {basic}", "Basic c2VjcmV0", "Basic ?", "")
     }
     assert [answer.status_code for answer in statuses.values()] == [200, 200, 401, 401, 401]
+    latin = "Basic " + base64.b64encode("antenna:gehöht ÿ".encode("latin-1")).decode()
+    emoji = "Basic " + base64.b64encode("antenna:pass→wort".encode()).decode()
+    for value in (latin, emoji):
+        answer = ask(engine, "GET", "/antenna/info", "secret", headers={"authorization": value})
+        assert answer.status_code == 401
+    right = ask(engine, "GET", "/antenna/info", "pass→wort", headers={"authorization": emoji})
+    assert right.status_code == 200
     elsewhere = ask(
         engine, "GET", "/v1/models", "secret", headers={"authorization": f"Basic {basic}"}
     )

@@ -8,7 +8,18 @@ from typing import Any, cast
 import httpx2
 import pytest
 
-from model_store.errors import ClusterError, ModelNotFound, ModelNotReady
+from model_store.errors import (
+    BadRequest,
+    ClusterError,
+    Forbidden,
+    ModelNotFound,
+    ModelNotReady,
+    Overloaded,
+    ResightError,
+    StorageUnreachable,
+    TooSlow,
+    Unauthorized,
+)
 from serve.antenna.worker import AntennaQueue, Tally, work
 from serve.client import Client
 from tests.serve.antenna.stub import Failure, Results, StubAntenna, tasks_of
@@ -45,6 +56,7 @@ class Resight:
         box = {"x1": 0, "y1": 0, "x2": 1, "y2": 1}
         return {
             "total_time": 1.0,
+            "source_images": [image for image in images if image["id"] != "bad"],
             "detections": [{"source_image_id": name, "bbox": box, **found} for name in good],
             "errors": [{"image_id": "bad", "error": "not an image"}] if "bad" in names else None,
         }
@@ -98,17 +110,41 @@ def test_a_post_that_fails_at_first_is_repeated() -> None:
     assert antenna.asked.count("POST /jobs/1/result/") == 3
 
 
-def test_results_that_antenna_never_accepts_are_counted() -> None:
-    antenna = StubAntenna({1: tasks_of("a")}, SLUG)
+@pytest.mark.parametrize("status", [400, 413])
+def test_results_that_antenna_refuses_do_not_end_the_worker(status: int) -> None:
+    antenna, stop = StubAntenna({1: tasks_of("a"), 2: tasks_of("b")}, SLUG), Waits()
+    lines: list[str] = []
 
     class Breaking(Resight):
         def process(self, pipeline: str, images: list[dict[str, str]]) -> dict[str, Any]:
-            antenna.broken.extend([503] * 6)
+            if images[0]["id"] == "a":
+                antenna.broken.append(status)
             return super().process(pipeline, images)
 
-    lines: list[str] = []
-    assert worked(antenna, Breaking(), report=lines.append) == Tally(images=1, unposted=1)
-    assert "1 results were not posted: Antenna does not answer" in lines[0]
+    def report(text: str) -> None:
+        lines.append(text)
+        if text.startswith("job 2"):
+            stop.set()
+
+    assert worked(antenna, Breaking(), stop, once=False, report=report) == Tally(images=1)
+    assert (
+        f"job 1: some images are left to Antenna: Antenna refused POST /api/v2/jobs/1/result/: {status}"
+        in lines[0]
+    )
+    assert set(antenna.results) == {"reply.b"}
+
+
+def test_with_once_results_that_antenna_never_accepts_are_an_error() -> None:
+    antenna = StubAntenna({1: tasks_of("a"), 2: tasks_of("b")}, SLUG)
+
+    class Breaking(Resight):
+        def process(self, pipeline: str, images: list[dict[str, str]]) -> dict[str, Any]:
+            antenna.broken.extend([503] * 6 * (images[0]["id"] == "a"))
+            return super().process(pipeline, images)
+
+    with pytest.raises(ClusterError, match="Antenna does not answer POST /jobs/1/result/: 503"):
+        worked(antenna, Breaking())
+    assert set(antenna.results) <= {"reply.b"}
 
 
 def test_an_antenna_that_is_away_ends_the_command_only_with_once() -> None:
@@ -145,12 +181,87 @@ def test_a_pipeline_that_is_gone_is_the_error_of_each_task() -> None:
     assert antenna.results["reply.b"].result == Failure(error="unknown pipeline", image_id="b")
 
 
-@pytest.mark.parametrize("error", [ClusterError("gone"), ModelNotReady("soon", 1.0)])
-def test_a_resight_that_is_away_leaves_the_tasks_to_antenna(error: Exception) -> None:
-    antenna = StubAntenna({1: tasks_of("a")}, SLUG)
+LATER = [
+    ClusterError("gone", 1.0),
+    ModelNotReady("it is being loaded", 1.0),
+    Overloaded("full"),
+    StorageUnreachable("no answer", 1.0),
+]
+
+
+@pytest.mark.parametrize("error", LATER)
+def test_a_resight_that_cannot_answer_now_leaves_the_tasks_to_antenna(error: ResightError) -> None:
+    antenna, stop = StubAntenna({1: tasks_of("a", "b", "c", "d")}, SLUG), Waits()
+    lines: list[str] = []
+
+    def report(text: str) -> None:
+        lines.append(text)
+        stop.set()
+
+    assert worked(antenna, Resight(error), stop, once=False, report=report) == Tally()
+    assert stop.waited_s[:-1] == [1, 2, 4, 8, 16]
+    assert f"job 1: some images are left to Antenna: {error}" in lines
+    assert antenna.results == {}
+    assert len(antenna.waiting[1]) == 2  # no more were taken
     with pytest.raises(type(error)):
         worked(antenna, Resight(error))
+
+
+def test_an_overload_that_ends_is_waited_for() -> None:
+    antenna = StubAntenna({1: tasks_of("a")}, SLUG)
+
+    errors = [None, Overloaded("full"), Overloaded("full", 3.0)]
+
+    class Full(Resight):
+        def process(self, pipeline: str, images: list[dict[str, str]]) -> dict[str, Any]:
+            self.error = errors.pop()
+            return super().process(pipeline, images)
+
+    stop = Waits()
+    assert worked(antenna, Full(), stop) == Tally(images=1)
+    assert stop.waited_s == [3, 2]
+
+
+@pytest.mark.parametrize("error", [Unauthorized("unknown token"), Forbidden("not this scope")])
+def test_a_token_that_resight_refuses_is_an_error_at_once(error: ResightError) -> None:
+    antenna = StubAntenna({1: tasks_of("a")}, SLUG)
+    with pytest.raises(type(error)):
+        worked(antenna, Resight(error), once=False)
     assert antenna.results == {}
+
+
+@pytest.mark.parametrize(
+    ("error", "answered"),
+    [(TooSlow("slow", 1.0), {"a", "c"}), (BadRequest("bad"), {"a", "b", "c"})],
+)
+def test_one_image_does_not_fail_those_taken_with_it(
+    error: ResightError, answered: set[str]
+) -> None:
+    antenna, stop = StubAntenna({1: tasks_of("a", "b", "c")}, SLUG), Waits()
+
+    class Failing(Resight):
+        def process(self, pipeline: str, images: list[dict[str, str]]) -> dict[str, Any]:
+            self.error = error if "b" in [image["id"] for image in images] else None
+            return super().process(pipeline, images)
+
+    worked(antenna, Failing(), stop, batch=3, once=False, report=lambda text: stop.set())
+    assert set(antenna.results) == {f"reply.{image}" for image in answered}
+    good = [one for one, done in antenna.results.items() if isinstance(done.result, Results)]
+    assert good == ["reply.a", "reply.c"]
+    assert stop.waited_s == []
+
+
+def test_an_image_without_a_result_is_an_error_and_not_empty() -> None:
+    antenna = StubAntenna({1: tasks_of("a", "b")}, SLUG)
+
+    class Forgetful(Resight):
+        def process(self, pipeline: str, images: list[dict[str, str]]) -> dict[str, Any]:
+            answer = super().process(pipeline, images)
+            return answer | {"source_images": images[:1], "detections": []}
+
+    assert worked(antenna, Forgetful()) == Tally(images=2, failed=1)
+    assert isinstance(antenna.results["reply.a"].result, Results)
+    assert isinstance(antenna.results["reply.b"].result, Failure)
 
 
 def test_a_token_that_antenna_refuses_is_an_error_at_once() -> None:
@@ -172,26 +283,19 @@ def test_another_server_is_an_error(text: str) -> None:
 def test_a_task_without_an_address_for_its_result_is_left_out() -> None:
     tasks = tasks_of("a", "b")
     del tasks[0]["reply_subject"]
-    antenna = StubAntenna({1: tasks}, SLUG)
-    worked(antenna, Resight())
+    antenna, resight = StubAntenna({1: tasks}, SLUG), Resight()
+    worked(antenna, resight)
     assert set(antenna.results) == {"reply.b"}
+    assert resight.batches == [["b"]]
 
 
-def test_a_job_that_was_removed_does_not_end_the_worker() -> None:
+@pytest.mark.parametrize("once", [True, False])
+def test_a_job_that_was_removed_has_no_tasks(once: bool) -> None:
     antenna, stop = StubAntenna({1: tasks_of("a"), 2: tasks_of("b")}, SLUG), Waits()
-    lines: list[str] = []
-
-    def report(text: str) -> None:
-        lines.append(text)
-        if text.startswith("Antenna refused"):
-            antenna.removed.clear()
-            antenna.waiting.pop(1)
-        if text.startswith("job 2"):
-            stop.set()
-
     antenna.removed.add(1)
-    assert worked(antenna, Resight(), stop, once=False, report=report) == Tally(images=1)
-    assert "refused POST /api/v2/jobs/1/tasks/: 404" in lines[0]
+    tally = worked(antenna, Resight(), stop, once=once, report=lambda text: stop.set())
+    assert tally == Tally(images=1)
+    assert set(antenna.results) == {"reply.b"}
 
 
 def test_pipelines_are_offered_under_a_name() -> None:
