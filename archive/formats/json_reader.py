@@ -109,8 +109,17 @@ class _Text:
                 raise ValueError(f"{where}: {words}") from error
             if end > len(self._text) - LOOK_AHEAD and self._more(chars):
                 continue
+            self._require_characters(found, end)
             self._at = end
             return found
+
+    def _require_characters(self, value: Any, end: int) -> None:
+        """Raise ValueError for escapes that are half of a character, as UTF-8 cannot store them."""
+        if "\\u" in self._text[self._at : end]:
+            try:
+                json.dumps(value, ensure_ascii=False).encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(f"{self.place}: a text of the value is not Unicode") from error
 
     def _more(self, chars: int) -> bool:
         """Read on; return whether there was more."""

@@ -7,6 +7,7 @@ Boxes have fractions of the displayed image. Labels are numbers of categories, w
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,7 +58,7 @@ class _Foreign(BaseModel):
 
 def _inside(box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
     left, top, width, height = box
-    if min(box) < -OUTSIDE or max(left + width, top + height) > 1 + OUTSIDE:
+    if min(left, top) < -OUTSIDE or min(width, height) < 0 or max(left + width, top + height) > 1 + OUTSIDE:
         raise ValueError(
             "left, top, width, height must be fractions of the image, 0 to 1, inside it"
         )
@@ -66,6 +67,7 @@ def _inside(box: tuple[float, float, float, float]) -> tuple[float, float, float
 
 Bbox = Annotated[tuple[float, float, float, float], AfterValidator(_inside)]
 Score = Annotated[float, Field(ge=0, le=1)]
+Pixels = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
 class _Detection(_Foreign):
@@ -79,8 +81,8 @@ class _Image(_Foreign):
     file: str
     detections: list[_Detection] | None = None
     failure: str | None = None
-    width: int | None = None
-    height: int | None = None
+    width: Pixels | None = None
+    height: Pixels | None = None
 
 
 class _Info(_Foreign):
@@ -174,9 +176,7 @@ def _named(name: str, value: Any) -> dict[str, str]:
     ):
         raise ValueError(f'"{name}" must map numbers to names')
     categories = {str(key): str(label).strip() for key, label in value.items()}
-    twice = sorted(
-        label for label in categories.values() if [*categories.values()].count(label) > 1
-    )
+    twice = sorted(label for label, n in Counter(categories.values()).items() if n > 1)
     if twice and name == "detection_categories":
         raise ValueError(f"\"{name}\" has '{twice[0]}' twice")
     return dict(sorted(categories.items(), key=lambda item: int(item[0])))

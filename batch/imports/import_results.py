@@ -89,6 +89,7 @@ _REASONS = """
     select why, count(*), min(path) from matched where why is not null group by why order by 2 desc, 1
 """
 _ROWS = """
+    create temp macro inside(part) as greatest(least(part, 1), 0);
     create table imported as
     with flat as (select n, unnest(boxes) as b from (select rowid as n, boxes from staged) semi join todo using (n)),
     named as (
@@ -96,8 +97,8 @@ _ROWS = """
         from flat join categories k on k.id = b.category left join classes c on c.id = b.class),
     placed as (
         select n, label, l.class_id, b.score::float as score,
-            (greatest(b.x, 0) * width_px)::float as x1_px, (greatest(b.y, 0) * height_px)::float as y1_px,
-            (least(b.x + b.w, 1) * width_px)::float as x2_px, (least(b.y + b.h, 1) * height_px)::float as y2_px
+            (inside(b.x) * width_px)::float as x1_px, (inside(b.y) * height_px)::float as y1_px,
+            (inside(b.x + b.w) * width_px)::float as x2_px, (inside(b.y + b.h) * height_px)::float as y2_px
         from named join labels l using (label) join todo using (n)),
     ranked as (
         select *, row_number() over (

@@ -57,6 +57,8 @@ def test_any_object_is_read_in_chunks_of_any_size(
         ('{"items": [1 2]}', "',' or ']' is required"),
         ('{"items": [1, {"b": nul}]}', "character 21: Expecting value"),
         ('{"items": [NaN]}', "NaN is not JSON"),
+        ('{"items": [1, "\\ud83d"]}', "character 15: a text of the value is not Unicode"),
+        ('{"\\udc00": 1}', "character 2: a text of the value is not Unicode"),
         ('{"items": [{"b": "c', "the file ends too early|Unterminated"),
         ("{" + '"a":{' * 200_000, "nested too deeply|too early"),
     ],

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from archive.annotations.annotation_file import BOX
 from archive.delta.tables import Tables
 from archive.formats.export_file import export_file
 from archive.formats.file_formats import FORMATS
@@ -100,6 +101,21 @@ def test_a_second_import_changes_nothing(tables: Tables, store: ModelStore, tmp_
     assert (second.run_id, second.counts.reused, second.counts.ok) == (first.run_id, 2, 0)
     assert {name: rows_of(tables, name) for name in before} == before
     assert store.versions("md_v5a.0.0") == [parse_version(first.model)]
+
+
+def test_boxes_are_cut_at_the_edges_of_the_image(
+    tables: Tables, store: ModelStore, tmp_path: Path
+) -> None:
+    boxes = [[1.005, -0.01, 0, 0.5], [-0.01, 0.995, 0.005, 0.01]]
+    found = [{**FOUND, "bbox": box} for box in boxes]
+    run = import_results(
+        tables, store, "megadetector", written(tmp_path, image("south/d.jpg", *found)), ROOT
+    )
+    (row,) = query(tables, f"select * from all_results where run_id = '{run.run_id}'").to_pylist()
+    width, height = row["width_px"], row["height_px"]
+    corners = [tuple(box[c] for c in BOX) for box in row["detections"]]
+    expected = [(0, 0.995 * height, 0, height), (width, 0, width, 0.49 * height)]
+    assert corners == [pytest.approx(each) for each in expected]
 
 
 def test_the_run_and_the_rows_have_the_lineage(
