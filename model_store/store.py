@@ -101,6 +101,11 @@ def digest_of(digests: Mapping[str, str]) -> str:
     return sha256_hex(canonical_json(dict(digests)))
 
 
+def _kind(config: AnyConfig) -> str:
+    is_external = isinstance(config, ModelConfig) and config.is_external
+    return "a model of imported results" if is_external else f"a {config.kind}"
+
+
 def versions_at(url: str) -> tuple[ModelStore, list[VersionId]]:
     """Return the store at `url` and its READY versions; `url` may also be that of a model or a version."""
     for depth in range(3):
@@ -232,8 +237,8 @@ class ModelStore:
         """Create a new version, READY last. Repeating the call completes a publication that was cut off.
 
         Raises ModelExists if the version exists or another publication has claimed it: versions are never replaced.
-        Raises ModelRefused if the model has versions of the other kind: aliases move between versions, and callers
-        expect responses of one kind.
+        Raises ModelRefused if the model has versions of another kind (detector, classifier, imported results): aliases
+        move between versions, and callers expect responses of one kind.
         """
         digests = {name: sha256_hex(data) for name, data in files.items()}
         ready = format_ready(digests, str(version))
@@ -241,7 +246,8 @@ class ModelStore:
             raise ModelExists(
                 f"{version} exists in {self.url} and versions never change; choose another version"
             )
-        self._require_one_kind(version, files)
+        if CONFIG in files:  # else `describe` raises
+            self.require_one_kind(version, parse_config(files[CONFIG], f"{version} {CONFIG}"))
         require_create(self.url)
         remove_leftovers(f"{self.url}/{version.name}")
         for name, data in {CLAIM: ready, **files, READY: ready}.items():
@@ -322,19 +328,17 @@ class ModelStore:
 
         self.folder.update(f"{name}/{ALIASES}", changed)
 
-    def _require_one_kind(self, version: VersionId, files: Mapping[str, bytes]) -> None:
-        """Raise ModelRefused if the model has a version of the other kind."""
-        if CONFIG not in files:
-            return  # `describe` raises
-        kind = parse_config(files[CONFIG], f"{version} {CONFIG}").kind
+    def require_one_kind(self, version: VersionId, config: AnyConfig) -> None:
+        """Raise ModelRefused if the model has a version of another kind than that of `config`."""
+        kind = _kind(config)
         for other in self.versions(version.name):
             try:
-                other_kind = self.describe(other).config.kind
+                other_kind = _kind(self.describe(other).config)
             except ModelError:
                 continue  # a damaged version has no kind
             if other_kind != kind:
                 raise ModelRefused(
-                    f"{version} is a {kind}, but {other} is a {other_kind}: give the {kind} another name"
+                    f"{version} is {kind}, but {other} is {other_kind}: give {version} another name"
                 )
             return
 

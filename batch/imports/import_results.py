@@ -32,7 +32,7 @@ from batch.runs.accounting import Counts
 from batch.runs.record import RunLog, recorded
 from batch.runs.spec import new_run_id
 from model_store.config import EXTERNAL, ExternalRuntime, ModelConfig, Thresholds
-from model_store.errors import BadRequest, ModelError, ModelExists
+from model_store.errors import BadRequest, ModelExists
 from model_store.frozen import Frozen
 from model_store.inference_key import canonical_json, inference_key, weights_digest
 from model_store.names import VersionId, name_of_file
@@ -70,17 +70,19 @@ _MATCHED = """
             (least(m.width_px, m.height_px) <> least(s.width, s.height)
                 or greatest(m.width_px, m.height_px) <> greatest(s.width, s.height))
                 and s.width is not null and s.height is not null and m.width_px is not null as other_size
-        from staged s left join listed m on m.path = $prefix || s.path)
-    select *, case
+        from staged s left join listed m on m.path = $prefix || s.path),
+    judged as (select *, case
             when media_sha256 is null then 'not catalogued in ' || $root
             when missing_since is not null then 'gone from the archive'
             when other_size then 'of another size in the catalogue'
             when width_px is null and n_boxes > 0 then 'of unknown size'
-            when row_number() over (
-                partition by media_sha256, media_sha256 is null, missing_since is null order by path) > 1
+        end as reason from sized)
+    select *, case
+            when reason is not null then reason
+            when row_number() over (partition by media_sha256, reason order by failure is not null, path) > 1
                 then 'a copy of another image of the file'
         end as why
-    from sized;
+    from judged;
     create table todo as
     select * from matched where why is null
         and media_sha256 not in (select media_sha256 from results_table) order by n;
@@ -295,19 +297,12 @@ def _name_of(detector: str, tool: Tool) -> str:
 
 
 def _info(store: ModelStore, config: ModelConfig, name: str) -> ModelInfo:
-    """Return the identity of the version. Raises BadRequest for the name of a model that can run."""
+    """Return the identity of the version. Raises ModelRefused for the name of a model that can run."""
     weights = weights_digest(config, {})
     key = inference_key(config, weights)
-    for other in store.versions(name):
-        try:
-            is_external = store.describe(other).detector_config.is_external
-        except ModelError:
-            is_external = False
-        if not is_external:
-            raise BadRequest(
-                f"{other} is a model that can run: give the imported results another name with --name"
-            )
-    return ModelInfo(name, key[:12], weights, key, config.labels)
+    info = ModelInfo(name, key[:12], weights, key, config.labels)
+    store.require_one_kind(info.id, config)
+    return info
 
 
 def _add_version(store: ModelStore, version: VersionId, config: ModelConfig) -> None:

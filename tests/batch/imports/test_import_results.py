@@ -118,6 +118,21 @@ def test_boxes_are_cut_at_the_edges_of_the_image(
     assert corners == [pytest.approx(each) for each in expected]
 
 
+def test_of_copies_the_one_with_a_usable_result_counts(
+    tables: Tables, store: ModelStore, tmp_path: Path
+) -> None:
+    put_media(tables, media_row("a", "north/0.jpg"), media_row("a", "north/1.jpg"))
+    unfit = [image("north/0.jpg", FOUND, width=9, height=9)]
+    unfit += [{"file": "north/1.jpg", "failure": "image access failure"}]
+    file = written(tmp_path, *unfit, image("north/a.jpg", FOUND))
+    found = import_results(tables, store, "megadetector", file, ROOT)
+    assert (found.counts.ok, found.counts.failed) == (1, 0)
+    assert found.unmatched == {
+        "a copy of another image of the file": (1, "north/1.jpg"),
+        "of another size in the catalogue": (1, "north/0.jpg"),
+    }
+
+
 def test_the_run_and_the_rows_have_the_lineage(
     tables: Tables, store: ModelStore, tmp_path: Path
 ) -> None:
@@ -239,5 +254,9 @@ def test_a_model_that_can_run_keeps_its_name(
 ) -> None:
     publish_blobs(store, "1")
     file = written(tmp_path, image("north/a.jpg", FOUND))
-    with pytest.raises(BadRequest, match="blobs@1 is a model that can run"):
+    with pytest.raises(ModelRefused, match="is a model of imported results, but blobs@1 is a det"):
         import_results(tables, store, "megadetector", file, ROOT, name="blobs")
+    others = ModelStore(str(tmp_path / "others"))
+    import_results(tables, others, "megadetector", file, ROOT, name="blobs")
+    with pytest.raises(ModelRefused, match="blobs@2 is a detector, but blobs@.* of imported res"):
+        publish_blobs(others, "2")
