@@ -51,9 +51,7 @@ def add(
     ] = None,
     column: Annotated[
         str | None,
-        typer.Option(
-            help="with --from timelapse: column with the labels; default: Species or Label"
-        ),
+        typer.Option(help="with --from timelapse: column with the labels; default: Species"),
     ] = None,
     by: Annotated[
         str | None,

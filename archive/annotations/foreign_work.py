@@ -2,12 +2,14 @@
 
 works --read_work--> rows of `assertions`, and a report of images that were not found
 A box is an `add`: it names the detection that it covers, or adds an animal. An image without an animal is a `suppress`.
-A label of a whole image applies to its detections in the published view. Reading a file again adds nothing.
+A label of a whole image applies to its detections in the published view, if these have one label. Reading a file again
+adds nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,10 +18,12 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
+import pydantic.dataclasses
 
 from archive.annotations.annotation_file import BOX, read_statements
-from archive.annotations.import_file import SHOWN_ERRORS, Image, located_rows, not_recorded, refuse
-from archive.delta.snapshot import scan
+from archive.annotations.import_file import SHOWN_ERRORS, Image, located_rows, refuse
+from archive.delta.snapshot import dataset, scan
 from archive.delta.tables import Tables
 from archive.schemas import ASSERTIONS, MEDIA
 from archive.views.query import connect
@@ -34,12 +38,12 @@ MAX_SHAPE_DIFFERENCE = 0.02
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@pydantic.dataclasses.dataclass(frozen=True, slots=True, config={"allow_inf_nan": False})
 class Work:
     """A person's statement about an image in another tool, in row `number` of its file.
 
     The box is x1, y1, x2, y2 in parts of the image; without it, `label` is that of the whole image. Without a label,
-    the image is empty. `size_px` is the width and height of the image in that tool.
+    the image is empty. `size_px` is the width and height of the image in that tool. Raises ValidationError.
     """
 
     number: int
@@ -92,26 +96,40 @@ def read_work(
         )
     left_out |= _contradictions(said)
     usable = [work for work in said if work.path in images and work.path not in left_out]
-    shown = _shown(tables, [images[work.path] for work in usable if work.label and not work.box])
-    rows: list[dict[str, Any]] = []
-    numbers: list[int] = []
-    for work in usable:
+    reason = f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()[:12]}"
+    recorded = _recorded(tables, reason)
+    new = [work for work in usable if images[work.path].media_sha256 not in recorded]
+    shown = _shown(tables, [images[work.path] for work in new if work.label and not work.box])
+    found: list[tuple[Work, Row]] = []
+    for work in new:
         image = images[work.path]
         try:
-            found = list(_statements(work, image, shown.get(image.media_sha256, [])))
+            rows = list(_statements(work, image, shown.get(image.media_sha256, [])))
         except ValueError as error:
             left_out[work.path] = str(error)
             continue
-        rows += found
-        numbers += [work.number] * len(found)
-    common = {"actor": by, "asserted_at": at or datetime.now(UTC).isoformat()}
-    common["reason"] = f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()[:12]}"
-    statements, errors = read_statements(rows, common)
+        found += [(work, row) for row in rows]
+    found = [(work, row) for work, row in found if work.path not in left_out]
+    common = {"actor": by, "asserted_at": at or datetime.now(UTC).isoformat(), "reason": reason}
+    statements, errors = read_statements([row for _, row in found], common)
     located = located_rows(tables, statements, errors)
-    refuse(file, {numbers[n - 1]: why for n, why in errors.items()})
+    refuse(file, {found[n - 1][0].number: why for n, why in errors.items()})
     table = pa.Table.from_pylist(list(located.values()), schema=ASSERTIONS)
-    new = not_recorded(tables, table)
-    return WorkRead(new, len(images), len(table) - len(new), left_out)
+    repeated = sum(recorded[sha] for sha in {images[work.path].media_sha256 for work in usable})
+    return WorkRead(table, len(images), repeated, left_out)
+
+
+def _recorded(tables: Tables, reason: str) -> Counter[str]:
+    """Return the number of recorded statements of a file by image, also of those that others replaced since.
+
+    An image is added once: what its label applied to may have changed since, by a publication or by people.
+    """
+    table = tables.existing("assertions")
+    if table is None:
+        return Counter()
+    of_file = pc.field("reason") == reason
+    rows = dataset(table, ASSERTIONS).to_table(columns=["media_sha256"], filter=of_file)
+    return Counter(rows["media_sha256"].to_pylist())
 
 
 def _contradictions(said: Sequence[Work]) -> dict[str, str]:
@@ -149,6 +167,11 @@ def _statements(work: Work, image: Image, shown: Sequence[Mapping[str, Any]]) ->
             raise ValueError(
                 f"'{work.label}' has no box, and the view shows no detection: draw one"
             )
+        labels = sorted({str(detection["label"]) for detection in shown})
+        if len(labels) > 1:
+            raise ValueError(
+                f"'{work.label}' has no box, and the view shows {', '.join(labels)}: draw boxes"
+            )
         for detection in shown:
             yield {**name, **detection, "action": "relabel", "label": work.label}
     else:
@@ -176,7 +199,8 @@ def _images(
 ) -> tuple[dict[str, Image], dict[str, str]]:
     """Return the image of each path, and the reasons for the others.
 
-    A path is that of the catalogue, or one of the two ends with the other: tools add or leave out folders.
+    A path is that of the catalogue, or one of the two ends with the other: tools add or leave out folders. A name of a
+    file alone is not enough for that without `root`, because cameras number the images of each card alike.
     """
     with duckdb.connect() as sql:
         scan(sql, "media", tables.existing("media"), MEDIA)
@@ -184,13 +208,15 @@ def _images(
         rows = sql.execute(
             """
             with present as (
-                select path, media_sha256, width_px, height_px from media
+                select path, source_root || '/' || path as full_path, media_sha256, width_px, height_px from media
                 where missing_since is null
                     and ($root is null or starts_with(source_root || '/' || path, $root || '/'))),
             found as (
-                select name, path = name as is_equal, media_sha256, width_px, height_px
+                select name, name in (path, full_path) as is_equal,
+                    if(ends_with(path, '/' || name), name, path) as common, media_sha256, width_px, height_px
                 from wanted join present on parse_filename(path) = parse_filename(name)
-                where path = name or ends_with(path, '/' || name) or ends_with(name, '/' || path))
+                where is_equal or ((contains(common, '/') or $root is not null)
+                    and (ends_with(path, '/' || name) or ends_with(name, '/' || path))))
             select distinct name, media_sha256, width_px, height_px from found
             qualify rank() over (partition by name order by is_equal desc) = 1
             """,
@@ -216,7 +242,7 @@ def _shown(tables: Tables, images: Sequence[Image]) -> dict[str, list[Row]]:
         return found
     wanted = pa.chunked_array([pa.array(sorted({i.media_sha256 for i in images}), pa.string())])
     with connect(tables, view, wanted, statement="detections") as sql:
-        columns = ("inference_key", "rank", *BOX)
+        columns = ("inference_key", "rank", "label", *BOX)
         query = f"select media_sha256, {', '.join(columns)} from detections"
         for sha256, *values in sql.sql(query).fetchall():
             found.setdefault(sha256, []).append(dict(zip(columns, values, strict=True)))

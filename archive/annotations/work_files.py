@@ -6,24 +6,30 @@ read(tool, file) -> a Work for each box, label or empty image, without the resul
 from __future__ import annotations
 
 import csv
-import json
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.etree import ElementTree as ET
 
+import pydantic_core
+from pydantic import ValidationError
+
 from archive.annotations.annotation_file import read_rows
 from archive.annotations.foreign_work import Work
 from model_store.errors import BadRequest
+from model_store.frozen import wrong_fields
 
 MAX_BYTES = 2**29
 EMPTY = ("empty", "blank", "none", "nothing")
 """Labels that mean an empty image, in lower case."""
 _ANIMALS = ("animal", "unknown")
-
+_FIELDS: dict[int | str, str] = {
+    number: field.name for number, field in enumerate(dataclasses.fields(Work))
+}
 
 _DAMAGED = (
-    *(KeyError, TypeError, IndexError, AttributeError, ValueError, RecursionError),
+    *(KeyError, TypeError, IndexError, AttributeError, ValueError, ArithmeticError, RecursionError),
     *(ET.ParseError, csv.Error),
 )
 
@@ -50,6 +56,8 @@ def read(tool: str, file: Path, column: str | None = None) -> Iterator[Work]:
         raise BadRequest(f"cannot read {file}: {error}") from error
     except _DAMAGED as error:
         why = f"missing {error}" if isinstance(error, KeyError) else str(error)
+        if isinstance(error, ValidationError):
+            why = wrong_fields(error, name=lambda place: str(_FIELDS.get(place[0], place[0])))
         raise BadRequest(f"{file} is not a file of {tool}: {why}; nothing was added") from error
 
 
@@ -82,7 +90,7 @@ def _camtrap_dp(file: Path, _: str | None) -> Iterator[Work]:
 
 def _coco(file: Path, _: str | None) -> Iterator[Work]:
     """Yield annotations. Those with a score are of a machine."""
-    data = json.loads(file.read_text("utf-8-sig"))
+    data = pydantic_core.from_json(file.read_text("utf-8-sig"))
     if not isinstance(data, dict):
         raise ValueError(
             "it is a list, as results of a machine are; a data set is an object with annotations"
@@ -100,7 +108,7 @@ def _coco(file: Path, _: str | None) -> Iterator[Work]:
 
 def _label_studio(file: Path, _: str | None) -> Iterator[Work]:
     """Yield the rectangles of the newest annotation of each task; an annotation without one is an empty image."""
-    tasks = json.loads(file.read_text("utf-8-sig"))
+    tasks = pydantic_core.from_json(file.read_text("utf-8-sig"))
     if not isinstance(tasks, list):
         raise ValueError("it is not a list of tasks: export the project as JSON")
     for number, task in enumerate(tasks, 1):
@@ -157,8 +165,8 @@ def _cvat(file: Path, _: str | None) -> Iterator[Work]:
 def _timelapse(file: Path, label_column: str | None) -> Iterator[Work]:
     """Yield the labels of images from a CSV export of Timelapse, by its column of labels."""
     for number, row in enumerate(read_rows(file), 1):
-        column = label_column or next((name for name in ("Species", "Label") if name in row), None)
-        if column is None or column not in row:
+        column = label_column or "Species"
+        if column not in row:
             raise ValueError(f"name the column with the labels: {', '.join(row)}")
         if row[column].strip():
             folder = row["RelativePath"].replace("\\", "/").strip("/")
@@ -173,6 +181,8 @@ def _label(name: str) -> str | None:
 def _scaled(box: Sequence[float], size: tuple[float, float]) -> tuple[float, float, float, float]:
     """Return the corners of a box (left, top, width, height in pixels) in parts of the image."""
     (left, top, width, height), (of_width, of_height) = box, size
+    if min(size) <= 0:
+        raise ValueError(f"an image with a box is {of_width:g} x {of_height:g} px: give its size")
     return left / of_width, top / of_height, (left + width) / of_width, (top + height) / of_height
 
 

@@ -58,7 +58,11 @@ class _Foreign(BaseModel):
 
 def _inside(box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
     left, top, width, height = box
-    if min(left, top) < -OUTSIDE or min(width, height) < 0 or max(left + width, top + height) > 1 + OUTSIDE:
+    if (
+        min(left, top) < -OUTSIDE
+        or min(width, height) < 0
+        or max(left + width, top + height) > 1 + OUTSIDE
+    ):
         raise ValueError(
             "left, top, width, height must be fractions of the image, 0 to 1, inside it"
         )

@@ -32,7 +32,7 @@ from batch.runs.accounting import Counts
 from batch.runs.record import RunLog, recorded
 from batch.runs.spec import new_run_id
 from model_store.config import EXTERNAL, ExternalRuntime, ModelConfig, Thresholds
-from model_store.errors import BadRequest, ModelExists
+from model_store.errors import BadRequest, ModelExists, ModelRefused
 from model_store.frozen import Frozen
 from model_store.inference_key import canonical_json, inference_key, weights_digest
 from model_store.names import VersionId, name_of_file
@@ -297,11 +297,14 @@ def _name_of(detector: str, tool: Tool) -> str:
 
 
 def _info(store: ModelStore, config: ModelConfig, name: str) -> ModelInfo:
-    """Return the identity of the version. Raises ModelRefused for the name of a model that can run."""
+    """Return the identity of the version. Raises BadRequest for the name of a model that can run."""
     weights = weights_digest(config, {})
     key = inference_key(config, weights)
     info = ModelInfo(name, key[:12], weights, key, config.labels)
-    store.require_one_kind(info.id, config)
+    try:
+        store.require_one_kind(info.id, config)
+    except ModelRefused as error:
+        raise BadRequest(f"{error} with --name") from error
     return info
 
 

@@ -6,17 +6,23 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from archive.annotations.assertions import append
 from archive.annotations.foreign_work import Work, WorkRead, read_work
 from archive.delta.tables import Tables
+from archive.schemas import MEDIA
 from archive.views.query import query
+from archive.views.views import Views
 from model_store.errors import BadRequest
-from tests.archive.annotations.two_images import EMPTY, FOX, A, put_images
+from tests.archive.annotations.two_images import BOAR, EMPTY, FOX, A, B, box, put_images
+from tests.fixtures_local import put_results, result_rows
 
 LYNX = (0.5, 0.5, 0.9, 0.9)
 """A box without a detection."""
+NORTH = "f" * 64
+DOG = {"rank": 0, "label": "dog", "class_id": 0, "score": 0.9, **box(FOX)}
 
 
 @pytest.fixture(scope="module")
@@ -67,15 +73,24 @@ def test_a_box_names_the_detection_that_it_covers_or_adds_an_animal(
     ]
 
 
+def make_boars(tables: Tables, file: Path) -> None:
+    """Name the fox of image b, so that all its detections have one label."""
+    other = file.with_name("boars.json")
+    other.write_text("boars")
+    add(tables, other, Work(1, "b", "boar", parts(FOX)))
+
+
 def test_an_empty_image_has_no_detection_and_a_label_of_an_image_applies_to_all_of_them(
     filled: Tables, file: Path
 ) -> None:
+    make_boars(filled, file)
     read = add(filled, file, Work(1, "a", None), Work(2, "b", "wolf"))
     assert len(read.rows) == 3
     assert shown(filled) == [("b", "wolf", "human")] * 2
 
 
 def test_reading_a_file_again_adds_nothing(filled: Tables, file: Path) -> None:
+    make_boars(filled, file)
     works = [Work(1, "a", "wolf", parts(FOX)), Work(2, "b", "wolf"), Work(3, "e", None)]
     assert len(add(filled, file, *works).rows) == 4
     again = add(filled, file, *works)
@@ -84,9 +99,49 @@ def test_reading_a_file_again_adds_nothing(filled: Tables, file: Path) -> None:
     assert len(add(filled, file, *works).rows) == 4
 
 
-@pytest.mark.parametrize("path", ["e", "media/e", "/data/x/e"])
-def test_tools_may_put_folders_before_a_path(filled: Tables, file: Path, path: str) -> None:
-    assert add(filled, file, Work(1, path, None)).rows["media_sha256"].to_pylist() == [EMPTY]
+def test_a_label_of_an_image_is_added_once_whatever_its_detections_are_now(
+    filled: Tables, file: Path
+) -> None:
+    make_boars(filled, file)
+    add(filled, file, Work(1, "b", "wolf"))
+    own = file.with_name("own.json")
+    own.write_text("own")
+    add(filled, own, *(Work(n, "b", "dog", parts(c)) for n, c in enumerate((FOX, BOAR))), by="ana")
+    again = add(filled, file, Work(1, "b", "wolf"), by="lee")
+    assert (len(again.rows), again.repeated) == (0, 2)
+    put_results(
+        filled,
+        result_rows([B], "n" * 64, detections=[DOG], width_px=40, height_px=30),
+    )
+    view = Views(filled.url).current()
+    assert view
+    Views(filled.url).publish(view.model_copy(update={"inference_key": "n" * 64}), after=1)
+    assert len(add(filled, file, Work(1, "b", "wolf")).rows) == 0
+
+
+def test_an_image_that_is_left_out_adds_no_statement_at_all(filled: Tables, file: Path) -> None:
+    read = add(filled, file, Work(1, "a", "lynx", LYNX), Work(2, "a", "cat"), Work(3, "e", None))
+    assert (list(read.left_out), len(read.rows)) == (["a"], 1)
+
+
+@pytest.mark.parametrize(
+    ("path", "root", "found"),
+    [
+        *((name, None, EMPTY) for name in ("e", "/x/e")),
+        *((name, None, None) for name in ("media/e", "/data/x/e", "card2/b")),
+        *((name, "/x", EMPTY) for name in ("media/e", "/data/x/e")),
+        *((name, None, NORTH) for name in ("north/n", "/data/all/north/n")),
+        *(("n", root, found) for root, found in ((None, None), ("/x", NORTH))),
+    ],
+)
+def test_tools_may_put_folders_before_a_path_but_a_name_alone_needs_a_root(
+    filled: Tables, file: Path, path: str, root: str | None, found: str | None
+) -> None:
+    row = {"source_root": "/x", "media_sha256": NORTH, "path": "all/north/n"}
+    filled.append("media", pa.Table.from_pylist([row], schema=MEDIA), "n", lambda _, rows: rows)
+    read = read_work(filled, file, [Work(1, path, None), Work(2, "a", None)], root, "kim")
+    assert set(read.rows["media_sha256"].to_pylist()) == {A} | ({found} - {None})
+    assert list(read.left_out) == ([] if found else [path])
 
 
 @pytest.mark.parametrize(("root", "found"), [("/x", 1), ("/x/", 1), ("/x/e", 0), (None, 1)])
@@ -105,6 +160,7 @@ def test_the_root_is_an_archive_or_a_folder_of_one(
     ("works", "left_out"),
     [
         ([Work(2, "north/b2", None)], "it is not in the catalogue"),
+        ([Work(2, "b", "wolf")], "'wolf' has no box, and the view shows boar, fox: draw boxes"),
         ([Work(2, "e", "fox")], "'fox' has no box, and the view shows no detection: draw one"),
         (
             [Work(2, "b", "fox", LYNX, (300, 400))],

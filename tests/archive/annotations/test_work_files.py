@@ -32,6 +32,14 @@ def dataset(*annotations: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def named(path: Any, label: str = "fox", **image: Any) -> dict[str, Any]:
+    """Return a data set with a box, with another path, label or size of its image."""
+    data = dataset({"category_id": 3, "bbox": [20, 10, 40, 40]})
+    data["images"][0] |= {"file_name": path, **image}
+    data["categories"][1]["name"] = label
+    return data
+
+
 def task(*regions: dict[str, Any], **more: Any) -> dict[str, Any]:
     annotation = {"result": list(regions), "updated_at": "2026-05-01T10:00:00Z"}
     return {
@@ -111,6 +119,10 @@ def test_timelapse_gives_the_labels_of_a_column(tmp_path: Path) -> None:
         *(("north/x/a.JPG", "Fox"), ("b.JPG", None))
     ]
     assert [work.label for work in read("timelapse", file, "Kind")] == ["1", "2", "3"]
+    file.write_text("File,RelativePath,Label\na.JPG,,fox\n")
+    with pytest.raises(BadRequest, match="name the column with the labels: File"):
+        list(read("timelapse", file))
+    file.write_text("File,RelativePath,Species\na.JPG,,fox\n")
     with pytest.raises(BadRequest, match="name the column with the labels: File, RelativePath"):
         list(read("timelapse", file, "Nothing"))
 
@@ -136,6 +148,15 @@ def test_a_damaged_or_foreign_file_gives_no_work(tmp_path: Path, name: str, cont
         ("coco", json.dumps([{"image_id": 1}]), "results of a machine"),
         ("coco", json.dumps(dataset({"category_id": 9, "bbox": [1, 1, 1, 1]})), "missing 9"),
         ("label-studio", json.dumps([task(region(rotation=5))]), "task 1 has a rotated rectangle"),
+        ("coco", json.dumps(named(5)), "path: .*valid string"),
+        ("coco", json.dumps(named("\ud800")), "hex escape"),
+        ("coco", json.dumps(named("a", "\ud800")), "hex escape"),
+        ("coco", json.dumps(named("a", width=0)), "an image with a box is 0 x 100 px"),
+        ("coco", json.dumps(named("a", width=10**400)), "too large"),
+        ("coco", json.dumps(named("a")).replace("200", "1e400"), "size_px: .*finite"),
+        ("label-studio", json.dumps([task(region(x=10**400))]), "too large"),
+        ("label-studio", json.dumps([task(completed_by={"email": 5})]), "actor: .*valid string"),
+        ("cvat", CVAT.replace('height="100"', 'height="0"'), "an image with a box is 200 x 0 px"),
         ("cvat", CVAT.replace("<box ", "<polygon ", 1), "it has a polygon"),
         ("cvat", "<!DOCTYPE a [<!ENTITY x 'y'>]><a>&y;</a>", "undefined entity"),
         ("yolo", "", "unknown tool 'yolo': use one of camtrap-dp, coco"),

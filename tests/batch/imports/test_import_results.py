@@ -254,7 +254,7 @@ def test_a_model_that_can_run_keeps_its_name(
 ) -> None:
     publish_blobs(store, "1")
     file = written(tmp_path, image("north/a.jpg", FOUND))
-    with pytest.raises(ModelRefused, match="is a model of imported results, but blobs@1 is a det"):
+    with pytest.raises(BadRequest, match="of imported results, but blobs@1 is a det.* with --name"):
         import_results(tables, store, "megadetector", file, ROOT, name="blobs")
     others = ModelStore(str(tmp_path / "others"))
     import_results(tables, others, "megadetector", file, ROOT, name="blobs")
