@@ -26,7 +26,7 @@ from archive.formats.event_counts import Event, EventCounts
 from archive.formats.label_kinds import kind_of
 from archive.formats.local_times import utc, with_offset
 from archive.formats.placed import Placed, Places, corrected
-from archive.formats.records import BoxRecord, Facts, ImageRecord
+from archive.formats.records import BoxRecord, Facts, ImageRecord, Observer
 from model_store.errors import BadRequest
 from model_store.frozen import Frozen
 
@@ -82,11 +82,12 @@ class _Words:
             self._of_label[label] = columns | {"observationTags": self._tags(label)}
         return self._of_label[label]
 
-    def of_none(self, status: str) -> Row:
-        """Return the columns of an observation without an animal: blank only if a model has seen the image."""
-        if status == "empty":
-            return {**self._machine, "observationType": "blank", "observationTags": self._tags()}
-        return {"observationType": "unclassified", "observationTags": self._tags()}
+    def of_none(self, by: Observer | None) -> Row:
+        """Return the columns of an observation without a box: blank only if a person or the model found nothing."""
+        tags = {"observationTags": self._tags()}
+        if by is None:
+            return {"observationType": "unclassified", **tags}
+        return self.classified(by == "human", None) | {"observationType": "blank", **tags}
 
     def classified(self, is_human: bool, score: float | None) -> Row:
         """Return who classified: a person, or the model version; the format has no column for its digest."""
@@ -212,7 +213,7 @@ def _of_image(placed: Placed, words: _Words) -> Iterator[Row]:
         }
     if not image.detections:
         row = {"observationID": f"{media}_image", "observationComments": image.error_code}
-        yield common | words.of_none(image.status) | row
+        yield common | words.of_none(image.blank_by) | row
 
 
 def _of_event(
@@ -235,8 +236,8 @@ def _of_event(
             "count": count.max_n,
         }
     if not event.labels:
-        none = words.of_none("empty" if event.is_complete else "failed")
-        yield common | none | {"observationID": f"{deployment}_{event_id}_event"}
+        row = {"observationID": f"{deployment}_{event_id}_event"}
+        yield common | words.of_none(event.blank_by) | row
 
 
 def _box(image: ImageRecord, box: BoxRecord) -> dict[str, float]:

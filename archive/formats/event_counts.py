@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from archive.formats.records import BoxRecord, ImageRecord
+from archive.formats.records import BoxRecord, ImageRecord, Observer
 
 
 @dataclass(slots=True)
@@ -27,12 +27,12 @@ class LabelCount:
 
 @dataclass(slots=True)
 class Event:
-    """An event: the path of its first image, its time, its labels, and whether all of its images have results."""
+    """An event: the path of its first image, its time, its labels, and who found nothing in any of its images."""
 
     path: str
     start: datetime
     end: datetime
-    is_complete: bool = True
+    blank_by: Observer | None = "human"
     labels: dict[str, LabelCount] = field(default_factory=dict)
 
 
@@ -49,7 +49,8 @@ class EventCounts:
         key = (image.event_id, deployment)
         event = self.events.setdefault(key, Event(image.path, moment, moment))
         event.start, event.end = min(event.start, moment), max(event.end, moment)
-        event.is_complete = event.is_complete and image.status in ("ok", "empty")
+        if event.blank_by and image.blank_by != "human":
+            event.blank_by = image.blank_by
         by_label: dict[str, list[BoxRecord]] = {}
         for box in image.detections:
             by_label.setdefault(box.label, []).append(box)

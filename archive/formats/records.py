@@ -17,23 +17,31 @@ import pyarrow as pa
 from archive.delta.scratch_db import windows
 
 Status = Literal["ok", "empty", "failed", "missing"]
+Observer = Literal["human", "machine"]
 WINDOW = 10_000
 """Files that are in memory at a time."""
 USED = """
-    media images results detections image_groups image_deployments deployments classifications seen
+    media images results detections image_groups image_deployments deployments classifications seen resolved standing
 """
 """Relations that `image_records` and `facts_of` read, for `query.connect`."""
 _FILES = """
     create table export_files as
     with described as (
         from (select media_sha256, deployment_id from image_deployments) full join
-            (select media_sha256, event_id from image_groups) using (media_sha256))
+            (select media_sha256, event_id from image_groups) using (media_sha256)),
+    hidden_boxes as (
+        select media_sha256, count(*) as n, bool_or(human) as by_person from resolved where hidden group by media_sha256),
+    emptied as (select media_sha256, true as by_person from standing where x1_px is null)
     select row_number() over (order by source_root, path) - 1 as n, m.source_root, m.path, m.media_sha256,
         m.media_type, m.size_bytes, coalesce(r.width_px, m.width_px) as width_px,
         coalesce(r.height_px, m.height_px) as height_px, m.captured_at_local,
         coalesce(m.timestamp_flags, []) as timestamp_flags, m.camera_id, d.event_id, d.deployment_id,
-        coalesce(r.status, 'missing') as status, r.error_code, r.error_detail as detail
+        coalesce(r.status, 'missing') as status, r.error_code, r.error_detail as detail,
+        case when e.by_person then 'human'
+            when r.status <> 'failed' and r.n_detections = coalesce(h.n, 0) then if(h.by_person, 'human', 'machine')
+        end as blank_by
     from media m left join results r using (media_sha256) left join described d using (media_sha256)
+        left join hidden_boxes h using (media_sha256) left join emptied e using (media_sha256)
     where m.missing_since is null {chosen} order by n
 """
 _CHOSEN = "and (m.source_root, m.path) in (select (source_root, path) from chosen_files)"
@@ -101,7 +109,11 @@ class DeploymentFact:
 
 @dataclass(slots=True)
 class ImageRecord:
-    """One present file. `status` is that of relation `results`, or `missing` without a result in the view."""
+    """One present file. `status` is that of relation `results`, or `missing` without a result in the view.
+
+    `blank_by`: who found nothing in it. A person marked it as empty, or the model found no box, except those that
+    people or layers hide. None if a box is only below a threshold.
+    """
 
     source_root: str
     path: str
@@ -119,6 +131,7 @@ class ImageRecord:
     detail: str | None = None
     media_type: str | None = None
     size_bytes: int | None = None
+    blank_by: Observer | None = None
 
     @property
     def captured_at_corrected(self) -> datetime | None:
@@ -210,6 +223,7 @@ def _image(
         detail=columns["detail"][at],
         media_type=columns["media_type"][at],
         size_bytes=columns["size_bytes"][at],
+        blank_by=None if detections else columns["blank_by"][at],
     )
 
 

@@ -45,6 +45,7 @@ def image(number: int, *boxes: BoxRecord, **more: Any) -> ImageRecord:
         "camera_id": "north",
         "event_id": "e1",
         "status": "ok" if boxes else "empty",
+        "blank_by": None if boxes else "machine",
         "detections": boxes,
         "deployment": NORTH,
     }
@@ -59,6 +60,12 @@ def burst() -> list[ImageRecord]:
         image(3, person),
         image(4, event_id="e2"),
         image(
-            5, status="failed", error_code="truncated", event_id="e3", width_px=None, height_px=None
+            5,
+            status="failed",
+            error_code="truncated",
+            event_id="e3",
+            width_px=None,
+            height_px=None,
+            blank_by=None,
         ),
     ]

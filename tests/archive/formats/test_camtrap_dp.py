@@ -111,6 +111,26 @@ def test_a_failed_image_is_never_blank_and_images_of_people_are_not_public(
     assert public == ["true", "true", "false", "true", "false"]
 
 
+def test_who_found_nothing_is_stated_of_images_and_of_events(
+    tmp_path: Path, options: CamtrapOptions
+) -> None:
+    images = [
+        image(1, blank_by="human"),
+        image(2),
+        image(3, blank_by="human", event_id="e2"),
+        image(4, event_id="e3"),
+        image(5, blank_by=None, event_id="e3"),
+    ]
+    write(images, FACTS, tmp_path / "out", options)
+    assert errors(tmp_path / "out") == []
+    rows = rows_of(tmp_path / "out" / "observations.csv")
+    assert [(row["observationType"], row["classificationMethod"]) for row in rows] == [
+        *(("blank", "human"), ("blank", "machine"), ("blank", "human")),
+        *(("blank", "machine"), ("unclassified", "")),
+        *(("blank", "machine"), ("blank", "human"), ("unclassified", "")),
+    ]
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [

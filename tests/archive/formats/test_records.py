@@ -11,7 +11,19 @@ import archive.formats.records
 from archive.delta.tables import Tables
 from archive.formats.records import USED, BoxRecord, Facts, ImageRecord, image_records
 from archive.views.query import connect
-from tests.archive.formats.small_archive import FOX, ROOT, media_row, put_media, small_archive
+from tests.archive.formats.small_archive import (
+    FAINT,
+    FOX,
+    ROOT,
+    Box,
+    corners,
+    media_row,
+    publish,
+    put_boxes,
+    put_media,
+    small_archive,
+    state,
+)
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +84,31 @@ def test_the_lineage_is_a_json_object() -> None:
     described = facts.described()
     assert (described["layers"], described["model"]) == (["l"], "md@5a")
     assert "labels" not in described
+
+
+def test_an_image_is_blank_only_if_someone_found_nothing_in_it(tmp_path: Path) -> None:
+    tables = Tables(str(tmp_path / "tables"))
+    names = (
+        "nothing",
+        "faint",
+        "hidden",
+        "hidden-faint",
+        "said",
+        "said-failed",
+        "said-new",
+        "failed",
+    )
+    put_media(tables, *(media_row(name, name) for name in (*names, "new", "fox")))
+    boxes: dict[str, list[Box] | None] = {"nothing": [], "faint": [FAINT], "hidden": [FOX]}
+    boxes |= {"hidden-faint": [FOX, FAINT], "said": [FOX, FAINT], "said-failed": None}
+    put_boxes(tables, boxes | {"failed": None, "fox": [FOX]})
+    for name in ("hidden", "hidden-faint"):
+        state(tables, name, "suppress", **corners(FOX))
+    for name in ("said", "said-failed", "said-new"):
+        state(tables, name, "suppress")
+    publish(tables)
+    by = {image.path: image.blank_by for image in records(tables)}
+    people = dict.fromkeys(("hidden", "said", "said-failed", "said-new"), "human")
+    assert by == dict.fromkeys(by) | people | {"nothing": "machine"}
+    floored = {image.path: image.blank_by for image in records(tables, floor=0.95)}
+    assert floored == by  # a box below the floor is not nothing
