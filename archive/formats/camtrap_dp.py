@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from archive.formats.camtrap_package import COLUMNS, descriptor, read_package
 from archive.formats.event_counts import Event, EventCounts
 from archive.formats.label_kinds import kind_of
 from archive.formats.local_times import utc, with_offset
-from archive.formats.placed import Placed, Places, corrected
+from archive.formats.placed import Placed, Places
 from archive.formats.records import BoxRecord, Facts, ImageRecord, Observer
 from model_store.errors import BadRequest
 from model_store.frozen import Frozen
@@ -55,10 +55,6 @@ class _Deployment:
     placed: Placed
     last: datetime
     doubtful: bool = False
-
-    @property
-    def start(self) -> datetime:
-        return corrected(self.placed.deployment.from_local, self.placed.deployment)
 
 
 class _Words:
@@ -160,7 +156,7 @@ def write(images: Iterable[ImageRecord], facts: Facts, out: Path, options: Camtr
     stated = descriptor(
         package,
         [(each.placed.longitude, each.placed.latitude) for each in of],
-        (min(each.start for each in of), max(each.last for each in of)),
+        (min(each.placed.deployment.start for each in of), max(each.last for each in of)),
         words.used,
         bool(events.events),
     )
@@ -217,7 +213,7 @@ def _of_image(placed: Placed, words: _Words) -> Iterator[Row]:
 
 
 def _of_event(
-    event_id: str, deployment: str, event: Event, zone: str, words: _Words
+    event_id: str, deployment: str, event: Event, zone: tzinfo, words: _Words
 ) -> Iterator[Row]:
     """Yield the observations of an event: each label with its MaxN, or one that it is blank or was not classified."""
     common: Row = {
@@ -254,16 +250,15 @@ def _box(image: ImageRecord, box: BoxRecord) -> dict[str, float]:
 
 def _deployment_row(of: _Deployment) -> Row:
     facts, zone = of.placed.deployment, of.placed.zone
-    end = corrected(facts.until_local, facts) if facts.until_local else of.last
-    ongoing = "" if facts.until_local else "continues: its end is the time of its last image"
+    ongoing = "" if facts.end else "continues: its end is the time of its last image"
     return {
         "deploymentID": facts.deployment_id,
         "locationID": facts.location,
         "locationName": facts.location,
         "latitude": of.placed.latitude,
         "longitude": of.placed.longitude,
-        "deploymentStart": with_offset(of.start, zone),
-        "deploymentEnd": with_offset(end, zone),
+        "deploymentStart": with_offset(facts.start, zone),
+        "deploymentEnd": with_offset(facts.end or of.last, zone),
         "cameraID": facts.camera_id,
         "timestampIssues": _bool(of.doubtful),
         "deploymentComments": "; ".join(filter(None, (facts.notes, ongoing))),

@@ -1,4 +1,6 @@
-"""Give the local time of a camera its offset from UTC, from the time zone that people state; it is never guessed."""
+"""Give the local time of a camera its offset from UTC, from the time zone that people state for a deployment.
+
+A camera does not follow summer time, so a zone such as Europe/Berlin gives the offset at the start. None is guessed."""
 
 from __future__ import annotations
 
@@ -8,6 +10,12 @@ from zoneinfo import ZoneInfo
 
 
 @lru_cache
+def clock_of(zone: str, start: datetime) -> tzinfo:
+    """Return the offset of a zone at the start of a deployment: the clock of a camera keeps it in summer and winter."""
+    offset = start.replace(tzinfo=zone_of(zone)).utcoffset() or timedelta()
+    return timezone(timedelta(minutes=offset // timedelta(minutes=1)))
+
+
 def zone_of(name: str) -> tzinfo:
     """Return the zone of a name such as Europe/Berlin or an offset such as +02:00, which are valid already."""
     if name[0] not in "+-":
@@ -17,9 +25,9 @@ def zone_of(name: str) -> tzinfo:
     return timezone(-offset if name[0] == "-" else offset)
 
 
-def with_offset(local: datetime, zone: str) -> str:
+def with_offset(local: datetime, zone: tzinfo) -> str:
     """Return ISO 8601 in seconds with the offset from UTC, such as 2026-05-01T12:00:00+02:00."""
-    return local.replace(microsecond=0, tzinfo=zone_of(zone)).isoformat()
+    return local.replace(microsecond=0, tzinfo=zone).isoformat()
 
 
 def utc(moment: datetime) -> str:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime, tzinfo
 
-from archive.formats.local_times import with_offset
+from archive.formats.local_times import clock_of, with_offset
 from archive.formats.records import DeploymentFact, ImageRecord
 from model_store.errors import BadRequest
 
@@ -19,12 +19,12 @@ SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """An image with its deployment, its corrected local time and the time zone of both."""
+    """An image with its deployment, its corrected local time and the offset of its clock."""
 
     image: ImageRecord
     deployment: DeploymentFact
     moment: datetime
-    zone: str
+    zone: tzinfo
     latitude: float
     longitude: float
 
@@ -45,7 +45,7 @@ class Places:
         """Return the place of an image; if a fact is missing, count the reason and return None."""
         facts, camera = image.deployment, image.camera_id or "no camera"
         zone = facts and (facts.time_zone or self.time_zone)
-        if image.captured_at_local is None:
+        if image.captured_at_corrected is None:
             self.refuse(f"images of {camera} have no time", image)
         elif facts is None:
             self.refuse(f"images of {camera} belong to no deployment: {ADD}", image)
@@ -58,8 +58,8 @@ class Places:
             what = f"images of deployment {facts.deployment_id} ({camera}) have no coordinates"
             self.refuse(f"{what}: {ADD} (columns latitude, longitude)", image)
         else:
-            moment = corrected(image.captured_at_local, facts)
-            return Placed(image, facts, moment, zone, facts.latitude, facts.longitude)
+            moment, clock = image.captured_at_corrected, clock_of(zone, facts.start)
+            return Placed(image, facts, moment, clock, facts.latitude, facts.longitude)
         return None
 
     def refuse(self, reason: str, image: ImageRecord) -> None:
@@ -77,8 +77,3 @@ class Places:
             ways = "nothing was written: state these facts, or leave the images out with --set leave_out=true"
             raise BadRequest("\n".join([ways, *lines[:SHOWN], *more]))
         return lines
-
-
-def corrected(moment: datetime, deployment: DeploymentFact) -> datetime:
-    """Return a time of the camera's clock, corrected by the offset that people stated."""
-    return moment + timedelta(seconds=deployment.clock_offset_s or 0)

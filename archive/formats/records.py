@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Literal
 
 import duckdb
@@ -22,19 +22,22 @@ WINDOW = 10_000
 """Files that are in memory at a time."""
 USED = """
     media images results detections image_groups image_deployments deployments classifications seen resolved standing
+    corrected
 """
 """Relations that `image_records` and `facts_of` read, for `query.connect`."""
 _FILES = """
     create table export_files as
     with described as (
-        from (select media_sha256, deployment_id from image_deployments) full join
+        from (select media_sha256, deployment_id, captured_at_corrected from image_deployments) full join
             (select media_sha256, event_id from image_groups) using (media_sha256)),
     hidden_boxes as (
-        select media_sha256, count(*) as n, bool_or(human) as by_person from resolved where hidden group by media_sha256),
+        select media_sha256, count(*) as n, bool_or(human) as by_person from resolved
+        where hidden group by media_sha256),
     emptied as (select media_sha256, true as by_person from standing where x1_px is null)
     select row_number() over (order by source_root, path) - 1 as n, m.source_root, m.path, m.media_sha256,
         m.media_type, m.size_bytes, coalesce(r.width_px, m.width_px) as width_px,
         coalesce(r.height_px, m.height_px) as height_px, m.captured_at_local,
+        coalesce(d.captured_at_corrected, m.captured_at_local) as captured_at_corrected,
         coalesce(m.timestamp_flags, []) as timestamp_flags, m.camera_id, d.event_id, d.deployment_id,
         coalesce(r.status, 'missing') as status, r.error_code, r.error_detail as detail,
         case when e.by_person then 'human'
@@ -64,8 +67,8 @@ _BOXES = """
 """
 """Two statements, because both sets of joins together need more memory than either."""
 _DEPLOYMENTS = """
-    select deployment_id, camera_id, location, latitude, longitude, from_local, until_local, time_zone,
-        clock_offset_s, notes from deployments
+    select deployment_id, camera_id, location, latitude, longitude, corrected(from_local, clock_offset_s),
+        corrected(until_local, clock_offset_s), time_zone, notes from deployments
 """
 
 
@@ -93,17 +96,16 @@ class BoxRecord:
 
 @dataclass(frozen=True, slots=True)
 class DeploymentFact:
-    """The deployment of an image's camera at its time; times are those of the camera's clock."""
+    """The deployment of an image's camera at its time; its times are corrected as those of its images."""
 
     deployment_id: str
     camera_id: str
     location: str | None
     latitude: float | None
     longitude: float | None
-    from_local: datetime
-    until_local: datetime | None
+    start: datetime
+    end: datetime | None
     time_zone: str | None
-    clock_offset_s: int | None
     notes: str | None
 
 
@@ -121,6 +123,7 @@ class ImageRecord:
     width_px: int | None
     height_px: int | None
     captured_at_local: datetime | None
+    captured_at_corrected: datetime | None
     camera_id: str | None
     event_id: str | None
     status: Status
@@ -132,13 +135,6 @@ class ImageRecord:
     media_type: str | None = None
     size_bytes: int | None = None
     blank_by: Observer | None = None
-
-    @property
-    def captured_at_corrected(self) -> datetime | None:
-        """Return the camera's time with the clock offset of its deployment."""
-        if self.captured_at_local is None or self.deployment is None:
-            return self.captured_at_local
-        return self.captured_at_local + timedelta(seconds=self.deployment.clock_offset_s or 0)
 
 
 @dataclass(frozen=True)
@@ -213,6 +209,7 @@ def _image(
         width_px=columns["width_px"][at],
         height_px=columns["height_px"][at],
         captured_at_local=columns["captured_at_local"][at],
+        captured_at_corrected=columns["captured_at_corrected"][at],
         camera_id=columns["camera_id"][at],
         event_id=columns["event_id"][at],
         status="empty" if status == "ok" and not detections else status,

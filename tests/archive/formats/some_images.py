@@ -14,10 +14,9 @@ NORTH = DeploymentFact(
     location="Oak hill",
     latitude=52.51,
     longitude=13.4,
-    from_local=START,
-    until_local=datetime(2026, 6, 12, 16),
+    start=START + timedelta(hours=1),
+    end=datetime(2026, 6, 12, 17),
     time_zone="Europe/Berlin",
-    clock_offset_s=3600,
     notes="new batteries",
 )
 FACTS = Facts(
@@ -49,7 +48,10 @@ def image(number: int, *boxes: BoxRecord, **more: Any) -> ImageRecord:
         "detections": boxes,
         "deployment": NORTH,
     }
-    return ImageRecord(**(row | more))
+    row |= more
+    taken = row["captured_at_local"]
+    hour = timedelta(hours=1 if row["deployment"] else 0)  # the clock of the camera is slow
+    return ImageRecord(**{"captured_at_corrected": taken and taken + hour, **row})
 
 
 def burst() -> list[ImageRecord]:

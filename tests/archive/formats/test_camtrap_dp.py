@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import jsonschema
 import pytest
 from pydantic import ValidationError
 
+from archive.annotations.camtrap_deployments import camtrap_fields
 from archive.formats.camtrap_dp import CamtrapOptions, media_id, write
 from model_store.errors import BadRequest
 from tests.archive.formats.some_images import FACTS, FOX, NORTH, burst, image
@@ -161,7 +163,7 @@ def test_a_missing_fact_is_refused_with_what_to_state_and_never_guessed(
 def test_the_stated_time_zone_applies_to_deployments_without_one(
     tmp_path: Path, options: CamtrapOptions
 ) -> None:
-    south = replace(NORTH, deployment_id="d2", time_zone=None, until_local=None)
+    south = replace(NORTH, deployment_id="d2", time_zone=None, end=None)
     chosen = options.model_copy(update={"time_zone": "-03:30"})
     write([image(1), image(2, deployment=south)], FACTS, tmp_path / "out", chosen)
     times = [row["timestamp"] for row in rows_of(tmp_path / "out" / "media.csv")]
@@ -172,6 +174,20 @@ def test_the_stated_time_zone_applies_to_deployments_without_one(
         "2026-05-01T10:30:02-03:30",
     ]
     assert "continues" in rows[1]["deploymentComments"]
+
+
+def test_a_clock_keeps_the_offset_of_its_start_in_winter(
+    tmp_path: Path, options: CamtrapOptions
+) -> None:
+    winter = datetime(2026, 12, 24, 18)
+    later = image(2, captured_at_corrected=winter, deployment=replace(NORTH, end=None))
+    write([later], FACTS, tmp_path / "out", options)
+    (media,) = rows_of(tmp_path / "out" / "media.csv")
+    (row,) = rows_of(tmp_path / "out" / "deployments.csv")
+    assert media["timestamp"] == row["deploymentEnd"] == "2026-12-24T18:00:00+02:00"
+    fields = camtrap_fields(row)
+    assert (fields["from_local"], fields["time_zone"]) == (NORTH.start, "+02:00")
+    assert fields["from_local"] <= winter < fields["until_local"]
 
 
 def test_a_package_without_contributors_or_with_an_invalid_project_is_refused(

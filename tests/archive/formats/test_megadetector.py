@@ -33,6 +33,7 @@ BOX = BoxRecord("animal", 0.87654, 100, 50, 300, 250, 0, model_label="animal")
 def image(path: str, *boxes: BoxRecord, status: Any = "ok", **more: Any) -> ImageRecord:
     fields: dict[str, Any] = {"width_px": 1000, "height_px": 500, "captured_at_local": None}
     fields |= {"camera_id": "north", "event_id": None, "status": status} | more
+    fields.setdefault("captured_at_corrected", fields["captured_at_local"])
     return ImageRecord("/data", path, path, detections=boxes, **fields)
 
 
