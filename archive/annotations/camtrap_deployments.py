@@ -35,7 +35,7 @@ def is_camtrap(columns: Collection[str]) -> bool:
 
 
 def camtrap_fields(row: Mapping[str, Any], zone: str | None = None) -> dict[str, Any]:
-    """Return the fields of a Deployment; `zone` is that of the camera's clock, by default the offset of the start.
+    """Return the fields of a Deployment; `zone` gives the clock's offset at the start, by default that of the start.
 
     Raises ValueError for a time without an offset, or in UTC without a `zone`.
     """
@@ -50,11 +50,11 @@ def camtrap_fields(row: Mapping[str, Any], zone: str | None = None) -> dict[str,
     fields = {name: row[column] for column, name in _COPIED.items() if column in row}
     fields |= {
         "from_local": start.replace(tzinfo=None),
-        "time_zone": zone or start.isoformat()[-6:],
+        "time_zone": start.isoformat()[-6:],
     }
     if place := row.get("locationName") or row.get("locationID"):
         fields["location"] = place
-    if "deploymentEnd" in row:
+    if "deploymentEnd" in row and not str(row["deploymentEnd"]).startswith("9999"):  # it continues
         clock = timezone(start.utcoffset() or timedelta())
         end = _moment(row, "deploymentEnd").astimezone(clock).replace(tzinfo=None)
         fields["until_local"] = end + _AFTER_LAST_IMAGE
@@ -81,7 +81,7 @@ def _moment(row: Mapping[str, Any], column: str) -> datetime:
     text = str(row.get(column, ""))
     try:
         moment = datetime.fromisoformat(text)
-        if moment.tzinfo is not None:
+        if moment.tzinfo is not None and 1 < moment.year < 9999:
             return moment
     except ValueError:
         pass

@@ -70,18 +70,32 @@ def test_the_last_image_is_in_its_deployment(tables: Tables, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("start", "end", "zone", "expected"),
     [
-        ("2021-03-27T21:38:18+01:00", "2021-04-18T22:25:00+02:00", None, ("21:38:18", "21:25:01")),
-        ("2021-03-27T20:38:18Z", "2021-04-18T20:25:00Z", "Europe/Berlin", ("21:38:18", "21:25:01")),
-        ("2021-03-27T20:38:18Z", "2021-04-18T20:25:00Z", "-09:30", ("11:08:18", "10:55:01")),
-        ("2021-03-27T20:38:18Z", "2021-04-18T20:25:00Z", "UTC", ("20:38:18", "20:25:01")),
+        (
+            "2021-03-27T21:38:18+01:00",
+            "2021-04-18T22:25:00+02:00",
+            None,
+            ("21:38:18", "21:25:01", "+01:00"),
+        ),
+        (
+            "2021-03-27T20:38:18Z",
+            "2021-04-18T20:25:00Z",
+            "Europe/Berlin",
+            ("21:38:18", "21:25:01", "+01:00"),
+        ),
+        (
+            "2021-03-27T20:38:18Z",
+            "2021-04-18T20:25:00Z",
+            "-09:30",
+            ("11:08:18", "10:55:01", "-09:30"),
+        ),
+        ("2021-03-27T20:38:18Z", "2021-04-18T20:25:00Z", "UTC", ("20:38:18", "20:25:01", "+00:00")),
     ],
 )
 def test_a_clock_keeps_its_offset_at_the_start(
-    tmp_path: Path, start: str, end: str, zone: str | None, expected: tuple[str, str]
+    tmp_path: Path, start: str, end: str, zone: str | None, expected: tuple[str, str, str]
 ) -> None:
     (found,) = read(tmp_path, row(start, end), zone=zone)
-    assert (found["from_local"][11:], found["until_local"][11:]) == expected
-    assert found["time_zone"] == (zone or "+01:00")
+    assert (found["from_local"][11:], found["until_local"][11:], found["time_zone"]) == expected
 
 
 @pytest.mark.parametrize(
@@ -97,7 +111,8 @@ def test_a_clock_keeps_its_offset_at_the_start(
         (row(), "Mars/Olympus", "row 1: unknown time zone 'Mars/Olympus'"),
         (row(), "+2", "unknown time zone"),
         (row(camera=""), None, "row 1: camera_id: "),
-        (row(start=LAST, end=FIRST), None, "row 1: until_local .* is not after"),
+        (row(start=LAST, end=FIRST), None, "row 1: until_local.* is not after"),
+        (row("0001-01-01T00:00:00+02:00"), None, "row 1: deploymentStart '0001.* is not a time"),
         (row(start=""), None, "row 1: deploymentStart '' is not a time"),
     ],
 )
@@ -114,6 +129,12 @@ def test_a_zone_is_only_for_this_format(tmp_path: Path) -> None:
     path.write_text("camera,location,from\nnorth,Oak hill,2026-05-01")
     with pytest.raises(BadRequest, match="use the column time_zone"):
         read_deployments(path, "Europe/Berlin")
+
+
+def test_the_last_year_is_no_end() -> None:
+    fields = {"deploymentID": "a", "deploymentStart": FIRST}
+    end = {"deploymentEnd": "9999-12-31T23:59:59+01:00"}
+    assert camtrap_fields(fields | end) == camtrap_fields(fields)
 
 
 def test_a_deployment_may_continue_and_have_only_the_id_of_its_place() -> None:
