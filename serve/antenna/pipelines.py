@@ -88,8 +88,11 @@ class Pipelines:
 
 def key_of(info: ModelInfo) -> str:
     """Return the key of a version: its name and version as a slug without `--`, and the start of its inference key."""
-    words = re.sub(r"[^a-z0-9_]+", "-", str(info.id).lower()).strip("-")
-    return f"{words}-{info.inference_key[:8]}"
+    return f"{_words(str(info.id))}-{info.inference_key[:8]}"
+
+
+def _words(text: str) -> str:
+    return re.sub(r"[^a-z0-9_]+", "-", text.lower()).strip("-")
 
 
 def reference(info: ModelInfo) -> dict[str, str]:
@@ -118,31 +121,23 @@ def is_detector(model: ModelVersion) -> bool:
 
 def served_pipelines(store: ModelStore, pool_of: Callable[[str], str]) -> list[Pipeline]:
     """Return the pipelines of the versions that answer for the bare names of models. Raises StorageUnreachable."""
-    served = list(_described(store, _served(store)))
-    return [
-        pipeline
-        for detector in filter(is_detector, served)
-        for pipeline in (
-            Pipeline(detector),
-            *(
-                Pipeline(detector, model)
-                for model in served
-                if not is_detector(model) and pool_of(model.id.name) == pool_of(detector.id.name)
-            ),
-        )
-    ]
+    served = list(_described(store, store.names()))
+    pipelines = list[Pipeline]()
+    for detector in filter(is_detector, served):
+        pool = pool_of(detector.id.name)
+        others = [m for m in served if not is_detector(m) and pool_of(m.id.name) == pool]
+        pipelines += [Pipeline(detector), *(Pipeline(detector, model) for model in others)]
+    return pipelines
 
 
 def find_pipeline(store: ModelStore, slug: str) -> Pipeline:
     """Return the pipeline of a slug, of any versions in the store. Raises ModelNotFound, StorageUnreachable."""
     keys = slug.split(JOINT)
-    every = (version for name in store.names() for version in store.versions(name))
+    names = [name for name in store.names() if any(key.startswith(_words(name)) for key in keys)]
+    every = (str(version) for name in names for version in store.versions(name))
     by_key = {key_of(model.info): model for model in _described(store, every)}
     found = [by_key[key] for key in keys if key in by_key]
-    if (
-        len(found) == len(keys) <= 2
-        and [is_detector(model) for model in found] == [True, False][: len(keys)]
-    ):
+    if list(map(is_detector, found)) == [True, False][: len(keys)]:
         return Pipeline(*found)
     raise _not_found(slug)
 
@@ -155,17 +150,9 @@ def loaded_slugs(pipelines: Iterable[Pipeline], loaded: Collection[VersionId]) -
     return [p.slug for p in pipelines if all(model.id in loaded for model in p.models)]
 
 
-def _served(store: ModelStore) -> Iterator[VersionId]:
-    for name in store.names():
+def _described(store: ModelStore, refs: Iterable[str]) -> Iterator[ModelVersion]:
+    for ref in refs:
         try:
-            yield store.resolve(parse_ref(name))
+            yield store.describe(store.resolve(parse_ref(ref)))
         except ModelError:
             continue  # without an alias, or damaged: it answers no request either
-
-
-def _described(store: ModelStore, versions: Iterable[VersionId]) -> Iterator[ModelVersion]:
-    for version in versions:
-        try:
-            yield store.describe(version)
-        except ModelError:
-            continue  # GET /v1/models has the reason

@@ -29,14 +29,8 @@ from model_store.errors import (
 from model_store.images.crops import Box
 from model_store.store import ModelInfo
 from serve.antenna.fetch import ImageFetcher
-from serve.antenna.pipelines import (
-    Pipeline,
-    Pipelines,
-    algorithm,
-    loaded_slugs,
-    reference,
-)
-from serve.antenna.schemas import KnownDetection, PipelineRequest, SourceImage
+from serve.antenna.pipelines import Pipeline, Pipelines, algorithm, loaded_slugs, reference
+from serve.antenna.schemas import BoundingBox, KnownDetection, PipelineRequest, SourceImage
 from serve.api.answers import to_response
 from serve.api.base import any_query
 from serve.api.bodies import MIB, PROBLEMS, SmallBodyRoute
@@ -186,12 +180,9 @@ class PipelineRun:
         outcomes = await together(
             self._outcome(image, known[image.id]) for image in images.values()
         )
-        done, failed = dict[str, list[Result]](), list[Result]()
-        for image_id, outcome in zip(images, outcomes, strict=True):
-            if isinstance(outcome, str):
-                failed.append({"image_id": image_id, "error": outcome})
-            else:
-                done[image_id] = outcome
+        by_id = dict(zip(images, outcomes, strict=True))
+        done = {name: found for name, found in by_id.items() if not isinstance(found, str)}
+        failed = [{"image_id": name, "error": by_id[name]} for name in by_id if name not in done]
         return {
             "pipeline": wanted.pipeline,
             "total_time": round(time.perf_counter() - started, 3),
@@ -226,9 +217,7 @@ class PipelineRun:
         if boxes:
             self._count_values(len(boxes))
             found = [
-                _detection(image_id, k.bbox.model_dump(), k.algorithm.model_dump())
-                for k in boxes
-                if k.bbox
+                _detection(image_id, k.bbox, k.algorithm.model_dump()) for k in boxes if k.bbox
             ]
         else:
             ref = str(self._detector.id)
@@ -257,20 +246,18 @@ class PipelineRun:
         """Return a detection with its label as a classification: Antenna has no other place for label and score."""
         scores = [0.0] * len(self._detector.labels)
         scores[found.class_id] = found.score
-        label = _classification(
-            self._detector, found.label, scores, None, seconds, self._classifier is None
-        )
-        names: tuple[str, ...] = ("x1", "y1", "x2", "y2")
-        box = dict(zip(names, found.box_xyxy_px, strict=True))
+        is_last = self._classifier is None
+        label = _classification(self._detector, found.label, scores, None, seconds, is_last)
+        x1, y1, x2, y2 = found.box_xyxy_px
+        box = BoundingBox(x1=x1, y1=y1, x2=x2, y2=y2)
         return _detection(image_id, box, reference(self._detector), seconds, label)
 
     async def _classify(
         self, found: Result, data: bytes, classifier: ModelInfo, shared: SharedImage
     ) -> None:
         """Add the class of a box. One that lies outside the image, such as in a detector's padding, gets none."""
-        side = found["bbox"]
+        side, ref = found["bbox"], str(classifier.id)
         box: Box = (side["x1"], side["y1"], side["x2"], side["y2"])
-        ref = str(classifier.id)
         try:
             answer = await self._engine.classify(data, ref, box, None, self._request_id, shared)
         except BadRequest:
@@ -285,14 +272,14 @@ class PipelineRun:
 
 def _detection(
     image_id: str,
-    box: dict[str, float],
-    algorithm: dict[str, str],
+    box: BoundingBox,
+    algorithm: Result,
     seconds: float | None = None,
     *classifications: Result,
 ) -> Result:
     return {
         "source_image_id": image_id,
-        "bbox": box,
+        "bbox": box.model_dump(),
         "inference_time": seconds,
         "algorithm": algorithm,
         "timestamp": _now(),
