@@ -149,8 +149,19 @@ def test_an_image_for_which_the_server_fails_does_not_block_the_others(
     station.shelf.problems[sha256_of(b"a.jpg")] = problem(status, "x")
     assert station.send() == Summary(sent=2, waiting=1, reasons={path: f"{status} the x"})
     assert not Summary(waiting=1).ok
+    assert not Summary(later=1).ok
     station.shelf.problems.clear()
     assert station.send() == Summary(before=2, sent=1)
+
+
+def test_only_failures_in_a_row_end_the_call(station: Station) -> None:
+    for number in range(12):
+        name = f"{number:02}.jpg"
+        station.put(name)
+        if number % 2:
+            station.shelf.problems[sha256_of(name.encode())] = problem(500, "x")
+    summary = station.send()
+    assert (summary.sent, summary.waiting, summary.stopped) == (9, 6, None)
 
 
 @pytest.mark.parametrize("status", [500, 503])
