@@ -52,7 +52,7 @@ def test_all_of_a_page_is_reached_by_keyboard(visit: Visit) -> None:
     assert page.evaluate("document.activeElement.textContent") == "Skip to content"
     page.keyboard.press("Enter")
     reached: list[str] = []
-    for _ in range(20):
+    for _ in range(30):
         page.keyboard.press("Tab")
         reached.append(
             page.evaluate(
