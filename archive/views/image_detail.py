@@ -23,7 +23,7 @@ from model_store.frozen import Frozen
 Row = Mapping[str, Any]
 _ALSO_MISSING = """
     create or replace temp table present as from images;
-    create or replace view images as from present union all by name
+    create or replace temp view images as from present union all by name
     select *, captured_at_local as captured_at_corrected from media
     where media_sha256 not in (select media_sha256 from present) qualify row_number() over (
         partition by media_sha256 order by coalesce(catalogued_at, ingested_at), source_root, path) = 1
