@@ -136,9 +136,7 @@ class Deployment(_Place):
     def _ends_after_its_start(cls, until: datetime | None, info: ValidationInfo) -> datetime | None:
         start = info.data.get("from_local")
         if until is not None and start is not None and until <= start:
-            raise ValueError(
-                f"until_local {until.isoformat()} is not after from_local {start.isoformat()}"
-            )
+            raise ValueError(f"{until.isoformat()} is not after from_local {start.isoformat()}")
         return until
 
 

@@ -81,7 +81,7 @@ def test_a_file_is_added_once(resight: Resight, tables: Tables, tmp_path: Path) 
     words = ("assertions", "add", file, *WHO, "--format", "json")
     done = resight(*words, "--dry-run")
     counts = {"unchanged": 0, "repeated": 0, "keep": 2, "relabel": 0, "suppress": 0}
-    counts |= {"add": 0, "withdraw": 0}
+    counts |= {"add": 0, "withdraw": 0, "flag": 0}
     assert json.loads(done.ok()) == {"file": str(file), **counts, "added": 0}
     assert done.err == (
         "new label '[b]roe[/b]' (rows: 1)\nnothing was added: leave out --dry-run\n"

@@ -45,7 +45,7 @@ def test_antenna_finds_its_pipelines_and_an_image_that_is_not_permitted_is_an_en
     host: Host,
 ) -> None:
     ready = httpx2.get(f"{host.url}/antenna/readyz", timeout=60).json()["status"]
-    (slug,) = (slug for slug in ready if slug.startswith("ssdlite-coco-1-"))
+    slug = next(slug for slug in ready if slug.startswith("ssdlite-coco-1-"))
     images = [{"id": "1", "url": "http://127.0.0.1/cat.jpg"}]
     body = {"pipeline": slug, "source_images": images}
     results = httpx2.post(f"{host.url}/process", json=body, timeout=60).json()

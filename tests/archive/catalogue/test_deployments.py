@@ -168,7 +168,7 @@ def test_deployments_may_change_places_in_one_commit(tables: Tables) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"until": "2026-05-01"}, "until_local 2026-05-01T00:00:00 is not after"),
+        ({"until": "2026-05-01"}, "2026-05-01T00:00:00 is not after from_local"),
         ({"since": "2026-05-01T00:00Z"}, "leave out the time zone"),
         ({"since": "14.05.2026"}, "use 2026-05-01"),
         ({"latitude": 91.0, "longitude": 0.0}, "less than or equal to 90"),

@@ -17,7 +17,7 @@ from archive.delta.tables import Tables
 from archive.schemas import MEDIA
 from archive.views.clocks import with_deployments
 from archive.views.filter_sql import statement
-from archive.views.image_detail import image_detail
+from archive.views.image_detail import image_details
 from archive.views.image_index import ImageFilter, ImageIndex
 from archive.views.query import query
 from archive.views.search import Wanted, find
@@ -110,7 +110,7 @@ def test_the_index_follows_a_correction_and_its_undo(tables: Tables, tmp_path: P
     index = ImageIndex(tables, tmp_path / "index")
 
     def found(**wanted: Any) -> list[int]:
-        return numbers(index.page(ImageFilter(**wanted)).rows["media_sha256"].to_pylist())
+        return numbers(index.page(ImageFilter(**wanted)).columns["media_sha256"])
 
     assert found() == [1, 2, 3, 4]
     south = deploy(tables, None)[1]
@@ -121,7 +121,7 @@ def test_the_index_follows_a_correction_and_its_undo(tables: Tables, tmp_path: P
     assert index.refresh()
     assert found() == ORDER
     assert found(since=NOON + timedelta(hours=1), label="deer") == [1, 3]
-    rows = index.page(ImageFilter(location="Mill")).rows.to_pylist()
+    rows = index.page(ImageFilter(location="Mill")).rows
     times = [(row["captured_at_local"], row["captured_at_corrected"]) for row in rows]
     assert times == [(NOON, CORRECTED[3])]
     sql = statement("results", ImageFilter(since=NOON + timedelta(hours=1), location="Mill"))
@@ -146,7 +146,7 @@ def test_the_index_follows_a_deployment_to_another_camera(tables: Tables, tmp_pa
 
 def test_details_name_the_place_and_both_times(tables: Tables) -> None:
     deploy(tables)
-    detail = image_detail(tables, sha(3), Views(tables.url).current())
+    detail = image_details(tables, [sha(3)], Views(tables.url).current())[sha(3)]
     assert (detail.captured_at_local, detail.captured_at_corrected) == (
         "2026-05-14 12:00:00",
         "2026-05-14 14:00:00",

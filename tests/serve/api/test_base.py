@@ -73,7 +73,7 @@ async def test_every_route_refuses_an_unknown_parameter(
         ),
         (
             "GET /v1/images?minscore=1",
-            "did you mean 'min_score'? valid parameters: status, camera, label,",
+            "did you mean 'min_score'? valid parameters: status, camera, deployment, location, label,",
         ),
         ("GET /v1/images?camera=a&camera=a", "query parameter 'camera' is sent 2 times"),
         ("GET /v1/models?verbose", "unknown query parameter 'verbose': this path takes none"),

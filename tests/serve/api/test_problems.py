@@ -42,6 +42,7 @@ STATUS_AND_EXIT_CODE = [
     (errors.StorageError, 503, 7),
     (errors.StorageFull, 507, 7),
     (errors.StorageUnreachable, 503, 7),
+    (errors.IndexNotReady, 503, 7),
     (errors.StorageUnsafe, 503, 7),
     (errors.TableConflict, 503, 7),
     (errors.RunError, 500, 5),
@@ -105,7 +106,7 @@ def test_type_and_title_are_the_words_of_the_class_name(kind: str, urn: str, tit
 def test_an_error_that_ends_by_itself_says_when_to_retry(kind: type[ResightError]) -> None:
     assert of_error(kind("why", 1.0)).headers["Retry-After"] == "1"
     assert pickle.loads(pickle.dumps(kind("why", 1.0))).retry_after_s == 1.0
-    needs_a_person = kind is not Overloaded
+    needs_a_person = kind not in (Overloaded, errors.IndexNotReady)
     assert ("Retry-After" not in of_error(kind("why")).headers) is needs_a_person
 
 
