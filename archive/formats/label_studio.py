@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 from pydantic import Field
@@ -51,9 +52,10 @@ def write(
 
 
 def _task(image: ImageRecord, facts: Facts, prefix: str) -> dict[str, Any]:
+    is_address = "?" in prefix or prefix.startswith("http")
     task: dict[str, Any] = {
         "data": {
-            "image": prefix + image.path,
+            "image": prefix + (quote(image.path) if is_address else image.path),
             "path": image.path,
             "source_root": image.source_root,
             "media_sha256": image.media_sha256,
@@ -62,7 +64,7 @@ def _task(image: ImageRecord, facts: Facts, prefix: str) -> dict[str, Any]:
         }
     }
     width, height = image.width_px, image.height_px
-    if image.status not in ("ok", "empty") or not width or not height:
+    if not (image.detections or image.status in ("ok", "empty")) or not width or not height:
         return task
     prediction = {
         "model_version": facts.model,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 from xml.etree import ElementTree as ET
 
 import pytest
 
 from archive.formats.label_studio import LabelStudioOptions, write
-from tests.archive.formats.some_images import FACTS, burst
+from tests.archive.formats.some_images import ADDED, DEER, FACTS, burst, image
 
 
 def test_each_box_is_a_region_in_percent(tmp_path: Path) -> None:
@@ -30,6 +31,25 @@ def test_each_box_is_a_region_in_percent(tmp_path: Path) -> None:
             assert (region["original_width"], region["original_height"]) == (200, 100)
             assert region.get("score") == box.score
     assert "predictions" not in tasks[4]  # it failed
+
+
+def test_a_path_in_an_address_is_escaped_and_read_back(tmp_path: Path) -> None:
+    odd = image(1, DEER, path="north & south/50% #1+.JPG")
+    for prefix in ("/data/local-files/?d=", "https://x/", "/mnt/"):
+        write([odd], FACTS, tmp_path, LabelStudioOptions(media_prefix=prefix))
+        (task,) = json.loads((tmp_path / "tasks.json").read_text())
+        address = task["data"]["image"].removeprefix(prefix)
+        assert (
+            odd.path if prefix == "/mnt/" else "north%20%26%20south/50%25%20%231%2B.JPG"
+        ) == address
+        if prefix == "/data/local-files/?d=":
+            assert parse_qs(urlsplit(task["data"]["image"]).query)["d"] == [odd.path]
+
+
+def test_boxes_of_people_are_written_although_the_model_failed(tmp_path: Path) -> None:
+    write([image(1, ADDED, status="failed")], FACTS, tmp_path, LabelStudioOptions())
+    (task,) = json.loads((tmp_path / "tasks.json").read_text())
+    assert len(task["predictions"][0]["result"]) == 1
 
 
 def test_the_labelling_interface_has_all_labels_and_the_names_of_the_regions(
