@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from archive.formats.records import Facts, ImageRecord
 from model_store.errors import BadRequest
@@ -37,6 +37,12 @@ class YoloOptions(Frozen):
     )
     test_share: float = Field(default=0.0, ge=0, le=0.9, description="share of images for tests")
 
+    @model_validator(mode="after")
+    def _leaves_images_for_training(self) -> YoloOptions:
+        if self.val_share + self.test_share >= 1:
+            raise ValueError("val_share and test_share must be less than 1 together")
+        return self
+
 
 @dataclass(frozen=True, slots=True)
 class _Listed:
@@ -49,33 +55,38 @@ class _Listed:
 
 
 def write(images: Iterable[ImageRecord], facts: Facts, out: Path, options: YoloOptions) -> None:
-    """Write the data set to the folder `out`. Images without a result are left out.
+    """Write the data set to the folder `out`. Images without a result or a size are left out, and counted in data.yaml.
 
     Raises BadRequest for images that are not on this machine, and if no image is left.
     """
     classes = {label: number for number, label in enumerate(facts.labels)}
     listed: list[_Listed] = []
+    left_out = 0
     for image in images:
-        if image.status not in ("ok", "empty") or not image.width_px or not image.height_px:
+        is_known = image.detections or image.status in ("ok", "empty")
+        if not is_known or not image.width_px or not image.height_px:
+            left_out += 1
             continue
         name = _link(image, out)
         if name is None:
             continue
         labels = out / "labels" / name.rpartition(".")[0]
         labels.parent.mkdir(parents=True, exist_ok=True)
-        labels.with_name(f"{labels.name}.txt").write_text("".join(_lines(image, classes)))
+        labels.with_name(f"{labels.name}.txt").write_text("".join(_lines(image, classes)), "utf-8")
         camera = image.camera_id or image.path.rpartition("/")[0]
         listed.append(_Listed(camera, image.captured_at_local, name, image.event_id))
     if not listed:
         raise BadRequest("nothing was written: no image has a result")
     parts = _split(listed, options)
     for part, names in parts.items():
-        (out / f"{part}.txt").write_text("".join(f"./images/{name}\n" for name in names))
+        (out / f"{part}.txt").write_text("".join(f"./images/{name}\n" for name in names), "utf-8")
     config = {
         **{part: f"{part}.txt" for part, names in parts.items() if names},
         "names": {number: label for label, number in classes.items()},
+        "left_out": left_out,
     }
-    (out / "data.yaml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    (out / "data.yaml").write_text(text, "utf-8")
 
 
 def _link(image: ImageRecord, out: Path) -> str | None:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from archive.formats.records import ImageRecord
 from archive.formats.yolo import YoloOptions, write
 from model_store.errors import BadRequest
-from tests.archive.formats.some_images import FACTS, START, burst, image
+from tests.archive.formats.some_images import ADDED, FACTS, START, burst, image
 
 
 def parts_of(folder: Path) -> dict[str, list[str]]:
@@ -96,6 +97,18 @@ def test_there_is_always_an_image_for_validation(tmp_path: Path) -> None:
     assert [len(digests) for digests in parts_of(tmp_path / "a").values()] == [1, 1, 0]
     with pytest.raises(BadRequest, match="none is left for validation"):
         write([image(1), image(2)], FACTS, tmp_path / "b", YoloOptions())
+
+
+def test_boxes_of_people_are_kept_although_the_model_failed(tmp_path: Path) -> None:
+    failed = [image(1, ADDED, status="failed"), image(2, status="failed")]
+    write(failed, FACTS, tmp_path, YoloOptions(val_share=0))
+    assert len(parts_of(tmp_path)["train"]) == 1
+    assert yaml.safe_load((tmp_path / "data.yaml").read_text())["left_out"] == 1
+
+
+def test_something_is_left_for_training() -> None:
+    with pytest.raises(ValidationError, match="must be less than 1 together"):
+        YoloOptions(val_share=0.5, test_share=0.5)
 
 
 def test_images_elsewhere_and_images_without_results_are_refused(tmp_path: Path) -> None:
