@@ -9,13 +9,14 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 
 from archive.formats.records import Facts, ImageRecord
 from archive.formats.spreadsheet import SheetFiles, as_text
 from model_store.frozen import Frozen
 
-_COMMON = ("camera_id", "captured_at_local", "event_id", "media_sha256")
+_COMMON = ("camera_id", "captured_at_local", "captured_at_corrected", "event_id", "media_sha256")
 IMAGES = (
     *("source_root", "path", "status", "error_code", "label", "score", "n_detections", "counts"),
     *("deployment_id", "location", "latitude", "longitude", "width_px", "height_px"),
@@ -43,7 +44,8 @@ def write(images: Iterable[ImageRecord], facts: Facts, out: Path, options: Froze
                 (of.deployment_id, of.location, of.latitude, of.longitude) if of else (None,) * 4
             )
             name = (image.source_root, image.path)
-            common = (image.camera_id, _time(image), image.event_id, image.media_sha256)
+            times = (_time(image.captured_at_local), _time(image.captured_at_corrected))
+            common = (image.camera_id, *times, image.event_id, image.media_sha256)
             found = (label, score, len(image.detections), _words(counts))
             size = (image.width_px, image.height_px)
             sheet.write([*name, image.status, image.error_code, *found, *place, *size, *common])
@@ -66,8 +68,8 @@ def write_timelapse(
             folder, _, name = image.path.rpartition("/")
             label, score, counts = _top(image)
             count = counts[label] if label else 0
-            row = (name, folder.replace("/", "\\"), label, count, _words(counts), score)
-            table.writerow([as_text(value) for value in (*row, image.status)])
+            row = (label, count, _words(counts), score, image.status)
+            table.writerow([name, folder.replace("/", "\\"), *map(as_text, row)])
 
 
 def _top(image: ImageRecord) -> tuple[str | None, float | None, Counter[str]]:
@@ -89,6 +91,5 @@ def _words(counts: Counter[str]) -> str:
     return "; ".join(f"{label}: {count}" for label, count in sorted(counts.items()))
 
 
-def _time(image: ImageRecord) -> str | None:
-    moment = image.captured_at_local
+def _time(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat(sep=" ", timespec="seconds")

@@ -20,6 +20,7 @@ def test_each_image_and_each_box_is_a_row(tmp_path: Path) -> None:
         "Oak hill",
         "2026-05-01 09:30:01",
     )
+    assert rows[0]["captured_at_corrected"] == "2026-05-01 10:30:01"
     boxes = rows_of(tmp_path / "out" / "detections.csv")
     found = [
         (
@@ -47,11 +48,11 @@ def test_a_text_that_begins_like_a_formula_is_no_formula(tmp_path: Path) -> None
 
 
 def test_timelapse_finds_each_file_by_its_folder(tmp_path: Path) -> None:
-    images = [image(1, FOX, DEER, DEER), image(2, path="top.JPG"), image(3, path="a/b/c.JPG")]
+    images = [image(1, FOX, DEER, DEER), image(2, path="top.JPG"), image(3, path="-a/b/=c.JPG")]
     write_timelapse(images, FACTS, tmp_path / "t.csv", Frozen())
     rows = rows_of(tmp_path / "t.csv")
     assert [(row["File"], row["RelativePath"]) for row in rows] == [
-        *(("IMG_0001.JPG", "north"), ("top.JPG", ""), ("c.JPG", "a\\b")),
+        *(("IMG_0001.JPG", "north"), ("top.JPG", ""), ("=c.JPG", "-a\\b")),
     ]
     assert [(row["Label"], row["Count"], row["Status"]) for row in rows] == [
         *(("fox", "1", "ok"), ("", "0", "empty"), ("", "0", "empty")),
