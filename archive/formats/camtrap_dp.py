@@ -161,7 +161,7 @@ def write(images: Iterable[ImageRecord], facts: Facts, out: Path, options: Camtr
         bool(events.events),
     )
     stated["resight"] = {**facts.described(), "left_out": left_out}
-    text = json.dumps(stated, ensure_ascii=False, indent=2)
+    text = json.dumps(stated, ensure_ascii=False, allow_nan=False, indent=2)
     (out / "datapackage.json").write_text(text + "\n", "utf-8")
 
 

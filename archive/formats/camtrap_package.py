@@ -6,6 +6,7 @@ Contributors, the sampling design and the capture method are facts of a project,
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -98,9 +99,13 @@ def read_package(file: Path | None) -> Package:
     if file is None:
         raise BadRequest(f"Camtrap DP requires contributors and a project: {HELP}")
     try:
-        return Package.model_validate_json(file.read_bytes())
+        package = Package.model_validate_json(file.read_bytes())
+        json.dumps(package.model_dump(), allow_nan=False)
+        return package
     except ValidationError as error:
         raise BadRequest(f"invalid package {file}: {wrong_fields(error)}; {HELP}") from error
+    except ValueError as error:
+        raise BadRequest(f"invalid package {file}: a number is not finite") from error
     except OSError as error:
         raise BadRequest(f"cannot read {file}: {error}") from error
 

@@ -48,8 +48,8 @@ def write(
         table = csv.DictWriter(file, COLUMNS)
         table.writeheader()
         for image in images:
-            placed = places.of(image)
-            if placed is not None and image.detections:
+            placed = places.of(image) if image.detections else None
+            if placed is not None:
                 deployments.setdefault(placed.deployment.deployment_id, placed)
                 alone = EventCounts() if image.event_id is None else events
                 named = image if image.event_id else replace(image, event_id=image.media_sha256)

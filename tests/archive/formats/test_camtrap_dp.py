@@ -199,5 +199,10 @@ def test_a_package_without_contributors_or_with_an_invalid_project_is_refused(
     file = write_json(tmp_path / "wrong.json", wrong)
     with pytest.raises(ValidationError, match="unknown time zone"):
         CamtrapOptions(time_zone="Berlin")
+    huge = tmp_path / "huge.json"
+    for number in ("NaN", "1e400"):
+        huge.write_text(json.dumps(STATED | {"extent": [0.5]}).replace("0.5", number))
+        with pytest.raises(BadRequest, match="a number is not finite"):
+            write(burst(), FACTS, tmp_path / "out", CamtrapOptions(package=huge))
     with pytest.raises(BadRequest, match="project.samplingDesign"):
         write(burst(), FACTS, tmp_path / "out", CamtrapOptions(package=file))

@@ -33,6 +33,12 @@ def test_a_row_is_a_label_of_an_event_with_its_largest_count(tmp_path: Path) -> 
     assert len({row["occurrenceID"] for row in rows}) == 3
 
 
+def test_an_empty_image_needs_no_time_and_no_place(tmp_path: Path) -> None:
+    empty = image(2, captured_at_local=None, deployment=None)
+    write([image(1, DEER), empty], FACTS, tmp_path / "o.csv", DarwinCoreOptions())
+    assert len(rows_of(tmp_path / "o.csv")) == 1
+
+
 def test_a_missing_time_zone_is_refused(tmp_path: Path) -> None:
     nowhere = image(1, DEER, deployment=replace(NORTH, time_zone=None))
     with pytest.raises(BadRequest, match="no time zone"):
