@@ -16,7 +16,7 @@ from archive.annotations.classes import classifiers, read_classes
 from archive.delta.tables import Tables
 from archive.formats.file_formats import FileFormat
 from archive.formats.records import USED, Facts, ImageRecord, image_records
-from archive.views.exports import is_recorded, view_words, write_recorded
+from archive.views.exports import is_recorded, not_written, view_words, write_recorded
 from archive.views.publications import connect_runs, last_sealed
 from archive.views.query import connect, is_of_storage, out_of_memory
 from archive.views.views import View, Views
@@ -70,7 +70,9 @@ def export_file(
 
         def counted(images: Iterator[ImageRecord]) -> Iterator[ImageRecord]:
             nonlocal count
+            root = None
             for image in images:
+                root = _same_root(image, root) if fmt.has_one_root else None
                 count += 1
                 yield image
 
@@ -89,7 +91,7 @@ def export_file(
                     ) from error
                 raise
             except OSError as error:
-                raise BadRequest(f"cannot write {out}: {error}") from error
+                raise not_written(out, error) from error
         return count, [view.inference_key]
 
     return write_recorded(tables, fmt.name, out, write, view, name)
@@ -108,6 +110,16 @@ def _require_name(tables: Tables, fmt: FileFormat, out: Path) -> None:
         raise BadRequest(f"cannot replace {out}: {fmt.name} is a {kind}, choose another name")
     if fmt.is_folder and any(out.iterdir()) and not is_recorded(tables, out):
         raise BadRequest(f"cannot replace {out}: no export made this folder, choose another name")
+
+
+def _same_root(image: ImageRecord, root: str | None) -> str:
+    """Return the root of an image. Raises BadRequest if it differs from that of the images before."""
+    if root not in (None, image.source_root):
+        raise BadRequest(
+            f"images of several archives ({root}, {image.source_root}), but paths are relative to one: name it with "
+            "--folder"
+        )
+    return image.source_root
 
 
 def _facts_of(tables: Tables, view: View, labels: tuple[str, ...]) -> Facts:

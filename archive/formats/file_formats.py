@@ -25,12 +25,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FileFormat:
-    """A format that views are exported to. `suffix` is that of its file, "" for a folder; `place`: module:function."""
+    """A format that views are exported to. `suffix` is that of its file, "" for a folder; `place`: module:function.
+
+    `has_one_root`: paths in the result are relative to one archive, so images of several would be mixed up.
+    """
 
     name: str
     suffix: str
     description: str
     place: str
+    has_one_root: bool = True
 
     @property
     def is_folder(self) -> bool:
@@ -95,6 +99,7 @@ _LISTED = (
         suffix="",
         description="CSV of images and of detections, for spreadsheets",
         place="csv_tables:write",
+        has_one_root=False,
     ),
     FileFormat(
         name="timelapse",
@@ -107,12 +112,14 @@ _LISTED = (
         suffix="",
         description="tasks of Label Studio with predictions",
         place="label_studio:write",
+        has_one_root=False,
     ),
     FileFormat(
         name="yolo",
         suffix="",
         description="data set to train YOLO",
         place="yolo:write",
+        has_one_root=False,
     ),
     FileFormat(
         name="darwin-core",

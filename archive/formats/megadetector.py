@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from archive.formats.records import BoxRecord, Facts, ImageRecord
-from model_store.errors import BadRequest
 from model_store.frozen import Frozen
 
 VERSION = "1.6"
@@ -106,11 +105,10 @@ class MegaDetectorOptions(Frozen):
 def write(
     images: Iterable[ImageRecord], facts: Facts, out: Path, options: MegaDetectorOptions
 ) -> None:
-    """Write one JSON file. Raises BadRequest for images of several archives, because paths are relative to one."""
+    """Write one JSON file."""
     with ExitStack() as files:
-        file, root = MegaDetectorFile(out, facts, files), None
+        file = MegaDetectorFile(out, facts, files)
         for image in images:
-            root = same_root(image, root)
             file.add(image, image.path)
         file.end()
 
@@ -121,12 +119,11 @@ def write_folders(
     """Write a file for each top folder, and one for the images in none; paths in it are relative to its folder."""
     out.mkdir(parents=True)
     with ExitStack() as last:
-        top, folder, root = None, None, None
+        folder: str | None = None
         above: MegaDetectorFile | None = None
         current = last.enter_context(ExitStack())
         file: MegaDetectorFile | None = None
         for image in images:
-            root = same_root(image, root)
             top, slash, rest = image.path.partition("/")
             if not slash:
                 above = above or MegaDetectorFile(out / FILE_NAME, facts, last)
@@ -143,16 +140,6 @@ def write_folders(
         for each in (file, above):
             if each:
                 each.end()
-
-
-def same_root(image: ImageRecord, root: str | None) -> str:
-    """Return the root of an image. Raises BadRequest if it differs from that of the images before."""
-    if root not in (None, image.source_root):
-        raise BadRequest(
-            f"images of several archives ({root}, {image.source_root}), but paths are relative to one: name it with "
-            "--folder"
-        )
-    return image.source_root
 
 
 def failure_words(error_code: str | None) -> str:

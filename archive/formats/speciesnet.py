@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from archive.formats.megadetector import bbox, same_root
+from archive.formats.megadetector import bbox
 from archive.formats.records import BoxRecord, Facts, ImageRecord
 from archive.formats.results_file import ANIMAL, SPECIESNET
 from model_store.frozen import Frozen
@@ -27,14 +27,12 @@ class SpeciesNetOptions(Frozen):
 def write(
     images: Iterable[ImageRecord], facts: Facts, out: Path, options: SpeciesNetOptions
 ) -> None:
-    """Write one JSON file. Raises BadRequest for images of several archives, because paths are relative to one."""
-    root = None
+    """Write one JSON file."""
     with out.open("w", encoding="utf-8") as file:
         info = {"format_version": VERSION, "resight": facts.described()}
         file.write(f'{{"info": {json.dumps(info, ensure_ascii=False)},\n"predictions": [')
         separator = "\n"
         for image in images:
-            root = same_root(image, root)
             if image.status == "missing" and not image.detections:
                 continue
             row = _prediction(image, facts)

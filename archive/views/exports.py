@@ -31,8 +31,9 @@ from archive.retention import pruned_keys
 from archive.schemas import EXPORTS
 from archive.views.query import connect, is_of_storage, out_of_memory
 from archive.views.views import View, Views
-from model_store.errors import BadRequest, Conflict, StorageError, StorageUnreachable
+from model_store.errors import BadRequest, Conflict, ResightError, StorageError, StorageUnreachable
 from model_store.leftovers import remove, remove_leftovers
+from model_store.storage_errors import is_full, storage_error
 
 _FORMATS = {".parquet": "format parquet, compression zstd", ".csv": "format csv, header"}
 _KEYS = "select distinct inference_key from {} order by all"
@@ -102,7 +103,7 @@ def write_recorded(
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise BadRequest(f"cannot write {out}: {error}") from error
+            raise not_written(out, error) from error
         rows, keys = write(part)
         record = {
             "exported_at": datetime.now(UTC),
@@ -120,11 +121,18 @@ def write_recorded(
         except Exception as error:
             remove_record(tables, record)
             if isinstance(error, OSError):
-                raise BadRequest(f"cannot write {out}: {error}") from error
+                raise not_written(out, error) from error
             raise
         return rows
     finally:
         remove(part)
+
+
+def not_written(out: Path, error: Exception) -> ResightError:
+    """Return StorageFull for a full disk, else BadRequest for a place that cannot be written to."""
+    if is_full(error):
+        return storage_error(f"write {out}", error)
+    return BadRequest(f"cannot write {out}: {error}")
 
 
 def is_recorded(tables: Tables, out: Path) -> bool:
@@ -179,12 +187,12 @@ def _copy(sql: duckdb.DuckDBPyConnection, relation: str, where: str, out: Path, 
     try:
         written = sql.execute(copy).fetchall()
     except OSError as error:
-        raise BadRequest(f"cannot write {out}: {error}") from error
+        raise not_written(out, error) from error
     except duckdb.OutOfMemoryException as error:
         raise out_of_memory(error) from error
     except duckdb.Error as error:
         if part.name in str(error):
-            raise BadRequest(f"cannot write {out}: {error}") from error
+            raise not_written(out, error) from error
         if is_of_storage(error):
             raise StorageUnreachable(f"cannot read {relation} for {out}: {error}") from error
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,9 +15,9 @@ from archive.formats.export_file import export_file
 from archive.formats.file_formats import FORMATS, FileFormat
 from archive.formats.records import Facts, ImageRecord
 from archive.views.views import Views
-from model_store.errors import BadRequest
+from model_store.errors import BadRequest, StorageFull
 from model_store.frozen import Frozen
-from tests.archive.formats.small_archive import KEY, small_archive
+from tests.archive.formats.small_archive import KEY, media_row, put_media, small_archive
 from tests.fixtures_local import rows_of
 
 FILE, FOLDER = FORMATS["megadetector"], FORMATS["megadetector-folders"]
@@ -77,6 +78,29 @@ def test_a_folder_is_replaced_only_if_an_export_made_it(tables: Tables, tmp_path
         export_file(tables, FILE, out.rename(out.with_suffix(".json")))
     with pytest.raises(BadRequest, match=r"ends in \.json"):
         export_file(tables, FILE, tmp_path / "md.txt")
+
+
+def test_images_of_two_archives_are_refused_where_paths_are_relative_to_one(
+    tables: Tables, tmp_path: Path
+) -> None:
+    put_media(tables, media_row("a", "north/a.jpg", source_root="/other"))
+    for name in ("coco", "timelapse", "megadetector"):
+        fmt = FORMATS[name]
+        with pytest.raises(BadRequest, match=r"several archives .*--folder"):
+            export_file(tables, fmt, tmp_path / f"out{fmt.suffix}")
+    assert export_file(tables, FORMATS["csv"], tmp_path / "csv") == 7
+
+
+def test_a_full_disk_is_reported_as_such(
+    tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(images: Iterable[ImageRecord], facts: Facts, out: Path, options: Frozen) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(megadetector, "write", full)
+    monkeypatch.setitem(full.__annotations__, "options", Frozen)
+    with pytest.raises(StorageFull, match="free some space"):
+        export_file(tables, FILE, tmp_path / "md.json")
 
 
 def test_unknown_and_invalid_options_are_refused(

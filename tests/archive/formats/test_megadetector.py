@@ -11,7 +11,6 @@ import pytest
 
 from archive.formats.megadetector import MegaDetectorOptions, bbox, write, write_folders
 from archive.formats.records import BoxRecord, Facts, ImageRecord
-from model_store.errors import BadRequest
 from tests.archive.formats.small_archive import LABELS, NOW
 
 FACTS = Facts(
@@ -156,10 +155,3 @@ def test_each_top_folder_has_a_file_with_paths_below_it(tmp_path: Path) -> None:
         ".": ["b.jpg", "d.jpg"],
         "c": ["1.jpg"],
     }
-
-
-def test_images_of_two_archives_are_refused(tmp_path: Path) -> None:
-    other = image("b.jpg")
-    other.source_root = "/other"
-    with pytest.raises(BadRequest, match=r"several archives .*--folder"):
-        written(tmp_path, [image("a.jpg"), other])
