@@ -1,9 +1,9 @@
-"""Summarise cameras and deployments by the images of the production view; times are by the cameras' own clocks.
+"""Summarise cameras by the images of the production view, at corrected times, and deployments by their cameras' clocks.
 
 CameraViews(tables).cameras() -> one row for each camera, and one for images without a camera
 .activity() -> a part of that, without results, in a fifth of the time; .days(camera) -> images by day
 .deployments() -> images, first and last picture by deployment
-Doubtful times (`timestamp_flags`) count in no day, and in a deployment apart, unless it states the offset of its clock.
+Doubtful times (`timestamp_flags`) count in no day, and in a deployment apart, unless it corrects its clock.
 The last answers are kept until one of the tables changes.
 """
 
@@ -17,9 +17,14 @@ from archive.delta.tables import Tables
 from archive.views.past import moment_of
 from archive.views.query import connect
 
-_CAMERAS = """
+_DATED = """
     with dated as (
-        select *, if(coalesce(len(timestamp_flags), 0) = 0, captured_at_local, null) as taken_at from images)
+        select *, coalesce(len(timestamp_flags), 0) > 0
+                and captured_at_corrected is not distinct from captured_at_local as doubtful,
+            if(doubtful, null, captured_at_corrected) as taken_at from images)
+"""
+_CAMERAS = f"""
+    {_DATED}
     select camera_id, count(*) as images, min(taken_at) as first_at, max(taken_at) as last_at,
         count(distinct taken_at::date) as days, count(*) filter (status = 'failed') as failed,
         count(*) filter (status = 'empty') as empty, count(status) as seen
@@ -50,14 +55,17 @@ _DEPLOYMENTS = f"""
     from begun where deployment_id is not null group by deployment_id
 """
 _ACTIVITY = f"""
-    {_BY_DAY} select camera_id, sum(images)::bigint as images,
-        coalesce(sum(images) filter (doubtful), 0)::bigint as doubtful,
-        max(last_at) filter (not doubtful) as last_at, count(distinct day) filter (not doubtful) as days
+    {_DATED}, by_day as (
+        select camera_id, taken_at::date as day, max(taken_at) as last_at, count(*) as images,
+            count(*) filter (doubtful) as doubtful
+        from dated group by camera_id, day)
+    select camera_id, sum(images)::bigint as images, sum(doubtful)::bigint as doubtful, max(last_at) as last_at,
+        count(day) as days
     from by_day where camera_id is not null group by camera_id order by camera_id
 """
 _DAYS = f"""
-    {_BY_DAY} select day, sum(images)::bigint as images from by_day
-    where camera_id = $camera and day is not null and not doubtful group by day
+    {_DATED} select taken_at::date as day, count(*) as images from dated
+    where camera_id = $camera and taken_at is not null group by day
 """
 MEMORY_MIB = 1024
 KEPT = 64
@@ -76,6 +84,7 @@ class CameraViews:
         return self._rows(_CAMERAS)
 
     def deployments(self) -> dict[str, dict[str, Any]]:
+        """Return the images of each deployment, and its first and last time as its camera took them."""
         return {row["deployment_id"]: row for row in self._rows(_DEPLOYMENTS)}
 
     def activity(self) -> list[dict[str, Any]]:

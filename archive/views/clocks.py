@@ -1,6 +1,7 @@
 """Correct times in a scratch database that has no relations of queries, such as that of a plan.
 
 with_deployments(database, tables, "media") -> SQL of its rows with `captured_at_corrected`, deployment and location
+with_times(database, tables, "media") -> SQL of its rows with `captured_at_corrected` alone
 """
 
 from __future__ import annotations
@@ -12,6 +13,16 @@ from archive.delta.snapshot import dataset
 from archive.delta.tables import Tables
 from archive.schemas import DEPLOYMENTS
 from archive.views.query import RELATIONS
+
+
+def with_times(sql: duckdb.DuckDBPyConnection, tables: Tables, rows: str) -> str:
+    """Return a query in brackets for `rows` with `captured_at_corrected`, as `with_deployments`."""
+    table = tables.existing("deployments")
+    if table is None:
+        return dated(rows)
+    sql.register("deployments_table", dataset(table, DEPLOYMENTS))
+    RELATIONS.create(sql, "wrong_clocks", "corrected")
+    return dated(rows, "wrong_clocks")
 
 
 def with_deployments(sql: duckdb.DuckDBPyConnection, tables: Tables, rows: str) -> str:

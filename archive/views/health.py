@@ -1,7 +1,7 @@
 """Summarise the state of the archive and its cameras for alerts (batch/runs/metrics.py).
 
 (tables, published view, now) -> Health: images by result, and by camera for at most `max_cameras` cameras.
-For each camera it counts images and blank images of the last 7 days, and of the 28 days before, by its own clock.
+For each camera it counts images and blank images of the last 7 days, and of the 28 days before, by its corrected clock.
 Scans only the needed columns, three times; Python holds one row per camera.
 """
 
@@ -20,6 +20,7 @@ from archive.delta.scratch_db import Scratch
 from archive.delta.snapshot import scan
 from archive.delta.tables import Tables
 from archive.schemas import MEDIA, RESULTS
+from archive.views.clocks import with_times
 from archive.views.views import View
 from model_store.errors import StorageUnreachable
 
@@ -46,7 +47,8 @@ class Period:
 class Camera:
     """One camera, all files without a camera name, or the sum of the cameras left out.
 
-    `newest_taken_at` ignores undated files and doubtful clocks; a clock without an offset is read with that of `now`.
+    `newest_taken_at` ignores undated files, and doubtful clocks that no deployment corrects; a clock without an offset
+    is read with that of `now`.
     """
 
     name: str
@@ -93,7 +95,7 @@ def health(
             sql = database.sql
             scan(sql, "media", media, MEDIA)
             scan(sql, "results", results, RESULTS, view.inference_key if view else None)
-            return _health(sql, view, now, max_cameras)
+            return _health(sql, tables, view, now, max_cameras)
     except (duckdb.Error, OSError) as error:
         raise StorageUnreachable(f"cannot read the tables in {tables.url}: {error}") from error
 
@@ -102,10 +104,11 @@ _FILES = """
     create temp view {name} as
     select media_sha256, left(coalesce(camera_id, getvariable('no_camera')), {chars}) as camera,
         ingested_at::timestamp as ingested_at, captured_at_local is null as undated,
-        coalesce(len(timestamp_flags), 0) > 0 as doubtful,
+        captured_at_corrected::timestamp - captured_at_local::timestamp as correction,
+        coalesce(len(timestamp_flags), 0) > 0 and coalesce(correction = interval 0 second, true) as doubtful,
         case when undated or doubtful then null
-            else coalesce(captured_at_utc::timestamp,
-                captured_at_local::timestamp - getvariable('utc_offset')) end as taken_at
+            else coalesce(captured_at_utc::timestamp + correction,
+                captured_at_corrected::timestamp - getvariable('utc_offset')) end as taken_at
     from {rows}
 """
 _RESULTS = """
@@ -150,7 +153,11 @@ _CAMERAS = """
 
 
 def _health(
-    sql: duckdb.DuckDBPyConnection, view: View | None, now: datetime, max_cameras: int
+    sql: duckdb.DuckDBPyConnection,
+    tables: Tables,
+    view: View | None,
+    now: datetime,
+    max_cameras: int,
 ) -> Health:
     utc = now.astimezone(UTC).replace(tzinfo=None)
     since = utc - timedelta(days=RECENT_DAYS)
@@ -162,9 +169,10 @@ def _health(
     }
     for name, value in variables.items():
         sql.execute(f"set variable {name} = $value", {"value": value})
-    present = "media where missing_since is null"
+    present = "(from media where missing_since is null)"
     for name, source in (("files", present), ("images", images_of("media"))):
-        sql.execute(_FILES.format(name=name, chars=MAX_NAME_CHARS, rows=source))
+        rows = with_times(sql, tables, source)
+        sql.execute(_FILES.format(name=name, chars=MAX_NAME_CHARS, rows=rows))
     sql.execute(_RECENT)
     blank = shows_nothing(view.threshold, view.label_thresholds) if view else "true"
     sql.execute(_SEEN.format(blank=blank))

@@ -48,6 +48,20 @@ def test_a_broken_clock_counts_apart_unless_its_deployment_corrects_it(tables: T
     put(tables, deployed(from_local="1999-01-01", until_local="2000-06-01", clock_offset_s=60))
     first = CameraViews(tables).deployments()[names[0]]
     assert (first["images"], first["doubtful"]) == (2, 0)
+    assert first["last_at"] == datetime(2000, 1, 1, 0, 0, 1), "as the camera took it"
+    (row,) = CameraViews(tables).activity()
+    assert (row["images"], row["doubtful"], row["days"]) == (3, 0, 2)
+
+
+def test_cameras_and_days_are_at_corrected_times(tables: Tables) -> None:
+    put_images(tables, ("north", "2025-05-01T23:30:00"), ("north", "2025-05-02T00:30:00"))
+    put(tables, deployed(from_local="2025-01-01", clock_offset_s=365 * 86_400 + 3600))
+    last = datetime(2026, 5, 2, 1, 30)
+    views = CameraViews(tables)
+    (row,) = views.activity()
+    assert (row["last_at"], row["days"], views.days("north")) == (last, 1, {last.date(): 2})
+    (row,) = views.cameras()
+    assert (row["first_at"], row["last_at"], row["days"]) == (last - timedelta(hours=1), last, 1)
 
 
 def test_deployments_agree_with_the_relation_of_each_image(tables: Tables) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from archive.catalogue.deployments import Deployment, record
 from archive.delta.tables import Tables
 from archive.schemas import MEDIA
 from archive.views.health import NO_CAMERA, OTHERS, Camera, Health, Period, health
@@ -98,6 +99,23 @@ def test_a_clock_that_states_its_offset_is_believed(tables: Tables) -> None:
     assert cameras["west"].recent.images == 1
     assert cameras["here"].newest_taken_at == reading.replace(tzinfo=TOKYO)
     assert cameras["west"].newest_taken_at == reading.replace(tzinfo=hawaii)
+
+
+@pytest.mark.parametrize("zone", [None, TOKYO])
+def test_a_clock_is_read_with_the_correction_of_its_deployment(
+    tables: Tables, zone: timezone | None
+) -> None:
+    year = timedelta(days=365)
+    taken = (ago(days=1) - year).replace(tzinfo=zone)
+    put(tables, [file("a", taken=taken, timestamp_flags=["reset_default"])])
+    (camera,) = health(tables, None, NOW).cameras
+    assert (camera.clock_fault_files, camera.recent.images) == (1, 0)
+    stated = {"camera_id": "c", "location": "x", "from_local": "2020-01-01"}
+    stated |= {"clock_offset_s": int(year.total_seconds())}
+    record(tables, {"": Deployment.model_validate(stated)}, "ana")
+    (camera,) = health(tables, None, NOW).cameras
+    assert (camera.clock_fault_files, camera.recent.images) == (0, 1)
+    assert camera.newest_taken_at == NOW - timedelta(days=1)
 
 
 def test_undated_files_and_doubtful_clocks_are_counted_apart(tables: Tables) -> None:
