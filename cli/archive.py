@@ -103,7 +103,7 @@ def ingest_command(
     report = catalogue(settings, tables, url, template, verify, max_mib, yes, exiftool)
     facts = asdict(report)
     if fmt is Format.table:  # the files are named below
-        facts |= {name: len(facts[name]) for name in ("unreadable", "unlisted")}
+        facts |= {name: len(facts[name]) for name in ("unreadable", "unlisted", "without_notes")}
     print_facts(facts, fmt)
     if not explained(report):
         raise typer.Exit(1)
@@ -140,6 +140,8 @@ def explained(report: IngestReport) -> bool:
     """Note what was not catalogued and why; return whether everything was."""
     for path, why in list(report.unreadable.items())[:20]:
         note(f"unreadable: {path}: {why}")
+    for path, why in list(report.without_notes.items())[:20]:
+        note(f"catalogued without maker notes: {path}: {why}")
     for folder, why in list(report.unlisted.items())[:20]:
         note(f"unreadable folder: {folder}: {why}; its files keep their rows")
     for place, files in list(report.withheld.items())[:20]:

@@ -93,7 +93,7 @@ class ExifTool:
         except (OSError, _Ended) as error:
             if len(heads) > 1:
                 return [notes for head in heads for notes in self.read([head])]
-            return [ImageUnreadable(f"ExifTool failed: {error}; --no-exiftool reads the file")]
+            return [ImageUnreadable(f"ExifTool failed: {error}; --verify reads it again")]
 
     def _execute(self, arguments: Sequence[str], within_s: float) -> bytes:
         """Return the output for one set of arguments. Raises OSError if the process cannot start, _Ended."""

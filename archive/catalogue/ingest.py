@@ -55,6 +55,7 @@ class IngestReport:
     unreadable: dict[str, str] = field(default_factory=dict)
     unlisted: dict[str, str] = field(default_factory=dict)  # folders that cannot be read
     withheld: dict[str, int] = field(default_factory=dict)  # places that lack too many files
+    without_notes: dict[str, str] = field(default_factory=dict)  # files that ExifTool cannot read
 
 
 class _Listed(NamedTuple):
@@ -122,8 +123,9 @@ def ingest(
         unreadable = dict(listed.unnamed)
         total = todo.files + len(unreadable)
         outcomes = _read_all(root, diff.todo(), pattern, max_mib << 20, HEAD_BYTES if tool else 0)
+        without_notes: dict[str, str] = {}
         if tool:
-            outcomes = _with_notes(outcomes, tool)
+            outcomes = _with_notes(outcomes, tool, without_notes)
         changes = Changes(writer, diff.sql)
         written: Counter[str] = Counter()
         bytes_read = 0
@@ -167,6 +169,7 @@ def ingest(
         unreadable=unreadable,
         unlisted=listed.unreadable,
         withheld=withheld,
+        without_notes=without_notes,
     )
 
 
@@ -254,8 +257,10 @@ def _read_all(
                 yield future.result()
 
 
-def _with_notes(outcomes: Iterator[_Outcome], tool: ExifTool) -> Iterator[_Outcome]:
-    """Yield outcomes with maker notes; a file that ExifTool cannot read counts as unreadable."""
+def _with_notes(
+    outcomes: Iterator[_Outcome], tool: ExifTool, failures: dict[str, str]
+) -> Iterator[_Outcome]:
+    """Yield outcomes with maker notes; a file that ExifTool cannot read has none and is added to `failures`."""
     while part := list(islice(outcomes, BATCH)):
         notes = iter(tool.read([outcome.head for outcome in part if outcome.head]))
         for outcome in part:
@@ -263,7 +268,7 @@ def _with_notes(outcomes: Iterator[_Outcome], tool: ExifTool) -> Iterator[_Outco
             if isinstance(found, MakerNotes) and isinstance(row, dict):
                 row = with_maker_notes(row, found)
             elif isinstance(found, Exception):
-                row = found
+                failures[_printable(outcome.due.file.path)] = str(found)
             yield _Outcome(outcome.due, row)
 
 

@@ -90,12 +90,12 @@ def test_one_file_that_fails_is_named_and_the_others_are_read(
     root = five_cameras(tmp_path)
     write_files(root, {"card/bad.jpg": trap_jpeg("RCNX-CRASH")})
     report = ingest(tables, str(root), exiftool=True)
-    assert report.new == 21
-    assert report.unreadable == {
-        "card/bad.jpg": "ExifTool failed: it ended with code 3; --no-exiftool reads the file"
+    assert (report.new, report.unreadable) == (22, {})
+    assert report.without_notes == {
+        "card/bad.jpg": "ExifTool failed: it ended with code 3; --verify reads it again"
     }
     assert len(cameras(tables)) == 6
-    assert ingest(tables, str(root), exiftool=False).unreadable == {}
+    assert ingest(tables, str(root), verify=True, exiftool=False).without_notes == {}
 
 
 @pytest.mark.parametrize(
