@@ -69,6 +69,16 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     engine.stop()
 
 
+@pytest.fixture(scope="module")
+def wide(engine: Engine) -> Iterator[Engine]:
+    """An engine with places for two images of four boxes each."""
+    limits = Limits(online_queue=16)
+    wide = Engine(DetectArgs(models=engine.args.models, workers=4, limits=limits))
+    asyncio.run(wide.aliases.refresh())
+    yield wide
+    wide.stop()
+
+
 def ask(engine: Engine, method: str, path: str, token: str = "", **request: Any) -> httpx2.Response:
     async def send() -> httpx2.Response:
         station = Station({})
@@ -151,30 +161,40 @@ def test_boxes_that_antenna_knows_are_classified_in_place_of_the_detector(engine
 
 
 def test_the_boxes_of_an_image_decode_it_once_and_score_as_v1_classify(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
+    wide: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decoded: list[int] = []
+    decoded, steps, classify = list[int](), list[str](), wide.classify
+
+    async def followed(*args: Any) -> Any:
+        steps.append("start")
+        answer = await classify(*args)
+        steps.append("end")
+        return answer
 
     def counted(data: bytes, *args: Any, **more: Any) -> Any:
         decoded.append(len(data))
         return decode(data, *args, **more)
 
     monkeypatch.setattr(model_store.classifier, "decode", counted)
+    monkeypatch.setattr(wide, "classify", followed)
     of = {"name": "theirs", "key": "theirs"}
     boxes = [{"x1": x, "y1": 5.5, "x2": x + 20, "y2": 30} for x in range(0, 55, 5)]
     known = [
         {"source_image": {"id": "square.png", "url": "x"}, "bbox": box, "algorithm": of}
         for box in boxes
     ]
-    results = process(engine, "square.png", which=1, detections=known)
+    results = process(wide, "square.png", which=1, detections=known)
     assert results["errors"] is None
     found = results["detections"]
     assert decoded == [len(SQUARE)]
+    assert (
+        steps[:6] == ["start", "end"] + ["start"] * 4
+    )  # no other thread waits for the decoded image
     assert [one["bbox"] for one in found] == boxes
     for one in found:
         (species,) = one["classifications"]
         box = tuple(one["bbox"].values())
-        alone = asyncio.run(engine.classify(SQUARE, "colours", box))
+        alone = asyncio.run(classify(SQUARE, "colours", box))
         assert species["logits"] == alone.logits.tolist()
 
 
@@ -268,7 +288,7 @@ def test_a_camera_is_answered_while_slow_images_of_antenna_are_fetched(engine: E
     assert engine.admission.images.taken == 0
 
 
-def test_the_turns_of_antenna_take_at_most_half_of_the_places(engine: Engine) -> None:
+def test_the_turns_of_antenna_take_at_most_half_of_the_places(wide: Engine) -> None:
     taken: list[int] = []
 
     class Fetcher:
@@ -290,16 +310,7 @@ def test_the_turns_of_antenna_take_at_most_half_of_the_places(engine: Engine) ->
             images = [SourceImage(id=str(i), url="u") for i in range(20)]
             await run.results(PipelineRequest(pipeline="x", source_images=images))
 
-    large = Engine(DetectArgs(models=engine.args.models, workers=1, limits=Limits(online_queue=16)))
-
-    async def both() -> None:
-        await large.aliases.refresh()
-        await send(large)
-
-    try:
-        asyncio.run(both())
-    finally:
-        large.stop()
+    asyncio.run(send(wide))
     assert len(taken) == 20
     assert max(taken) == 8
 
