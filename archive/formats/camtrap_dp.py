@@ -240,8 +240,8 @@ def _box(image: ImageRecord, box: BoxRecord) -> dict[str, float]:
     """Return the box in parts of the image, cut at its borders; nothing for a box without area."""
     if not image.width_px or not image.height_px:
         return {}
-    x, right = (round(min(max(v / image.width_px, 0.0), 1.0), DECIMALS) for v in (box.x1, box.x2))
-    y, bottom = (round(min(max(v / image.height_px, 0.0), 1.0), DECIMALS) for v in (box.y1, box.y2))
+    sides = box.fractions(image.width_px, image.height_px)
+    x, y, right, bottom = (round(side, DECIMALS) for side in sides)
     width, height = round(right - x, DECIMALS), round(bottom - y, DECIMALS)
     if width <= 0 or height <= 0:
         return {}

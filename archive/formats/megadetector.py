@@ -98,13 +98,7 @@ class MegaDetectorFile:
         return row
 
 
-class MegaDetectorOptions(Frozen):
-    """The format has no options."""
-
-
-def write(
-    images: Iterable[ImageRecord], facts: Facts, out: Path, options: MegaDetectorOptions
-) -> None:
+def write(images: Iterable[ImageRecord], facts: Facts, out: Path, options: Frozen) -> None:
     """Write one JSON file."""
     with ExitStack() as files:
         file = MegaDetectorFile(out, facts, files)
@@ -113,9 +107,7 @@ def write(
         file.end()
 
 
-def write_folders(
-    images: Iterable[ImageRecord], facts: Facts, out: Path, options: MegaDetectorOptions
-) -> None:
+def write_folders(images: Iterable[ImageRecord], facts: Facts, out: Path, options: Frozen) -> None:
     """Write a file for each top folder, and one for the images in none; paths in it are relative to its folder."""
     out.mkdir(parents=True)
     with ExitStack() as last:
@@ -163,17 +155,10 @@ def _named(box: BoxRecord, categories: dict[str, str]) -> str:
 
 def bbox(box: BoxRecord, width_px: int, height_px: int) -> list[float]:
     """Return left, top, width and height as fractions of the image with 4 decimals."""
-    left, width = _side(box.x1 / width_px, box.x2 / width_px)
-    top, height = _side(box.y1 / height_px, box.y2 / height_px)
-    return [left, top, width, height]
+    left, top, right, bottom = (round(side, 4) for side in box.fractions(width_px, height_px))
+    return [left, top, round(right - left, 4), round(bottom - top, 4)]
 
 
 def _rounded(score: float | None) -> float:
     """Return a score with 3 decimals; a box that a person added has none, and gets 1.0."""
     return 1.0 if score is None else round(float(score), 3)
-
-
-def _side(low: float, high: float) -> tuple[float, float]:
-    """Return start and length of a side as fractions of the image, cut at its edges."""
-    start, end = round(min(max(low, 0.0), 1.0), 4), round(min(max(high, 0.0), 1.0), 4)
-    return start, round(end - start, 4)

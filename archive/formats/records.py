@@ -93,6 +93,11 @@ class BoxRecord:
     model_label: str | None = None
     classification: tuple[str, float] | None = None
 
+    def fractions(self, width_px: int, height_px: int) -> tuple[float, ...]:
+        """Return left, top, right and bottom as parts of the image, cut at its borders."""
+        sides = (self.x1 / width_px, self.y1 / height_px, self.x2 / width_px, self.y2 / height_px)
+        return tuple(min(max(side, 0.0), 1.0) for side in sides)
+
 
 @dataclass(frozen=True, slots=True)
 class DeploymentFact:

@@ -20,13 +20,7 @@ VERSION = "20261015"
 _OTHER_NAMES = {"person": "human"}
 
 
-class SpeciesNetOptions(Frozen):
-    """The format has no options."""
-
-
-def write(
-    images: Iterable[ImageRecord], facts: Facts, out: Path, options: SpeciesNetOptions
-) -> None:
+def write(images: Iterable[ImageRecord], facts: Facts, out: Path, options: Frozen) -> None:
     """Write one JSON file."""
     with out.open("w", encoding="utf-8") as file:
         info = {"format_version": VERSION, "resight": facts.described()}

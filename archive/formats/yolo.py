@@ -111,8 +111,7 @@ def _link(image: ImageRecord, out: Path) -> str | None:
 def _lines(image: ImageRecord, classes: dict[str, int]) -> Iterator[str]:
     width, height = image.width_px or 1, image.height_px or 1
     for box in image.detections:
-        x1, x2 = (min(max(x / width, 0.0), 1.0) for x in (box.x1, box.x2))
-        y1, y2 = (min(max(y / height, 0.0), 1.0) for y in (box.y1, box.y2))
+        x1, y1, x2, y2 = box.fractions(width, height)
         number = classes.setdefault(box.label, len(classes))
         values = ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
         yield " ".join([str(number), *(f"{value:.{DECIMALS}f}" for value in values)]) + "\n"

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from archive.formats.megadetector import MegaDetectorOptions, bbox, write, write_folders
+from archive.formats.megadetector import bbox, write, write_folders
 from archive.formats.records import BoxRecord, Facts, ImageRecord
+from model_store.frozen import Frozen
 from tests.archive.formats.small_archive import LABELS, NOW
 
 FACTS = Facts(
@@ -37,7 +38,7 @@ def image(path: str, *boxes: BoxRecord, status: Any = "ok", **more: Any) -> Imag
 
 
 def written(place: Path, images: Sequence[ImageRecord], facts: Facts = FACTS) -> dict[str, Any]:
-    write(images, facts, place / "md.json", MegaDetectorOptions())
+    write(images, facts, place / "md.json", Frozen())
     found = json.loads((place / "md.json").read_text())
     require_valid(found)
     return found
@@ -142,7 +143,7 @@ def test_boxes_never_leave_the_image() -> None:
 
 def test_each_top_folder_has_a_file_with_paths_below_it(tmp_path: Path) -> None:
     paths = ["a b/1.jpg", "a/1.jpg", "a/m/2.jpg", "a/z.jpg", "b.jpg", "c/1.jpg", "d.jpg"]
-    write_folders(map(image, paths), FACTS, tmp_path / "out", MegaDetectorOptions())
+    write_folders(map(image, paths), FACTS, tmp_path / "out", Frozen())
     found = {}
     for file in sorted((tmp_path / "out").rglob("*.json")):
         value = json.loads(file.read_text())

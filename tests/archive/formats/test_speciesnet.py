@@ -7,7 +7,8 @@ from pathlib import Path
 
 from archive.formats.records import BoxRecord
 from archive.formats.results_file import FileFacts, read_results
-from archive.formats.speciesnet import SpeciesNetOptions, write
+from archive.formats.speciesnet import write
+from model_store.frozen import Frozen
 from tests.archive.formats.test_megadetector import BOX, FACTS, image
 
 
@@ -21,7 +22,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         image("d.jpg", status="empty"),
     ]
     out, facts = tmp_path / "predictions.json", FileFacts()
-    write(rows, FACTS, out, SpeciesNetOptions())
+    write(rows, FACTS, out, Frozen())
     first, failed, empty = read_results("speciesnet", out, facts)
     assert first.boxes == [
         ("human", 0.9, 0.0, 0.0, 0.01, 0.02, None, None),
