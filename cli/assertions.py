@@ -15,7 +15,7 @@ from model_store.lazy_imports import lazy_imports
 with lazy_imports():
     from archive.annotations.assertions import append, human_assertions
     from archive.annotations.foreign_work import read_work
-    from archive.annotations.import_file import Read, read_assertions, remarks
+    from archive.annotations.import_file import read_assertions, remarks
     from archive.annotations.work_files import read as read_tool
     from archive.annotations.work_files import work_file
     from archive.delta.tables import Tables
@@ -74,12 +74,10 @@ def add(
     file again adds nothing. Example: resight assertions add checked.csv --by "Ana" --dry-run
     """
     tables = Tables(Settings().mounted_tables_url)
-    work = None
     if tool:
         file = work_file(tool, file)
-        work = read_work(tables, file, read_tool(tool, file, column), root, by, at)
-        read = Read(work.rows, repeated=work.repeated)
-        for line in work.lines:
+        read = read_work(tables, file, read_tool(tool, file, column), root, by, at)
+        for line in read.lines:
             note(line)
     elif root or column:
         raise BadRequest(
@@ -93,7 +91,7 @@ def add(
     for image in read.idle:
         note(f"nothing to withdraw: no earlier statement stands about that box or image: {image}")
     counts = {"unchanged": read.unchanged, "repeated": read.repeated}
-    counts |= {"left_out": len(work.left_out)} if work else {}
+    counts |= {"left_out": len(read.left_out)} if tool else {}
     counts |= {action: actions[action] for action in ACTIONS}
     added = 0 if dry_run else append(tables, read.rows)
     print_facts({"file": str(file), **counts, "added": added}, fmt)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ import pyarrow.compute as pc
 import pydantic.dataclasses
 
 from archive.annotations.annotation_file import BOX, read_statements
-from archive.annotations.import_file import SHOWN_ERRORS, Image, located_rows, refuse
+from archive.annotations.import_file import Image, Read, located_rows, refuse
 from archive.delta.snapshot import dataset, scan
 from archive.delta.tables import Tables
 from archive.schemas import ASSERTIONS, MEDIA
@@ -55,23 +54,6 @@ class Work:
     asserted_at: str | None = None
 
 
-@dataclass
-class WorkRead:
-    """New rows, the number of rows that are recorded already, and the reason for each image that was left out."""
-
-    rows: pa.Table
-    images: int = 0
-    repeated: int = 0
-    left_out: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def lines(self) -> list[str]:
-        """Images that were left out with the reason, a line each; at most SHOWN_ERRORS."""
-        lines = [f"left out: {path}: {why}" for path, why in self.left_out.items()]
-        more = len(lines) - SHOWN_ERRORS
-        return [*lines[:SHOWN_ERRORS], *([f"and {more} more"] if more > 0 else [])]
-
-
 def read_work(
     tables: Tables,
     file: Path,
@@ -79,7 +61,7 @@ def read_work(
     root: str | None = None,
     by: str | None = None,
     at: str | None = None,
-) -> WorkRead:
+) -> Read:
     """Return the statements of a file. `by` and `at` (default: now) apply to works without an author or a time.
 
     `root` is an archive, or a folder of one; default: all archives. Raises BadRequest with all errors by row, or if no
@@ -116,7 +98,7 @@ def read_work(
     refuse(file, {found[n - 1][0].number: why for n, why in errors.items()})
     table = pa.Table.from_pylist(list(located.values()), schema=ASSERTIONS)
     repeated = sum(recorded[sha] for sha in {images[work.path].media_sha256 for work in usable})
-    return WorkRead(table, len(images), repeated, left_out)
+    return Read(table, repeated=repeated, left_out=left_out)
 
 
 def _recorded(tables: Tables, reason: str) -> Counter[str]:

@@ -11,7 +11,7 @@ import difflib
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -58,13 +58,22 @@ class Read:
     """New `rows` of `assertions`, without ids, and the number of rows of the file that add none.
 
     `unchanged` rows have the exported label; for `repeated` rows the same correction is recorded already, or the same
-    statement stands. `idle` has the images with withdrawals that would change nothing.
+    statement stands. `idle` has the images with withdrawals that would change nothing. `left_out` has the reason for
+    each image of another tool's file that was not read.
     """
 
     rows: pa.Table
     unchanged: int = 0
     repeated: int = 0
     idle: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def lines(self) -> list[str]:
+        """Images that were left out with the reason, a line each; at most SHOWN_ERRORS."""
+        lines = [f"left out: {path}: {why}" for path, why in self.left_out.items()]
+        more = len(lines) - SHOWN_ERRORS
+        return [*lines[:SHOWN_ERRORS], *([f"and {more} more"] if more > 0 else [])]
 
 
 def read_assertions(

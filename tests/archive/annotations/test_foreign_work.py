@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 
 from archive.annotations.assertions import append
-from archive.annotations.foreign_work import Work, WorkRead, read_work
+from archive.annotations.foreign_work import Work, read_work
+from archive.annotations.import_file import Read
 from archive.delta.tables import Tables
 from archive.schemas import MEDIA
 from archive.views.query import query
@@ -50,7 +51,7 @@ def parts(corners: tuple[float, ...]) -> tuple[float, float, float, float]:
     return x1 / 40, y1 / 30, x2 / 40, y2 / 30
 
 
-def add(tables: Tables, file: Path, *works: Work, **more: Any) -> WorkRead:
+def add(tables: Tables, file: Path, *works: Work, **more: Any) -> Read:
     read = read_work(tables, file, works, **({"by": "kim"} | more))
     append(tables, read.rows)
     return read
@@ -66,7 +67,7 @@ def test_a_box_names_the_detection_that_it_covers_or_adds_an_animal(
 ) -> None:
     works = [Work(1, "a", "wolf", parts(FOX)), Work(2, "a", "lynx", LYNX, (400, 300))]
     read = add(filled, file, *works)
-    assert (len(read.rows), read.images, read.left_out) == (2, 1, {})
+    assert (len(read.rows), read.left_out) == (2, {})
     assert shown(filled) == [
         *(("a", "boar", None), ("a", "lynx", "human"), ("a", "wolf", "human")),
         *(("b", "boar", None), ("b", "fox", None)),
