@@ -1,9 +1,9 @@
-"""The commands `import megadetector, speciesnet`: results of other tools. They need no cluster."""
+"""The command `import`: results of other tools. It needs no cluster."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,15 +12,10 @@ from model_store.lazy_imports import lazy_imports
 
 with lazy_imports():
     from archive.delta.tables import Tables
-    from archive.formats.results_file import Tool
     from batch.imports.import_results import import_results
     from model_store.store import ModelStore
     from serve.settings import Settings
 
-app = typer.Typer(
-    help="Results that other tools made, as external model versions: viewed and compared, never served.",
-    no_args_is_help=True,
-)
 RootOption = Annotated[
     str,
     typer.Option("--root", help="folder to which the paths in the file are relative, catalogued"),
@@ -39,40 +34,26 @@ ClassOption = Annotated[
 ]
 
 
-@app.command()
-def megadetector(
-    file: Annotated[Path, typer.Argument(help="MegaDetector's batch results (.json)")],
+def register(app: typer.Typer) -> None:
+    app.command("import")(import_command)
+
+
+def import_command(
+    tool: Annotated[
+        Literal["megadetector", "speciesnet"],
+        typer.Argument(help="the tool: MegaDetector (batch results) or SpeciesNet (predictions)"),
+    ],
+    file: Annotated[Path, typer.Argument(help="its file (.json)")],
     root: RootOption,
     name: NameOption = "",
     classes: ClassOption = None,
     fmt: FormatOption = Format.table,
 ) -> None:
-    """Import MegaDetector's batch results: all of the file, or nothing if it is invalid.
+    """Import results of another tool as an external model version: viewed and compared, never served.
 
-    Importing a file again adds nothing. Example: resight import megadetector md.json --root /data/deer
+    The whole file is imported, or nothing if it is invalid; a second time adds nothing. With --classes, SpeciesNet's
+    animals have the common name of their prediction. Example: resight import megadetector md.json --root /data/deer
     """
-    _import("megadetector", file, root, name, classes, fmt)
-
-
-@app.command()
-def speciesnet(
-    file: Annotated[Path, typer.Argument(help="SpeciesNet's predictions (.json)")],
-    root: RootOption,
-    name: NameOption = "",
-    classes: ClassOption = None,
-    fmt: FormatOption = Format.table,
-) -> None:
-    """Import SpeciesNet's predictions: all of the file, or nothing if it is invalid.
-
-    With --classes, boxes of animals have the common name of the image's prediction. Importing a file again adds
-    nothing. Example: resight import speciesnet predictions.json --root /data/deer --classes 0.65
-    """
-    _import("speciesnet", file, root, name, classes, fmt)
-
-
-def _import(
-    tool: Tool, file: Path, root: str, name: str, classes: float | None, fmt: Format
-) -> None:
     settings = Settings()
     tables, store = Tables(settings.mounted_tables_url), ModelStore(settings.models_url)
     found = import_results(tables, store, tool, file, root, name, classes)
