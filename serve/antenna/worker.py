@@ -39,10 +39,6 @@ Task = dict[str, str]
 Result = dict[str, Any]
 
 
-class TokenRefused(ClusterError):
-    """Antenna refuses the token, so that each request would fail."""
-
-
 @dataclass
 class Tally:
     """Images with an accepted result, and those of them that failed."""
@@ -141,7 +137,7 @@ class AntennaQueue:
         if answer.status_code == 404 and path.startswith("/jobs/") and path != "/jobs/":
             return None
         if not answer.is_success:
-            kind = TokenRefused if answer.status_code in (401, 403) else ClusterError
+            kind = Unauthorized if answer.status_code in (401, 403) else ClusterError
             raise kind(f"Antenna refused {method} {answer.url.path}: {reason}")
         try:
             return read(answer.json())
@@ -189,7 +185,7 @@ def work(
                         report(f"job {job}: {len(results)} images, {words}")
                     if late:
                         raise late
-            except (TokenRefused, Unauthorized, Forbidden):
+            except (Unauthorized, Forbidden):  # each request would fail
                 raise
             except ResightError as error:
                 failure = error

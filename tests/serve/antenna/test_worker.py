@@ -8,7 +8,7 @@ from typing import Any, cast
 import httpx2
 import pytest
 
-from model_store.errors import (
+from model_store.errors import (, Unauthorized
     BadRequest,
     ClusterError,
     Forbidden,
@@ -267,7 +267,7 @@ def test_an_image_without_a_result_is_an_error_and_not_empty() -> None:
 def test_a_token_that_antenna_refuses_is_an_error_at_once() -> None:
     antenna, stop = StubAntenna({}, SLUG), Waits()
     antenna.token = "another"
-    with pytest.raises(ClusterError, match=r"refused GET /api/v2/jobs/: 401 .*Invalid token"):
+    with pytest.raises(Unauthorized, match=r"refused GET /api/v2/jobs/: 401 .*Invalid token"):
         worked(antenna, Resight(), stop, once=False)
     assert stop.waited_s == []
 
