@@ -55,7 +55,7 @@ def test_the_token_is_not_printed_when_it_is_refused(
     resight: Command, antenna: StubAntenna
 ) -> None:
     error = resight(*WORK, "--token", "wrong-one")
-    assert error.code == 8
+    assert error.code == 2
     assert "401" in error.err
     assert "wrong-one" not in error.err
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 import httpx2
 import pytest
 
-from model_store.errors import (, Unauthorized
+from model_store.errors import (
     BadRequest,
     ClusterError,
     Forbidden,
