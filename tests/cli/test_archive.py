@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import os
-import re
 import shutil
 from pathlib import Path
 
@@ -73,7 +72,7 @@ def test_ingest_ends_with_1_when_a_file_could_not_be_read(resight: Resight, arch
     assert done.code == 1
     assert json.loads(done.out)["new"] == 4
     assert "unreadable: south/B\\udce4r[b].jpg" in done.err
-    assert re.search(r"unreadable +1\n", resight("ingest", archive).out)
+    assert "unreadable     1\n" in resight("ingest", archive).out
 
 
 @pytest.mark.parametrize(
@@ -214,4 +213,4 @@ def test_no_second_catalogue_is_made_where_a_disk_is_not_mounted(
         assert f"{disk} does not exist; is it mounted?" in resight(*words).refused(7)
     assert not disk.exists()
     disk.mkdir()
-    assert re.search(r"new +1\n", resight("ingest", tmp_path / "archive").ok())
+    assert "new            1" in resight("ingest", tmp_path / "archive").ok()

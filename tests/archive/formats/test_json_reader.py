@@ -25,7 +25,7 @@ VALUES = st.recursive(
 
 
 def read(text: str, chunk: int = 2**20) -> dict[str, Any]:
-    """What `json.loads` gives, by the reader."""
+    """Return the value that `json.loads` gives, by the reader."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(archive.formats.json_reader, "CHUNK_CHARS", chunk)
         found: dict[str, Any] = {}

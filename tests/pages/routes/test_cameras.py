@@ -104,7 +104,7 @@ def test_hostile_names_are_text(client: TestClient, tables: Tables, name: str) -
 def test_forms_send_their_fields_to_the_routes_of_deployments(
     client: TestClient, tables: Tables
 ) -> None:
-    """What they send, and what the routes answer, is in test_deployments.py."""
+    """test_deployments.py tests their requests and answers."""
     put_images(tables, ("north", "2026-05-02T09:30:00"))
     (name,) = put(tables, deployed(notes="<keep> me", clock_offset_s=60))
     put(tables, deployed(notes="other"))
