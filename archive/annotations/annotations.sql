@@ -3,7 +3,7 @@
 -- and the variable `inference_key`.
 
 -- Return the intersection over union of two rows with a box; boxes end at their corners, without an extra pixel.
-create or replace macro iou(a, b) as
+create or replace temp macro iou(a, b) as
     greatest(0, least(a.x2_px::double, b.x2_px) - greatest(a.x1_px::double, b.x1_px))
         * greatest(0, least(a.y2_px::double, b.y2_px) - greatest(a.y1_px::double, b.y1_px))
     / nullif((a.x2_px::double - a.x1_px) * (a.y2_px::double - a.y1_px)
@@ -12,13 +12,13 @@ create or replace macro iou(a, b) as
             * greatest(0, least(a.y2_px::double, b.y2_px) - greatest(a.y1_px::double, b.y1_px)), 0);
 
 -- Minimum intersection over union of two boxes that refer to the same thing. No box with a value that is not finite has it.
-create or replace macro is_same_box(iou) as iou >= 0.5 and not isnan(iou);
+create or replace temp macro is_same_box(iou) as iou >= 0.5 and not isnan(iou);
 
-create or replace macro has_same_corners(a, b) as
+create or replace temp macro has_same_corners(a, b) as
     (a.x1_px, a.y1_px, a.x2_px, a.y2_px) = (b.x1_px, b.y1_px, b.x2_px, b.y2_px);
 
 -- Return whether two rows are about the same detection of one model, or else about the same box.
-create or replace macro is_same_thing(a, b) as
+create or replace temp macro is_same_thing(a, b) as
     if(coalesce(a.inference_key = b.inference_key, false), a.rank = b.rank,
         has_same_corners(a, b) or is_same_box(iou(a, b)));
 
@@ -71,7 +71,7 @@ create or replace temp table attached as
         partition by media_sha256, rank order by iou desc, asserted_at desc, assertion_id desc) = 1;
 
 -- One row per detection with a human annotation; an annotation that the image is empty applies to all others.
-create or replace view annotated as
+create or replace temp view annotated as
     select media_sha256, rank, action, label, actor, reason, assertion_id from attached
     union all
     select b.media_sha256, b.rank, 'suppress', null, s.actor, s.reason, s.assertion_id
@@ -79,18 +79,18 @@ create or replace view annotated as
         anti join attached a on a.media_sha256 = b.media_sha256 and a.rank = b.rank;
 
 -- Animals that people added and no detection covers.
-create or replace view added as
+create or replace temp view added as
     from standing where action = 'add' and assertion_id not in (select assertion_id from attached);
 
 -- Other annotations of a box that no detection covers.
-create or replace view orphaned as
+create or replace temp view orphaned as
     select assertion_id, action, label, media_sha256, x1_px, y1_px, x2_px, y2_px, actor, asserted_at, reason,
         media_sha256 in (select media_sha256 from boxes) as other_boxes
     from standing where x1_px is not null and action <> 'add'
         and assertion_id not in (select assertion_id from attached);
 
 -- The newest row of each layer of the view about each image or detection.
-create or replace view layer_rows as
+create or replace temp view layer_rows as
     with newest as (
         select a.* from assertion_rows a where method = 'machine' and inference_key = getvariable('inference_key')
             and layer_id in (select layer_id from view_layers)
@@ -101,7 +101,7 @@ create or replace view layer_rows as
     from newest join view_layers using (layer_id) where action <> 'withdraw';
 
 -- What the layers together assert about each detection.
-create or replace view layered as
+create or replace temp view layered as
     select media_sha256, rank,
         bool_or(action = 'suppress') as hidden,
         arg_max(label, position) filter (action = 'relabel') as label,
@@ -116,12 +116,12 @@ create or replace view layered as
     from layer_rows where rank is not null group by media_sha256, rank;
 
 -- The event of each image.
-create or replace view image_groups as
+create or replace temp view image_groups as
     select media_sha256, arg_max(group_id, position) as event_id, arg_max(reason, position) as event_note
     from layer_rows where rank is null and groups = 'event' group by media_sha256;
 
 -- One row per detection with an assertion: a person overrides all layers.
-create or replace view resolved as
+create or replace temp view resolved as
     select coalesce(l.media_sha256, h.media_sha256) as media_sha256, coalesce(l.rank, h.rank) as rank,
         coalesce(h.action = 'suppress', l.hidden, false) as hidden,
         coalesce(if(h.action <> 'suppress', h.label, null), l.label) as label,

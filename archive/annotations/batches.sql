@@ -2,14 +2,14 @@
 -- Reads `stored` (the human rows about their images), `requested` (turn, batch_id, actor, of_batch, repeats, compares),
 -- `statements` (turn, batch_id, actor, number, seen, and columns of `assertions`) and the variable `now`.
 
-create or replace macro statement_id(batch_id, number) as sha256(batch_id || ':' || number);
+create or replace temp macro statement_id(batch_id, number) as sha256(batch_id || ':' || number);
 
 -- Rows of the batches that others withdraw or repeat.
 create or replace temp table targets as
     select r.turn, r.batch_id as by_batch, r.actor as by_actor, r.repeats, s.*
     from requested r join stored s on s.batch_id = r.of_batch;
 
-create or replace view new_statements as
+create or replace temp view new_statements as
     select * exclude (seen), null::varchar as withdraws from statements
     union all by name
     select turn, by_batch as batch_id, by_actor as actor, 'withdraw' as action, media_sha256, inference_key, rank,
@@ -25,7 +25,7 @@ create or replace view new_statements as
     where t.repeats or t.withdraws is not null;
 
 -- Later than every earlier row about the image, with any clock: statements of one batch about an image share a moment.
-create or replace view new_rows as
+create or replace temp view new_rows as
     with new as (
         from new_statements where batch_id not in (select batch_id from stored where batch_id is not null)),
     latest as (

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import duckdb
 
-_CREATED = re.compile(r"create or replace (?:view|macro|temp table) (\w+)")
+_CREATED = re.compile(r"create or replace temp (?:view|macro|table) (\w+)")
 _USED = re.compile(r"\b(?:from|join) (\w+)|\b(\w+)\(")
-_PERMANENT = re.compile(r"create or replace (?=view|macro)")
 _COMMENT = re.compile(r"--.*")
 
 
@@ -53,10 +52,12 @@ class Relations:
         return list(needed)
 
     def create(self, sql: duckdb.DuckDBPyConnection, *names: str) -> None:
-        """Create the relations `names`, and before them those that they read; no other connection has them."""
+        """Create the relations `names`, and before them those that they read; they are temporary, so no other
+        connection has them.
+        """
         for name in self.needed_by(*names):
             if name in self.statements:
-                sql.execute(_PERMANENT.sub("create or replace temp ", self.statements[name], 1))
+                sql.execute(self.statements[name])
 
     def _used(self, name: str) -> Iterator[str]:
         for relation, function in _USED.findall(self.statements.get(name, "")):

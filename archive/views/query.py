@@ -50,7 +50,7 @@ def _relations(annotated: bool, deployed: bool) -> Relations:
     """Return the relations; those of an archive without annotations or deployments are cheaper."""
     files = [*ANNOTATIONS.files, VIEWS_SQL, *([] if annotated else [NO_ANNOTATIONS])]
     images = dated(images_of("media"), "wrong_clocks" if deployed else "")
-    return Relations(*files, images=f"create or replace view images as from {images}")
+    return Relations(*files, images=f"create or replace temp view images as from {images}")
 
 
 RELATIONS = _relations(annotated=True, deployed=True)

@@ -2,21 +2,21 @@
 -- Reads `label_thresholds` (label, score), the variables `inference_key` (null: nothing is published) and `threshold`,
 -- and `images` (archive/catalogue/images.py). archive/annotations/annotations.sql has the other relations.
 
-create or replace view media as
+create or replace temp view media as
     select * replace (captured_at_local::timestamp as captured_at_local) from media_table;
 
-create or replace view all_results as from results_table;
-create or replace view assertions as from assertions_table;
-create or replace view assertion_rows as from assertions_table;
-create or replace view decisions as from decisions_table;
-create or replace view exports as from exports_table;
-create or replace view snips as from snips_table;
-create or replace view layers as from layers_table;
-create or replace view classifications as from classifications_table;
-create or replace view views as from views_table;
+create or replace temp view all_results as from results_table;
+create or replace temp view assertions as from assertions_table;
+create or replace temp view assertion_rows as from assertions_table;
+create or replace temp view decisions as from decisions_table;
+create or replace temp view exports as from exports_table;
+create or replace temp view snips as from snips_table;
+create or replace temp view layers as from layers_table;
+create or replace temp view classifications as from classifications_table;
+create or replace temp view views as from views_table;
 
 -- The last event of each run.
-create or replace view runs as
+create or replace temp view runs as
     select * exclude (event),
         min(event_at) over (partition by run_id) as started_at,
         if(state = 'running' and event_at < now() - interval 5 minutes, 'interrupted', state) as state_now
@@ -24,13 +24,13 @@ create or replace view runs as
     qualify row_number() over (partition by run_id order by event desc) = 1;
 
 -- The results of the view, with the model's own status.
-create or replace view seen as from results_table where inference_key = getvariable('inference_key');
+create or replace temp view seen as from results_table where inference_key = getvariable('inference_key');
 
-create or replace view boxes as
+create or replace temp view boxes as
     with flat as (select media_sha256, unnest(detections) as d from seen)
     select media_sha256, d.rank, d.label, d.score, d.x1_px, d.y1_px, d.x2_px, d.y2_px from flat;
 
-create or replace view all_detections as
+create or replace temp view all_detections as
     with flat as (
         select inference_key, media_sha256, run_id, model_name, model_version, weights_sha256,
             width_px, height_px, unnest(detections) as d
@@ -47,14 +47,14 @@ create or replace view all_detections as
     from flat f join images m using (media_sha256);
 
 -- The class of each label that people or layers give, if it is one of the model.
-create or replace view class_ids as
+create or replace temp view class_ids as
     with flat as (select unnest(detections) as d from seen)
     select d.label as label, min(d.class_id) as class_id from flat
     where d.label in (select label from assertion_rows where action in ('relabel', 'add')) group by d.label;
 
 -- The detections of the view after layers and people, also hidden ones and those below the thresholds.
 -- DuckDB omits joins without selected columns.
-create or replace view resolved_detections as
+create or replace temp view resolved_detections as
     select d.* replace (
             coalesce(r.label, d.label) as label,
             if(coalesce(r.label, d.label) = d.label, d.class_id, c.class_id) as class_id,
@@ -70,10 +70,10 @@ create or replace view resolved_detections as
 
 -- Scores and thresholds are compared as 32-bit numbers, as in model_store/transform/thresholds.py, so that a score of 0.7
 -- reaches a threshold of 0.7. A detection that a person keeps is shown with any score.
-create or replace macro is_shown(is_hidden, is_human, score, min_score) as
+create or replace temp macro is_shown(is_hidden, is_human, score, min_score) as
     not is_hidden and (is_human or score >= coalesce(min_score, getvariable('threshold')::float));
 
-create or replace view detections as
+create or replace temp view detections as
     select d.* exclude (is_hidden, is_human, determined_by)
     from resolved_detections d left join label_thresholds t using (label)
     where is_shown(is_hidden, is_human, d.score, t.score)
@@ -88,10 +88,10 @@ create or replace view detections as
     left join image_groups g on g.media_sha256 = a.media_sha256
     left join class_ids c on c.label = a.label;
 
-create or replace view hidden as
+create or replace temp view hidden as
     select * exclude (is_hidden, is_human, determined_by) from resolved_detections where is_hidden;
 
-create or replace view results as
+create or replace temp view results as
     with shown as (
         select media_sha256 from boxes b left join resolved r using (media_sha256, rank)
             left join label_thresholds t on t.label = coalesce(r.label, b.label)
@@ -103,7 +103,7 @@ create or replace view results as
         case when status = 'failed' then status when n > 0 then 'ok' else 'empty' end as status)
     from seen s left join counts c on c.media_sha256 = s.media_sha256;
 
-create or replace view events as
+create or replace temp view events as
     with frames as (
         select g.event_id, g.event_note, media_sha256, m.camera_id, m.captured_at_corrected
         from image_groups g join images m using (media_sha256)),
@@ -116,7 +116,7 @@ create or replace view events as
         string_agg(distinct nullif(event_note, ''), '; ') as notes, any_value(max_n) as max_n
     from frames left join max_n using (event_id) group by event_id;
 
-create or replace view occurrences as
+create or replace temp view occurrences as
     with members as (from detections where occurrence_id is not null),
     votes as (
         select occurrence_id, label, sum(score) as weight, max(score) as best,
@@ -131,11 +131,11 @@ create or replace view occurrences as
     group by occurrence_id;
 
 -- The valid row of each camera, location and deployment.
-create or replace view valid_facts as
+create or replace temp view valid_facts as
     from (from deployments_table qualify row_number() over (partition by kind, fact_id order by change desc) = 1)
     where not deleted;
 
-create or replace view deployments as
+create or replace temp view deployments as
     select d.fact_id as deployment_id, d.camera_id, d.location, coalesce(d.latitude, l.latitude) as latitude,
         coalesce(d.longitude, l.longitude) as longitude, d.from_local::timestamp as from_local,
         d.until_local::timestamp as until_local, d.time_zone, d.clock_offset_s, d.clock_stated_by, d.clock_reason,
@@ -144,21 +144,21 @@ create or replace view deployments as
     where d.kind = 'deployment';
 
 -- The period of each deployment. It ends where the next one of its camera begins, also if other programs stored overlaps.
-create or replace view deployment_periods as
+create or replace temp view deployment_periods as
     select fact_id as deployment_id, camera_id, location, clock_offset_s, from_local::timestamp as from_local,
         least(coalesce(until_local::timestamp, 'infinity'), lead(from_local::timestamp, 1, 'infinity'::timestamp)
             over (partition by camera_id order by from_local, fact_id)) as until_local
     from valid_facts where kind = 'deployment';
 
-create or replace view wrong_clocks as from deployment_periods where clock_offset_s <> 0;
+create or replace temp view wrong_clocks as from deployment_periods where clock_offset_s <> 0;
 
 -- A camera's time with the offset that people stated, within the years of ISO 8601; damaged files have any year.
-create or replace macro corrected(taken, offset_s) as
+create or replace temp macro corrected(taken, offset_s) as
     case when taken is null or offset_s is null then taken
         else greatest(least(taken + to_seconds(offset_s), timestamp '9999-12-31'), timestamp '0001-01-01') end;
 
 -- Each image with the deployment of its camera at its time.
-create or replace view image_deployments as
+create or replace temp view image_deployments as
     select m.media_sha256, p.deployment_id, p.location, d.latitude, d.longitude, d.time_zone,
         corrected(m.captured_at_local, p.clock_offset_s) as captured_at_corrected
     from images m left join deployment_periods p
