@@ -50,7 +50,10 @@ MOST_CHANGED, MOST_COMMITS = 50_000, 2_000
 """Changed images, and commits to one table, above which a new file is built from all rows."""
 _FOLLOWED = ("media", "results", "assertions", "deployments")
 _ROWS = Relations(Path(__file__).with_name("image_index.sql"))
-READ = "images media results resolved_detections added standing flags assertion_rows image_groups image_deployments"
+READ = (
+    "images media seen is_shown resolved_detections added standing flags assertion_rows image_groups "
+    "image_deployments"
+)
 _CREATE = """
     create table built.cells (
         image_id bigint not null, media_sha256 varchar using compression uncompressed, moment timestamp,
@@ -240,7 +243,7 @@ def _write(
         if old:
             shutil.copyfile(old.file, file)
         with (
-            connect(past, about.view, images, MEMORY_MIB, READ) as sql,
+            connect(past, about.view, images, MEMORY_MIB, READ, scans=images is None) as sql,
             bounded(sql, BUILD_S, name, "try again when the machine has less other work"),
         ):
             sql.execute(f"attach {literal(str(file))} as built")
